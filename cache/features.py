@@ -1,0 +1,271 @@
+"""Reading features: a complete file's layers, labels, splits and key, for probes and notebooks."""
+
+import json
+import zlib
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import BrokenCache, CacheMiss, RequestError
+from cache.layout import SPLITS, Header, read_header, read_table, unit_rows
+from cache.store import PARTIAL, partial_path
+
+POOLS = ("cls", "mean", "head", "proj")
+
+
+def open_features(path: str | Path) -> "Features":
+    """Open a complete feature file.
+
+    Args:
+        path: a ``.h5`` file that ``extract`` made.
+
+    Raises:
+        CacheMiss: there is no such file, or it isn't complete yet.
+        BrokenCache: it is damaged, truncated, or no feature file.
+    """
+    path = Path(path)
+    if path.name.endswith(PARTIAL):
+        raise CacheMiss(incomplete_message(path))
+    if not path.exists():
+        if partial_path(path).exists():
+            raise CacheMiss(incomplete_message(partial_path(path)))
+        raise CacheMiss(f"no features at {path}; `cache ls` lists what there is")
+    return Features(read_header(path))
+
+
+def incomplete_message(partial: Path) -> str:
+    """What to say of a file whose extraction hasn't ended."""
+    header = read_header(partial)
+    done = int((read_units(header)[:, 0] == 1).sum())
+    return (
+        f"{partial} isn't complete: {done} of {header.n_units} units are done; finish it with\n"
+        f"  {header.attributes['command']}"
+    )
+
+
+def read_units(header: Header) -> NDArray[np.uint32]:
+    """(n_units, RECORD_WORDS) records: [0] is 1 when done, [1 + i] the CRC-32 of array i."""
+    return _map(header, header.units.offset, header.units.shape, header.units.dtype)
+
+
+class Features:
+    """One feature file: what each layer of one encoder made of every image of one data set.
+
+    N rows (images as the encoder saw them), S samples (what carries a label). In 2D data sets
+    each sample is one row. Everything is read when asked for; arrays are read-only.
+    """
+
+    def __init__(self, header: Header) -> None:
+        self.header = header
+        self.path = header.path
+
+    def __repr__(self) -> str:
+        return (
+            f"<Features {self.dataset} · {self.model} at {self.size} px · {self.n_rows} rows · "
+            f"{self.n_layers} layers · pools {', '.join(self.pools)}>"
+        )
+
+    # ------------------------------------------------------------------ what it is
+
+    @property
+    def key(self) -> Mapping[str, Any]:
+        """What made these features: everything that changes them, and nothing else."""
+        return self.header.key
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the key, 64 hex digits."""
+        return self.header.digest
+
+    @property
+    def model(self) -> str:
+        """The encoder's short name."""
+        return self.header.attributes["model"]
+
+    @property
+    def encoder(self) -> str:
+        """The encoder's full name."""
+        return self.header.attributes["encoder"]
+
+    @property
+    def size(self) -> int:
+        """Side of the encoder's input, pixels."""
+        return self.header.attributes["size"]
+
+    @property
+    def dataset(self) -> str:
+        return self.header.attributes["dataset"]
+
+    @property
+    def task(self) -> str:
+        """One of MedMNIST's four words, e.g. "binary-class"."""
+        return self.header.attributes["task"]
+
+    @property
+    def class_names(self) -> list[str]:
+        return self.header.attributes["class_names"]
+
+    @property
+    def notes(self) -> Mapping[str, Any]:
+        """What a reader of numbers should know: transform in words, marks such as random weights."""
+        return json.loads(self.header.attributes["notes"])
+
+    @property
+    def cost(self) -> Mapping[str, Any]:
+        """What the extraction took: images/s, device, when."""
+        raw = _map(self.header, self.header.cost.offset, (4096,), np.dtype("u1")).tobytes()
+        try:
+            return json.loads(raw.rstrip(b" \0") or b"{}")
+        except ValueError as error:
+            raise BrokenCache(f"{self.path} is damaged: its cost isn't readable") from error
+
+    @property
+    def n_rows(self) -> int:
+        return self.header.n_rows
+
+    # ------------------------------------------------------------------ samples
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """(S,) class numbers, or (S, C) of 0 and 1 for several labels at once."""
+        return read_table(self.header, "samples/labels")
+
+    @cached_property
+    def split(self) -> NDArray[np.str_]:
+        """(S,) "train", "val" or "test"."""
+        return np.array(SPLITS)[read_table(self.header, "samples/split")]
+
+    @cached_property
+    def ids(self) -> NDArray[np.str_]:
+        """(S,) sample ids, unique."""
+        return read_table(self.header, "samples/ids")
+
+    @cached_property
+    def groups(self) -> NDArray[np.str_] | None:
+        """(S,) patients, where the data set knows them."""
+        known = "samples/groups" in self.header.tables
+        return read_table(self.header, "samples/groups") if known else None
+
+    @cached_property
+    def row_sample(self) -> NDArray[np.int64]:
+        """(N,) index of each row's sample."""
+        return read_table(self.header, "rows/sample")
+
+    # ------------------------------------------------------------------ layers
+
+    @cached_property
+    def layers(self) -> dict[int, list[str]]:
+        """Layer number -> its pools, in order."""
+        layers: dict[int, list[str]] = {}
+        for name in self.header.arrays:
+            if name.startswith("layers/"):
+                _, layer, pool = name.split("/")
+                layers.setdefault(int(layer), []).append(pool)
+        return layers
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.layers)
+
+    @property
+    def pools(self) -> list[str]:
+        """Every pool that some layer has, in the order cls, mean, head, proj."""
+        names = {name.rsplit("/", 1)[-1] for name in self.header.arrays}
+        return [pool for pool in POOLS if pool in names]
+
+    @property
+    def last_layer(self) -> int:
+        """The number of the encoder's last layer, which ``head`` belongs to."""
+        return max(self.key["layers"]["of"] - 1, *self.layers, 0)
+
+    def find_layer(self, layer: int) -> int:
+        """The absolute number of a layer; negative ones count from the encoder's end.
+
+        Raises:
+            RequestError: the file doesn't hold this layer.
+        """
+        absolute = layer if layer >= 0 else self.last_layer + 1 + layer
+        if absolute in self.layers or (absolute == self.last_layer and "head" in self.pools):
+            return absolute
+        stored = _ranges(sorted(self.layers)) or "none"
+        raise RequestError(
+            f"{self.path.name} has no layer {layer}: {self.encoder} has layers "
+            f"0..{self.last_layer}, stored are {stored}"
+        )
+
+    def array_name(self, layer: int, pool: str) -> str:
+        """The HDF5 name of an array, e.g. "layers/11/cls" or "head".
+
+        Raises:
+            RequestError: the file doesn't hold it.
+        """
+        layer = self.find_layer(layer)
+        name = f"layers/{layer:02d}/{pool}" if pool in ("cls", "mean") else pool
+        if name in self.header.arrays and (pool in ("cls", "mean") or layer == self.last_layer):
+            return name
+        has = [*self.layers.get(layer, [])]
+        if layer == self.last_layer:
+            has += [pool for pool in ("head", "proj") if pool in self.header.arrays]
+        raise RequestError(
+            f"{self.path.name} has no pool {pool!r} at layer {layer} of {self.encoder}; "
+            f"there it has {', '.join(has)}"
+        )
+
+    def memmap(self, layer: int = -1, pool: str = "mean") -> NDArray[Any]:
+        """(N, D) features as a read-only map of the file: nothing is read until it is used.
+
+        Fit for taking a few rows of many. Checksums are not checked; ``array`` does.
+
+        Raises:
+            RequestError: the file doesn't hold this layer or pool.
+        """
+        extent = self.header.arrays[self.array_name(layer, pool)]
+        return _map(self.header, extent.offset, extent.shape, extent.dtype)
+
+    def array(self, layer: int = -1, pool: str = "mean") -> NDArray[Any]:
+        """(N, D) features in memory, every unit compared with its checksum.
+
+        Args:
+            layer: number of the block or stage, from 0; negative from the encoder's end.
+            pool: "cls", "mean", or of the last layer "head" or "proj".
+
+        Raises:
+            RequestError: the file doesn't hold this layer or pool.
+            BrokenCache: a unit's rows are not those that were written.
+        """
+        name = self.array_name(layer, pool)
+        values = np.array(self.memmap(layer, pool))
+        column = 1 + list(self.header.arrays).index(name)
+        records = read_units(self.header)
+        for unit in range(self.header.n_units):
+            start, stop = unit_rows(unit, self.n_rows)
+            if zlib.crc32(values[start:stop]) != records[unit, column]:
+                raise BrokenCache(
+                    f"{self.path} is damaged: rows {start}..{stop - 1} of {name} don't match "
+                    f"their checksum; this computes just them again:\n"
+                    f"  {self.header.attributes['command']}"
+                )
+        values.flags.writeable = False
+        return values
+
+
+def _map(
+    header: Header, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    # Plain ndarray, not np.memmap: its subclass makes every slice slower and prints oddly.
+    return np.memmap(header.path, dtype, "r", offset, shape).view(np.ndarray)
+
+
+def _ranges(numbers: list[int]) -> str:
+    """[0, 1, 2, 5] -> "0..2, 5"."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ", ".join(f"{p[0]}..{p[-1]}" if len(p) > 1 else str(p[0]) for p in parts)

@@ -1,0 +1,458 @@
+"""The layout of a feature file: how it is created whole, and how its header is read back.
+
+HDF5 is the envelope: any HDF5 tool can open the file. Its arrays are contiguous and allocated
+early, so every one of them is a plain run of bytes at a known offset. The HDF5 library writes the
+file once, before the first row, and never again; rows go in by positioned writes (``store``) and
+come out as memory maps (``features``). FORMAT.md says the same for other programs.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import BrokenCache, RequestError
+from cache.key import canonical_json, key_digest
+
+FORMAT = "medprobe-features"
+FORMAT_VERSION = 1
+UNIT_ROWS = 256  # rows of one unit of work: what a SIGKILL can cost at most
+RECORD_WORDS = 1024  # uint32 words of a unit's record: one 4096-byte page
+COST_BYTES = 4096
+ALIGNMENT = 4096  # arrays start on a page, so a record never straddles two
+SPLITS = ("train", "val", "test")  # /samples/split holds an index into this
+DTYPES = ("float16", "float32")  # bfloat16 has no numpy type and is never stored
+TASKS = ("multi-class", "binary-class", "multi-label, binary-class", "ordinal-regression")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What carries a label: an image, a volume, a patient. S samples.
+
+    Labels and splits are the data set's own defaults; probes may lay others over them.
+    """
+
+    ids: NDArray[np.str_]  # (S,) unique
+    split: NDArray[np.uint8]  # (S,) index into SPLITS
+    labels: NDArray[np.int64]  # (S,) or (S, C)
+    groups: NDArray[np.str_] | None = None  # (S,) patients, where known
+    meta: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # name -> (S,)
+
+
+@dataclass(frozen=True)
+class FileSpec:
+    """All that must be known before the first row is computed. N rows."""
+
+    model: str  # short name, as typed after --model
+    encoder: str  # full name
+    size: int  # side of the encoder's input, pixels
+    dataset: str
+    task: str  # one of TASKS
+    class_names: tuple[str, ...]
+    key: Mapping[str, Any]
+    arrays: Mapping[str, int]  # "layers/00/cls" -> width, in the order of the units' checksums
+    dtype: str  # one of DTYPES
+    row_ids: NDArray[np.str_]  # (N,) in id order
+    row_sample: NDArray[np.int64]  # (N,) index into samples
+    samples: Samples
+    command: str  # the command line that makes (and finishes) this file
+    positive_class: str | None = None  # binary tasks: the name of label 1
+    notes: Mapping[str, Any] = field(default_factory=dict)  # transform in words, licence, marks
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.row_ids)
+
+    @property
+    def n_units(self) -> int:
+        return count_units(self.n_rows)
+
+    def __post_init__(self) -> None:
+        n_samples = len(self.samples.ids)
+        if not self.n_rows:
+            raise RequestError(f"{self.dataset} has no images, so there is nothing to extract")
+        if self.dtype not in DTYPES:
+            raise RequestError(f"features are stored as one of {DTYPES}, not {self.dtype}")
+        if self.task not in TASKS:
+            raise RequestError(f"the task must be one of {TASKS}, found {self.task!r}")
+        if not 0 < len(self.arrays) < RECORD_WORDS:
+            raise RequestError(
+                f"a file holds 1 to {RECORD_WORDS - 1} arrays (layers x pools), asked for "
+                f"{len(self.arrays)}; choose fewer with --layers"
+            )
+        for name, table in [("split", self.samples.split), ("labels", self.samples.labels)]:
+            if len(table) != n_samples:
+                raise RequestError(f"{n_samples} samples, but {len(table)} rows in {name}")
+        if len(self.row_sample) != self.n_rows:
+            raise RequestError(f"{self.n_rows} rows, but {len(self.row_sample)} in rows/sample")
+
+
+def count_units(n_rows: int) -> int:
+    """How many units of UNIT_ROWS hold ``n_rows``; the last may be shorter."""
+    return -(-n_rows // UNIT_ROWS)
+
+
+def unit_rows(unit: int, n_rows: int) -> tuple[int, int]:
+    """First row of a unit and the row behind its last."""
+    return unit * UNIT_ROWS, min((unit + 1) * UNIT_ROWS, n_rows)
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Where an array's bytes lie in the file."""
+
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def row_bytes(self) -> int:
+        return int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+
+    @property
+    def end(self) -> int:
+        return self.offset + int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Header:
+    """A feature file's description of itself, checked; no feature has been read yet."""
+
+    path: Path
+    attributes: Mapping[str, Any]
+    key: Mapping[str, Any]
+    arrays: Mapping[str, Extent]  # features, in the order of the units' checksums
+    tables: Mapping[str, int]  # name -> CRC-32
+    units: Extent
+    cost: Extent
+    n_rows: int
+    n_samples: int
+
+    @property
+    def n_units(self) -> int:
+        return count_units(self.n_rows)
+
+    @property
+    def digest(self) -> str:
+        return key_digest(self.key)
+
+
+# ---------------------------------------------------------------------------- creating
+
+
+def create_file(path: Path, spec: FileSpec) -> None:
+    """Write the whole envelope to ``path`` and reserve every byte of it.
+
+    Args:
+        path: must not exist; on any failure it doesn't exist afterwards either.
+        spec: what the file will hold.
+
+    Raises:
+        RequestError: the disk has too little room.
+        OSError: the folder can't be written.
+    """
+    try:
+        _write_envelope(path, spec)
+        _reserve(path)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _write_envelope(path: Path, spec: FileSpec) -> None:
+    dtype = np.dtype(spec.dtype).newbyteorder("<")
+    with h5py.File(
+        path, "x", alignment_threshold=1, alignment_interval=ALIGNMENT, locking=False
+    ) as file:
+        for name, table in _sample_tables(spec).items():
+            _write_table(file, name, table)
+        for name, width in spec.arrays.items():
+            _reserve_array(file, name, (spec.n_rows, width), dtype)
+        _reserve_array(file, "units", (spec.n_units, RECORD_WORDS), np.dtype("<u4"))
+        _reserve_array(file, "cost", (), np.dtype(f"S{COST_BYTES}"))
+        attributes = _attributes(spec)
+        attributes["tables_crc32"] = canonical_json(table_checksums(spec))
+        attributes["attributes_crc32"] = _attributes_crc(attributes)
+        for name, value in attributes.items():
+            file.attrs[name] = value
+
+
+def _attributes(spec: FileSpec) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "model": spec.model,
+        "encoder": spec.encoder,
+        "size": spec.size,
+        "dataset": spec.dataset,
+        "task": spec.task,
+        "class_names": list(spec.class_names),
+        "positive_class": spec.positive_class or "",
+        "key": canonical_json(spec.key),
+        "arrays": list(spec.arrays),
+        "splits": list(SPLITS),
+        "command": spec.command,
+        "notes": canonical_json(spec.notes),
+        "versions": canonical_json(spec.versions),
+    }
+
+
+def _attributes_crc(attributes: Mapping[str, Any]) -> int:
+    plain = {name: value for name, value in attributes.items() if name != "attributes_crc32"}
+    return zlib.crc32(canonical_json(plain).encode())
+
+
+def _sample_tables(spec: FileSpec) -> dict[str, NDArray[Any]]:
+    samples = spec.samples
+    tables: dict[str, NDArray[Any]] = {
+        "rows/ids": spec.row_ids,
+        "rows/sample": np.asarray(spec.row_sample, "<i8"),
+        "samples/ids": samples.ids,
+        "samples/split": np.asarray(samples.split, "u1"),
+        "samples/labels": np.asarray(samples.labels, "<i8"),
+    }
+    if samples.groups is not None:
+        tables["samples/groups"] = samples.groups
+    for column, values in samples.meta.items():
+        tables[f"samples/meta/{column}"] = values
+    return tables
+
+
+def _raw_table(values: NDArray[Any]) -> NDArray[Any]:
+    """A table as its bytes lie in the file: contiguous, strings as UTF-8 of one length."""
+    return np.ascontiguousarray(
+        np.char.encode(values, "utf-8") if values.dtype.kind == "U" else values
+    )
+
+
+def table_checksums(spec: FileSpec) -> dict[str, int]:
+    """CRC-32 of the bytes of every sample table."""
+    return {
+        name: zlib.crc32(_raw_table(table).tobytes())
+        for name, table in _sample_tables(spec).items()
+    }
+
+
+def _write_table(file: h5py.File, name: str, values: NDArray[Any]) -> None:
+    raw = _raw_table(values)
+    if raw.dtype.kind == "S":
+        raw = raw.astype(h5py.string_dtype("utf-8", raw.dtype.itemsize))
+    file.create_dataset(name, data=raw)
+
+
+def _reserve_array(
+    file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> None:
+    """Give an array its place in the file without writing to it."""
+    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    creation.set_layout(h5py.h5d.CONTIGUOUS)
+    # Late allocation, the default, would leave get_offset() None until HDF5 itself writes.
+    creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
+    links.set_create_intermediate_group(True)
+    h5py.h5d.create(
+        file.id,
+        name.encode(),
+        h5py.h5t.py_create(dtype, logical=True),
+        h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR),
+        dcpl=creation,
+        lcpl=links,
+    )
+
+
+def _reserve(path: Path) -> None:
+    """Make the file's whole length real, so that no later write can find the disk full."""
+    size = path.stat().st_size
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, size)
+        else:  # macOS, Windows: early allocation without fill leaves a sparse file
+            _write_zeros(path)
+        os.fsync(descriptor)
+    except OSError as error:
+        free = shutil.disk_usage(path.parent).free
+        raise RequestError(
+            f"can't reserve {format_bytes(size)} for {path.name} in {path.parent} "
+            f"({format_bytes(free)} free): {error.strerror}; free some space, or choose another "
+            "place with --features DIR, or fewer layers with --layers"
+        ) from error
+    finally:
+        os.close(descriptor)
+    sync_folder(path.parent)
+
+
+def _write_zeros(path: Path) -> None:
+    """Fill every reserved array with zeros, by plain writes."""
+    header = read_header(path)
+    zeros = bytes(1 << 20)
+    with path.open("r+b", buffering=0) as file:
+        for extent in [*header.arrays.values(), header.units, header.cost]:
+            file.seek(extent.offset)
+            left = extent.end - extent.offset
+            while left:
+                left -= file.write(zeros[: min(left, len(zeros))])
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename or a new name in ``folder`` survive a power cut (POSIX only)."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def format_bytes(n: float) -> str:
+    """Bytes for people: ``format_bytes(1_500_000) == "1.5 MB"``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(n) < 1000:
+            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
+        n /= 1000
+    return f"{n:.1f} TB"
+
+
+# ---------------------------------------------------------------------------- reading
+
+
+@contextlib.contextmanager
+def open_hdf5(path: Path) -> Iterator[h5py.File]:
+    """The file opened for reading; whatever HDF5 stumbles over becomes a BrokenCache.
+
+    Raises:
+        BrokenCache: not an HDF5 file, or a damaged one.
+        OSError: missing, or not readable by us.
+    """
+    path.stat()  # HDF5 words a missing or forbidden file badly; the system does it well
+    with path.open("rb"):
+        pass
+    try:
+        # No HDF5 locks: they fail on network file systems, and nobody writes through HDF5.
+        with h5py.File(path, "r", locking=False) as file:
+            yield file
+    except (OSError, LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+        reason = str(error).strip("'\"").splitlines()
+        raise BrokenCache(
+            f"{path} is not a readable feature file ({reason[0] if reason else error!r}); "
+            "if it should be one, delete it and run extract again"
+        ) from error
+
+
+def read_header(path: Path) -> Header:
+    """Read and check a feature file's description of itself.
+
+    Raises:
+        BrokenCache: not a feature file, another format version, damaged or truncated.
+    """
+    with open_hdf5(path) as file:
+        header = _read_header(path, file)
+    end = max(extent.end for extent in [*header.arrays.values(), header.units, header.cost])
+    size = path.stat().st_size
+    if size < end:
+        raise BrokenCache(
+            f"{path} is truncated: expected {end:_} bytes, found {size:_}; delete it and run\n"
+            f"  {header.attributes['command']}"
+        )
+    return header
+
+
+def _read_header(path: Path, file: h5py.File) -> Header:
+    attributes = {name: _plain(value) for name, value in file.attrs.items()}
+    if attributes.get("format") != FORMAT:
+        raise BrokenCache(
+            f"{path} is an HDF5 file, but no feature file: its attribute 'format' should be "
+            f"{FORMAT!r}, found {attributes.get('format')!r}"
+        )
+    if attributes.get("format_version") != FORMAT_VERSION:
+        raise BrokenCache(
+            f"{path} has format version {attributes.get('format_version')}, this medprobe reads "
+            f"{FORMAT_VERSION}; update medprobe, or extract again"
+        )
+    if attributes.get("attributes_crc32") != _attributes_crc(attributes):
+        raise BrokenCache(
+            f"{path} is damaged: its attributes don't match their checksum; delete it and run "
+            "extract again"
+        )
+    tables = json.loads(attributes["tables_crc32"])
+    n_rows = _dataset(file, "rows/sample").shape[0]
+    n_samples = _dataset(file, "samples/split").shape[0]
+    arrays = {name: _extent(file, name) for name in attributes["arrays"]}
+    units, cost = _extent(file, "units"), _extent(file, "cost")
+    expected = (count_units(n_rows), RECORD_WORDS)
+    wrong = [name for name, extent in arrays.items() if extent.shape[:1] != (n_rows,)]
+    if units.shape != expected or units.dtype != np.dtype("<u4"):
+        wrong.append("units")
+    if cost.dtype.itemsize != COST_BYTES:
+        wrong.append("cost")
+    if wrong:
+        raise BrokenCache(
+            f"{path} is damaged: {', '.join(wrong[:3])} don't have the shape of {n_rows} rows; "
+            "delete it and run extract again"
+        )
+    key = json.loads(attributes["key"])
+    return Header(path, attributes, key, arrays, tables, units, cost, n_rows, n_samples)
+
+
+def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """A dataset that lies in this very file: no soft or external link leads to another."""
+    parts = name.split("/")
+    for depth in range(1, len(parts) + 1):
+        link = file.get("/".join(parts[:depth]), getlink=True)
+        if not isinstance(link, h5py.HardLink):
+            raise BrokenCache(
+                f"{file.filename}: {name} is missing or a link to elsewhere, which a feature "
+                "file never has; don't use it"
+            )
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset):
+        raise BrokenCache(f"{file.filename}: {name} should be an array, found {dataset!r}")
+    creation = dataset.id.get_create_plist()
+    if creation.get_layout() != h5py.h5d.CONTIGUOUS or creation.get_external_count():
+        raise BrokenCache(f"{file.filename}: {name} isn't stored contiguously in this file")
+    return dataset
+
+
+def _extent(file: h5py.File, name: str) -> Extent:
+    dataset = _dataset(file, name)
+    offset = dataset.id.get_offset()
+    if offset is None:
+        raise BrokenCache(f"{file.filename}: {name} has no place in the file")
+    return Extent(offset, dataset.shape, dataset.dtype)
+
+
+def read_table(header: Header, name: str) -> NDArray[Any]:
+    """One of the small tables, its checksum checked; strings come as ``str``.
+
+    Raises:
+        BrokenCache: the table doesn't match its checksum.
+    """
+    with open_hdf5(header.path) as file:
+        raw = np.ascontiguousarray(_dataset(file, name)[()])
+    if zlib.crc32(raw.tobytes()) != header.tables[name]:
+        raise BrokenCache(
+            f"{header.path} is damaged: {name} doesn't match its checksum; delete it and run\n"
+            f"  {header.attributes['command']}"
+        )
+    return np.char.decode(raw, "utf-8") if raw.dtype.kind == "S" else raw
+
+
+def _plain(value: Any) -> Any:
+    """An attribute as Python made it."""
+    if isinstance(value, np.ndarray):
+        return [_plain(item) for item in value.tolist()]
+    if isinstance(value, np.generic):
+        return value.item()
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,14 @@
+"""Where features and results live unless a flag says otherwise. Never inside the package."""
+
+import os
+from pathlib import Path
+
+
+def features_root() -> Path:
+    """``$MEDPROBE_FEATURES`` or ``./features``."""
+    return Path(os.environ.get("MEDPROBE_FEATURES") or "features")
+
+
+def results_root() -> Path:
+    """``$MEDPROBE_RESULTS`` or ``./results``."""
+    return Path(os.environ.get("MEDPROBE_RESULTS") or "results")

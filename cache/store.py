@@ -1,0 +1,439 @@
+"""Writing features: whole units at known places, so that a kill costs at most the unit in work.
+
+Order for a unit: all its rows, one ``fdatasync``, then its record (1 and the CRC-32 of every
+array's rows). A unit without a record is computed again; a unit with one is whole. Rows are
+written with positioned plain writes and never through a memory map: on a full disk or a truncated
+file a map kills the process with SIGBUS and no message, and its dirty pages count as our memory.
+
+Several processes may write one file: shard I of N owns the units u with u mod N == I. Each holds
+a file lock for as long as it runs, which the kernel frees on any death.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from cache.errors import BrokenCache, CacheError, RequestError, StaleCache
+from cache.key import canonical_json, key_differences
+from cache.layout import (
+    COST_BYTES,
+    RECORD_WORDS,
+    Extent,
+    FileSpec,
+    Header,
+    create_file,
+    read_header,
+    sync_folder,
+    table_checksums,
+    unit_rows,
+)
+
+PARTIAL = ".partial"
+FINISH_TIMEOUT = 120.0  # s; reserving a large file on a slow disk is the longest of it
+FLOAT16_MAX = float(np.finfo(np.float16).max)  # 65504
+
+
+class Busy(CacheError):
+    """Another process is writing this file."""
+
+
+class FeatureWriter:
+    """Writes one shard of one feature file, from nothing or from where it stopped.
+
+    A context manager; leaving it frees the shard's lock. Use ``todo``, ``write_unit`` for each of
+    them, then ``finish``. Not for several threads at a time.
+
+    Args:
+        path: where the complete file will be; until then ``.partial`` is added.
+        spec: what the file holds; an existing file must hold the same.
+        shard: (I, N); this process computes the units u with u mod N == I.
+        overwrite: throw away what is there, complete or not.
+
+    Raises:
+        Busy: another process writes this shard, or the file with another N.
+        StaleCache: the stored file was made for other samples or labels.
+        BrokenCache: the unfinished file is damaged.
+        RequestError: the disk has too little room, or the shard is out of range.
+        OSError: the folder can't be written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        spec: FileSpec,
+        *,
+        shard: tuple[int, int] = (0, 1),
+        overwrite: bool = False,
+    ) -> None:
+        index, count = shard
+        if not 0 <= index < count:
+            raise RequestError(f"--shard I/N needs 0 <= I < N, found {index}/{count}")
+        self.path = path
+        self.partial_path = partial_path(path)
+        self.spec = spec
+        self.shard = shard
+        self.was_complete = False
+        self.bad_units: list[int] = []  # had a record, but not the rows it promised
+        self._file: Any = None
+        self._locks = _Locks(path)
+        if overwrite and count > 1:
+            raise RequestError(
+                "--overwrite with several shards would let one delete the rows of another; "
+                "remove the file once with `cache rm FILE`, then start the shards"
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._locks.gate():
+            self._locks.take_shard(index, count)
+        try:
+            self._join(overwrite)
+        except BaseException:
+            self._locks.release()
+            raise
+
+    def _join(self, overwrite: bool) -> None:
+        """Find, mend or create the file."""
+        with self._locks.gate():
+            if overwrite:
+                self.path.unlink(missing_ok=True)
+                self.partial_path.unlink(missing_ok=True)
+            if not self.path.exists() and not self.partial_path.exists():
+                making = self.path.with_name(self.path.name + ".new")
+                making.unlink(missing_ok=True)  # left by a kill in create_file; we hold the gate
+                create_file(making, self.spec)
+                making.replace(self.partial_path)
+                sync_folder(self.path.parent)
+        if self.path.exists():
+            self.header = read_header(self.path)
+            self._check_same(self.header)
+            self.bad_units = find_bad_units(self.path)
+            if not self.bad_units:
+                self.was_complete = True
+                return
+            with self._locks.gate():
+                # No longer complete, so not under a complete file's name while it is mended.
+                if self.path.exists():
+                    self.path.replace(self.partial_path)
+        self._open()
+
+    def _open(self) -> None:
+        self.header = read_header(self.partial_path)
+        self._check_same(self.header)
+        self._file = self.partial_path.open("r+b", buffering=0)
+        mine = [unit for unit, done in enumerate(self._records()[:, 0]) if done and self._owns(unit)]
+        self.bad_units = [u for u in mine if bad_arrays(self._file, self.header, u)]
+        blank = np.zeros(RECORD_WORDS, "<u4")
+        for unit in self.bad_units:
+            self._write_at(_record_offset(self.header, unit), blank)
+        if self.bad_units:
+            _sync(self._file)
+
+    def _check_same(self, header: Header) -> None:
+        spec = self.spec
+        differences = key_differences(header.key, json.loads(canonical_json(spec.key)))
+        if list(header.arrays) != list(spec.arrays):
+            differences.append(f"arrays: {list(header.arrays)} -> {list(spec.arrays)}")
+        if header.n_rows != spec.n_rows:
+            differences.append(f"rows: {header.n_rows} -> {spec.n_rows}")
+        if not differences:
+            differences = _changed_tables(header, spec)
+        if differences:
+            raise StaleCache(
+                f"{header.path} was made for something else ({'; '.join(differences[:4])}); "
+                "make it anew with --overwrite, or give another folder with --features DIR"
+            )
+
+    def _owns(self, unit: int) -> bool:
+        index, count = self.shard
+        return unit % count == index
+
+    def _records(self) -> NDArray[np.uint32]:
+        """(n_units, RECORD_WORDS) as they are on disk now, other processes' units included."""
+        extent = self.header.units
+        raw = _read_at(self._file, extent.offset, extent.end - extent.offset)
+        return np.frombuffer(raw, "<u4").reshape(extent.shape)
+
+    @property
+    def todo(self) -> list[int]:
+        """This shard's units that have no record yet, in order."""
+        if self.was_complete:
+            return []
+        done = self._records()[:, 0]
+        return [u for u in range(self.header.n_units) if not done[u] and self._owns(u)]
+
+    def write_unit(self, unit: int, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Store a unit's rows, then its record.
+
+        Args:
+            unit: index of the unit.
+            arrays: name -> (rows of the unit, D) float, one for each of ``spec.arrays``.
+
+        Raises:
+            RequestError: a value is NaN or infinite, or doesn't survive the cast.
+            CacheError: the file was deleted or replaced while being written.
+            OSError: the disk failed.
+        """
+        start, stop = unit_rows(unit, self.header.n_rows)
+        stored = {
+            name: self._stored(name, extent, arrays[name], stop - start)
+            for name, extent in self.header.arrays.items()
+        }
+        record = np.zeros(RECORD_WORDS, "<u4")
+        for i, (name, extent) in enumerate(self.header.arrays.items()):
+            rows = stored[name]
+            self._write_at(extent.offset + start * extent.row_bytes, rows)
+            record[1 + i] = zlib.crc32(rows)
+        _sync(self._file)
+        record[0] = 1
+        self._write_at(_record_offset(self.header, unit), record)
+        self._check_still_there()
+
+    def _stored(
+        self, name: str, extent: Extent, values: NDArray[Any], n_rows: int
+    ) -> NDArray[Any]:
+        """The rows as they will lie on disk."""
+        expected = (n_rows, extent.shape[1])
+        if values.shape != expected:
+            raise ValueError(f"{name}: expected rows of shape {expected}, found {values.shape}")
+        check_storable(name, values, self.spec.dtype)
+        return np.ascontiguousarray(values, dtype=extent.dtype)
+
+    def _write_at(self, offset: int, values: NDArray[Any]) -> None:
+        data = memoryview(values).cast("B")
+        self._file.seek(offset)
+        while data:  # a plain write may stop early, at 2 GiB or by a signal
+            data = data[self._file.write(data) :]
+
+    def _check_still_there(self) -> None:
+        ours = os.fstat(self._file.fileno())
+        try:
+            there = self.partial_path.stat()
+        except FileNotFoundError:
+            there = None
+        if there is None or (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
+            raise CacheError(
+                f"{self.partial_path} was deleted or replaced while being written; "
+                f"run again to make it anew:\n  {self.spec.command}"
+            )
+
+    def finish(self, cost: Mapping[str, Any]) -> bool:
+        """Give the file its final name if every unit of every shard is done.
+
+        Args:
+            cost: what it took (images/s, device...), stored as JSON.
+
+        Returns:
+            Whether the file is complete; if not, another shard will finish it.
+        """
+        if self.was_complete:
+            return True
+        with self._locks.gate():
+            if not self.partial_path.exists() and self.path.exists():
+                return True  # another shard was the last
+            self._check_still_there()
+            if not self._records()[:, 0].all():
+                return False
+            text = canonical_json(cost).encode()[:COST_BYTES].ljust(COST_BYTES)
+            self._write_at(self.header.cost.offset, np.frombuffer(text, np.uint8))
+            os.fsync(self._file.fileno())
+            self._file.close()  # Windows renames no open file
+            self.partial_path.replace(self.path)
+            sync_folder(self.path.parent)
+        return True
+
+    def close(self) -> None:
+        """Free the file and the lock; what is written stays for the next run."""
+        if self._file is not None:
+            self._file.close()
+        self._locks.release()
+
+    def __enter__(self) -> "FeatureWriter":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def check_storable(name: str, values: NDArray[Any], dtype: str) -> None:
+    """Refuse values that a file of this dtype can't hold.
+
+    Args:
+        name: the array, for the message.
+        values: (n, D) float.
+        dtype: "float16" or "float32".
+
+    Raises:
+        RequestError: NaN or infinity (the encoder made it) or, for float16, |x| > 65504.
+    """
+    if not np.isfinite(values).all():
+        kind = "NaN" if np.isnan(values).any() else "infinity"
+        raise RequestError(
+            f"the encoder's output {name} holds {kind}; its arithmetic overflowed: use "
+            "--precision fp32 (if it is fp32 already, the weights or the images are at fault)"
+        )
+    if dtype == "float16":
+        largest = float(np.abs(values).max(initial=0.0))
+        # The cast rounds to nearest: up to 65519.99 still becomes 65504, beyond it infinity.
+        if largest > FLOAT16_MAX:
+            raise RequestError(
+                f"{name} reaches {largest:.0f}, and float16 ends at {FLOAT16_MAX:.0f}; "
+                "store wider with --store float32, or leave the layer out with --layers"
+            )
+
+
+# ---------------------------------------------------------------------------- checking
+
+
+def bad_arrays(file: Any, header: Header, unit: int) -> list[str]:
+    """The arrays of a unit whose rows don't match the unit's record; [] for a unit not done."""
+    offset = _record_offset(header, unit)
+    record = np.frombuffer(_read_at(file, offset, RECORD_WORDS * 4), "<u4")
+    start, stop = unit_rows(unit, header.n_rows)
+    bad = []
+    for i, (name, extent) in enumerate(header.arrays.items()):
+        n_bytes = (stop - start) * extent.row_bytes
+        rows = _read_at(file, extent.offset + start * extent.row_bytes, n_bytes)
+        if record[0] and zlib.crc32(rows) != record[1 + i]:
+            bad.append(name)
+    return bad
+
+
+def find_bad_units(path: Path) -> list[int]:
+    """The units of a complete file that have no record or not the rows it promises.
+
+    Raises:
+        BrokenCache: the header itself is damaged.
+    """
+    header = read_header(path)
+    with path.open("rb", buffering=0) as file:
+        extent = header.units
+        raw = _read_at(file, extent.offset, extent.end - extent.offset)
+        done = np.frombuffer(raw, "<u4").reshape(extent.shape)[:, 0]
+        return [
+            unit
+            for unit in range(header.n_units)
+            if done[unit] != 1 or bad_arrays(file, header, unit)
+        ]
+
+
+def partial_path(path: Path) -> Path:
+    """The name of a file that isn't complete yet."""
+    return path.with_name(path.name + PARTIAL)
+
+
+def _changed_tables(header: Header, spec: FileSpec) -> list[str]:
+    """Ids, labels or splits that differ from the stored ones: the key doesn't hold them."""
+    now = table_checksums(spec)
+    return [
+        f"{name} differ from those stored"
+        for name in sorted(now.keys() | header.tables.keys())
+        if now.get(name) != header.tables.get(name)
+    ]
+
+
+def _record_offset(header: Header, unit: int) -> int:
+    return header.units.offset + unit * RECORD_WORDS * 4
+
+
+def _read_at(file: Any, offset: int, n_bytes: int) -> bytes:
+    file.seek(offset)
+    chunks = []
+    while n_bytes:
+        chunk = file.read(n_bytes)
+        if not chunk:
+            raise BrokenCache(f"{file.name} ends early; delete it and run extract again")
+        chunks.append(chunk)
+        n_bytes -= len(chunk)
+    return b"".join(chunks)
+
+
+def _sync(file: Any) -> None:
+    getattr(os, "fdatasync", os.fsync)(file.fileno())
+
+
+# ---------------------------------------------------------------------------- locks
+
+
+class _Locks:
+    """The gate (held for moments: create, finish) and one lock a shard (held for the run).
+
+    Lock files lie beside the feature file, hidden, and go away with its completion.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._shard: FileLock | None = None
+
+    def _name(self, what: str) -> Path:
+        return self._path.with_name(f".{self._path.name}.{what}.lock")
+
+    @contextlib.contextmanager
+    def gate(self) -> Iterator[None]:
+        lock = FileLock(self._name("gate"), timeout=FINISH_TIMEOUT, fallback_to_soft=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise Busy(
+                f"another process has been creating or finishing {self._path.name} for "
+                f"{FINISH_TIMEOUT:.0f} s; wait for it, then run again"
+            ) from None
+        try:
+            yield
+        finally:
+            self._tidy(lock)
+
+    def take_shard(self, index: int, count: int) -> None:
+        """Hold shard ``index`` of ``count``; called with the gate held, so nobody else joins."""
+        mine = self._name(f"shard-{index}-of-{count}")
+        for other in self._path.parent.glob(f".{self._path.name}.shard-*.lock"):
+            if other == mine or not other.name.endswith(f"-of-{count}.lock"):
+                self._refuse_if_held(other)
+        lock = FileLock(mine, timeout=0, fallback_to_soft=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            self._refuse_if_held(mine)
+            raise Busy(f"another process is writing {self._path.name}; wait for it") from None
+        mine.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
+        self._shard = lock
+
+    def _refuse_if_held(self, path: Path) -> None:
+        lock = FileLock(path, timeout=0, fallback_to_soft=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            shard = path.name.rsplit("shard-", 1)[1].removesuffix(".lock").replace("-of-", "/")
+            raise Busy(
+                f"{self._path.name} is being written by {_holder(path)} as shard {shard}; wait "
+                "for it, or start all processes with --shard I/N, one N and different I"
+            ) from None
+        lock.release()
+
+    def release(self) -> None:
+        if self._shard is not None:
+            self._tidy(self._shard)
+            self._shard = None
+
+    def _tidy(self, lock: FileLock) -> None:
+        """Let go, and take the lock file away once nobody needs it: when the file is complete."""
+        # Unlinked while held: whoever waits on it finds the file nameless and starts over.
+        if self._path.exists() and not partial_path(self._path).exists():
+            with contextlib.suppress(OSError):
+                Path(lock.lock_file).unlink()
+        lock.release()
+
+
+def _holder(path: Path) -> str:
+    try:
+        owner = json.loads(path.read_text())
+        return f"process {int(owner['pid'])} on {owner['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"

@@ -1,0 +1,1 @@
+"""Stage one: frozen encoders over images, every layer pooled and kept, once."""

@@ -1,0 +1,237 @@
+"""MedMNIST's 2D sets: the official files, checked, from the disk or from their own addresses.
+
+Facts (task, classes, sizes of the splits, MD5, addresses) come from ``medmnist.INFO``.
+"""
+
+import contextlib
+import hashlib
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cache import RequestError
+from cache.layout import SPLITS, format_bytes
+from extract.datasets.dataset import Dataset
+from extract.datasets.npz import open_npz, read_members
+from extract.encoders.checkpoints import CONNECT_SECONDS, first_line, offline
+
+FLAGS_2D = (  # smallest first, so that a long run has something to show soon
+    "breastmnist",
+    "retinamnist",
+    "pneumoniamnist",
+    "dermamnist",
+    "bloodmnist",
+    "organcmnist",
+    "organsmnist",
+    "organamnist",
+    "pathmnist",
+    "octmnist",
+    "chestmnist",
+    "tissuemnist",
+)
+SIZES_2D = (28, 64, 128, 224)
+# The second Zenodo edition (2022) had other Organ splits; medmnist 3 publishes the third.
+OLD_EDITION = {
+    "organamnist": (34581, 6491, 17778),
+    "organcmnist": (13000, 2392, 8268),
+    "organsmnist": (13940, 2452, 8829),
+}
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class MedmnistFile:
+    """One official file: what it should be, and where."""
+
+    flag: str
+    source_size: int
+    path: Path
+    md5: str
+    url: str
+    n_images: int
+
+    @property
+    def exists(self) -> bool:
+        return self.path.is_file()
+
+
+def info(flag: str) -> dict[str, Any]:
+    """MedMNIST's own description of a set.
+
+    Raises:
+        RequestError: there is no such set, or it isn't 2D.
+    """
+    from medmnist.info import INFO
+
+    if flag not in INFO:
+        from extract.encoders.table import near_names
+
+        raise RequestError(
+            f"no data set {flag!r}; {near_names(flag, INFO)}" if _near(flag, INFO) else
+            f"no data set {flag!r}; there are {', '.join(FLAGS_2D)}, demo, and npz:FILE"
+        )
+    if flag not in FLAGS_2D:
+        raise RequestError(f"{flag} is a 3D set, and only the twelve 2D sets can be read yet")
+    return INFO[flag]
+
+
+def _near(flag: str, known: Any) -> bool:
+    import difflib
+
+    return bool(difflib.get_close_matches(flag, known, n=1, cutoff=0.5))
+
+
+def find_file(flag: str, size: int, source_size: int | None, root: Path | None) -> MedmnistFile:
+    """Which official file belongs to a request.
+
+    Args:
+        flag: e.g. "pathmnist".
+        size: side of the encoder's input: decides the source size if that is None.
+        source_size: 28, 64, 128 or 224; None takes the smallest that is at least ``size``, else
+            the largest.
+        root: the folder of the files; None is MedMNIST's own, ``~/.medmnist``.
+
+    Raises:
+        RequestError: unknown set or size.
+    """
+    facts = info(flag)
+    if source_size is None:
+        source_size = next((s for s in SIZES_2D if s >= size), SIZES_2D[-1])
+    if source_size not in SIZES_2D:
+        raise RequestError(f"--source-size takes {', '.join(map(str, SIZES_2D))}, not {source_size}")
+    suffix = "" if source_size == 28 else f"_{source_size}"
+    root = root or Path.home() / ".medmnist"
+    return MedmnistFile(
+        flag,
+        source_size,
+        root / f"{flag}{suffix}.npz",
+        facts[f"MD5{suffix}"],
+        facts[f"url{suffix}"],
+        sum(facts["n_samples"].values()),
+    )
+
+
+def open_medmnist(file: MedmnistFile, md5_of: Callable[[Path], str]) -> Dataset:
+    """Check an official file and describe it.
+
+    Args:
+        file: present on the disk.
+        md5_of: computes, or remembers, a file's MD5.
+
+    Raises:
+        RequestError: it isn't the official file; expected and found are named.
+    """
+    facts = info(file.flag)
+    found = md5_of(file.path)
+    if found != file.md5:
+        raise RequestError(_wrong_file(file, found))
+    return open_npz(
+        file.path,
+        file.flag,
+        f"md5:{found}",
+        task=facts["task"],
+        class_names=tuple(facts["label"].values()),
+        licence=facts["license"],
+    )
+
+
+def _wrong_file(file: MedmnistFile, found: str) -> str:
+    """Why a file isn't the official one, as far as it tells."""
+    message = f"{file.path} isn't the official file: expected MD5 {file.md5}, found {found}"
+    expected = tuple(info(file.flag)["n_samples"].values())
+    with contextlib.suppress(RequestError, KeyError, OSError):
+        members = read_members(file.path)
+        counts = tuple(members[f"{split}_images"].shape[0] for split in SPLITS)
+        if counts == OLD_EDITION.get(file.flag):
+            message += f" (it is the edition of 2022: {counts} images instead of {expected})"
+        elif counts != expected:
+            message += f" (it has {counts} images instead of {expected})"
+    return f"{message}; delete it and let extract download it, or get it from {file.url}"
+
+
+# ---------------------------------------------------------------------------- downloading
+
+
+def download(file: MedmnistFile, report: Callable[[int, int | None], None]) -> None:
+    """Fetch a file from MedMNIST's own address, resuming what an earlier try left.
+
+    Args:
+        file: what to fetch; its folder is made.
+        report: called with the bytes had and the bytes in all (None: unknown).
+
+    Raises:
+        RequestError: no network, offline by request, or what came is not the file.
+    """
+    if offline():
+        raise RequestError(
+            f"{file.path} isn't there and HF_HUB_OFFLINE is set; get it from {file.url}"
+        )
+    file.path.parent.mkdir(parents=True, exist_ok=True)
+    part = file.path.with_name(file.path.name + ".part")
+    had = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(file.url, headers={"Range": f"bytes={had}-"} if had else {})
+    try:
+        with urllib.request.urlopen(request, timeout=CONNECT_SECONDS) as response:
+            resumed = response.status == 206
+            had = had if resumed else 0
+            length = response.headers.get("Content-Length")
+            total = had + int(length) if length else None
+            with part.open("ab" if resumed else "wb") as out:
+                while chunk := response.read(CHUNK):
+                    out.write(chunk)
+                    had += len(chunk)
+                    report(had, total)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # the part is as long as the file, or longer: not to be resumed
+            part.unlink(missing_ok=True)
+        raise RequestError(_no_download(file, f"{error.code} {error.reason}")) from error
+    except (urllib.error.URLError, TimeoutError, ConnectionError, OSError) as error:
+        if isinstance(error, OSError) and error.errno and error.filename:
+            raise  # the disk, not the network
+        raise RequestError(_no_download(file, first_line(error))) from error
+    found = file_md5(part)
+    if found != file.md5:
+        part.unlink()
+        raise RequestError(
+            f"what came from {file.url} isn't the file: expected MD5 {file.md5}, found {found}; "
+            "it was deleted, try again"
+        )
+    part.replace(file.path)
+
+
+def _no_download(file: MedmnistFile, reason: str) -> str:
+    return (
+        f"{file.flag} at {file.source_size} px isn't at {file.path} and can't be downloaded "
+        f"({reason}); get {file.url} and put it there, or name its folder with --data-root DIR"
+    )
+
+
+def download_bytes(file: MedmnistFile) -> int | None:
+    """How large a download will be; None where the host doesn't say or can't be asked."""
+    if offline():
+        return None
+    request = urllib.request.Request(file.url, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=CONNECT_SECONDS) as response:
+            return int(response.headers.get("Content-Length") or 0) or None
+    except (OSError, ValueError):
+        return None
+
+
+def file_md5(path: Path) -> str:
+    """MD5 of a file's bytes, as MedMNIST publishes it: a checksum here, not a safeguard."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def describe_bytes(n: int | None) -> str:
+    """ "1.2 GB", or that nobody could say."""
+    return format_bytes(n) if n else "size unknown, the host wasn't reached"
+
+

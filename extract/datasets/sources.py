@@ -1,0 +1,82 @@
+"""What ``--data`` can name: each source knows whether its images are here and how to get them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache import RequestError
+from cache.key import file_stem
+from extract.datasets import demo, medmnist
+from extract.datasets.dataset import Dataset
+from extract.datasets.npz import open_npz, read_members
+from extract.digests import DigestMemory
+
+NPZ = "npz:"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set that was named, before its images are read."""
+
+    name: str
+    n_images: int
+    source_size: int
+    open: Callable[[DigestMemory], Dataset]  # checks the file; raises RequestError
+    file: medmnist.MedmnistFile | None = None  # where it can be downloaded to
+
+    @property
+    def present(self) -> bool:
+        """Whether the images are on this machine."""
+        return self.file is None or self.file.exists
+
+
+def expand_names(names: tuple[str, ...]) -> list[str]:
+    """``all`` becomes the twelve 2D sets, smallest first; doubles are dropped."""
+    wide = [flag for name in names for flag in (medmnist.FLAGS_2D if name == "all" else (name,))]
+    return list(dict.fromkeys(wide))
+
+
+def find_source(name: str, size: int, source_size: int | None, root: Path | None) -> Source:
+    """The source behind one word of ``--data``.
+
+    Args:
+        name: a MedMNIST flag, "demo", or "npz:FILE" for a file in MedMNIST's layout.
+        size: side of the encoder's input, pixels.
+        source_size: which of MedMNIST's sizes; None chooses by ``size``.
+        root: folder of MedMNIST's files.
+
+    Raises:
+        RequestError: unknown name, or a file that isn't there.
+    """
+    if name == demo.NAME:
+        _refuse_source_size(name, source_size, demo.SIDE)
+        return Source(name, demo.demo_counts(), demo.SIDE, lambda memory: demo.open_demo())
+    if name.startswith(NPZ):
+        return _npz_source(Path(name.removeprefix(NPZ)).expanduser(), source_size)
+    file = medmnist.find_file(name, size, source_size, root)
+
+    def open_file(memory: DigestMemory) -> Dataset:
+        return medmnist.open_medmnist(file, lambda p: memory.get("md5", p, medmnist.file_md5))
+
+    return Source(name, file.n_images, file.source_size, open_file, file)
+
+
+def _npz_source(path: Path, source_size: int | None) -> Source:
+    if not path.is_file():
+        raise RequestError(f"no file at {path}; --data npz:FILE takes a file in MedMNIST's layout")
+    images = [m for name, m in read_members(path).items() if name.endswith("_images")]
+    if not images or any(len(member.shape) < 3 for member in images):
+        raise RequestError(f"{path} holds no train_images; expected MedMNIST's layout")
+    side = images[0].shape[1]
+    _refuse_source_size(path.name, source_size, side)
+    name = file_stem(path.stem)
+
+    def open_file(memory: DigestMemory) -> Dataset:
+        return open_npz(path, name, "md5:" + memory.get("md5", path, medmnist.file_md5))
+
+    return Source(name, sum(member.shape[0] for member in images), side, open_file)
+
+
+def _refuse_source_size(name: str, wish: int | None, side: int) -> None:
+    if wish is not None and wish != side:
+        raise RequestError(f"--source-size {wish}: {name} has images of {side} px only")

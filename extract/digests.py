@@ -1,0 +1,71 @@
+"""Digests of large files, computed once and remembered by path, size and modification time."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+
+class DigestMemory:
+    """Remembers digests in a small JSON file. Losing it only costs time.
+
+    Args:
+        path: the JSON file; made with the first digest, where its folder exists.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def get(self, kind: str, file: Path, compute: Callable[[Path], str]) -> str:
+        """The digest of ``file``, computed if it isn't known or the file has changed.
+
+        Args:
+            kind: what digest, e.g. "md5".
+            file: an existing file.
+            compute: makes the digest.
+        """
+        known = self.recall(kind, file)
+        if known is None:
+            known = compute(file)
+            self.remember(kind, file, known)
+        return known
+
+    def recall(self, kind: str, file: Path) -> str | None:
+        """The remembered digest, if the file is still the same."""
+        entry = self._read().get(self._name(kind, file))
+        stamp = self._stamp(file)
+        return entry["digest"] if entry and entry["stamp"] == stamp else None
+
+    def remember(self, kind: str, file: Path, digest: str) -> None:
+        """Keep a digest. A folder that can't be written is no reason to stop."""
+        entries = self._read()
+        entries[self._name(kind, file)] = {"stamp": self._stamp(file), "digest": digest}
+        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(entries, indent=1))
+            temporary.replace(self.path)
+        except OSError:
+            return
+
+    def _read(self) -> dict[str, dict]:
+        try:
+            entries = json.loads(self.path.read_text())
+        except (OSError, ValueError):
+            return {}
+        if not isinstance(entries, dict):
+            return {}
+        return {
+            name: entry
+            for name, entry in entries.items()
+            if isinstance(entry, dict) and {"stamp", "digest"} <= entry.keys()
+        }
+
+    @staticmethod
+    def _name(kind: str, file: Path) -> str:
+        return f"{kind}:{file.resolve()}"
+
+    @staticmethod
+    def _stamp(file: Path) -> list[int]:
+        status = file.stat()
+        return [status.st_size, status.st_mtime_ns]

@@ -1,0 +1,209 @@
+"""What each family of encoders gives at each layer, and which norm belongs there.
+
+The table decides numbers, so it is literal (checked on timm 1.0.31, one or more models a class):
+
+* block tokens, normed before pooling: ViT, CLIP, DINO, DINOv2/v3, DeiT, SigLIP. The encoder's
+  final norm is applied to every block's tokens, as DINOv2's ``get_intermediate_layers`` does.
+* block tokens, normed after pooling: encoders whose own norm is ``fc_norm`` on the pooled vector
+  (EVA-02 MIM, BEiT, timm's test_vit2). ``mean`` of the last layer then equals ``head``. Their
+  ``norm`` is an Identity, so asking timm for normed layers gives raw ones.
+* blocks, raw: SAM. Its neck is a projection to 256 channels and only in ``head``.
+* stages, the last one normed: Swin, FocalNet, CoAtNet and MaxViT.
+* maps, raw: CNNs, ConvNeXt, Hiera. Every map that timm returns.
+
+A class that isn't here is stored raw, and says so.
+
+Layers are tapped with hooks and pooled at once: kept maps cost 26 MB an image for VGG-16. Where a
+family isn't made of ``blocks``, the modules to tap are found by asking timm for its intermediate
+maps once, on the meta device (shapes only), and looking whose output each map is.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cache import RequestError
+
+TOKENS = {"VisionTransformer", "VisionTransformerDistilled", "Eva", "Beit"}
+RAW_BLOCKS = {"VisionTransformerSAM"}
+LAST_STAGE_NORMED = {"SwinTransformer", "SwinTransformerV2", "FocalNet", "MaxxVit"}
+# Stages whose maps timm copies before it returns them, so that find_taps can't recognise them.
+STAGES = {"SwinTransformer": ("layers", "BHWD"), "SwinTransformerV2": ("layers", "BHWD")}
+RAW_MAPS = {
+    "ByobNet",
+    "ConvNeXt",
+    "DenseNet",
+    "EfficientNet",
+    "Hiera",
+    "InceptionV3",
+    "MobileNetV3",
+    "NormFreeNet",
+    "RegNet",
+    "ResNet",
+    "ResNetV2",
+    "VGG",
+    "Xception",
+    "XceptionAligned",
+}
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A module whose output is one layer. ``layout`` is one of pooling.LAYOUTS."""
+
+    module: str
+    layout: str
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """How to read one encoder: taps, prefix tokens, norm, and the widths that come out."""
+
+    family: str  # class name in timm
+    norm_rule: str  # "tokens", "pooled", "last stage", "none"
+    known: bool  # whether the family is in the table above
+    n_layers: int
+    width: tuple[int, ...]  # of each layer
+    head_width: int
+    n_prefix: int
+    has_cls: bool
+    taps: tuple[Tap, ...]  # one a layer; empty: timm's kept maps are pooled instead
+    n_parameters: int
+
+    def pools(self, layer: int) -> tuple[str, ...]:
+        """The pools of a layer, ``head`` apart."""
+        return ("cls", "mean") if self.has_cls else ("mean",)
+
+
+def study(model: nn.Module, size: int) -> Anatomy:
+    """Find out how to read a timm model, without weights or arithmetic.
+
+    Args:
+        model: a headless timm model on the meta device, in eval mode.
+        size: side of its input, pixels.
+
+    Raises:
+        RequestError: the model doesn't take this size, or can't give intermediate layers.
+    """
+    family = type(model).__name__
+    if not hasattr(model, "forward_intermediates"):
+        raise RequestError(f"timm's {family} gives no intermediate layers, so it can't be used")
+    head_width = _head_width(model, size)
+    common: dict[str, Any] = {
+        "family": family,
+        "head_width": head_width,
+        "n_parameters": sum(p.numel() for p in model.parameters()),
+    }
+    if family in TOKENS:
+        n_layers = len(model.blocks)
+        return Anatomy(
+            norm_rule="pooled" if _is_identity(model.norm) else "tokens",
+            known=True,
+            n_layers=n_layers,
+            width=(model.embed_dim,) * n_layers,
+            n_prefix=model.num_prefix_tokens,
+            # A prefix token isn't a class token: registers and pool tokens are prefix tokens too.
+            has_cls=model.num_prefix_tokens > 0 and getattr(model, "cls_token", None) is not None,
+            taps=tuple(Tap(f"blocks.{i}", "tokens") for i in range(n_layers)),
+            **common,
+        )
+    found, maps = find_taps(model, size)
+    return Anatomy(
+        norm_rule="last stage" if family in LAST_STAGE_NORMED else "none",
+        known=family in RAW_BLOCKS | LAST_STAGE_NORMED | RAW_MAPS,
+        n_layers=len(maps),
+        width=tuple(m.shape[1] for m in maps),
+        n_prefix=0,
+        has_cls=False,
+        taps=found,
+        **common,
+    )
+
+
+def _is_identity(module: nn.Module | None) -> bool:
+    return module is None or isinstance(module, nn.Identity)
+
+
+def _head_width(model: nn.Module, size: int) -> int:
+    with torch.inference_mode():
+        images = torch.empty(1, 3, size, size, device="meta")
+        head = model.forward_head(model.forward_features(images), pre_logits=True)
+    return head.flatten(1).shape[1]
+
+
+def find_taps(model: nn.Module, size: int) -> tuple[tuple[Tap, ...], list[Tensor]]:
+    """The modules whose outputs are timm's intermediate maps.
+
+    A map and the output it comes from share their storage; of several modules that share it (an
+    activation in place, a block's last child) the last to run holds the value timm keeps.
+
+    Args:
+        model: on the meta device.
+        size: side of the input, pixels.
+
+    Returns:
+        One tap a map, or () where some map is no module's output; and the maps (1, D, H, W),
+        without values.
+    """
+    images = torch.empty(1, 3, size, size, device="meta")
+    outputs: list[tuple[str, Tensor]] = []
+    with torch.inference_mode(), _recording(model, outputs):
+        maps = model.forward_intermediates(images, intermediates_only=True, norm=False)
+    if type(model).__name__ in STAGES:
+        name, layout = STAGES[type(model).__name__]
+        return tuple(Tap(f"{name}.{i}", layout) for i in range(len(maps))), maps
+    taps = []
+    for wanted in maps:
+        same = [(n, out) for n, out in outputs if _storage(out) == _storage(wanted)]
+        layout = _layout(same[-1][1], wanted) if same else None
+        if layout is None:
+            return (), maps
+        taps.append(Tap(same[-1][0], layout))
+    # The plain forward pass must run each tapped module once, with the same output.
+    outputs.clear()
+    with torch.inference_mode(), _recording(model, outputs):
+        model.forward_features(images)
+    for tap, wanted in zip(taps, maps, strict=True):
+        runs = [out for name, out in outputs if name == tap.module]
+        if len(runs) != 1 or runs[0].numel() != wanted.numel():
+            return (), maps
+    return tuple(taps), maps
+
+
+@contextmanager
+def _recording(model: nn.Module, outputs: list[tuple[str, Tensor]]) -> Iterator[None]:
+    """Note every module's output, in the order of running."""
+
+    def note(name: str):
+        def hook(module: nn.Module, inputs: object, output: object) -> None:
+            if isinstance(output, Tensor):
+                outputs.append((name, output))
+
+        return hook
+
+    handles = [m.register_forward_hook(note(name)) for name, m in model.named_modules() if name]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _layout(output: Tensor, wanted: Tensor) -> str | None:
+    """How a module's output is laid out, given the (1, D, H, W) view of it that timm keeps."""
+    _, width, height, columns = wanted.shape
+    if output.shape == wanted.shape and output.stride() == wanted.stride():
+        return "BDHW"
+    if output.ndim == 4 and output.permute(0, 3, 1, 2).shape == wanted.shape:
+        return "BHWD"
+    if output.shape == (1, height * columns, width):
+        return "BTD"
+    return None

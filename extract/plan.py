@@ -1,0 +1,266 @@
+"""What an extraction will do and take, before it does anything."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cache import CacheError, RequestError
+from cache.key import feature_path
+from cache.layout import RECORD_WORDS, count_units, format_bytes
+from cache.store import partial_path
+from extract.config import ExtractConfig
+from extract.datasets.medmnist import describe_bytes, download_bytes
+from extract.datasets.sources import Source, expand_names, find_source
+from extract.digests import DigestMemory
+from extract.encoders.encoder import Description, Weights, describe, find_weights
+from extract.transforms import Transform
+
+Problem = tuple[str, str]  # what couldn't be done, and why
+
+
+@dataclass
+class Job:
+    """One encoder on one data set."""
+
+    description: Description
+    source: Source
+
+    @property
+    def label(self) -> str:
+        return f"{self.description.entry.name} on {self.source.name}"
+
+
+@dataclass
+class Plan:
+    """All jobs in order, and what can already be seen to fail."""
+
+    config: ExtractConfig
+    jobs: list[Job] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def make_plan(config: ExtractConfig) -> Plan:
+    """Resolve every name; a data set or encoder that can't be had doesn't stop the others.
+
+    Raises:
+        RequestError: nothing at all can be done; the message says why.
+    """
+    plan = Plan(config)
+    for model in dict.fromkeys(config.models):
+        try:
+            description = describe(model, config.size, config.layers, config.layer_norm)
+            make_transform(description, 1)
+            find_weights(description, config.weights, config.seed, download=False)
+        except RequestError as error:
+            plan.problems.append((model, str(error)))
+            continue
+        for name in expand_names(config.data):
+            try:
+                source = find_source(
+                    name, description.size, config.source_size, config.data_root
+                )
+            except RequestError as error:
+                plan.problems.append((name, str(error)))
+            else:
+                plan.jobs.append(Job(description, source))
+    plan.problems = list(dict.fromkeys(plan.problems))
+    if not plan.jobs:
+        raise RequestError("; ".join(why for _, why in plan.problems))
+    return plan
+
+
+def make_transform(description: Description, n_channels: int) -> Transform:
+    """The encoder's own transform for grey (1) or colour (3) images."""
+    statistics = description.statistics
+    return Transform(
+        size=description.size,
+        mean=statistics.mean,
+        std=statistics.std,
+        interpolation=statistics.interpolation,
+        channels="grey repeated to RGB" if n_channels == 1 else "RGB",
+    )
+
+
+def file_bytes(description: Description, store: str, n_images: int) -> int:
+    """Length of a feature file, but for its small tables."""
+    width = sum(description.arrays.values())
+    units = count_units(n_images) * RECORD_WORDS * 4
+    return n_images * width * np.dtype(store).itemsize + units
+
+
+def feature_key(
+    description: Description,
+    config: ExtractConfig,
+    *,
+    weights: str,
+    dataset: str,
+    images: str,
+    source_size: int,
+    n_channels: int,
+) -> dict[str, Any]:
+    """Everything that changes the features, and nothing else.
+
+    Args:
+        description: the encoder at its size.
+        config: for precision and storage.
+        weights: digest of the weights as read, or the seed and digest of random ones.
+        dataset: its name.
+        images: digest of its images.
+        source_size: side of its stored images, pixels.
+        n_channels: 1 or 3.
+    """
+    return {
+        "format": 1,
+        "encoder": description.entry.encoder,
+        "arguments": description.arguments,
+        "weights": weights,
+        "dataset": dataset,
+        "images": images,
+        "source_size": source_size,
+        "size": description.size,
+        "transform": make_transform(description, n_channels).key,
+        "layers": {
+            "of": description.anatomy.n_layers,
+            "stored": list(description.layers),
+            "norm": description.norm_rule,
+        },
+        "precision": config.precision,
+        "store": config.store,
+    }
+
+
+def weights_words(weights: Weights, digest: str) -> str:
+    """The weights' entry of the key."""
+    kind = "sha256" if weights.path else f"random, seed {weights.seed}, sha256"
+    return f"{kind}:{digest}"
+
+
+# ---------------------------------------------------------------------------- for people
+
+
+def describe_plan(plan: Plan, memory: DigestMemory) -> Iterator[str]:
+    """The plan as lines to print."""
+    config = plan.config
+    seen = ""
+    total = 0
+    for job in plan.jobs:
+        d, source = job.description, job.source
+        if d.entry.name != seen:
+            seen = d.entry.name
+            yield from _describe_encoder(d, config)
+        taken = file_bytes(d, config.store, source.n_images)
+        done = find_done(job, config, memory)
+        state = "complete" if done else "to do"
+        if not done:
+            total += taken
+        if not source.present and source.file:
+            size = describe_bytes(download_bytes(source.file))
+            state = f"download {source.file.path.name} first ({size})"
+        yield (
+            f"  {source.name:<16} {source.n_images:>8_} images of {source.source_size:>3} px   "
+            f"{format_bytes(taken):>9}   {state}"
+        )
+    free = shutil.disk_usage(existing_parent(config.root)).free
+    yield f"features to make: {format_bytes(total)} in {config.root} ({format_bytes(free)} free)"
+
+
+def _describe_encoder(d: Description, config: ExtractConfig) -> Iterator[str]:
+    anatomy = d.anatomy
+    widths = sorted({anatomy.width[layer] for layer in d.layers})
+    pools = "cls + mean" if anatomy.has_cls else "mean"
+    head = f" + head of {anatomy.head_width}" if d.has_head else ""
+    yield (
+        f"{d.entry.name} = {d.entry.encoder} · {anatomy.n_parameters / 1e6:.1f} M parameters · "
+        f"{d.size} px"
+    )
+    yield (
+        f"  layers     {len(d.layers)} of {anatomy.n_layers} x ({pools}) of "
+        f"{'..'.join(map(str, sorted({widths[0], widths[-1]})))}{head} · norm: {d.norm_rule}"
+    )
+    if not anatomy.known:
+        yield f"  note       {anatomy.family} isn't in the table of families: layers are raw"
+    yield f"  transform  {make_transform(d, 1)}"
+    yield f"  weights    {_describe_weights(d, config)}"
+    yield f"  precision  {config.precision}, stored as {config.store}"
+
+
+def _describe_weights(d: Description, config: ExtractConfig) -> str:
+    if config.weights == "random":
+        return f"RANDOM (seed {config.seed}): a control, not an encoder"
+    weights = find_weights(d, config.weights, config.seed, download=False)
+    if weights.path is None:
+        size = format_bytes(4 * d.anatomy.n_parameters)
+        return f"download {weights.to_download} first (about {size})"
+    return str(weights.path) if config.weights != "pretrained" else weights.path.name
+
+
+def find_done(job: Job, config: ExtractConfig, memory: DigestMemory) -> Path | None:
+    """The complete file of this job, as far as remembered digests tell without reading images."""
+    try:
+        weights = find_weights(job.description, config.weights, config.seed, download=False)
+        file = job.source.file
+        if weights.path is None or file is None or not file.exists:
+            return None
+        images, digest = memory.recall("md5", file.path), memory.recall("weights", weights.path)
+    except (RequestError, CacheError, OSError):
+        return None
+    if images is None or digest is None:
+        return None
+    from extract.datasets.medmnist import info
+
+    key = feature_key(
+        job.description,
+        config,
+        weights=weights_words(weights, digest),
+        dataset=job.source.name,
+        images=f"md5:{images}",
+        source_size=job.source.source_size,
+        n_channels=info(job.source.name)["n_channels"],
+    )
+    d = job.description
+    path = feature_path(config.root, job.source.name, d.entry.name, d.size, key)
+    return path if path.exists() and not partial_path(path).exists() else None
+
+
+def check_space(plan: Plan, memory: DigestMemory) -> None:
+    """Refuse a plan that the disk can't hold, before the first download.
+
+    Raises:
+        RequestError: too little room for features, or for features and downloads together.
+    """
+    config = plan.config
+    features = sum(
+        file_bytes(job.description, config.store, job.source.n_images)
+        for job in plan.jobs
+        if not find_done(job, config, memory)
+    )
+    root = existing_parent(config.root)
+    free = shutil.disk_usage(root).free
+    if features > free and config.shard[1] == 1:
+        raise RequestError(
+            f"the features take {format_bytes(features)}, and {root} has {format_bytes(free)} "
+            "free; free some space, choose another place with --features DIR, fewer layers with "
+            "--layers last4, or fewer sets with --data"
+        )
+    files = {job.source.file for job in plan.jobs if job.source.file and not job.source.present}
+    if not files:
+        return
+    downloads = sum(download_bytes(file) or 0 for file in files)
+    folder = existing_parent(next(iter(files)).path.parent)
+    free = shutil.disk_usage(folder).free
+    same_disk = folder.stat().st_dev == root.stat().st_dev
+    if downloads + (features if same_disk else 0) > free:
+        raise RequestError(
+            f"the downloads take {format_bytes(downloads)}, and {folder} has "
+            f"{format_bytes(free)} free; free some space, or choose another place with --data-root"
+        )
+
+
+def existing_parent(path: Path) -> Path:
+    """The nearest folder above ``path``, itself included, that exists."""
+    path = path.absolute()
+    return next(p for p in (path, *path.parents) if p.is_dir())

@@ -1,0 +1,80 @@
+"""Progress: a bar on a terminal, plain lines in a log."""
+
+import sys
+import time
+from types import TracebackType
+
+LINE_SECONDS = 15.0  # between two lines of a log
+
+
+class Progress:
+    """Counts things done, for a person to see, on stderr.
+
+    Args:
+        label: what is counted, e.g. "breastmnist".
+        total: how many; None if unknown.
+        unit: "images" or "MB".
+        done: how many were there before.
+    """
+
+    def __init__(self, label: str, total: int | None, unit: str = "images", done: int = 0) -> None:
+        self.label, self.total, self.unit = label, total, unit
+        self.done = self.first = done
+        self.started = self.printed = time.monotonic()
+        self._bar = None
+
+    def __enter__(self) -> "Progress":
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                TextColumn,
+                TimeRemainingColumn,
+            )
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(
+                self.label, total=self.total, completed=self.done, rate=""
+            )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    @property
+    def rate(self) -> float:
+        """Things a second, since the start."""
+        return (self.done - self.first) / max(time.monotonic() - self.started, 1e-9)
+
+    def reach(self, done: int, total: int | None = None) -> None:
+        """Say how many are done by now."""
+        self.done, self.total = done, total or self.total
+        text = f"{self.rate:.3g} {self.unit}/s"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, total=self.total, rate=text)
+        elif time.monotonic() - self.printed >= LINE_SECONDS:
+            self.printed = time.monotonic()
+            of = f"/{self.total:_}" if self.total else ""
+            left = f", {(self.total - done) / self.rate:.0f} s left" if self.total else ""
+            print(f"  {self.label}: {done:_}{of} {self.unit}, {text}{left}", file=sys.stderr)
+
+    def advance(self, n: int) -> None:
+        """Say that ``n`` more are done."""
+        self.reach(self.done + n)

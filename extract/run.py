@@ -1,0 +1,321 @@
+"""Stage one: decode -> resize -> one forward pass -> pooled layers -> feature file.
+
+Everything beside the forward pass overlaps with it: a thread decodes ahead, the device resizes
+and normalises, a thread stores the unit before while the next one is computed.
+"""
+
+import importlib.metadata
+import platform
+import shlex
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cache import CacheError, RequestError
+from cache.key import feature_path
+from cache.layout import FileSpec, unit_rows
+from cache.store import FeatureWriter, check_storable
+from extract.config import ExtractConfig, default_batch_size
+from extract.datasets.dataset import Dataset
+from extract.datasets.medmnist import download
+from extract.digests import DigestMemory
+from extract.encoders.checkpoints import read_checkpoint, tensors_digest
+from extract.encoders.encoder import (
+    Description,
+    Encoder,
+    Weights,
+    choose_device,
+    find_weights,
+    load_encoder,
+    set_precision,
+)
+from extract.plan import Job, Plan, Problem, feature_key, make_transform, weights_words
+from extract.prefetch import prefetch
+from extract.progress import Progress
+from extract.transforms import Transform
+
+Say = Callable[[str], None]
+
+
+class LazyEncoder:
+    """An encoder whose weights are digested at once, but loaded only when there is work to do."""
+
+    def __init__(self, description: Description, config: ExtractConfig, memory: DigestMemory):
+        self.description, self.config = description, config
+        self.device = choose_device(config.device)
+        set_precision(config.precision, self.device)
+        self.weights = find_weights(description, config.weights, config.seed, download=True)
+        self._encoder: Encoder | None = None
+        if self.weights.path is None:
+            self._encoder, digest = load_encoder(description, self.weights)
+            self._encoder.to(self.device, config.precision)
+        else:
+            digest = memory.get("weights", self.weights.path, _checkpoint_digest)
+        self.words = weights_words(self.weights, digest)
+
+    def get(self, say: Say) -> Encoder:
+        """The encoder on its device."""
+        if self._encoder is None:
+            self._encoder, digest = load_encoder(self.description, self.weights)
+            if weights_words(self.weights, digest) != self.words:
+                raise RequestError(f"{self.weights.path} changed while it was read; run again")
+            for line in self._encoder.said:
+                say(f"  weights: {line}")
+            self._encoder.to(self.device, self.config.precision)
+        return self._encoder
+
+
+def _checkpoint_digest(path: Path) -> str:
+    return tensors_digest(read_checkpoint(path))
+
+
+def run_plan(plan: Plan, memory: DigestMemory, say: Say) -> list[Problem]:
+    """Do every job; what fails is noted and the others go on.
+
+    Returns:
+        What couldn't be done, and why.
+    """
+    problems = list(plan.problems)
+    encoder: LazyEncoder | None = None
+    refused = ""
+    for job in plan.jobs:
+        name = job.description.entry.name
+        if name == refused:
+            continue
+        if encoder is None or encoder.description is not job.description:
+            encoder = None  # free the last one before the next is loaded
+            try:
+                encoder = LazyEncoder(job.description, plan.config, memory)
+            except (RequestError, OSError) as error:
+                problems.append((name, str(error)))
+                refused = name
+                continue
+        try:
+            say(run_job(job, encoder, plan.config, memory, say))
+        except (CacheError, RequestError, OSError) as error:
+            problems.append((job.label, str(error)))
+    return problems
+
+
+def run_job(
+    job: Job, encoder: LazyEncoder, config: ExtractConfig, memory: DigestMemory, say: Say
+) -> str:
+    """One encoder over one data set.
+
+    Returns:
+        What was done, in one line.
+
+    Raises:
+        RequestError, CacheError, OSError: as the message says; what was stored stays.
+    """
+    if job.source.file and not job.source.present:
+        with Progress(f"download {job.source.file.path.name}", None, "bytes") as progress:
+            download(job.source.file, progress.reach)
+    dataset = job.source.open(memory)
+    spec = make_spec(job, dataset, encoder, config)
+    d = job.description
+    path = feature_path(config.root, dataset.name, d.entry.name, d.size, spec.key)
+    with FeatureWriter(path, spec, shard=config.shard, overwrite=config.overwrite) as writer:
+        if writer.was_complete:
+            return f"{job.label}: complete already, every checksum right · {path}"
+        if writer.bad_units:
+            say(f"  {job.label}: {len(writer.bad_units)} damaged units are computed again")
+        todo = writer.todo
+        n_before = spec.n_rows - sum(stop - start for start, stop in _ranges(todo, spec.n_rows))
+        if todo and n_before and config.shard[1] == 1:
+            say(f"  {job.label}: going on after {n_before:_} of {spec.n_rows:_} images")
+        started = time.monotonic()
+        with Progress(job.label, spec.n_rows, done=n_before) as progress:
+            if todo:
+                compute_units(encoder.get(say), dataset, writer, todo, config, progress)
+        n_done = progress.done - progress.first
+        cost = _cost(encoder, config, n_done, time.monotonic() - started)
+        complete = writer.finish(cost)
+    if not complete:
+        return f"{job.label}: this shard is done, others aren't yet · {writer.partial_path}"
+    return f"{job.label}: {n_done:_} images, {cost['images_per_s']:.3g} images/s · {path}"
+
+
+def make_spec(
+    job: Job, dataset: Dataset, encoder: LazyEncoder, config: ExtractConfig
+) -> FileSpec:
+    """All that the file will say of itself."""
+    d = job.description
+    key = feature_key(
+        d,
+        config,
+        weights=encoder.words,
+        dataset=dataset.name,
+        images=dataset.images_digest,
+        source_size=dataset.source_size,
+        n_channels=dataset.n_channels,
+    )
+    notes = {
+        "transform": str(make_transform(d, dataset.n_channels)),
+        "weights": encoder.weights.path.name if encoder.weights.path else "random",
+        "random_weights": encoder.weights.path is None,
+        "raw_layers": not d.anatomy.known,
+        "licence": dataset.licence,
+    }
+    return FileSpec(
+        model=d.entry.name,
+        encoder=d.entry.encoder,
+        size=d.size,
+        dataset=dataset.name,
+        task=dataset.task,
+        class_names=dataset.class_names,
+        positive_class=dataset.class_names[1] if dataset.task == "binary-class" else None,
+        key=key,
+        arrays=d.arrays,
+        dtype=config.store,
+        row_ids=dataset.row_ids,
+        row_sample=dataset.row_sample,
+        samples=dataset.samples,
+        command=command_line(job, config),
+        notes=notes,
+        versions=versions(),
+    )
+
+
+def command_line(job: Job, config: ExtractConfig) -> str:
+    """The command that makes this one file."""
+    d, default = job.description, ExtractConfig(models=())
+    data = next(
+        (n for n in config.data if n.startswith("npz:") and Path(n).stem == job.source.name),
+        job.source.name,
+    )
+    words = ["extract", "--model", d.entry.name, "--size", str(d.size), "--data", data]
+    options = {
+        "--source-size": (config.source_size, default.source_size),
+        "--weights": (config.weights, default.weights),
+        "--seed": (config.seed, default.seed),
+        "--layers": (config.layers, default.layers),
+        "--layer-norm": (config.layer_norm, default.layer_norm),
+        "--precision": (config.precision, default.precision),
+        "--store": (config.store, default.store),
+        "--data-root": (config.data_root, default.data_root),
+        "--features": (config.features, default.features),
+    }
+    for flag, (value, usual) in options.items():
+        if value != usual:
+            words += [f"{flag}={value}" if str(value).startswith("-") else flag]
+            words += [] if str(value).startswith("-") else [str(value)]
+    return shlex.join(words)
+
+
+def versions() -> dict[str, str]:
+    """The versions of what computes the features."""
+    names = ("medprobe", "torch", "timm", "numpy", "h5py")
+    found = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found | {"python": platform.python_version()}
+
+
+# ---------------------------------------------------------------------------- the hot path
+
+
+def compute_units(
+    encoder: Encoder,
+    dataset: Dataset,
+    writer: FeatureWriter,
+    units: Sequence[int],
+    config: ExtractConfig,
+    progress: Progress,
+) -> None:
+    """Run the encoder over some units of a data set and store them.
+
+    Raises:
+        RequestError: a value can't be stored, or the device's memory is too small.
+    """
+    device = next(encoder.model.parameters()).device
+    size = encoder.description.size
+    batch_size = config.batch_size or default_batch_size(device.type, size)
+    transform = make_transform(encoder.description, dataset.n_channels)
+    batches = decode_batches(dataset, units, batch_size, pin=device.type == "cuda")
+    parts: list[dict[str, Tensor]] = []
+    checked = False
+    pending: Future[None] | None = None
+    with closing(prefetch(batches)) as ahead, ThreadPoolExecutor(1, "store") as storer:
+        for unit, is_last, images in ahead:
+            parts.append(_forward(encoder, transform, images, device, batch_size))
+            if not checked:  # the first batch tells what the long run would end with
+                for name, vectors in parts[0].items():
+                    check_storable(name, vectors.cpu().numpy(), writer.spec.dtype)
+                checked = True
+            progress.advance(len(images))
+            if is_last:
+                if pending:
+                    pending.result()  # at most one unit waits: memory stays flat
+                pending = storer.submit(_store, writer, unit, parts)
+                parts = []
+        if pending:
+            pending.result()
+
+
+def _forward(
+    encoder: Encoder, transform: Transform, images: Tensor, device: torch.device, batch_size: int
+) -> dict[str, Tensor]:
+    try:
+        return encoder(transform(images.to(device, non_blocking=True)))
+    except torch.OutOfMemoryError as error:
+        raise RequestError(
+            f"{device} has too little memory for {batch_size} images of "
+            f"{encoder.description.size} px at once; use --batch-size {max(1, batch_size // 2)}"
+        ) from error
+
+
+def _store(writer: FeatureWriter, unit: int, parts: list[dict[str, Tensor]]) -> None:
+    arrays = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
+    writer.write_unit(unit, arrays)
+
+
+def decode_batches(
+    dataset: Dataset, units: Sequence[int], batch_size: int, *, pin: bool
+) -> Iterator[tuple[int, bool, Tensor]]:
+    """Batches of images that never cross a unit.
+
+    Yields:
+        unit, whether this is its last batch, and (B, H, W) or (B, H, W, 3) uint8.
+    """
+    ranges, owners = [], []
+    for unit, (start, stop) in zip(units, _ranges(units, dataset.n_rows), strict=True):
+        for first in range(start, stop, batch_size):
+            last = min(first + batch_size, stop)
+            ranges.append((first, last))
+            owners.append((unit, last == stop))
+    for (unit, is_last), images in zip(owners, dataset.stream(ranges), strict=True):
+        tensor = torch.from_numpy(np.require(images, requirements=["C", "W"]))
+        yield unit, is_last, tensor.pin_memory() if pin else tensor
+
+
+def _ranges(units: Sequence[int], n_rows: int) -> list[tuple[int, int]]:
+    return [unit_rows(unit, n_rows) for unit in units]
+
+
+def _cost(encoder: LazyEncoder, config: ExtractConfig, n: int, seconds: float) -> dict[str, Any]:
+    device = encoder.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "images": n,
+        "seconds": round(seconds, 3),
+        "images_per_s": round(n / seconds, 3) if seconds else 0.0,
+        "device": f"{device.type} ({name})",
+        "batch_size": config.batch_size
+        or default_batch_size(device.type, encoder.description.size),
+        "shards": config.shard[1],
+        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+

@@ -1,0 +1,1 @@
+"""Stage two: questions to cached features. Starts without torch, timm or medmnist."""

@@ -1,0 +1,480 @@
+"""Linear probe: L2-regularised logistic regression over a whole path of strengths.
+
+The objective is scikit-learn's ``LogisticRegression``: C * sum of log-losses + |w|^2 / 2 on
+standardised features, the intercept free. DINO's and CLIP's linear probes by logistic regression
+minimise the same; here one run serves every C, from the strongest regularisation to the weakest,
+each starting where the one before ended.
+
+Method: Newton's, with conjugate gradients for each step (Lin, Weng, Keerthi 2008,
+https://www.jmlr.org/papers/v9/lin08b.html) in the eigenbasis of the features' correlations. In
+that basis the Hessian is nearly diagonal, e_j * mean(p (1 - p)) + 1 / (C N), and dividing by this
+diagonal takes away what makes deep features hard: their eigenvalues span nine decades.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import RequestError
+from probe.metrics import BINARY, MULTI_LABEL, check_labels, validate
+
+FORMS = ("multinomial", "ovr")
+
+CHUNK_ROWS = 4096  # rows of features that are in work at one time
+SINGLE_ABOVE = 2**22  # numbers in the training matrix; above, it is held in float32
+CG_RESIDUAL = 0.1  # how well a Newton step is solved; 0.03 to 0.3 differ by 10 % in time
+CG_STEPS = 500  # never reached in our measurements; a step cut short still goes downhill
+HALVINGS = 40  # of a step that doesn't go downhill; seen: 0, now and then 1
+
+
+@dataclass(frozen=True)
+class LinearConfig:
+    """Everything that changes the weights of a linear probe.
+
+    Raises:
+        RequestError: strengths that are missing, not positive and finite, or named twice; an
+            unknown form; a tolerance or a number of iterations that isn't positive.
+    """
+
+    # scikit-learn's C: the smaller, the stronger the regularisation. Two a decade; on standardised
+    # features of 500 to 90,000 images the best one lay inside, and at both ends the validation
+    # loss had flattened or was rising.
+    strengths: tuple[float, ...] = tuple(float(f"1e{e}") for e in range(-6, 3))
+    form: str = "multinomial"  # or "ovr", one class against the rest; several classes only
+    tolerance: float = 1e-8  # predicted distance from the smallest objective, relative to it
+    max_iter: int = 100  # Newton steps for each strength; 2 to 6 are usual
+
+    def __post_init__(self) -> None:
+        bad = [c for c in self.strengths if not (math.isfinite(c) and c > 0)]
+        if bad or not self.strengths:
+            raise RequestError(
+                f"strengths are positive and finite, found {bad[0] if bad else 'none'}"
+            )
+        if len(set(self.strengths)) < len(self.strengths):
+            raise RequestError("each strength may be named once, found one twice")
+        if self.form not in FORMS:
+            raise RequestError(f'unknown form "{self.form}": expected "multinomial" or "ovr"')
+        if not self.tolerance > 0:
+            raise RequestError(f"tolerance is positive, found {self.tolerance}")
+        if self.max_iter < 1:
+            raise RequestError(f"max_iter is 1 or more, found {self.max_iter}")
+
+
+@dataclass(frozen=True)
+class Head:
+    """What all fits of one path share: standardising before the weights, scores after them."""
+
+    mean: NDArray[np.float64]  # (D,) of the training features
+    scale: NDArray[np.float64]  # (D,) their standard deviation; 1 where a feature is constant
+    task: str
+    form: str
+    columns: NDArray[np.intp]  # (C',) the classes or labels that have weights
+    constant: NDArray[np.float64]  # (C,) scores of those that have none
+
+    def standardise(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
+        return (features - self.mean) / self.scale
+
+    def scores(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Turn (Q, C') logits into (Q, C) probabilities."""
+        if self.task == BINARY:
+            return np.hstack([_sigmoid(-logits), _sigmoid(logits)])
+        scores = np.tile(self.constant, (len(logits), 1))
+        if self.task == MULTI_LABEL:
+            scores[:, self.columns] = _sigmoid(logits)
+        elif self.form == "ovr":
+            scores[:, self.columns] = _normalised(_sigmoid(logits))
+        else:
+            scores[:, self.columns] = _softmax(logits.T).T
+        return scores
+
+
+@dataclass(frozen=True)
+class LinearFit:
+    """The weights at one strength."""
+
+    strength: float  # scikit-learn's C
+    weights: NDArray[np.float64]  # (D, C') on standardised features
+    intercept: NDArray[np.float64]  # (C',)
+    objective: float  # C * sum of log-losses + |weights|^2 / 2
+    n_iter: int  # Newton steps
+    converged: bool  # whether the tolerance was reached
+    head: Head
+
+    def predict_scores(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Score images.
+
+        Args:
+            features: (Q, D), not standardised.
+
+        Returns:
+            (Q, C) probabilities; rows sum to 1, except for the multi-label task.
+
+        Raises:
+            RequestError: features of another width than the training features.
+        """
+        return path_scores([self], features)[0]
+
+
+def fit_path(
+    features: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    task: str,
+    n_classes: int,
+    config: LinearConfig | None = None,
+) -> list[LinearFit]:
+    """Fit every strength of the path.
+
+    Multi-class and ordinal tasks get one softmax, or with form "ovr" one sigmoid for each class; a
+    binary task one sigmoid, the multi-label task one for each label.
+
+    A class without training images gets no weights and the score 0, a label that is the same in
+    all of them that value as its score: a free intercept would run to infinity for them.
+
+    Features are standardised by their own mean and standard deviation; a feature that is constant
+    keeps scale 1 and gets weight 0. Up to ``SINGLE_ABOVE`` numbers the training matrix is held in
+    float64, larger ones in float32; sums over images, and all that decides about convergence, are
+    float64 at any size. Memory is that one matrix and a few (N, C) arrays.
+
+    Args:
+        features: (N, D) training features; may be a float16 memmap, which is read four times.
+        labels: (N,), or (N, C) zeros and ones for the multi-label task.
+        task: one of ``probe.metrics.TASKS``.
+        n_classes: C; 2 for a binary task, the number of labels for the multi-label task.
+        config: the strengths and the form; None for the defaults.
+
+    Returns:
+        One fit for each strength, the strongest regularisation (smallest C) first. A fit that ran
+        out of iterations says so in ``converged``.
+
+    Raises:
+        RequestError: labels that don't fit the task or the features, fewer than two classes among
+            them, or features that are not finite.
+    """
+    config = config or LinearConfig()
+    labels = np.asarray(labels)
+    check_labels(labels, task, n_classes)
+    if features.ndim != 2 or len(features) != len(labels) or len(labels) == 0:
+        raise RequestError(
+            "training needs (N, D) features and a label for each row, found features of shape "
+            f"{features.shape} and {len(labels)} labels"
+        )
+    targets, columns, constant = _targets(labels, task, n_classes)
+    head = Head(*_standardisation(features), task, config.form, columns, constant)
+    coupled = task not in (BINARY, MULTI_LABEL) and config.form == "multinomial"
+    problem, basis = _rotated(features, head, targets, coupled)
+
+    fits = []
+    weights = problem.start()
+    for strength in sorted(config.strengths):
+        penalty = 1 / (strength * len(labels))
+        weights, objective, n_iter, converged = _minimise(problem, weights, penalty, config)
+        slopes, intercept = basis @ weights[:, :-1].T, weights[:, -1].copy()
+        objective *= strength * len(labels)
+        fits.append(LinearFit(strength, slopes, intercept, objective, n_iter, converged, head))
+    return fits
+
+
+def path_scores(
+    fits: list[LinearFit], features: NDArray[np.floating]
+) -> list[NDArray[np.float64]]:
+    """Score images by every fit of one path, reading them once.
+
+    Args:
+        fits: from one call of ``fit_path``.
+        features: (Q, D), not standardised; may be a memmap.
+
+    Returns:
+        (Q, C) probabilities for each fit.
+
+    Raises:
+        RequestError: features of another width than the training features.
+    """
+    head = fits[0].head
+    if features.ndim != 2 or features.shape[1] != len(head.mean):
+        raise RequestError(
+            f"the probe was trained on {len(head.mean)} features, found shape {features.shape}: "
+            "training and test features must come from one encoder, layer and pool"
+        )
+    weights = np.hstack([fit.weights for fit in fits])  # (D, fits * C')
+    intercept = np.concatenate([fit.intercept for fit in fits])
+    scores = [np.empty((len(features), len(head.constant))) for _ in fits]
+    for rows in _chunks(len(features)):
+        logits = head.standardise(features[rows]) @ weights + intercept
+        for out, part in zip(scores, np.split(logits, len(fits), axis=1), strict=True):
+            out[rows] = head.scores(part)
+    return scores
+
+
+def log_loss(scores: NDArray[np.floating], labels: NDArray[np.integer], task: str) -> float:
+    """Mean negative log-probability of the truth, in nats; over images and labels if multi-label.
+
+    Probabilities are kept a float64 epsilon (2.2e-16) away from 0 and 1, as in scikit-learn, so
+    one sure and wrong answer costs 36 nats and not infinity.
+
+    Raises:
+        RequestError: see ``probe.metrics.validate``.
+    """
+    validate(scores, labels, task)
+    if task == MULTI_LABEL:
+        truth = np.where(labels == 1, scores, 1 - scores)
+    else:
+        truth = scores[np.arange(len(labels)), labels]
+    return float(-np.log(np.clip(truth, np.finfo(np.float64).eps, 1)).mean())
+
+
+def choose(
+    fits: list[LinearFit],
+    val_features: NDArray[np.floating],
+    val_labels: NDArray[np.integer],
+    task: str,
+) -> tuple[int, NDArray[np.float64]]:
+    """Choose the strength by the validation split.
+
+    Args:
+        fits: from ``fit_path``, the strongest regularisation first.
+        val_features: (Q, D), not standardised.
+        val_labels: (Q,), or (Q, C) for the multi-label task.
+        task: one of ``probe.metrics.TASKS``.
+
+    Returns:
+        The place in ``fits`` of the smallest validation log-loss, the stronger regularisation
+        where two are equal; and the log-loss of every fit.
+    """
+    scores = path_scores(fits, val_features)
+    losses = np.array([log_loss(answers, val_labels, task) for answers in scores])
+    return int(np.argmin(losses)), losses
+
+
+# Before the solver: what to fit, and the matrix to fit it to.
+
+
+def _targets(
+    labels: NDArray[np.integer], task: str, n_classes: int
+) -> tuple[NDArray[np.float64], NDArray[np.intp], NDArray[np.float64]]:
+    """Zeros and ones to fit (C', N), which columns they are (C',), scores of the others (C,)."""
+    if task == MULTI_LABEL:
+        share = labels.mean(axis=0)
+        columns = np.flatnonzero((share > 0) & (share < 1))
+        if len(columns) == 0:
+            raise RequestError(
+                f"none of the {n_classes} labels has both values among the {len(labels)} training "
+                "images: train on more of them"
+            )
+        return labels[:, columns].T.astype(np.float64), columns, share.round()
+    present = np.unique(labels)
+    if len(present) < 2:
+        raise RequestError(
+            f"a linear probe needs two classes, found only class {present[0]} among the "
+            f"{len(labels)} training images: train on more of them"
+        )
+    columns = np.array([1]) if task == BINARY else present
+    return (labels == columns[:, None]).astype(np.float64), columns, np.zeros(n_classes)
+
+
+def _standardisation(
+    features: NDArray[np.floating],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and scale of each feature, (D,) both."""
+    chunks = list(_chunks(len(features)))
+    mean = sum(np.sum(features[rows], axis=0, dtype=np.float64) for rows in chunks)
+    mean = mean / len(features)
+    if not np.isfinite(mean).all():
+        column = int(np.argmin(np.isfinite(mean)))
+        raise RequestError(f"features are finite, found inf or nan in column {column}")
+    squares = sum(np.square(features[rows] - mean).sum(axis=0) for rows in chunks)
+    # By comparison, not by variance: the rounded mean of a constant leaves a variance of 1e-32,
+    # and dividing by its root would blow rounding up to a feature.
+    varies = np.any([(features[rows] != features[0]).any(axis=0) for rows in chunks], axis=0)
+    return mean, np.where(varies, np.sqrt(squares / len(features)), 1.0)
+
+
+def _rotated(
+    features: NDArray[np.floating],
+    head: Head,
+    targets: NDArray[np.float64],
+    coupled: bool,
+) -> tuple[_Problem, NDArray[np.float64]]:
+    """The problem in the eigenbasis of the standardised features, and that basis (D, r).
+
+    With fewer images than features the weights lie in the span of the images, so nothing is lost
+    in going there first. The basis is orthonormal to the last digit in both cases: the solution
+    doesn't depend on how exact the eigenvalues are.
+    """
+    n_rows, width = features.shape
+    span = None
+    if n_rows < width:
+        span = np.linalg.qr(head.standardise(features[:]).T)[0]  # (D, N)
+    gram = np.zeros((min(n_rows, width),) * 2)
+    for rows in _chunks(n_rows):
+        block = head.standardise(features[rows])
+        block = block if span is None else block @ span
+        gram += block.T @ block
+    eigenvalues, basis = np.linalg.eigh(gram / n_rows)
+    basis = basis if span is None else span @ basis  # (D, r)
+
+    rank = basis.shape[1]
+    dtype = np.float64 if n_rows * rank <= SINGLE_ABOVE else np.float32
+    # Images are columns, and the last row is the intercept's: both matrix products of a step are
+    # then twice as fast as the other way round, and sums over classes run along memory.
+    matrix = np.ones((rank + 1, n_rows), dtype=dtype)
+    for rows in _chunks(n_rows):
+        matrix[:-1, rows] = (head.standardise(features[rows]) @ basis).T
+    curvatures = np.append(np.maximum(eigenvalues, 0), 1.0)
+    return _Problem(matrix, curvatures, targets, coupled), basis
+
+
+# The solver. W is (C', r + 1), logits and probabilities are (C', N).
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """Mean log-loss of W @ matrix against the targets.
+
+    Coupled, the rows of W are one softmax. Otherwise each row is a problem of its own, and every
+    inner product, step length and stop below is one number for each row.
+    """
+
+    matrix: NDArray[np.floating]  # (r + 1, N)
+    curvatures: NDArray[np.float64]  # (r + 1,) mean square of each row of the matrix
+    targets: NDArray[np.float64]  # (C', N)
+    coupled: bool
+
+    def start(self) -> NDArray[np.float64]:
+        """No slopes, and the intercepts that give the classes' own shares."""
+        share = self.targets.mean(axis=1)
+        weights = np.zeros((len(share), len(self.matrix)))
+        weights[:, -1] = np.log(share) - (0 if self.coupled else np.log1p(-share))
+        return weights
+
+    def inner(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Inner product, (1, 1) coupled or (C', 1)."""
+        products = np.einsum("cj,cj->c", a, b)[:, None]
+        return products.sum(axis=0, keepdims=True) if self.coupled else products
+
+    def logits(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        return (weights.astype(self.matrix.dtype) @ self.matrix).astype(np.float64, copy=False)
+
+    def pull(self, residuals: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Mean over images of residual times matrix column, (C', r + 1)."""
+        products = residuals.astype(self.matrix.dtype) @ self.matrix.T
+        return products.astype(np.float64) / self.matrix.shape[1]
+
+    def loss(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Mean log-loss, (1, 1) coupled or (C', 1)."""
+        if self.coupled:
+            top = logits.max(axis=0)
+            partition = np.log(np.exp(logits - top).sum(axis=0)) + top  # (N,)
+            return np.mean(partition - (logits * self.targets).sum(axis=0), keepdims=True)[:, None]
+        return np.mean(np.logaddexp(0, logits) - logits * self.targets, axis=1, keepdims=True)
+
+    def probabilities(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        return _softmax(logits) if self.coupled else _sigmoid(logits)
+
+    def bend(
+        self, probabilities: NDArray[np.float64], logits: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """How the probabilities move with the logits: the loss's second derivative, applied."""
+        moved = probabilities * logits
+        if self.coupled:
+            return moved - probabilities * moved.sum(axis=0)
+        return moved - probabilities * moved
+
+
+def _minimise(
+    problem: _Problem, weights: NDArray[np.float64], penalty: float, config: LinearConfig
+) -> tuple[NDArray[np.float64], float, int, bool]:
+    """Minimise loss + penalty / 2 * |slopes|^2, from the given weights.
+
+    Returns:
+        The weights (C', r + 1), the objective, the number of Newton steps, and whether the
+        objective's predicted fall is below ``config.tolerance`` of itself.
+    """
+    ridge = np.full(len(problem.curvatures), penalty)
+    ridge[-1] = 0  # the intercept is free
+    logits = problem.logits(weights)
+    objective = problem.loss(logits) + problem.inner(weights, ridge * weights) / 2
+    for n_iter in range(config.max_iter + 1):
+        probabilities = problem.probabilities(logits)
+        gradient = problem.pull(probabilities - problem.targets) + ridge * weights
+        spread = (probabilities * (1 - probabilities)).mean(axis=1, keepdims=True)
+        # Nearly the Hessian's diagonal. The last term keeps a division by zero away, where every
+        # answer is sure.
+        diagonal = problem.curvatures * spread + ridge + np.finfo(np.float64).tiny
+        fall = problem.inner(gradient, gradient / diagonal) / 2
+        converged = bool(np.all(fall <= config.tolerance * objective))
+        if converged or n_iter == config.max_iter:
+            break
+        step = _newton_step(problem, probabilities, gradient, diagonal, ridge)
+        slope = problem.inner(gradient, step)
+        moved = problem.logits(step)
+        # The logits move in a line, so trying a length costs no matrix product.
+        length = np.ones_like(slope)
+        for _ in range(HALVINGS):
+            new_weights, new_logits = weights + length * step, logits + length * moved
+            new = problem.loss(new_logits) + problem.inner(new_weights, ridge * new_weights) / 2
+            # The last term: at the bottom, rounding decides which of two objectives is larger.
+            uphill = new > objective + 1e-4 * length * slope + 1e-14 * objective
+            if not uphill.any():
+                break
+            length = np.where(uphill, length / 2, length)
+        weights, logits, objective = new_weights, new_logits, new
+    return weights, float(objective.sum()), n_iter, converged
+
+
+def _newton_step(
+    problem: _Problem,
+    probabilities: NDArray[np.float64],
+    gradient: NDArray[np.float64],
+    diagonal: NDArray[np.float64],
+    ridge: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Solve Hessian @ step = -gradient roughly, by preconditioned conjugate gradients."""
+    step = np.zeros_like(gradient)
+    residual = -gradient
+    direction = residual / diagonal
+    size = problem.inner(residual, direction)
+    goal = CG_RESIDUAL**2 * size
+    for _ in range(CG_STEPS):
+        bent = problem.bend(probabilities, problem.logits(direction))
+        image = problem.pull(bent) + ridge * direction
+        length = _ratio(size, problem.inner(direction, image))
+        step += length * direction
+        residual -= length * image
+        scaled = residual / diagonal
+        new_size = problem.inner(residual, scaled)
+        if (new_size <= goal).all():
+            break
+        direction = scaled + _ratio(new_size, size) * direction
+        size = new_size
+    return step
+
+
+def _ratio(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """a / b, and 0 where b isn't positive: a row that is solved stands still."""
+    return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
+
+
+def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.exp(-np.logaddexp(0, -logits))  # neither overflows nor loses small probabilities
+
+
+def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Softmax over the first axis."""
+    powers = np.exp(logits - logits.max(axis=0))
+    return powers / powers.sum(axis=0)
+
+
+def _normalised(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows that sum to 1; where every class is refused outright, all alike, as in scikit-learn."""
+    sums = scores.sum(axis=1, keepdims=True)
+    equal = np.full_like(scores, 1 / scores.shape[1])
+    return np.divide(scores, sums, out=equal, where=sums > 0)
+
+
+def _chunks(n_rows: int) -> Iterator[slice]:
+    return (slice(start, start + CHUNK_ROWS) for start in range(0, n_rows, CHUNK_ROWS))
