@@ -10,8 +10,12 @@
 What a file holds, byte by byte, stands in FORMAT.md beside this file.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from cache.errors import BrokenCache, CacheError, CacheMiss, RequestError, StaleCache
-from cache.features import Features, open_features
+
+if TYPE_CHECKING:
+    from cache.features import Features, open_features
 
 __all__ = [
     "BrokenCache",
@@ -22,3 +26,12 @@ __all__ = [
     "StaleCache",
     "open_features",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the reader when it is first asked for: h5py would slow every ``--help`` down."""
+    if name in ("Features", "open_features"):
+        from cache import features
+
+        return getattr(features, name)
+    raise AttributeError(f"module 'cache' has no attribute {name!r}")

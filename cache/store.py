@@ -10,6 +10,7 @@ a file lock for as long as it runs, which the kernel frees on any death.
 """
 
 import contextlib
+import glob
 import json
 import os
 import socket
@@ -329,6 +330,20 @@ def partial_path(path: Path) -> Path:
     return path.with_name(path.name + PARTIAL)
 
 
+def delete_file(path: Path) -> None:
+    """Delete a feature file, complete or not, unless a process is writing it.
+
+    Raises:
+        Busy: a process is writing it.
+    """
+    final = path.with_name(path.name.removesuffix(PARTIAL))
+    locks = _Locks(final)
+    with locks.gate():
+        locks.refuse_if_any_held()
+        path.unlink()
+    locks.remove_files()
+
+
 def _changed_tables(header: Header, spec: FileSpec) -> list[str]:
     """Ids, labels or splits that differ from the stored ones: the key doesn't hold them."""
     now = table_checksums(spec)
@@ -393,7 +408,7 @@ class _Locks:
     def take_shard(self, index: int, count: int) -> None:
         """Hold shard ``index`` of ``count``; called with the gate held, so nobody else joins."""
         mine = self._name(f"shard-{index}-of-{count}")
-        for other in self._path.parent.glob(f".{self._path.name}.shard-*.lock"):
+        for other in self._files("shard-*"):
             if other == mine or not other.name.endswith(f"-of-{count}.lock"):
                 self._refuse_if_held(other)
         lock = FileLock(mine, timeout=0, fallback_to_soft=False)
@@ -416,6 +431,20 @@ class _Locks:
                 "for it, or start all processes with --shard I/N, one N and different I"
             ) from None
         lock.release()
+
+    def refuse_if_any_held(self) -> None:
+        """Called with the gate held."""
+        for other in self._files("shard-*"):
+            self._refuse_if_held(other)
+
+    def remove_files(self) -> None:
+        """Take away the lock files of a feature file that is gone."""
+        for path in self._files("*"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def _files(self, what: str) -> list[Path]:
+        return sorted(self._path.parent.glob(f".{glob.escape(self._path.name)}.{what}.lock"))
 
     def release(self) -> None:
         if self._shard is not None:

@@ -115,7 +115,7 @@ def feature_key(
     """
     return {
         "format": 1,
-        "encoder": description.entry.encoder,
+        "encoder": encoder_name(description, config),
         "arguments": description.arguments,
         "weights": weights,
         "dataset": dataset,
@@ -131,6 +131,12 @@ def feature_key(
         "precision": config.precision,
         "store": config.store,
     }
+
+
+def encoder_name(description: Description, config: ExtractConfig) -> str:
+    """The encoder's full name. The tag names published weights, so other weights don't get it."""
+    full = description.entry.encoder
+    return full if config.weights == "pretrained" else full.partition(".")[0]
 
 
 def weights_words(weights: Weights, digest: str) -> str:

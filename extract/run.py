@@ -37,7 +37,15 @@ from extract.encoders.encoder import (
     load_encoder,
     set_precision,
 )
-from extract.plan import Job, Plan, Problem, feature_key, make_transform, weights_words
+from extract.plan import (
+    Job,
+    Plan,
+    Problem,
+    encoder_name,
+    feature_key,
+    make_transform,
+    weights_words,
+)
 from extract.prefetch import prefetch
 from extract.progress import Progress
 from extract.transforms import Transform
@@ -162,12 +170,13 @@ def make_spec(
         "transform": str(make_transform(d, dataset.n_channels)),
         "weights": encoder.weights.path.name if encoder.weights.path else "random",
         "random_weights": encoder.weights.path is None,
+        "own_weights": config.weights not in ("pretrained", "random"),
         "raw_layers": not d.anatomy.known,
         "licence": dataset.licence,
     }
     return FileSpec(
         model=d.entry.name,
-        encoder=d.entry.encoder,
+        encoder=encoder_name(d, config),
         size=d.size,
         dataset=dataset.name,
         task=dataset.task,

@@ -1,0 +1,250 @@
+"""The command ``cache``: what features there are, whether they are whole, how they differ."""
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from cache.errors import BrokenCache, CacheError, CacheMiss, RequestError
+from cache.places import features_root
+
+
+class Parser(argparse.ArgumentParser):
+    """Argparse whose errors are one line that names the next step."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The commands and their flags."""
+    parser = Parser(
+        prog="cache",
+        description="Look after feature files.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    folder = argparse.ArgumentParser(add_help=False)
+    folder.add_argument(
+        "--features", type=Path, metavar="DIR", help="($MEDPROBE_FEATURES or ./features)"
+    )
+    commands.add_parser("ls", parents=[folder], help="list the feature files, complete or not")
+    show = commands.add_parser("show", help="all that a file says of itself")
+    show.add_argument("file", type=Path)
+    verify = commands.add_parser(
+        "verify", parents=[folder], help="compare every unit with its checksum"
+    )
+    verify.add_argument("file", type=Path, nargs="*", help="(all that are found)")
+    diff = commands.add_parser("diff", help="why two files are not the same features")
+    diff.add_argument("a", type=Path)
+    diff.add_argument("b", type=Path)
+    rm = commands.add_parser("rm", help="delete feature files")
+    rm.add_argument("file", type=Path, nargs="+")
+    rm.add_argument("--yes", "-y", action="store_true", help="don't ask")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    options = make_parser().parse_args(arguments)
+    run = {"ls": run_ls, "show": run_show, "verify": run_verify, "diff": run_diff, "rm": run_rm}
+    try:
+        return run[options.command](options)
+    except (CacheError, RequestError, OSError) as error:
+        print(f"cache: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("cache: interrupted", file=sys.stderr)
+        return 130
+
+
+def run_ls(options: argparse.Namespace) -> int:
+    """One line a file."""
+    from cache.catalogue import list_files
+    from cache.layout import format_bytes
+
+    root = options.features or features_root()
+    paths = list_files(root)
+    if not paths:
+        raise CacheMiss(f"no features in {root}; make some with\n  extract --demo")
+    lines = [("size", "rows", "layers", "pools", "stored", "state", "file")]
+    broken = []
+    for path in paths:
+        try:
+            lines.append((format_bytes(path.stat().st_size), *_summary(path), str(path)))
+        except (CacheError, OSError) as error:
+            broken.append(str(error))
+            lines.append((format_bytes(path.stat().st_size), "", "", "", "", "BROKEN", str(path)))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = [cell.rjust(w) for cell, w in zip(line[:3], widths, strict=False)]
+        cells += [cell.ljust(w) for cell, w in zip(line[3:], widths[3:], strict=True)]
+        print("  ".join(cells).rstrip())
+    for text in broken:
+        print(f"cache: {text}", file=sys.stderr)
+    return 1 if broken else 0
+
+
+def _summary(path: Path) -> tuple[str, str, str, str, str]:
+    """rows, layers, pools, stored type, state."""
+    from cache.features import Features, read_units
+    from cache.layout import read_header
+
+    header = read_header(path)
+    features = Features(header)
+    done = int((read_units(header)[:, 0] == 1).sum())
+    state = "complete" if path.suffix == ".h5" else f"{done}/{header.n_units} units"
+    return (
+        f"{header.n_rows:_}",
+        str(features.n_layers),
+        "+".join(features.pools),
+        str(features.key.get("store", "")),
+        state,
+    )
+
+
+def run_show(options: argparse.Namespace) -> int:
+    """Everything the header holds, key included."""
+    from cache.features import Features
+    from cache.key import flatten
+    from cache.layout import SPLITS, format_bytes, read_header
+
+    path = _existing(options.file)
+    header = read_header(path)
+    features = Features(header)
+    counts = {name: int((features.split == name).sum()) for name in SPLITS}
+    print(f"{path}  {format_bytes(path.stat().st_size)}")
+    facts = {
+        "state": _summary(path)[-1],
+        "model": features.model,
+        "encoder": features.encoder,
+        "dataset": features.dataset,
+        "task": features.task,
+        "classes": ", ".join(features.class_names),
+        "positive": header.attributes["positive_class"],
+        "samples": ", ".join(f"{name} {n:_}" for name, n in counts.items()),
+        "arrays": ", ".join(
+            f"{name} {extent.shape[1]}" for name, extent in header.arrays.items()
+        ),
+        "made by": header.attributes["command"],
+        "versions": _pairs(json.loads(header.attributes["versions"])),
+        "cost": _pairs(features.cost),
+    }
+    for name, value in {**facts, **{n: str(v) for n, v in features.notes.items()}}.items():
+        if value:
+            print(f"  {name:<15} {value}")
+    print(f"  key             {header.digest}")
+    for name, value in flatten(header.key).items():
+        print(f"    {name:<24} {value}")
+    return 0
+
+
+def _pairs(values: dict) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def run_verify(options: argparse.Namespace) -> int:
+    """Read every byte; name what is damaged and the command that mends it."""
+    from cache.catalogue import list_files
+    from cache.layout import read_header
+    from cache.store import PARTIAL, bad_arrays
+
+    paths = options.file or list_files(options.features or features_root())
+    if not paths:
+        raise CacheMiss(f"no features in {options.features or features_root()}")
+    status = 0
+    for path in paths:
+        try:
+            header = read_header(_existing(path))
+            _read_tables(header)
+        except (CacheError, OSError) as error:
+            print(f"cache: {error}", file=sys.stderr)
+            status = 1
+            continue
+        bad, missing = [], 0
+        with path.open("rb", buffering=0) as file:
+            done = _done_units(path, header)
+            for unit in range(header.n_units):
+                if unit not in done:
+                    missing += 1
+                elif names := bad_arrays(file, header, unit):
+                    bad.append(f"unit {unit} ({', '.join(names[:3])})")
+        if bad or (missing and not path.name.endswith(PARTIAL)):
+            what = "; ".join(bad[:5]) or f"{missing} units are missing"
+            print(
+                f"cache: {path} is damaged: {what}; this computes just that again:\n"
+                f"  {header.attributes['command']}",
+                file=sys.stderr,
+            )
+            status = 1
+        elif missing:
+            print(f"{path}: {len(done)} units right, {missing} to do")
+        else:
+            print(f"{path}: all {header.n_units} units right")
+    return status
+
+
+def _done_units(path: Path, header) -> set[int]:
+    from cache.features import read_units
+
+    return {int(unit) for unit in (read_units(header)[:, 0] == 1).nonzero()[0]}
+
+
+def _read_tables(header) -> None:
+    from cache.layout import read_table
+
+    for name in header.tables:
+        read_table(header, name)
+
+
+def run_diff(options: argparse.Namespace) -> int:
+    """What differs between two keys, in words; status 0 when nothing does, 1 otherwise."""
+    from cache.key import key_differences
+    from cache.layout import read_header
+
+    a, b = (read_header(_existing(path)) for path in (options.a, options.b))
+    lines = key_differences(a.key, b.key)
+    print("\n".join(lines) if lines else "the same key: the same features")
+    return 1 if lines else 0
+
+
+def run_rm(options: argparse.Namespace) -> int:
+    """Delete feature files, never anything else, and none that is being written."""
+    from cache.layout import format_bytes, read_header
+    from cache.store import delete_file
+
+    paths = [_existing(path) for path in options.file]
+    for path in paths:
+        # A damaged file may go, a file that was never ours may not.
+        with contextlib.suppress(BrokenCache):
+            read_header(path)
+            continue
+        if not (path.name.endswith((".h5", ".h5.partial")) and _is_hdf5(path)):
+            raise RequestError(f"{path} is no feature file; delete it yourself if you mean it")
+    total = format_bytes(sum(path.stat().st_size for path in paths))
+    if not options.yes:
+        if not sys.stdin.isatty():
+            raise RequestError(f"{len(paths)} files, {total}: add --yes to delete without asking")
+        if input(f"delete {len(paths)} files, {total}? [y/N] ").strip().lower() not in ("y", "yes"):
+            print("nothing deleted")
+            return 0
+    for path in paths:
+        delete_file(path)
+    print(f"deleted {len(paths)} files, {total}")
+    return 0
+
+
+def _is_hdf5(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(8) == b"\x89HDF\r\n\x1a\n"
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise CacheMiss(f"no file at {path}; `cache ls` lists what there is")
+    return path
+
+

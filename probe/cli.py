@@ -1,0 +1,222 @@
+"""The command ``probe``: its flags, its output, its exit status."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from cache.errors import CacheError, RequestError
+from probe.config import KINDS, POOLS, ProbeConfig
+from probe.knn import METRICS, VOTES, KnnConfig
+from probe.linear import FORMS, LinearConfig
+
+EXAMPLES = """\
+examples:
+  probe --kind knn --k 200                              all features found, one k
+  probe --kind linear --model dinov2 --data breastmnist
+  probe --kind knn --k 11 --metric euclidean            Doerrich et al. 2024
+  probe --kind linear --layer all                       val numbers of every layer
+  probe features/demo/*.h5 --kind knn --k 10,20         files by path
+"""
+
+# Which flags belong to which kind; the others are refused, not ignored.
+OWN_FLAGS = {
+    "knn": ("k", "metric", "vote", "temperature"),
+    "linear": ("strengths", "form"),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """Argparse whose errors are one line that names the next step."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The flags; their defaults are ProbeConfig's and those of the kinds."""
+    parser = Parser(
+        prog="probe",
+        description="Answer questions from cached features: fit on train, choose on val, read "
+        "test once. Every answer is one JSON row with its scores beside it.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--kind", required=True, choices=KINDS, help="which probe")
+    which = parser.add_argument_group("which features")
+    which.add_argument("files", nargs="*", type=Path, help="feature files (all that are found)")
+    which.add_argument("--model", "-m", metavar="NAMES", help="encoders, comma separated")
+    which.add_argument("--size", metavar="PX", help="input sizes, comma separated")
+    which.add_argument("--data", metavar="NAMES", help="data sets, comma separated")
+    which.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="PART=VALUE",
+        help="a part of the key, e.g. precision=bf16, where several files fit",
+    )
+    which.add_argument(
+        "--layer",
+        default="-1",
+        help="number of the block or stage, -1 the last, or all: val numbers of every layer (-1)",
+    )
+    which.add_argument(
+        "--pool",
+        choices=POOLS,
+        help="(cls where there is one, else head at the last layer, else mean)",
+    )
+    which.add_argument(
+        "--all-test", action="store_true", help="with --layer all: read test for every layer"
+    )
+    k = ",".join(map(str, KnnConfig.k))
+    of_knn = parser.add_argument_group("kind knn")
+    of_knn.add_argument("--k", help=f"numbers of neighbours, comma separated ({k})")
+    of_knn.add_argument("--metric", choices=METRICS, help=f"({KnnConfig.metric})")
+    of_knn.add_argument(
+        "--vote",
+        choices=VOTES,
+        help="weighted by exp(similarity / temperature), or one vote each (weighted; majority "
+        "with --metric euclidean)",
+    )
+    of_knn.add_argument("--temperature", type=float, help=f"({KnnConfig.temperature})")
+    of_linear = parser.add_argument_group("kind linear")
+    strengths = ",".join(f"{c:g}" for c in LinearConfig.strengths)
+    of_linear.add_argument(
+        "--strengths",
+        metavar="C",
+        help=f"scikit-learn's C, comma separated; the best on val is taken ({strengths})",
+    )
+    of_linear.add_argument(
+        "--form", choices=FORMS, help=f"for several classes ({LinearConfig.form})"
+    )
+    how = parser.add_argument_group("how")
+    how.add_argument("--seed", type=int, default=0, help="of the bootstrap (%(default)s)")
+    how.add_argument(
+        "--resamples", type=int, default=1000, help="of the bootstrap (%(default)s)"
+    )
+    how.add_argument("--name", default="", help="a tag for the rows of this run")
+    how.add_argument(
+        "--features", type=Path, metavar="DIR", help="($MEDPROBE_FEATURES or ./features)"
+    )
+    how.add_argument(
+        "--results", type=Path, metavar="DIR", help="($MEDPROBE_RESULTS or ./results)"
+    )
+    return parser
+
+
+def read_config(arguments: Sequence[str] | None) -> ProbeConfig:
+    """Flags -> settings; a wrong flag ends the process with status 2."""
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    for kind, flags in OWN_FLAGS.items():
+        for flag in flags:
+            if kind != options.kind and getattr(options, flag) is not None:
+                parser.error(f"--{flag} belongs to --kind {kind}, not to {options.kind}")
+    named = {"--model": options.model, "--size": options.size, "--data": options.data}
+    for flag, value in {**named, "--where": options.where}.items():
+        if options.files and value:
+            parser.error(f"name feature files by path or by {flag}, not both")
+    try:
+        return ProbeConfig(
+            kind=options.kind,
+            knn=_knn(options) if options.kind == "knn" else None,
+            linear=_linear(options) if options.kind == "linear" else None,
+            layer=_layer(options.layer),
+            pool=options.pool,
+            all_test=options.all_test,
+            seed=options.seed,
+            n_resamples=options.resamples,
+            name=options.name,
+            files=tuple(options.files),
+            models=_words(options.model),
+            sizes=_numbers("--size", options.size, int),
+            data=_words(options.data),
+            where=tuple(_part(text) for text in options.where),
+            features=options.features,
+            results=options.results,
+        )
+    except RequestError as error:
+        parser.error(str(error))
+
+
+def _knn(options: argparse.Namespace) -> KnnConfig:
+    given = {name: getattr(options, name) for name in ("metric", "vote", "temperature")}
+    given["k"] = _numbers("--k", options.k, int) if options.k is not None else None
+    if options.temperature is not None and "majority" in (options.vote, _vote_of(options)):
+        raise RequestError("--temperature belongs to the weighted vote, not to the majority")
+    return KnnConfig(**_given(given))
+
+
+def _vote_of(options: argparse.Namespace) -> str | None:
+    return "majority" if options.metric == "euclidean" and options.vote is None else None
+
+
+def _linear(options: argparse.Namespace) -> LinearConfig:
+    strengths = None
+    if options.strengths is not None:
+        strengths = _numbers("--strengths", options.strengths, float)
+    return LinearConfig(**_given({"strengths": strengths, "form": options.form}))
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _layer(text: str) -> int | None:
+    if text == "all":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise RequestError(f"--layer takes a number, -1 for the last, or all; not {text!r}") from None
+
+
+def _words(text: str | None) -> tuple[str, ...]:
+    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
+
+
+def _numbers(flag: str, text: str | None, kind: type) -> tuple[Any, ...]:
+    try:
+        return tuple(kind(word) for word in _words(text))
+    except ValueError:
+        raise RequestError(f"{flag} takes numbers, comma separated; not {text!r}") from None
+
+
+def _part(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise RequestError(f"--where takes PART=VALUE, e.g. precision=bf16; not {text!r}")
+    return name, value
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    config = read_config(arguments)
+    try:
+        return run(config)
+    except (CacheError, RequestError, OSError) as error:
+        print(f"probe: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("probe: interrupted; rows already written stay", file=sys.stderr)
+        return 130
+
+
+def run(config: ProbeConfig) -> int:
+    """Find the features, ask them, print the table."""
+    # Here, not above: h5py is a quarter of the time that --help may take.
+    from probe.run import choose_files, run_probe
+    from probe.table import format_table
+
+    found, problems = choose_files(config)
+    rows, more = run_probe(config, found, say=lambda line: print(line, flush=True))
+    if rows:
+        print(f"\n{format_table(rows)}\n")
+        if config.layer is None and not config.all_test:
+            print("Test wasn't read: choose a layer by val, then ask for it with --layer N.")
+        print(f"{len(rows)} rows with their scores in {config.results_dir}")
+    for what, why in [*problems, *more]:
+        print(f"probe: {what}: {why}", file=sys.stderr)
+    return 1 if problems or more else 0

@@ -1,0 +1,70 @@
+"""From a feature file to what a probe eats: arrays and labels by split."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import RequestError
+from cache.features import Features
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of one layer and pool. n samples."""
+
+    x: NDArray[np.floating]  # (n, D)
+    y: NDArray[np.int64]  # (n,) or (n, C)
+    ids: NDArray[np.str_]  # (n,)
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+def default_pool(features: Features, layer: int) -> str:
+    """The pool that is meant when none is named: cls, else head at the last layer, else mean."""
+    layer = features.find_layer(layer)
+    if "cls" in features.layers.get(layer, []):
+        return "cls"
+    return "head" if layer == features.last_layer and "head" in features.pools else "mean"
+
+
+def read_layer(features: Features, layer: int, pool: str) -> NDArray[np.floating]:
+    """(N, D) features of one layer; "concat" is cls and mean side by side.
+
+    Raises:
+        RequestError: the file doesn't hold them.
+        BrokenCache: the stored rows don't match their checksums.
+    """
+    if pool != "concat":
+        return features.array(layer, pool)
+    return np.concatenate([features.array(layer, "cls"), features.array(layer, "mean")], axis=1)
+
+
+def read_splits(features: Features, layer: int, pool: str) -> dict[str, Split]:
+    """Train, val and test of one layer and pool.
+
+    Raises:
+        RequestError: no such layer or pool, or no training images.
+        BrokenCache: the stored rows don't match their checksums.
+    """
+    x = read_layer(features, layer, pool)
+    if len(x) != len(features.labels):
+        raise RequestError(
+            f"{features.path.name} holds {len(x)} images of {len(features.labels)} samples; "
+            "samples of several images can't be probed yet"
+        )
+    splits = {}
+    for name in ("train", "val", "test"):
+        rows = _as_slice(np.flatnonzero(features.split == name))
+        splits[name] = Split(x[rows], features.labels[rows], features.ids[rows])
+    if not len(splits["train"]):
+        raise RequestError(f"{features.dataset} has no training images")
+    return splits
+
+
+def _as_slice(rows: NDArray[np.intp]) -> slice | NDArray[np.intp]:
+    """Rows that follow one another as a slice: no copy is made of a split that is one piece."""
+    if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return rows

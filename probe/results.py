@@ -1,0 +1,107 @@
+"""Result rows: one JSON file a run, written atomically, named by the digest of the question.
+
+The same question asked twice is one row. Per-sample scores stand beside the row in an ``.npz``
+without pickles, so that later questions (paired tests, subgroups, calibration) need no rerun.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.key import file_stem, key_digest
+from probe.intervals import Interval
+
+ROW_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """One answer: one feature file, kind, layer, pool, k and seed."""
+
+    features: Mapping[str, Any]  # model, encoder, size, dataset, task, digest, key
+    probe: Mapping[str, Any]  # every setting that changes the numbers
+    seed: int
+    metrics: Mapping[str, Interval]  # on test; empty where test wasn't read
+    val_metrics: Mapping[str, float]
+    n: Mapping[str, int]  # samples of each split
+    seconds: float
+    versions: Mapping[str, str]
+    marks: tuple[str, ...] = ()  # what a reader of the numbers must know
+    chosen: Mapping[str, Any] = field(default_factory=dict)  # what val decided
+    scores: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # for the .npz
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the question: feature key, probe with its settings, seed."""
+        return key_digest(
+            {"features": self.features["digest"], "probe": dict(self.probe), "seed": self.seed}
+        )
+
+    def path(self, root: Path) -> Path:
+        """``root/{dataset}/{model}_{size}_{kind}_{digest}.json``."""
+        f = self.features
+        name = f"{file_stem(f['model'])}_{f['size']}_{self.probe['kind']}_{self.digest[:16]}.json"
+        return root / file_stem(f["dataset"]) / name
+
+
+def write_row(root: Path, row: Row, name: str = "") -> Path:
+    """Store a row and its scores; an earlier row of the same question is replaced.
+
+    Args:
+        root: the folder of results.
+        row: the answer.
+        name: a tag to add; tags of an earlier row stay.
+
+    Raises:
+        OSError: the folder can't be written.
+    """
+    path = row.path(root)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = sorted({*_earlier_names(path), *([name] if name else [])})
+    content = asdict(row)
+    scores = content.pop("scores")
+    content["metrics"] = {
+        metric: {end: _json_number(v) for end, v in zip(Interval._fields, interval, strict=True)}
+        for metric, interval in row.metrics.items()
+    }
+    content["val_metrics"] = {m: _json_number(v) for m, v in row.val_metrics.items()}
+    content |= {"row_version": ROW_VERSION, "id": row.digest, "names": names}
+    # Scores first: whoever sees a row finds its scores beside it.
+    _write(path.with_suffix(".npz"), lambda file: np.savez(file, **scores))
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    _write(path, lambda file: file.write(text.encode()))
+    return path
+
+
+def read_row(path: Path) -> dict[str, Any]:
+    """A stored row as plain JSON values."""
+    return json.loads(path.read_text())
+
+
+def _earlier_names(path: Path) -> list[str]:
+    try:
+        return [str(name) for name in read_row(path)["names"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _json_number(value: float) -> float | None:
+    """JSON has no NaN: a metric that is undefined is null."""
+    return float(value) if np.isfinite(value) else None
+
+
+def _write(path: Path, write: Any) -> None:
+    """Write beside, then rename: a reader never sees half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,258 @@
+"""Stage two: ask one question of feature files, and keep the answers as rows."""
+
+import importlib.metadata
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.catalogue import Wish, find_features
+from cache.errors import CacheError, RequestError
+from cache.features import Features, open_features
+from probe import knn, linear, metrics
+from probe.config import ProbeConfig
+from probe.features import Split, default_pool, read_splits
+from probe.intervals import bootstrap
+from probe.results import Row, write_row
+
+Problem = tuple[str, str]  # what couldn't be done, and why
+LARGE_K = 0.1  # of the training set: a larger k asks most of the images, not the near ones
+
+
+def choose_files(config: ProbeConfig) -> tuple[list[Features], list[Problem]]:
+    """The feature files that the settings name, and what can't be had.
+
+    Raises:
+        CacheError: none can be had.
+        RequestError: several keys fit one request.
+    """
+    if config.files:
+        found, problems = [], []
+        for path in config.files:
+            try:
+                found.append(open_features(path))
+            except (CacheError, OSError) as error:
+                problems.append((path.name, str(error)))
+        if not found:
+            raise CacheError("; ".join(why for _, why in problems))
+        return found, problems
+    wish = Wish(config.models, config.sizes, config.data, dict(config.where))
+    found, troubles = find_features(config.features_dir, wish)
+    return found, [("features", trouble) for trouble in troubles]
+
+
+def run_probe(
+    config: ProbeConfig, found: list[Features], say: Callable[[str], None]
+) -> tuple[list[Row], list[Problem]]:
+    """Ask every file; what doesn't fit is noted and the others go on.
+
+    Args:
+        config: the question.
+        found: the files.
+        say: told a line about each data set.
+
+    Returns:
+        The rows, already written, and what couldn't be done.
+    """
+    rows: list[Row] = []
+    problems: list[Problem] = []
+    told: set[str] = set()
+    for features in found:
+        try:
+            if features.dataset not in told:
+                say(describe_shares(features))
+                told.add(features.dataset)
+            for row in probe_file(config, features):
+                write_row(config.results_dir, row, config.name)
+                rows.append(row)
+        except (CacheError, RequestError) as error:
+            problems.append((f"{features.model} on {features.dataset}", str(error)))
+    return rows, problems
+
+
+def probe_file(config: ProbeConfig, features: Features) -> Iterator[Row]:
+    """The rows of one file, layer by layer."""
+    layers = (
+        sorted(features.layers) if config.layer is None else [features.find_layer(config.layer)]
+    )
+    read_test = config.layer is not None or config.all_test
+    for layer in layers:
+        pool = config.pool or default_pool(features, layer)
+        started = time.perf_counter()
+        splits = read_splits(features, layer, pool)
+        if read_test and not len(splits["test"]):
+            raise RequestError(f"{features.dataset} has no test images")
+        if not read_test:
+            splits["test"] = _empty(splits["test"])
+            if not len(splits["val"]):
+                raise RequestError(
+                    f"{features.dataset} has no val images to compare layers on; name one layer"
+                )
+        answer = ask_knn if config.kind == "knn" else ask_linear
+        for settings, chosen, scores, marks in answer(config, features, splits):
+            probe = {
+                "kind": config.kind,
+                "layer": layer,
+                "pool": pool,
+                **settings,
+                "read": ["train", "val", "test"] if read_test else ["train", "val"],
+                "n_resamples": config.n_resamples,
+            }
+            yield make_row(config, features, splits, probe, chosen, scores, marks, started)
+            started = time.perf_counter()
+
+
+def _empty(split: Split) -> Split:
+    return Split(split.x[:0], split.y[:0], split.ids[:0])
+
+
+# What a kind answers: its settings, what val chose, scores of val and test, marks.
+Answer = tuple[dict[str, Any], dict[str, Any], dict[str, NDArray[np.float64]], list[str]]
+
+
+def ask_knn(config: ProbeConfig, features: Features, splits: dict[str, Split]) -> Iterator[Answer]:
+    """One answer for each k, from one search over val and test together."""
+    settings = config.knn or knn.KnnConfig()
+    train, val, test = splits["train"], splits["val"], splits["test"]
+    queries = np.concatenate([val.x, test.x])
+    by_k = knn.scores(
+        settings, train.x, train.y, queries, features.task, len(features.class_names)
+    )
+    for k, scores in by_k.items():
+        marks = []
+        if k > LARGE_K * len(train):
+            share = k / len(train)
+            marks.append(f"k is {share:.0%} of the {len(train)} training images")
+        yield (
+            {
+                "k": k,
+                "metric": settings.metric,
+                "vote": settings.rule,
+                **({"temperature": settings.temperature} if settings.rule == "weighted" else {}),
+            },
+            {},
+            {"val": scores[: len(val)], "test": scores[len(val) :]},
+            marks,
+        )
+
+
+def ask_linear(
+    config: ProbeConfig, features: Features, splits: dict[str, Split]
+) -> Iterator[Answer]:
+    """One answer: the whole path is fitted on train, the strength is chosen on val."""
+    settings = config.linear or linear.LinearConfig()
+    train, val, test = splits["train"], splits["val"], splits["test"]
+    if not len(val):
+        raise RequestError(
+            f"{features.dataset} has no val images to choose the strength on, and it is never "
+            "chosen on test"
+        )
+    task, n_classes = features.task, len(features.class_names)
+    fits = linear.fit_path(train.x, train.y, task, n_classes, settings)
+    best, losses = linear.choose(fits, val.x, val.y, task)
+    fit = fits[best]
+    marks = []
+    if not fit.converged:
+        marks.append(f"the solver stopped after {fit.n_iter} steps, short of its tolerance")
+    if len(fits) > 1 and best in (0, len(fits) - 1):
+        marks.append(f"the chosen strength {fit.strength:g} is the end of the grid")
+    yield (
+        {
+            "strengths": [float(f.strength) for f in fits],
+            "form": settings.form,
+            "tolerance": settings.tolerance,
+            "max_iter": settings.max_iter,
+            "standardised": True,
+            "chosen_by": "val log-loss",
+        },
+        {"strength": float(fit.strength), "val_log_loss": [float(loss) for loss in losses]},
+        {
+            "val": fit.predict_scores(val.x),
+            "test": fit.predict_scores(test.x) if len(test) else np.empty((0, n_classes)),
+        },
+        marks,
+    )
+
+
+def make_row(
+    config: ProbeConfig,
+    features: Features,
+    splits: dict[str, Split],
+    probe: dict[str, Any],
+    chosen: dict[str, Any],
+    scores: dict[str, NDArray[np.float64]],
+    marks: list[str],
+    started: float,
+) -> Row:
+    """Score the answer and put it into a row."""
+    task = features.task
+    val, test = splits["val"], splits["test"]
+    intervals, val_metrics = {}, {}
+    if len(val):
+        val_metrics = metrics.evaluate(scores["val"], val.y, task)
+    if len(test):
+        intervals = bootstrap(scores["test"], test.y, task, config.n_resamples, config.seed)
+        rate = metrics.larger_class_rate(test.y, task)
+        if abs(intervals["acc"].value - rate) < 1e-12:
+            marks = [*marks, "accuracy equals the larger-class rate"]
+    notes = features.notes
+    if notes.get("random_weights"):
+        marks = [*marks, "random weights"]
+    if notes.get("own_weights"):
+        marks = [*marks, f"weights from {notes['weights']}"]
+    if notes.get("raw_layers"):
+        marks = [*marks, "layers without a norm rule"]
+    return Row(
+        features={
+            "model": features.model,
+            "encoder": features.encoder,
+            "size": features.size,
+            "dataset": features.dataset,
+            "task": task,
+            "digest": features.digest,
+            "key": features.key,
+        },
+        probe=probe,
+        seed=config.seed,
+        metrics=intervals,
+        val_metrics=val_metrics,
+        n={name: len(split) for name, split in splits.items()},
+        seconds=round(time.perf_counter() - started, 4),
+        versions=_versions(),
+        marks=tuple(marks),
+        chosen=chosen,
+        scores={
+            **{f"{name}_scores": s.astype(np.float32) for name, s in scores.items()},
+            **{f"{name}_labels": splits[name].y for name in scores},
+            **{f"{name}_ids": splits[name].ids for name in scores},
+            "class_names": np.array(features.class_names),
+        },
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in ("medprobe", "numpy"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def describe_shares(features: Features) -> str:
+    """How many images of which class each split has: they differ a lot in some sets."""
+    parts = []
+    for name in ("train", "val", "test"):
+        labels = features.labels[features.split == name]
+        if labels.ndim == 2:
+            shares = labels.mean(axis=0) if len(labels) else np.zeros(labels.shape[1])
+        else:
+            counts = np.bincount(labels, minlength=len(features.class_names))
+            shares = counts / max(len(labels), 1)
+        listed = " ".join(f"{share:.0%}" for share in shares)
+        parts.append(f"{name} {len(labels):_}" + (f" ({listed})" if name != "val" else ""))
+    names = [name if len(name) <= 24 else name[:22] + ".." for name in features.class_names]
+    return f"{features.dataset}: {' · '.join(parts)} · classes: {', '.join(names)}"
