@@ -104,7 +104,10 @@ def _missing(root: Path, wish: Wish, model: str, dataset: str) -> str:
                 open_features(path)
             except CacheMiss as error:
                 name = str(path)
-                if (not dataset or f"/{dataset}/" in name) and model in ("", path.name.split("_")[0]):
+                if (not dataset or f"/{dataset}/" in name) and model in (
+                    "",
+                    path.name.split("_")[0],
+                ):
                     return str(error)
             except (BrokenCache, OSError):
                 continue

@@ -126,9 +126,7 @@ def run_show(options: argparse.Namespace) -> int:
         "classes": ", ".join(features.class_names),
         "positive": header.attributes["positive_class"],
         "samples": ", ".join(f"{name} {n:_}" for name, n in counts.items()),
-        "arrays": ", ".join(
-            f"{name} {extent.shape[1]}" for name, extent in header.arrays.items()
-        ),
+        "arrays": ", ".join(f"{name} {extent.shape[1]}" for name, extent in header.arrays.items()),
         "made by": header.attributes["command"],
         "versions": _pairs(json.loads(header.attributes["versions"])),
         "cost": _pairs(features.cost),
@@ -246,5 +244,3 @@ def _existing(path: Path) -> Path:
     if not path.is_file():
         raise CacheMiss(f"no file at {path}; `cache ls` lists what there is")
     return path
-
-

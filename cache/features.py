@@ -253,9 +253,7 @@ class Features:
         return values
 
 
-def _map(
-    header: Header, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> NDArray[Any]:
+def _map(header: Header, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     # Plain ndarray, not np.memmap: its subclass makes every slice slower and prints oddly.
     return np.memmap(header.path, dtype, "r", offset, shape).view(np.ndarray)
 

@@ -129,7 +129,9 @@ class FeatureWriter:
         self.header = read_header(self.partial_path)
         self._check_same(self.header)
         self._file = self.partial_path.open("r+b", buffering=0)
-        mine = [unit for unit, done in enumerate(self._records()[:, 0]) if done and self._owns(unit)]
+        mine = [
+            unit for unit, done in enumerate(self._records()[:, 0]) if done and self._owns(unit)
+        ]
         self.bad_units = [u for u in mine if bad_arrays(self._file, self.header, u)]
         blank = np.zeros(RECORD_WORDS, "<u4")
         for unit in self.bad_units:
@@ -197,9 +199,7 @@ class FeatureWriter:
         self._write_at(_record_offset(self.header, unit), record)
         self._check_still_there()
 
-    def _stored(
-        self, name: str, extent: Extent, values: NDArray[Any], n_rows: int
-    ) -> NDArray[Any]:
+    def _stored(self, name: str, extent: Extent, values: NDArray[Any], n_rows: int) -> NDArray[Any]:
         """The rows as they will lie on disk."""
         expected = (n_rows, extent.shape[1])
         if values.shape != expected:

@@ -60,9 +60,7 @@ def make_plan(config: ExtractConfig) -> Plan:
             continue
         for name in expand_names(config.data):
             try:
-                source = find_source(
-                    name, description.size, config.source_size, config.data_root
-                )
+                source = find_source(name, description.size, config.source_size, config.data_root)
             except RequestError as error:
                 plan.problems.append((name, str(error)))
             else:

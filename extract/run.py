@@ -31,7 +31,6 @@ from extract.encoders.checkpoints import read_checkpoint, tensors_digest
 from extract.encoders.encoder import (
     Description,
     Encoder,
-    Weights,
     choose_device,
     find_weights,
     load_encoder,
@@ -152,9 +151,7 @@ def run_job(
     return f"{job.label}: {n_done:_} images, {cost['images_per_s']:.3g} images/s · {path}"
 
 
-def make_spec(
-    job: Job, dataset: Dataset, encoder: LazyEncoder, config: ExtractConfig
-) -> FileSpec:
+def make_spec(job: Job, dataset: Dataset, encoder: LazyEncoder, config: ExtractConfig) -> FileSpec:
     """All that the file will say of itself."""
     d = job.description
     key = feature_key(
@@ -326,5 +323,3 @@ def _cost(encoder: LazyEncoder, config: ExtractConfig, n: int, seconds: float) -
         "shards": config.shard[1],
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-
-

@@ -93,16 +93,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
     how = parser.add_argument_group("how")
     how.add_argument("--seed", type=int, default=0, help="of the bootstrap (%(default)s)")
-    how.add_argument(
-        "--resamples", type=int, default=1000, help="of the bootstrap (%(default)s)"
-    )
+    how.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (%(default)s)")
     how.add_argument("--name", default="", help="a tag for the rows of this run")
     how.add_argument(
         "--features", type=Path, metavar="DIR", help="($MEDPROBE_FEATURES or ./features)"
     )
-    how.add_argument(
-        "--results", type=Path, metavar="DIR", help="($MEDPROBE_RESULTS or ./results)"
-    )
+    how.add_argument("--results", type=Path, metavar="DIR", help="($MEDPROBE_RESULTS or ./results)")
     return parser
 
 
@@ -170,7 +166,9 @@ def _layer(text: str) -> int | None:
     try:
         return int(text)
     except ValueError:
-        raise RequestError(f"--layer takes a number, -1 for the last, or all; not {text!r}") from None
+        raise RequestError(
+            f"--layer takes a number, -1 for the last, or all; not {text!r}"
+        ) from None
 
 
 def _words(text: str | None) -> tuple[str, ...]:

@@ -419,11 +419,10 @@ def _minimise(
         probabilities = problem.probabilities(logits)
         gradient = problem.pull(probabilities - problem.targets) + ridge * weights
         spread = (probabilities * (1 - probabilities)).mean(axis=1, keepdims=True)
-        # Nearly the Hessian's diagonal. The last term keeps a division by zero away, where every
-        # answer is sure.
+        # Nearly the Hessian's diagonal; tiny keeps 0 / 0 away where every answer is sure.
         diagonal = problem.curvatures * spread + ridge + np.finfo(np.float64).tiny
         fall = problem.inner(gradient, gradient / diagonal) / 2
-        converged = bool(np.all(fall <= config.tolerance * objective))
+        converged = bool((fall <= config.tolerance * objective).all())
         if converged or n_iter == config.max_iter:
             break
         enough = np.maximum(CG_RESIDUAL**2 * 2 * fall, config.tolerance * objective)

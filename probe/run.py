@@ -117,9 +117,7 @@ def ask_knn(config: ProbeConfig, features: Features, splits: dict[str, Split]) -
     settings = config.knn or knn.KnnConfig()
     train, val, test = splits["train"], splits["val"], splits["test"]
     queries = np.concatenate([val.x, test.x])
-    by_k = knn.scores(
-        settings, train.x, train.y, queries, features.task, len(features.class_names)
-    )
+    by_k = knn.scores(settings, train.x, train.y, queries, features.task, len(features.class_names))
     for k, scores in by_k.items():
         marks = []
         if k > LARGE_K * len(train):

@@ -18,9 +18,7 @@ def format_table(rows: Sequence[Row]) -> str:
     widths = {name: max(len(name), *(len(r[name]) for r in records)) for name in columns}
     lines = ["  ".join(_cell(name, name, widths) for name in columns).rstrip()]
     lines.append("  ".join("-" * widths[name] for name in columns))
-    lines += [
-        "  ".join(_cell(r[name], name, widths) for name in columns).rstrip() for r in records
-    ]
+    lines += ["  ".join(_cell(r[name], name, widths) for name in columns).rstrip() for r in records]
     lines += [f"  [{number}] {text}" for text, number in notes.items()]
     return "\n".join(lines)
 

@@ -70,8 +70,9 @@ def info(flag: str) -> dict[str, Any]:
         from extract.encoders.table import near_names
 
         raise RequestError(
-            f"no data set {flag!r}; {near_names(flag, INFO)}" if _near(flag, INFO) else
-            f"no data set {flag!r}; there are {', '.join(FLAGS_2D)}, demo, and npz:FILE"
+            f"no data set {flag!r}; {near_names(flag, INFO)}"
+            if _near(flag, INFO)
+            else f"no data set {flag!r}; there are {', '.join(FLAGS_2D)}, demo, and npz:FILE"
         )
     if flag not in FLAGS_2D:
         raise RequestError(f"{flag} is a 3D set, and only the twelve 2D sets can be read yet")
@@ -101,7 +102,9 @@ def find_file(flag: str, size: int, source_size: int | None, root: Path | None) 
     if source_size is None:
         source_size = next((s for s in SIZES_2D if s >= size), SIZES_2D[-1])
     if source_size not in SIZES_2D:
-        raise RequestError(f"--source-size takes {', '.join(map(str, SIZES_2D))}, not {source_size}")
+        raise RequestError(
+            f"--source-size takes {', '.join(map(str, SIZES_2D))}, not {source_size}"
+        )
     suffix = "" if source_size == 28 else f"_{source_size}"
     root = root or Path.home() / ".medmnist"
     return MedmnistFile(
@@ -233,5 +236,3 @@ def file_md5(path: Path) -> str:
 def describe_bytes(n: int | None) -> str:
     """ "1.2 GB", or that nobody could say."""
     return format_bytes(n) if n else "size unknown, the host wasn't reached"
-
-

@@ -123,7 +123,9 @@ def _rows(path: Path, names: Sequence[str]):
                         available -= n
                         left -= n
                         if not left:
-                            block = np.concatenate(parts) if len(parts) > 1 else (parts or [None])[0]
+                            block = (
+                                np.concatenate(parts) if len(parts) > 1 else (parts or [None])[0]
+                            )
                             parts = []
                             left, wanted = yield block
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
@@ -190,8 +192,7 @@ def open_npz(
     names = tuple(class_names or (str(i) for i in range(max(n_classes, 2))))
     if labels.min(initial=0) < 0 or (labels.ndim == 1 and n_classes > len(names)):
         raise RequestError(
-            f"{path}: labels must lie in 0..{len(names) - 1}, found "
-            f"{labels.min()}..{labels.max()}"
+            f"{path}: labels must lie in 0..{len(names) - 1}, found {labels.min()}..{labels.max()}"
         )
     ids = np.array([f"{s}/{i:06d}" for s, n in zip(SPLITS, counts, strict=True) for i in range(n)])
     images = [f"{split}_images" for split in SPLITS]

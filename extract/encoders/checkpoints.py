@@ -38,7 +38,9 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         RequestError: missing, damaged, holds pickled objects, or holds no tensors.
     """
     if not path.is_file():
-        raise RequestError(f"no weight file at {path}; --weights takes pretrained, random or a file")
+        raise RequestError(
+            f"no weight file at {path}; --weights takes pretrained, random or a file"
+        )
     try:
         if path.suffix == ".safetensors":
             content: Any = load_file(path)
@@ -127,7 +129,9 @@ def load_strictly(
         try:
             tensors = filter_fn(tensors, model)
         except Exception as error:  # another architecture's file can break a filter in any way
-            raise _refusal(source, model, [f"{type(error).__name__}: {first_line(error)}"]) from error
+            raise _refusal(
+                source, model, [f"{type(error).__name__}: {first_line(error)}"]
+            ) from error
     dropped = [name for name in tensors if name.startswith(tuple(f"{c}." for c in classifier))]
     own = model.state_dict()
     dropped = [name for name in dropped if name not in own]

@@ -221,7 +221,9 @@ def find_weights(description: Description, wish: str, seed: int, *, download: bo
             )
         )
     if description.config.custom_load:
-        raise RequestError(f"{entry.encoder} has weights in a format of its own; use --weights FILE")
+        raise RequestError(
+            f"{entry.encoder} has weights in a format of its own; use --weights FILE"
+        )
     path = checkpoints.hub_file(description.config, download=download)
     return Weights(path, to_download=None if path else str(description.config.hf_hub_id))
 
@@ -266,8 +268,10 @@ def load_encoder(description: Description, weights: Weights) -> tuple[Encoder, s
 
 
 def _is_packaged(entry: Entry, path: Path | None) -> bool:
-    return entry.weights_file is not None and path is not None and (
-        path.as_posix().endswith(entry.weights_file)
+    return (
+        entry.weights_file is not None
+        and path is not None
+        and (path.as_posix().endswith(entry.weights_file))
     )
 
 

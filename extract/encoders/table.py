@@ -82,7 +82,9 @@ def find_entry(name: str) -> Entry:
             )
         architecture = name.split(".")[0]
         return Entry(name, f"{architecture}.{tag}" if tag else architecture)
-    raise RequestError(f"no encoder {name!r}; {near_names(name, [*SHORT_NAMES, *timm.list_models()])}")
+    raise RequestError(
+        f"no encoder {name!r}; {near_names(name, [*SHORT_NAMES, *timm.list_models()])}"
+    )
 
 
 def near_names(name: str, known: Iterable[str]) -> str:

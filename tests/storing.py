@@ -1,0 +1,72 @@
+"""A small feature file whose right content can be computed anywhere: for tests of the store."""
+
+import numpy as np
+
+from cache.layout import FileSpec, Samples, unit_rows
+from cache.store import FeatureWriter
+
+ARRAYS = {
+    "layers/00/cls": 6,
+    "layers/00/mean": 6,
+    "layers/01/cls": 6,
+    "layers/01/mean": 6,
+    "head": 3,
+}
+
+
+def make_spec(n_rows=700, arrays=ARRAYS, dtype="float16", labels=None, **key):
+    ids = np.array([f"train/{i:06d}" for i in range(n_rows)])
+    split = np.minimum(np.arange(n_rows) * 3 // n_rows, 2).astype(np.uint8)
+    labels = np.arange(n_rows) % 3 if labels is None else labels
+    return FileSpec(
+        model="toy",
+        encoder="toy.random",
+        size=8,
+        dataset="toys",
+        task="multi-class",
+        class_names=("a", "b", "é"),
+        key={"layers": {"of": 2, "stored": [0, 1]}, "store": dtype, **key},
+        arrays=arrays,
+        dtype=dtype,
+        row_ids=ids,
+        row_sample=np.arange(n_rows),
+        samples=Samples(ids, split, labels),
+        command="extract --model toy --data toys",
+    )
+
+
+def unit_arrays(spec, unit):
+    """The rows of a unit: a function of nothing but their place."""
+    start, stop = unit_rows(unit, spec.n_rows)
+    return {
+        name: np.random.default_rng([unit, i]).normal(size=(stop - start, width))
+        for i, (name, width) in enumerate(spec.arrays.items())
+    }
+
+
+def write_units(writer, units=None):
+    for unit in writer.todo if units is None else units:
+        writer.write_unit(unit, unit_arrays(writer.spec, unit))
+
+
+def write_file(path, spec):
+    with FeatureWriter(path, spec) as writer:
+        write_units(writer)
+        assert writer.finish({"images_per_s": 1.0})
+    return path
+
+
+def payload(features):
+    """Every feature array as bytes."""
+    return {
+        name: features.memmap(*where).tobytes() for name, where in array_places(features).items()
+    }
+
+
+def array_places(features):
+    places = {
+        f"layers/{i:02d}/{pool}": (i, pool)
+        for i, pools in features.layers.items()
+        for pool in pools
+    }
+    return places | ({"head": (-1, "head")} if "head" in features.pools else {})

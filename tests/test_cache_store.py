@@ -1,0 +1,386 @@
+"""The store: whole files, units, checksums, locks, and what a kill can cost."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from storing import make_spec, payload, unit_arrays, write_file, write_units
+
+from cache import BrokenCache, CacheError, CacheMiss, RequestError, StaleCache, open_features
+from cache.layout import read_header
+from cache.store import Busy, FeatureWriter, find_bad_units, partial_path
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "toys" / "toy_8_0123456789ab.h5"
+
+
+def test_what_is_written_is_read_back(path):
+    spec = make_spec()
+    features = open_features(write_file(path, spec))
+    expected = [unit_arrays(spec, u)["layers/01/cls"] for u in range(spec.n_units)]
+    np.testing.assert_array_equal(features.array(-1, "cls"), np.concatenate(expected).astype("f2"))
+    np.testing.assert_array_equal(features.memmap(1, "cls"), features.array(1, "cls"))
+    np.testing.assert_array_equal(features.labels, spec.samples.labels)
+    assert features.class_names == ["a", "b", "é"]
+    assert features.ids[5] == "train/000005"
+    assert features.split[0] == "train"
+    assert features.split[-1] == "test"
+    assert features.cost == {"images_per_s": 1.0}
+    assert features.key == spec.key
+    assert [p.name for p in path.parent.iterdir()] == [path.name]  # no locks, nothing left over
+
+
+def test_any_hdf5_tool_reads_the_same(path):
+    features = open_features(write_file(path, make_spec()))
+    with h5py.File(path, "r") as file:
+        np.testing.assert_array_equal(file["layers/00/mean"][:], features.array(0, "mean"))
+        assert file["rows/ids"].asstr()[3] == "train/000003"
+        assert file["units"].shape == (3, 1024)
+        assert all(file[name].id.get_offset() % 4096 == 0 for name in ["head", "units", "cost"])
+
+
+def test_the_file_is_reserved_whole_before_the_first_row(path):
+    with FeatureWriter(path, make_spec(n_rows=50_000)):
+        status = partial_path(path).stat()
+        assert status.st_blocks * 512 >= status.st_size > 50_000 * 27 * 2
+
+
+def test_features_are_read_only(path):
+    features = open_features(write_file(path, make_spec()))
+    with pytest.raises(ValueError, match="read-only"):
+        features.array(0, "cls")[0, 0] = 1
+    with pytest.raises(ValueError, match="read-only"):
+        features.memmap(0, "cls")[0, 0] = 1
+
+
+def test_a_resumed_file_equals_an_uninterrupted_one(path, tmp_path):
+    spec = make_spec()
+    with FeatureWriter(path, spec) as writer:
+        write_units(writer, [1])
+    with pytest.raises(CacheMiss, match=r"1 of 3 units are done(.|\n)*extract --model toy"):
+        open_features(path)
+    with FeatureWriter(path, spec) as writer:
+        assert writer.todo == [0, 2]
+        write_units(writer)
+        assert writer.finish({})
+    whole = open_features(write_file(tmp_path / "whole.h5", spec))
+    assert payload(open_features(path)) == payload(whole)
+
+
+def test_a_damaged_unit_is_done_again_and_only_that(path):
+    spec = make_spec()
+    write_file(path, spec)
+    before = payload(open_features(path))
+    flip(path, read_header(path).arrays["layers/01/mean"].offset + 300 * 12)
+    assert find_bad_units(path) == [1]
+    with pytest.raises(BrokenCache, match=r"rows 256..511 of layers/01/mean(.|\n)*extract --model"):
+        open_features(path).array(1, "mean")
+    with FeatureWriter(path, spec) as writer:
+        assert writer.bad_units == writer.todo == [1]
+        write_units(writer)
+        assert writer.finish({})
+    assert payload(open_features(path)) == before
+
+
+def test_a_damaged_unit_of_an_unfinished_file_is_done_again(path):
+    spec = make_spec()
+    with FeatureWriter(path, spec) as writer:
+        write_units(writer, [0, 1])
+    partial = partial_path(path)
+    flip(partial, read_header(partial).arrays["head"].offset)
+    with FeatureWriter(path, spec) as writer:
+        assert writer.todo == [0, 2]
+
+
+def flip(path, offset):
+    with path.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 0x10]))
+
+
+def test_any_flipped_byte_is_noticed_or_harmless(path):
+    """Damage anywhere ends in a CacheError or changes nothing that a reader gets."""
+    write_file(path, make_spec())
+    whole = open_features(path)
+    right = payload(whole), whole.labels.tobytes(), whole.ids.tobytes(), whole.key
+    size = path.stat().st_size
+    rng = np.random.default_rng(0)
+    header_end = min(extent.offset for extent in whole.header.arrays.values())
+    noticed = 0
+    for offset in [*rng.integers(header_end, size=150), *rng.integers(size, size=50)]:
+        flip(path, int(offset))
+        try:
+            f = open_features(path)
+            for layer in f.layers:
+                f.array(layer, "cls")
+                f.array(layer, "mean")
+            f.array(-1, "head")
+            found = payload(f), f.labels.tobytes(), f.ids.tobytes(), f.key
+        except CacheError:
+            noticed += 1
+        else:
+            assert found == right, f"a flipped byte at {offset} went unnoticed"
+        flip(path, int(offset))
+    assert noticed > 20
+
+
+@pytest.mark.parametrize("keep", [0, 7, 100, 5000, 0.5, -1])
+def test_a_truncated_file_is_refused(path, keep):
+    write_file(path, make_spec())
+    size = path.stat().st_size
+    header = read_header(path)
+    end = max(e.end for e in [*header.arrays.values(), header.units, header.cost])
+    keep = int(size * keep) if isinstance(keep, float) else keep if keep >= 0 else end - 1
+    os.truncate(path, keep)
+    with pytest.raises(BrokenCache, match=r"truncated|not a readable feature file"):
+        open_features(path)
+
+
+def test_files_that_are_not_ours_are_refused(tmp_path):
+    text = tmp_path / "a.h5"
+    text.write_text("no")
+    with pytest.raises(BrokenCache, match="not a readable feature file"):
+        open_features(text)
+    other = tmp_path / "b.h5"
+    with h5py.File(other, "w") as file:
+        file["x"] = [1]
+    with pytest.raises(BrokenCache, match="no feature file"):
+        open_features(other)
+    with pytest.raises(CacheMiss, match="no features at"):
+        open_features(tmp_path / "c.h5")
+
+
+@pytest.mark.parametrize("kind", ["external", "soft"])
+def test_links_to_elsewhere_are_refused(path, tmp_path, kind):
+    write_file(path, make_spec())
+    with h5py.File(tmp_path / "secret.h5", "w") as file:
+        file["labels"] = np.zeros(700, np.int64)
+    with h5py.File(path, "r+") as file:
+        del file["samples/split"]
+        file["samples/split"] = (
+            h5py.ExternalLink(str(tmp_path / "secret.h5"), "/labels")
+            if kind == "external"
+            else h5py.SoftLink("/samples/labels")
+        )
+    with pytest.raises(BrokenCache, match="link to elsewhere"):
+        open_features(path)
+
+
+def test_another_key_labels_or_arrays_are_stale(path):
+    write_file(path, make_spec())
+    with pytest.raises(StaleCache, match=r"precision: .absent. -> bf16"):
+        FeatureWriter(path, make_spec(precision="bf16"))
+    with pytest.raises(StaleCache, match="samples/labels differ"):
+        FeatureWriter(path, make_spec(labels=np.zeros(700, int)))
+    with pytest.raises(StaleCache, match="arrays"):
+        FeatureWriter(path, make_spec(arrays={"head": 3}))
+    with FeatureWriter(path, make_spec(), overwrite=True) as writer:
+        assert writer.todo == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "message"),
+    [
+        (np.nan, "float16", "layers/00/mean holds NaN.*--precision fp32"),
+        (np.inf, "float32", "layers/00/mean holds infinity.*--precision fp32"),
+        (70_000, "float16", "layers/00/mean reaches 70000.*--store float32"),
+    ],
+)
+def test_values_that_would_not_survive_are_refused(path, value, dtype, message):
+    spec = make_spec(dtype=dtype)
+    with FeatureWriter(path, spec) as writer:
+        arrays = unit_arrays(spec, 0)
+        arrays["layers/00/mean"][3, 2] = value
+        with pytest.raises(RequestError, match=message):
+            writer.write_unit(0, arrays)
+        assert writer.todo == [0, 1, 2]
+
+
+def test_float32_keeps_what_float16_refuses(path):
+    spec = make_spec(dtype="float32")
+    with FeatureWriter(path, spec) as writer:
+        arrays = unit_arrays(spec, 0)
+        arrays["head"][0, 0] = 70_000
+        writer.write_unit(0, arrays)
+        assert writer.todo == [1, 2]
+
+
+def test_a_full_disk_is_said_before_the_first_row_and_leaves_nothing(path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(RequestError, match=r"can't reserve .* free.*--features DIR"):
+        FeatureWriter(path, make_spec())
+    assert not [p for p in path.parent.iterdir() if ".h5" in p.name and "lock" not in p.name]
+
+
+def test_zeros_are_written_where_nothing_reserves(path, monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate")
+    spec = make_spec()
+    with FeatureWriter(path, spec) as writer:
+        status = partial_path(path).stat()
+        assert status.st_blocks * 512 >= status.st_size
+        write_units(writer)
+        assert writer.finish({})
+    assert not find_bad_units(path)
+
+
+def test_a_file_deleted_while_written_is_noticed(path):
+    spec = make_spec()
+    with FeatureWriter(path, spec) as writer:
+        write_units(writer, [0])
+        partial_path(path).unlink()
+        with pytest.raises(CacheError, match=r"deleted or replaced(.|\n)*extract --model toy"):
+            write_units(writer, [1])
+
+
+def test_two_writers_of_one_shard_are_refused_by_name(path):
+    spec = make_spec()
+    with FeatureWriter(path, spec):
+        with pytest.raises(Busy, match=f"process {os.getpid()} on .* as shard 0/1"):
+            FeatureWriter(path, spec)
+        with pytest.raises(Busy, match="one N and different I"):
+            FeatureWriter(path, spec, shard=(0, 2))
+
+
+def test_shards_share_a_file_without_a_merge(path, tmp_path):
+    spec = make_spec()
+    with FeatureWriter(path, spec, shard=(0, 2)) as a, FeatureWriter(path, spec, shard=(1, 2)) as b:
+        assert a.todo == [0, 2]
+        assert b.todo == [1]
+        write_units(b)
+        assert not b.finish({})
+        write_units(a)
+        assert a.finish({})
+        assert b.finish({})
+    assert payload(open_features(path)) == payload(
+        open_features(write_file(tmp_path / "one.h5", spec))
+    )
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_overwrite_with_shards_is_refused(path):
+    with pytest.raises(RequestError, match="cache rm"):
+        FeatureWriter(path, make_spec(), shard=(0, 2), overwrite=True)
+
+
+def test_a_lock_is_free_after_a_kill(path):
+    code = (
+        "import sys, time; from storing import make_spec; from cache.store import FeatureWriter\n"
+        "from pathlib import Path\n"
+        "w = FeatureWriter(Path(sys.argv[1]), make_spec()); print('held', flush=True)\n"
+        "time.sleep(60)"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)],
+        env={**os.environ, "PYTHONPATH": python_path()},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout
+    with child.stdout:
+        assert child.stdout.readline() == "held\n"
+    with pytest.raises(Busy, match=f"process {child.pid} on"):
+        FeatureWriter(path, make_spec())
+    child.kill()
+    child.wait()
+    with FeatureWriter(path, make_spec()) as writer:
+        assert writer.todo == [0, 1, 2]
+
+
+def python_path():
+    here = Path(__file__).parent
+    return os.pathsep.join([str(here), str(here.parent)])
+
+
+@pytest.mark.parametrize("n_processes", [1, 2])
+def test_kills_cost_at_most_the_unit_in_work(path, tmp_path, n_processes):
+    """A short version of kill_extraction.py: no unit marked done is ever wrong."""
+    code = (
+        "import sys, time; from storing import make_spec, unit_arrays\n"
+        "from cache.store import FeatureWriter; from pathlib import Path\n"
+        "spec = make_spec(n_rows=256 * 40 + 17)\n"
+        "shard = int(sys.argv[2]), int(sys.argv[3])\n"
+        "with FeatureWriter(Path(sys.argv[1]), spec, shard=shard) as w:\n"
+        "    print('open', flush=True)\n"
+        "    for u in w.todo:\n"
+        "        w.write_unit(u, unit_arrays(spec, u)); time.sleep(0.004)\n"
+        "    w.finish({})\n"
+    )
+    spec = make_spec(n_rows=256 * 40 + 17)
+    rng = np.random.default_rng(n_processes)
+    n_kills = 0
+    while not path.exists():
+        children = [
+            subprocess.Popen(
+                [sys.executable, "-c", code, str(path), str(i), str(n_processes)],
+                env={**os.environ, "PYTHONPATH": python_path()},
+                stdout=subprocess.PIPE,
+            )
+            for i in range(n_processes)
+        ]
+        for child in children:
+            assert child.stdout
+            with child.stdout:
+                child.stdout.read(5)
+        if n_kills < 5:
+            time.sleep(rng.uniform(0, 0.06))
+            for child in children:
+                child.send_signal(signal.SIGKILL)
+                n_kills += 1
+        for child in children:
+            child.wait()
+        check_done_units(path, spec)
+    assert n_kills >= 5
+    whole = write_file(tmp_path / "whole.h5", spec)
+    assert payload(open_features(path)) == payload(open_features(whole))
+
+
+def check_done_units(path, spec):
+    """Every unit that is marked done holds the right rows."""
+    there = path if path.exists() else partial_path(path)
+    if not there.exists():
+        return
+    header = read_header(there)
+    with h5py.File(there, "r", locking=False) as file:
+        for unit in np.flatnonzero(file["units"][:, 0]):
+            for name, rows in unit_arrays(spec, int(unit)).items():
+                start = int(unit) * 256
+                np.testing.assert_array_equal(
+                    file[name][start : start + len(rows)], rows.astype("f2")
+                )
+    assert header.n_rows == spec.n_rows
+
+
+def test_layers_and_pools_are_named_when_asked_wrongly(path):
+    features = open_features(write_file(path, make_spec()))
+    with pytest.raises(RequestError, match=r"no layer 99.*layers 0\.\.1, stored are 0\.\.1"):
+        features.array(99, "cls")
+    with pytest.raises(RequestError, match=r"no layer -3"):
+        features.array(-3, "cls")
+    with pytest.raises(RequestError, match=r"no pool 'head' at layer 0.*cls, mean"):
+        features.array(0, "head")
+    assert features.array(-1, "head").shape == (700, 3)
+
+
+def test_the_file_kept_from_version_1_still_reads():
+    kept = Path(__file__).parent / "data" / "features_v1.h5"
+    expected = json.loads(kept.with_suffix(".json").read_text())
+    features = open_features(kept)
+    assert features.key == expected["key"]
+    assert features.labels.tolist() == expected["labels"]
+    assert features.ids.tolist() == expected["ids"]
+    np.testing.assert_array_equal(features.array(1, "mean"), np.array(expected["mean"], "f2"))
