@@ -243,7 +243,7 @@ class Features:
         records = read_units(self.header)
         for unit in range(self.header.n_units):
             start, stop = unit_rows(unit, self.n_rows)
-            if zlib.crc32(values[start:stop]) != records[unit, column]:
+            if zlib.crc32(values[start:stop].data) != records[unit, column]:
                 raise BrokenCache(
                     f"{self.path} is damaged: rows {start}..{stop - 1} of {name} don't match "
                     f"their checksum; this computes just them again:\n"

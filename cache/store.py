@@ -193,7 +193,7 @@ class FeatureWriter:
         for i, (name, extent) in enumerate(self.header.arrays.items()):
             rows = stored[name]
             self._write_at(extent.offset + start * extent.row_bytes, rows)
-            record[1 + i] = zlib.crc32(rows)
+            record[1 + i] = zlib.crc32(rows.data)
         _sync(self._file)
         record[0] = 1
         self._write_at(_record_offset(self.header, unit), record)
@@ -208,7 +208,7 @@ class FeatureWriter:
         return np.ascontiguousarray(values, dtype=extent.dtype)
 
     def _write_at(self, offset: int, values: NDArray[Any]) -> None:
-        data = memoryview(values).cast("B")
+        data = values.data.cast("B")
         self._file.seek(offset)
         while data:  # a plain write may stop early, at 2 GiB or by a signal
             data = data[self._file.write(data) :]

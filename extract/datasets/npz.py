@@ -76,8 +76,8 @@ def stream_rows(
     Args:
         path: the .npz file.
         names: members to chain, each (n, ...) uint8 in C order, e.g. "train_images".
-        ranges: ascending, disjoint (first, behind last) rows of the whole; none crosses... any
-            range may cross from one member into the next.
+        ranges: ascending, disjoint (first, behind last) rows of the whole; a range may begin in
+            one member and end in the next.
 
     Yields:
         One (n, ...) uint8 array a range.
@@ -85,52 +85,75 @@ def stream_rows(
     Raises:
         RequestError: the file is damaged or its images aren't uint8.
     """
-    rows = _rows(path, names)
     position = 0
-    next(rows)  # start the generator: it takes orders from here on
-    for start, stop in ranges:
-        if start > position:
-            rows.send((start - position, False))
-        yield rows.send((stop - start, True))
-        position = stop
-    rows.close()
-
-
-def _rows(path: Path, names: Sequence[str]):
-    """A coroutine: send (n, wanted) and get the next n rows, or None for skipped ones."""
-    order = yield None
-    parts: list[NDArray[np.uint8]] = []
-    left, wanted = order
     try:
-        with zipfile.ZipFile(path) as archive:
-            for name in names:
-                with archive.open(f"{name}.npy") as file:
-                    shape, fortran, dtype = _read_npy_header(file, path, name)
-                    if fortran or dtype != np.uint8:
-                        raise RequestError(
-                            f"{path}: {name} should be uint8 in C order, found {dtype}"
-                            f"{' in Fortran order' if fortran else ''}"
-                        )
-                    row_bytes = int(np.prod(shape[1:]))
-                    available = shape[0]
-                    while available:
-                        n = min(left, available)
-                        if wanted:
-                            data = _read_exactly(file, n * row_bytes)
-                            parts.append(np.frombuffer(data, np.uint8).reshape(n, *shape[1:]))
-                        else:
-                            _discard(file, n * row_bytes)
-                        available -= n
-                        left -= n
-                        if not left:
-                            block = (
-                                np.concatenate(parts) if len(parts) > 1 else (parts or [None])[0]
-                            )
-                            parts = []
-                            left, wanted = yield block
+        with zipfile.ZipFile(path) as archive, _Rows(archive, path, names) as rows:
+            for start, stop in ranges:
+                rows.skip(start - position)
+                yield rows.take(stop - start)
+                position = stop
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise RequestError(f"{path} is damaged ({error}); get it anew") from error
-    raise RequestError(f"{path} holds fewer rows than its header says; get it anew")
+
+
+class _Rows:
+    """The rows of several members, one after another."""
+
+    def __init__(self, archive: zipfile.ZipFile, path: Path, names: Sequence[str]) -> None:
+        self._archive, self._path, self._names = archive, path, list(names)
+        self._file: IO[bytes] | None = None
+        self._left = 0  # rows that the open member still has
+        self._shape: tuple[int, ...] = ()  # of a row
+
+    def __enter__(self) -> "_Rows":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def skip(self, n: int) -> None:
+        for file, count in self._pieces(n):
+            _discard(file, count * self._row_bytes)
+
+    def take(self, n: int) -> NDArray[np.uint8]:
+        parts = [
+            np.frombuffer(_read_exactly(file, count * self._row_bytes), np.uint8).reshape(
+                count, *self._shape
+            )
+            for file, count in self._pieces(n)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    @property
+    def _row_bytes(self) -> int:
+        return int(np.prod(self._shape))
+
+    def _pieces(self, n: int) -> Iterator[tuple[IO[bytes], int]]:
+        """The next n rows as (open member, rows to read from it)."""
+        while n:
+            while not self._left:
+                self._open_next()
+            count = min(n, self._left)
+            self._left -= count
+            n -= count
+            assert self._file is not None
+            yield self._file, count
+
+    def _open_next(self) -> None:
+        if not self._names:
+            raise EOFError("fewer rows than its headers say")
+        if self._file is not None:
+            self._file.close()
+        name = self._names.pop(0)
+        self._file = self._archive.open(f"{name}.npy")
+        shape, fortran, dtype = _read_npy_header(self._file, self._path, name)
+        if fortran or dtype != np.uint8:
+            raise RequestError(
+                f"{self._path}: {name} should be uint8 in C order, found {dtype}"
+                f"{' in Fortran order' if fortran else ''}"
+            )
+        self._left, self._shape = shape[0], shape[1:]
 
 
 def _read_exactly(file: IO[bytes], n_bytes: int) -> bytearray:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cache import RequestError
 from extract.encoders import checkpoints
-from extract.encoders.families import Anatomy, study
+from extract.encoders.families import Anatomy, TimmModel, study
 from extract.encoders.table import Entry, find_entry
 from extract.pooling import mean_map, pool_tokens
 
@@ -318,7 +318,7 @@ class Encoder:
     ) -> None:
         self.description = description
         self.said = said
-        self.model = model.requires_grad_(False)
+        self.model: TimmModel = model.requires_grad_(False)
         self._pooled: dict[str, Tensor] = {}
         modules = dict(model.named_modules())
         for layer, tap in enumerate(description.anatomy.taps):

@@ -28,6 +28,8 @@ from torch import Tensor, nn
 
 from cache import RequestError
 
+TimmModel = Any  # an nn.Module with timm's methods, which have no common type
+
 TOKENS = {"VisionTransformer", "VisionTransformerDistilled", "Eva", "Beit"}
 RAW_BLOCKS = {"VisionTransformerSAM"}
 LAST_STAGE_NORMED = {"SwinTransformer", "SwinTransformerV2", "FocalNet", "MaxxVit"}
@@ -79,7 +81,7 @@ class Anatomy:
         return ("cls", "mean") if self.has_cls else ("mean",)
 
 
-def study(model: nn.Module, size: int) -> Anatomy:
+def study(model: TimmModel, size: int) -> Anatomy:
     """Find out how to read a timm model, without weights or arithmetic.
 
     Args:
@@ -128,14 +130,14 @@ def _is_identity(module: nn.Module | None) -> bool:
     return module is None or isinstance(module, nn.Identity)
 
 
-def _head_width(model: nn.Module, size: int) -> int:
+def _head_width(model: TimmModel, size: int) -> int:
     with torch.inference_mode():
         images = torch.empty(1, 3, size, size, device="meta")
         head = model.forward_head(model.forward_features(images), pre_logits=True)
     return head.flatten(1).shape[1]
 
 
-def find_taps(model: nn.Module, size: int) -> tuple[tuple[Tap, ...], list[Tensor]]:
+def find_taps(model: TimmModel, size: int) -> tuple[tuple[Tap, ...], list[Tensor]]:
     """The modules whose outputs are timm's intermediate maps.
 
     A map and the output it comes from share their storage; of several modules that share it (an
