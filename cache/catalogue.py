@@ -135,12 +135,20 @@ def refuse_mixtures(found: Sequence[Features]) -> None:
         if len(group) < 2:
             continue
         lines = [f"several features of {model} at {size} px on {dataset}; choose one of them:"]
-        first = group[0]
         for other in group[1:]:
-            differences = key_differences(first.key, other.key)
-            lines.append(f"  {first.path.name} -> {other.path.name}")
-            lines += [f"    {difference}" for difference in differences]
-            part = differences[0].partition(":")[0]
-        values = ", ".join(f"--where {part}={flatten(f.key).get(part)}" for f in group)
-        lines.append(f"  by path, or by {values}")
+            lines.append(f"  {group[0].path} -> {other.path}")
+            differences = key_differences(group[0].key, other.key)
+            lines += [f"    {difference}" for difference in differences or ["nothing: a copy"]]
+        lines.append(f"  name it by path{_where_words(group)}")
         raise RequestError("\n".join(lines))
+
+
+def _where_words(group: Sequence[Features]) -> str:
+    """The ``--where`` that tells the files of a group apart, if one part of the key does."""
+    flat = [flatten(features.key) for features in group]
+    for part in flat[0]:
+        values = [key.get(part, "") for key in flat]
+        # A digest tells files apart too, but nobody wants to type one.
+        if len(set(values)) == len(group) and all(values) and "sha256:" not in values[0]:
+            return " or by " + ", ".join(f"--where {part}={value}" for value in values)
+    return ""

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import BrokenCache, CacheMiss, RequestError
-from cache.layout import SPLITS, Header, read_header, read_table, unit_rows
+from cache.layout import SPLITS, Header, read_header, read_table
 from cache.store import PARTIAL, partial_path
+from cache.units import unit_rows
 
 POOLS = ("cls", "mean", "head", "proj")
 

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from cache.errors import BrokenCache, RequestError
 from cache.key import canonical_json, key_digest
+from cache.units import count_units
 
 FORMAT = "medprobe-features"
 FORMAT_VERSION = 1
-UNIT_ROWS = 256  # rows of one unit of work: what a SIGKILL can cost at most
 RECORD_WORDS = 1024  # uint32 words of a unit's record: one 4096-byte page
 COST_BYTES = 4096
 ALIGNMENT = 4096  # arrays start on a page, so a record never straddles two
@@ -95,16 +95,6 @@ class FileSpec:
                 raise RequestError(f"{n_samples} samples, but {len(table)} rows in {name}")
         if len(self.row_sample) != self.n_rows:
             raise RequestError(f"{self.n_rows} rows, but {len(self.row_sample)} in rows/sample")
-
-
-def count_units(n_rows: int) -> int:
-    """How many units of UNIT_ROWS hold ``n_rows``; the last may be shorter."""
-    return -(-n_rows // UNIT_ROWS)
-
-
-def unit_rows(unit: int, n_rows: int) -> tuple[int, int]:
-    """First row of a unit and the row behind its last."""
-    return unit * UNIT_ROWS, min((unit + 1) * UNIT_ROWS, n_rows)
 
 
 @dataclass(frozen=True)

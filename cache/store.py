@@ -35,8 +35,8 @@ from cache.layout import (
     read_header,
     sync_folder,
     table_checksums,
-    unit_rows,
 )
+from cache.units import unit_rows
 
 PARTIAL = ".partial"
 FINISH_TIMEOUT = 120.0  # s; reserving a large file on a slow disk is the longest of it

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache import RequestError
-from cache.layout import UNIT_ROWS
 from cache.places import features_root
+from cache.units import UNIT_ROWS
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
 STORES = ("float16", "float32")

@@ -10,8 +10,9 @@ import numpy as np
 
 from cache import CacheError, RequestError
 from cache.key import feature_path
-from cache.layout import RECORD_WORDS, count_units, format_bytes
+from cache.layout import RECORD_WORDS, format_bytes
 from cache.store import partial_path
+from cache.units import count_units
 from extract.config import ExtractConfig
 from extract.datasets.medmnist import describe_bytes, download_bytes
 from extract.datasets.sources import Source, expand_names, find_source

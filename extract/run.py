@@ -21,8 +21,9 @@ from torch import Tensor
 
 from cache import CacheError, RequestError
 from cache.key import feature_path
-from cache.layout import FileSpec, unit_rows
+from cache.layout import FileSpec
 from cache.store import FeatureWriter, check_storable
+from cache.units import unit_rows
 from extract.config import ExtractConfig, default_batch_size
 from extract.datasets.dataset import Dataset
 from extract.datasets.medmnist import download

@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from cache import open_features
-from cache.layout import read_header, unit_rows
+from cache.layout import read_header
 from cache.store import PARTIAL
+from cache.units import unit_rows
 from extract import cli
 
 

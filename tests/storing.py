@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from cache.layout import FileSpec, Samples, unit_rows
+from cache.layout import FileSpec, Samples
 from cache.store import FeatureWriter
+from cache.units import unit_rows
 
 ARRAYS = {
     "layers/00/cls": 6,

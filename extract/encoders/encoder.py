@@ -110,6 +110,11 @@ def describe(
             f"{entry.encoder} doesn't take --size {size} ({checkpoints.first_line(error)}); "
             f"its own size is {own_size}"
         ) from error
+    except (TypeError, AttributeError) as error:  # a method that timm's other models have
+        raise RequestError(
+            f"{entry.encoder} isn't built like timm's other encoders "
+            f"({checkpoints.first_line(error)}), so it can't be used"
+        ) from error
     transform = {"mean": config.mean, "std": config.std, "interpolation": config.interpolation}
     transform |= entry.transform
     return Description(
@@ -163,7 +168,7 @@ def choose_layers(wish: str, n_layers: int) -> tuple[int, ...]:
     """
     if wish == "all":
         return tuple(range(n_layers))
-    if wish.startswith("last") and wish[4:].isdigit() and int(wish[4:]) > 0:
+    if wish.startswith("last") and wish[4:].isdecimal() and int(wish[4:]) > 0:
         return tuple(range(max(0, n_layers - int(wish[4:])), n_layers))
     try:
         numbers = [int(part) for part in wish.split(",")]
@@ -309,7 +314,7 @@ class Encoder:
 
     Args:
         description: what it is.
-        model: with its weights, in eval mode.
+        model: with its weights; it is put into eval mode and stays there.
         said: what loading did, in words.
     """
 
@@ -318,7 +323,7 @@ class Encoder:
     ) -> None:
         self.description = description
         self.said = said
-        self.model: TimmModel = model.requires_grad_(False)
+        self.model: TimmModel = model.requires_grad_(False).eval()
         self._pooled: dict[str, Tensor] = {}
         modules = dict(model.named_modules())
         for layer, tap in enumerate(description.anatomy.taps):

@@ -72,15 +72,15 @@ def find_entry(name: str) -> Entry:
     import timm
 
     if timm.is_model(name):
-        config = timm.get_pretrained_cfg(name)
-        tag = config.tag if config else ""
-        known_tags = timm.list_pretrained(f"{name.split('.')[0]}.*")
-        if "." in name and name not in known_tags:
+        architecture, _, wished_tag = name.partition(".")
+        known_tags = timm.list_pretrained(f"{architecture}.*")
+        if wished_tag and name not in known_tags:
             raise RequestError(
-                f"timm's {name.split('.')[0]} has no weights {name.split('.', 1)[1]!r}; "
+                f"timm's {architecture} has no weights {wished_tag!r}; "
                 f"it has {', '.join(known_tags) or 'none'}"
             )
-        architecture = name.split(".")[0]
+        config = timm.get_pretrained_cfg(name)
+        tag = config.tag if config else ""
         return Entry(name, f"{architecture}.{tag}" if tag else architecture)
     raise RequestError(
         f"no encoder {name!r}; {near_names(name, [*SHORT_NAMES, *timm.list_models()])}"

@@ -1,0 +1,154 @@
+"""The command `cache`: lists, shows, verifies, compares and deletes, and says what is wrong."""
+
+import io
+import os
+
+import numpy as np
+import pytest
+from storing import make_spec, write_file, write_units
+
+from cache.catalogue import Wish, find_features
+from cache.cli import main
+from cache.errors import CacheMiss, RequestError
+from cache.layout import read_header
+from cache.store import FeatureWriter
+
+
+@pytest.fixture
+def root(tmp_path):
+    write_file(tmp_path / "toys" / "toy_8_aaaaaaaaaaaa.h5", make_spec())
+    return tmp_path
+
+
+def run(capsys, *words):
+    status = main([str(word) for word in words])
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err
+    return status, said.out, said.err
+
+
+def first(root):
+    return next(root.glob("toys/*.h5"))
+
+
+def test_ls_lists_complete_incomplete_and_broken(root, capsys):
+    with FeatureWriter(
+        root / "toys" / "toy_8_bbbbbbbbbbbb.h5", make_spec(precision="bf16")
+    ) as writer:
+        write_units(writer, [0])
+    (root / "toys" / "x.h5").write_text("no")
+    status, out, err = run(capsys, "ls", "--features", root)
+    assert status == 1
+    assert "float16  complete  " in out
+    assert "float16  1/3 units  " in out
+    assert "BROKEN" in out
+    assert "x.h5 is not a readable feature file" in err
+
+
+def test_an_empty_folder_names_the_next_command(tmp_path, capsys):
+    status, _, err = run(capsys, "ls", "--features", tmp_path)
+    assert status == 1
+    assert "extract --demo" in err
+
+
+def test_show_tells_the_key(root, capsys):
+    status, out, _ = run(capsys, "show", first(root))
+    assert status == 0
+    assert "layers.of" in out
+    assert "made by         extract --model toy" in out
+
+
+def test_verify_names_the_bad_unit_and_the_command(root, capsys):
+    assert run(capsys, "verify", "--features", root)[:2] == (
+        0,
+        f"{first(root)}: all 3 units right\n",
+    )
+    header = read_header(first(root))
+    with first(root).open("r+b") as file:
+        file.seek(header.arrays["head"].offset + 600 * 6)
+        file.write(b"\xff\xff")
+    status, _, err = run(capsys, "verify", first(root))
+    assert status == 1
+    assert "unit 2 (head)" in err
+    assert "extract --model toy --data toys" in err
+
+
+def test_verify_looks_at_labels_too(root, capsys):
+    import h5py
+
+    with h5py.File(first(root), "r") as file:
+        labels = file["samples/labels"]
+        assert isinstance(labels, h5py.Dataset)
+        offset = labels.id.get_offset()
+    with first(root).open("r+b") as file:
+        file.seek(offset)
+        file.write(b"\x01")
+    status, _, err = run(capsys, "verify", first(root))
+    assert status == 1
+    assert "samples/labels doesn't match its checksum" in err
+
+
+def test_diff_says_what_differs(root, capsys):
+    one = first(root)
+    other = write_file(root / "toys" / "other.h5", make_spec(precision="bf16"))
+    assert run(capsys, "diff", one, one)[0] == 0
+    status, out, _ = run(capsys, "diff", one, other)
+    assert status == 1
+    assert out == "precision: (absent) -> bf16\n"
+
+
+def test_rm_deletes_feature_files_only(root, capsys, monkeypatch):
+    note = root / "note.txt"
+    note.write_text("mine")
+    one = first(root)
+    assert "no feature file" in run(capsys, "rm", "--yes", note)[2]
+    assert note.exists()
+    monkeypatch.setattr("sys.stdin", io.StringIO("y"))
+    assert "--yes" in run(capsys, "rm", one)[2]
+    assert run(capsys, "rm", "--yes", one)[0] == 0
+    assert not list(root.glob("toys/*"))
+
+
+def test_rm_leaves_what_is_being_written(root, capsys):
+    path = root / "toys" / "toy_8_bbbbbbbbbbbb.h5"
+    with FeatureWriter(path, make_spec()):
+        status, _, err = run(capsys, "rm", "--yes", f"{path}.partial")
+    assert status == 1
+    assert f"process {os.getpid()}" in err
+    assert run(capsys, "rm", "--yes", f"{path}.partial")[0] == 0
+
+
+@pytest.mark.parametrize("words", [["nonsense"], [], ["ls", "--unknown"]])
+def test_wrong_usage_is_status_2(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 2
+    assert "cache --help" in capsys.readouterr().err
+
+
+def test_several_keys_are_never_mixed(root):
+    for name in ("fp32", "bf16"):
+        write_file(root / "more" / f"{name}.h5", make_spec(precision=name))
+    first(root).unlink()
+    with pytest.raises(RequestError, match=r"bf16 -> fp32(.|\n)*--where precision=bf16, --where"):
+        find_features(root, Wish())
+    found, _ = find_features(root, Wish(where={"precision": "fp32"}))
+    assert [f.path.name for f in found] == ["fp32.h5"]
+    write_file(root / "more" / "copy.h5", make_spec(precision="bf16"))
+    with pytest.raises(RequestError, match="nothing: a copy"):
+        find_features(root, Wish(where={"precision": "bf16"}))
+    with pytest.raises(RequestError, match="no part 'colour'"):
+        find_features(root, Wish(where={"colour": "red"}))
+
+
+def test_what_is_missing_is_named_and_the_rest_is_found(root):
+    found, troubles = find_features(root, Wish(datasets=("toys", "others")))
+    assert [f.dataset for f in found] == ["toys"]
+    assert "extract --model dinov2 --data others" in troubles[0]
+    with pytest.raises(CacheMiss, match="extract --model eva02 --size 224"):
+        find_features(root, Wish(models=("eva02",), sizes=(224,)))
+
+
+def test_a_row_does_not_move_between_splits(root):
+    features = find_features(root, Wish())[0][0]
+    assert np.unique(features.split).tolist() == ["test", "train", "val"]

@@ -1,0 +1,321 @@
+"""The command `probe`: from feature files to rows, tables and one-line errors."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from storing import write_file
+
+from cache.layout import FileSpec, Samples
+from cache.units import unit_rows
+from cache.store import FeatureWriter
+from probe.cli import main
+from probe.config import ProbeConfig
+from probe.run import probe_file
+
+
+def make_features(
+    root,
+    dataset="toys",
+    model="toy",
+    n=(120, 40, 60),
+    n_classes=3,
+    task="multi-class",
+    notes=None,
+    n_layers=2,
+    **key,
+):
+    """A feature file in which layer 1 tells the classes apart and layer 0 is noise."""
+    rng = np.random.default_rng(7)
+    total = sum(n)
+    if task == "multi-label, binary-class":
+        labels = rng.integers(0, 2, (total, n_classes))
+        signal = labels @ rng.normal(size=(n_classes, 8))
+    else:
+        labels = np.arange(total) % n_classes
+        signal = rng.normal(size=(n_classes, 8))[labels]
+    ids = np.array([f"{i:05d}" for i in range(total)])
+    arrays = {f"layers/{i:02d}/{pool}": 8 for i in range(n_layers) for pool in ("cls", "mean")}
+    spec = FileSpec(
+        model=model,
+        encoder=f"{model}.full",
+        size=32,
+        dataset=dataset,
+        task=task,
+        class_names=tuple(f"class {i}" for i in range(n_classes)),
+        key={"layers": {"of": n_layers}, "model": model, "dataset": dataset, **key},
+        arrays={**arrays, "head": 8},
+        dtype="float16",
+        row_ids=ids,
+        row_sample=np.arange(total),
+        samples=Samples(ids, np.repeat(np.arange(3, dtype=np.uint8), n), labels),
+        command=f"extract --model {model} --data {dataset}",
+        notes=notes or {},
+    )
+    noise = rng.normal(size=(total, 8))
+    content = {
+        name: noise + (1.5 * signal if "01" in name or name == "head" else 0)
+        for name in spec.arrays
+    }
+    path = root / dataset / f"{model}_32_{len(key)}{n[0]:011d}.h5"
+    with FeatureWriter(path, spec) as writer:
+        for unit in writer.todo:
+            start, stop = unit_rows(unit, total)
+            writer.write_unit(unit, {name: x[start:stop] for name, x in content.items()})
+        assert writer.finish({})
+    return path
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDPROBE_FEATURES", str(tmp_path / "features"))
+    monkeypatch.setenv("MEDPROBE_RESULTS", str(tmp_path / "results"))
+    return tmp_path / "features", tmp_path / "results"
+
+
+def run(capsys, words):
+    status = main(words.split())
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err
+    return status, said.out, said.err
+
+
+def rows(results):
+    return [json.loads(path.read_text()) for path in sorted(results.glob("*/*.json"))]
+
+
+def test_the_command_as_typed(places, capsys):
+    features, results = places
+    make_features(features, n=(300, 40, 60))
+    make_features(features, "others", n=(300, 40, 60))
+    status, out, err = run(capsys, "--kind knn --k 10,30")
+    assert (status, err) == (0, "")
+    assert "toys: train 300 (33% 33% 33%)" in out
+    assert len(rows(results)) == 4  # two data sets, two k
+    row = rows(results)[0]
+    assert row["probe"]["layer"] == 1
+    assert row["probe"]["pool"] == "cls"
+    assert set(row["metrics"]) == {"acc", "auc", "balanced_accuracy", "f1_macro"}
+    acc = row["metrics"]["acc"]
+    assert acc["low"] <= acc["value"] <= acc["high"]
+    assert acc["value"] > 0.6
+    assert row["n"] == {"train": 300, "val": 40, "test": 60}
+    assert row["features"]["key"]["model"] == "toy"
+
+
+@pytest.mark.parametrize("task", ["multi-class", "ordinal-regression", "multi-label, binary-class"])
+@pytest.mark.parametrize("kind", ["knn --k 11", "linear"])
+def test_every_task_and_kind(places, capsys, task, kind):
+    make_features(places[0], task=task)
+    status, _, err = run(capsys, f"--kind {kind}")
+    assert (status, err) == (0, "")
+    (row,) = rows(places[1])
+    assert row["metrics"]["auc"]["value"] > 0.8
+
+
+@pytest.mark.parametrize("kind", ["knn --k 11", "linear"])
+def test_binary(places, capsys, kind):
+    make_features(places[0], n_classes=2, task="binary-class")
+    assert run(capsys, f"--kind {kind}")[0] == 0
+    assert rows(places[1])[0]["metrics"]["auc"]["value"] > 0.8
+
+
+def test_scores_stand_beside_the_row_and_give_its_numbers(places, capsys):
+    make_features(places[0])
+    run(capsys, "--kind linear")
+    (path,) = places[1].glob("*/*.json")
+    row = json.loads(path.read_text())
+    with np.load(path.with_suffix(".npz"), allow_pickle=False) as scores:
+        predicted = scores["test_scores"].argmax(axis=1)
+        assert np.mean(predicted == scores["test_labels"]) == row["metrics"]["acc"]["value"]
+        assert scores["test_ids"][0] == "00160"
+        assert len(scores["val_scores"]) == 40
+    assert row["chosen"]["strength"] in row["probe"]["strengths"]
+    assert len(row["chosen"]["val_log_loss"]) == len(row["probe"]["strengths"])
+
+
+def test_the_same_question_twice_is_one_row(places, capsys):
+    make_features(places[0])
+    run(capsys, "--kind knn --k 5 --name first")
+    run(capsys, "--kind knn --k 5 --name second")
+    (row,) = rows(places[1])
+    assert row["names"] == ["first", "second"]
+    run(capsys, "--kind knn --k 5 --seed 1")
+    run(capsys, "--kind knn --k 5 --vote majority")
+    run(capsys, "--kind knn --k 5 --pool mean")
+    assert len(rows(places[1])) == 4
+
+
+def test_a_layer_sweep_reads_val_only(places, capsys):
+    features, results = places
+    make_features(features)
+    status, out, _ = run(capsys, "--kind linear --layer all")
+    assert status == 0
+    assert "Test wasn't read" in out
+    assert [row["metrics"] for row in rows(results)] == [{}, {}]
+    with np.load(next(results.glob("*/*.npz"))) as scores:
+        assert len(scores["test_scores"]) == len(scores["test_labels"]) == 0
+    by_layer = {row["probe"]["layer"]: row["val_metrics"]["auc"] for row in rows(results)}
+    assert by_layer[1] > by_layer[0] + 0.2
+    run(capsys, "--kind linear --layer all --all-test")
+    assert len(rows(results)) == 4
+
+
+def test_the_strength_is_chosen_without_test(places):
+    """Other test labels must not change what is chosen."""
+    from cache import open_features
+
+    path = make_features(places[0])
+    features = open_features(path)
+    (row,) = probe_file(ProbeConfig("linear"), features)
+    shuffled = features.labels.copy()
+    shuffled[features.split == "test"] = 0
+    other = open_features(path)
+    other.__dict__["labels"] = shuffled
+    (again,) = probe_file(ProbeConfig("linear"), other)
+    assert again.chosen == row.chosen
+    assert again.metrics["acc"] != row.metrics["acc"]
+
+
+def test_marks_tell_what_a_number_is_worth(places, capsys):
+    make_features(
+        places[0], n=(30, 12, 12), n_classes=2, task="binary-class", notes={"random_weights": True}
+    )
+    status, out, _ = run(capsys, "--kind knn --k 30")
+    assert status == 0
+    assert "k is 100% of the 30 training images" in out
+    assert "random weights" in out
+    make_features(places[0], "flat", n=(90, 9, 9), n_classes=3)
+    _, out, _ = run(capsys, "--kind knn --k 90 --vote majority --data flat")
+    assert "accuracy equals the larger-class rate" in out
+
+
+def test_a_set_that_does_not_fit_is_named_and_the_rest_is_done(places, capsys):
+    make_features(places[0], "small", n=(20, 10, 10))
+    make_features(places[0], "large", n=(300, 40, 40))
+    status, out, err = run(capsys, "--kind knn --k 200")
+    assert status == 1
+    assert "large" in out
+    assert "toy on small" in err
+    assert "200" in err
+    assert "20" in err
+
+
+def test_files_by_path(places, capsys):
+    path = make_features(places[0])
+    assert run(capsys, f"{path} --kind knn --k 5")[0] == 0
+    status, _, err = run(capsys, f"{path} nowhere.h5 --kind knn --k 5")
+    assert status == 1
+    assert "no features at nowhere.h5" in err
+
+
+def test_a_damaged_file_never_becomes_a_number(places, capsys):
+    from cache.layout import read_header
+
+    path = make_features(places[0])
+    with path.open("r+b") as file:
+        file.seek(read_header(path).arrays["layers/01/cls"].offset)
+        file.write(b"\x01\x02\x03")
+    status, _, err = run(capsys, "--kind knn --k 5")
+    assert status == 1
+    assert "don't match their checksum" in err
+    assert "extract --model toy" in err
+    assert not rows(places[1])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("", "--kind"),
+        ("--kind nonsense", "invalid choice"),
+        ("--kind knn --k 0", "k is one or more numbers from 1 up"),
+        ("--kind knn --k five", "--k takes numbers"),
+        ("--kind knn --k ,", "k is one or more"),
+        ("--kind knn --strengths 1", "--strengths belongs to --kind linear"),
+        ("--kind linear --k 5", "--k belongs to --kind knn"),
+        ("--kind linear --vote majority", "--vote belongs to --kind knn"),
+        ("--kind knn --metric euclidean --vote weighted", "weighted vote needs cosine"),
+        ("--kind knn --metric euclidean --temperature 1", "--temperature belongs to the weighted"),
+        ("--kind knn --temperature 0", "temperature is positive"),
+        ("--kind linear --strengths -1", "strengths are positive"),
+        ("--kind knn --layer last", "--layer takes a number"),
+        ("--kind knn --all-test", "--all-test belongs to --layer all"),
+        ("--kind knn --where precision", "--where takes PART=VALUE"),
+        ("--kind knn --unknown", "unrecognized arguments: --unknown"),
+        ("--kind knn a.h5 --model vit", "by path or by --model, not both"),
+        ("--kind knn --resamples 0", "--resamples takes 1"),
+        ("--kind knn --size big", "--size takes numbers"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_status_2(places, capsys, words, message):
+    with pytest.raises(SystemExit) as end:
+        main(words.split())
+    said = capsys.readouterr().err
+    assert end.value.code == 2
+    assert message in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--kind knn", "extract --demo"),
+        (
+            "--kind knn --model eva02 --size 224 --data breastmnist",
+            "extract --model eva02 --size 224 --data breastmnist",
+        ),
+    ],
+)
+def test_nothing_stored_names_the_next_command(places, capsys, words, message):
+    status, _, err = run(capsys, words)
+    assert status == 1
+    assert message in err
+
+
+def test_layers_that_are_not_there(places, capsys):
+    make_features(places[0])
+    status, _, err = run(capsys, "--kind knn --k 5 --layer 99")
+    assert status == 1
+    assert "no layer 99: toy.full has layers 0..1" in err
+    status, _, err = run(capsys, "--kind knn --k 5 --layer 0 --pool head")
+    assert status == 1
+    assert "no pool 'head' at layer 0" in err
+
+
+def test_an_unfinished_file_is_named_with_its_command(places, capsys):
+    from storing import make_spec, write_units
+
+    with FeatureWriter(places[0] / "toys" / "toy_8_aaaaaaaaaaaa.h5", make_spec()) as writer:
+        write_units(writer, [0])
+    status, _, err = run(capsys, "--kind knn --data toys")
+    assert status == 1
+    assert "1 of 3 units are done" in err
+
+
+def test_two_faiss_distributions_are_refused(places, capsys, monkeypatch):
+    make_features(places[0])
+    monkeypatch.setattr("probe.knn._is_installed", lambda name: name in ("faiss-cpu", "faiss-gpu"))
+    status, _, err = run(capsys, "--kind knn --k 5")
+    assert status == 1
+    assert "pip uninstall" in err
+
+
+def test_a_probe_is_one_light_process(places):
+    """The default paths of knn and linear load neither torch nor scikit-learn nor pandas."""
+    make_features(places[0])
+    code = (
+        "import sys; from probe.cli import main\n"
+        "assert main(['--kind', 'knn', '--k', '5']) == 0 == main(['--kind', 'linear'])\n"
+        "heavy = {'torch', 'timm', 'sklearn', 'pandas', 'scipy', 'medmnist'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_the_kept_file_can_be_probed_by_path(places, tmp_path, capsys):
+    from storing import make_spec
+
+    path = write_file(tmp_path / "features" / "toys" / "a.h5", make_spec())
+    assert run(capsys, f"{path} --kind linear")[0] == 0
