@@ -26,8 +26,9 @@ class DigestMemory:
         """
         known = self.recall(kind, file)
         if known is None:
+            stamp = self._stamp(file)  # before: a file that changes meanwhile isn't remembered
             known = compute(file)
-            self.remember(kind, file, known)
+            self._remember(kind, file, known, stamp)
         return known
 
     def recall(self, kind: str, file: Path) -> str | None:
@@ -36,10 +37,10 @@ class DigestMemory:
         stamp = self._stamp(file)
         return entry["digest"] if entry and entry["stamp"] == stamp else None
 
-    def remember(self, kind: str, file: Path, digest: str) -> None:
+    def _remember(self, kind: str, file: Path, digest: str, stamp: list[int]) -> None:
         """Keep a digest. A folder that can't be written is no reason to stop."""
         entries = self._read()
-        entries[self._name(kind, file)] = {"stamp": self._stamp(file), "digest": digest}
+        entries[self._name(kind, file)] = {"stamp": stamp, "digest": digest}
         temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

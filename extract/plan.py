@@ -14,7 +14,7 @@ from cache.layout import RECORD_WORDS, format_bytes
 from cache.store import partial_path
 from cache.units import count_units
 from extract.config import ExtractConfig
-from extract.datasets.medmnist import describe_bytes, download_bytes
+from extract.datasets.medmnist import describe_download, download_bytes
 from extract.datasets.sources import Source, expand_names, find_source
 from extract.digests import DigestMemory
 from extract.encoders.encoder import Description, Weights, describe, find_weights
@@ -163,8 +163,7 @@ def describe_plan(plan: Plan, memory: DigestMemory) -> Iterator[str]:
         if not done:
             total += taken
         if not source.present and source.file:
-            size = describe_bytes(download_bytes(source.file))
-            state = f"download {source.file.path.name} first ({size})"
+            state = describe_download(source.file)
         yield (
             f"  {source.name:<16} {source.n_images:>8_} images of {source.source_size:>3} px   "
             f"{format_bytes(taken):>9}   {state}"

@@ -300,8 +300,10 @@ def _prepared(
 
 def _mean(features: NDArray[np.floating]) -> NDArray[np.float64]:
     """Mean of the rows, (D,); read in chunks."""
-    chunks = _chunks(len(features), CHUNK_ROWS)
-    return sum(np.sum(features[rows], axis=0, dtype=np.float64) for rows in chunks) / len(features)
+    total = np.zeros(features.shape[1])
+    for rows in _chunks(len(features), CHUNK_ROWS):
+        total += np.sum(features[rows], axis=0, dtype=np.float64)
+    return total / len(features)
 
 
 def _weights(

@@ -277,7 +277,7 @@ def _targets(
             f"a linear probe needs two classes, found only class {present[0]} among the "
             f"{len(labels)} training images: train on more of them"
         )
-    columns = np.array([1]) if task == BINARY else present
+    columns = np.array([1]) if task == BINARY else present.astype(np.intp)
     return (labels == columns[:, None]).astype(np.float64), columns, np.zeros(n_classes)
 
 
@@ -285,15 +285,15 @@ def _standardisation(
     features: NDArray[np.floating],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and scale of each feature, (D,) both."""
-    chunks = list(_chunks(len(features)))
-    mean = sum(np.sum(features[rows], axis=0, dtype=np.float64) for rows in chunks)
-    mean = mean / len(features)
+    mean = np.zeros(features.shape[1])
+    for rows in _chunks(len(features)):
+        mean += np.sum(features[rows], axis=0, dtype=np.float64) / len(features)
     if not np.isfinite(mean).all():
         column = int(np.argmin(np.isfinite(mean)))
         raise RequestError(f"features are finite, found inf or nan in column {column}")
     squares = np.zeros(len(mean))
     varies = np.zeros(len(mean), dtype=bool)
-    for rows in chunks:
+    for rows in _chunks(len(features)):
         block = np.asarray(features[rows])
         squares += np.square(block - mean).sum(axis=0)
         # By comparison, not by variance: the rounded mean of a constant leaves a variance of

@@ -24,14 +24,14 @@ def answers(task, n=90, seed=0):
     return scores, np.where(rare & (labels == n_classes - 1), 0, labels)
 
 
-def obvious(scores, labels, task, n_resamples, seed):
+def obvious(scores, labels, task, n_resamples, seed) -> dict[str, np.ndarray]:
     """Draw rows, then evaluate them as if they were a test set."""
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(n_resamples):
         rows = rng.integers(len(scores), size=len(scores))
         found.append(list(metrics.evaluate(scores[rows], labels[rows], task).values()))
-    return dict(zip(METRICS, np.array(found).T, strict=True))
+    return {name: values for name, values in zip(METRICS, np.array(found).T, strict=True)}
 
 
 @pytest.mark.parametrize("task", TASKS)

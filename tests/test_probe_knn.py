@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -171,7 +172,8 @@ def test_weighted_vote_equals_scikit_learn():
 def test_multilabel_equals_scikit_learn():
     bank, queries = clusters(400, seed=1)[0], clusters(80, seed=2)[0]
     labels = np.random.default_rng(3).integers(0, 2, (400, 4))
-    for vote_name, weigh in [("weighted", lambda d: np.exp((1 - d) / 0.07)), ("majority", None)]:
+    rules: dict[str, Any] = {"weighted": lambda d: np.exp((1 - d) / 0.07), "majority": "uniform"}
+    for vote_name, weigh in rules.items():
         reference = KNeighborsClassifier(20, metric="cosine", algorithm="brute", weights=weigh)
         expected = reference.fit(bank.astype(np.float64), labels).predict_proba(queries)
         found = scores(KnnConfig((20,), vote=vote_name), bank, labels, queries, MULTI_LABEL, 4)[20]

@@ -55,7 +55,7 @@ SHAPES = {
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_equal_to_scikit_learn(shape, n_classes):
-    features, labels = clouds(*shape, n_classes)
+    features, labels = clouds(*shape, n_classes=n_classes)
     queries, _ = clouds(50, shape[1], n_classes, seed=5)
     task = BINARY if n_classes == 2 else MULTI_CLASS
     for fit in fit_path(features, labels, task, n_classes, PRECISE):
@@ -129,7 +129,7 @@ def test_a_constant_feature_changes_nothing():
 @pytest.mark.parametrize("task", [BINARY, ORDINAL])
 @pytest.mark.parametrize("shape", [(300, 20), (40, 90)])
 def test_float32_reaches_the_same_objective(shape, task, monkeypatch):
-    features, labels = clouds(*shape, 2 if task == BINARY else 3)
+    features, labels = clouds(*shape, n_classes=2 if task == BINARY else 3)
     n_classes = labels.max() + 1
     exact = fit_path(features, labels, task, n_classes, PRECISE)
     monkeypatch.setattr(linear, "SINGLE_ABOVE", 0)

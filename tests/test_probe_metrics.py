@@ -1,5 +1,7 @@
 """Metrics against scikit-learn, MedMNIST's rules, and numbers that can be checked by eye."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -9,6 +11,7 @@ from cache.errors import RequestError
 from probe import metrics
 from probe.metrics import BINARY, METRICS, MULTI_CLASS, MULTI_LABEL, ORDINAL, TASKS
 
+ZERO: Any = 0  # scikit-learn's inferred type of zero_division is str
 N_CLASSES = {MULTI_CLASS: 5, BINARY: 2, MULTI_LABEL: 4, ORDINAL: 3}
 
 
@@ -35,7 +38,7 @@ def expected(scores, labels, task):
             "balanced_accuracy": np.mean(
                 [balanced_accuracy_score(labels[:, c], predicted[:, c]) for c in columns]
             ),
-            "f1_macro": f1_score(labels, predicted, average="macro", zero_division=0),
+            "f1_macro": f1_score(labels, predicted, average="macro", zero_division=ZERO),
         }
     if task == BINARY:
         predicted = (scores[:, -1] > 0.5).astype(int)

@@ -4,6 +4,7 @@ Facts (task, classes, sizes of the splits, MD5, addresses) come from ``medmnist.
 """
 
 import contextlib
+import functools
 import hashlib
 import urllib.error
 import urllib.request
@@ -12,11 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from cache import RequestError
 from cache.layout import SPLITS, format_bytes
 from extract.datasets.dataset import Dataset
 from extract.datasets.npz import open_npz, read_members
 from extract.encoders.checkpoints import CONNECT_SECONDS, first_line, offline
+from extract.names import near_names
 
 FLAGS_2D = (  # smallest first, so that a long run has something to show soon
     "breastmnist",
@@ -40,6 +44,7 @@ OLD_EDITION = {
     "organsmnist": (13940, 2452, 8829),
 }
 CHUNK = 1 << 20
+FORGET_SECONDS = 300  # a host that didn't answer isn't asked again for so long
 
 
 @dataclass(frozen=True)
@@ -67,22 +72,11 @@ def info(flag: str) -> dict[str, Any]:
     from medmnist.info import INFO
 
     if flag not in INFO:
-        from extract.encoders.table import near_names
-
-        raise RequestError(
-            f"no data set {flag!r}; {near_names(flag, INFO)}"
-            if _near(flag, INFO)
-            else f"no data set {flag!r}; there are {', '.join(FLAGS_2D)}, demo, and npz:FILE"
-        )
+        every = f"there are {', '.join(FLAGS_2D)}, demo, and npz:FILE"
+        raise RequestError(f"no data set {flag!r}; {near_names(flag, INFO, every)}")
     if flag not in FLAGS_2D:
         raise RequestError(f"{flag} is a 3D set, and only the twelve 2D sets can be read yet")
     return INFO[flag]
-
-
-def _near(flag: str, known: Any) -> bool:
-    import difflib
-
-    return bool(difflib.get_close_matches(flag, known, n=1, cutoff=0.5))
 
 
 def find_file(flag: str, size: int, source_size: int | None, root: Path | None) -> MedmnistFile:
@@ -174,10 +168,19 @@ def download(file: MedmnistFile, report: Callable[[int, int | None], None]) -> N
         )
     file.path.parent.mkdir(parents=True, exist_ok=True)
     part = file.path.with_name(file.path.name + ".part")
+    # Shards that start together all find the file missing: one fetches it, the others wait.
+    lock = FileLock(f"{part}.lock", fallback_to_soft=False)
+    with lock:
+        if not file.exists:
+            _fetch(file, part, report)
+        Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _fetch(file: MedmnistFile, part: Path, report: Callable[[int, int | None], None]) -> None:
     had = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(file.url, headers={"Range": f"bytes={had}-"} if had else {})
     try:
-        with urllib.request.urlopen(request, timeout=CONNECT_SECONDS) as response:
+        with _open_url(request) as response:
             resumed = response.status == 206
             had = had if resumed else 0
             length = response.headers.get("Content-Length")
@@ -191,8 +194,8 @@ def download(file: MedmnistFile, report: Callable[[int, int | None], None]) -> N
         if error.code == 416:  # the part is as long as the file, or longer: not to be resumed
             part.unlink(missing_ok=True)
         raise RequestError(_no_download(file, f"{error.code} {error.reason}")) from error
-    except (urllib.error.URLError, TimeoutError, ConnectionError, OSError) as error:
-        if isinstance(error, OSError) and error.errno and error.filename:
+    except OSError as error:  # URLError, time-outs and broken connections are among them
+        if error.filename:
             raise  # the disk, not the network
         raise RequestError(_no_download(file, first_line(error))) from error
     found = file_md5(part)
@@ -212,13 +215,30 @@ def _no_download(file: MedmnistFile, reason: str) -> str:
     )
 
 
+_unreachable: set[str] = set()  # hosts that this process has given up
+
+
+def _open_url(request: urllib.request.Request) -> Any:
+    """Open an address; a host that didn't answer once isn't waited for again."""
+    if request.host in _unreachable:
+        raise TimeoutError(f"{request.host} didn't answer a moment ago")
+    try:
+        return urllib.request.urlopen(request, timeout=CONNECT_SECONDS)
+    except urllib.error.HTTPError:
+        raise
+    except OSError:
+        _unreachable.add(request.host)
+        raise
+
+
+@functools.cache
 def download_bytes(file: MedmnistFile) -> int | None:
     """How large a download will be; None where the host doesn't say or can't be asked."""
     if offline():
         return None
     request = urllib.request.Request(file.url, method="HEAD")
     try:
-        with urllib.request.urlopen(request, timeout=CONNECT_SECONDS) as response:
+        with _open_url(request) as response:
             return int(response.headers.get("Content-Length") or 0) or None
     except (OSError, ValueError):
         return None
@@ -233,6 +253,13 @@ def file_md5(path: Path) -> str:
     return digest.hexdigest()
 
 
-def describe_bytes(n: int | None) -> str:
-    """ "1.2 GB", or that nobody could say."""
-    return format_bytes(n) if n else "size unknown, the host wasn't reached"
+def describe_download(file: MedmnistFile) -> str:
+    """What must be fetched and how large it is, for the plan."""
+    if offline():
+        return f"missing {file.path.name}, and HF_HUB_OFFLINE is set"
+    size = download_bytes(file)
+    if size is None:
+        channels = info(file.flag)["n_channels"]
+        most = file.n_images * channels * file.source_size**2
+        return f"download {file.path.name} first (host not reached; at most {format_bytes(most)})"
+    return f"download {file.path.name} first ({format_bytes(size)})"

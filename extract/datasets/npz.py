@@ -19,6 +19,9 @@ from cache.layout import SPLITS, Samples
 from extract.datasets.dataset import Dataset, class_task
 
 DISCARD_BYTES = 1 << 20  # read at once when skipping rows of other shards
+MAX_CLASSES = 4096  # HDF5 holds no longer list of names in an attribute
+# What zipfile and numpy raise for a damaged file, an encrypted one, an unknown compression.
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Member:
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype
+    fortran: bool  # column after column: rows don't lie one after another
 
 
 def read_members(path: Path) -> dict[str, Member]:
@@ -41,12 +45,12 @@ def read_members(path: Path) -> dict[str, Member]:
             members = {}
             for entry in archive.namelist():
                 with archive.open(entry) as file:
-                    shape, _, dtype = _read_npy_header(file, path, entry)
-                members[entry.removesuffix(".npy")] = Member(entry, shape, dtype)
+                    shape, fortran, dtype = _read_npy_header(file, path, entry)
+                members[entry.removesuffix(".npy")] = Member(entry, shape, dtype, fortran)
             return members
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
-        if isinstance(error, RequestError):
-            raise
+    except RequestError:
+        raise
+    except DAMAGE as error:
         raise RequestError(f"{path} isn't a readable .npz file ({error}); get it anew") from error
 
 
@@ -148,12 +152,16 @@ class _Rows:
         name = self._names.pop(0)
         self._file = self._archive.open(f"{name}.npy")
         shape, fortran, dtype = _read_npy_header(self._file, self._path, name)
-        if fortran or dtype != np.uint8:
-            raise RequestError(
-                f"{self._path}: {name} should be uint8 in C order, found {dtype}"
-                f"{' in Fortran order' if fortran else ''}"
-            )
+        _check_streamable(self._path, Member(name, shape, dtype, fortran))
         self._left, self._shape = shape[0], shape[1:]
+
+
+def _check_streamable(path: Path, member: Member) -> None:
+    if member.fortran or member.dtype != np.uint8:
+        raise RequestError(
+            f"{path}: {member.name} should be uint8 in C order, found {member.dtype}"
+            f"{' in Fortran order' if member.fortran else ''}"
+        )
 
 
 def _read_exactly(file: IO[bytes], n_bytes: int) -> bytearray:
@@ -207,13 +215,18 @@ def open_npz(
         )
     counts = [members[f"{split}_images"].shape[0] for split in SPLITS]
     side, n_channels = _image_shape(path, members)
-    with np.load(path, allow_pickle=False) as file:
-        parts = [np.asarray(file[f"{split}_labels"]) for split in SPLITS]
+    for split in SPLITS:
+        _check_streamable(path, members[f"{split}_images"])
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            parts = [np.asarray(file[f"{split}_labels"]) for split in SPLITS]
+    except DAMAGE as error:
+        raise RequestError(f"{path} is damaged ({error}); get it anew") from error
     labels = _join_labels(path, parts, counts)
     task = task or class_task(labels)
     n_classes = labels.shape[1] if labels.ndim == 2 else int(labels.max(initial=0)) + 1
     names = tuple(class_names or (str(i) for i in range(max(n_classes, 2))))
-    if labels.min(initial=0) < 0 or (labels.ndim == 1 and n_classes > len(names)):
+    if n_classes > len(names):
         raise RequestError(
             f"{path}: labels must lie in 0..{len(names) - 1}, found {labels.min()}..{labels.max()}"
         )
@@ -249,7 +262,7 @@ def _image_shape(path: Path, members: dict[str, Member]) -> tuple[int, int]:
 
 def _join_labels(path: Path, parts: list[np.ndarray], counts: list[int]) -> NDArray[np.int64]:
     for split, part, n in zip(SPLITS, parts, counts, strict=True):
-        if len(part) != n or part.dtype.kind not in "iub" or part.ndim > 2:
+        if part.shape[:1] != (n,) or part.dtype.kind not in "iub" or part.ndim > 2:
             raise RequestError(
                 f"{path}: {split}_labels should be {n} rows of whole numbers, found "
                 f"{part.shape} {part.dtype}"
@@ -258,4 +271,13 @@ def _join_labels(path: Path, parts: list[np.ndarray], counts: list[int]) -> NDAr
     if len(columns) > 1:
         raise RequestError(f"{path}: labels differ in shape between the splits: {columns}")
     labels = np.concatenate(parts).astype(np.int64)
-    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    highest = 1 if labels.ndim == 2 else MAX_CLASSES - 1
+    if labels.min(initial=0) < 0 or labels.max(initial=0) > highest:
+        raise RequestError(
+            f"{path}: labels must lie in 0..{highest}"
+            f"{', one column a class' if labels.ndim == 2 else ''}, "
+            f"found {labels.min()}..{labels.max()}"
+        )
+    return labels

@@ -4,12 +4,11 @@ Identifiers as the papers' code resolves them; "seed" columns of Wu & Papiez 202
 (https://arxiv.org/abs/2501.14685) unless the note says otherwise.
 """
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from cache import RequestError
+from extract.names import near_names
 
 
 @dataclass(frozen=True)
@@ -82,16 +81,6 @@ def find_entry(name: str) -> Entry:
         config = timm.get_pretrained_cfg(name)
         tag = config.tag if config else ""
         return Entry(name, f"{architecture}.{tag}" if tag else architecture)
-    raise RequestError(
-        f"no encoder {name!r}; {near_names(name, [*SHORT_NAMES, *timm.list_models()])}"
-    )
-
-
-def near_names(name: str, known: Iterable[str]) -> str:
-    """ "near names: ..." for a message about an unknown name."""
-    known = list(known)
-    near = difflib.get_close_matches(name.lower(), known, n=4, cutoff=0.5)
-    near += [other for other in known if name.lower() in other and other not in near][:4]
-    if near:
-        return f"near names: {', '.join(near[:6])}"
-    return f"short names: {', '.join(SHORT_NAMES)}; or any name of timm.list_models()"
+    every = f"short names: {', '.join(SHORT_NAMES)}; or any name of timm.list_models()"
+    known = [*SHORT_NAMES, *timm.list_models()]
+    raise RequestError(f"no encoder {name!r}; {near_names(name, known, every)}")
