@@ -37,9 +37,12 @@ def synthetic(n_images: int, width: int, n_classes: int, seed: int = 0) -> tuple
     rotation = np.linalg.qr(fixed.normal(size=(width, width)))[0].astype(np.float32)
     spectrum = np.arange(1, width + 1, dtype=np.float32) ** -0.7
     centres = 1.2 * fixed.normal(size=(n_classes, width)) * (fixed.random(width) < 0.05)
-    features = rng.standard_normal((n_images, width), dtype=np.float32)
-    features += centres.astype(np.float32)[labels]
-    return ((features * spectrum) @ rotation).astype(np.float16), labels
+    features = np.empty((n_images, width), dtype=np.float16)
+    for start in range(0, n_images, 4096):  # in pieces: the peak of memory is to be the solver's
+        rows = slice(start, start + 4096)
+        noise = rng.standard_normal((len(labels[rows]), width), dtype=np.float32)
+        features[rows] = ((noise + centres.astype(np.float32)[labels[rows]]) * spectrum) @ rotation
+    return features, labels
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:

@@ -259,8 +259,19 @@ class FeatureWriter:
     def __enter__(self) -> "FeatureWriter":
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        if kind is not None:
+            self._drop_if_empty()
         self.close()
+
+    def _drop_if_empty(self) -> None:
+        """After a failure before the first unit, give the reserved bytes back."""
+        if self._file is None or self._file.closed or self.shard[1] > 1:
+            return
+        with contextlib.suppress(OSError, CacheError), self._locks.gate():
+            if not self._records()[:, 0].any():
+                self._check_still_there()
+                self.partial_path.unlink()
 
 
 def check_storable(name: str, values: NDArray[Any], dtype: str) -> None:
@@ -452,9 +463,9 @@ class _Locks:
             self._shard = None
 
     def _tidy(self, lock: FileLock) -> None:
-        """Let go, and take the lock file away once nobody needs it: when the file is complete."""
+        """Let go, and take the lock file away where nothing is unfinished."""
         # Unlinked while held: whoever waits on it finds the file nameless and starts over.
-        if self._path.exists() and not partial_path(self._path).exists():
+        if not partial_path(self._path).exists():
             with contextlib.suppress(OSError):
                 Path(lock.lock_file).unlink()
         lock.release()

@@ -185,7 +185,7 @@ def read_shard(text: str | None) -> tuple[int, int]:
     if text is None:
         text = f"{os.environ.get('RANK', 0)}/{os.environ.get('WORLD_SIZE', 1)}"
     index, slash, count = text.partition("/")
-    if not (slash and index.isdigit() and count.isdigit() and int(index) < int(count)):
+    if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
         raise RequestError(f"--shard takes I/N with 0 <= I < N, e.g. 0/4, not {text!r}")
     return int(index), int(count)
 

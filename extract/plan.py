@@ -158,10 +158,9 @@ def describe_plan(plan: Plan, memory: DigestMemory) -> Iterator[str]:
             seen = d.entry.name
             yield from _describe_encoder(d, config)
         taken = file_bytes(d, config.store, source.n_images)
-        done = find_done(job, config, memory)
-        state = "complete" if done else "to do"
-        if not done:
-            total += taken
+        path = find_file(job, config, memory)
+        state = "complete" if path and path.exists() else "to do"
+        total += bytes_to_reserve(job, config, memory)
         if not source.present and source.file:
             state = describe_download(source.file)
         yield (
@@ -202,20 +201,18 @@ def _describe_weights(d: Description, config: ExtractConfig) -> str:
     return str(weights.path) if config.weights != "pretrained" else weights.path.name
 
 
-def find_done(job: Job, config: ExtractConfig, memory: DigestMemory) -> Path | None:
-    """The complete file of this job, as far as remembered digests tell without reading images."""
+def find_file(job: Job, config: ExtractConfig, memory: DigestMemory) -> Path | None:
+    """Where this job's features will be, as far as remembered digests tell without any reading."""
     try:
         weights = find_weights(job.description, config.weights, config.seed, download=False)
-        file = job.source.file
-        if weights.path is None or file is None or not file.exists:
+        if weights.path is None or job.source.path is None or not job.source.path.is_file():
             return None
-        images, digest = memory.recall("md5", file.path), memory.recall("weights", weights.path)
+        images = memory.recall("md5", job.source.path)
+        digest = memory.recall("weights", weights.path)
     except (RequestError, CacheError, OSError):
         return None
     if images is None or digest is None:
         return None
-    from extract.datasets.medmnist import info
-
     key = feature_key(
         job.description,
         config,
@@ -223,11 +220,18 @@ def find_done(job: Job, config: ExtractConfig, memory: DigestMemory) -> Path | N
         dataset=job.source.name,
         images=f"md5:{images}",
         source_size=job.source.source_size,
-        n_channels=info(job.source.name)["n_channels"],
+        n_channels=job.source.n_channels,
     )
     d = job.description
-    path = feature_path(config.root, job.source.name, d.entry.name, d.size, key)
-    return path if path.exists() and not partial_path(path).exists() else None
+    return feature_path(config.root, job.source.name, d.entry.name, d.size, key)
+
+
+def bytes_to_reserve(job: Job, config: ExtractConfig, memory: DigestMemory) -> int:
+    """What this job's file will still take: nothing once it exists, for it is made whole."""
+    path = find_file(job, config, memory)
+    if path and not config.overwrite and (path.exists() or partial_path(path).exists()):
+        return 0
+    return file_bytes(job.description, config.store, job.source.n_images)
 
 
 def check_space(plan: Plan, memory: DigestMemory) -> None:
@@ -237,11 +241,7 @@ def check_space(plan: Plan, memory: DigestMemory) -> None:
         RequestError: too little room for features, or for features and downloads together.
     """
     config = plan.config
-    features = sum(
-        file_bytes(job.description, config.store, job.source.n_images)
-        for job in plan.jobs
-        if not find_done(job, config, memory)
-    )
+    features = sum(bytes_to_reserve(job, config, memory) for job in plan.jobs)
     root = existing_parent(config.root)
     free = shutil.disk_usage(root).free
     if features > free and config.shard[1] == 1:

@@ -61,6 +61,7 @@ class LazyEncoder:
         self.device = choose_device(config.device)
         set_precision(config.precision, self.device)
         self.weights = find_weights(description, config.weights, config.seed, download=True)
+        self.refused = False  # whether its weights turned out not to fit
         self._encoder: Encoder | None = None
         if self.weights.path is None:
             self._encoder, digest = load_encoder(description, self.weights)
@@ -72,12 +73,14 @@ class LazyEncoder:
     def get(self, say: Say) -> Encoder:
         """The encoder on its device."""
         if self._encoder is None:
+            self.refused = True
             self._encoder, digest = load_encoder(self.description, self.weights)
             if weights_words(self.weights, digest) != self.words:
                 raise RequestError(f"{self.weights.path} changed while it was read; run again")
             for line in self._encoder.said:
                 say(f"  weights: {line}")
             self._encoder.to(self.device, self.config.precision)
+            self.refused = False
         return self._encoder
 
 
@@ -109,7 +112,9 @@ def run_plan(plan: Plan, memory: DigestMemory, say: Say) -> list[Problem]:
         try:
             say(run_job(job, encoder, plan.config, memory, say))
         except (CacheError, RequestError, OSError) as error:
-            problems.append((job.label, str(error)))
+            problems.append((name if encoder.refused else job.label, str(error)))
+            if encoder.refused:  # the other sets would only hear the same
+                refused = name
     return problems
 
 
@@ -131,6 +136,8 @@ def run_job(
     spec = make_spec(job, dataset, encoder, config)
     d = job.description
     path = feature_path(config.root, dataset.name, d.entry.name, d.size, spec.key)
+    if not path.exists():
+        encoder.get(say)  # first: weights that don't fit must not leave a reserved file behind
     with FeatureWriter(path, spec, shard=config.shard, overwrite=config.overwrite) as writer:
         if writer.was_complete:
             return f"{job.label}: complete already, every checksum right · {path}"
@@ -195,11 +202,8 @@ def make_spec(job: Job, dataset: Dataset, encoder: LazyEncoder, config: ExtractC
 def command_line(job: Job, config: ExtractConfig) -> str:
     """The command that makes this one file."""
     d, default = job.description, ExtractConfig(models=())
-    data = next(
-        (n for n in config.data if n.startswith("npz:") and Path(n).stem == job.source.name),
-        job.source.name,
-    )
-    words = ["extract", "--model", d.entry.name, "--size", str(d.size), "--data", data]
+    words = ["extract", "--model", d.entry.name, "--size", str(d.size)]
+    words += ["--data", job.source.wish]
     options = {
         "--source-size": (config.source_size, default.source_size),
         "--weights": (config.weights, default.weights),

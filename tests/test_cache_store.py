@@ -224,7 +224,23 @@ def test_a_full_disk_is_said_before_the_first_row_and_leaves_nothing(path, monke
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(RequestError, match=r"can't reserve .* free.*--features DIR"):
         FeatureWriter(path, make_spec())
-    assert not [p for p in path.parent.iterdir() if ".h5" in p.name and "lock" not in p.name]
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_failure_before_the_first_unit_leaves_nothing(path):
+    spec = make_spec()
+    with pytest.raises(RequestError, match="NaN"), FeatureWriter(path, spec) as writer:
+        nan = {name: np.full_like(rows, np.nan) for name, rows in unit_arrays(spec, 0).items()}
+        writer.write_unit(0, nan)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_failure_later_keeps_what_is_done(path):
+    with pytest.raises(RuntimeError, match="later"), FeatureWriter(path, make_spec()) as writer:
+        write_units(writer, [2])
+        raise RuntimeError("later")
+    with FeatureWriter(path, make_spec()) as writer:
+        assert writer.todo == [0, 1]
 
 
 def test_zeros_are_written_where_nothing_reserves(path, monkeypatch):

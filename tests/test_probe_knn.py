@@ -163,7 +163,8 @@ def test_weighted_vote_equals_scikit_learn():
         return np.exp((1 - distances) / 0.07)
 
     for k in (1, 10, 50):
-        reference = KNeighborsClassifier(k, metric="cosine", algorithm="brute", weights=weigh)
+        settings: dict[str, Any] = {"metric": "cosine", "algorithm": "brute", "weights": weigh}
+        reference = KNeighborsClassifier(k, **settings)
         expected = reference.fit(bank.astype(np.float64), labels).predict_proba(queries)
         found = scores(KnnConfig(k=(k,)), bank, labels, queries, MULTI_CLASS, 3)[k]
         assert_allclose(found, expected, atol=1e-5)

@@ -6,6 +6,7 @@ Facts (task, classes, sizes of the splits, MD5, addresses) come from ``medmnist.
 import contextlib
 import functools
 import hashlib
+import http.client
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -139,7 +140,7 @@ def _wrong_file(file: MedmnistFile, found: str) -> str:
     """Why a file isn't the official one, as far as it tells."""
     message = f"{file.path} isn't the official file: expected MD5 {file.md5}, found {found}"
     expected = tuple(info(file.flag)["n_samples"].values())
-    with contextlib.suppress(RequestError, KeyError, OSError):
+    with contextlib.suppress(RequestError, LookupError, OSError):
         members = read_members(file.path)
         counts = tuple(members[f"{split}_images"].shape[0] for split in SPLITS)
         if counts == OLD_EDITION.get(file.flag):
@@ -171,9 +172,11 @@ def download(file: MedmnistFile, report: Callable[[int, int | None], None]) -> N
     # Shards that start together all find the file missing: one fetches it, the others wait.
     lock = FileLock(f"{part}.lock", fallback_to_soft=False)
     with lock:
-        if not file.exists:
-            _fetch(file, part, report)
-        Path(lock.lock_file).unlink(missing_ok=True)
+        try:
+            if not file.exists:
+                _fetch(file, part, report)
+        finally:
+            Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def _fetch(file: MedmnistFile, part: Path, report: Callable[[int, int | None], None]) -> None:
@@ -190,12 +193,15 @@ def _fetch(file: MedmnistFile, part: Path, report: Callable[[int, int | None], N
                     out.write(chunk)
                     had += len(chunk)
                     report(had, total)
+        if total is not None and had < total:  # urllib takes a cut connection for the end
+            raise ConnectionError(f"it broke off after {had:_} of {total:_} bytes; run it again")
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # the part is as long as the file, or longer: not to be resumed
-            part.unlink(missing_ok=True)
-        raise RequestError(_no_download(file, f"{error.code} {error.reason}")) from error
-    except OSError as error:  # URLError, time-outs and broken connections are among them
-        if error.filename:
+        error.close()
+        # 416: what is here is as long as the file already, or longer; its MD5 decides.
+        if error.code != 416:
+            raise RequestError(_no_download(file, f"{error.code} {error.reason}")) from error
+    except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, OSError) and error.filename:
             raise  # the disk, not the network
         raise RequestError(_no_download(file, first_line(error))) from error
     found = file_md5(part)
@@ -226,7 +232,7 @@ def _open_url(request: urllib.request.Request) -> Any:
         return urllib.request.urlopen(request, timeout=CONNECT_SECONDS)
     except urllib.error.HTTPError:
         raise
-    except OSError:
+    except (OSError, http.client.HTTPException):
         _unreachable.add(request.host)
         raise
 
@@ -240,7 +246,10 @@ def download_bytes(file: MedmnistFile) -> int | None:
     try:
         with _open_url(request) as response:
             return int(response.headers.get("Content-Length") or 0) or None
-    except (OSError, ValueError):
+    except urllib.error.HTTPError as error:
+        error.close()
+        return None
+    except (OSError, http.client.HTTPException, ValueError):
         return None
 
 

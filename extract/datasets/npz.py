@@ -4,6 +4,8 @@
 rows are inflated one batch at a time, straight from the zip member. Pickles are never read.
 """
 
+import contextlib
+import errno
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -40,18 +42,29 @@ def read_members(path: Path) -> dict[str, Member]:
     Raises:
         RequestError: not an .npz file, damaged, or an array holds pickled objects.
     """
+    with _naming_damage(path), zipfile.ZipFile(path) as archive:
+        members = {}
+        for entry in archive.namelist():
+            with archive.open(entry) as file:
+                shape, fortran, dtype = _read_npy_header(file, path, entry)
+            members[entry.removesuffix(".npy")] = Member(entry, shape, dtype, fortran)
+        return members
+
+
+@contextlib.contextmanager
+def _naming_damage(path: Path) -> Iterator[None]:
+    """Whatever zipfile and numpy stumble over becomes one message."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = {}
-            for entry in archive.namelist():
-                with archive.open(entry) as file:
-                    shape, fortran, dtype = _read_npy_header(file, path, entry)
-                members[entry.removesuffix(".npy")] = Member(entry, shape, dtype, fortran)
-            return members
+        yield
     except RequestError:
         raise
-    except DAMAGE as error:
-        raise RequestError(f"{path} isn't a readable .npz file ({error}); get it anew") from error
+    except (*DAMAGE, OSError) as error:
+        # EINVAL is a seek to a place that no file has; other OSErrors are the disk's.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
+        raise RequestError(
+            f"{path} is damaged, or no .npz file ({error}); get it anew"
+        ) from error
 
 
 def _read_npy_header(
@@ -90,14 +103,15 @@ def stream_rows(
         RequestError: the file is damaged or its images aren't uint8.
     """
     position = 0
-    try:
-        with zipfile.ZipFile(path) as archive, _Rows(archive, path, names) as rows:
-            for start, stop in ranges:
-                rows.skip(start - position)
-                yield rows.take(stop - start)
-                position = stop
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise RequestError(f"{path} is damaged ({error}); get it anew") from error
+    with (
+        _naming_damage(path),
+        zipfile.ZipFile(path) as archive,
+        _Rows(archive, path, names) as rows,
+    ):
+        for start, stop in ranges:
+            rows.skip(start - position)
+            yield rows.take(stop - start)
+            position = stop
 
 
 class _Rows:
@@ -217,11 +231,8 @@ def open_npz(
     side, n_channels = _image_shape(path, members)
     for split in SPLITS:
         _check_streamable(path, members[f"{split}_images"])
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            parts = [np.asarray(file[f"{split}_labels"]) for split in SPLITS]
-    except DAMAGE as error:
-        raise RequestError(f"{path} is damaged ({error}); get it anew") from error
+    with _naming_damage(path), np.load(path, allow_pickle=False) as file:
+        parts = [np.asarray(file[f"{split}_labels"]) for split in SPLITS]
     labels = _join_labels(path, parts, counts)
     task = task or class_task(labels)
     n_classes = labels.shape[1] if labels.ndim == 2 else int(labels.max(initial=0)) + 1

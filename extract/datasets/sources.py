@@ -19,9 +19,12 @@ class Source:
     """A data set that was named, before its images are read."""
 
     name: str
+    wish: str  # as typed after --data
     n_images: int
     source_size: int
+    n_channels: int
     open: Callable[[DigestMemory], Dataset]  # checks the file; raises RequestError
+    path: Path | None = None  # the file whose MD5 stands for the images
     file: medmnist.MedmnistFile | None = None  # where it can be downloaded to
 
     @property
@@ -50,7 +53,8 @@ def find_source(name: str, size: int, source_size: int | None, root: Path | None
     """
     if name == demo.NAME:
         _refuse_source_size(name, source_size, demo.SIDE)
-        return Source(name, demo.demo_counts(), demo.SIDE, lambda memory: demo.open_demo())
+        n = demo.demo_counts()
+        return Source(name, name, n, demo.SIDE, 1, lambda memory: demo.open_demo())
     if name.startswith(NPZ):
         return _npz_source(Path(name.removeprefix(NPZ)).expanduser(), source_size)
     file = medmnist.find_file(name, size, source_size, root)
@@ -58,7 +62,10 @@ def find_source(name: str, size: int, source_size: int | None, root: Path | None
     def open_file(memory: DigestMemory) -> Dataset:
         return medmnist.open_medmnist(file, lambda p: memory.get("md5", p, medmnist.file_md5))
 
-    return Source(name, file.n_images, file.source_size, open_file, file)
+    n_channels = medmnist.info(name)["n_channels"]
+    return Source(
+        name, name, file.n_images, file.source_size, n_channels, open_file, file.path, file
+    )
 
 
 def _npz_source(path: Path, source_size: int | None) -> Source:
@@ -74,7 +81,9 @@ def _npz_source(path: Path, source_size: int | None) -> Source:
     def open_file(memory: DigestMemory) -> Dataset:
         return open_npz(path, name, "md5:" + memory.get("md5", path, medmnist.file_md5))
 
-    return Source(name, sum(member.shape[0] for member in images), side, open_file)
+    n = sum(member.shape[0] for member in images)
+    n_channels = 3 if len(images[0].shape) == 4 else 1
+    return Source(name, f"{NPZ}{path}", n, side, n_channels, open_file, path)
 
 
 def _refuse_source_size(name: str, wish: int | None, side: int) -> None:

