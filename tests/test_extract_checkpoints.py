@@ -1,5 +1,6 @@
 """Weight files: what fits is loaded whole, what doesn't is refused, and no code in them runs."""
 
+import dataclasses
 import pickle
 import random
 from pathlib import Path
@@ -61,7 +62,8 @@ def test_a_file_with_a_classifier_loads_whole(
     tmp_path: Path, model, tensors: dict[str, Tensor], suffix: str
 ):
     encoder = load(save(tensors, tmp_path / f"w.{suffix}"))
-    assert encoder.said == ("classifier dropped (head.weight, head.bias)",)
+    (said,) = encoder.said
+    assert said.startswith("classifier dropped (head.")
     for name, value in encoder.model.state_dict().items():
         assert torch.equal(value, tensors[name]), name
     images = random_images()
@@ -121,23 +123,30 @@ def test_a_position_embedding_of_another_size_is_resampled_as_timm_does(tmp_path
 
 
 @pytest.mark.real
-def test_a_real_dinov2_at_224_equals_timm_s_own_loading(real_weights: Path):
+def test_a_real_dinov2_at_224_equals_timm_s_own_loading(real_weights: Path, tmp_path: Path):
     name = "vit_small_patch14_dinov2"
+    # In float32, for timm resamples a float16 position embedding back into float16.
+    tensors = {n: value.float() for n, value in read_checkpoint(real_weights).items()}
+    path = save(tensors, tmp_path / "w.safetensors")
     expected = timm.create_model(
         name,
         pretrained=True,
-        pretrained_cfg_overlay={"file": str(real_weights)},
+        pretrained_cfg_overlay={"file": str(path)},
         img_size=224,
         num_classes=0,
     ).eval()
-    encoder = load(real_weights, name, 224)
+    encoder = load(path, name, 224)
+    for parameter, value in expected.state_dict().items():
+        assert torch.equal(encoder.model.state_dict()[parameter], value), parameter
+    half = load(real_weights, name, 224)
+    for parameter, value in expected.state_dict().items():
+        assert torch.equal(half.model.state_dict()[parameter], value), parameter
     images = random_images(224)
     with torch.inference_mode():
-        torch.testing.assert_close(encoder(images)["head"], expected(images))
         normed = expected.forward_intermediates(
             images, norm=True, return_prefix_tokens=True, intermediates_only=True
         )
-        torch.testing.assert_close(encoder(images)["layers/11/cls"], normed[11][1][:, 0])
+    torch.testing.assert_close(encoder(images)["layers/11/cls"], normed[11][1][:, 0])
 
 
 @pytest.mark.slow
@@ -163,10 +172,8 @@ def test_the_packaged_efficientnet_loads_strictly():
     description = describe("efficientnet-lite0", 64)
     weights = find_weights(description, "pretrained", 0, download=False)
     encoder, digest = load_encoder(description, weights)
-    assert encoder.said == (
-        "names mapped by the rule 'in order'",
-        "classifier dropped (classifier.weight, classifier.bias)",
-    )
+    assert encoder.said[0] == "names mapped by the rule 'in order'"
+    assert encoder.said[1].startswith("classifier dropped (")
     assert digest == tensors_digest(read_checkpoint(weights.path))
     # The whole model, classifier too, with the same tensors in the same order.
     whole = timm.create_model("tf_efficientnet_lite0").eval()
@@ -250,15 +257,15 @@ def test_code_in_a_pickle_never_runs(tmp_path: Path, tensors: dict[str, Tensor])
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
-def test_cut_and_garbled_files_are_refused(
-    tmp_path: Path, tensors: dict[str, Tensor], suffix: str
-):
+def test_cut_and_garbled_files_are_refused(tmp_path: Path, tensors: dict[str, Tensor], suffix: str):
     whole = save(tensors, tmp_path / f"w.{suffix}").read_bytes()
     path = tmp_path / f"cut.{suffix}"
     contents = [whole[: int(share * len(whole))] for share in (0, 0.01, 0.5, 0.9, 0.999)]
     rng = random.Random(0)
     contents += [rng.randbytes(200) for _ in range(20)]
-    contents += [pickle.dumps(["a", {1: 2}], protocol)[:-n] for protocol in (0, 2, 4) for n in (1, 3)]
+    contents += [
+        pickle.dumps(["a", {1: 2}], protocol)[:-n] for protocol in (0, 2, 4) for n in (1, 3)
+    ]
     contents += [b"<html>404</html>", b"version https://git-lfs.github.com/spec/v1\noid sha256:0"]
     for content in contents:
         path.write_bytes(content)
@@ -367,7 +374,8 @@ def test_an_unreachable_hub_is_given_up_early(empty_hub: None, monkeypatch: pyte
 
 
 def test_an_architecture_without_published_weights():
+    description = describe("test_vit", None)
+    config = dataclasses.replace(description.config, hf_hub_id=None)
+    description = dataclasses.replace(description, config=config)
     with pytest.raises(RequestError, match="publishes no weights for .*--weights FILE"):
-        find_weights(describe("resnet10t", None), "pretrained", 0, download=False) and find_weights(
-            describe("vit_base_patch8_224", None), "pretrained", 0, download=False
-        ) and find_weights(describe("resnet26t", None), "pretrained", 0, download=False)
+        find_weights(description, "pretrained", 0, download=False)

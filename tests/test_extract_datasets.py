@@ -374,7 +374,9 @@ def test_a_wrong_file_is_refused_with_expected_and_found(
     with pytest.raises(RequestError, match=f"expected MD5 {file.md5}, found {found}; delete it"):
         open_medmnist(file, medmnist.file_md5)
     write_npz(file.path, counts=(5, 6, 7), side=2)
-    with pytest.raises(RequestError, match=r"it has \(5, 6, 7\) images instead of \(546, 78, 156\)"):
+    with pytest.raises(
+        RequestError, match=r"it has \(5, 6, 7\) images instead of \(546, 78, 156\)"
+    ):
         open_medmnist(file, medmnist.file_md5)
     file.path.write_text("<html>")
     with pytest.raises(RequestError, match=f"expected MD5 {file.md5}, found"):
@@ -496,7 +498,9 @@ def test_download(server: Server, tmp_path: Path):
 def test_download_goes_on_after_a_broken_connection(server: Server, tmp_path: Path):
     file = file_at(server.url, tmp_path, server.content)
     server.break_after = 100_000
-    with pytest.raises(RequestError, match="broke off after 100_000 of 300_000 bytes; run it again"):
+    with pytest.raises(
+        RequestError, match="broke off after 100_000 of 300_000 bytes; run it again"
+    ):
         download(file, quiet)
     assert not file.path.exists()
     server.break_after = None

@@ -9,8 +9,8 @@ import pytest
 from storing import write_file
 
 from cache.layout import FileSpec, Samples
-from cache.units import unit_rows
 from cache.store import FeatureWriter
+from cache.units import unit_rows
 from probe.cli import main
 from probe.config import ProbeConfig
 from probe.run import probe_file
