@@ -182,11 +182,13 @@ def read_shard(text: str | None) -> tuple[int, int]:
     Raises:
         RequestError: not of this form, or out of range.
     """
+    where = ""
     if text is None:
         text = f"{os.environ.get('RANK', 0)}/{os.environ.get('WORLD_SIZE', 1)}"
+        where = " (from RANK and WORLD_SIZE in the environment)"
     index, slash, count = text.partition("/")
     if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-        raise RequestError(f"--shard takes I/N with 0 <= I < N, e.g. 0/4, not {text!r}")
+        raise RequestError(f"--shard takes I/N with 0 <= I < N, e.g. 0/4, not {text!r}{where}")
     return int(index), int(count)
 
 

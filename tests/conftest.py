@@ -10,6 +10,13 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 
 
+def pytest_configure() -> None:
+    # Before torch is loaded. The tests' models are so small that threads which wait for each other
+    # cost more than they give, sixfold where the cores are busy; and one thread sums in one order,
+    # so two processes can be compared byte for byte.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 def real_folder() -> Path:
     """Where official data and real weights are: ``$MEDPROBE_REAL``, else beside the repository."""
     return Path(os.environ.get("MEDPROBE_REAL") or REPOSITORY.parent / "shared")

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from cache import open_features
 from cache.layout import read_header
@@ -34,6 +35,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rng = random.Random(options.seed)
+    torch.set_num_threads(1)  # two writers on two cores; thread pools don't survive a fork either
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_images(folder / "kills.npz", options.images)

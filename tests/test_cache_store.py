@@ -229,16 +229,25 @@ def test_a_full_disk_is_said_before_the_first_row_and_leaves_nothing(path, monke
 
 def test_a_failure_before_the_first_unit_leaves_nothing(path):
     spec = make_spec()
-    with pytest.raises(RequestError, match="NaN"), FeatureWriter(path, spec) as writer:
-        nan = {name: np.full_like(rows, np.nan) for name, rows in unit_arrays(spec, 0).items()}
-        writer.write_unit(0, nan)
+    nan = {name: np.full_like(rows, np.nan) for name, rows in unit_arrays(spec, 0).items()}
+
+    def fail():
+        with FeatureWriter(path, spec) as writer:
+            writer.write_unit(0, nan)
+
+    with pytest.raises(RequestError, match="NaN"):
+        fail()
     assert list(path.parent.iterdir()) == []
 
 
 def test_a_failure_later_keeps_what_is_done(path):
-    with pytest.raises(RuntimeError, match="later"), FeatureWriter(path, make_spec()) as writer:
-        write_units(writer, [2])
-        raise RuntimeError("later")
+    def fail():
+        with FeatureWriter(path, make_spec()) as writer:
+            write_units(writer, [2])
+            raise RuntimeError("later")
+
+    with pytest.raises(RuntimeError, match="later"):
+        fail()
     with FeatureWriter(path, make_spec()) as writer:
         assert writer.todo == [0, 1]
 

@@ -19,6 +19,7 @@ import pytest
 
 from cache import RequestError
 from cache.layout import SPLITS
+from extract import network
 from extract.datasets import demo, medmnist
 from extract.datasets.dataset import class_task
 from extract.datasets.medmnist import MedmnistFile, download, find_file, open_medmnist
@@ -193,7 +194,7 @@ def test_a_zip_of_other_things(tmp_path: Path):
         ({"train_labels": np.array(["a"] * 4)}, r"whole numbers"),
         ({"train_labels": np.array(3)}, r"should be 4 rows of whole numbers, found \(\)"),
         ({"train_labels": np.zeros((4, 2), np.uint8)}, r"labels differ in shape"),
-        ({"train_labels": np.full((4, 1), -1)}, r"labels must lie in 0\.\.4095, found -1\.\.1"),
+        ({"train_labels": np.full((4, 1), -1)}, r"labels must lie in 0\.\.3999, found -1\.\.1"),
         ({"train_labels": np.full((4, 1), 10**9)}, r"found 0\.\.1000000000"),
     ],
 )
@@ -469,7 +470,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def _fresh_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(medmnist, "_unreachable", set())
+    monkeypatch.setattr(network, "_unreachable", set())
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     medmnist.download_bytes.cache_clear()
 
@@ -554,7 +555,7 @@ def test_an_unreachable_host_is_asked_once(tmp_path: Path, monkeypatch: pytest.M
     def never(*arguments: Any, **options: Any) -> None:
         raise AssertionError("the host was asked again")
 
-    monkeypatch.setattr(medmnist.urllib.request, "urlopen", never)
+    monkeypatch.setattr(network.urllib.request, "urlopen", never)
     with pytest.raises(RequestError, match="can't be downloaded"):
         download(file, quiet)
     assert medmnist.download_bytes(file) is None
@@ -564,7 +565,7 @@ def test_an_unreachable_host_is_asked_once(tmp_path: Path, monkeypatch: pytest.M
 def test_a_host_that_accepts_and_says_nothing_useful(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, greeting: bytes
 ):
-    monkeypatch.setattr(medmnist, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(network, "CONNECT_SECONDS", 0.3)
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))
         mute.listen()

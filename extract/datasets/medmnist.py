@@ -20,8 +20,9 @@ from cache import RequestError
 from cache.layout import SPLITS, format_bytes
 from extract.datasets.dataset import Dataset
 from extract.datasets.npz import open_npz, read_members
-from extract.encoders.checkpoints import CONNECT_SECONDS, first_line, offline
+from extract.encoders.checkpoints import first_line
 from extract.names import near_names
+from extract.network import offline, open_url
 
 FLAGS_2D = (  # smallest first, so that a long run has something to show soon
     "breastmnist",
@@ -45,7 +46,6 @@ OLD_EDITION = {
     "organsmnist": (13940, 2452, 8829),
 }
 CHUNK = 1 << 20
-FORGET_SECONDS = 300  # a host that didn't answer isn't asked again for so long
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def _fetch(file: MedmnistFile, part: Path, report: Callable[[int, int | None], N
     had = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(file.url, headers={"Range": f"bytes={had}-"} if had else {})
     try:
-        with _open_url(request) as response:
+        with open_url(request) as response:
             resumed = response.status == 206
             had = had if resumed else 0
             length = response.headers.get("Content-Length")
@@ -221,22 +221,6 @@ def _no_download(file: MedmnistFile, reason: str) -> str:
     )
 
 
-_unreachable: set[str] = set()  # hosts that this process has given up
-
-
-def _open_url(request: urllib.request.Request) -> Any:
-    """Open an address; a host that didn't answer once isn't waited for again."""
-    if request.host in _unreachable:
-        raise TimeoutError(f"{request.host} didn't answer a moment ago")
-    try:
-        return urllib.request.urlopen(request, timeout=CONNECT_SECONDS)
-    except urllib.error.HTTPError:
-        raise
-    except (OSError, http.client.HTTPException):
-        _unreachable.add(request.host)
-        raise
-
-
 @functools.cache
 def download_bytes(file: MedmnistFile) -> int | None:
     """How large a download will be; None where the host doesn't say or can't be asked."""
@@ -244,7 +228,7 @@ def download_bytes(file: MedmnistFile) -> int | None:
         return None
     request = urllib.request.Request(file.url, method="HEAD")
     try:
-        with _open_url(request) as response:
+        with open_url(request) as response:
             return int(response.headers.get("Content-Length") or 0) or None
     except urllib.error.HTTPError as error:
         error.close()

@@ -21,7 +21,7 @@ from cache.layout import SPLITS, Samples
 from extract.datasets.dataset import Dataset, class_task
 
 DISCARD_BYTES = 1 << 20  # read at once when skipping rows of other shards
-MAX_CLASSES = 4096  # HDF5 holds no longer list of names in an attribute
+MAX_CLASSES = 4000  # HDF5 holds no list of names in an attribute beyond 64 KiB
 # What zipfile and numpy raise for a damaged file, an encrypted one, an unknown compression.
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError)
 
@@ -62,9 +62,7 @@ def _naming_damage(path: Path) -> Iterator[None]:
         # EINVAL is a seek to a place that no file has; other OSErrors are the disk's.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
-        raise RequestError(
-            f"{path} is damaged, or no .npz file ({error}); get it anew"
-        ) from error
+        raise RequestError(f"{path} is damaged, or no .npz file ({error}); get it anew") from error
 
 
 def _read_npy_header(

@@ -9,9 +9,7 @@ model exactly.
 import hashlib
 import importlib.metadata
 import importlib.util
-import os
 import pickle
-import socket
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,9 +20,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cache import RequestError
+from extract.network import offline, why_unreachable
 
 CONTAINERS = ("state_dict", "model", "model_state_dict")  # sub-dictionaries that trainers write
-CONNECT_SECONDS = 15  # an unreachable host is given up after this
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -182,11 +180,6 @@ def first_line(error: BaseException) -> str:
 # ---------------------------------------------------------------------------- where files are
 
 
-def offline() -> bool:
-    """Whether the user forbade the network (HF_HUB_OFFLINE=1 means all of it)."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
-
-
 def package_file(package: str, module: str, inside: str) -> Path:
     """A file that a pip package brought.
 
@@ -214,7 +207,7 @@ def hub_file(config: Any, *, download: bool) -> Path | None:
             f"timm publishes no weights for {config.architecture}.{config.tag or ''} on the hub; "
             "give a file with --weights FILE, or --weights random"
         )
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import try_to_load_from_cache
 
     names = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors"]
     names += ["pytorch_model.bin"]
@@ -229,34 +222,31 @@ def hub_file(config: Any, *, download: bool) -> Path | None:
             f"{config.hf_hub_id}/{names[0]} isn't in the hub's cache and HF_HUB_OFFLINE is set; "
             "fetch it once with network, or name the file with --weights FILE"
         )
-    check_reachable_hub()
-    try:
-        return Path(hf_hub_download(config.hf_hub_id, names[0], etag_timeout=CONNECT_SECONDS))
-    except Exception as error:  # the hub's client has a dozen kinds, of three libraries
+    return _download(config.hf_hub_id, names)
+
+
+def _download(repository: str, names: list[str]) -> Path:
+    """The first of some files that a hub's repository has."""
+    from huggingface_hub import hf_hub_download, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError
+
+    # Asked by us first: the hub's own client would try a silent host for minutes.
+    reason = why_unreachable(hf_hub_url(repository, names[0]))
+    if reason:
         raise RequestError(
-            f"can't fetch {config.hf_hub_id}/{names[0]} ({first_line(error)}); check the network, "
-            "or name a local file with --weights FILE"
-        ) from error
-
-
-def check_reachable_hub() -> None:
-    """Give an unreachable hub up early: its client alone would retry for minutes.
-
-    Raises:
-        RequestError: no connection within CONNECT_SECONDS.
-    """
-    from urllib.parse import urlsplit
-    from urllib.request import getproxies
-
-    address = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
-    if getproxies().get(address.scheme):
-        return  # only the proxy can tell
-    port = address.port or (443 if address.scheme == "https" else 80)
-    try:
-        socket.create_connection((address.hostname or "", port), timeout=CONNECT_SECONDS).close()
-    except OSError as error:
-        raise RequestError(
-            f"{address.hostname} can't be reached ({first_line(error)}); without network, name a "
+            f"can't reach the hub for {repository}/{names[0]} ({reason}); without network, name a "
             "local file with --weights FILE, or use an encoder whose weights are here "
             "(efficientnet-lite0 comes by pip)"
+        )
+    try:
+        for name in names[:-1]:
+            try:
+                return Path(hf_hub_download(repository, name))
+            except EntryNotFoundError:
+                continue
+        return Path(hf_hub_download(repository, names[-1]))
+    except Exception as error:  # the hub's client has a dozen kinds, of three libraries
+        raise RequestError(
+            f"can't fetch {repository}/{names[0]} ({first_line(error)}); check the network, "
+            "or name a local file with --weights FILE"
         ) from error
