@@ -48,7 +48,7 @@ def write_images(path: Path, n: int, side: int) -> None:
     parts = {"train": slice(0, n - 2), "val": slice(n - 2, n - 1), "test": slice(n - 1, n)}
     arrays = {f"{split}_images": images[part] for split, part in parts.items()}
     arrays |= {f"{split}_labels": labels[part] for split, part in parts.items()}
-    np.savez_compressed(path, **arrays)
+    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
 
 
 def measure(folder: Path, options: argparse.Namespace) -> dict[str, list[float]]:

@@ -67,8 +67,11 @@ class Transform:
         """
         grey = images.ndim == 3
         x = images[:, None] if grey else images.permute(0, 3, 1, 2)
-        x = x.float()  # (B, 1 or 3, H, W)
-        if x.shape[-2:] != (self.size, self.size):
+        resizes = x.shape[-2:] != (self.size, self.size)
+        # Plane by plane: interleaved channels are resized up to three times slower (CPU, 224 to
+        # 518 px: 10 ms an image against 3.3).
+        x = (x.contiguous() if resizes else x).float()  # (B, 1 or 3, H, W)
+        if resizes:
             x = F.interpolate(
                 x,
                 (self.size, self.size),

@@ -4,6 +4,7 @@ import dataclasses
 import pickle
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -104,9 +105,9 @@ def test_the_dictionaries_that_trainers_write(
 
 def test_a_position_embedding_of_another_size_is_resampled_as_timm_does(tmp_path: Path):
     torch.manual_seed(3)
-    large = timm.create_model("test_vit", img_size=160, num_classes=0)
+    large: Any = timm.create_model("test_vit", img_size=160, num_classes=0)
     path = save(large.state_dict(), tmp_path / "w.safetensors")
-    expected = timm.create_model(
+    expected: Any = timm.create_model(
         "test_vit",
         pretrained=True,
         pretrained_cfg_overlay={"file": str(path), "num_classes": 0},
@@ -128,7 +129,7 @@ def test_a_real_dinov2_at_224_equals_timm_s_own_loading(real_weights: Path, tmp_
     # In float32, for timm resamples a float16 position embedding back into float16.
     tensors = {n: value.float() for n, value in read_checkpoint(real_weights).items()}
     path = save(tensors, tmp_path / "w.safetensors")
-    expected = timm.create_model(
+    expected: Any = timm.create_model(
         name,
         pretrained=True,
         pretrained_cfg_overlay={"file": str(path)},
@@ -151,7 +152,7 @@ def test_a_clip_at_another_size_equals_timm_s_own_loading(tmp_path: Path):
     name = "vit_base_patch32_clip_224"
     torch.manual_seed(3)
     path = save(timm.create_model(name).state_dict(), tmp_path / "w.safetensors")
-    expected = timm.create_model(
+    expected: Any = timm.create_model(
         name,
         pretrained=True,
         pretrained_cfg_overlay={"file": str(path)},
@@ -171,9 +172,10 @@ def test_the_packaged_efficientnet_loads_strictly():
     encoder, digest = load_encoder(description, weights)
     assert encoder.said[0] == "names mapped by the rule 'in order'"
     assert encoder.said[1].startswith("classifier dropped (")
+    assert weights.path is not None
     assert digest == tensors_digest(read_checkpoint(weights.path))
     # The whole model, classifier too, with the same tensors in the same order.
-    whole = timm.create_model("tf_efficientnet_lite0").eval()
+    whole: Any = timm.create_model("tf_efficientnet_lite0").eval()
     values = list(torch.load(weights.path, weights_only=True).values())
     whole.load_state_dict(dict(zip(whole.state_dict(), values, strict=True)))
     images = random_images()
@@ -266,7 +268,7 @@ def test_cut_and_garbled_files_are_refused(tmp_path: Path, tensors: dict[str, Te
     contents += [b"<html>404</html>", b"version https://git-lfs.github.com/spec/v1\noid sha256:0"]
     for content in contents:
         path.write_bytes(content)
-        with pytest.raises(RequestError, match="weight file|holds"):
+        with pytest.raises(RequestError, match=r"weight file|holds"):
             read_checkpoint(path)
 
 
@@ -284,9 +286,9 @@ def test_files_without_tensors_are_refused(tmp_path: Path):
 
 def test_a_missing_file(tmp_path: Path):
     for path in (tmp_path / "nowhere.pth", tmp_path):
-        with pytest.raises(RequestError, match="no weight file at .*--weights takes pretrained"):
+        with pytest.raises(RequestError, match=r"no weight file at .*--weights takes pretrained"):
             read_checkpoint(path)
-        with pytest.raises(RequestError, match="no weight file at .*--weights takes pretrained"):
+        with pytest.raises(RequestError, match=r"no weight file at .*--weights takes pretrained"):
             find_weights(describe("test_vit", None), str(path), 0, download=False)
 
 
@@ -375,5 +377,5 @@ def test_an_architecture_without_published_weights():
     description = describe("test_vit", None)
     config = dataclasses.replace(description.config, hf_hub_id=None)
     description = dataclasses.replace(description, config=config)
-    with pytest.raises(RequestError, match="publishes no weights for .*--weights FILE"):
+    with pytest.raises(RequestError, match=r"publishes no weights for .*--weights FILE"):
         find_weights(description, "pretrained", 0, download=False)

@@ -1,5 +1,6 @@
 """Every stored array against timm's own intermediate layers, pooled in the slow obvious way."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -187,7 +188,7 @@ def test_every_layer_equals_timms_own(case: Case):
 def test_layers_differ_from_each_other(case: Case):
     """Each layer is its own: a tap on a wrong module would repeat one."""
     pools = [v for name, v in case.stored.items() if name.endswith("mean")]
-    for before, after in zip(pools, pools[1:], strict=False):
+    for before, after in itertools.pairwise(pools):
         assert before.shape != after.shape or not torch.equal(before, after)
 
 

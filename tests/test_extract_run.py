@@ -617,7 +617,7 @@ def key(**changed: Any) -> dict[str, Any]:
         "n_channels": 1,
     }
     data |= {name: changed.pop(name) for name in tuple(changed) if name in data}
-    description = describe(changed.pop("model", "test_vit"), **({"size": 32} | about))
+    description = describe(changed.pop("model", "test_vit"), **{"size": 32, **about})
     config = ExtractConfig(**({"models": ("test_vit",), "weights": "random"} | changed))
     return feature_key(description, config, **data)
 
