@@ -1,13 +1,18 @@
 """Finding feature files below a folder, and choosing among them."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
-from cache.errors import BrokenCache, CacheError, CacheMiss, RequestError
-from cache.features import Features, open_features
+from cache.errors import CacheError, CacheMiss, RequestError
+from cache.features import Features, count_done, incomplete_message
 from cache.key import flatten, key_differences
+from cache.layout import read_header
 from cache.store import PARTIAL
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -20,35 +25,71 @@ class Wish:
     where: Mapping[str, str] = field(default_factory=dict)  # part of the key -> value
 
     def fits(self, features: Features) -> bool:
-        """Whether a file is wanted.
-
-        Raises:
-            RequestError: its key has no such part.
-        """
+        """Whether a file is wanted, whatever ``where`` says."""
         return (
             (not self.models or {features.model, features.encoder} & set(self.models) != set())
             and (not self.sizes or features.size in self.sizes)
             and (not self.datasets or features.dataset in self.datasets)
-            and all(_key_part(features, name) == value for name, value in self.where.items())
         )
 
+    def parts(self) -> list["Wish"]:
+        """The same wish as one for each model, size and data set that is named."""
+        return [
+            Wish(models, sizes, datasets, self.where)
+            for models in _one_by_one(self.models)
+            for sizes in _one_by_one(self.sizes)
+            for datasets in _one_by_one(self.datasets)
+        ]
 
-def _key_part(features: Features, name: str) -> str:
+    def __str__(self) -> str:
+        words = [
+            *(f"of {model}" for model in self.models),
+            *(f"at {size} px" for size in self.sizes),
+            *(f"on {dataset}" for dataset in self.datasets),
+            *(f"with {part}={value}" for part, value in self.where.items()),
+        ]
+        return " ".join(words)
+
+
+def _one_by_one(values: tuple[T, ...]) -> list[tuple[T, ...]]:
+    return [(value,) for value in dict.fromkeys(values)] or [()]
+
+
+def _keep_where(found: list[Features], where: Mapping[str, str]) -> list[Features]:
+    """The files whose keys have these values.
+
+    Raises:
+        RequestError: no key has such a part, or one has several of this name.
+    """
+    for name, value in where.items():
+        parts = [_key_part(features, name) for features in found]
+        if found and not any(part is not None for part in parts):
+            raise RequestError(
+                f"no key has a part {name!r}; {found[0].path.name} has "
+                f"{', '.join(flatten(found[0].key))}"
+            )
+        found = [f for f, part in zip(found, parts, strict=True) if part == value]
+    return found
+
+
+def _key_part(features: Features, name: str) -> str | None:
     """A part of the key by its dotted name, or by the end of it: "interpolation"."""
     flat = flatten(features.key)
-    for full, value in flat.items():
-        if full == name or full.endswith(f".{name}"):
-            return value
-    raise RequestError(
-        f"the key of {features.path.name} has no part {name!r}; it has {', '.join(flat)}"
-    )
+    if name in flat:
+        return flat[name]
+    full = [part for part in flat if part.endswith(f".{name}")]
+    if len(full) > 1:
+        raise RequestError(f"--where {name} may mean {' or '.join(full)}; name one of them")
+    return flat[full[0]] if full else None
 
 
 def list_files(root: Path) -> list[Path]:
     """All feature files below a folder, complete and incomplete, by name."""
     if not root.is_dir():
         return []
-    return sorted([*root.glob("*/*.h5"), *root.glob(f"*/*.h5{PARTIAL}")])
+    paths = [*root.glob("*/*.h5"), *root.glob(f"*/*.h5{PARTIAL}")]
+    # Hidden ones are never ours: macOS leaves "._name" beside files on foreign disks.
+    return sorted(path for path in paths if not path.name.startswith("."))
 
 
 def find_features(root: Path, wish: Wish) -> tuple[list[Features], list[str]]:
@@ -66,60 +107,41 @@ def find_features(root: Path, wish: Wish) -> tuple[list[Features], list[str]]:
         RequestError: several keys fit one request; they are listed with what differs.
     """
     found: list[Features] = []
+    unfinished: list[tuple[Features, str]] = []
     troubles: list[str] = []
     for path in list_files(root):
-        if path.name.endswith(PARTIAL):
-            continue
         try:
-            features = open_features(path)
+            header = read_header(path)
+            n_done = count_done(header)
         except (CacheError, OSError) as error:
             troubles.append(str(error))
             continue
-        if wish.fits(features):
-            found.append(features)
-    for model in wish.models:
-        for dataset in wish.datasets or ("",):
-            if not any(_is(f, model, dataset) for f in found):
-                troubles.append(_missing(root, wish, model, dataset))
-    if not wish.models:
-        for dataset in wish.datasets:
-            if not any(f.dataset == dataset for f in found):
-                troubles.append(_missing(root, wish, "", dataset))
+        if n_done == header.n_units and not path.name.endswith(PARTIAL):
+            found.append(Features(header))
+        else:
+            unfinished.append((Features(header), incomplete_message(header, n_done)))
+    n_complete = len(found)
+    found = _keep_where([f for f in found if wish.fits(f)], wish.where)
+    for part in wish.parts():
+        if not any(part.fits(f) for f in found):
+            begun = [message for f, message in unfinished if part.fits(f)]
+            troubles += begun or [_missing(root, part, n_complete)]
     if not found:
-        raise CacheMiss("; ".join(troubles) or _missing(root, wish, "", ""))
+        raise CacheMiss("; ".join(troubles))
     refuse_mixtures(found)
     return found, troubles
 
 
-def _is(features: Features, model: str, dataset: str) -> bool:
-    return model in (features.model, features.encoder) and dataset in ("", features.dataset)
-
-
-def _missing(root: Path, wish: Wish, model: str, dataset: str) -> str:
+def _missing(root: Path, wish: Wish, n_complete: int) -> str:
     """What isn't there, and the command that makes it."""
-    what = " ".join(part for part in (model, f"on {dataset}" if dataset else "") if part)
-    for path in list_files(root):
-        if path.name.endswith(PARTIAL):
-            try:
-                open_features(path)
-            except CacheMiss as error:
-                name = str(path)
-                if (not dataset or f"/{dataset}/" in name) and model in (
-                    "",
-                    path.name.split("_")[0],
-                ):
-                    return str(error)
-            except (BrokenCache, OSError):
-                continue
-    command = ["extract"]
-    command += ["--model", model or "dinov2"]
-    command += ["--size", str(wish.sizes[0])] if wish.sizes else []
-    command += ["--data", dataset] if dataset else []
-    if not model and not dataset:
-        command = ["extract", "--demo"]
-    return f"no features{' of ' + what if what else ''} in {root}; make them with\n  " + " ".join(
-        command
-    )
+    if not str(wish):
+        return f"no features in {root}; make some with\n  extract --demo"
+    if n_complete and not (wish.models or wish.datasets):
+        return f"no features {wish} among the {n_complete} files in {root}; `cache ls` lists them"
+    command = ["extract", "--model", *(wish.models or ["dinov2"])]
+    command += [word for size in wish.sizes for word in ("--size", str(size))]
+    command += [word for dataset in wish.datasets for word in ("--data", dataset)]
+    return f"no features {wish} in {root}; make them with\n  {shlex.join(command)}"
 
 
 def refuse_mixtures(found: Sequence[Features]) -> None:
@@ -149,6 +171,7 @@ def _where_words(group: Sequence[Features]) -> str:
     for part in flat[0]:
         values = [key.get(part, "") for key in flat]
         # A digest tells files apart too, but nobody wants to type one.
-        if len(set(values)) == len(group) and all(values) and "sha256:" not in values[0]:
-            return " or by " + ", ".join(f"--where {part}={value}" for value in values)
+        if len(set(values)) == len(group) and all(values) and "sha256:" not in "".join(values):
+            choices = [shlex.quote(f"{part}={value}") for value in values]
+            return " or by " + ", ".join(f"--where {choice}" for choice in choices)
     return ""

@@ -6,26 +6,19 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING
 
 from cache.errors import BrokenCache, CacheError, CacheMiss, RequestError
 from cache.places import features_root
+from cache.terminal import Parser, complain, run_command
 
-
-class Parser(argparse.ArgumentParser):
-    """Argparse whose errors are one line that names the next step."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+if TYPE_CHECKING:
+    from cache.layout import Header
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The commands and their flags."""
-    parser = Parser(
-        prog="cache",
-        description="Look after feature files.",
-        allow_abbrev=False,
-    )
+    parser = Parser(prog="cache", description="Look after feature files.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     folder = Parser(add_help=False)
     folder.add_argument(
@@ -49,22 +42,17 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
-    options = make_parser().parse_args(arguments)
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    if options.command == "verify" and options.file and options.features:
+        parser.error("name feature files by path or their root by --features, not both")
     run = {"ls": run_ls, "show": run_show, "verify": run_verify, "diff": run_diff, "rm": run_rm}
-    try:
-        return run[options.command](options)
-    except (CacheError, RequestError, OSError) as error:
-        print(f"cache: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("cache: interrupted", file=sys.stderr)
-        return 130
+    return run_command("cache", lambda: run[options.command](options))
 
 
 def run_ls(options: argparse.Namespace) -> int:
     """One line a file."""
     from cache.catalogue import list_files
-    from cache.layout import format_bytes
 
     root = options.features or features_root()
     paths = list_files(root)
@@ -74,36 +62,45 @@ def run_ls(options: argparse.Namespace) -> int:
     broken = []
     for path in paths:
         try:
-            lines.append((format_bytes(path.stat().st_size), *_summary(path), str(path)))
+            lines.append((*_summary(path), str(path)))
         except (CacheError, OSError) as error:
             broken.append(str(error))
-            lines.append((format_bytes(path.stat().st_size), "", "", "", "", "BROKEN", str(path)))
+            lines.append(("", "", "", "", "", "BROKEN", str(path)))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
-        cells = [cell.rjust(w) for cell, w in zip(line[:3], widths, strict=False)]
+        cells = [cell.rjust(w) for cell, w in zip(line[:3], widths[:3], strict=True)]
         cells += [cell.ljust(w) for cell, w in zip(line[3:], widths[3:], strict=True)]
         print("  ".join(cells).rstrip())
     for text in broken:
-        print(f"cache: {text}", file=sys.stderr)
+        complain("cache", text)
     return 1 if broken else 0
 
 
-def _summary(path: Path) -> tuple[str, str, str, str, str]:
-    """rows, layers, pools, stored type, state."""
-    from cache.features import Features, read_units
-    from cache.layout import read_header
+def _summary(path: Path) -> tuple[str, str, str, str, str, str]:
+    """size, rows, layers, pools, stored type, state."""
+    from cache.features import Features
+    from cache.layout import format_bytes, read_header
 
     header = read_header(path)
     features = Features(header)
-    done = int((read_units(header)[:, 0] == 1).sum())
-    state = "complete" if path.suffix == ".h5" else f"{done}/{header.n_units} units"
     return (
+        format_bytes(path.stat().st_size),
         f"{header.n_rows:_}",
         str(features.n_layers),
         "+".join(features.pools),
         str(features.key.get("store", "")),
-        state,
+        _state(header),
     )
+
+
+def _state(header: "Header") -> str:
+    from cache.features import count_done
+    from cache.store import PARTIAL
+
+    done = count_done(header)
+    if done == header.n_units and not header.path.name.endswith(PARTIAL):
+        return "complete"
+    return f"{done}/{header.n_units} units"
 
 
 def run_show(options: argparse.Namespace) -> int:
@@ -118,7 +115,7 @@ def run_show(options: argparse.Namespace) -> int:
     counts = {name: int((features.split == name).sum()) for name in SPLITS}
     print(f"{path}  {format_bytes(path.stat().st_size)}")
     facts = {
-        "state": _summary(path)[-1],
+        "state": _state(header),
         "model": features.model,
         "encoder": features.encoder,
         "dataset": features.dataset,
@@ -147,55 +144,50 @@ def _pairs(values: Mapping[str, object]) -> str:
 def run_verify(options: argparse.Namespace) -> int:
     """Read every byte; name what is damaged and the command that mends it."""
     from cache.catalogue import list_files
-    from cache.layout import read_header
-    from cache.store import PARTIAL, bad_arrays
 
-    paths = options.file or list_files(options.features or features_root())
+    root = options.features or features_root()
+    paths = options.file or list_files(root)
     if not paths:
-        raise CacheMiss(f"no features in {options.features or features_root()}")
+        raise CacheMiss(f"no features in {root}; make some with\n  extract --demo")
     status = 0
     for path in paths:
         try:
-            header = read_header(_existing(path))
-            _read_tables(header)
+            print(_verify(path), flush=True)
         except (CacheError, OSError) as error:
-            print(f"cache: {error}", file=sys.stderr)
+            complain("cache", str(error))
             status = 1
-            continue
-        bad, missing = [], 0
-        with path.open("rb", buffering=0) as file:
-            done = _done_units(path, header)
-            for unit in range(header.n_units):
-                if unit not in done:
-                    missing += 1
-                elif names := bad_arrays(file, header, unit):
-                    bad.append(f"unit {unit} ({', '.join(names[:3])})")
-        if bad or (missing and not path.name.endswith(PARTIAL)):
-            what = "; ".join(bad[:5]) or f"{missing} units are missing"
-            print(
-                f"cache: {path} is damaged: {what}; this computes just that again:\n"
-                f"  {header.attributes['command']}",
-                file=sys.stderr,
-            )
-            status = 1
-        elif missing:
-            print(f"{path}: {len(done)} units right, {missing} to do")
-        else:
-            print(f"{path}: all {header.n_units} units right")
     return status
 
 
-def _done_units(path: Path, header) -> set[int]:
-    from cache.features import read_units
+def _verify(path: Path) -> str:
+    """What is right about a file, in one line.
 
-    return {int(unit) for unit in (read_units(header)[:, 0] == 1).nonzero()[0]}
+    Raises:
+        BrokenCache: something isn't.
+    """
+    from cache.features import Features
+    from cache.layout import read_header, read_table
+    from cache.store import PARTIAL, bad_arrays, done_units
 
-
-def _read_tables(header) -> None:
-    from cache.layout import read_table
-
+    header = read_header(_existing(path))
     for name in header.tables:
         read_table(header, name)
+    with path.open("rb", buffering=0) as file:
+        done = done_units(file, header)
+        bad = {unit: names for unit in done if (names := bad_arrays(file, header, unit))}
+    missing = header.n_units - len(done)
+    partial = path.name.endswith(PARTIAL)
+    if bad or (missing and not partial):
+        what = [f"unit {unit} ({', '.join(names[:3])})" for unit, names in bad.items()]
+        what += [f"{missing} units are missing"] if missing and not partial else []
+        raise BrokenCache(
+            f"{path} is damaged: {'; '.join([*what[:5], *(['...'] if len(what) > 5 else [])])}; "
+            f"this computes just that again:\n  {header.attributes['command']}"
+        )
+    if partial:
+        return f"{path}: {len(done)} units right, {missing} to do"
+    _ = Features(header).cost  # the one thing without a checksum: it must at least be readable
+    return f"{path}: all {header.n_units} units right"
 
 
 def run_diff(options: argparse.Namespace) -> int:
@@ -214,7 +206,7 @@ def run_rm(options: argparse.Namespace) -> int:
     from cache.layout import format_bytes, read_header
     from cache.store import delete_file
 
-    paths = [_existing(path) for path in options.file]
+    paths = [_existing(path) for path in dict.fromkeys(options.file)]
     for path in paths:
         # A damaged file may go, a file that was never ours may not.
         with contextlib.suppress(BrokenCache):
@@ -226,7 +218,8 @@ def run_rm(options: argparse.Namespace) -> int:
     if not options.yes:
         if not sys.stdin.isatty():
             raise RequestError(f"{len(paths)} files, {total}: add --yes to delete without asking")
-        if input(f"delete {len(paths)} files, {total}? [y/N] ").strip().lower() not in ("y", "yes"):
+        print(f"delete {len(paths)} files, {total}? [y/N] ", end="", flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             print("nothing deleted")
             return 0
     for path in paths:

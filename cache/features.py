@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import BrokenCache, CacheMiss, RequestError
-from cache.layout import SPLITS, Header, read_header, read_table
+from cache.layout import SPLITS, Extent, Header, read_header, read_table
 from cache.store import PARTIAL, partial_path
 from cache.units import unit_rows
 
@@ -29,28 +29,36 @@ def open_features(path: str | Path) -> "Features":
         BrokenCache: it is damaged, truncated, or no feature file.
     """
     path = Path(path)
-    if path.name.endswith(PARTIAL):
-        raise CacheMiss(incomplete_message(path))
+    if path.is_dir():
+        raise CacheMiss(f"{path} is a folder; name feature files, or their root with --features")
     if not path.exists():
-        if partial_path(path).exists():
-            raise CacheMiss(incomplete_message(partial_path(path)))
-        raise CacheMiss(f"no features at {path}; `cache ls` lists what there is")
-    return Features(read_header(path))
+        if not partial_path(path).exists():
+            raise CacheMiss(f"no features at {path}; `cache ls` lists what there is")
+        path = partial_path(path)
+    header = read_header(path)
+    n_done = count_done(header)
+    # By the records, not by the name: whoever renames a file doesn't complete it.
+    if path.name.endswith(PARTIAL) or n_done < header.n_units:
+        raise CacheMiss(incomplete_message(header, n_done))
+    return Features(header)
 
 
-def incomplete_message(partial: Path) -> str:
+def incomplete_message(header: Header, n_done: int) -> str:
     """What to say of a file whose extraction hasn't ended."""
-    header = read_header(partial)
-    done = int((read_units(header)[:, 0] == 1).sum())
     return (
-        f"{partial} isn't complete: {done} of {header.n_units} units are done; finish it with\n"
-        f"  {header.attributes['command']}"
+        f"{header.path} isn't complete: {n_done} of {header.n_units} units are done; finish it "
+        f"with\n  {header.attributes['command']}"
     )
+
+
+def count_done(header: Header) -> int:
+    """How many units of a file are done."""
+    return int((read_units(header)[:, 0] == 1).sum())
 
 
 def read_units(header: Header) -> NDArray[np.uint32]:
     """(n_units, RECORD_WORDS) records: [0] is 1 when done, [1 + i] the CRC-32 of array i."""
-    return _map(header, header.units.offset, header.units.shape, header.units.dtype)
+    return _read(header, header.units)
 
 
 class Features:
@@ -118,10 +126,10 @@ class Features:
     @property
     def cost(self) -> Mapping[str, Any]:
         """What the extraction took: images/s, device, when."""
-        raw = _map(self.header, self.header.cost.offset, (4096,), np.dtype("u1")).tobytes()
+        raw = _read(self.header, self.header.cost).tobytes()
         try:
-            return json.loads(raw.rstrip(b" \0") or b"{}")
-        except ValueError as error:
+            return dict(json.loads(raw.rstrip(b" \0") or b"{}"))
+        except (ValueError, TypeError) as error:
             raise BrokenCache(f"{self.path} is damaged: its cost isn't readable") from error
 
     @property
@@ -206,7 +214,8 @@ class Features:
         """
         layer = self.find_layer(layer)
         name = f"layers/{layer:02d}/{pool}" if pool in ("cls", "mean") else pool
-        if name in self.header.arrays and (pool in ("cls", "mean") or layer == self.last_layer):
+        there = pool in ("cls", "mean") or (pool in POOLS and layer == self.last_layer)
+        if there and name in self.header.arrays:
             return name
         has = [*self.layers.get(layer, [])]
         if layer == self.last_layer:
@@ -225,7 +234,9 @@ class Features:
             RequestError: the file doesn't hold this layer or pool.
         """
         extent = self.header.arrays[self.array_name(layer, pool)]
-        return _map(self.header, extent.offset, extent.shape, extent.dtype)
+        # Plain ndarray, not np.memmap: its subclass makes every slice slower and prints oddly.
+        mapped = np.memmap(self.path, extent.dtype, "r", extent.offset, extent.shape)
+        return mapped.view(np.ndarray)
 
     def array(self, layer: int = -1, pool: str = "mean") -> NDArray[Any]:
         """(N, D) features in memory, every unit compared with its checksum.
@@ -239,7 +250,7 @@ class Features:
             BrokenCache: a unit's rows are not those that were written.
         """
         name = self.array_name(layer, pool)
-        values = np.array(self.memmap(layer, pool))
+        values = _read(self.header, self.header.arrays[name])
         column = 1 + list(self.header.arrays).index(name)
         records = read_units(self.header)
         for unit in range(self.header.n_units):
@@ -254,9 +265,16 @@ class Features:
         return values
 
 
-def _map(header: Header, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    # Plain ndarray, not np.memmap: its subclass makes every slice slower and prints oddly.
-    return np.memmap(header.path, dtype, "r", offset, shape).view(np.ndarray)
+def _read(header: Header, extent: Extent) -> NDArray[Any]:
+    """An array by plain reads: a disk's error is an error, where a map would kill the process."""
+    count = int(np.prod(extent.shape, dtype=np.int64))
+    values = np.fromfile(header.path, extent.dtype, count, offset=extent.offset)
+    if len(values) < count:
+        raise BrokenCache(
+            f"{header.path} could only be read in part; delete it and run\n"
+            f"  {header.attributes['command']}"
+        )
+    return values.reshape(extent.shape)
 
 
 def _ranges(numbers: list[int]) -> str:

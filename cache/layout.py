@@ -7,8 +7,10 @@ come out as memory maps (``features``). FORMAT.md says the same for other progra
 """
 
 import contextlib
+import errno
 import json
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping
@@ -32,6 +34,21 @@ ALIGNMENT = 4096  # arrays start on a page, so a record never straddles two
 SPLITS = ("train", "val", "test")  # /samples/split holds an index into this
 DTYPES = ("float16", "float32")  # bfloat16 has no numpy type and is never stored
 TASKS = ("multi-class", "binary-class", "multi-label, binary-class", "ordinal-regression")
+ARRAY_NAME = re.compile(r"layers/\d{2,}/(cls|mean)|head|proj")
+
+# What a file must hold besides its arrays: attributes by type, tables by kind of number. Byte order
+# is part of the kind: a flipped bit in it would change every number and no checksum.
+TEXTS = ("model", "encoder", "dataset", "task", "positive_class", "command")
+LISTS = ("class_names", "arrays", "splits")
+OBJECTS = ("key", "notes", "versions", "tables_crc32")  # as JSON
+TABLES = {
+    "rows/ids": "S",
+    "rows/sample": "<i8",
+    "samples/ids": "S",
+    "samples/split": "|u1",
+    "samples/labels": "<i8",
+    "samples/groups": "S",  # the only one that a file may lack
+}
 
 
 @dataclass(frozen=True)
@@ -95,6 +112,14 @@ class FileSpec:
                 raise RequestError(f"{n_samples} samples, but {len(table)} rows in {name}")
         if len(self.row_sample) != self.n_rows:
             raise RequestError(f"{self.n_rows} rows, but {len(self.row_sample)} in rows/sample")
+        if len(np.unique(self.samples.ids)) < n_samples:
+            raise RequestError(f"{self.dataset}: two samples have one id")
+        for name, values, end in [
+            ("rows/sample", self.row_sample, n_samples),
+            ("split", self.samples.split, len(SPLITS)),
+        ]:
+            if np.min(values) < 0 or np.max(values) >= end:
+                raise RequestError(f"{name} lies in 0..{end - 1}, found another number")
 
 
 @dataclass(frozen=True)
@@ -154,6 +179,10 @@ def create_file(path: Path, spec: FileSpec) -> None:
     try:
         _write_envelope(path, spec)
         _reserve(path)
+    except (OSError, RuntimeError) as error:  # h5py tells a full disk in several lines, or so
+        path.unlink(missing_ok=True)
+        reason = str(error).splitlines()[0]
+        raise OSError(f"can't create {path}: {reason}; is the disk full?") from error
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -162,7 +191,14 @@ def create_file(path: Path, spec: FileSpec) -> None:
 def _write_envelope(path: Path, spec: FileSpec) -> None:
     dtype = np.dtype(spec.dtype).newbyteorder("<")
     with h5py.File(
-        path, "x", alignment_threshold=1, alignment_interval=ALIGNMENT, locking=False
+        path,
+        "x",
+        # Since 1.10 HDF5's own structures carry checksums. In older ones a single flipped bit can
+        # send the library round in circles, or turn every number's bytes around (both were seen).
+        libver=("v110", "v110"),
+        alignment_threshold=1,
+        alignment_interval=ALIGNMENT,
+        locking=False,
     ) as file:
         for name, table in _sample_tables(spec).items():
             _write_table(file, name, table)
@@ -174,11 +210,27 @@ def _write_envelope(path: Path, spec: FileSpec) -> None:
         attributes["tables_crc32"] = canonical_json(table_checksums(spec))
         attributes["attributes_crc32"] = _attributes_crc(attributes)
         for name, value in attributes.items():
-            file.attrs[name] = value
+            _write_attribute(file, name, value)
+
+
+def _write_attribute(file: h5py.File, name: str, value: Any) -> None:
+    """Store a number, a text or a list of texts; texts at one length each, as UTF-8."""
+    if isinstance(value, int):
+        file.attrs[name] = value
+        return
+    # Not of variable length: those lie in a heap that has no checksum, even in HDF5 1.10.
+    texts = np.array([text.encode() for text in ([value] if isinstance(value, str) else value)])
+    length = max(map(len, texts), default=0) or 1
+    data = texts.astype(f"S{length}")
+    stored = h5py.string_dtype("utf-8", length)
+    if isinstance(value, str):
+        file.attrs.create(name, data[0], dtype=stored)
+    else:
+        file.attrs.create(name, data, shape=data.shape, dtype=stored)
 
 
 def _attributes(spec: FileSpec) -> dict[str, Any]:
-    return {
+    attributes = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "model": spec.model,
@@ -195,6 +247,14 @@ def _attributes(spec: FileSpec) -> dict[str, Any]:
         "notes": canonical_json(spec.notes),
         "versions": canonical_json(spec.versions),
     }
+    return {name: _as_utf8(value) for name, value in attributes.items()}
+
+
+def _as_utf8(value: Any) -> Any:
+    """Texts without what UTF-8 can't say: the surrogates of a path that isn't valid UTF-8."""
+    if isinstance(value, list):
+        return [_as_utf8(item) for item in value]
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _attributes_crc(attributes: Mapping[str, Any]) -> int:
@@ -266,9 +326,7 @@ def _reserve(path: Path) -> None:
     size = path.stat().st_size
     descriptor = os.open(path, os.O_RDWR)
     try:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(descriptor, 0, size)
-        else:  # macOS, Windows: early allocation without fill leaves a sparse file
+        if not _fallocate(descriptor, size):
             _write_zeros(path)
         os.fsync(descriptor)
     except OSError as error:
@@ -281,6 +339,19 @@ def _reserve(path: Path) -> None:
     finally:
         os.close(descriptor)
     sync_folder(path.parent)
+
+
+def _fallocate(descriptor: int, size: int) -> bool:
+    """Reserve by the system's own call; whether there is one, and the file system knows it."""
+    if not hasattr(os, "posix_fallocate"):  # macOS, Windows
+        return False
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            return False
+        raise
+    return True
 
 
 def _write_zeros(path: Path) -> None:
@@ -376,24 +447,67 @@ def _read_header(path: Path, file: h5py.File) -> Header:
             f"{path} is damaged: its attributes don't match their checksum; delete it and run "
             "extract again"
         )
-    tables = json.loads(attributes["tables_crc32"])
+    wrong = [name for name in (*TEXTS, *OBJECTS) if not isinstance(attributes.get(name), str)]
+    wrong += [name for name in LISTS if not isinstance(attributes.get(name), list)]
+    wrong += [] if isinstance(attributes.get("size"), int) else ["size"]
+    _refuse(path, wrong, "as FORMAT.md has it")
+    objects = {name: json.loads(attributes[name]) for name in OBJECTS}
+    wrong = [name for name, value in objects.items() if not isinstance(value, dict)]
+    _refuse(path, wrong, "a JSON object")
+    key, tables = objects["key"], objects["tables_crc32"]
+    if not isinstance(key.get("layers"), dict) or not isinstance(key["layers"].get("of"), int):
+        _refuse(path, ["key"], "with the number of layers as layers.of")
+
+    missing = TABLES.keys() - tables.keys() - {"samples/groups"}
+    _refuse(path, sorted(missing), "among the tables")
     n_rows = _dataset(file, "rows/sample").shape[0]
     n_samples = _dataset(file, "samples/split").shape[0]
     arrays = {name: _extent(file, name) for name in attributes["arrays"]}
     units, cost = _extent(file, "units"), _extent(file, "cost")
-    expected = (count_units(n_rows), RECORD_WORDS)
-    wrong = [name for name, extent in arrays.items() if extent.shape[:1] != (n_rows,)]
-    if units.shape != expected or units.dtype != np.dtype("<u4"):
+    wrong = [
+        name
+        for name, extent in arrays.items()
+        if extent.shape[:1] != (n_rows,)
+        or len(extent.shape) != 2
+        or extent.dtype not in (np.dtype("<f2"), np.dtype("<f4"))
+        or not ARRAY_NAME.fullmatch(name)
+    ]
+    for name in tables:
+        table = _dataset(file, name)
+        expected = TABLES.get(name, table.dtype.str)
+        kind = "S" if table.dtype.kind == "S" else table.dtype.str
+        if table.shape[:1] != (n_rows if name.startswith("rows/") else n_samples,):
+            wrong.append(name)
+        elif kind != expected and name in TABLES:
+            wrong.append(name)
+    if units.shape != (count_units(n_rows), RECORD_WORDS) or units.dtype != np.dtype("<u4"):
         wrong.append("units")
-    if cost.dtype.itemsize != COST_BYTES:
+    if cost.shape != () or cost.dtype.itemsize != COST_BYTES:
         wrong.append("cost")
+    if not 0 < len(arrays) < RECORD_WORDS:
+        wrong.append("arrays")
+    _refuse(path, wrong, f"of the shape and type that {n_rows} rows need")
+    _refuse(path, _misplaced({**arrays, "units": units, "cost": cost}), "in a place of its own")
+    return Header(path, attributes, key, arrays, tables, units, cost, n_rows, n_samples)
+
+
+def _refuse(path: Path, wrong: list[str], expected: str) -> None:
     if wrong:
         raise BrokenCache(
-            f"{path} is damaged: {', '.join(wrong[:3])} don't have the shape of {n_rows} rows; "
-            "delete it and run extract again"
+            f"{path} is damaged: {', '.join(wrong[:3])} should be {expected}; delete it and run "
+            "extract again"
         )
-    key = json.loads(attributes["key"])
-    return Header(path, attributes, key, arrays, tables, units, cost, n_rows, n_samples)
+
+
+def _misplaced(extents: Mapping[str, Extent]) -> list[str]:
+    """Arrays that don't start on a page or reach into the next: writing them would destroy it."""
+    places = sorted(extents.items(), key=lambda item: item[1].offset)
+    ends = [0, *(extent.end for _, extent in places)]
+    return [
+        name
+        for (name, extent), end in zip(places, ends, strict=False)
+        if extent.offset % ALIGNMENT or extent.offset < end
+    ]
 
 
 def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
@@ -412,6 +526,9 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
     creation = dataset.id.get_create_plist()
     if creation.get_layout() != h5py.h5d.CONTIGUOUS or creation.get_external_count():
         raise BrokenCache(f"{file.filename}: {name} isn't stored contiguously in this file")
+    # A wrong shape must not become a request for all the memory there is.
+    if dataset.size * dataset.dtype.itemsize != dataset.id.get_storage_size():
+        raise BrokenCache(f"{file.filename}: {name} isn't as long as its shape says")
     return dataset
 
 
@@ -444,5 +561,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return [_plain(item) for item in value.tolist()]
     if isinstance(value, np.generic):
-        return value.item()
+        value = value.item()
     return value.decode() if isinstance(value, bytes) else value

@@ -97,7 +97,7 @@ class FeatureWriter:
         try:
             self._join(overwrite)
         except BaseException:
-            self._locks.release()
+            self.close()
             raise
 
     def _join(self, overwrite: bool) -> None:
@@ -112,31 +112,37 @@ class FeatureWriter:
                 create_file(making, self.spec)
                 making.replace(self.partial_path)
                 sync_folder(self.path.parent)
-        if self.path.exists():
-            self.header = read_header(self.path)
+            # Opened with the gate held: no other shard renames the file between look and open.
+            complete = self.path.exists()
+            there = self.path if complete else self.partial_path
+            self.header = read_header(there)
             self._check_same(self.header)
-            self.bad_units = find_bad_units(self.path)
-            if not self.bad_units:
-                self.was_complete = True
-                return
-            with self._locks.gate():
-                # No longer complete, so not under a complete file's name while it is mended.
-                if self.path.exists():
-                    self.path.replace(self.partial_path)
-        self._open()
-
-    def _open(self) -> None:
-        self.header = read_header(self.partial_path)
-        self._check_same(self.header)
-        self._file = self.partial_path.open("r+b", buffering=0)
-        mine = [
-            unit for unit, done in enumerate(self._records()[:, 0]) if done and self._owns(unit)
-        ]
-        self.bad_units = [u for u in mine if bad_arrays(self._file, self.header, u)]
-        blank = np.zeros(RECORD_WORDS, "<u4")
-        for unit in self.bad_units:
-            self._write_at(_record_offset(self.header, unit), blank)
+            self._file = there.open("rb" if complete else "r+b", buffering=0)
+        done = done_units(self._file, self.header)
+        if complete:
+            missing = {*range(self.header.n_units)} - {*done}
+            bad = [u for u in done if bad_arrays(self._file, self.header, u)]
+            self.bad_units = sorted({*missing, *bad})
+            self._file.close()
+            self.was_complete = not self.bad_units
+        else:
+            mine = filter(self._owns, done)
+            self.bad_units = [u for u in mine if bad_arrays(self._file, self.header, u)]
         if self.bad_units:
+            self._take_back(reopen=complete)
+
+    def _take_back(self, *, reopen: bool) -> None:
+        """Before damaged units are mended: neither they nor the file may pass for done."""
+        with self._locks.gate():
+            # A shard that was quicker may have finished the file while its units were compared.
+            if self.path.exists():
+                self.path.replace(self.partial_path)
+                sync_folder(self.path.parent)
+            if reopen:
+                self._file = self.partial_path.open("r+b", buffering=0)
+            blank = np.zeros(RECORD_WORDS, "<u4")
+            for unit in filter(self._owns, self.bad_units):
+                self._write_at(_record_offset(self.header, unit), blank)
             _sync(self._file)
 
     def _check_same(self, header: Header) -> None:
@@ -158,19 +164,13 @@ class FeatureWriter:
         index, count = self.shard
         return unit % count == index
 
-    def _records(self) -> NDArray[np.uint32]:
-        """(n_units, RECORD_WORDS) as they are on disk now, other processes' units included."""
-        extent = self.header.units
-        raw = _read_at(self._file, extent.offset, extent.end - extent.offset)
-        return np.frombuffer(raw, "<u4").reshape(extent.shape)
-
     @property
     def todo(self) -> list[int]:
         """This shard's units that have no record yet, in order."""
         if self.was_complete:
             return []
-        done = self._records()[:, 0]
-        return [u for u in range(self.header.n_units) if not done[u] and self._owns(u)]
+        done = {*done_units(self._file, self.header)}
+        return [u for u in range(self.header.n_units) if u not in done and self._owns(u)]
 
     def write_unit(self, unit: int, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Store a unit's rows, then its record.
@@ -215,15 +215,16 @@ class FeatureWriter:
 
     def _check_still_there(self) -> None:
         ours = os.fstat(self._file.fileno())
-        try:
-            there = self.partial_path.stat()
-        except FileNotFoundError:
-            there = None
-        if there is None or (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
-            raise CacheError(
-                f"{self.partial_path} was deleted or replaced while being written; "
-                f"run again to make it anew:\n  {self.spec.command}"
-            )
+        # Under its final name too: another shard may have seen our last record before this look.
+        for path in (self.partial_path, self.path):
+            with contextlib.suppress(FileNotFoundError):
+                there = path.stat()
+                if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
+                    return
+        raise CacheError(
+            f"{self.partial_path} was deleted or replaced while being written; "
+            f"run again to make it anew:\n  {self.spec.command}"
+        )
 
     def finish(self, cost: Mapping[str, Any]) -> bool:
         """Give the file its final name if every unit of every shard is done.
@@ -237,10 +238,10 @@ class FeatureWriter:
         if self.was_complete:
             return True
         with self._locks.gate():
-            if not self.partial_path.exists() and self.path.exists():
-                return True  # another shard was the last
             self._check_still_there()
-            if not self._records()[:, 0].all():
+            if not self.partial_path.exists():
+                return True  # another shard was the last
+            if len(done_units(self._file, self.header)) < self.header.n_units:
                 return False
             text = canonical_json(cost).encode()[:COST_BYTES].ljust(COST_BYTES)
             self._write_at(self.header.cost.offset, np.frombuffer(text, np.uint8))
@@ -269,7 +270,7 @@ class FeatureWriter:
         if self._file is None or self._file.closed or self.shard[1] > 1:
             return
         with contextlib.suppress(OSError, CacheError), self._locks.gate():
-            if not self._records()[:, 0].any():
+            if not done_units(self._file, self.header):
                 self._check_still_there()
                 self.partial_path.unlink()
 
@@ -304,8 +305,16 @@ def check_storable(name: str, values: NDArray[Any], dtype: str) -> None:
 # ---------------------------------------------------------------------------- checking
 
 
+def done_units(file: Any, header: Header) -> list[int]:
+    """The units that have a record now, other processes' units included."""
+    extent = header.units
+    raw = _read_at(file, extent.offset, extent.end - extent.offset)
+    words = np.frombuffer(raw, "<u4").reshape(extent.shape)[:, 0]
+    return np.flatnonzero(words == 1).tolist()
+
+
 def bad_arrays(file: Any, header: Header, unit: int) -> list[str]:
-    """The arrays of a unit whose rows don't match the unit's record; [] for a unit not done."""
+    """The arrays of a unit that is done whose rows don't match its record."""
     offset = _record_offset(header, unit)
     record = np.frombuffer(_read_at(file, offset, RECORD_WORDS * 4), "<u4")
     start, stop = unit_rows(unit, header.n_rows)
@@ -313,27 +322,9 @@ def bad_arrays(file: Any, header: Header, unit: int) -> list[str]:
     for i, (name, extent) in enumerate(header.arrays.items()):
         n_bytes = (stop - start) * extent.row_bytes
         rows = _read_at(file, extent.offset + start * extent.row_bytes, n_bytes)
-        if record[0] and zlib.crc32(rows) != record[1 + i]:
+        if zlib.crc32(rows) != record[1 + i]:
             bad.append(name)
     return bad
-
-
-def find_bad_units(path: Path) -> list[int]:
-    """The units of a complete file that have no record or not the rows it promises.
-
-    Raises:
-        BrokenCache: the header itself is damaged.
-    """
-    header = read_header(path)
-    with path.open("rb", buffering=0) as file:
-        extent = header.units
-        raw = _read_at(file, extent.offset, extent.end - extent.offset)
-        done = np.frombuffer(raw, "<u4").reshape(extent.shape)[:, 0]
-        return [
-            unit
-            for unit in range(header.n_units)
-            if done[unit] != 1 or bad_arrays(file, header, unit)
-        ]
 
 
 def partial_path(path: Path) -> Path:
@@ -352,7 +343,7 @@ def delete_file(path: Path) -> None:
     with locks.gate():
         locks.refuse_if_any_held()
         path.unlink()
-    locks.remove_files()
+        locks.remove_shard_files()
 
 
 def _changed_tables(header: Header, spec: FileSpec) -> list[str]:
@@ -428,8 +419,10 @@ class _Locks:
         except Timeout:
             self._refuse_if_held(mine)
             raise Busy(f"another process is writing {self._path.name}; wait for it") from None
-        mine.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
         self._shard = lock
+        # A courtesy to whoever meets the lock; Windows lets nobody write into a locked file.
+        with contextlib.suppress(OSError):
+            mine.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
 
     def _refuse_if_held(self, path: Path) -> None:
         lock = FileLock(path, timeout=0, fallback_to_soft=False)
@@ -448,9 +441,9 @@ class _Locks:
         for other in self._files("shard-*"):
             self._refuse_if_held(other)
 
-    def remove_files(self) -> None:
-        """Take away the lock files of a feature file that is gone."""
-        for path in self._files("*"):
+    def remove_shard_files(self) -> None:
+        """Take away what kills left; called with the gate held and no shard's lock."""
+        for path in self._files("shard-*"):
             with contextlib.suppress(OSError):
                 path.unlink()
 

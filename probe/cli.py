@@ -1,12 +1,12 @@
 """The command ``probe``: its flags, its output, its exit status."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from cache.errors import CacheError, RequestError
+from cache.errors import RequestError
+from cache.terminal import Parser, complain, run_command
 from probe.config import KINDS, POOLS, ProbeConfig
 from probe.knn import METRICS, VOTES, KnnConfig
 from probe.linear import FORMS, LinearConfig
@@ -27,13 +27,6 @@ OWN_FLAGS = {
 }
 
 
-class Parser(argparse.ArgumentParser):
-    """Argparse whose errors are one line that names the next step."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
-
-
 def make_parser() -> argparse.ArgumentParser:
     """The flags; their defaults are ProbeConfig's and those of the kinds."""
     parser = Parser(
@@ -42,7 +35,6 @@ def make_parser() -> argparse.ArgumentParser:
         "test once. Every answer is one JSON row with its scores beside it.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--kind", required=True, choices=KINDS, help="which probe")
     which = parser.add_argument_group("which features")
@@ -110,10 +102,9 @@ def read_config(arguments: Sequence[str] | None) -> ProbeConfig:
         for flag in flags:
             if kind != options.kind and getattr(options, flag) is not None:
                 parser.error(f"--{flag} belongs to --kind {kind}, not to {options.kind}")
-    named = {"--model": options.model, "--size": options.size, "--data": options.data}
-    for flag, value in {**named, "--where": options.where}.items():
-        if options.files and value:
-            parser.error(f"name feature files by path or by {flag}, not both")
+    for flag in ("model", "size", "data", "where", "features"):
+        if options.files and getattr(options, flag):
+            parser.error(f"name feature files by path or by --{flag}, not both")
     try:
         return ProbeConfig(
             kind=options.kind,
@@ -126,9 +117,9 @@ def read_config(arguments: Sequence[str] | None) -> ProbeConfig:
             n_resamples=options.resamples,
             name=options.name,
             files=tuple(options.files),
-            models=_words(options.model),
+            models=_words("--model", options.model),
             sizes=_numbers("--size", options.size, int),
-            data=_words(options.data),
+            data=_words("--data", options.data),
             where=tuple(_part(text) for text in options.where),
             features=options.features,
             results=options.results,
@@ -139,20 +130,15 @@ def read_config(arguments: Sequence[str] | None) -> ProbeConfig:
 
 def _knn(options: argparse.Namespace) -> KnnConfig:
     given = {name: getattr(options, name) for name in ("metric", "vote", "temperature")}
-    given["k"] = _numbers("--k", options.k, int) if options.k is not None else None
-    if options.temperature is not None and "majority" in (options.vote, _vote_of(options)):
+    given["k"] = _numbers("--k", options.k, int) or None
+    config = KnnConfig(**_given(given))
+    if options.temperature is not None and config.rule == "majority":
         raise RequestError("--temperature belongs to the weighted vote, not to the majority")
-    return KnnConfig(**_given(given))
-
-
-def _vote_of(options: argparse.Namespace) -> str | None:
-    return "majority" if options.metric == "euclidean" and options.vote is None else None
+    return config
 
 
 def _linear(options: argparse.Namespace) -> LinearConfig:
-    strengths = None
-    if options.strengths is not None:
-        strengths = _numbers("--strengths", options.strengths, float)
+    strengths = _numbers("--strengths", options.strengths, float) or None
     return LinearConfig(**_given({"strengths": strengths, "form": options.form}))
 
 
@@ -171,13 +157,20 @@ def _layer(text: str) -> int | None:
         ) from None
 
 
-def _words(text: str | None) -> tuple[str, ...]:
-    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
+def _words(flag: str, text: str | None) -> tuple[str, ...]:
+    """The words of a list; none where the flag isn't given. An empty list isn't "all"."""
+    if text is None:
+        return ()
+    words = tuple(word.strip() for word in text.split(",") if word.strip())
+    if not words:
+        raise RequestError(f"{flag} takes one or more, comma separated; not {text!r}")
+    return words
 
 
 def _numbers(flag: str, text: str | None, kind: type) -> tuple[Any, ...]:
+    words = _words(flag, text)
     try:
-        return tuple(kind(word) for word in _words(text))
+        return tuple(kind(word) for word in words)
     except ValueError:
         raise RequestError(f"{flag} takes numbers, comma separated; not {text!r}") from None
 
@@ -192,14 +185,7 @@ def _part(text: str) -> tuple[str, str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     config = read_config(arguments)
-    try:
-        return run(config)
-    except (CacheError, RequestError, OSError) as error:
-        print(f"probe: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("probe: interrupted; rows already written stay", file=sys.stderr)
-        return 130
+    return run_command("probe", lambda: run(config), "interrupted; rows already written stay")
 
 
 def run(config: ProbeConfig) -> int:
@@ -216,5 +202,5 @@ def run(config: ProbeConfig) -> int:
             print("Test wasn't read: choose a layer by val, then ask for it with --layer N.")
         print(f"{len(rows)} rows with their scores in {config.results_dir}")
     for what, why in [*problems, *more]:
-        print(f"probe: {what}: {why}", file=sys.stderr)
+        complain("probe", f"{what}: {why}")
     return 1 if problems or more else 0

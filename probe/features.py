@@ -48,12 +48,13 @@ def read_splits(features: Features, layer: int, pool: str) -> dict[str, Split]:
         RequestError: no such layer or pool, or no training images.
         BrokenCache: the stored rows don't match their checksums.
     """
-    x = read_layer(features, layer, pool)
-    if len(x) != len(features.labels):
+    # Not by their number alone: rows in another order would be given their neighbours' labels.
+    if not np.array_equal(features.row_sample, np.arange(len(features.labels))):
         raise RequestError(
-            f"{features.path.name} holds {len(x)} images of {len(features.labels)} samples; "
-            "samples of several images can't be probed yet"
+            f"{features.path.name} holds {features.n_rows} images of {len(features.labels)} "
+            "samples, not one for each in order; such samples can't be probed yet"
         )
+    x = read_layer(features, layer, pool)
     splits = {}
     for name in ("train", "val", "test"):
         rows = _as_slice(np.flatnonzero(features.split == name))

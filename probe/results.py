@@ -6,6 +6,7 @@ without pickles, so that later questions (paired tests, subgroups, calibration) 
 
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.errors import RequestError
 from cache.key import file_stem, key_digest
 from probe.intervals import Interval
 
@@ -24,7 +26,7 @@ ROW_VERSION = 1
 class Row:
     """One answer: one feature file, kind, layer, pool, k and seed."""
 
-    features: Mapping[str, Any]  # model, encoder, size, dataset, task, digest, key
+    features: Mapping[str, Any]  # model, encoder, size, dataset, task, digest, key, samples
     probe: Mapping[str, Any]  # every setting that changes the numbers
     seed: int
     metrics: Mapping[str, Interval]  # on test; empty where test wasn't read
@@ -38,16 +40,36 @@ class Row:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the question: feature key, probe with its settings, seed."""
-        return key_digest(
-            {"features": self.features["digest"], "probe": dict(self.probe), "seed": self.seed}
-        )
+        """SHA-256 of the question: feature key, task, labels and splits, probe, seed.
+
+        Labels and splits are not in the feature key, so that a corrected label costs no forward
+        pass; but it makes another question of the same features.
+        """
+        f = self.features
+        asked = {"features": f["digest"], "task": f["task"], "samples": dict(f["samples"])}
+        return key_digest({**asked, "probe": dict(self.probe), "seed": self.seed})
 
     def path(self, root: Path) -> Path:
         """``root/{dataset}/{model}_{size}_{kind}_{digest}.json``."""
         f = self.features
         name = f"{file_stem(f['model'])}_{f['size']}_{self.probe['kind']}_{self.digest[:16]}.json"
         return root / file_stem(f["dataset"]) / name
+
+
+def check_folder(root: Path) -> None:
+    """Make the folder of results; whether it can be written is known before the work is done.
+
+    Raises:
+        RequestError: it can't.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=root).close()
+    except OSError as error:
+        raise RequestError(
+            f"can't write results to {root} ({error.strerror}); choose another place with "
+            "--results DIR"
+        ) from error
 
 
 def write_row(root: Path, row: Row, name: str = "") -> Path:
@@ -86,9 +108,10 @@ def read_row(path: Path) -> dict[str, Any]:
 
 def _earlier_names(path: Path) -> list[str]:
     try:
-        return [str(name) for name in read_row(path)["names"]]
+        names = read_row(path)["names"]
     except (OSError, ValueError, KeyError, TypeError):
-        return []
+        return []  # no row yet, or no longer one: it is replaced
+    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def _json_number(value: float) -> float | None:

@@ -1,7 +1,9 @@
 """Stage two: ask one question of feature files, and keep the answers as rows."""
 
+import dataclasses
 import importlib.metadata
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,7 +17,7 @@ from probe import knn, linear, metrics
 from probe.config import ProbeConfig
 from probe.features import Split, default_pool, read_splits
 from probe.intervals import bootstrap
-from probe.results import Row, write_row
+from probe.results import Row, check_folder, write_row
 
 Problem = tuple[str, str]  # what couldn't be done, and why
 LARGE_K = 0.1  # of the training set: a larger k asks most of the images, not the near ones
@@ -30,7 +32,7 @@ def choose_files(config: ProbeConfig) -> tuple[list[Features], list[Problem]]:
     """
     if config.files:
         found, problems = [], []
-        for path in config.files:
+        for path in dict.fromkeys(config.files):
             try:
                 found.append(open_features(path))
             except (CacheError, OSError) as error:
@@ -55,28 +57,48 @@ def run_probe(
 
     Returns:
         The rows, already written, and what couldn't be done.
+
+    Raises:
+        RequestError: the folder of results can't be written.
     """
+    check_folder(config.results_dir)
     rows: list[Row] = []
     problems: list[Problem] = []
     told: set[str] = set()
+    alike = Counter(map(_named, found))
     for features in found:
         try:
-            if features.dataset not in told:
-                say(describe_shares(features))
-                told.add(features.dataset)
+            shares = describe_shares(features)
+            if shares not in told:  # twice for one data set: its labels or splits were changed
+                say(shares)
+                told.add(shares)
             for row in probe_file(config, features):
+                if alike[_named(features)] > 1:
+                    row = dataclasses.replace(row, marks=(*row.marks, str(features.path)))
                 write_row(config.results_dir, row, config.name)
                 rows.append(row)
-        except (CacheError, RequestError) as error:
+        except BrokenPipeError:  # of say: nobody listens any more
+            raise
+        except (CacheError, RequestError, OSError) as error:
             problems.append((f"{features.model} on {features.dataset}", str(error)))
     return rows, problems
 
 
+def _named(features: Features) -> tuple[str, str, int]:
+    """What a row of the table names; files by path may share it, and say so in a mark."""
+    return features.dataset, features.model, features.size
+
+
 def probe_file(config: ProbeConfig, features: Features) -> Iterator[Row]:
-    """The rows of one file, layer by layer."""
-    layers = (
-        sorted(features.layers) if config.layer is None else [features.find_layer(config.layer)]
-    )
+    """The rows of one file, layer by layer.
+
+    Raises:
+        CacheError, RequestError: what can't be answered; after the rows of what can.
+    """
+    if config.layer is None:
+        layers = sorted(features.layers) or [features.last_layer]
+    else:
+        layers = [features.find_layer(config.layer)]
     read_test = config.layer is not None or config.all_test
     for layer in layers:
         pool = config.pool or default_pool(features, layer)
@@ -102,6 +124,9 @@ def probe_file(config: ProbeConfig, features: Features) -> Iterator[Row]:
             }
             yield make_row(config, features, splits, probe, chosen, scores, marks, started)
             started = time.perf_counter()
+    n_train = int((features.split == "train").sum())
+    if config.knn and (large := [str(k) for k in config.knn.k if k > n_train]):
+        raise RequestError(f"{n_train} training images are too few for k = {', '.join(large)}")
 
 
 def _empty(split: Split) -> Split:
@@ -113,9 +138,13 @@ Answer = tuple[dict[str, Any], dict[str, Any], dict[str, NDArray[np.float64]], l
 
 
 def ask_knn(config: ProbeConfig, features: Features, splits: dict[str, Split]) -> Iterator[Answer]:
-    """One answer for each k, from one search over val and test together."""
+    """One answer for each k that the training images allow, from one search for val and test."""
     settings = config.knn or knn.KnnConfig()
     train, val, test = splits["train"], splits["val"], splits["test"]
+    fitting = tuple(k for k in settings.k if k <= len(train))
+    if not fitting:
+        return
+    settings = dataclasses.replace(settings, k=fitting)
     queries = np.concatenate([val.x, test.x])
     by_k = knn.scores(settings, train.x, train.y, queries, features.task, len(features.class_names))
     for k, scores in by_k.items():
@@ -159,7 +188,8 @@ def ask_linear(
     yield (
         {
             "strengths": [float(f.strength) for f in fits],
-            "form": settings.form,
+            # Of several classes only: two have one form, and several labels no other.
+            **({"form": settings.form} if task in (metrics.MULTI_CLASS, metrics.ORDINAL) else {}),
             "tolerance": settings.tolerance,
             "max_iter": settings.max_iter,
             "standardised": True,
@@ -211,6 +241,10 @@ def make_row(
             "task": task,
             "digest": features.digest,
             "key": features.key,
+            # Their checksums: other labels or splits are another question of the same features.
+            "samples": {
+                name: features.header.tables[f"samples/{name}"] for name in ("labels", "split")
+            },
         },
         probe=probe,
         seed=config.seed,
@@ -241,7 +275,12 @@ def _versions() -> dict[str, str]:
 
 
 def describe_shares(features: Features) -> str:
-    """How many images of which class each split has: they differ a lot in some sets."""
+    """How many images of which class each split has: they differ a lot in some sets.
+
+    Raises:
+        RequestError: labels that don't fit the task or the class names.
+    """
+    metrics.check_labels(features.labels, features.task, len(features.class_names))
     parts = []
     for name in ("train", "val", "test"):
         labels = features.labels[features.split == name]

@@ -49,8 +49,9 @@ def main() -> int:
             time.sleep(rng.uniform(0, seconds))
             for victim in victims:
                 os.kill(victim, signal.SIGKILL)
-            killed = [os.WIFSIGNALED(os.waitpid(victim, 0)[1]) for victim in victims]
-            kills += sum(killed)
+            ends = [os.waitpid(victim, 0)[1] for victim in victims]
+            assert all(os.WIFSIGNALED(end) or end == 0 for end in ends), "a writer failed"
+            kills += sum(map(os.WIFSIGNALED, ends))
             path, n_done = check(folder / "killed", whole)
             done_at_kill += n_done
             if path and path.suffix == ".h5":

@@ -15,7 +15,7 @@ ARRAYS = {
 }
 
 
-def make_spec(n_rows=700, arrays=ARRAYS, dtype="float16", labels=None, **key):
+def make_spec(n_rows=700, arrays=ARRAYS, dtype="float16", labels=None, dataset="toys", **key):
     ids = np.array([f"train/{i:06d}" for i in range(n_rows)])
     split = np.minimum(np.arange(n_rows) * 3 // n_rows, 2).astype(np.uint8)
     labels = np.arange(n_rows) % 3 if labels is None else labels
@@ -23,7 +23,7 @@ def make_spec(n_rows=700, arrays=ARRAYS, dtype="float16", labels=None, **key):
         model="toy",
         encoder="toy.random",
         size=8,
-        dataset="toys",
+        dataset=dataset,
         task="multi-class",
         class_names=("a", "b", "é"),
         key={"layers": {"of": 2, "stored": [0, 1]}, "store": dtype, **key},

@@ -2,15 +2,18 @@
 
 import io
 import os
+import subprocess
+import sys
+from pathlib import Path
 
-import numpy as np
 import pytest
 from storing import make_spec, write_file, write_units
 
 from cache.catalogue import Wish, find_features
 from cache.cli import main
 from cache.errors import CacheMiss, RequestError
-from cache.layout import read_header
+from cache.features import open_features
+from cache.layout import format_bytes, read_header
 from cache.store import FeatureWriter
 
 
@@ -137,7 +140,7 @@ def test_several_keys_are_never_mixed(root):
     write_file(root / "more" / "copy.h5", make_spec(precision="bf16"))
     with pytest.raises(RequestError, match="nothing: a copy"):
         find_features(root, Wish(where={"precision": "bf16"}))
-    with pytest.raises(RequestError, match="no part 'colour'"):
+    with pytest.raises(RequestError, match="no key has a part 'colour'"):
         find_features(root, Wish(where={"colour": "red"}))
 
 
@@ -149,6 +152,89 @@ def test_what_is_missing_is_named_and_the_rest_is_found(root):
         find_features(root, Wish(models=("eva02",), sizes=(224,)))
 
 
-def test_a_row_does_not_move_between_splits(root):
-    features = find_features(root, Wish())[0][0]
-    assert np.unique(features.split).tolist() == ["test", "train", "val"]
+def test_where_chooses_by_the_whole_name_first_and_never_by_two(root):
+    key = {"size": 8, "transform": {"size": 9, "mean": [0.5]}, "arguments": {"mean": 1}}
+    write_file(root / "toys" / "other.h5", make_spec(**key))
+    found, _ = find_features(root, Wish(where={"size": "8"}))  # the other file has no such part
+    assert [f.path.name for f in found] == ["other.h5"]
+    with pytest.raises(RequestError, match=r"arguments\.mean or transform\.mean"):
+        find_features(root, Wish(where={"mean": "1"}))
+
+
+def test_each_model_size_and_set_that_is_named_is_found_or_missed(root):
+    found, troubles = find_features(root, Wish(models=("toy",), sizes=(8, 16), datasets=("toys",)))
+    assert len(found) == 1
+    (trouble,) = troubles
+    assert "extract --model toy --size 16 --data toys" in trouble
+    with pytest.raises(CacheMiss, match=r"at 16 px among the 1 files"):
+        find_features(root, Wish(sizes=(16,)))
+
+
+def test_an_unfinished_file_is_found_by_what_it_says_not_by_its_name(root):
+    with FeatureWriter(root / "toys" / "a_b_8_x.h5", make_spec(dataset="new_set")) as writer:
+        write_units(writer, [0])
+    with pytest.raises(CacheMiss, match="1 of 3 units are done"):
+        find_features(root, Wish(models=("toy",), datasets=("new_set",)))
+
+
+def test_hidden_files_are_not_ours(root):
+    (root / "toys" / "._toy_8_aaaaaaaaaaaa.h5").write_text("left by macOS")
+    assert find_features(root, Wish())[1] == []
+
+
+def test_what_cannot_be_read_does_not_hide_the_rest(root, capsys):
+    (root / "toys" / "a.h5").symlink_to(root / "nowhere")
+    (root / "toys" / "b.h5").mkdir()
+    status, out, err = run(capsys, "ls", "--features", root)
+    assert (status, out.count("BROKEN"), out.count("complete")) == (1, 2, 1)
+    assert "nowhere" in err or "a.h5" in err
+    status, out, _ = run(capsys, "verify", "--features", root)
+    assert status == 1
+    assert "all 3 units right" in out
+    with pytest.raises(CacheMiss, match=r"is a folder; name feature files"):
+        open_features(root / "toys")
+
+
+def test_verify_takes_files_or_their_root(root, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["verify", str(first(root)), "--features", str(root)])
+    assert end.value.code == 2
+    assert "not both" in capsys.readouterr().err
+
+
+def test_rm_twice_the_same_and_without_an_answer(root, capsys, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    one = first(root)
+    size = format_bytes(one.stat().st_size)
+    monkeypatch.setattr("sys.stdin", Terminal(""))  # Ctrl-D
+    status, out, _ = run(capsys, "rm", one)
+    assert status == 0
+    assert out.endswith("nothing deleted\n")
+    assert run(capsys, "rm", "--yes", one, one)[:2] == (0, f"deleted 1 files, {size}\n")
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly(root):
+    child = subprocess.Popen(
+        [sys.executable, "-m", "cache", "ls", "--features", str(root)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=Path(__file__).parents[1],
+    )
+    assert child.stdout
+    child.stdout.close()
+    _, err = child.communicate()
+    assert (child.returncode, err) == (1, b"")
+
+
+def test_names_that_the_terminal_cannot_say_cost_nothing(root):
+    result = subprocess.run(
+        [sys.executable, "-m", "cache", "show", str(first(root))],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        check=True,
+    )
+    assert rb"a, b, \xe9" in result.stdout

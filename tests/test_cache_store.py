@@ -3,20 +3,22 @@
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from storing import make_spec, payload, unit_arrays, write_file, write_units
+from storing import array_places, make_spec, payload, unit_arrays, write_file, write_units
 
 from cache import BrokenCache, CacheError, CacheMiss, RequestError, StaleCache, open_features
 from cache.layout import read_header
-from cache.store import Busy, FeatureWriter, find_bad_units, partial_path
+from cache.store import Busy, FeatureWriter, bad_arrays, done_units, partial_path
 
 
 @pytest.fixture
@@ -82,7 +84,7 @@ def test_a_damaged_unit_is_done_again_and_only_that(path):
     write_file(path, spec)
     before = payload(open_features(path))
     flip(path, read_header(path).arrays["layers/01/mean"].offset + 300 * 12)
-    assert find_bad_units(path) == [1]
+    assert bad_units(path) == [1]
     with pytest.raises(BrokenCache, match=r"rows 256..511 of layers/01/mean(.|\n)*extract --model"):
         open_features(path).array(1, "mean")
     with FeatureWriter(path, spec) as writer:
@@ -102,38 +104,118 @@ def test_a_damaged_unit_of_an_unfinished_file_is_done_again(path):
         assert writer.todo == [0, 2]
 
 
-def flip(path, offset):
+def bad_units(path):
+    header = read_header(path)
+    with path.open("rb") as file:
+        done = done_units(file, header)
+        missing = {*range(header.n_units)} - {*done}
+        return sorted(missing | {u for u in done if bad_arrays(file, header, u)})
+
+
+def flip(path, offset, bit=4):
     with path.open("r+b") as file:
         file.seek(offset)
         byte = file.read(1)[0]
         file.seek(offset)
-        file.write(bytes([byte ^ 0x10]))
+        file.write(bytes([byte ^ 1 << bit]))
 
 
-def test_any_flipped_byte_is_noticed_or_harmless(path):
+def test_any_flipped_bit_is_noticed_or_harmless(path):
     """Damage anywhere ends in a CacheError or changes nothing that a reader gets."""
     write_file(path, make_spec())
-    whole = open_features(path)
-    right = payload(whole), whole.labels.tobytes(), whole.ids.tobytes(), whole.key
-    size = path.stat().st_size
+    right = everything(path)
+    content = np.fromfile(path, np.uint8)
+    header = read_header(path)
+    ours = np.zeros(len(content), bool)  # arrays and tables; the rest are HDF5's own structures
+    for extent in [*header.arrays.values(), header.units, header.cost]:
+        ours[extent.offset : extent.end] = True
+    with h5py.File(path, "r") as file:
+        for table in (file[name] for name in header.tables):
+            start = table.id.get_offset()
+            ours[start : start + table.id.get_storage_size()] = True
     rng = np.random.default_rng(0)
-    header_end = min(extent.offset for extent in whole.header.arrays.values())
-    noticed = 0
-    for offset in [*rng.integers(header_end, size=150), *rng.integers(size, size=50)]:
-        flip(path, int(offset))
+    structures = rng.choice(np.flatnonzero(~ours & (content > 0)), 200)
+    noticed = []
+    for offset in [*structures, *rng.choice(np.flatnonzero(ours), 50)]:
+        bit = int(rng.integers(8))
+        flip(path, int(offset), bit)
         try:
-            f = open_features(path)
-            for layer in f.layers:
-                f.array(layer, "cls")
-                f.array(layer, "mean")
-            f.array(-1, "head")
-            found = payload(f), f.labels.tobytes(), f.ids.tobytes(), f.key
+            found = everything(path)
         except CacheError:
-            noticed += 1
+            noticed.append(offset)
         else:
-            assert found == right, f"a flipped byte at {offset} went unnoticed"
-        flip(path, int(offset))
-    assert noticed > 20
+            assert found == right, f"flipping bit {bit} at {offset} went unnoticed"
+        flip(path, int(offset), bit)
+    assert np.isin(structures, noticed).mean() > 0.9
+
+
+def everything(path):
+    """All that a reader gets, as values: bytes don't tell their order."""
+    features = open_features(path)
+    arrays = [features.array(*place) for place in array_places(features).values()]
+    tables = [features.labels, features.split, features.ids, features.row_sample]
+    values = [values.tolist() for values in arrays + tables]
+    return values, features.key, features.class_names, features.cost
+
+
+KEPT = Path(__file__).parent / "data" / "features_v1.h5"  # HDF5's older, unprotected structures
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("11200f0002000000", "layers"), ("1008000008000000", "rows/sample")]
+)
+def test_turned_bytes_are_noticed_where_hdf5_has_no_checksum(path, kind, name):
+    """Of little-endian float16 and int64, one bit makes big-endian; no checksum sees it."""
+    content = KEPT.read_bytes()
+    path.parent.mkdir()
+    said = []
+    for found in re.finditer(re.escape(bytes.fromhex(kind)), content):
+        place = found.start() + 1
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(BrokenCache) as error:
+            open_features(path)
+        said.append(str(error.value))
+    assert any(re.search(f"{name}.* should be of the shape and type", text) for text in said)
+
+
+def test_arrays_that_overlap_are_refused(path):
+    """A writer would write the records of units over features."""
+    header = read_header(KEPT)
+    units, head = (e.offset.to_bytes(8, "little") for e in (header.units, header.arrays["head"]))
+    content = KEPT.read_bytes()
+    assert content.count(units) == 1
+    path.parent.mkdir()
+    path.write_bytes(content.replace(units, head))
+    with pytest.raises(BrokenCache, match="in a place of its own"):
+        read_header(path)
+
+
+@pytest.mark.parametrize("key", [{"layers": 2}, {"layers": {"of": "2"}}])
+def test_a_key_that_does_not_count_its_layers_is_refused(path, key):
+    with pytest.raises(BrokenCache, match=r"number of layers as layers\.of"):
+        FeatureWriter(path, make_spec(**key))
+
+
+@pytest.mark.parametrize(
+    ("table", "values", "message"),
+    [
+        ("row_sample", np.arange(1, 701), r"rows/sample lies in 0\.\.699"),
+        ("split", np.full(700, 3, np.uint8), r"split lies in 0\.\.2"),
+        ("ids", np.full(700, "same"), "two samples have one id"),
+    ],
+)
+def test_tables_that_no_reader_could_use_are_refused(table, values, message):
+    spec = make_spec()
+    changed = {table: values}
+    if table != "row_sample":
+        changed = {"samples": replace(spec.samples, **changed)}
+    with pytest.raises(RequestError, match=message):
+        replace(spec, **changed)
+
+
+def test_a_path_that_is_not_utf8_can_stand_in_the_command(path):
+    spec = replace(make_spec(), command="extract --data npz:\udcff.npz")
+    assert read_header(write_file(path, spec)).attributes["command"].endswith(r"npz:\udcff.npz")
 
 
 @pytest.mark.parametrize("keep", [0, 7, 100, 5000, 0.5, -1])
@@ -227,6 +309,45 @@ def test_a_full_disk_is_said_before_the_first_row_and_leaves_nothing(path, monke
     assert list(path.parent.iterdir()) == []
 
 
+def test_a_limit_on_the_size_of_files_is_said_before_the_first_row(path):
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
+    try:
+        with pytest.raises(OSError, match="is the disk full"):
+            FeatureWriter(path, make_spec(n_rows=50_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_name_alone_does_not_complete_a_file(path):
+    spec = make_spec()
+    with FeatureWriter(path, spec) as writer:
+        write_units(writer, [0])
+    partial_path(path).rename(path)
+    with pytest.raises(CacheMiss, match=r"1 of 3 units are done(.|\n)*extract --model toy"):
+        open_features(path)
+    with FeatureWriter(path, spec) as writer:
+        assert writer.todo == [1, 2]
+        write_units(writer)
+        assert writer.finish({})
+    assert not bad_units(path)
+
+
+def test_a_record_that_is_neither_done_nor_blank_is_written_again(path):
+    spec = make_spec()
+    write_file(path, spec)
+    flip(path, read_header(path).units.offset + 4096, bit=1)  # unit 1: 1 becomes 3
+    with pytest.raises(CacheMiss, match="2 of 3 units are done"):
+        open_features(path)
+    with FeatureWriter(path, spec) as writer:
+        assert writer.todo == [1]
+        write_units(writer)
+        assert writer.finish({})
+    assert not bad_units(path)
+
+
 def test_a_failure_before_the_first_unit_leaves_nothing(path):
     spec = make_spec()
     nan = {name: np.full_like(rows, np.nan) for name, rows in unit_arrays(spec, 0).items()}
@@ -260,7 +381,16 @@ def test_zeros_are_written_where_nothing_reserves(path, monkeypatch):
         assert status.st_blocks * 512 >= status.st_size
         write_units(writer)
         assert writer.finish({})
-    assert not find_bad_units(path)
+    assert not bad_units(path)
+
+
+def test_zeros_are_written_where_the_file_system_cannot_reserve(path, monkeypatch):
+    def unknown(*arguments):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", unknown)
+    write_file(path, make_spec())
+    assert not bad_units(path)
 
 
 def test_a_file_deleted_while_written_is_noticed(path):
@@ -295,6 +425,70 @@ def test_shards_share_a_file_without_a_merge(path, tmp_path):
         open_features(write_file(tmp_path / "one.h5", spec))
     )
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_another_shard_may_see_the_last_record_first(path, monkeypatch):
+    spec = make_spec()
+    with FeatureWriter(path, spec, shard=(0, 2)) as a, FeatureWriter(path, spec, shard=(1, 2)) as b:
+        write_units(b)
+        write_units(a, [0])
+        look = a._check_still_there
+
+        def late():
+            assert b.finish({})
+            look()
+
+        monkeypatch.setattr(a, "_check_still_there", late)
+        write_units(a, [2])
+        monkeypatch.undo()
+        assert a.finish({})
+    assert not bad_units(path)
+
+
+def test_a_file_finished_while_a_shard_compared_its_units_is_taken_back(path, monkeypatch):
+    spec = make_spec()
+    with FeatureWriter(path, spec) as writer:
+        write_units(writer, [0, 1])
+    flip(partial_path(path), read_header(partial_path(path)).arrays["head"].offset + 300 * 6)
+    with FeatureWriter(path, spec, shard=(0, 2)) as a:
+
+        def slow(*arguments):
+            if a.todo:
+                write_units(a)
+                assert a.finish({})
+            return bad_arrays(*arguments)
+
+        monkeypatch.setattr("cache.store.bad_arrays", slow)
+        with FeatureWriter(path, spec, shard=(1, 2)) as b:
+            assert not path.exists()
+            assert b.bad_units == b.todo == [1]
+            write_units(b)
+            assert b.finish({})
+    assert not bad_units(path)
+
+
+def test_shards_mend_a_complete_file_together(path, tmp_path):
+    spec = make_spec()
+    write_file(path, spec)
+    for unit in (0, 1):
+        flip(path, read_header(path).arrays["head"].offset + unit * 256 * 6)
+    with FeatureWriter(path, spec, shard=(0, 2)) as a, FeatureWriter(path, spec, shard=(1, 2)) as b:
+        assert a.todo == [0]
+        assert b.todo == [1]
+        write_units(a)
+        assert not a.finish({})
+        write_units(b)
+        assert b.finish({})
+    assert not bad_units(path)
+
+
+def test_a_lock_needs_no_name_in_it(path, monkeypatch):
+    def locked(*arguments):
+        raise PermissionError(errno.EACCES, "Permission denied")  # as on Windows
+
+    monkeypatch.setattr(Path, "write_text", locked)
+    with FeatureWriter(path, make_spec()), pytest.raises(Busy, match="another process"):
+        FeatureWriter(path, make_spec())
 
 
 def test_overwrite_with_shards_is_refused(path):
@@ -402,9 +596,8 @@ def test_layers_and_pools_are_named_when_asked_wrongly(path):
 
 
 def test_the_file_kept_from_version_1_still_reads():
-    kept = Path(__file__).parent / "data" / "features_v1.h5"
-    expected = json.loads(kept.with_suffix(".json").read_text())
-    features = open_features(kept)
+    expected = json.loads(KEPT.with_suffix(".json").read_text())
+    features = open_features(KEPT)
     assert features.key == expected["key"]
     assert features.labels.tolist() == expected["labels"]
     assert features.ids.tolist() == expected["ids"]

@@ -13,7 +13,8 @@ from cache.store import FeatureWriter
 from cache.units import unit_rows
 from probe.cli import main
 from probe.config import ProbeConfig
-from probe.run import probe_file
+from probe.knn import KnnConfig
+from probe.run import probe_file, run_probe
 
 
 def make_features(
@@ -25,6 +26,8 @@ def make_features(
     task="multi-class",
     notes=None,
     n_layers=2,
+    relabel=lambda labels: labels,
+    order=None,
     **key,
 ):
     """A feature file in which layer 1 tells the classes apart and layer 0 is noise."""
@@ -49,8 +52,8 @@ def make_features(
         arrays={**arrays, "head": 8},
         dtype="float16",
         row_ids=ids,
-        row_sample=np.arange(total),
-        samples=Samples(ids, np.repeat(np.arange(3, dtype=np.uint8), n), labels),
+        row_sample=np.arange(total) if order is None else order,
+        samples=Samples(ids, np.repeat(np.arange(3, dtype=np.uint8), n), relabel(labels)),
         command=f"extract --model {model} --data {dataset}",
         notes=notes or {},
     )
@@ -198,17 +201,117 @@ def test_a_set_that_does_not_fit_is_named_and_the_rest_is_done(places, capsys):
     status, out, err = run(capsys, "--kind knn --k 200")
     assert status == 1
     assert "large" in out
-    assert "toy on small" in err
-    assert "200" in err
-    assert "20" in err
+    assert "toy on small: 20 training images are too few for k = 200" in err
+    assert [row["features"]["dataset"] for row in rows(places[1])] == ["large"]
+
+
+def test_of_several_k_those_that_fit_are_asked(places, capsys):
+    make_features(places[0], n=(50, 10, 10))
+    status, _, err = run(capsys, "--kind knn --k 10,50,51,200")
+    assert status == 1
+    assert "50 training images are too few for k = 51, 200" in err
+    assert sorted(row["probe"]["k"] for row in rows(places[1])) == [10, 50]
+    assert run(capsys, "--kind knn --k 10,200 --layer all")[0] == 1
+    assert len(rows(places[1])) == 4  # both layers at k = 10 besides
+
+
+def test_a_file_that_vanishes_does_not_cost_the_others(places):
+    from cache import open_features
+
+    found = [open_features(make_features(places[0], name)) for name in ("a", "b")]
+    found[0].path.unlink()
+    config = ProbeConfig("knn", knn=KnnConfig(k=(5,)))
+    written, problems = run_probe(config, found, say=lambda line: None)
+    assert [row.features["dataset"] for row in written] == ["b"]
+    assert problems[0][0] == "toy on a"
+
+
+def test_corrected_labels_are_another_question(places, capsys):
+    path = make_features(places[0])
+    run(capsys, "--kind knn --k 5")
+    path.unlink()
+    make_features(places[0], relabel=lambda labels: 2 - labels)  # of the same features
+    run(capsys, "--kind knn --k 5")
+    first, second = rows(places[1])
+    assert first["id"] != second["id"]
+    assert first["features"]["digest"] == second["features"]["digest"]
+    assert first["features"]["samples"]["split"] == second["features"]["samples"]["split"]
+
+
+def test_rows_in_another_order_than_samples_are_refused(places, capsys):
+    make_features(places[0], order=np.r_[1, 0, 2:220])
+    status, _, err = run(capsys, "--kind knn --k 5")
+    assert status == 1
+    assert "not one for each in order" in err
+
+
+def test_labels_that_do_not_fit_the_task_are_refused(places, capsys):
+    make_features(places[0], relabel=lambda labels: labels - 5)
+    status, _, err = run(capsys, "--kind knn --k 5")
+    assert status == 1
+    assert "labels lie in 0..2, found -5..-3" in err
+
+
+@pytest.mark.parametrize("n", [(60, 0, 20), (60, 20, 0), (0, 20, 20), (1, 1, 1)])
+@pytest.mark.parametrize("kind", ["knn --k 1", "linear", "linear --layer all"])
+def test_missing_splits_are_said_in_one_line(places, capsys, n, kind):
+    make_features(places[0], n=n)
+    status, _, err = run(capsys, f"--kind {kind}")
+    if kind == "knn --k 1":
+        fits = n[0] > 0 and n[2] > 0
+    else:
+        fits = kind.endswith("all") and n == (60, 20, 0)
+    assert status == (0 if fits else 1)
+    assert bool(rows(places[1])) == fits
+    assert err.count("\n") == (0 if fits else 1)
+
+
+def test_a_val_split_without_one_class(places, capsys):
+    make_features(places[0], n=(60, 2, 20))
+    assert run(capsys, "--kind linear")[0] == 0
+    (row,) = rows(places[1])
+    assert row["val_metrics"]["auc"] is None  # JSON has no NaN
+    assert row["metrics"]["auc"]["value"] > 0.5
+
+
+def test_results_that_cannot_be_written_are_said_before_the_work(places, capsys):
+    make_features(places[0])
+    places[1].write_text("a file, no folder")
+    status, out, err = run(capsys, "--kind knn --k 5")
+    assert status == 1
+    assert "--results DIR" in err
+    assert "train" not in out
+
+
+@pytest.mark.parametrize("garbage", ["", "[]", "nonsense", '{"names": "abc"}', '{"names": null}'])
+def test_a_damaged_row_is_replaced(places, capsys, garbage):
+    make_features(places[0])
+    run(capsys, "--kind knn --k 5")
+    (path,) = places[1].glob("*/*.json")
+    path.write_text(garbage)
+    assert run(capsys, "--kind knn --k 5 --name again")[0] == 0
+    assert rows(places[1])[0]["names"] == ["again"]
+
+
+def test_the_form_is_no_setting_of_two_classes(places, capsys):
+    make_features(places[0], n_classes=2, task="binary-class")
+    run(capsys, "--kind linear")
+    run(capsys, "--kind linear --form ovr")
+    (row,) = rows(places[1])
+    assert "form" not in row["probe"]
 
 
 def test_files_by_path(places, capsys):
     path = make_features(places[0])
     assert run(capsys, f"{path} --kind knn --k 5")[0] == 0
-    status, _, err = run(capsys, f"{path} nowhere.h5 --kind knn --k 5")
+    status, out, err = run(capsys, f"{path} {path} nowhere.h5 --kind knn --k 5")
     assert status == 1
     assert "no features at nowhere.h5" in err
+    assert "1 rows" in out
+    other = make_features(places[0], precision="bf16")
+    _, out, _ = run(capsys, f"{path} {other} --kind knn --k 5")
+    assert str(path) in out  # the table's lines would be alike
+    assert str(other) in out
 
 
 def test_a_damaged_file_never_becomes_a_number(places, capsys):
@@ -232,7 +335,10 @@ def test_a_damaged_file_never_becomes_a_number(places, capsys):
         ("--kind nonsense", "invalid choice"),
         ("--kind knn --k 0", "k is one or more numbers from 1 up"),
         ("--kind knn --k five", "--k takes numbers"),
-        ("--kind knn --k ,", "k is one or more"),
+        ("--kind knn --k ,", "--k takes one or more"),
+        ("--kind knn --model ,", "--model takes one or more"),
+        ("--kind knn --data=", "--data takes one or more"),
+        ("--kind knn a.h5 --features there", "by path or by --features, not both"),
         ("--kind knn --strengths 1", "--strengths belongs to --kind linear"),
         ("--kind linear --k 5", "--k belongs to --kind knn"),
         ("--kind linear --vote majority", "--vote belongs to --kind knn"),
@@ -314,8 +420,9 @@ def test_a_probe_is_one_light_process(places):
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
-def test_the_kept_file_can_be_probed_by_path(places, tmp_path, capsys):
+def test_features_without_a_signal_are_chance(places, tmp_path, capsys):
     from storing import make_spec
 
-    path = write_file(tmp_path / "features" / "toys" / "a.h5", make_spec())
+    path = write_file(tmp_path / "elsewhere" / "a.h5", make_spec())
     assert run(capsys, f"{path} --kind linear")[0] == 0
+    assert abs(rows(places[1])[0]["metrics"]["auc"]["value"] - 0.5) < 0.1

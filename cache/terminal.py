@@ -1,0 +1,58 @@
+"""What every command does alike: parse, print, and end with one line and a status."""
+
+import argparse
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from cache.errors import CacheError, RequestError
+
+
+class Parser(argparse.ArgumentParser):
+    """Argparse whose errors are one line that names the next step. Flags are typed in full."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **settings})
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def complain(command: str, text: str) -> None:
+    """A line on the error stream, with the command's name before it."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()  # so that both streams, in one log, keep their order
+    print(f"{command}: {text}", file=sys.stderr)
+
+
+def run_command(command: str, run: Callable[[], int], interrupted: str = "interrupted") -> int:
+    """Run a command; what its user can mend becomes one line.
+
+    Args:
+        command: its name, for the line.
+        run: does it and returns the exit status.
+        interrupted: what to say after Ctrl-C.
+
+    Returns:
+        The exit status: 1 after an error, 130 after Ctrl-C.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name that the terminal's encoding lacks must not cost the table it stands in.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        status = run()
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # `probe ... | head`: the reader has seen enough
+        # What is left in the buffer goes nowhere, else Python complains of it on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (CacheError, RequestError, OSError) as error:
+        complain(command, str(error))
+        return 1
+    except KeyboardInterrupt:
+        complain(command, interrupted)
+        return 130
