@@ -5,9 +5,9 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from cache import CacheError, RequestError
+from cache import RequestError
+from cache.terminal import Parser, complain, run_command
 from extract.config import LAYER_NORMS, PRECISIONS, STORES, ExtractConfig
 
 DEMO = {"model": "efficientnet-lite0", "data": "demo", "size": 128}
@@ -24,14 +24,7 @@ Interrupt it whenever you like: the same command goes on where it stopped.
 """
 
 
-class Parser(argparse.ArgumentParser):
-    """Argparse whose errors are one line that names the next step."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
-
-
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """The flags; their defaults are ExtractConfig's."""
     default = ExtractConfig(models=())
     parser = Parser(
@@ -40,7 +33,6 @@ def make_parser() -> argparse.ArgumentParser:
         "mean patch embedding.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     what = parser.add_argument_group("what to extract (all of it is in the file's key)")
     what.add_argument(
@@ -136,7 +128,7 @@ def make_parser() -> argparse.ArgumentParser:
 def read_config(arguments: Sequence[str] | None) -> ExtractConfig:
     """Flags -> settings; a wrong flag ends the process with status 2."""
     parser = make_parser()
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(_join_layers(sys.argv[1:] if arguments is None else arguments))
     if options.demo:
         for name, value in DEMO.items():
             if getattr(options, name) not in (None, value):
@@ -172,6 +164,17 @@ def read_config(arguments: Sequence[str] | None) -> ExtractConfig:
         parser.error(str(error))
 
 
+def _join_layers(arguments: Sequence[str]) -> list[str]:
+    """ "--layers", "-4,-1" as one word: argparse takes a list that begins with a minus for a flag."""
+    joined: list[str] = []
+    for word in arguments:
+        if joined and joined[-1] == "--layers" and word[:1] == "-" and word[1:2].isdecimal():
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
@@ -195,14 +198,9 @@ def read_shard(text: str | None) -> tuple[int, int]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     config = read_config(arguments)
-    try:
-        return run(config)
-    except (CacheError, RequestError, OSError) as error:
-        print(f"extract: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("extract: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    return run_command(
+        "extract", lambda: run(config), "interrupted; the same command goes on from here"
+    )
 
 
 def run(config: ExtractConfig) -> int:
@@ -222,5 +220,5 @@ def run(config: ExtractConfig) -> int:
         check_space(plan, memory)
         problems = run_plan(plan, memory, say=lambda line: print(line, flush=True))
     for what, why in problems:
-        print(f"extract: {what}: {why}", file=sys.stderr)
+        complain("extract", f"{what}: {why}")
     return 1 if problems else 0

@@ -130,6 +130,7 @@ def run_job(
         RequestError, CacheError, OSError: as the message says; what was stored stays.
     """
     if job.source.file and not job.source.present:
+        encoder.get(say)  # before a download: weights that don't fit would make it in vain
         with Progress(f"download {job.source.file.path.name}", None, "bytes") as progress:
             download(job.source.file, progress.reach)
     dataset = job.source.open(memory)

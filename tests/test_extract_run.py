@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 import extract.run
 from cache import open_features
 from cache.store import FeatureWriter
-from extract.cli import main
+from extract.cli import main, read_config
 from extract.config import ExtractConfig, default_batch_size
 from extract.encoders.encoder import Encoder, Weights, describe, load_encoder
 from extract.plan import feature_key
@@ -680,3 +680,9 @@ def test_the_seed_is_in_the_key_of_random_weights(tmp_path: Path, images: str):
     assert first.key["weights"].startswith("random, seed ")
     assert first.key["weights"] != second.key["weights"]
     assert not np.array_equal(first.array(-1, "head"), second.array(-1, "head"))
+
+
+def test_layers_may_begin_with_a_minus():
+    config = read_config(["--model", "vit", "--layers", "-4,-1"])
+    assert config.layers == "-4,-1"
+    assert read_config(["--model", "vit", "--layers", "-1", "--dry-run"]).dry_run
