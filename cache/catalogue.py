@@ -134,14 +134,15 @@ def find_features(root: Path, wish: Wish) -> tuple[list[Features], list[str]]:
 
 def _missing(root: Path, wish: Wish, n_complete: int) -> str:
     """What isn't there, and the command that makes it."""
+    where = str(root) if root.is_dir() else f"{root} (no such folder)"
     if not str(wish):
-        return f"no features in {root}; make some with\n  extract --demo"
+        return f"no features in {where}; make some with\n  extract --demo"
     if n_complete and not (wish.models or wish.datasets):
         return f"no features {wish} among the {n_complete} files in {root}; `cache ls` lists them"
     command = ["extract", "--model", *(wish.models or ["dinov2"])]
     command += [word for size in wish.sizes for word in ("--size", str(size))]
     command += [word for dataset in wish.datasets for word in ("--data", dataset)]
-    return f"no features {wish} in {root}; make them with\n  {shlex.join(command)}"
+    return f"no features {wish} in {where}; make them with\n  {shlex.join(command)}"
 
 
 def refuse_mixtures(found: Sequence[Features]) -> None:

@@ -408,7 +408,7 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
         reason = str(error).strip("'\"").splitlines()
         raise BrokenCache(
             f"{path} is not a readable feature file ({reason[0] if reason else error!r}); "
-            "if it should be one, delete it and run extract again"
+            "if it should be one, make it anew: delete it, or add --overwrite to its extract command"
         ) from error
 
 

@@ -21,9 +21,23 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
+def split_words(flag: str, text: str | None) -> tuple[str, ...]:
+    """The words of a comma-separated list; none where the flag isn't given.
+
+    Raises:
+        RequestError: the list is empty. An unset shell variable must not come to mean "all".
+    """
+    if text is None:
+        return ()
+    words = tuple(word.strip() for word in text.split(",") if word.strip())
+    if not words:
+        raise RequestError(f"{flag} takes one or more, comma separated; not {text!r}")
+    return words
+
+
 def complain(command: str, text: str) -> None:
     """A line on the error stream, with the command's name before it."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, AttributeError):  # None where a daemon closed it
         sys.stdout.flush()  # so that both streams, in one log, keep their order
     print(f"{command}: {text}", file=sys.stderr)
 
@@ -44,7 +58,8 @@ def run_command(command: str, run: Callable[[], int], interrupted: str = "interr
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = run()
-        sys.stdout.flush()
+        if sys.stdout:  # None where a daemon closed it
+            sys.stdout.flush()
         return status
     except BrokenPipeError:  # `probe ... | head`: the reader has seen enough
         # What is left in the buffer goes nowhere, else Python complains of it on its way out.

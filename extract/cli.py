@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cache import RequestError
-from cache.terminal import Parser, complain, run_command
+from cache.terminal import Parser, complain, run_command, split_words
 from extract.config import LAYER_NORMS, PRECISIONS, STORES, ExtractConfig
 
 DEMO = {"model": "efficientnet-lite0", "data": "demo", "size": 128}
@@ -134,7 +134,7 @@ def read_config(arguments: Sequence[str] | None) -> ExtractConfig:
             if getattr(options, name) not in (None, value):
                 parser.error(f"--demo means --{name} {value}; leave one of the two out")
             setattr(options, name, value)
-    if not options.model:
+    if options.model is None:
         parser.error("name an encoder with --model, e.g. --model dinov2, or try --demo")
     if options.seed is not None and options.weights != "random":
         parser.error("--seed belongs to --weights random; nothing else here is random")
@@ -142,9 +142,9 @@ def read_config(arguments: Sequence[str] | None) -> ExtractConfig:
         parser.error(f"--size is the input's side in pixels, not {options.size}")
     try:
         return ExtractConfig(
-            models=_names(options.model),
+            models=split_words("--model", options.model),
             size=options.size,
-            data=_names(options.data or "all"),
+            data=split_words("--data", options.data) or ("all",),
             source_size=options.source_size,
             weights=options.weights,
             seed=options.seed or 0,
@@ -173,10 +173,6 @@ def _join_layers(arguments: Sequence[str]) -> list[str]:
         else:
             joined.append(word)
     return joined
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def read_shard(text: str | None) -> tuple[int, int]:

@@ -21,10 +21,11 @@ class Progress:
         self.label, self.total, self.unit = label, total, unit
         self.done = self.first = done
         self.started = self.printed = time.monotonic()
+        self._printed_any = False
         self._bar = None
 
     def __enter__(self) -> "Progress":
-        if sys.stderr.isatty():
+        if sys.stderr and sys.stderr.isatty():  # None where a daemon closed it
             from rich.console import Console
             from rich.progress import (
                 BarColumn,
@@ -57,6 +58,8 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+        elif self._printed_any and error is None:
+            self._print()  # a log's last line shouldn't leave the end open
 
     @property
     def rate(self) -> float:
@@ -71,9 +74,18 @@ class Progress:
             self._bar.update(self._task, completed=done, total=self.total, rate=text)
         elif time.monotonic() - self.printed >= LINE_SECONDS:
             self.printed = time.monotonic()
-            of = f"/{self.total:_}" if self.total else ""
-            left = f", {(self.total - done) / self.rate:.0f} s left" if self.total else ""
-            print(f"  {self.label}: {done:_}{of} {self.unit}, {text}{left}", file=sys.stderr)
+            self._printed_any = True
+            self._print()
+
+    def _print(self) -> None:
+        if not sys.stderr:
+            return
+        of = f"/{self.total:_}" if self.total else ""
+        left = f", {(self.total - self.done) / self.rate:.0f} s left" if self.total else ""
+        print(
+            f"  {self.label}: {self.done:_}{of} {self.unit}, {self.rate:.3g} {self.unit}/s{left}",
+            file=sys.stderr,
+        )
 
     def advance(self, n: int) -> None:
         """Say that ``n`` more are done."""

@@ -111,6 +111,8 @@ def run_plan(plan: Plan, memory: DigestMemory, say: Say) -> list[Problem]:
                 continue
         try:
             say(run_job(job, encoder, plan.config, memory, say))
+        except BrokenPipeError:  # of say: nobody listens any more
+            raise
         except (CacheError, RequestError, OSError) as error:
             problems.append((name if encoder.refused else job.label, str(error)))
             if encoder.refused:  # the other sets would only hear the same

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import RequestError
-from cache.terminal import Parser, complain, run_command
+from cache.terminal import Parser, complain, run_command, split_words
 from probe.config import KINDS, POOLS, ProbeConfig
 from probe.knn import METRICS, VOTES, KnnConfig
 from probe.linear import FORMS, LinearConfig
@@ -117,9 +117,9 @@ def read_config(arguments: Sequence[str] | None) -> ProbeConfig:
             n_resamples=options.resamples,
             name=options.name,
             files=tuple(options.files),
-            models=_words("--model", options.model),
+            models=split_words("--model", options.model),
             sizes=_numbers("--size", options.size, int),
-            data=_words("--data", options.data),
+            data=split_words("--data", options.data),
             where=tuple(_part(text) for text in options.where),
             features=options.features,
             results=options.results,
@@ -157,18 +157,8 @@ def _layer(text: str) -> int | None:
         ) from None
 
 
-def _words(flag: str, text: str | None) -> tuple[str, ...]:
-    """The words of a list; none where the flag isn't given. An empty list isn't "all"."""
-    if text is None:
-        return ()
-    words = tuple(word.strip() for word in text.split(",") if word.strip())
-    if not words:
-        raise RequestError(f"{flag} takes one or more, comma separated; not {text!r}")
-    return words
-
-
 def _numbers(flag: str, text: str | None, kind: type) -> tuple[Any, ...]:
-    words = _words(flag, text)
+    words = split_words(flag, text)
     try:
         return tuple(kind(word) for word in words)
     except ValueError:
@@ -200,7 +190,8 @@ def run(config: ProbeConfig) -> int:
         print(f"\n{format_table(rows)}\n")
         if config.layer is None and not config.all_test:
             print("Test wasn't read: choose a layer by val, then ask for it with --layer N.")
-        print(f"{len(rows)} rows with their scores in {config.results_dir}")
+        rows_word = "row" if len(rows) == 1 else "rows"
+        print(f"{len(rows)} {rows_word} with scores in {config.results_dir}")
     for what, why in [*problems, *more]:
         complain("probe", f"{what}: {why}")
     return 1 if problems or more else 0

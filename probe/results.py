@@ -126,5 +126,10 @@ def _write(path: Path, write: Any) -> None:
         with temporary.open("wb") as file:
             write(file)
         temporary.replace(path)
+    except OSError as error:
+        raise OSError(
+            f"can't write {path}: {error.strerror}; free some space, or choose another folder "
+            "with --results DIR"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)

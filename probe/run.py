@@ -32,7 +32,7 @@ def choose_files(config: ProbeConfig) -> tuple[list[Features], list[Problem]]:
     """
     if config.files:
         found, problems = [], []
-        for path in dict.fromkeys(config.files):
+        for path in {path.resolve(): path for path in config.files}.values():
             try:
                 found.append(open_features(path))
             except (CacheError, OSError) as error:
@@ -225,6 +225,13 @@ def make_row(
         rate = metrics.larger_class_rate(test.y, task)
         if abs(intervals["acc"].value - rate) < 1e-12:
             marks = [*marks, "accuracy equals the larger-class rate"]
+    aucs = {
+        "val": val_metrics.get("auc", 0.0),
+        "test": intervals["auc"].value if intervals else 0.0,
+    }
+    absent = [name for name, auc in aucs.items() if np.isnan(auc)]
+    if absent:
+        marks = [*marks, f"no AUC on {' and '.join(absent)}: a class is absent there"]
     notes = features.notes
     if notes.get("random_weights"):
         marks = [*marks, "random weights"]

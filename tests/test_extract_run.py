@@ -686,3 +686,46 @@ def test_layers_may_begin_with_a_minus():
     config = read_config(["--model", "vit", "--layers", "-4,-1"])
     assert config.layers == "-4,-1"
     assert read_config(["--model", "vit", "--layers", "-1", "--dry-run"]).dry_run
+
+
+@pytest.mark.parametrize(
+    "words", ["--model ,", "--model=", "--model vit --data=", "--model vit --data ,"]
+)
+def test_an_empty_list_is_never_all(words: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as end:
+        main(words.split())
+    assert end.value.code == 2
+    assert "takes one or more, comma separated" in capsys.readouterr().err
+
+
+def test_a_file_named_like_an_official_set_is_refused(
+    tmp_path: Path, write_npz: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+):
+    path = write_npz(tmp_path / "breastmnist.npz")
+    words = f"--model test_vit --weights random --size 32 --data npz:{path} --features {tmp_path}"
+    assert main(words.split()) == 1
+    assert "named like the official set breastmnist" in capsys.readouterr().err
+
+
+def test_a_dry_run_refuses_what_the_run_would(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "oblong.npz"
+    arrays: dict[str, Any] = {}
+    for split in ("train", "val", "test"):
+        arrays[f"{split}_images"] = np.zeros((2, 8, 9), np.uint8)
+        arrays[f"{split}_labels"] = np.zeros((2, 1), int)
+    np.savez(path, **arrays)
+    words = f"--model test_vit --weights random --size 32 --data npz:{path} --dry-run"
+    assert main(words.split()) == 1
+    assert "images should be (n, S, S)" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_and_closed_streams(tmp_path: Path, write_npz: Callable[..., Path]):
+    path = write_npz(tmp_path / "x.npz")
+    command = f"{sys.executable} -m extract --model test_vit --weights random --size 32"
+    command += f" --data npz:{path} --features {tmp_path / 'f'}"
+    ended = subprocess.run(
+        f"{command} | head -1; {command} 2>&-", shell=True, capture_output=True, text=True
+    )
+    assert "Traceback" not in ended.stderr
+    assert "Broken pipe" not in ended.stderr
+    assert len(list((tmp_path / "f").glob("x/*.h5"))) == 1  # the second one ran through

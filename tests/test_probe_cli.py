@@ -307,7 +307,7 @@ def test_files_by_path(places, capsys):
     status, out, err = run(capsys, f"{path} {path} nowhere.h5 --kind knn --k 5")
     assert status == 1
     assert "no features at nowhere.h5" in err
-    assert "1 rows" in out
+    assert "1 row with scores" in out
     other = make_features(places[0], precision="bf16")
     _, out, _ = run(capsys, f"{path} {other} --kind knn --k 5")
     assert str(path) in out  # the table's lines would be alike

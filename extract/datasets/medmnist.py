@@ -102,6 +102,8 @@ def find_file(flag: str, size: int, source_size: int | None, root: Path | None) 
         )
     suffix = "" if source_size == 28 else f"_{source_size}"
     root = root or Path.home() / ".medmnist"
+    if root.exists() and not root.is_dir():
+        raise RequestError(f"--data-root takes the folder of MedMNIST's files; {root} is a file")
     return MedmnistFile(
         flag,
         source_size,

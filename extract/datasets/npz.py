@@ -219,16 +219,8 @@ def open_npz(
         RequestError: arrays are missing or don't fit each other.
     """
     members = read_members(path)
-    wanted = [f"{split}_{what}" for split in SPLITS for what in ("images", "labels")]
-    missing = [member for member in wanted if member not in members]
-    if missing:
-        raise RequestError(
-            f"{path} lacks {', '.join(missing)}; expected MedMNIST's layout: {', '.join(wanted)}"
-        )
+    _, side, n_channels = check_images(path, members)
     counts = [members[f"{split}_images"].shape[0] for split in SPLITS]
-    side, n_channels = _image_shape(path, members)
-    for split in SPLITS:
-        _check_streamable(path, members[f"{split}_images"])
     with _naming_damage(path), np.load(path, allow_pickle=False) as file:
         parts = [np.asarray(file[f"{split}_labels"]) for split in SPLITS]
     labels = _join_labels(path, parts, counts)
@@ -254,6 +246,25 @@ def open_npz(
         stream=lambda ranges: stream_rows(path, images, ranges),
         licence=licence,
     )
+
+
+def check_images(path: Path, members: dict[str, Member]) -> tuple[int, int, int]:
+    """What the headers tell of the images: how many there are, their side, their channels.
+
+    Raises:
+        RequestError: members are missing, or the images can't be streamed as they are.
+    """
+    wanted = [f"{split}_{what}" for split in SPLITS for what in ("images", "labels")]
+    missing = [member for member in wanted if member not in members]
+    if missing:
+        raise RequestError(
+            f"{path} lacks {', '.join(missing)}; expected MedMNIST's layout: {', '.join(wanted)}"
+        )
+    side, n_channels = _image_shape(path, members)
+    images = [members[f"{split}_images"] for split in SPLITS]
+    for member in images:
+        _check_streamable(path, member)
+    return sum(member.shape[0] for member in images), side, n_channels
 
 
 def _image_shape(path: Path, members: dict[str, Member]) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from cache import RequestError
 from cache.key import file_stem
 from extract.datasets import demo, medmnist
 from extract.datasets.dataset import Dataset
-from extract.datasets.npz import open_npz, read_members
+from extract.datasets.npz import check_images, open_npz, read_members
 from extract.digests import DigestMemory
 
 NPZ = "npz:"
@@ -71,18 +71,18 @@ def find_source(name: str, size: int, source_size: int | None, root: Path | None
 def _npz_source(path: Path, source_size: int | None) -> Source:
     if not path.is_file():
         raise RequestError(f"no file at {path}; --data npz:FILE takes a file in MedMNIST's layout")
-    images = [m for name, m in read_members(path).items() if name.endswith("_images")]
-    if not images or any(len(member.shape) < 3 for member in images):
-        raise RequestError(f"{path} holds no train_images; expected MedMNIST's layout")
-    side = images[0].shape[1]
-    _refuse_source_size(path.name, source_size, side)
     name = file_stem(path.stem)
+    if name in (*medmnist.FLAGS_2D, demo.NAME):
+        raise RequestError(
+            f"{path} is named like the official set {name}, and its rows would pass for it; rename "
+            f"the file, or name its folder with --data {name} --data-root {path.parent}"
+        )
+    n, side, n_channels = check_images(path, read_members(path))
+    _refuse_source_size(path.name, source_size, side)
 
     def open_file(memory: DigestMemory) -> Dataset:
         return open_npz(path, name, "md5:" + memory.get("md5", path, medmnist.file_md5))
 
-    n = sum(member.shape[0] for member in images)
-    n_channels = 3 if len(images[0].shape) == 4 else 1
     return Source(name, f"{NPZ}{path}", n, side, n_channels, open_file, path)
 
 
