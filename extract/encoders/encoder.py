@@ -33,6 +33,11 @@ DTYPES = {
 }
 
 
+# Images whose tokens are normed and pooled at once on a CPU: few enough to stay in its cache. Whole
+# batches of 16 (ViT-S, 224 px, two cores) cost 6 to 7 % of the forward pass, pairs nothing.
+CPU_IMAGES = 2
+
+
 @dataclass(frozen=True)
 class Statistics:
     """What the encoder expects of its input."""
@@ -375,14 +380,22 @@ class Encoder:
             self._keep_map(layer, layout, output)
 
     def _keep_tokens(self, layer: int, tokens: Tensor) -> None:
+        on_cpu = tokens.device.type == "cpu"
+        parts = [self._pool(part) for part in (tokens.split(CPU_IMAGES) if on_cpu else [tokens])]
+        for pool in parts[0]:
+            vectors = torch.cat([part[pool] for part in parts])
+            self._pooled[f"layers/{layer:02d}/{pool}"] = vectors
+
+    def _pool(self, tokens: Tensor) -> dict[str, Tensor]:
+        """Norm and pool one block's tokens, as the family has it."""
         anatomy, rule = self.description.anatomy, self.description.norm_rule
         if rule == "tokens":
             tokens = self.model.norm(tokens)
         pooled = pool_tokens(tokens, anatomy.n_prefix, anatomy.has_cls)
-        for pool, vectors in pooled.items():
-            if rule == "pooled":
-                vectors = self.model.fc_norm(vectors.to(self.dtype)).float()
-            self._pooled[f"layers/{layer:02d}/{pool}"] = vectors
+        if rule == "pooled":
+            for pool, vectors in pooled.items():
+                pooled[pool] = self.model.fc_norm(vectors.to(self.dtype)).float()
+        return pooled
 
     def _keep_map(self, layer: int, layout: str, features: Tensor) -> None:
         last = self.description.anatomy.n_layers - 1
