@@ -1,5 +1,6 @@
 """Finding feature files below a folder, and choosing among them."""
 
+import itertools
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from cache.layout import read_header
 from cache.store import PARTIAL
 
 T = TypeVar("T")
+LINE = 160  # characters of a difference between keys that are shown
 
 
 @dataclass(frozen=True)
@@ -87,13 +89,17 @@ def list_files(root: Path) -> list[Path]:
     """All feature files below a folder, complete and incomplete, by name."""
     if not root.is_dir():
         return []
-    paths = [*root.glob("*/*.h5"), *root.glob(f"*/*.h5{PARTIAL}")]
+    return _glob(root, "*/*.h5")
+
+
+def _glob(folder: Path, pattern: str) -> list[Path]:
+    paths = [*folder.glob(pattern), *folder.glob(f"{pattern}{PARTIAL}")]
     # Hidden ones are never ours: macOS leaves "._name" beside files on foreign disks.
     return sorted(path for path in paths if not path.name.startswith("."))
 
 
 def find_features(root: Path, wish: Wish) -> tuple[list[Features], list[str]]:
-    """Every complete file that fits a wish; of each encoder, size and data set only one.
+    """Every complete file of images that fits a wish; of each encoder, size and set only one.
 
     Args:
         root: the folder of features.
@@ -115,6 +121,8 @@ def find_features(root: Path, wish: Wish) -> tuple[list[Features], list[str]]:
             n_done = count_done(header)
         except (CacheError, OSError) as error:
             troubles.append(str(error))
+            continue
+        if header.is_text:  # not images: ``find_text`` finds them
             continue
         if n_done == header.n_units and not path.name.endswith(PARTIAL):
             found.append(Features(header))
@@ -158,12 +166,24 @@ def refuse_mixtures(found: Sequence[Features]) -> None:
         if len(group) < 2:
             continue
         lines = [f"several features of {model} at {size} px on {dataset}; choose one of them:"]
-        for other in group[1:]:
-            lines.append(f"  {group[0].path} -> {other.path}")
-            differences = key_differences(group[0].key, other.key)
-            lines += [f"    {difference}" for difference in differences or ["nothing: a copy"]]
+        lines += _list_differences(group)
         lines.append(f"  name it by path{_where_words(group)}")
         raise RequestError("\n".join(lines))
+
+
+def _list_differences(group: Sequence[Features]) -> list[str]:
+    """What tells each file of a group from its first, as lines."""
+    lines = []
+    for other in group[1:]:
+        lines.append(f"  {group[0].path} -> {other.path}")
+        differences = key_differences(group[0].key, other.key)
+        lines += [f"    {_shortened(line)}" for line in differences or ["nothing: a copy"]]
+    return lines
+
+
+def _shortened(line: str) -> str:
+    """A line that a terminal can hold: of a hundred prompts the first ones tell."""
+    return line if len(line) <= LINE else f"{line[: LINE - 2]}.."
 
 
 def _where_words(group: Sequence[Features]) -> str:
@@ -176,3 +196,69 @@ def _where_words(group: Sequence[Features]) -> str:
             choices = [shlex.quote(f"{part}={value}") for value in values]
             return " or by " + ", ".join(f"--where {choice}" for choice in choices)
     return ""
+
+
+# ---------------------------------------------------------------------------- texts
+
+
+def find_text(images: Features) -> Features:
+    """The complete text file that belongs to a file of images, from the same folder.
+
+    It is looked for by its name, ``*_text_*.h5``, and chosen by what it says of itself.
+
+    Args:
+        images: features of images, with a ``proj``.
+
+    Raises:
+        CacheMiss: there is none; the message is the command that makes it.
+        RequestError: several belong to it; they are listed with what differs.
+    """
+    found: list[Features] = []
+    begun: list[str] = []
+    troubles: list[str] = []
+    for path in _glob(images.path.parent, "*_text_*.h5"):
+        try:
+            header = read_header(path)
+            n_done = count_done(header)
+        except (CacheError, OSError) as error:
+            troubles.append(str(error))
+            continue
+        if not header.is_text or text_differences(images, Features(header)):
+            continue
+        if n_done == header.n_units and not path.name.endswith(PARTIAL):
+            found.append(Features(header))
+        else:
+            begun.append(incomplete_message(header, n_done))
+    if len(found) > 1:
+        lines = [f"several text files of {images.model} on {images.dataset}:"]
+        lines += [*_list_differences(found), "  choose one with --text FILE"]
+        raise RequestError("\n".join(lines))
+    if not found:
+        missing = (
+            f"no text features of {images.encoder} on {images.dataset} in {images.path.parent}; "
+            f"make them with: {_text_command(images)}"
+        )
+        raise CacheMiss("; ".join(begun or [*troubles, missing]))
+    return found[0]
+
+
+def text_differences(images: Features, text: Features) -> list[str]:
+    """Why a text file doesn't belong to a file of images, in words; nothing where it does."""
+    pairs = [
+        ("data set", images.dataset, text.dataset),
+        ("encoder", images.encoder, text.encoder),
+        ("weights", images.key.get("weights"), text.key.get("weights")),
+    ]
+    return [f"{name}: {a} -> {b}" for name, a, b in pairs if a != b]
+
+
+def _text_command(images: Features) -> str:
+    """The command that makes the texts of these images: their own, for what both must share."""
+    words = ["extract", "--text", "--model", images.model]
+    try:
+        made_by = shlex.split(images.header.attributes["command"])
+    except ValueError:  # whoever wrote the file may have put anything there
+        made_by = []
+    flags = {"--data": images.dataset, **dict(itertools.pairwise(made_by))}
+    shared = ("--data", "--weights", "--seed", "--data-root", "--features")
+    return shlex.join([*words, *(word for f in shared if f in flags for word in (f, flags[f]))])

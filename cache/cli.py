@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from cache.places import features_root
 from cache.terminal import Parser, complain, run_command
 
 if TYPE_CHECKING:
+    from cache.features import Features
     from cache.layout import Header
 
 
@@ -31,7 +31,9 @@ def make_parser() -> argparse.ArgumentParser:
         "verify", parents=[folder], help="compare every unit with its checksum"
     )
     verify.add_argument("file", type=Path, nargs="*", help="(all that are found)")
-    diff = commands.add_parser("diff", help="why two files are not the same features")
+    diff = commands.add_parser(
+        "diff", help="why two files are not the same features, or the same key made other numbers"
+    )
     diff.add_argument("a", type=Path)
     diff.add_argument("b", type=Path)
     rm = commands.add_parser("rm", help="delete feature files")
@@ -77,7 +79,7 @@ def run_ls(options: argparse.Namespace) -> int:
 
 
 def _summary(path: Path) -> tuple[str, str, str, str, str, str]:
-    """size, rows, layers, pools, stored type, state."""
+    """size, rows, layers (or that the rows are texts), pools, stored type, state."""
     from cache.features import Features
     from cache.layout import format_bytes, read_header
 
@@ -86,7 +88,7 @@ def _summary(path: Path) -> tuple[str, str, str, str, str, str]:
     return (
         format_bytes(path.stat().st_size),
         f"{header.n_rows:_}",
-        str(features.n_layers),
+        "text" if features.is_text else str(features.n_layers),
         "+".join(features.pools),
         str(features.key.get("store", "")),
         _state(header),
@@ -106,13 +108,13 @@ def _state(header: "Header") -> str:
 def run_show(options: argparse.Namespace) -> int:
     """Everything the header holds, key included."""
     from cache.features import Features
+    from cache.fingerprint import short_form
     from cache.key import flatten
-    from cache.layout import SPLITS, format_bytes, read_header
+    from cache.layout import format_bytes, read_header
 
     path = _existing(options.file)
     header = read_header(path)
     features = Features(header)
-    counts = {name: int((features.split == name).sum()) for name in SPLITS}
     print(f"{path}  {format_bytes(path.stat().st_size)}")
     facts = {
         "state": _state(header),
@@ -122,10 +124,11 @@ def run_show(options: argparse.Namespace) -> int:
         "task": features.task,
         "classes": ", ".join(features.class_names),
         "positive": header.attributes["positive_class"],
-        "samples": ", ".join(f"{name} {n:_}" for name, n in counts.items()),
+        "samples": _samples(features),
         "arrays": ", ".join(f"{name} {extent.shape[1]}" for name, extent in header.arrays.items()),
         "made by": header.attributes["command"],
-        "versions": _pairs(json.loads(header.attributes["versions"])),
+        "versions": _pairs(features.versions),
+        "fingerprint": short_form(features.fingerprint),
         "cost": _pairs(features.cost),
     }
     for name, value in {**facts, **{n: str(v) for n, v in features.notes.items()}}.items():
@@ -135,6 +138,14 @@ def run_show(options: argparse.Namespace) -> int:
     for name, value in flatten(header.key).items():
         print(f"    {name:<24} {value}")
     return 0
+
+
+def _samples(features: "Features") -> str:
+    """How many images each split has, or how many prompts there are."""
+    if features.is_text:
+        return f"{features.n_rows:_} prompts, no images"
+    counts = {name: int((features.split == name).sum()) for name in ("train", "val", "test")}
+    return ", ".join(f"{name} {n:_}" for name, n in counts.items())
 
 
 def _pairs(values: Mapping[str, object]) -> str:
@@ -191,14 +202,43 @@ def _verify(path: Path) -> str:
 
 
 def run_diff(options: argparse.Namespace) -> int:
-    """What differs between two keys, in words; status 0 when nothing does, 1 otherwise."""
+    """What differs between two files, in words; status 0 when nothing does, 1 otherwise."""
+    from cache.features import Features
     from cache.key import key_differences
     from cache.layout import read_header
 
-    a, b = (read_header(_existing(path)) for path in (options.a, options.b))
-    lines = key_differences(a.key, b.key)
-    print("\n".join(lines) if lines else "the same key: the same features")
-    return 1 if lines else 0
+    a, b = (Features(read_header(_existing(path))) for path in (options.a, options.b))
+    differences = key_differences(a.key, b.key)
+    if a.is_text != b.is_text:
+        words = {False: "images", True: "texts"}
+        differences.insert(0, f"features of: {words[a.is_text]} -> {words[b.is_text]}")
+    found, moved = _compare_fingerprints(a, b)
+    if differences:
+        # Files from before there were fingerprints: what the keys say is all there is to say.
+        found = found if a.fingerprint or b.fingerprint else []
+    elif moved:
+        found.insert(0, "the same key, other numbers:")
+    else:
+        found.insert(0, "the same key: the same features")
+    print("\n".join([*differences, *found]))
+    return 1 if differences or moved else 0
+
+
+def _compare_fingerprints(a: "Features", b: "Features") -> tuple[list[str], bool]:
+    """What the fingerprints of two files tell, as lines, and whether they moved."""
+    from cache.fingerprint import describe_drift, describe_versions, drift, tolerance
+
+    widths = [{n: e.shape[1] for n, e in f.header.arrays.items()} for f in (a, b)]
+    missing = [f.path.name for f in (a, b) if not f.fingerprint]
+    moved = drift(a.fingerprint, b.fingerprint)
+    if missing:
+        return [f"no fingerprint in {' and '.join(missing)}: drift of a library can't show"], False
+    if widths[0] != widths[1] or not moved:
+        return [], False  # other encoders or layers: nothing to compare
+    largest, allowed = max(moved.values()), tolerance(a.key, b.key)
+    if largest <= allowed:
+        return [f"fingerprints agree to {largest:.1g} of a vector's length"], False
+    return [describe_drift(moved, allowed), describe_versions(a.versions, b.versions)], True
 
 
 def run_rm(options: argparse.Namespace) -> int:

@@ -73,6 +73,8 @@ class Features:
         self.path = header.path
 
     def __repr__(self) -> str:
+        if self.is_text:
+            return f"<Features {self.dataset} · texts of {self.model} · {self.n_rows} prompts>"
         return (
             f"<Features {self.dataset} · {self.model} at {self.size} px · {self.n_rows} rows · "
             f"{self.n_layers} layers · pools {', '.join(self.pools)}>"
@@ -102,8 +104,13 @@ class Features:
 
     @property
     def size(self) -> int:
-        """Side of the encoder's input, pixels."""
+        """Side of the encoder's input, pixels; 0 of texts."""
         return self.header.attributes["size"]
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the rows are prompts, not images: see "Text files" in FORMAT.md."""
+        return self.header.is_text
 
     @property
     def dataset(self) -> str:
@@ -122,6 +129,16 @@ class Features:
     def notes(self) -> Mapping[str, Any]:
         """What a reader of numbers should know: transform in words, marks such as random weights."""
         return json.loads(self.header.attributes["notes"])
+
+    @property
+    def fingerprint(self) -> Mapping[str, list[float]]:
+        """The fixed picture's features in short, see fingerprint.py; empty in older files."""
+        return self.header.fingerprint
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Of the programs that made the file."""
+        return json.loads(self.header.attributes["versions"])
 
     @property
     def cost(self) -> Mapping[str, Any]:
@@ -188,7 +205,7 @@ class Features:
 
     @property
     def last_layer(self) -> int:
-        """The number of the encoder's last layer, which ``head`` belongs to."""
+        """The number of the encoder's last layer, which ``head`` and ``proj`` belong to."""
         return max(self.key["layers"]["of"] - 1, *self.layers, 0)
 
     def find_layer(self, layer: int) -> int:
@@ -198,7 +215,8 @@ class Features:
             RequestError: the file doesn't hold this layer.
         """
         absolute = layer if layer >= 0 else self.last_layer + 1 + layer
-        if absolute in self.layers or (absolute == self.last_layer and "head" in self.pools):
+        of_last = {"head", "proj"} & {*self.pools}
+        if absolute in self.layers or (absolute == self.last_layer and of_last):
             return absolute
         stored = _ranges(sorted(self.layers)) or "none"
         raise RequestError(

@@ -44,6 +44,12 @@ def feature_path(root: Path, dataset: str, model: str, size: int, key: Mapping[s
     return root / file_stem(dataset) / name
 
 
+def text_path(root: Path, dataset: str, model: str, key: Mapping[str, Any]) -> Path:
+    """Where the text features of this key live: ``root/{dataset}/{model}_text_{digest}.h5``."""
+    name = f"{file_stem(model)}_text_{key_digest(key)[:N_DIGEST]}.h5"
+    return root / file_stem(dataset) / name
+
+
 def key_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """What differs between two keys, in words, one entry a line.
 

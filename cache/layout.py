@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import BrokenCache, RequestError
+from cache.fingerprint import is_fingerprint
 from cache.key import canonical_json, key_digest
 from cache.units import count_units
 
@@ -71,7 +72,7 @@ class FileSpec:
 
     model: str  # short name, as typed after --model
     encoder: str  # full name
-    size: int  # side of the encoder's input, pixels
+    size: int  # side of the encoder's input, pixels; 0 of texts
     dataset: str
     task: str  # one of TASKS
     class_names: tuple[str, ...]
@@ -85,6 +86,7 @@ class FileSpec:
     positive_class: str | None = None  # binary tasks: the name of label 1
     notes: Mapping[str, Any] = field(default_factory=dict)  # transform in words, licence, marks
     versions: Mapping[str, str] = field(default_factory=dict)
+    fingerprint: Mapping[str, list[float]] = field(default_factory=dict)  # see fingerprint.py
 
     @property
     def n_rows(self) -> int:
@@ -152,6 +154,7 @@ class Header:
     cost: Extent
     n_rows: int
     n_samples: int
+    fingerprint: Mapping[str, list[float]]  # empty in files that have none
 
     @property
     def n_units(self) -> int:
@@ -160,6 +163,11 @@ class Header:
     @property
     def digest(self) -> str:
         return key_digest(self.key)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the rows are prompts, not images."""
+        return "text" in self.key
 
 
 # ---------------------------------------------------------------------------- creating
@@ -247,6 +255,8 @@ def _attributes(spec: FileSpec) -> dict[str, Any]:
         "notes": canonical_json(spec.notes),
         "versions": canonical_json(spec.versions),
     }
+    if spec.fingerprint:
+        attributes["fingerprint"] = canonical_json(spec.fingerprint)
     return {name: _as_utf8(value) for name, value in attributes.items()}
 
 
@@ -450,6 +460,8 @@ def _read_header(path: Path, file: h5py.File) -> Header:
     wrong = [name for name in (*TEXTS, *OBJECTS) if not isinstance(attributes.get(name), str)]
     wrong += [name for name in LISTS if not isinstance(attributes.get(name), list)]
     wrong += [] if isinstance(attributes.get("size"), int) else ["size"]
+    if not isinstance(attributes.get("fingerprint", ""), str):
+        wrong.append("fingerprint")
     _refuse(path, wrong, "as FORMAT.md has it")
     objects = {name: json.loads(attributes[name]) for name in OBJECTS}
     wrong = [name for name, value in objects.items() if not isinstance(value, dict)]
@@ -457,6 +469,10 @@ def _read_header(path: Path, file: h5py.File) -> Header:
     key, tables = objects["key"], objects["tables_crc32"]
     if not isinstance(key.get("layers"), dict) or not isinstance(key["layers"].get("of"), int):
         _refuse(path, ["key"], "with the number of layers as layers.of")
+    _refuse(path, _misfits(attributes, key), f"as a file of {_content(key)} has it")
+    fingerprint = json.loads(attributes.get("fingerprint", "{}"))
+    if not is_fingerprint(fingerprint, attributes["arrays"]):
+        _refuse(path, ["fingerprint"], "as FORMAT.md has it")
 
     missing = TABLES.keys() - tables.keys() - {"samples/groups"}
     _refuse(path, sorted(missing), "among the tables")
@@ -488,7 +504,26 @@ def _read_header(path: Path, file: h5py.File) -> Header:
         wrong.append("arrays")
     _refuse(path, wrong, f"of the shape and type that {n_rows} rows need")
     _refuse(path, _misplaced({**arrays, "units": units, "cost": cost}), "in a place of its own")
-    return Header(path, attributes, key, arrays, tables, units, cost, n_rows, n_samples)
+    return Header(
+        path, attributes, key, arrays, tables, units, cost, n_rows, n_samples, fingerprint
+    )
+
+
+def _misfits(attributes: Mapping[str, Any], key: Mapping[str, Any]) -> list[str]:
+    """What a file of images, or one of texts, can't have."""
+    if "text" not in key:
+        return [] if attributes["size"] > 0 else ["size"]
+    right = {
+        "key": isinstance(key["text"], dict),
+        "size": attributes["size"] == 0,  # texts have no pixels
+        "arrays": attributes["arrays"] == ["proj"],
+        "task": attributes["task"] == "multi-class",
+    }
+    return [name for name, is_right in right.items() if not is_right]
+
+
+def _content(key: Mapping[str, Any]) -> str:
+    return "texts" if "text" in key else "images"
 
 
 def _refuse(path: Path, wrong: list[str], expected: str) -> None:

@@ -15,7 +15,7 @@ import json
 import os
 import socket
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from cache.errors import BrokenCache, CacheError, RequestError, StaleCache
+from cache.fingerprint import describe_drift, describe_versions, drift, tolerance
 from cache.key import canonical_json, key_differences
 from cache.layout import (
     COST_BYTES,
@@ -61,7 +62,8 @@ class FeatureWriter:
 
     Raises:
         Busy: another process writes this shard, or the file with another N.
-        StaleCache: the stored file was made for other samples or labels.
+        StaleCache: the stored file was made for other samples or labels, or it was begun with
+            libraries that compute something else.
         BrokenCache: the unfinished file is damaged.
         RequestError: the disk has too little room, or the shard is out of range.
         OSError: the folder can't be written.
@@ -128,6 +130,7 @@ class FeatureWriter:
         else:
             mine = filter(self._owns, done)
             self.bad_units = [u for u in mine if bad_arrays(self._file, self.header, u)]
+        self.check_fingerprint(self.spec.fingerprint)
         if self.bad_units:
             self._take_back(reopen=complete)
 
@@ -159,6 +162,30 @@ class FeatureWriter:
                 f"{header.path} was made for something else ({'; '.join(differences[:4])}); "
                 "make it anew with --overwrite, or give another folder with --features DIR"
             )
+
+    def check_fingerprint(self, fingerprint: Mapping[str, Sequence[float]]) -> None:
+        """Refuse to add rows that other libraries, or changed weights, would make.
+
+        Called on opening with the spec's fingerprint; call it again where that was empty, since
+        the encoder wasn't loaded yet.
+
+        Args:
+            fingerprint: of the encoder as it computes now. Nothing is compared where this one or
+                the stored one is empty, or where the file is complete.
+
+        Raises:
+            StaleCache: the same key made other numbers when the file was begun.
+        """
+        moved = drift(self.header.fingerprint, fingerprint)
+        allowed = tolerance(self.header.key)
+        if self.was_complete or not moved or max(moved.values()) <= allowed:
+            return
+        begun_with = json.loads(self.header.attributes["versions"])
+        raise StaleCache(
+            f"{self.path.name} was begun with the same key, but other numbers: "
+            f"{describe_drift(moved, allowed)}; {describe_versions(begun_with, self.spec.versions)}"
+            "; --overwrite starts anew, or install the versions the file was begun with"
+        )
 
     def _owns(self, unit: int) -> bool:
         index, count = self.shard

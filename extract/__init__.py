@@ -1,1 +1,17 @@
-"""Stage one: frozen encoders over images, every layer pooled and kept, once."""
+"""Stage one: run each frozen encoder over each image once and keep every layer's pools."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from extract.encoders.from_user import UserEncoder
+
+__all__ = ["UserEncoder"]
+
+
+def __getattr__(name: str) -> Any:
+    """``UserEncoder`` on demand: torch takes seconds to import, and ``--help`` shouldn't."""
+    if name == "UserEncoder":
+        from extract.encoders.from_user import UserEncoder
+
+        return UserEncoder
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,7 @@
 """The command ``extract``: its flags, its output, its exit status."""
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -8,7 +9,18 @@ from pathlib import Path
 
 from cache import RequestError
 from cache.terminal import Parser, complain, run_command, split_words
-from extract.config import LAYER_NORMS, PRECISIONS, STORES, ExtractConfig
+from extract.config import (
+    BACKENDS,
+    CHANNELS,
+    INTENSITIES,
+    INTERPOLATIONS,
+    LAYER_NORMS,
+    PRECISIONS,
+    PROTOCOL_NAMES,
+    RESIZES,
+    STORES,
+    ExtractConfig,
+)
 
 DEMO = {"model": "efficientnet-lite0", "data": "demo", "size": 128}
 
@@ -19,6 +31,9 @@ examples:
   extract --model dinov2,clip --data breastmnist    two encoders, one set
   extract --model vit --data npz:mine.npz           your images in MedMNIST's layout
   extract --model dinov2 --dry-run                  what it would do, take and download
+  extract --protocol wu2025 --model dinov2          prepare the images as a paper's code does
+  extract --model openclip --text                   class prompts, for probe --kind zeroshot
+  extract models                                    every encoder, and which are ready here
 
 Interrupt it whenever you like: the same command goes on where it stopped.
 """
@@ -39,12 +54,16 @@ def make_parser() -> Parser:
         "--model",
         "-m",
         metavar="NAMES",
-        help="one or more encoders, comma separated: eva02, dinov2, dino, vit, clip, openai, sam, "
-        "sam-c, vgg16, densenet121, resnet18, efficientnet-b4, efficientnet-lite0, or any timm "
-        "name",
+        help="one or more encoders, comma separated: a short name (`extract models` lists them), any "
+        "timm name, open_clip:MODEL/TAG, transformers:OWNER/NAME, hf-hub:OWNER/NAME, "
+        "local-dir:PATH, or your own FILE.py:FUNCTION",
     )
     what.add_argument(
-        "--size", type=int, help="side of the encoder's input in pixels (its own size)"
+        "--size",
+        type=read_size,
+        metavar="PX",
+        help="side of the encoder's input in pixels, or native: its own, whatever a protocol says "
+        "(its own)",
     )
     what.add_argument(
         "--data",
@@ -74,9 +93,8 @@ def make_parser() -> Parser:
     what.add_argument(
         "--layer-norm",
         choices=LAYER_NORMS,
-        default=default.layer_norm,
         help="final: the encoder's own final norm on every layer, as its family wants it; none: "
-        "raw (%(default)s)",
+        "raw (final)",
     )
     what.add_argument(
         "--precision",
@@ -95,6 +113,70 @@ def make_parser() -> Parser:
         "--demo",
         action="store_true",
         help=f"the same as --model {DEMO['model']} --data {DEMO['data']} --size {DEMO['size']}",
+    )
+    images = parser.add_argument_group("how images are prepared (all of it is in the key)")
+    images.add_argument(
+        "--protocol",
+        choices=PROTOCOL_NAMES,
+        help="as a paper's released code does it; flags below override its parts",
+    )
+    images.add_argument(
+        "--resize",
+        choices=RESIZES,
+        help="scale: the whole image to a square; pad: never enlarged, centred on black; "
+        "pad-after-norm: on the mean colour; crop: shorter side to 256/224 of the size, then the "
+        "centre; scale-crop: both sides, then the centre; longest: longest side to the size, mean "
+        "colour right and below (scale)",
+    )
+    images.add_argument("--interpolation", choices=INTERPOLATIONS, help="(the encoder's own)")
+    images.add_argument(
+        "--antialias",
+        action=argparse.BooleanOptionalAction,
+        default=default.antialias,
+        help="when images are made smaller (%(default)s)",
+    )
+    images.add_argument(
+        "--resize-backend",
+        choices=BACKENDS,
+        help="device: float32, unrounded; pil: Pillow's 8-bit resize, as published pipelines have "
+        "it (device)",
+    )
+    images.add_argument(
+        "--mean", type=read_numbers, metavar="M", help="one number or R,G,B of 0..1 (its own)"
+    )
+    images.add_argument(
+        "--std", type=read_numbers, metavar="S", help="one number or R,G,B (its own)"
+    )
+    images.add_argument(
+        "--intensity",
+        choices=INTENSITIES,
+        help="before mean and std: 255: divided by 255; min-max: each image stretched to 0..1; "
+        "min-max-channel: each of its channels (its own, nearly always 255)",
+    )
+    images.add_argument(
+        "--channels",
+        choices=CHANNELS,
+        help="of grey images: rgb: repeated; first-filter: only the first input channel of the "
+        "encoder's first layer sees them (rgb)",
+    )
+    texts = parser.add_argument_group("texts, for encoders with a text tower (open_clip)")
+    texts.add_argument(
+        "--text",
+        action="store_true",
+        help="store the features of class prompts, not of images, for probe --kind zeroshot",
+    )
+    texts.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help='JSON: {"class name": ["prompt", ...], ...} (made by template)',
+    )
+    texts.add_argument(
+        "--template",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="a prompt with {} for the class; may be given several times (the data set's own)",
     )
     how = parser.add_argument_group("how (none of it changes the key)")
     how.add_argument(
@@ -120,6 +202,11 @@ def make_parser() -> Parser:
         help="do the I-th of N shares, I from 0; N processes fill one file (torchrun's RANK and "
         "WORLD_SIZE, else 0/1)",
     )
+    how.add_argument(
+        "--offline",
+        action="store_true",
+        help="never use the network, as under HF_HUB_OFFLINE=1; what isn't here is named",
+    )
     how.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     how.add_argument("--overwrite", action="store_true", help="throw away what is stored already")
     return parser
@@ -138,8 +225,10 @@ def read_config(arguments: Sequence[str] | None) -> ExtractConfig:
         parser.error("name an encoder with --model, e.g. --model dinov2, or try --demo")
     if options.seed is not None and options.weights != "random":
         parser.error("--seed belongs to --weights random; nothing else here is random")
-    if options.size is not None and options.size < 1:
+    if isinstance(options.size, int) and options.size < 1:
         parser.error(f"--size is the input's side in pixels, not {options.size}")
+    if options.offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
     try:
         return ExtractConfig(
             models=split_words("--model", options.model),
@@ -152,6 +241,18 @@ def read_config(arguments: Sequence[str] | None) -> ExtractConfig:
             layer_norm=options.layer_norm,
             precision=options.precision,
             store=options.store,
+            protocol=options.protocol,
+            resize=options.resize,
+            interpolation=options.interpolation,
+            antialias=options.antialias,
+            resize_backend=options.resize_backend,
+            mean=options.mean,
+            std=options.std,
+            intensity=options.intensity,
+            channels=options.channels,
+            text=options.text,
+            prompts=options.prompts,
+            templates=tuple(options.template),
             data_root=options.data_root,
             features=options.features,
             batch_size=options.batch_size,
@@ -162,6 +263,27 @@ def read_config(arguments: Sequence[str] | None) -> ExtractConfig:
         )
     except RequestError as error:
         parser.error(str(error))
+
+
+def read_size(text: str) -> int | str:
+    """Pixels, or "native"."""
+    if text == "native":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"takes pixels or native, not {text!r}") from None
+
+
+def read_numbers(text: str) -> tuple[float, ...]:
+    """One number for three channels, or three."""
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) not in (1, 3) or not all(map(math.isfinite, numbers)):
+        raise argparse.ArgumentTypeError(f"takes one number or three, like 0.5, not {text!r}")
+    return numbers * 3 if len(numbers) == 1 else numbers
 
 
 def _join_layers(arguments: Sequence[str]) -> list[str]:
@@ -193,7 +315,12 @@ def read_shard(text: str | None) -> tuple[int, int]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    config = read_config(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words[:1] == ["models"]:
+        from extract.models import main as list_models
+
+        return list_models(words[1:])
+    config = read_config(words)
     return run_command(
         "extract", lambda: run(config), "interrupted; the same command goes on from here"
     )
@@ -205,7 +332,13 @@ def run(config: ExtractConfig) -> int:
     from extract.digests import DigestMemory
     from extract.plan import check_space, describe_plan, make_plan
     from extract.run import run_plan
+    from extract.text import run_texts
 
+    if config.text:
+        problems = run_texts(config, say=lambda line: print(line, flush=True))
+        for what, why in problems:
+            complain("extract", f"{what}: {why}")
+        return 1 if problems else 0
     memory = DigestMemory(config.root / ".digests.json")
     plan = make_plan(config)
     for line in describe_plan(plan, memory):

@@ -10,6 +10,14 @@ from cache.units import UNIT_ROWS
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
 STORES = ("float16", "float32")
 LAYER_NORMS = ("final", "none")
+PROTOCOL_NAMES = ("wu2025", "doerrich2024", "huix2024", "baharoon2023")  # see preprocessing.py
+
+# What each resize does is with Transform, in transforms.py.
+RESIZES = ("scale", "pad", "pad-after-norm", "crop", "scale-crop", "longest")
+BACKENDS = ("device", "pil")
+INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
+INTENSITIES = ("255", "min-max", "min-max-channel")
+CHANNELS = ("rgb", "first-filter")
 
 
 @dataclass(frozen=True)
@@ -17,15 +25,32 @@ class ExtractConfig:
     """What to extract, how exactly, and where to. The first block changes features."""
 
     models: tuple[str, ...]
-    size: int | None = None  # side of the encoder's input, pixels; None: the encoder's own
+    # Side of the encoder's input, pixels; "native": the encoder's own; None: the protocol's, or own.
+    size: int | str | None = None
     data: tuple[str, ...] = ("all",)
     source_size: int | None = None  # side of the stored images; None: the smallest >= size
     weights: str = "pretrained"  # or "random", or a file
     seed: int = 0  # of random weights
     layers: str = "all"  # or "last4", or numbers like "0,5,-1"
-    layer_norm: str = "final"  # or "none": raw block outputs
+    layer_norm: str | None = None  # "final", or "none": raw block outputs; None: final
     precision: str = "fp32"  # never a default that depends on the machine
     store: str = "float16"
+
+    # Preprocessing; None: as the protocol says, else the encoder's own.
+    protocol: str | None = None  # one of PROTOCOL_NAMES
+    resize: str | None = None  # one of RESIZES; scale where nobody says
+    interpolation: str | None = None
+    antialias: bool = True
+    resize_backend: str | None = None
+    mean: tuple[float, ...] | None = None  # of three channels, values in 0..1
+    std: tuple[float, ...] | None = None
+    intensity: str | None = None
+    channels: str | None = None
+
+    # Text features for zero-shot, instead of images.
+    text: bool = False
+    prompts: Path | None = None  # JSON: class name -> prompts; None: by template
+    templates: tuple[str, ...] = ()  # with {}; (): the data set's own
 
     # Nothing below changes a feature's meaning, and none of it is in the key.
     data_root: Path | None = None  # of MedMNIST's files; None: ~/.medmnist
@@ -41,11 +66,32 @@ class ExtractConfig:
             ("--precision", self.precision, PRECISIONS),
             ("--store", self.store, STORES),
             ("--layer-norm", self.layer_norm, LAYER_NORMS),
+            ("--protocol", self.protocol, PROTOCOL_NAMES),
+            ("--resize", self.resize, RESIZES),
+            ("--interpolation", self.interpolation, INTERPOLATIONS),
+            ("--resize-backend", self.resize_backend, BACKENDS),
+            ("--intensity", self.intensity, INTENSITIES),
+            ("--channels", self.channels, CHANNELS),
         ]:
-            if value not in allowed:
+            if value is not None and value not in allowed:
                 raise RequestError(f"{name} takes {', '.join(allowed)}, not {value!r}")
-        if self.size is not None and not 1 <= self.size <= 4096:
-            raise RequestError(f"--size is the input's side in pixels, 1 to 4096, not {self.size}")
+        size = self.size
+        if isinstance(size, str) and size != "native":
+            raise RequestError(f"--size takes pixels or native, not {size!r}")
+        if isinstance(size, int) and not 1 <= size <= 4096:
+            raise RequestError(f"--size is the input's side in pixels, 1 to 4096, not {size}")
+        for name, numbers in [("--mean", self.mean), ("--std", self.std)]:
+            if numbers is not None and len(numbers) != 3:
+                raise RequestError(f"{name} takes one number or three, found {len(numbers)}")
+        if self.std is not None and min(self.std) <= 0:
+            raise RequestError(f"--std takes numbers above 0, found {min(self.std):g}")
+        if (self.prompts or self.templates) and not self.text:
+            raise RequestError("--prompts and --template belong to --text")
+        if self.prompts and self.templates:
+            raise RequestError("--prompts says every prompt; leave --template out")
+        for template in self.templates:
+            if template.count("{}") != 1:
+                raise RequestError(f"--template needs one {{}} for the class, not {template!r}")
         if self.batch_size is not None and not 1 <= self.batch_size <= UNIT_ROWS:
             raise RequestError(
                 f"--batch-size takes 1 to {UNIT_ROWS}, not {self.batch_size}: a batch never "

@@ -1,5 +1,6 @@
 """Digests of large files, computed once and remembered by path, size and modification time."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -70,3 +71,12 @@ class DigestMemory:
     def _stamp(file: Path) -> list[int]:
         status = file.stat()
         return [status.st_size, status.st_mtime_ns]
+
+
+def file_md5(path: Path) -> str:
+    """MD5 of a file's bytes, as many publish it: a checksum here, not a safeguard."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

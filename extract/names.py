@@ -1,4 +1,4 @@
-"""Near names, for messages about unknown ones."""
+"""Words for messages: near names, and what an exception says."""
 
 import difflib
 from collections.abc import Iterable
@@ -10,3 +10,8 @@ def near_names(name: str, known: Iterable[str], otherwise: str) -> str:
     near = difflib.get_close_matches(name.lower(), known, n=4, cutoff=0.6)
     near += [other for other in known if name.lower() in other and other not in near][:4]
     return f"near names: {', '.join(near[:6])}" if near else otherwise
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's text."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -16,9 +16,12 @@ from cache.units import count_units
 from extract.config import ExtractConfig
 from extract.datasets.medmnist import describe_download, download_bytes
 from extract.datasets.sources import Source, expand_names, find_source
+from extract.datasets.statistics import recall_statistics
 from extract.digests import DigestMemory
 from extract.encoders.encoder import Description, Weights, describe, find_weights
-from extract.transforms import Transform
+from extract.encoders.resolve import find_entry
+from extract.preprocessing import Preprocessing, preprocess, wished_norm, wished_size
+from extract.transforms import INTENSITIES, Transform
 
 Problem = tuple[str, str]  # what couldn't be done, and why
 
@@ -29,6 +32,7 @@ class Job:
 
     description: Description
     source: Source
+    preprocessing: Preprocessing
 
     @property
     def label(self) -> str:
@@ -53,8 +57,11 @@ def make_plan(config: ExtractConfig) -> Plan:
     plan = Plan(config)
     for model in dict.fromkeys(config.models):
         try:
-            description = describe(model, config.size, config.layers, config.layer_norm)
-            make_transform(description, 1)
+            entry = find_entry(model)
+            size, norm = wished_size(config, entry), wished_norm(config, entry)
+            description = describe(model, size, config.layers, norm)
+            preprocessing = preprocess(config, entry, description.statistics)
+            make_transform(description.size, preprocessing, 1, NEUTRAL)
             find_weights(description, config.weights, config.seed, download=False)
         except RequestError as error:
             plan.problems.append((model, str(error)))
@@ -65,22 +72,51 @@ def make_plan(config: ExtractConfig) -> Plan:
             except RequestError as error:
                 plan.problems.append((name, str(error)))
             else:
-                plan.jobs.append(Job(description, source))
+                plan.jobs.append(Job(description, source, preprocessing))
     plan.problems = list(dict.fromkeys(plan.problems))
     if not plan.jobs:
         raise RequestError("; ".join(why for _, why in plan.problems))
     return plan
 
 
-def make_transform(description: Description, n_channels: int) -> Transform:
-    """The encoder's own transform for grey (1) or colour (3) images."""
-    statistics = description.statistics
+Numbers = tuple[float, ...]
+NEUTRAL = ((0.0,) * 3, (1.0,) * 3)  # where only the other settings are to be checked
+
+
+def make_transform(
+    size: int,
+    preprocessing: Preprocessing,
+    n_channels: int,
+    of_data_set: tuple[Numbers, Numbers] | None = None,
+) -> Transform:
+    """The transform for grey (1) or colour (3) images.
+
+    Args:
+        size: side of the input, pixels.
+        preprocessing: of the encoder.
+        n_channels: of the stored images.
+        of_data_set: its mean and std, where preprocessing wants them.
+
+    Raises:
+        RequestError: the settings contradict each other.
+    """
+    p = preprocessing
+    mean, std = p.mean, p.std
+    if of_data_set is not None:
+        mean, std = mean or of_data_set[0], std or of_data_set[1]
+    assert mean is not None, "the data set's mean and std are settled before its transform"
+    assert std is not None
+    grey = "grey into the first filter" if p.channels == "first-filter" else "grey repeated to RGB"
     return Transform(
-        size=description.size,
-        mean=statistics.mean,
-        std=statistics.std,
-        interpolation=statistics.interpolation,
-        channels="grey repeated to RGB" if n_channels == 1 else "RGB",
+        size=size,
+        mean=mean,
+        std=std,
+        interpolation=p.interpolation,
+        antialias=p.antialias,
+        resize=p.resize,
+        channels=grey if n_channels == 1 else "RGB",
+        intensity=INTENSITIES[p.intensity],
+        backend=p.backend,
     )
 
 
@@ -94,23 +130,23 @@ def file_bytes(description: Description, store: str, n_images: int) -> int:
 def feature_key(
     description: Description,
     config: ExtractConfig,
+    transform: Transform,
     *,
     weights: str,
     dataset: str,
     images: str,
     source_size: int,
-    n_channels: int,
 ) -> dict[str, Any]:
     """Everything that changes the features, and nothing else.
 
     Args:
         description: the encoder at its size.
         config: for precision and storage.
+        transform: from stored images to its input.
         weights: digest of the weights as read, or the seed and digest of random ones.
         dataset: its name.
         images: digest of its images.
         source_size: side of its stored images, pixels.
-        n_channels: 1 or 3.
     """
     return {
         "format": 1,
@@ -121,7 +157,7 @@ def feature_key(
         "images": images,
         "source_size": source_size,
         "size": description.size,
-        "transform": make_transform(description, n_channels).key,
+        "transform": transform.key,
         "layers": {
             "of": description.anatomy.n_layers,
             "stored": list(description.layers),
@@ -134,14 +170,17 @@ def feature_key(
 
 def encoder_name(description: Description, config: ExtractConfig) -> str:
     """The encoder's full name. The tag names published weights, so other weights don't get it."""
-    full = description.entry.encoder
-    return full if config.weights == "pretrained" else full.partition(".")[0]
+    entry = description.entry
+    if config.weights == "pretrained":
+        return entry.encoder
+    if entry.library == "open_clip" and not entry.config:
+        return "open_clip:" + entry.network.partition("/")[0]
+    return entry.encoder if ":" in entry.encoder else entry.encoder.partition(".")[0]
 
 
 def weights_words(weights: Weights, digest: str) -> str:
     """The weights' entry of the key."""
-    kind = "sha256" if weights.path else f"random, seed {weights.seed}, sha256"
-    return f"{kind}:{digest}"
+    return f"{weights.words}:{digest}"
 
 
 # ---------------------------------------------------------------------------- for people
@@ -156,7 +195,7 @@ def describe_plan(plan: Plan, memory: DigestMemory) -> Iterator[str]:
         d, source = job.description, job.source
         if d.entry.name != seen:
             seen = d.entry.name
-            yield from _describe_encoder(d, config)
+            yield from _describe_encoder(job, config, memory)
         taken = file_bytes(d, config.store, source.n_images)
         path = find_file(job, config, memory)
         state = "complete" if path and path.exists() else "to do"
@@ -171,11 +210,12 @@ def describe_plan(plan: Plan, memory: DigestMemory) -> Iterator[str]:
     yield f"features to make: {format_bytes(total)} in {config.root} ({format_bytes(free)} free)"
 
 
-def _describe_encoder(d: Description, config: ExtractConfig) -> Iterator[str]:
-    anatomy = d.anatomy
+def _describe_encoder(job: Job, config: ExtractConfig, memory: DigestMemory) -> Iterator[str]:
+    d, anatomy = job.description, job.description.anatomy
     widths = sorted({anatomy.width[layer] for layer in d.layers})
     pools = "cls + mean" if anatomy.has_cls else "mean"
-    head = f" + head of {anatomy.head_width}" if d.has_head else ""
+    last = [(name, d.arrays[name]) for name in ("head", "proj") if name in d.arrays]
+    head = "".join(f" + {name} of {width}" for name, width in last)
     yield (
         f"{d.entry.name} = {d.entry.encoder} · {anatomy.n_parameters / 1e6:.1f} M parameters · "
         f"{d.size} px"
@@ -186,7 +226,14 @@ def _describe_encoder(d: Description, config: ExtractConfig) -> Iterator[str]:
     )
     if not anatomy.known:
         yield f"  note       {anatomy.family} isn't in the table of families: layers are raw"
-    yield f"  transform  {make_transform(d, 1)}"
+    p = job.preprocessing
+    known = recall_statistics(job.source, memory) if p.of_data_set else NEUTRAL
+    transform = make_transform(d.size, p, 1, known or NEUTRAL)
+    yield f"  transform  {transform}"
+    if p.of_data_set:
+        yield "  note       mean and std are each data set's own, from its train split"
+    if config.protocol:
+        yield f"  protocol   {config.protocol}"
     yield f"  weights    {_describe_weights(d, config)}"
     yield f"  precision  {config.precision}, stored as {config.store}"
 
@@ -195,6 +242,8 @@ def _describe_weights(d: Description, config: ExtractConfig) -> str:
     if config.weights == "random":
         return f"RANDOM (seed {config.seed}): a control, not an encoder"
     weights = find_weights(d, config.weights, config.seed, download=False)
+    if weights.path is None and weights.to_download is None:
+        return "made by the encoder's own code"
     if weights.path is None:
         size = format_bytes(4 * d.anatomy.n_parameters)
         return f"download {weights.to_download} first (about {size})"
@@ -211,16 +260,20 @@ def find_file(job: Job, config: ExtractConfig, memory: DigestMemory) -> Path | N
         digest = memory.recall("weights", weights.path)
     except (RequestError, CacheError, OSError):
         return None
-    if images is None or digest is None:
+    statistics = recall_statistics(job.source, memory) if job.preprocessing.of_data_set else None
+    if images is None or digest is None or (job.preprocessing.of_data_set and not statistics):
         return None
+    transform = make_transform(
+        job.description.size, job.preprocessing, job.source.n_channels, statistics
+    )
     key = feature_key(
         job.description,
         config,
+        transform,
         weights=weights_words(weights, digest),
         dataset=job.source.name,
         images=f"md5:{images}",
         source_size=job.source.source_size,
-        n_channels=job.source.n_channels,
     )
     d = job.description
     return feature_path(config.root, job.source.name, d.entry.name, d.size, key)

@@ -4,6 +4,7 @@ Everything beside the forward pass overlaps with it: a thread decodes ahead, the
 and normalises, a thread stores the unit before while the next one is computed.
 """
 
+import dataclasses
 import importlib.metadata
 import platform
 import shlex
@@ -17,9 +18,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cache import CacheError, RequestError
+from cache.fingerprint import summarise
 from cache.key import feature_path
 from cache.layout import FileSpec
 from cache.store import FeatureWriter, check_storable
@@ -27,6 +30,8 @@ from cache.units import unit_rows
 from extract.config import ExtractConfig, default_batch_size
 from extract.datasets.dataset import Dataset
 from extract.datasets.medmnist import download
+from extract.datasets.origins import describe_seen
+from extract.datasets.statistics import dataset_statistics
 from extract.digests import DigestMemory
 from extract.encoders.checkpoints import read_checkpoint, tensors_digest
 from extract.encoders.encoder import (
@@ -69,6 +74,10 @@ class LazyEncoder:
         else:
             digest = memory.get("weights", self.weights.path, _checkpoint_digest)
         self.words = weights_words(self.weights, digest)
+
+    @property
+    def is_loaded(self) -> bool:
+        return self._encoder is not None
 
     def get(self, say: Say) -> Encoder:
         """The encoder on its device."""
@@ -136,14 +145,23 @@ def run_job(
         with Progress(f"download {job.source.file.path.name}", None, "bytes") as progress:
             download(job.source.file, progress.reach)
     dataset = job.source.open(memory)
-    spec = make_spec(job, dataset, encoder, config)
+    p, statistics = job.preprocessing, None
+    if p.of_data_set:
+        statistics = dataset_statistics(job.source, dataset, memory)
+    transform = make_transform(job.description.size, p, dataset.n_channels, statistics)
+    spec = make_spec(job, dataset, encoder, config, transform)
     d = job.description
     path = feature_path(config.root, dataset.name, d.entry.name, d.size, spec.key)
     if not path.exists():
-        encoder.get(say)  # first: weights that don't fit must not leave a reserved file behind
+        # First: weights that don't fit must not leave a reserved file behind.
+        fingerprint = make_fingerprint(encoder.get(say), transform, dataset.n_channels)
+        spec = dataclasses.replace(spec, fingerprint=fingerprint)
     with FeatureWriter(path, spec, shard=config.shard, overwrite=config.overwrite) as writer:
         if writer.was_complete:
             return f"{job.label}: complete already, every checksum right · {path}"
+        if not spec.fingerprint and writer.todo:
+            encoder_now = encoder.get(say)
+            writer.check_fingerprint(make_fingerprint(encoder_now, transform, dataset.n_channels))
         if writer.bad_units:
             say(f"  {job.label}: {len(writer.bad_units)} damaged units are computed again")
         todo = writer.todo
@@ -153,7 +171,7 @@ def run_job(
         started = time.monotonic()
         with Progress(job.label, spec.n_rows, done=n_before) as progress:
             if todo:
-                compute_units(encoder.get(say), dataset, writer, todo, config, progress)
+                compute_units(encoder.get(say), dataset, writer, todo, config, transform, progress)
         n_done = progress.done - progress.first
         cost = _cost(encoder, config, n_done, time.monotonic() - started)
         complete = writer.finish(cost)
@@ -162,26 +180,31 @@ def run_job(
     return f"{job.label}: {n_done:_} images, {cost['images_per_s']:.3g} images/s · {path}"
 
 
-def make_spec(job: Job, dataset: Dataset, encoder: LazyEncoder, config: ExtractConfig) -> FileSpec:
+def make_spec(
+    job: Job,
+    dataset: Dataset,
+    encoder: LazyEncoder,
+    config: ExtractConfig,
+    transform: Transform,
+) -> FileSpec:
     """All that the file will say of itself."""
     d = job.description
     key = feature_key(
         d,
         config,
+        transform,
         weights=encoder.words,
         dataset=dataset.name,
         images=dataset.images_digest,
         source_size=dataset.source_size,
-        n_channels=dataset.n_channels,
     )
     notes = {
-        "transform": str(make_transform(d, dataset.n_channels)),
-        "weights": encoder.weights.path.name if encoder.weights.path else "random",
-        "random_weights": encoder.weights.path is None,
-        "own_weights": config.weights not in ("pretrained", "random"),
-        "raw_layers": not d.anatomy.known,
+        "transform": str(transform),
         "licence": dataset.licence,
+        **encoder_notes(job, encoder, config),
     }
+    if config.protocol:
+        notes["protocol"] = config.protocol
     return FileSpec(
         model=d.entry.name,
         encoder=encoder_name(d, config),
@@ -202,12 +225,41 @@ def make_spec(job: Job, dataset: Dataset, encoder: LazyEncoder, config: ExtractC
     )
 
 
+def encoder_notes(job: Job, encoder: LazyEncoder, config: ExtractConfig) -> dict[str, Any]:
+    """What a file says of the encoder beside its key; rows carry it on."""
+    weights, entry = encoder.weights, job.description.entry
+    made = "random" if weights.random else "made by the encoder's own code"
+    published = config.weights == "pretrained"
+    # Random weights saw nothing; of a user's own file nobody knows.
+    seen = () if weights.random else entry.seen if published else None
+    return {
+        "weights": weights.path.name if weights.path else made,
+        "random_weights": weights.random,
+        "own_weights": config.weights not in ("pretrained", "random"),
+        "raw_layers": not job.description.anatomy.known,
+        "weights_licence": job.description.outline.licence if published else "",
+        "seen": describe_seen(seen, job.source.name),
+    }
+
+
 def command_line(job: Job, config: ExtractConfig) -> str:
     """The command that makes this one file."""
     d, default = job.description, ExtractConfig(models=())
-    words = ["extract", "--model", d.entry.name, "--size", str(d.size)]
+    words = ["extract", "--model", d.typed, "--size", str(d.size)]
     words += ["--data", job.source.wish]
+    numbers = {
+        name: ",".join(f"{value:g}" for value in values) if values else None
+        for name, values in (("--mean", config.mean), ("--std", config.std))
+    }
     options = {
+        "--protocol": (config.protocol, default.protocol),
+        "--resize": (config.resize, default.resize),
+        "--interpolation": (config.interpolation, default.interpolation),
+        "--resize-backend": (config.resize_backend, default.resize_backend),
+        "--mean": (numbers["--mean"], None),
+        "--std": (numbers["--std"], None),
+        "--intensity": (config.intensity, default.intensity),
+        "--channels": (config.channels, default.channels),
         "--source-size": (config.source_size, default.source_size),
         "--weights": (config.weights, default.weights),
         "--seed": (config.seed, default.seed),
@@ -218,6 +270,10 @@ def command_line(job: Job, config: ExtractConfig) -> str:
         "--data-root": (config.data_root, default.data_root),
         "--features": (config.features, default.features),
     }
+    words += [] if config.antialias else ["--no-antialias"]
+    words += ["--text"] if config.text else []
+    words += ["--prompts", str(config.prompts)] if config.prompts else []
+    words += [word for template in config.templates for word in ("--template", template)]
     for flag, (value, usual) in options.items():
         if value != usual:
             words += [f"{flag}={value}" if str(value).startswith("-") else flag]
@@ -227,13 +283,22 @@ def command_line(job: Job, config: ExtractConfig) -> str:
 
 def versions() -> dict[str, str]:
     """The versions of what computes the features."""
-    names = ("medprobe", "torch", "timm", "numpy", "h5py")
+    names = (
+        "medprobe",
+        "torch",
+        "timm",
+        "open_clip_torch",
+        "transformers",
+        "numpy",
+        "h5py",
+        "pillow",
+    )
     found = {}
     for name in names:
         try:
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
+        except importlib.metadata.PackageNotFoundError:  # of an extra
+            continue
     return found | {"python": platform.python_version()}
 
 
@@ -246,6 +311,7 @@ def compute_units(
     writer: FeatureWriter,
     units: Sequence[int],
     config: ExtractConfig,
+    transform: Transform,
     progress: Progress,
 ) -> None:
     """Run the encoder over some units of a data set and store them.
@@ -256,8 +322,9 @@ def compute_units(
     device = next(encoder.model.parameters()).device
     size = encoder.description.size
     batch_size = config.batch_size or default_batch_size(device.type, size)
-    transform = make_transform(encoder.description, dataset.n_channels)
-    batches = decode_batches(dataset, units, batch_size, pin=device.type == "cuda")
+    batches = decode_batches(
+        dataset, units, batch_size, pin=device.type == "cuda", prepare=transform.on_host
+    )
     parts: list[dict[str, Tensor]] = []
     checked = False
     pending: Future[None] | None = None
@@ -278,6 +345,30 @@ def compute_units(
             pending.result()
 
 
+PICTURE_SIDE = 96  # px of the fingerprint's picture
+
+
+def make_fingerprint(
+    encoder: Encoder, transform: Transform, n_channels: int
+) -> dict[str, list[float]]:
+    """Features of one fixed picture, shortened: other libraries or weights would move them.
+
+    The picture is made of integers alone, so it is the same everywhere: waves and edges at several
+    scales, different in each channel.
+    """
+    y, x = np.mgrid[:PICTURE_SIDE, :PICTURE_SIDE]
+    planes = [
+        (x * (3 + c) + y * (5 - c)) % 97 + 120 * ((x // 12 + y // (8 + c)) % 2)
+        for c in range(n_channels)
+    ]
+    picture = np.stack(planes, axis=-1).astype(np.uint8)[None]  # (1, 96, 96, C)
+    picture = picture[..., 0] if n_channels == 1 else picture
+    images = torch.from_numpy(np.ascontiguousarray(transform.on_host(picture)))
+    device = next(encoder.model.parameters()).device
+    vectors = encoder(transform(images.to(device)))
+    return summarise({name: vector[0].cpu().numpy() for name, vector in vectors.items()})
+
+
 def _forward(
     encoder: Encoder, transform: Transform, images: Tensor, device: torch.device, batch_size: int
 ) -> dict[str, Tensor]:
@@ -296,9 +387,21 @@ def _store(writer: FeatureWriter, unit: int, parts: list[dict[str, Tensor]]) -> 
 
 
 def decode_batches(
-    dataset: Dataset, units: Sequence[int], batch_size: int, *, pin: bool
+    dataset: Dataset,
+    units: Sequence[int],
+    batch_size: int,
+    *,
+    pin: bool,
+    prepare: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] = lambda images: images,
 ) -> Iterator[tuple[int, bool, Tensor]]:
     """Batches of images that never cross a unit.
+
+    Args:
+        dataset: the images.
+        units: which of its units.
+        batch_size: at most so many images at once.
+        pin: copy them to memory from which a GPU reads at once.
+        prepare: what is done to them on the host.
 
     Yields:
         unit, whether this is its last batch, and (B, H, W) or (B, H, W, 3) uint8.
@@ -310,7 +413,7 @@ def decode_batches(
             ranges.append((first, last))
             owners.append((unit, last == stop))
     for (unit, is_last), images in zip(owners, dataset.stream(ranges), strict=True):
-        tensor = torch.from_numpy(np.require(images, requirements=["C", "W"]))
+        tensor = torch.from_numpy(np.require(prepare(images), requirements=["C", "W"]))
         yield unit, is_last, tensor.pin_memory() if pin else tensor
 
 

@@ -17,13 +17,16 @@ examples:
   probe --kind linear --model dinov2 --data breastmnist
   probe --kind knn --k 11 --metric euclidean            Doerrich et al. 2024
   probe --kind linear --layer all                       val numbers of every layer
+  probe --kind zeroshot --data breastmnist              for encoders with `extract --text`
   probe features/demo/*.h5 --kind knn --k 10,20         files by path
 """
 
-# Which flags belong to which kind; the others are refused, not ignored.
+# Which flags belong to which kinds; the others are refused, not ignored.
 OWN_FLAGS = {
-    "knn": ("k", "metric", "vote", "temperature"),
-    "linear": ("strengths", "form"),
+    **dict.fromkeys(("k", "metric", "vote", "temperature"), ("knn",)),
+    **dict.fromkeys(("strengths", "form"), ("linear",)),
+    **dict.fromkeys(("layer", "all_test"), ("knn", "linear")),
+    "text": ("zeroshot",),
 }
 
 
@@ -32,7 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="probe",
         description="Answer questions from cached features: fit on train, choose on val, read "
-        "test once. Every answer is one JSON row with its scores beside it.",
+        "test once; or ask texts, with nothing fitted. Every answer is one JSON row with its scores beside it.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -51,13 +54,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
     which.add_argument(
         "--layer",
-        default="-1",
         help="number of the block or stage, -1 the last, or all: val numbers of every layer (-1)",
     )
     which.add_argument(
         "--pool",
         choices=POOLS,
-        help="(cls where there is one, else head at the last layer, else mean)",
+        help="(cls where there is one, else head at the last layer, else mean; zeroshot: proj)",
     )
     which.add_argument(
         "--all-test", action="store_true", help="with --layer all: read test for every layer"
@@ -83,6 +85,14 @@ def make_parser() -> argparse.ArgumentParser:
     of_linear.add_argument(
         "--form", choices=FORMS, help=f"for several classes ({LinearConfig.form})"
     )
+    of_zeroshot = parser.add_argument_group("kind zeroshot")
+    of_zeroshot.add_argument(
+        "--text",
+        type=Path,
+        metavar="FILE",
+        help="text features of the same encoder and data set, where several fit (the one beside "
+        "the images)",
+    )
     how = parser.add_argument_group("how")
     how.add_argument("--seed", type=int, default=0, help="of the bootstrap (%(default)s)")
     how.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (%(default)s)")
@@ -98,10 +108,10 @@ def read_config(arguments: Sequence[str] | None) -> ProbeConfig:
     """Flags -> settings; a wrong flag ends the process with status 2."""
     parser = make_parser()
     options = parser.parse_args(arguments)
-    for kind, flags in OWN_FLAGS.items():
-        for flag in flags:
-            if kind != options.kind and getattr(options, flag) is not None:
-                parser.error(f"--{flag} belongs to --kind {kind}, not to {options.kind}")
+    for flag, kinds in OWN_FLAGS.items():
+        if options.kind not in kinds and getattr(options, flag) not in (None, False):
+            name = flag.replace("_", "-")
+            parser.error(f"--{name} belongs to --kind {' or '.join(kinds)}, not to {options.kind}")
     for flag in ("model", "size", "data", "where", "features"):
         if options.files and getattr(options, flag):
             parser.error(f"name feature files by path or by --{flag}, not both")
@@ -110,8 +120,9 @@ def read_config(arguments: Sequence[str] | None) -> ProbeConfig:
             kind=options.kind,
             knn=_knn(options) if options.kind == "knn" else None,
             linear=_linear(options) if options.kind == "linear" else None,
-            layer=_layer(options.layer),
+            layer=-1 if options.layer is None else _layer(options.layer),
             pool=options.pool,
+            text=options.text,
             all_test=options.all_test,
             seed=options.seed,
             n_resamples=options.resamples,

@@ -8,8 +8,8 @@ from cache.places import features_root, results_root
 from probe.knn import KnnConfig
 from probe.linear import LinearConfig
 
-KINDS = ("knn", "linear")
-POOLS = ("cls", "mean", "head", "concat")
+KINDS = ("knn", "linear", "zeroshot")
+POOLS = ("cls", "mean", "head", "proj", "concat")
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,9 @@ class ProbeConfig:
     knn: KnnConfig | None = None  # of kind "knn"
     linear: LinearConfig | None = None  # of kind "linear"
     layer: int | None = -1  # negative from the end; None: each stored layer, read on val only
-    pool: str | None = None  # None: cls where there is one, else head (last layer), else mean
+    # None: cls where there is one, else head (last layer), else mean; of kind "zeroshot" proj
+    pool: str | None = None
+    text: Path | None = None  # of kind "zeroshot"; None: the text file beside the images
     all_test: bool = False  # read test for each of several layers
     seed: int = 0  # of the bootstrap
     n_resamples: int = 1000  # of the test set, for the 95 % intervals
@@ -39,6 +41,15 @@ class ProbeConfig:
             raise RequestError(f"--kind takes {', '.join(KINDS)}, not {self.kind!r}")
         if self.pool is not None and self.pool not in POOLS:
             raise RequestError(f"--pool takes {', '.join(POOLS)}, not {self.pool!r}")
+        if self.kind == "zeroshot" and self.layer != -1:
+            raise RequestError("--kind zeroshot has no choice of layers: proj belongs to the last")
+        if self.kind == "zeroshot" and self.pool not in (None, "proj"):
+            raise RequestError(
+                f"--kind zeroshot takes --pool proj, not {self.pool}: only proj lies in one space "
+                "with texts"
+            )
+        if self.kind != "zeroshot" and self.text:
+            raise RequestError(f"--text belongs to --kind zeroshot, not to {self.kind}")
         if self.all_test and self.layer is not None:
             raise RequestError("--all-test belongs to --layer all; one layer reads test anyway")
         if self.n_resamples < 1:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.features import Features
+from probe.zeroshot import n_text_classes
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def read_splits(features: Features, layer: int, pool: str) -> dict[str, Split]:
     """Train, val and test of one layer and pool.
 
     Raises:
-        RequestError: no such layer or pool, or no training images.
+        RequestError: no such layer or pool, or rows that aren't samples in order.
         BrokenCache: the stored rows don't match their checksums.
     """
     # Not by their number alone: rows in another order would be given their neighbours' labels.
@@ -59,9 +60,39 @@ def read_splits(features: Features, layer: int, pool: str) -> dict[str, Split]:
     for name in ("train", "val", "test"):
         rows = _as_slice(np.flatnonzero(features.split == name))
         splits[name] = Split(x[rows], features.labels[rows], features.ids[rows])
-    if not len(splits["train"]):
-        raise RequestError(f"{features.dataset} has no training images")
     return splits
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What a text encoder made of every class. P prompts."""
+
+    x: NDArray[np.floating]  # (P, D)
+    y: NDArray[np.int64]  # (P,) class number
+    n_classes: int  # 2C for the multi-label task: the labels, then their negatives
+    logit_scale: float  # already exponentiated
+
+
+def read_prompts(text: Features, images: Features) -> Prompts:
+    """The prompts of a text file, for the classes of an image file.
+
+    Raises:
+        RequestError: the classes aren't the same, or there is no logit scale.
+        BrokenCache: the stored rows don't match their checksums.
+    """
+    names, n_classes = images.class_names, n_text_classes(images.task, len(images.class_names))
+    if text.class_names[: len(names)] != names or len(text.class_names) != n_classes:
+        negatives = ", then their negatives" if n_classes > len(names) else ""
+        raise RequestError(
+            f"{text.path.name} should have prompts for {', '.join(names)}{negatives}; found "
+            f"{', '.join(text.class_names)}: make it anew for {images.dataset}"
+        )
+    scale = text.notes.get("logit_scale")
+    if not isinstance(scale, int | float):
+        raise RequestError(
+            f"{text.path.name} should have a number as its note logit_scale, found {scale!r}"
+        )
+    return Prompts(text.array(-1, "proj"), text.labels, n_classes, float(scale))
 
 
 def _as_slice(rows: NDArray[np.intp]) -> slice | NDArray[np.intp]:

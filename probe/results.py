@@ -20,6 +20,7 @@ from cache.key import file_stem, key_digest
 from probe.intervals import Interval
 
 ROW_VERSION = 1
+ADDED_LATER = {"seen": "unknown", "protocol": ""}  # what rows without these fields mean by that
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Row:
     seconds: float
     versions: Mapping[str, str]
     marks: tuple[str, ...] = ()  # what a reader of the numbers must know
+    seen: str = "unknown"  # whether the encoder saw these images before: "yes: ...", "no"
+    protocol: str = ""  # whose preprocessing this is, e.g. "wu2025"; empty: the encoder's own
     chosen: Mapping[str, Any] = field(default_factory=dict)  # what val decided
     scores: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # for the .npz
 
@@ -102,8 +105,8 @@ def write_row(root: Path, row: Row, name: str = "") -> Path:
 
 
 def read_row(path: Path) -> dict[str, Any]:
-    """A stored row as plain JSON values."""
-    return json.loads(path.read_text())
+    """A stored row as plain JSON values; fields that earlier versions didn't know are added."""
+    return {**ADDED_LATER, **json.loads(path.read_text())}
 
 
 def _earlier_names(path: Path) -> list[str]:

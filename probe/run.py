@@ -5,17 +5,18 @@ import importlib.metadata
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.catalogue import Wish, find_features
+from cache.catalogue import Wish, find_features, find_text, text_differences
 from cache.errors import CacheError, RequestError
 from cache.features import Features, open_features
-from probe import knn, linear, metrics
+from probe import knn, linear, metrics, zeroshot
 from probe.config import ProbeConfig
-from probe.features import Split, default_pool, read_splits
+from probe.features import Split, default_pool, read_prompts, read_splits
 from probe.intervals import bootstrap
 from probe.results import Row, check_folder, write_row
 
@@ -34,8 +35,8 @@ def choose_files(config: ProbeConfig) -> tuple[list[Features], list[Problem]]:
         found, problems = [], []
         for path in {path.resolve(): path for path in config.files}.values():
             try:
-                found.append(open_features(path))
-            except (CacheError, OSError) as error:
+                found.append(_open_images(path))
+            except (CacheError, RequestError, OSError) as error:
                 problems.append((path.name, str(error)))
         if not found:
             raise CacheError("; ".join(why for _, why in problems))
@@ -43,6 +44,13 @@ def choose_files(config: ProbeConfig) -> tuple[list[Features], list[Problem]]:
     wish = Wish(config.models, config.sizes, config.data, dict(config.where))
     found, troubles = find_features(config.features_dir, wish)
     return found, [("features", trouble) for trouble in troubles]
+
+
+def _open_images(path: Path) -> Features:
+    features = open_features(path)
+    if features.is_text:
+        raise RequestError(f"{path} holds text features; use --kind zeroshot with the image file")
+    return features
 
 
 def run_probe(
@@ -95,15 +103,24 @@ def probe_file(config: ProbeConfig, features: Features) -> Iterator[Row]:
     Raises:
         CacheError, RequestError: what can't be answered; after the rows of what can.
     """
+    if config.kind == "zeroshot" and "proj" not in features.pools:
+        raise RequestError(
+            f"{features.path.name} has no proj, only {', '.join(features.pools)}: {features.encoder} "
+            "has no projection into a space that it shares with texts, as CLIP-like encoders have"
+        )
     if config.layer is None:
         layers = sorted(features.layers) or [features.last_layer]
     else:
         layers = [features.find_layer(config.layer)]
     read_test = config.layer is not None or config.all_test
+    is_fitted = config.kind != "zeroshot"
+    reads = {"train": is_fitted, "val": True, "test": read_test}
     for layer in layers:
-        pool = config.pool or default_pool(features, layer)
+        pool = config.pool or (default_pool(features, layer) if is_fitted else "proj")
         started = time.perf_counter()
         splits = read_splits(features, layer, pool)
+        if is_fitted and not len(splits["train"]):
+            raise RequestError(f"{features.dataset} has no training images")
         if read_test and not len(splits["test"]):
             raise RequestError(f"{features.dataset} has no test images")
         if not read_test:
@@ -112,14 +129,14 @@ def probe_file(config: ProbeConfig, features: Features) -> Iterator[Row]:
                 raise RequestError(
                     f"{features.dataset} has no val images to compare layers on; name one layer"
                 )
-        answer = ask_knn if config.kind == "knn" else ask_linear
-        for settings, chosen, scores, marks in answer(config, features, splits):
+        ask = {"knn": ask_knn, "linear": ask_linear, "zeroshot": ask_zeroshot}[config.kind]
+        for settings, chosen, scores, marks in ask(config, features, splits):
             probe = {
                 "kind": config.kind,
                 "layer": layer,
                 "pool": pool,
                 **settings,
-                "read": ["train", "val", "test"] if read_test else ["train", "val"],
+                "read": [name for name, is_read in reads.items() if is_read],
                 "n_resamples": config.n_resamples,
             }
             yield make_row(config, features, splits, probe, chosen, scores, marks, started)
@@ -204,6 +221,50 @@ def ask_linear(
     )
 
 
+def ask_zeroshot(
+    config: ProbeConfig, features: Features, splits: dict[str, Split]
+) -> Iterator[Answer]:
+    """One answer, from the text file of these images; nothing is fitted, nothing chosen."""
+    text = choose_text(config, features)
+    prompts = read_prompts(text, features)
+    vectors = zeroshot.class_vectors(prompts.x, prompts.y, prompts.n_classes)
+    yield (
+        {
+            # The digest of the text's key: other prompts are another question.
+            "text": {
+                "key": text.digest,
+                "n_prompts": len(prompts.y),
+                "logit_scale": prompts.logit_scale,
+            }
+        },
+        {},
+        {
+            name: zeroshot.scores(splits[name].x, vectors, prompts.logit_scale, features.task)
+            for name in ("val", "test")
+        },
+        [],
+    )
+
+
+def choose_text(config: ProbeConfig, features: Features) -> Features:
+    """The text file that is named, or the one that belongs to these images.
+
+    Raises:
+        CacheError: there is none, or it can't be read.
+        RequestError: several belong to them; or the named one doesn't.
+    """
+    if config.text is None:
+        return find_text(features)
+    text = open_features(config.text)
+    if not text.is_text:
+        raise RequestError(f"--text takes a text file, and {config.text} holds images")
+    if differences := text_differences(features, text):
+        raise RequestError(
+            f"{config.text} doesn't belong to {features.path.name} ({'; '.join(differences)})"
+        )
+    return text
+
+
 def make_row(
     config: ProbeConfig,
     features: Features,
@@ -233,6 +294,13 @@ def make_row(
     if absent:
         marks = [*marks, f"no AUC on {' and '.join(absent)}: a class is absent there"]
     notes = features.notes
+    # Files from before these notes: nobody knows, and the images were prepared the usual way.
+    seen, protocol = str(notes.get("seen") or "unknown"), str(notes.get("protocol") or "")
+    if seen.startswith("yes"):
+        how = seen.removeprefix("yes").lstrip(":, ")
+        marks = [*marks, "the encoder saw these images in pretraining" + (how and f": {how}")]
+    if protocol:
+        marks = [*marks, f"preprocessed as {protocol}"]
     if notes.get("random_weights"):
         marks = [*marks, "random weights"]
     if notes.get("own_weights"):
@@ -261,6 +329,8 @@ def make_row(
         seconds=round(time.perf_counter() - started, 4),
         versions=_versions(),
         marks=tuple(marks),
+        seen=seen,
+        protocol=protocol,
         chosen=chosen,
         scores={
             **{f"{name}_scores": s.astype(np.float32) for name, s in scores.items()},

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from probe.intervals import Interval
 from probe.results import Row
 
-RIGHT = {"size", "layer", "k", "C", "bal. acc", "f1", "val acc", "val auc"}
+RIGHT = {"size", "layer", "k", "C", "prompts", "bal. acc", "f1", "val acc", "val auc"}
 
 
 def format_table(rows: Sequence[Row]) -> str:
@@ -35,6 +35,7 @@ def _record(row: Row, notes: dict[str, int]) -> dict[str, str]:
         "pool": str(row.probe["pool"]),
         "k": str(row.probe.get("k", "")),
         "C": f"{row.chosen['strength']:g}" if "strength" in row.chosen else "",
+        "prompts": str(row.probe["text"]["n_prompts"]) if "text" in row.probe else "",
         "acc [95 %]": _interval(m.get("acc")),
         "auc [95 %]": _interval(m.get("auc")),
         "bal. acc": _number(m["balanced_accuracy"].value) if m else "",

@@ -36,6 +36,30 @@ def make_spec(n_rows=700, arrays=ARRAYS, dtype="float16", labels=None, dataset="
     )
 
 
+def make_text_spec(
+    labels, class_names=("a", "b", "é"), width=6, notes=None, dataset="toys", prompts=(), **key
+):
+    """Prompts of some classes: the texts that belong to make_spec's images."""
+    labels = np.asarray(labels)
+    ids = np.array([f"{c}/{(labels[:i] == c).sum()}" for i, c in enumerate(labels)])
+    return FileSpec(
+        model="toy",
+        encoder="toy.random",
+        size=0,
+        dataset=dataset,
+        task="multi-class",
+        class_names=tuple(class_names),
+        key={"layers": {"of": 2}, "store": "float32", "text": {"prompts": [*prompts]}, **key},
+        arrays={"proj": width},
+        dtype="float32",
+        row_ids=ids,
+        row_sample=np.arange(len(ids)),
+        samples=Samples(ids, np.zeros(len(ids), np.uint8), labels),
+        command="extract --text --model toy --data toys",
+        notes={"logit_scale": 100.0} if notes is None else notes,
+    )
+
+
 def unit_arrays(spec, unit):
     """The rows of a unit: a function of nothing but their place."""
     start, stop = unit_rows(unit, spec.n_rows)
@@ -54,6 +78,16 @@ def write_file(path, spec):
     with FeatureWriter(path, spec) as writer:
         write_units(writer)
         assert writer.finish({"images_per_s": 1.0})
+    return path
+
+
+def write_rows(path, spec, content):
+    """A complete file of given features: name of an array -> (N, D)."""
+    with FeatureWriter(path, spec) as writer:
+        for unit in writer.todo:
+            rows = slice(*unit_rows(unit, spec.n_rows))
+            writer.write_unit(unit, {name: x[rows] for name, x in content.items()})
+        assert writer.finish({})
     return path
 
 

@@ -4,14 +4,15 @@ import io
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from storing import make_spec, write_file, write_units
+from storing import make_spec, make_text_spec, write_file, write_units
 
 from cache.catalogue import Wish, find_features
 from cache.cli import main
-from cache.errors import CacheMiss, RequestError
+from cache.errors import BrokenCache, CacheMiss, RequestError
 from cache.features import open_features
 from cache.layout import format_bytes, read_header
 from cache.store import FeatureWriter
@@ -31,7 +32,7 @@ def run(capsys, *words):
 
 
 def first(root):
-    return next(root.glob("toys/*.h5"))
+    return next(root.glob("toys/toy_8_*.h5"))
 
 
 def test_ls_lists_complete_incomplete_and_broken(root, capsys):
@@ -238,3 +239,70 @@ def test_names_that_the_terminal_cannot_say_cost_nothing(root):
         check=True,
     )
     assert rb"a, b, \xe9" in result.stdout
+
+
+# ---------------------------------------------------------------------------- text files
+
+
+@pytest.fixture
+def text(root):
+    spec = make_text_spec([0, 0, 1, 2], prompts=["a photo of {}"])
+    return write_file(root / "toys" / "toy_text_cccccccccccc.h5", spec)
+
+
+def test_text_files_are_listed_and_shown_as_such(root, text, capsys):
+    status, out, _ = run(capsys, "ls", "--features", root)
+    assert status == 0
+    (line,) = (line.split() for line in out.splitlines() if line.endswith(text.name))
+    assert line[2:] == ["4", "text", "proj", "float32", "complete", str(text)]
+    status, out, _ = run(capsys, "show", text)
+    assert status == 0
+    assert "samples         4 prompts, no images\n" in out
+    assert "a photo of {}" in out
+    assert "logit_scale     100.0" in out
+    assert "texts of toy · 4 prompts" in repr(open_features(text))
+
+
+def test_text_files_are_verified_compared_and_deleted(root, text, capsys):
+    assert run(capsys, "verify", text)[:2] == (0, f"{text}: all 1 units right\n")
+    status, out, _ = run(capsys, "diff", first(root), text)
+    assert status == 1
+    assert out.startswith("features of: images -> texts\n")
+    other = write_file(root / "toys" / "toy_text_d.h5", make_text_spec([0, 1, 2], prompts=["{}"]))
+    status, out, _ = run(capsys, "diff", text, other)
+    assert out == 'text.prompts: ["a photo of {}"] -> ["{}"]\n'
+    assert run(capsys, "rm", "--yes", text)[0] == 0
+    assert not text.exists()
+
+
+def test_images_are_found_without_the_texts_beside_them(root, text):
+    found, troubles = find_features(root, Wish())
+    assert [f.is_text for f in found] == [False]
+    assert troubles == []
+    with FeatureWriter(root / "toys" / "toy_text_b.h5", make_text_spec([0] * 300)) as writer:
+        write_units(writer, [0])
+    assert find_features(root, Wish())[1] == []
+    first(root).unlink()
+    with pytest.raises(CacheMiss, match="no features in"):
+        find_features(root, Wish())
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({"size": 8}, "size"),
+        ({"arrays": {"head": 6}}, "arrays"),
+        ({"arrays": {"proj": 6, "head": 6}}, "arrays"),
+        ({"task": "ordinal-regression"}, "task"),
+        ({"key": {"layers": {"of": 2}, "text": "a photo of {}"}}, "key"),
+    ],
+)
+def test_what_texts_cannot_have_is_refused(root, changes, wrong):
+    spec = replace(make_text_spec([0, 1, 2]), **changes)
+    with pytest.raises(BrokenCache, match=f"{wrong} should be as a file of texts has it"):
+        write_file(root / "toys" / "toy_text_e.h5", spec)
+
+
+def test_images_have_a_size(root):
+    with pytest.raises(BrokenCache, match="size should be as a file of images has it"):
+        write_file(root / "toys" / "e.h5", replace(make_spec(), size=0))

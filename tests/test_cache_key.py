@@ -2,7 +2,14 @@
 
 import pytest
 
-from cache.key import canonical_json, feature_path, file_stem, key_differences, key_digest
+from cache.key import (
+    canonical_json,
+    feature_path,
+    file_stem,
+    key_differences,
+    key_digest,
+    text_path,
+)
 
 
 def test_the_digest_does_not_depend_on_the_order_of_names():
@@ -35,6 +42,12 @@ def test_a_name_is_never_a_path(tmp_path, name, stem):
     assert file_stem(name) == stem
     path = feature_path(tmp_path, name, name, 224, {})
     assert path.resolve().parent.parent == tmp_path.resolve()
+
+
+def test_a_text_file_says_so_by_its_name(tmp_path):
+    path = text_path(tmp_path, "breastmnist", "hf-hub:some/clip", {"text": {}})
+    digest = key_digest({"text": {}})[:12]
+    assert path == tmp_path / "breastmnist" / f"hf-hub-some-clip_text_{digest}.h5"
 
 
 def test_differences_are_said_in_words():

@@ -17,6 +17,7 @@ import pytest
 from storing import array_places, make_spec, payload, unit_arrays, write_file, write_units
 
 from cache import BrokenCache, CacheError, CacheMiss, RequestError, StaleCache, open_features
+from cache.fingerprint import summarise
 from cache.layout import read_header
 from cache.store import Busy, FeatureWriter, bad_arrays, done_units, partial_path
 
@@ -122,7 +123,8 @@ def flip(path, offset, bit=4):
 
 def test_any_flipped_bit_is_noticed_or_harmless(path):
     """Damage anywhere ends in a CacheError or changes nothing that a reader gets."""
-    write_file(path, make_spec())
+    picture = {name: np.arange(9.0) for name in make_spec().arrays}
+    write_file(path, replace(make_spec(), fingerprint=summarise(picture)))
     right = everything(path)
     content = np.fromfile(path, np.uint8)
     header = read_header(path)
@@ -155,7 +157,7 @@ def everything(path):
     arrays = [features.array(*place) for place in array_places(features).values()]
     tables = [features.labels, features.split, features.ids, features.row_sample]
     values = [values.tolist() for values in arrays + tables]
-    return values, features.key, features.class_names, features.cost
+    return values, features.key, features.class_names, features.cost, features.fingerprint
 
 
 KEPT = Path(__file__).parent / "data" / "features_v1.h5"  # HDF5's older, unprotected structures

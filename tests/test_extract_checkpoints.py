@@ -1,8 +1,12 @@
 """Weight files: what fits is loaded whole, what doesn't is refused, and no code in them runs."""
 
+import argparse
 import dataclasses
+import hashlib
 import pickle
 import random
+import struct
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from cache import RequestError
 from extract import network
@@ -85,16 +89,18 @@ def test_half_precision_files_become_float32(tmp_path: Path, tensors: dict[str, 
     assert torch.equal(encoder.model.norm.weight, half["norm.weight"].float())
 
 
-def test_a_prefix_of_every_name_is_mapped_by_a_named_rule(
+def test_a_prefix_of_every_name_is_mapped_by_a_named_layout(
     tmp_path: Path, tensors: dict[str, Tensor]
 ):
     prefixed = {f"module.{name}": value for name, value in tensors.items()}
     encoder = load(save(prefixed, tmp_path / "w.pth"))
-    assert encoder.said[0] == "names mapped by the rule \"strip 'module.'\""
+    assert encoder.said[0] == "names mapped by the layout \"strip 'module.'\""
     assert torch.equal(encoder.model.norm.weight, tensors["norm.weight"])
 
 
-@pytest.mark.parametrize("container", ["state_dict", "model", "model_state_dict"])
+@pytest.mark.parametrize(
+    "container", ["state_dict", "model", "model_state_dict", "target_encoder", "teacher"]
+)
 def test_the_dictionaries_that_trainers_write(
     tmp_path: Path, tensors: dict[str, Tensor], container: str
 ):
@@ -170,7 +176,7 @@ def test_the_packaged_efficientnet_loads_strictly():
     description = describe("efficientnet-lite0", 64)
     weights = find_weights(description, "pretrained", 0, download=False)
     encoder, digest = load_encoder(description, weights)
-    assert encoder.said[0] == "names mapped by the rule 'in order'"
+    assert encoder.said[0] == "names mapped by the layout 'in order'"
     assert encoder.said[1].startswith("classifier dropped (")
     assert weights.path is not None
     assert digest == tensors_digest(read_checkpoint(weights.path))
@@ -240,6 +246,10 @@ class Trap:
         return (Path.touch, (self.path,))
 
 
+class Arguments(argparse.Namespace):
+    """Not the class itself: what else it does is unknown."""
+
+
 def test_code_in_a_pickle_never_runs(tmp_path: Path, tensors: dict[str, Tensor]):
     sprung = tmp_path / "sprung"
     torch.save({**tensors, "trap": Trap(sprung)}, tmp_path / "torch.pth")
@@ -253,6 +263,38 @@ def test_code_in_a_pickle_never_runs(tmp_path: Path, tensors: dict[str, Tensor])
     assert not sprung.exists()
     pickle.loads((tmp_path / "plain.pth").read_bytes())
     assert sprung.exists(), "the trap works"
+
+
+def test_a_command_line_beside_the_tensors_is_read(tmp_path: Path, tensors: dict[str, Tensor]):
+    """fairseq's and DINO's trainers write one; it is data, and so is all that it may hold."""
+    path = tmp_path / "w.pt"
+    inner = argparse.Namespace(names=["a", "b"], size=(3, 4), table={"x": 1.5}, none=None)
+    torch.save({"args": argparse.Namespace(model=inner, epoch=3), "model": tensors}, path)
+    read = read_checkpoint(path)
+    assert read.keys() == tensors.keys()
+    assert all(torch.equal(read[name], tensors[name]) for name in tensors)
+    # The permission ends with the call.
+    with pytest.raises(pickle.UnpicklingError, match="Namespace"):
+        torch.load(path, weights_only=True)
+    torch.save(inner, path)
+    with pytest.raises(RequestError, match="holds a Namespace, not named tensors"):
+        read_checkpoint(path)
+
+
+def test_code_in_a_command_line_never_runs(tmp_path: Path, tensors: dict[str, Tensor]):
+    sprung, path = tmp_path / "sprung", tmp_path / "w.pt"
+    for arguments in (
+        argparse.Namespace(trap=Trap(sprung)),
+        argparse.Namespace(inner=argparse.Namespace(deep=[{"trap": Trap(sprung)}])),
+        argparse.Namespace(formatter=argparse.HelpFormatter),
+        argparse.Namespace(output=Path("results")),
+        {"formatter": argparse.HelpFormatter},
+        Arguments(epoch=3),
+    ):
+        torch.save({"args": arguments, "model": tensors}, path)
+        with pytest.raises(RequestError, match="pickled code is never run; save its state_dict"):
+            read_checkpoint(path)
+    assert not sprung.exists()
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
@@ -284,6 +326,26 @@ def test_files_without_tensors_are_refused(tmp_path: Path):
             read_checkpoint(tmp_path / "w.pth")
 
 
+def test_tensors_that_are_not_plain_are_refused(tmp_path: Path):
+    whole = torch.eye(3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch wants its quantised tensors to go
+        quantised = torch.quantize_per_tensor(whole, 0.1, 0, torch.qint8)
+        for kind, tensor in [("sparse", whole.to_sparse()), ("quantised", quantised)]:
+            torch.save({"a.weight": whole, "b.weight": tensor}, tmp_path / "w.pth")
+            with pytest.raises(RequestError, match=rf"w.pth: b\.weight is {kind}, and only plain"):
+                read_checkpoint(tmp_path / "w.pth")
+            with pytest.raises(RequestError, match=rf"^b\.weight is {kind}, and only plain"):
+                tensors_digest({"a.weight": whole, "b.weight": tensor})
+    with pytest.raises(RequestError, match="without values"):
+        tensors_digest({"a": whole.to("meta")})
+
+
+def test_only_named_tensors_are_read(tmp_path: Path):
+    torch.save({"a": torch.ones(2), 3: torch.ones(2), "epoch": 4}, tmp_path / "w.pth")
+    assert list(read_checkpoint(tmp_path / "w.pth")) == ["a"]
+
+
 def test_a_missing_file(tmp_path: Path):
     for path in (tmp_path / "nowhere.pth", tmp_path):
         with pytest.raises(RequestError, match=r"no weight file at .*--weights takes pretrained"):
@@ -313,10 +375,56 @@ def test_the_digest_is_of_names_types_shapes_and_bytes_in_any_order():
     assert digest not in digests
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.bool, torch.int8, torch.float64])
+def test_the_digest_is_the_one_that_stored_keys_hold():
+    """A change of how it is computed would make every stored feature stale."""
+    tensors = {
+        "w": torch.tensor([[1.0, 2.0], [3.0, 4.0]]),
+        "n": torch.tensor(3),
+        "e": torch.ones(0),
+    }
+    by_hand = hashlib.sha256()
+    by_hand.update(b"e torch.float32 (0,) ")
+    by_hand.update(b"n torch.int64 () " + struct.pack("<q", 3))
+    by_hand.update(b"w torch.float32 (2, 2) " + struct.pack("<4f", 1, 2, 3, 4))
+    assert tensors_digest(tensors) == by_hand.hexdigest()
+    halves = {"h": torch.tensor(1.0).bfloat16()}  # 1.0 is 3f80 and no more
+    assert tensors_digest(halves) == hashlib.sha256(b"h torch.bfloat16 () \x80\x3f").hexdigest()
+
+
+TYPES = [torch.bfloat16, torch.bool, torch.int8, torch.float64, torch.complex64, torch.uint16]
+
+
+@pytest.mark.parametrize("dtype", [*TYPES, torch.float8_e4m3fn])
 def test_every_type_has_a_digest(dtype: torch.dtype):
     one, two = torch.tensor([0, 1]).to(dtype), torch.tensor([1, 0]).to(dtype)
     assert tensors_digest({"a": one}) != tensors_digest({"a": two})
+    assert tensors_digest({"a": one[0]}) == tensors_digest({"a": two[1]})
+    assert tensors_digest({"a": one[0]}) != tensors_digest({"a": two[0]})  # a single number
+    assert tensors_digest({"a": one[:1]}) != tensors_digest({"a": one[0]})
+
+
+def test_the_digest_is_of_values_not_of_how_they_lie():
+    values = torch.arange(24.0).reshape(2, 3, 4)
+    digest = tensors_digest({"a": values})
+    padded = torch.zeros(2, 3, 9)
+    padded[..., ::2][..., :4] = values
+    for same in (
+        values.permute(2, 0, 1).contiguous().permute(1, 2, 0),
+        padded[..., ::2][..., :4],
+        nn.Parameter(values.clone()),
+    ):
+        assert tensors_digest({"a": same}) == digest
+    row = torch.arange(4.0)
+    assert tensors_digest({"a": row.expand(3, 4)}) == tensors_digest({"a": row.repeat(3, 1)})
+    number = torch.tensor([1 + 2j, 3 - 1j])
+    assert tensors_digest({"a": number.conj()}) == tensors_digest({"a": number.conj_physical()})
+    assert tensors_digest({"a": number.conj().imag}) == tensors_digest({"a": -number.imag})
+    # A single number counts as contiguous whatever its stride is.
+    five = tensors_digest({"a": torch.tensor([5.0])})
+    for same in (torch.arange(9.0)[5::2][:1], torch.tensor(5.0).expand(1)):
+        assert tensors_digest({"a": same}) == five
+    one = number[:1].conj().imag
+    assert tensors_digest({"a": one}) == tensors_digest({"a": torch.tensor([-2.0])})
 
 
 def test_the_file_s_format_does_not_matter(tmp_path: Path, tensors: dict[str, Tensor]):

@@ -26,7 +26,7 @@ from extract.datasets.dataset import class_task
 from extract.datasets.medmnist import MedmnistFile, download, find_file, open_medmnist
 from extract.datasets.npz import open_npz, read_members, stream_rows
 from extract.datasets.sources import expand_names, find_source
-from extract.digests import DigestMemory
+from extract.digests import DigestMemory, file_md5
 
 IMAGES = [f"{split}_images" for split in SPLITS]
 
@@ -374,15 +374,15 @@ def test_a_wrong_file_is_refused_with_expected_and_found(
     write_npz(file.path, counts=(546, 78, 156), side=2)
     found = hashlib.md5(file.path.read_bytes(), usedforsecurity=False).hexdigest()
     with pytest.raises(RequestError, match=f"expected MD5 {file.md5}, found {found}; delete it"):
-        open_medmnist(file, medmnist.file_md5)
+        open_medmnist(file, file_md5)
     write_npz(file.path, counts=(5, 6, 7), side=2)
     with pytest.raises(
         RequestError, match=r"it has \(5, 6, 7\) images instead of \(546, 78, 156\)"
     ):
-        open_medmnist(file, medmnist.file_md5)
+        open_medmnist(file, file_md5)
     file.path.write_text("<html>")
     with pytest.raises(RequestError, match=f"expected MD5 {file.md5}, found"):
-        open_medmnist(file, medmnist.file_md5)
+        open_medmnist(file, file_md5)
 
 
 def test_the_edition_of_2022_is_named(
@@ -392,7 +392,7 @@ def test_the_edition_of_2022_is_named(
     file = find_file("organcmnist", 28, None, tmp_path)
     write_npz(file.path, counts=(5, 6, 7), side=2)
     with pytest.raises(RequestError, match=r"edition of 2022: \(5, 6, 7\) images instead of"):
-        open_medmnist(file, medmnist.file_md5)
+        open_medmnist(file, file_md5)
 
 
 @pytest.mark.real
@@ -408,7 +408,7 @@ def test_official_files(
     real_data: Path, flag: str, size: int, counts: list[int], classes: tuple[str, ...]
 ):
     file = find_file(flag, size, None, real_data)
-    dataset = open_medmnist(file, medmnist.file_md5)
+    dataset = open_medmnist(file, file_md5)
     assert np.bincount(dataset.samples.split).tolist() == counts
     assert (dataset.task, dataset.class_names) == ("binary-class", classes)
     assert (dataset.source_size, dataset.n_channels) == (size, 1)

@@ -14,6 +14,7 @@ from cache.units import unit_rows
 from probe.cli import main
 from probe.config import ProbeConfig
 from probe.knn import KnnConfig
+from probe.results import read_row
 from probe.run import probe_file, run_probe
 
 
@@ -193,6 +194,50 @@ def test_marks_tell_what_a_number_is_worth(places, capsys):
     make_features(places[0], "flat", n=(90, 9, 9), n_classes=3)
     _, out, _ = run(capsys, "--kind knn --k 90 --vote majority --data flat")
     assert "accuracy equals the larger-class rate" in out
+
+
+@pytest.mark.parametrize(
+    ("notes", "seen", "marks"),
+    [
+        ({}, "unknown", []),
+        ({"seen": "unknown"}, "unknown", []),
+        ({"seen": "no"}, "no", []),
+        (
+            {"seen": "yes: LAION-2B, by its URLs"},
+            "yes: LAION-2B, by its URLs",
+            ["the encoder saw these images in pretraining: LAION-2B, by its URLs"],
+        ),
+        ({"seen": "yes"}, "yes", ["the encoder saw these images in pretraining"]),
+    ],
+)
+def test_rows_say_whether_the_encoder_saw_the_images(places, capsys, notes, seen, marks):
+    make_features(places[0], notes=notes)
+    _, out, _ = run(capsys, "--kind knn --k 5")
+    (row,) = rows(places[1])
+    assert (row["seen"], row["marks"]) == (seen, marks)
+    assert all(f"[1] {mark}\n" in out for mark in marks)
+
+
+def test_rows_say_whose_preprocessing_it_is(places, capsys):
+    make_features(places[0], notes={"protocol": "wu2025"})
+    make_features(places[0], "others")
+    _, out, _ = run(capsys, "--kind knn --k 5")
+    assert "[1] preprocessed as wu2025\n" in out
+    by_set = {row["features"]["dataset"]: row for row in rows(places[1])}
+    assert by_set["toys"]["protocol"] == "wu2025"
+    assert (by_set["others"]["protocol"], by_set["others"]["marks"]) == ("", [])
+
+
+def test_rows_of_earlier_versions_are_read(places, capsys):
+    make_features(places[0])
+    run(capsys, "--kind knn --k 5 --name first")
+    (path,) = places[1].glob("*/*.json")
+    row = json.loads(path.read_text())
+    del row["seen"], row["protocol"]
+    path.write_text(json.dumps(row))
+    assert read_row(path) == {**row, "seen": "unknown", "protocol": ""}
+    assert run(capsys, "--kind knn --k 5 --name second")[0] == 0
+    assert read_row(path)["names"] == ["first", "second"]
 
 
 def test_a_set_that_does_not_fit_is_named_and_the_rest_is_done(places, capsys):

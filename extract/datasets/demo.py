@@ -21,6 +21,7 @@ from extract.datasets.dataset import Dataset
 NAME = "demo"
 SIDE = 64  # px; 1 px is 1 mm
 MAPS = ("t1", "gm", "wm")
+TASK = "multi-class"
 CLASS_NAMES = ("T1", "grey matter", "white matter")
 STRIDE = 8  # px between neighbouring patches
 TISSUE = 0.2  # of the T1's largest value: brighter is tissue
@@ -59,7 +60,7 @@ def open_demo() -> Dataset:
     digest = hashlib.sha256("\n".join(ids).encode() + stack.tobytes()).hexdigest()
     return Dataset(
         name=NAME,
-        task="multi-class",
+        task=TASK,
         class_names=CLASS_NAMES,
         source_size=SIDE,
         n_channels=1,

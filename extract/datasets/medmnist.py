@@ -5,7 +5,6 @@ Facts (task, classes, sizes of the splits, MD5, addresses) come from ``medmnist.
 
 import contextlib
 import functools
-import hashlib
 import http.client
 import urllib.error
 import urllib.request
@@ -20,8 +19,8 @@ from cache import RequestError
 from cache.layout import SPLITS, format_bytes
 from extract.datasets.dataset import Dataset
 from extract.datasets.npz import open_npz, read_members
-from extract.encoders.checkpoints import first_line
-from extract.names import near_names
+from extract.digests import file_md5
+from extract.names import first_line, near_names
 from extract.network import offline, open_url
 
 FLAGS_2D = (  # smallest first, so that a long run has something to show soon
@@ -237,15 +236,6 @@ def download_bytes(file: MedmnistFile) -> int | None:
         return None
     except (OSError, http.client.HTTPException, ValueError):
         return None
-
-
-def file_md5(path: Path) -> str:
-    """MD5 of a file's bytes, as MedMNIST publishes it: a checksum here, not a safeguard."""
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def describe_download(file: MedmnistFile) -> str:

@@ -9,7 +9,7 @@ from cache.key import file_stem
 from extract.datasets import demo, medmnist
 from extract.datasets.dataset import Dataset
 from extract.datasets.npz import check_images, open_npz, read_members
-from extract.digests import DigestMemory
+from extract.digests import DigestMemory, file_md5
 
 NPZ = "npz:"
 
@@ -26,6 +26,7 @@ class Source:
     open: Callable[[DigestMemory], Dataset]  # checks the file; raises RequestError
     path: Path | None = None  # the file whose MD5 stands for the images
     file: medmnist.MedmnistFile | None = None  # where it can be downloaded to
+    classes: tuple[str, tuple[str, ...]] | None = None  # task and class names, where known already
 
     @property
     def present(self) -> bool:
@@ -54,17 +55,26 @@ def find_source(name: str, size: int, source_size: int | None, root: Path | None
     if name == demo.NAME:
         _refuse_source_size(name, source_size, demo.SIDE)
         n = demo.demo_counts()
-        return Source(name, name, n, demo.SIDE, 1, lambda memory: demo.open_demo())
+        classes = (demo.TASK, demo.CLASS_NAMES)
+        return Source(name, name, n, demo.SIDE, 1, lambda memory: demo.open_demo(), classes=classes)
     if name.startswith(NPZ):
         return _npz_source(Path(name.removeprefix(NPZ)).expanduser(), source_size)
     file = medmnist.find_file(name, size, source_size, root)
 
     def open_file(memory: DigestMemory) -> Dataset:
-        return medmnist.open_medmnist(file, lambda p: memory.get("md5", p, medmnist.file_md5))
+        return medmnist.open_medmnist(file, lambda p: memory.get("md5", p, file_md5))
 
-    n_channels = medmnist.info(name)["n_channels"]
+    facts = medmnist.info(name)
     return Source(
-        name, name, file.n_images, file.source_size, n_channels, open_file, file.path, file
+        name,
+        name,
+        file.n_images,
+        file.source_size,
+        facts["n_channels"],
+        open_file,
+        file.path,
+        file,
+        (facts["task"], tuple(facts["label"].values())),
     )
 
 
@@ -81,7 +91,7 @@ def _npz_source(path: Path, source_size: int | None) -> Source:
     _refuse_source_size(path.name, source_size, side)
 
     def open_file(memory: DigestMemory) -> Dataset:
-        return open_npz(path, name, "md5:" + memory.get("md5", path, medmnist.file_md5))
+        return open_npz(path, name, "md5:" + memory.get("md5", path, file_md5))
 
     return Source(name, f"{NPZ}{path}", n, side, n_channels, open_file, path)
 

@@ -2,10 +2,11 @@
 
 timm loads non-strictly when a headless model meets a checkpoint with a classifier, so a ResNet's
 file "loads" into a ViT and leaves it random. Here a file is read by us (no pickled code), its
-names are mapped by a named rule, the classifier is dropped by name, and what remains must fit the
-model exactly.
+names are mapped by a named layout (see layouts.py), the classifier is dropped by name, and what
+remains must fit the model exactly.
 """
 
+import argparse
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -18,11 +19,19 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.serialization import safe_globals
 
 from cache import RequestError
+from extract.encoders.layouts import LAYOUTS, apply_layout, detect_layout
 from extract.network import offline, why_unreachable
 
-CONTAINERS = ("state_dict", "model", "model_state_dict")  # sub-dictionaries that trainers write
+# Sub-dictionaries that trainers write: the usual ones, and those of particular releases.
+CONTAINERS = (
+    "state_dict",
+    "model",
+    "model_state_dict",
+    *(layout.container for layout in LAYOUTS.values() if layout.container),
+)
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -33,7 +42,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             code never runs.
 
     Raises:
-        RequestError: missing, damaged, holds pickled objects, or holds no tensors.
+        RequestError: missing, damaged, holds pickled objects, holds no tensors, or tensors that
+            aren't plain ones.
     """
     if not path.is_file():
         raise RequestError(
@@ -43,7 +53,10 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             content: Any = load_file(path)
         else:
-            with warnings.catch_warnings():
+            # DINO's and fairseq's trainers (BiomedGPT, OFA) keep their command line beside the
+            # tensors. A Namespace is plain data: unpickling one makes an empty object and sets its
+            # attributes, and what these hold passes the same strict reader. Nothing else is added.
+            with warnings.catch_warnings(), safe_globals([argparse.Namespace]):
                 warnings.simplefilter("ignore")  # about how the file was pickled, years ago
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -60,39 +73,53 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             content = content[name]
     if not isinstance(content, Mapping):
         raise RequestError(f"{path} holds a {type(content).__name__}, not named tensors")
-    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    tensors = {
+        name: value
+        for name, value in content.items()
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }
     if not tensors:
         raise RequestError(f"{path} holds no tensors; expected a state_dict")
+    for name, value in tensors.items():
+        _check_plain(name, value, f"{path}: ")
     return tensors
 
 
+def _check_plain(name: str, tensor: Tensor, where: str = "") -> None:
+    """Refuse tensors whose values aren't simply their bytes in a row."""
+    if tensor.is_quantized:
+        kind, cure = "quantised", "dequantize()"
+    elif tensor.layout is not torch.strided:
+        kind, cure = "sparse", "to_dense()"
+    elif tensor.is_nested:
+        kind, cure = "nested", "to_padded_tensor()"
+    elif tensor.is_meta:
+        kind, cure = "without values (on the meta device)", "its values"
+    else:
+        return
+    raise RequestError(f"{where}{name} is {kind}, and only plain tensors are read; save {cure}")
+
+
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the sorted (name, dtype, shape, bytes) of the tensors, 64 hex digits."""
+    """SHA-256 over the sorted (name, dtype, shape, bytes) of the tensors, 64 hex digits.
+
+    Strides, storage and device make no difference, only the values do.
+
+    Raises:
+        RequestError: a tensor is sparse, quantised or without values.
+    """
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = tensors[name].detach().contiguous()
+        _check_plain(name, tensors[name])
+        # A conjugated or negated view keeps its sign in a flag; resolving writes it into the bytes.
+        tensor = tensors[name].detach().cpu().resolve_conj().resolve_neg().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         if tensor.numel():
-            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+            # As bytes, for numpy has no bfloat16. By strides and not by reshape, which leaves a
+            # single number its stride of before, and that can't be viewed as bytes.
+            flat = tensor.as_strided((tensor.numel(),), (1,))
+            digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _strip_module(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    return {name.removeprefix("module."): value for name, value in tensors.items()}
-
-
-def _in_order(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """The i-th tensor of the file is the i-th of the model with its classifier."""
-    names = list(model.state_dict())
-    extra = list(tensors)[len(names) :]  # what a headless model lacks comes last
-    names += [f"classifier.{name}" for name in extra]
-    return dict(zip(names, tensors.values(), strict=False))  # a short file is refused as missing
-
-
-KEY_RULES: dict[str, Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]]] = {
-    "in order": _in_order,
-    "strip 'module.'": _strip_module,  # torch.nn.DataParallel's prefix
-}
 
 
 def load_strictly(
@@ -102,7 +129,7 @@ def load_strictly(
     source: str,
     classifier: tuple[str, ...],
     filter_fn: Callable[..., dict[str, Tensor]] | None,
-    key_rule: str | None = None,
+    layout: str | None = None,
 ) -> list[str]:
     """Put a checkpoint into a headless model, all of it, or refuse.
 
@@ -113,7 +140,7 @@ def load_strictly(
         classifier: module names of the classifier, which the model lacks on purpose.
         filter_fn: timm's ``checkpoint_filter_fn`` of this architecture: it renames keys of the
             original releases and resamples position embeddings.
-        key_rule: one of KEY_RULES.
+        layout: how the file names its tensors, one of LAYOUTS; None recognises it by its names.
 
     Returns:
         What was done, in words, for the user to read.
@@ -121,12 +148,10 @@ def load_strictly(
     Raises:
         RequestError: names or shapes don't fit; the message says which.
     """
-    said = []
-    if key_rule is None and tensors and all(name.startswith("module.") for name in tensors):
-        key_rule = "strip 'module.'"
-    if key_rule is not None:
-        tensors = KEY_RULES[key_rule](tensors, model)
-        said.append(f"names mapped by the rule {key_rule!r}")
+    said: list[str] = []
+    layout = layout or detect_layout(tensors)
+    if layout is not None:
+        tensors, said = apply_layout(layout, tensors, model, source=source)
     tensors = {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}
     if filter_fn is not None:
         try:

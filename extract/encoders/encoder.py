@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import warnings
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cache import RequestError
-from extract.encoders import checkpoints
-from extract.encoders.families import Anatomy, TimmModel, study
-from extract.encoders.table import Entry, find_entry
+from extract.encoders import checkpoints, weights
+from extract.encoders.anatomy import Anatomy, Statistics
+from extract.encoders.outline import Network, Outline
+from extract.encoders.resolve import find_entry
+from extract.encoders.table import Entry
 from extract.pooling import mean_map, pool_tokens
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # timm's own deprecations, at import
-    import timm
-    import timm.models._builder as timm_builder
 
 DTYPES = {
     "fp32": torch.float32,
@@ -39,26 +34,33 @@ CPU_IMAGES = 2
 
 
 @dataclass(frozen=True)
-class Statistics:
-    """What the encoder expects of its input."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    interpolation: str
-
-
-@dataclass(frozen=True)
 class Description:
     """An encoder at one input size, before any weight is read."""
 
+    typed: str  # what the user called it
     entry: Entry
-    size: int
-    arguments: dict[str, Any]  # what create_model gets besides the name
-    statistics: Statistics
-    anatomy: Anatomy
-    config: Any  # timm's PretrainedCfg
+    outline: Outline
     layers: tuple[int, ...]  # to be stored, absolute
     layer_norm: str  # "final" or "none"
+
+    @property
+    def size(self) -> int:
+        """Side of the input, pixels."""
+        return self.outline.size
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the architecture gets besides its name."""
+        return self.outline.arguments
+
+    @property
+    def statistics(self) -> Statistics | None:
+        """What the encoder expects of its input; None where nobody says."""
+        return self.outline.statistics
+
+    @property
+    def anatomy(self) -> Anatomy:
+        return self.outline.anatomy
 
     @property
     def norm_rule(self) -> str:
@@ -66,8 +68,8 @@ class Description:
         return "none" if self.layer_norm == "none" else self.anatomy.norm_rule
 
     @property
-    def has_head(self) -> bool:
-        """Whether ``head`` is stored: it belongs to the last layer."""
+    def has_last(self) -> bool:
+        """Whether the last layer is stored: ``head`` and ``proj`` belong to it."""
         return self.anatomy.n_layers - 1 in self.layers
 
     @property
@@ -79,7 +81,11 @@ class Description:
             for layer in self.layers
             for pool in anatomy.pools(layer)
         }
-        return arrays | ({"head": anatomy.head_width} if self.has_head else {})
+        if self.has_last and anatomy.head_width:
+            arrays["head"] = anatomy.head_width
+        if self.has_last and anatomy.proj_width:
+            arrays["proj"] = anatomy.proj_width
+        return arrays
 
 
 def describe(
@@ -88,7 +94,7 @@ def describe(
     """What an encoder would give, from its architecture alone.
 
     Args:
-        name: a short name or any timm name.
+        name: anything that ``resolve.find_entry`` takes.
         size: side of the input, pixels; None means the encoder's own.
         layers: "all", "last4", or a comma-separated list of numbers, negative from the end.
         layer_norm: "final" or "none".
@@ -97,68 +103,22 @@ def describe(
         RequestError: unknown name, a size that the architecture doesn't take, no such layer.
     """
     entry = find_entry(name)
-    config = timm.get_pretrained_cfg(entry.encoder)
-    if config is None or config.mean is None:
-        raise RequestError(f"timm knows no mean and std for {entry.encoder}, and none are guessed")
-    own_size = config.input_size[-1]
-    size = size or own_size
-    arguments = _arguments(entry, config, size)
-    try:
-        with torch.device("meta"):
-            model = _create(entry.encoder, arguments).eval()
-        _check_patches(model, size, own_size)
-        anatomy = study(model, size)
-    except RequestError:
-        raise
-    except (AssertionError, ValueError, RuntimeError, ZeroDivisionError) as error:
-        raise RequestError(
-            f"{entry.encoder} doesn't take --size {size} ({checkpoints.first_line(error)}); "
-            f"its own size is {own_size}"
-        ) from error
-    except (TypeError, AttributeError) as error:  # a method that timm's other models have
-        raise RequestError(
-            f"{entry.encoder} isn't built like timm's other encoders "
-            f"({checkpoints.first_line(error)}), so it can't be used"
-        ) from error
-    transform = {"mean": config.mean, "std": config.std, "interpolation": config.interpolation}
-    transform |= entry.transform
-    return Description(
-        entry=entry,
-        size=size,
-        arguments=arguments,
-        statistics=Statistics(
-            tuple(transform["mean"]), tuple(transform["std"]), transform["interpolation"]
-        ),
-        anatomy=anatomy,
-        config=config,
-        layers=choose_layers(layers, anatomy.n_layers),
-        layer_norm=layer_norm,
-    )
+    outline = _library(entry).outline(entry, size)
+    chosen = choose_layers(layers, outline.anatomy.n_layers)
+    return Description(name, entry, outline, chosen, layer_norm)
 
 
-def _arguments(entry: Entry, config: Any, size: int) -> dict[str, Any]:
-    # SAM resizes its position tables on the fly but can't load them at another img_size.
-    takes_size = config.fixed_input_size and not entry.encoder.startswith("samvit")
-    return {"img_size": size} if takes_size else {}
-
-
-def _create(encoder: str, arguments: dict[str, Any], **options: Any) -> nn.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        # num_classes 0: a classifier of some other data set is no part of the features.
-        return timm.create_model(encoder, num_classes=0, **arguments, **options)
-
-
-def _check_patches(model: nn.Module, size: int, own_size: int) -> None:
-    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
-    side = patch[0] if isinstance(patch, Sequence) else patch
-    if isinstance(side, int) and size % side:
-        below = size // side * side
-        near = [s for s in (below, below + side) if s]
-        raise RequestError(
-            f"--size {size} isn't a multiple of the patch size {side} of {type(model).__name__}; "
-            f"nearest valid: {' or '.join(map(str, near))}; its own is {own_size}"
-        )
+def _library(entry: Entry) -> ModuleType:
+    """The module that reads this library's models; imported late, for each takes its time."""
+    if entry.library == "open_clip":
+        from extract.encoders import from_open_clip as library
+    elif entry.library == "transformers":
+        from extract.encoders import from_transformers as library
+    elif entry.library == "user":
+        from extract.encoders import from_user as library
+    else:
+        from extract.encoders import from_timm as library
+    return library
 
 
 def choose_layers(wish: str, n_layers: int) -> tuple[int, ...]:
@@ -195,11 +155,22 @@ def choose_layers(wish: str, n_layers: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Weights:
-    """Where an encoder's weights come from: a file, or a seed."""
+    """Where an encoder's weights come from: a file, a seed, or a user's own code."""
 
     path: Path | None
     seed: int | None = None
     to_download: str | None = None  # what must be fetched first
+
+    @property
+    def random(self) -> bool:
+        return self.seed is not None
+
+    @property
+    def words(self) -> str:
+        """What they are, for a file's key; their digest follows."""
+        if self.random:
+            return f"random, seed {self.seed}, sha256"
+        return "sha256" if self.path else "made by code, sha256"
 
 
 def find_weights(description: Description, wish: str, seed: int, *, download: bool) -> Weights:
@@ -214,7 +185,11 @@ def find_weights(description: Description, wish: str, seed: int, *, download: bo
     Raises:
         RequestError: the file is missing or can't be fetched.
     """
-    entry = description.entry
+    outline, name = description.outline, description.entry.encoder
+    if outline.load is None:
+        if wish != "pretrained":
+            raise RequestError(f"--weights {wish}: {name} makes its own weights; change it there")
+        return Weights(None)
     if wish == "random":
         return Weights(None, seed=seed)
     if wish != "pretrained":
@@ -224,18 +199,16 @@ def find_weights(description: Description, wish: str, seed: int, *, download: bo
                 f"no weight file at {path}; --weights takes pretrained, random or a file"
             )
         return Weights(path)
-    if entry.weights_package and entry.weights_module and entry.weights_file:
-        return Weights(
-            checkpoints.package_file(
-                entry.weights_package, entry.weights_module, entry.weights_file
-            )
-        )
-    if description.config.custom_load:
+    place = outline.place
+    if place is None:
         raise RequestError(
-            f"{entry.encoder} has weights in a format of its own; use --weights FILE"
+            f"no published weights are known for {name}; give a file with --weights FILE, or "
+            "--weights random"
         )
-    path = checkpoints.hub_file(description.config, download=download)
-    return Weights(path, to_download=None if path else str(description.config.hf_hub_id))
+    path = weights.find(place)
+    if path is None and (download or not isinstance(place, weights.Hub | weights.Url)):
+        path = weights.fetch(place)
+    return Weights(path, to_download=None if path else str(place))
 
 
 def load_encoder(description: Description, weights: Weights) -> tuple[Encoder, str]:
@@ -247,90 +220,51 @@ def load_encoder(description: Description, weights: Weights) -> tuple[Encoder, s
     Raises:
         RequestError: the weights don't fit.
     """
-    entry = description.entry
-    if weights.path is None:
+    outline, entry = description.outline, description.entry
+    if weights.path is None or outline.load is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(weights.seed or 0)
-            model = _create(entry.encoder, description.arguments)
-        digest = checkpoints.tensors_digest(model.state_dict())
-        return Encoder(description, model.eval()), digest
+            network = outline.build()
+        digest = checkpoints.tensors_digest(network.module.state_dict())
+        return Encoder(description, network), digest
     tensors = checkpoints.read_checkpoint(weights.path)
     digest = checkpoints.tensors_digest(tensors)
-    said: list[str] = []
-
-    def load(model: nn.Module, pretrained_cfg: Any = None, **options: Any) -> None:
-        classifier = description.config.classifier or ()
-        said.extend(
-            checkpoints.load_strictly(
-                model,
-                tensors,
-                source=str(weights.path),
-                classifier=(classifier,) if isinstance(classifier, str) else tuple(classifier),
-                filter_fn=options.get("filter_fn"),
-                # The rule is for the package's own file, not for a user's.
-                key_rule=entry.key_rule if _is_packaged(entry, weights.path) else None,
-            )
-        )
-
-    with _loading_by(load):
-        model = _create(entry.encoder, description.arguments, pretrained=True)
-    return Encoder(description, model.eval(), said=tuple(said)), digest
+    network, said = outline.load(tensors, str(weights.path), _layout(entry, weights.path))
+    return Encoder(description, network, said=tuple(said)), digest
 
 
-def _is_packaged(entry: Entry, path: Path | None) -> bool:
-    return (
-        entry.weights_file is not None
-        and path is not None
-        and (path.as_posix().endswith(entry.weights_file))
-    )
+def _layout(entry: Entry, path: Path) -> str | None:
+    """How the file names its tensors, where the table knows.
 
-
-@contextlib.contextmanager
-def _loading_by(load: Callable[..., None]) -> Iterator[None]:
-    """Let timm build a pretrained model, but load the weights by ``load``.
-
-    timm hands its loader the architecture's own key filter, which is nowhere else to be had: it
-    is an argument inside each architecture's builder. Only strictness is ours.
+    A rule that goes by the order of the tensors is for the package's own file, not for a user's.
     """
-    called = []
-
-    def note_and_load(*arguments: Any, **options: Any) -> None:
-        called.append(True)
-        load(*arguments, **options)
-
-    original = timm_builder.load_pretrained
-    timm_builder.load_pretrained = note_and_load
-    try:
-        yield
-    finally:
-        timm_builder.load_pretrained = original
-    if not called:
-        raise RequestError(
-            f"this timm ({timm.__version__}) builds pretrained models in a way that medprobe "
-            "doesn't know; install the version named in pyproject.toml"
-        )
+    place = entry.weights
+    if isinstance(place, weights.Package) and not path.as_posix().endswith(place.file):
+        return None
+    return entry.layout
 
 
 # ---------------------------------------------------------------------------- running
 
 
 class Encoder:
-    """A frozen timm model and the taps on its layers. Always in eval mode.
+    """A frozen network and the taps on its layers. Always in eval mode.
 
     Args:
         description: what it is.
-        model: with its weights; it is put into eval mode and stays there.
+        network: with its weights; it is put into eval mode and stays there.
         said: what loading did, in words.
     """
 
     def __init__(
-        self, description: Description, model: nn.Module, said: tuple[str, ...] = ()
+        self, description: Description, network: Network, said: tuple[str, ...] = ()
     ) -> None:
         self.description = description
         self.said = said
-        self.model: TimmModel = model.requires_grad_(False).eval()
+        self.network = network
+        self.model: Any = network.module.requires_grad_(False).eval()
         self._pooled: dict[str, Tensor] = {}
-        modules = dict(model.named_modules())
+        modules = dict(self.model.named_modules())
         for layer, tap in enumerate(description.anatomy.taps):
             if layer in description.layers:
                 hook = partial(self._take, layer, tap.layout)
@@ -359,21 +293,18 @@ class Encoder:
         self._pooled = {}
         images = images.to(self.dtype)
         if self.description.anatomy.taps:
-            final = self.model.forward_features(images)
+            vectors = self.network(images)
         else:
             last_normed = self.description.norm_rule == "last stage"
-            final, maps = self.model.forward_intermediates(images, norm=last_normed)
+            vectors, maps = self.network.maps(images, last_normed)
             for layer in self.description.layers:
                 self._pooled[f"layers/{layer:02d}/mean"] = mean_map(maps[layer], "BDHW")
-        if self.description.has_head:
-            head = self.model.forward_head(final, pre_logits=True)
-            self._pooled["head"] = head.flatten(1).float()
+        self._pooled |= {name: vector.float() for name, vector in vectors.items()}
         pooled, self._pooled = self._pooled, {}
         return {name: pooled[name] for name in self.description.arrays}
 
-    def _take(
-        self, layer: int, layout: str, module: nn.Module, inputs: object, output: Tensor
-    ) -> None:
+    def _take(self, layer: int, layout: str, module: object, inputs: object, output: Any) -> None:
+        output = output[0] if isinstance(output, tuple) else output
         if layout == "tokens":
             self._keep_tokens(layer, output)
         else:
@@ -390,17 +321,17 @@ class Encoder:
         """Norm and pool one block's tokens, as the family has it."""
         anatomy, rule = self.description.anatomy, self.description.norm_rule
         if rule == "tokens":
-            tokens = self.model.norm(tokens)
+            tokens = self.network.norm_tokens(tokens)
         pooled = pool_tokens(tokens, anatomy.n_prefix, anatomy.has_cls)
         if rule == "pooled":
             for pool, vectors in pooled.items():
-                pooled[pool] = self.model.fc_norm(vectors.to(self.dtype)).float()
+                pooled[pool] = self.network.norm_pooled(vectors.to(self.dtype)).float()
         return pooled
 
     def _keep_map(self, layer: int, layout: str, features: Tensor) -> None:
-        last = self.description.anatomy.n_layers - 1
-        if self.description.norm_rule == "last stage" and layer == last:
-            features = self.model.norm(features)
+        rule, last = self.description.norm_rule, self.description.anatomy.n_layers - 1
+        if rule == "each stage" or (rule == "last stage" and layer == last):
+            features = self.network.norm_stage(layer, features)
         self._pooled[f"layers/{layer:02d}/mean"] = mean_map(features, layout)
 
 

@@ -8,6 +8,7 @@ The table decides numbers, so it is literal (checked on timm 1.0.31, one or more
   (EVA-02 MIM, BEiT, timm's test_vit2). ``mean`` of the last layer then equals ``head``. Their
   ``norm`` is an Identity, so asking timm for normed layers gives raw ones.
 * blocks, raw: SAM. Its neck is a projection to 256 channels and only in ``head``.
+* stages, each with a norm of its own: SEEM's FocalNet, whose decoder takes all four.
 * stages, the last one normed: Swin, FocalNet, CoAtNet and MaxViT.
 * maps, raw: CNNs, ConvNeXt, Hiera. Every map that timm returns.
 
@@ -20,21 +21,25 @@ maps once, on the meta device (shapes only), and looking whose output each map i
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cache import RequestError
+from extract.encoders.anatomy import Anatomy, Tap
 
 TimmModel = Any  # an nn.Module with timm's methods, which have no common type
 
 TOKENS = {"VisionTransformer", "VisionTransformerDistilled", "Eva", "Beit"}
 RAW_BLOCKS = {"VisionTransformerSAM"}
+EACH_STAGE_NORMED = {"SeemFocalNet"}
 LAST_STAGE_NORMED = {"SwinTransformer", "SwinTransformerV2", "FocalNet", "MaxxVit"}
 # Stages whose maps timm copies before it returns them, so that find_taps can't recognise them.
-STAGES = {"SwinTransformer": ("layers", "BHWD"), "SwinTransformerV2": ("layers", "BHWD")}
+STAGES = {
+    "SwinTransformer": ("layers", "BHWD"),
+    "SwinTransformerV2": ("layers", "BHWD"),
+}
 RAW_MAPS = {
     "ByobNet",
     "ConvNeXt",
@@ -46,39 +51,12 @@ RAW_MAPS = {
     "NormFreeNet",
     "RegNet",
     "ResNet",
+    "ResNetTrunk",
     "ResNetV2",
     "VGG",
     "Xception",
     "XceptionAligned",
 }
-
-
-@dataclass(frozen=True)
-class Tap:
-    """A module whose output is one layer. ``layout`` is one of pooling.LAYOUTS."""
-
-    module: str
-    layout: str
-
-
-@dataclass(frozen=True)
-class Anatomy:
-    """How to read one encoder: taps, prefix tokens, norm, and the widths that come out."""
-
-    family: str  # class name in timm
-    norm_rule: str  # "tokens", "pooled", "last stage", "none"
-    known: bool  # whether the family is in the table above
-    n_layers: int
-    width: tuple[int, ...]  # of each layer
-    head_width: int
-    n_prefix: int
-    has_cls: bool
-    taps: tuple[Tap, ...]  # one a layer; empty: timm's kept maps are pooled instead
-    n_parameters: int
-
-    def pools(self, layer: int) -> tuple[str, ...]:
-        """The pools of a layer, ``head`` apart."""
-        return ("cls", "mean") if self.has_cls else ("mean",)
 
 
 def study(model: TimmModel, size: int) -> Anatomy:
@@ -115,8 +93,8 @@ def study(model: TimmModel, size: int) -> Anatomy:
         )
     found, maps = find_taps(model, size)
     return Anatomy(
-        norm_rule="last stage" if family in LAST_STAGE_NORMED else "none",
-        known=family in RAW_BLOCKS | LAST_STAGE_NORMED | RAW_MAPS,
+        norm_rule=_stage_rule(family),
+        known=family in RAW_BLOCKS | EACH_STAGE_NORMED | LAST_STAGE_NORMED | RAW_MAPS,
         n_layers=len(maps),
         width=tuple(m.shape[1] for m in maps),
         n_prefix=0,
@@ -124,6 +102,12 @@ def study(model: TimmModel, size: int) -> Anatomy:
         taps=found,
         **common,
     )
+
+
+def _stage_rule(family: str) -> str:
+    if family in EACH_STAGE_NORMED:
+        return "each stage"
+    return "last stage" if family in LAST_STAGE_NORMED else "none"
 
 
 def _is_identity(module: nn.Module | None) -> bool:

@@ -1,0 +1,88 @@
+"""Class prompts for zero-shot: what a text tower is asked, per data set, and a user's own."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cache import RequestError
+
+# One or more templates a data set; {} is the class. Plain words for what the picture is, in the
+# manner of Radford et al. 2021, section 3.1.4 ("a satellite photo of a {}").
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "pathmnist": ("a histopathology image of {}.",),
+    "chestmnist": ("a chest X-ray with {}.",),
+    "dermamnist": ("a dermatoscopic image of {}.",),
+    "octmnist": ("a retinal OCT image of {}.",),
+    "pneumoniamnist": ("a chest X-ray of a child, {}.",),
+    "retinamnist": ("a fundus photograph, diabetic retinopathy grade {}.",),
+    "breastmnist": ("a breast ultrasound image, {}.",),
+    "bloodmnist": ("a microscopic image of a blood cell, {}.",),
+    "tissuemnist": ("a microscopic image of kidney cortex tissue, {}.",),
+    "organamnist": ("an axial abdominal CT image of the {}.",),
+    "organcmnist": ("a coronal abdominal CT image of the {}.",),
+    "organsmnist": ("a sagittal abdominal CT image of the {}.",),
+    "demo": ("an MRI image of the brain, {}.",),
+}
+ANY: tuple[str, ...] = ("a medical image of {}.",)
+NEGATIVE = "no {}"  # a label's absence, as a class of its own
+
+
+def prompt_classes(task: str, class_names: Sequence[str]) -> tuple[str, ...]:
+    """The classes that are prompted: those of the images, and of several labels their absence."""
+    if task != "multi-label, binary-class":
+        return tuple(class_names)
+    return (*class_names, *(NEGATIVE.format(name) for name in class_names))
+
+
+def make_prompts(
+    dataset: str, classes: Sequence[str], templates: Sequence[str]
+) -> dict[str, list[str]]:
+    """Prompts by template.
+
+    Args:
+        dataset: its name, for its own templates.
+        classes: as ``prompt_classes`` gives them.
+        templates: a user's; empty: the data set's.
+    """
+    chosen = tuple(templates) or TEMPLATES.get(dataset, ANY)
+    return {name: [template.replace("{}", name) for template in chosen] for name in classes}
+
+
+def read_prompts(path: Path, classes: Sequence[str]) -> dict[str, list[str]]:
+    """A user's prompts, in the order of the classes.
+
+    Args:
+        path: JSON, class name -> a prompt or a list of them.
+        classes: that must all be there, and no others.
+
+    Raises:
+        RequestError: the file can't be read, or its classes aren't these.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RequestError(f"--prompts: can't read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise RequestError(f"--prompts: {path} isn't JSON: {error}") from error
+    if not isinstance(content, Mapping):
+        raise RequestError(f'--prompts: {path} must hold {{"class name": ["prompt", ...], ...}}')
+    missing = [name for name in classes if name not in content]
+    extra = [name for name in content if name not in classes]
+    if missing or extra:
+        faults = [f"lacks {missing[0]!r}"] if missing else []
+        faults += [f"has {extra[0]!r}, which is no class"] if extra else []
+        raise RequestError(
+            f"--prompts: {path} {' and '.join(faults)}; the classes are {', '.join(classes)}"
+        )
+    prompts = {}
+    for name in classes:
+        given = content[name]
+        texts = [given] if isinstance(given, str) else given
+        if not (isinstance(texts, list) and texts and all(_is_text(text) for text in texts)):
+            raise RequestError(f"--prompts: {path}: {name!r} needs one or more non-empty texts")
+        prompts[name] = texts
+    return prompts
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value.strip() != ""
