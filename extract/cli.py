@@ -149,13 +149,13 @@ def make_parser() -> Parser:
     )
     images.add_argument(
         "--intensity",
-        choices=INTENSITIES,
+        choices=tuple(INTENSITIES),
         help="before mean and std: 255: divided by 255; min-max: each image stretched to 0..1; "
         "min-max-channel: each of its channels (its own, nearly always 255)",
     )
     images.add_argument(
         "--channels",
-        choices=CHANNELS,
+        choices=tuple(CHANNELS),
         help="of grey images: rgb: repeated; first-filter: only the first input channel of the "
         "encoder's first layer sees them (rgb)",
     )

@@ -12,12 +12,25 @@ STORES = ("float16", "float32")
 LAYER_NORMS = ("final", "none")
 PROTOCOL_NAMES = ("wu2025", "doerrich2024", "huix2024", "baharoon2023")  # see preprocessing.py
 
-# What each resize does is with Transform, in transforms.py.
-RESIZES = ("scale", "pad", "pad-after-norm", "crop", "scale-crop", "longest")
-BACKENDS = ("device", "pil")
+# The words for preprocessing. What each does, exactly, is with Transform in transforms.py.
+RESIZES = (
+    "scale",  # the whole image to size x size, aspect ratio given up
+    "pad",  # longest side at most size, never enlarged, in the middle of black
+    "pad-after-norm",  # the same in the middle of the mean colour (Doerrich et al. 2024)
+    "crop",  # shorter side to 256/224 of size, then the middle (torchvision's classification)
+    "scale-crop",  # both sides to 256/224 of size, then the middle (Huix et al. 2024)
+    "longest",  # longest side to size, mean colour to the right and below (SAM)
+)
+BACKENDS = ("device", "pil")  # where and by what the resize is done
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
-INTENSITIES = ("255", "min-max", "min-max-channel")
-CHANNELS = ("rgb", "first-filter")
+INTENSITIES = {  # word on the command line -> entry of the key
+    "255": "uint8 / 255",
+    "min-max": "min-max",  # over an image's channels (MedSAM)
+    "min-max-channel": "min-max per channel",  # Baharoon et al. 2023
+}
+COLOUR = "RGB"
+FIRST_FILTER = "grey into the first filter"  # Huix et al. 2024
+CHANNELS = {"rgb": "grey repeated to RGB", "first-filter": FIRST_FILTER}  # of grey images, likewise
 
 
 @dataclass(frozen=True)
@@ -70,8 +83,8 @@ class ExtractConfig:
             ("--resize", self.resize, RESIZES),
             ("--interpolation", self.interpolation, INTERPOLATIONS),
             ("--resize-backend", self.resize_backend, BACKENDS),
-            ("--intensity", self.intensity, INTENSITIES),
-            ("--channels", self.channels, CHANNELS),
+            ("--intensity", self.intensity, tuple(INTENSITIES)),
+            ("--channels", self.channels, tuple(CHANNELS)),
         ]:
             if value is not None and value not in allowed:
                 raise RequestError(f"{name} takes {', '.join(allowed)}, not {value!r}")

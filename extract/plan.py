@@ -13,7 +13,7 @@ from cache.key import feature_path
 from cache.layout import RECORD_WORDS, format_bytes
 from cache.store import partial_path
 from cache.units import count_units
-from extract.config import ExtractConfig
+from extract.config import CHANNELS, COLOUR, INTENSITIES, ExtractConfig
 from extract.datasets.medmnist import describe_download, download_bytes
 from extract.datasets.sources import Source, expand_names, find_source
 from extract.datasets.statistics import recall_statistics
@@ -21,7 +21,7 @@ from extract.digests import DigestMemory
 from extract.encoders.encoder import Description, Weights, describe, find_weights
 from extract.encoders.resolve import find_entry
 from extract.preprocessing import Preprocessing, preprocess, wished_norm, wished_size
-from extract.transforms import INTENSITIES, Transform
+from extract.transforms import Transform
 
 Problem = tuple[str, str]  # what couldn't be done, and why
 
@@ -106,7 +106,6 @@ def make_transform(
         mean, std = mean or of_data_set[0], std or of_data_set[1]
     assert mean is not None, "the data set's mean and std are settled before its transform"
     assert std is not None
-    grey = "grey into the first filter" if p.channels == "first-filter" else "grey repeated to RGB"
     return Transform(
         size=size,
         mean=mean,
@@ -114,7 +113,7 @@ def make_transform(
         interpolation=p.interpolation,
         antialias=p.antialias,
         resize=p.resize,
-        channels=grey if n_channels == 1 else "RGB",
+        channels=CHANNELS[p.channels] if n_channels == 1 else COLOUR,
         intensity=INTENSITIES[p.intensity],
         backend=p.backend,
     )

@@ -365,8 +365,13 @@ def make_fingerprint(
     picture = picture[..., 0] if n_channels == 1 else picture
     images = torch.from_numpy(np.ascontiguousarray(transform.on_host(picture)))
     device = next(encoder.model.parameters()).device
-    vectors = encoder(transform(images.to(device)))
-    return summarise({name: vector[0].cpu().numpy() for name, vector in vectors.items()})
+    vectors = {
+        name: vector[0].cpu().numpy()
+        for name, vector in _forward(encoder, transform, images, device, 1).items()
+    }
+    if not all(np.isfinite(vector).all() for vector in vectors.values()):
+        return {}  # the first batch will say what overflowed
+    return summarise(vectors)
 
 
 def _forward(

@@ -17,24 +17,15 @@ from PIL import Image
 from torch import Tensor
 
 from cache import RequestError
-
-RESIZES = (
-    "scale",  # the whole image to size x size, aspect ratio given up
-    "pad",  # longest side at most size, never enlarged, in the middle of black
-    "pad-after-norm",  # the same in the middle of the mean colour (Doerrich et al. 2024)
-    "crop",  # shorter side to 256/224 of size, then the middle (torchvision's classification)
-    "scale-crop",  # both sides to 256/224 of size, then the middle (Huix et al. 2024)
-    "longest",  # longest side to size, mean colour to the right and below (SAM)
+from extract.config import (
+    BACKENDS,
+    CHANNELS,
+    COLOUR,
+    FIRST_FILTER,
+    INTENSITIES,
+    INTERPOLATIONS,
+    RESIZES,
 )
-BACKENDS = ("device", "pil")  # where and by what the resize is done
-INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
-INTENSITIES = {  # word on the command line -> entry of the key
-    "255": "uint8 / 255",
-    "min-max": "min-max",  # over an image's channels (MedSAM)
-    "min-max-channel": "min-max per channel",  # Baharoon et al. 2023
-}
-FIRST_FILTER = "grey into the first filter"  # Huix et al. 2024
-CHANNELS = ("grey repeated to RGB", "RGB", FIRST_FILTER)
 
 CENTRED = ("pad", "pad-after-norm")
 CROPPED = ("crop", "scale-crop")
@@ -89,7 +80,7 @@ class Transform:
         for name, known in (
             ("interpolation", INTERPOLATIONS),
             ("resize", RESIZES),
-            ("channels", CHANNELS),
+            ("channels", (*CHANNELS.values(), COLOUR)),
             ("intensity", tuple(INTENSITIES.values())),
             ("backend", BACKENDS),
         ):

@@ -465,7 +465,7 @@ def test_offline_says_what_to_fetch(empty_hub: None, monkeypatch: pytest.MonkeyP
     description = describe("dino", None)
     weights = find_weights(description, "pretrained", 0, download=False)
     assert weights.path is None
-    assert weights.to_download == "timm/vit_base_patch16_224.dino"
+    assert weights.to_download == "timm/vit_base_patch16_224.dino/model.safetensors"
     with pytest.raises(RequestError, match="isn't in the hub's cache and HF_HUB_OFFLINE is set"):
         find_weights(description, "pretrained", 0, download=True)
 
@@ -483,7 +483,7 @@ def test_an_unreachable_hub_is_given_up_early(empty_hub: None, monkeypatch: pyte
 
 def test_an_architecture_without_published_weights():
     description = describe("test_vit", None)
-    config = dataclasses.replace(description.config, hf_hub_id=None)
-    description = dataclasses.replace(description, config=config)
-    with pytest.raises(RequestError, match=r"publishes no weights for .*--weights FILE"):
+    outline = dataclasses.replace(description.outline, place=None)
+    description = dataclasses.replace(description, outline=outline)
+    with pytest.raises(RequestError, match=r"no published weights are known for .*--weights FILE"):
         find_weights(description, "pretrained", 0, download=False)

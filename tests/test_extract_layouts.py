@@ -4,6 +4,7 @@ Every file here is made up: the names and shapes are those of the original code,
 The outputs are compared with a plain reading of the same tensors by their original names.
 """
 
+import argparse
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from cache import RequestError
 from extract.encoders.architectures import ResNetTrunk, SeemFocalNet
 from extract.encoders.checkpoints import load_strictly, read_checkpoint
 from extract.encoders.layouts import LAYOUTS, STRIP_MODULE, apply_layout, detect_layout
+from extract.encoders.table import ENTRIES
 
 WIDTH, HEADS, DEPTH, PATCH = 32, 4, 2, 8
 SIDE = 32  # of a ViT's images: 4 x 4 patches
@@ -290,6 +292,19 @@ def dino_file() -> dict[str, Tensor]:
     return fill(vit_shapes("backbone.") | heads)
 
 
+def mae_file() -> dict[str, Tensor]:
+    decoder: Shapes = {
+        "mask_token": (1, 1, 16),
+        "decoder_pos_embed": (1, 17, 16),
+        "decoder_embed.weight": (16, WIDTH),
+        "decoder_embed.bias": (16,),
+        "decoder_blocks.0.norm1.weight": (16,),
+        "decoder_norm.weight": (16,),
+        "decoder_pred.weight": (3 * PATCH**2, 16),
+    }
+    return fill(vit_shapes() | decoder)
+
+
 TEXT = {"context_length": 8, "vocab_size": 20, "width": 16, "heads": 2, "layers": 1}
 
 
@@ -411,6 +426,7 @@ CASES = {
     "medsam": Case(medsam_file, small_sam, "image_encoder.neck.1.weight"),
     "blip": Case(blip_file, small_vit, "visual_encoder.norm.weight"),
     "msn": Case(msn_file, small_vit, "module.norm.weight"),
+    "mae": Case(mae_file, small_vit, "norm.weight"),
     "dino": Case(dino_file, small_vit, "backbone.norm.weight"),
     "open_clip": Case(
         open_clip_file, lambda: small_biomedclip(1).visual, "visual.trunk.norm.weight"
@@ -480,6 +496,21 @@ def test_msn_s_target_encoder(tmp_path: Path):
     ]
     with torch.inference_mode():
         close(model.forward_features(images()), plain_vit(file, images(), "module."))
+
+
+def test_mae_with_its_decoder(tmp_path: Path):
+    """As its trainer saves it. timm's filter, too, must not take it for something else."""
+    file, model = mae_file(), small_vit()
+    content = {"model": file, "epoch": 3, "args": argparse.Namespace(model="mae_vit_large_patch16")}
+    torch.save(content, tmp_path / "checkpoint-3.pth")
+    read = read_checkpoint(tmp_path / "checkpoint-3.pth")
+    assert load(model, read, filter_fn=checkpoint_filter_fn) == [
+        "names mapped by the layout 'mae'",
+        "dropped: mask_token (1 tensor), decoder_pos_embed (1 tensor), decoder_embed. (2 tensors), "
+        "decoder_blocks. (1 tensor), decoder_norm. (1 tensor), decoder_pred. (1 tensor)",
+    ]
+    with torch.inference_mode():
+        close(model.forward_features(images()), plain_vit(file, images()))
 
 
 def test_dino_s_teacher(tmp_path: Path):
@@ -727,6 +758,10 @@ def test_timm_s_models_are_in_no_layout(name: str):
         tensors = timm.create_model(name).state_dict()
     assert detect_layout(tensors) is None
     assert detect_layout(with_module(tensors)) == STRIP_MODULE
+
+
+def test_the_table_of_encoders_names_only_known_layouts():
+    assert {entry.layout for entry in ENTRIES if entry.layout} <= set(LAYOUTS)
 
 
 def test_an_empty_file_is_in_no_layout():

@@ -13,15 +13,16 @@ from PIL import Image
 from torch import Tensor
 
 from cache import RequestError
-from extract.transforms import (
+from extract.config import (
     BACKENDS,
     CHANNELS,
+    COLOUR,
     FIRST_FILTER,
     INTENSITIES,
     INTERPOLATIONS,
     RESIZES,
-    Transform,
 )
+from extract.transforms import Transform
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BLACK_TO_ONE: dict[str, Any] = {"mean": (0.0,) * 3, "std": (1.0,) * 3}  # values as they are, 0..1
@@ -492,7 +493,7 @@ def test_one_line_for_people():
         ("backend", BACKENDS),
         ("interpolation", INTERPOLATIONS),
         ("intensity", tuple(INTENSITIES.values())),
-        ("channels", CHANNELS),
+        ("channels", (*CHANNELS.values(), COLOUR)),
     ],
 )
 def test_unknown_settings_list_the_known(setting: str, known: tuple[str, ...]):
@@ -524,7 +525,7 @@ def test_every_setting_is_in_the_key_and_in_the_line():
     resizes = [{"resize": rule, "backend": b} for rule in RESIZES for b in BACKENDS]
     others = [{"interpolation": i} for i in INTERPOLATIONS[1:]] + [{"antialias": False}]
     others += [{"intensity": i} for i in tuple(INTENSITIES.values())[1:]]
-    others += [{"channels": c} for c in CHANNELS[1:]]
+    others += [{"channels": c} for c in (COLOUR, FIRST_FILTER)]
     settings: list[dict[str, Any]] = resizes + others
     transforms = [Transform(28, MEAN, STD, **setting) for setting in settings]
     assert len({repr(t.key) for t in transforms}) == len(transforms)

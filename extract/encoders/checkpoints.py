@@ -88,13 +88,13 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 def _check_plain(name: str, tensor: Tensor, where: str = "") -> None:
     """Refuse tensors whose values aren't simply their bytes in a row."""
     if tensor.is_quantized:
-        kind, cure = "quantised", "dequantize()"
+        kind, cure = "quantised", "its dequantize()"
     elif tensor.layout is not torch.strided:
-        kind, cure = "sparse", "to_dense()"
+        kind, cure = "sparse", "its to_dense()"
     elif tensor.is_nested:
-        kind, cure = "nested", "to_padded_tensor()"
+        kind, cure = "nested", "its parts one by one"
     elif tensor.is_meta:
-        kind, cure = "without values (on the meta device)", "its values"
+        kind, cure = "without values (on the meta device)", "it with its values"
     else:
         return
     raise RequestError(f"{where}{name} is {kind}, and only plain tensors are read; save {cure}")

@@ -134,6 +134,15 @@ LAYOUTS: dict[str, Layout] = {
             container="target_encoder",
             drops=("fc.", "pred."),
         ),
+        # github.com/facebookresearch/mae models_mae.py, and so github.com/rmaphoh/RETFound_MAE; the
+        # decoder's names go beside the encoder's. With `mask_token` in it, timm's own filter would
+        # take the file for DINOv2's.
+        Layout(
+            name="mae",
+            what="MAE's and RETFound's own release, with or without its decoder",
+            marks=(r"cls_token$", r"mask_token$", r"decoder_embed\.weight$"),
+            drops=("mask_token", "decoder_"),
+        ),
         # github.com/facebookresearch/dino main_dino.py (save_dict), utils.py (MultiCropWrapper) and
         # vision_transformer.py (DINOHead); `student` beside `teacher` isn't what is evaluated.
         Layout(
@@ -287,7 +296,8 @@ def apply_layout(
         if not old.startswith(prefix):
             dropped.append(_group(old, prefix))
         elif inside.startswith(layout.drops):
-            dropped.append(prefix + next(d for d in layout.drops if inside.startswith(d)))
+            # A drop that is a whole name stays whole; others are named by their first part.
+            dropped.append(prefix + (inside if inside in layout.drops else _group(inside, "")))
         else:
             new = inside
             for pattern, replacement in layout.renames:
