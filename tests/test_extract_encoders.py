@@ -384,7 +384,7 @@ def test_quickgelu_for_openai():
 @pytest.mark.parametrize(
     ("typed", "near"),
     [
-        ("dinov3x", "dinov2"),
+        ("dinov3x", "dinov3-s"),
         ("eva2", "eva02"),
         ("resnet-18", "resnet18"),
         ("DINO", "dino"),

@@ -559,8 +559,12 @@ def test_an_interrupt_is_130_and_loses_nothing(
 def test_too_little_device_memory_proposes_a_smaller_batch(
     tmp_path: Path, images: str, monkeypatch: pytest.MonkeyPatch, capsys
 ):
-    def out_of_memory(self: Encoder, batch: torch.Tensor) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+    forward = Encoder.__call__
+
+    def out_of_memory(self: Encoder, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        if len(batch) > 1:  # the fingerprint's picture is one
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, batch)
 
     monkeypatch.setattr(Encoder, "__call__", out_of_memory)
     arguments = [*MODEL, "--weights", "random", "--data", images, "--batch-size", "64"]

@@ -8,8 +8,6 @@ remains must fit the model exactly.
 
 import argparse
 import hashlib
-import importlib.metadata
-import importlib.util
 import pickle
 import warnings
 from collections.abc import Callable, Mapping
@@ -23,7 +21,7 @@ from torch.serialization import safe_globals
 
 from cache import RequestError
 from extract.encoders.layouts import LAYOUTS, apply_layout, detect_layout
-from extract.network import offline, why_unreachable
+from extract.names import first_line
 
 # Sub-dictionaries that trainers write: the usual ones, and those of particular releases.
 CONTAINERS = (
@@ -195,83 +193,3 @@ def _refusal(source: str, model: nn.Module, faults: list[str]) -> RequestError:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an exception's text."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-# ---------------------------------------------------------------------------- where files are
-
-
-def package_file(package: str, module: str, inside: str) -> Path:
-    """A file that a pip package brought.
-
-    Raises:
-        RequestError: the package isn't installed.
-    """
-    found = importlib.util.find_spec(module)
-    if found is None or not found.submodule_search_locations:
-        raise RequestError(f"the package {package} isn't installed: pip install 'medprobe[demo]'")
-    return Path(next(iter(found.submodule_search_locations))) / inside
-
-
-def hub_file(config: Any, *, download: bool) -> Path | None:
-    """The weight file of a timm configuration, in the hub's usual cache.
-
-    Args:
-        config: timm's ``PretrainedCfg``.
-        download: fetch it if it isn't there; otherwise None is returned.
-
-    Raises:
-        RequestError: there are no weights of this name, or they can't be had now.
-    """
-    if not config.hf_hub_id:
-        raise RequestError(
-            f"timm publishes no weights for {config.architecture}.{config.tag or ''} on the hub; "
-            "give a file with --weights FILE, or --weights random"
-        )
-    from huggingface_hub import try_to_load_from_cache
-
-    names = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors"]
-    names += ["pytorch_model.bin"]
-    for name in names:
-        cached = try_to_load_from_cache(config.hf_hub_id, name)
-        if isinstance(cached, str):
-            return Path(cached)
-    if not download:
-        return None
-    if offline():
-        raise RequestError(
-            f"{config.hf_hub_id}/{names[0]} isn't in the hub's cache and HF_HUB_OFFLINE is set; "
-            "fetch it once with network, or name the file with --weights FILE"
-        )
-    return _download(config.hf_hub_id, names)
-
-
-def _download(repository: str, names: list[str]) -> Path:
-    """The first of some files that a hub's repository has."""
-    from huggingface_hub import hf_hub_download, hf_hub_url
-    from huggingface_hub.errors import EntryNotFoundError
-
-    # Asked by us first: the hub's own client would try a silent host for minutes.
-    reason = why_unreachable(hf_hub_url(repository, names[0]))
-    if reason:
-        raise RequestError(
-            f"can't reach the hub for {repository}/{names[0]} ({reason}); without network, name a "
-            "local file with --weights FILE, or use an encoder whose weights are here "
-            "(efficientnet-lite0 comes by pip)"
-        )
-    try:
-        for name in names[:-1]:
-            try:
-                return Path(hf_hub_download(repository, name))
-            except EntryNotFoundError:
-                continue
-        return Path(hf_hub_download(repository, names[-1]))
-    except Exception as error:  # the hub's client has a dozen kinds, of three libraries
-        raise RequestError(
-            f"can't fetch {repository}/{names[0]} ({first_line(error)}); check the network, "
-            "or name a local file with --weights FILE"
-        ) from error

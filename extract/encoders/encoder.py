@@ -234,14 +234,11 @@ def load_encoder(description: Description, weights: Weights) -> tuple[Encoder, s
 
 
 def _layout(entry: Entry, path: Path) -> str | None:
-    """How the file names its tensors, where the table knows.
+    """How the table says that the published file names its tensors.
 
-    A rule that goes by the order of the tensors is for the package's own file, not for a user's.
+    Of a user's own file the table knows nothing: its names tell.
     """
-    place = entry.weights
-    if isinstance(place, weights.Package) and not path.as_posix().endswith(place.file):
-        return None
-    return entry.layout
+    return entry.layout if entry.weights and weights.find(entry.weights) == path else None
 
 
 # ---------------------------------------------------------------------------- running
