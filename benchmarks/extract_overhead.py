@@ -35,6 +35,7 @@ from extract.datasets.sources import find_source
 from extract.digests import DigestMemory
 from extract.encoders.encoder import DTYPES, describe
 from extract.plan import Job, make_transform
+from extract.preprocessing import preprocess
 from extract.progress import Progress
 from extract.run import LazyEncoder, compute_units, decode_batches, make_spec
 
@@ -75,15 +76,17 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, list[float]]
     write_images(path, options.n, options.source_size)
     source = find_source(f"npz:{path}", description.size, None, None)
     dataset = source.open(memory)
-    spec = make_spec(Job(description, source), dataset, encoder, config)
+    preprocessing = preprocess(config, description.entry, description.statistics)
+    transform = make_transform(description.size, preprocessing, dataset.n_channels)
+    job = Job(description, source, preprocessing)
+    spec = make_spec(job, dataset, encoder, config, transform)
     units = list(range(spec.n_units))
-    transform = make_transform(description, dataset.n_channels)
     taps = encoder.get(print)
 
     def extract_all() -> None:
         with FeatureWriter(folder / "x.h5", spec, overwrite=True) as writer:
             with Progress("extract", None) as progress:
-                compute_units(taps, dataset, writer, units, config, progress)
+                compute_units(taps, dataset, writer, units, config, transform, progress)
             writer.finish({})
 
     def decode() -> None:

@@ -75,8 +75,13 @@ def _keep_where(found: list[Features], where: Mapping[str, str]) -> list[Feature
 
 
 def _key_part(features: Features, name: str) -> str | None:
-    """A part of the key by its dotted name, or by the end of it: "interpolation"."""
+    """A part of the key by its dotted name, or by the end of it: "interpolation".
+
+    "protocol" isn't in the key, which holds all that it stands for, but it is what a user knows.
+    """
     flat = flatten(features.key)
+    if name == "protocol":
+        return str(features.notes.get("protocol", "none"))
     if name in flat:
         return flat[name]
     full = [part for part in flat if part.endswith(f".{name}")]

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 
 def near_names(name: str, known: Iterable[str], otherwise: str) -> str:
     """ "near names: ..." out of ``known``, or ``otherwise`` where none is near."""
-    known = list(dict.fromkeys(known))
+    known = {other.lower(): other for other in known}
     near = difflib.get_close_matches(name.lower(), known, n=4, cutoff=0.6)
     near += [other for other in known if name.lower() in other and other not in near][:4]
+    near = [known[other] for other in near]
     return f"near names: {', '.join(near[:6])}" if near else otherwise
 
 

@@ -20,6 +20,7 @@ from extract.datasets.statistics import recall_statistics
 from extract.digests import DigestMemory
 from extract.encoders.encoder import Description, Weights, describe, find_weights
 from extract.encoders.resolve import find_entry
+from extract.network import offline
 from extract.preprocessing import Preprocessing, preprocess, wished_norm, wished_size
 from extract.transforms import Transform
 
@@ -194,7 +195,7 @@ def describe_plan(plan: Plan, memory: DigestMemory) -> Iterator[str]:
         d, source = job.description, job.source
         if d.entry.name != seen:
             seen = d.entry.name
-            yield from _describe_encoder(job, config, memory)
+            yield from _describe_encoder(job, config)
         taken = file_bytes(d, config.store, source.n_images)
         path = find_file(job, config, memory)
         state = "complete" if path and path.exists() else "to do"
@@ -209,7 +210,7 @@ def describe_plan(plan: Plan, memory: DigestMemory) -> Iterator[str]:
     yield f"features to make: {format_bytes(total)} in {config.root} ({format_bytes(free)} free)"
 
 
-def _describe_encoder(job: Job, config: ExtractConfig, memory: DigestMemory) -> Iterator[str]:
+def _describe_encoder(job: Job, config: ExtractConfig) -> Iterator[str]:
     d, anatomy = job.description, job.description.anatomy
     widths = sorted({anatomy.width[layer] for layer in d.layers})
     pools = "cls + mean" if anatomy.has_cls else "mean"
@@ -225,12 +226,10 @@ def _describe_encoder(job: Job, config: ExtractConfig, memory: DigestMemory) -> 
     )
     if not anatomy.known:
         yield f"  note       {anatomy.family} isn't in the table of families: layers are raw"
-    p = job.preprocessing
-    known = recall_statistics(job.source, memory) if p.of_data_set else NEUTRAL
-    transform = make_transform(d.size, p, 1, known or NEUTRAL)
-    yield f"  transform  {transform}"
-    if p.of_data_set:
-        yield "  note       mean and std are each data set's own, from its train split"
+    words = str(make_transform(d.size, job.preprocessing, 1, NEUTRAL))
+    if job.preprocessing.of_data_set:
+        words = words[: words.index("mean ")] + "mean and std of each data set's train split"
+    yield f"  transform  {words}"
     if config.protocol:
         yield f"  protocol   {config.protocol}"
     yield f"  weights    {_describe_weights(d, config)}"
@@ -244,6 +243,8 @@ def _describe_weights(d: Description, config: ExtractConfig) -> str:
     if weights.path is None and weights.to_download is None:
         return "made by the encoder's own code"
     if weights.path is None:
+        if offline():
+            return f"{weights.to_download} isn't here, and the network is not to be used"
         size = format_bytes(4 * d.anatomy.n_parameters)
         return f"download {weights.to_download} first (about {size})"
     return str(weights.path) if config.weights != "pretrained" else weights.path.name

@@ -230,10 +230,11 @@ def encoder_notes(job: Job, encoder: LazyEncoder, config: ExtractConfig) -> dict
     weights, entry = encoder.weights, job.description.entry
     made = "random" if weights.random else "made by the encoder's own code"
     published = config.weights == "pretrained"
+    place = str(job.description.outline.place) if published else ""
     # Random weights saw nothing; of a user's own file nobody knows.
     seen = () if weights.random else entry.seen if published else None
     return {
-        "weights": weights.path.name if weights.path else made,
+        "weights": place or (weights.path.name if weights.path else made),
         "random_weights": weights.random,
         "own_weights": config.weights not in ("pretrained", "random"),
         "raw_layers": not job.description.anatomy.known,

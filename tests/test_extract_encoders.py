@@ -27,8 +27,8 @@ from extract.encoders.from_timm import TimmNetwork
 from extract.encoders.resolve import find_entry
 from extract.encoders.table import ENTRIES
 from extract.plan import describe_plan, make_plan, make_transform
-from extract.preprocessing import preprocess
 from extract.pooling import mean_map, pool_tokens
+from extract.preprocessing import preprocess
 
 
 class Family(NamedTuple):
@@ -60,6 +60,7 @@ FAMILIES = (
         has_cls=True,
     ),
     Family("eva02_tiny_patch14_224", 56, "Eva", "pooled", 12, 192, has_cls=True),
+    Family("vit_pe_core_tiny_patch16_384", 64, "Eva", "tokens", 12, 192, has_cls=True),
     Family("resnet18", 64, "ResNet", "none", 5, 512),
     Family("densenet121", 64, "DenseNet", "none", 5, 1024),
     Family("efficientnet_b0", 64, "EfficientNet", "none", 5, 320),
