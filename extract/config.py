@@ -33,6 +33,26 @@ FIRST_FILTER = "grey into the first filter"  # Huix et al. 2024
 CHANNELS = {"rgb": "grey repeated to RGB", "first-filter": FIRST_FILTER}  # of grey images, likewise
 
 
+# Of ExtractConfig, what --text has no use for.
+IMAGE_OPTIONS = (
+    "size",
+    "source_size",
+    "layers",
+    "layer_norm",
+    "protocol",
+    "resize",
+    "interpolation",
+    "antialias",
+    "resize_backend",
+    "mean",
+    "std",
+    "intensity",
+    "channels",
+    "batch_size",
+    "shard",
+)
+
+
 @dataclass(frozen=True)
 class ExtractConfig:
     """What to extract, how exactly, and where to. The first block changes features."""
@@ -102,6 +122,8 @@ class ExtractConfig:
             raise RequestError("--prompts and --template belong to --text")
         if self.prompts and self.templates:
             raise RequestError("--prompts says every prompt; leave --template out")
+        if self.text:
+            self._refuse_image_options()
         for template in self.templates:
             if template.count("{}") != 1:
                 raise RequestError(f"--template needs one {{}} for the class, not {template!r}")
@@ -113,6 +135,16 @@ class ExtractConfig:
             )
         if not 0 <= self.seed < 2**32:
             raise RequestError(f"--seed takes 0 to 4294967295, not {self.seed}")
+
+    def _refuse_image_options(self) -> None:
+        """What says how images are read has no effect on texts, and isn't ignored silently."""
+        for name in IMAGE_OPTIONS:
+            if getattr(self, name) != getattr(ExtractConfig, name):
+                flag = f"--{'no-' if name == 'antialias' else ''}{name.replace('_', '-')}"
+                cure = "leave it out with --text"
+                if name == "shard":
+                    cure = "texts are few: run --text in one process, without torchrun"
+                raise RequestError(f"{flag} is about images; {cure}")
 
     @property
     def root(self) -> Path:

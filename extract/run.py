@@ -42,6 +42,7 @@ from extract.encoders.encoder import (
     load_encoder,
     set_precision,
 )
+from extract.encoders.weights import Hub
 from extract.plan import (
     Job,
     Plan,
@@ -230,11 +231,10 @@ def encoder_notes(job: Job, encoder: LazyEncoder, config: ExtractConfig) -> dict
     weights, entry = encoder.weights, job.description.entry
     made = "random" if weights.random else "made by the encoder's own code"
     published = config.weights == "pretrained"
-    place = str(job.description.outline.place) if published else ""
     # Random weights saw nothing; of a user's own file nobody knows.
     seen = () if weights.random else entry.seen if published else None
     return {
-        "weights": place or (weights.path.name if weights.path else made),
+        "weights": _describe_file(job, weights.path, published) if weights.path else made,
         "random_weights": weights.random,
         "own_weights": config.weights not in ("pretrained", "random"),
         "raw_layers": not job.description.anatomy.known,
@@ -243,10 +243,17 @@ def encoder_notes(job: Job, encoder: LazyEncoder, config: ExtractConfig) -> dict
     }
 
 
+def _describe_file(job: Job, path: Path, published: bool) -> str:
+    """A weight file's name; of the hub's, which are all called alike, the repository's too."""
+    place = job.description.outline.place
+    return f"{place.repository}/{path.name}" if published and isinstance(place, Hub) else path.name
+
+
 def command_line(job: Job, config: ExtractConfig) -> str:
     """The command that makes this one file."""
     d, default = job.description, ExtractConfig(models=())
-    words = ["extract", "--model", d.typed, "--size", str(d.size)]
+    words = ["extract", "--model", d.typed]
+    words += [] if config.text else ["--size", str(d.size)]
     words += ["--data", job.source.wish]
     numbers = {
         name: ",".join(f"{value:g}" for value in values) if values else None

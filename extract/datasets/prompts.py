@@ -59,10 +59,12 @@ def read_prompts(path: Path, classes: Sequence[str]) -> dict[str, list[str]]:
         RequestError: the file can't be read, or its classes aren't these.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_once_each)
     except OSError as error:
         raise RequestError(f"--prompts: can't read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except RequestError as error:
+        raise RequestError(f"--prompts: {path}: {error}") from error
+    except (ValueError, RecursionError) as error:
         raise RequestError(f"--prompts: {path} isn't JSON: {error}") from error
     if not isinstance(content, Mapping):
         raise RequestError(f'--prompts: {path} must hold {{"class name": ["prompt", ...], ...}}')
@@ -82,6 +84,16 @@ def read_prompts(path: Path, classes: Sequence[str]) -> dict[str, list[str]]:
             raise RequestError(f"--prompts: {path}: {name!r} needs one or more non-empty texts")
         prompts[name] = texts
     return prompts
+
+
+def _once_each(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object; of a name that stands there twice, Python would take the last."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise RequestError(f"{twice!r} stands there twice; give all its prompts in one list")
+    return content
 
 
 def _is_text(value: object) -> bool:

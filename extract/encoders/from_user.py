@@ -1,29 +1,36 @@
 """A user's own encoder: a function in a file, or an entry point of an installed package.
 
-    # my_encoder.py, used by `extract --model my_encoder.py:make_encoder`
+For ``extract --model my_encoder.py:make_encoder``, with the network in ``my_networks.py`` and its
+weights in ``my_weights.pt``, both beside this ``my_encoder.py``:
+
+    from pathlib import Path
+
     import torch
     from extract import UserEncoder
     from my_networks import VisionTransformer
 
-    def make_encoder(size):
-        model = VisionTransformer(image_size=size or 224)
-        model.load_state_dict(torch.load("my_weights.pt", weights_only=True))
+    def make_encoder(size=224):
+        model = VisionTransformer(image_size=size)
+        weights = Path(__file__).with_name("my_weights.pt")
+        model.load_state_dict(torch.load(weights, weights_only=True))
         return UserEncoder(
-            model, size=size or 224, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5),
+            model, size=size, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5),
             layers=[f"blocks.{i}" for i in range(12)], n_prefix=1, has_cls=True, norm="norm",
         )
 
-A model of timm's may be returned as it is: medprobe knows how to read it. A package offers its
-encoders to every user under the entry point group ``medprobe.encoders``.
+The function is called once, with ``--size`` if it takes ``size``. It may return a model of timm's
+as it is: medprobe knows how to read it, and takes mean and std from its ``pretrained_cfg``. A
+package offers its encoders to every user under the entry point group ``medprobe.encoders``.
+
+The features' key holds digests of the weights, and of this file and the modules beside it that it
+imports; so neither an edit nor other weights can pass for the same encoder. Other files that the
+code reads (a list of layers, say) are known only by what they change in these.
 """
 
 import copy
-import hashlib
-import importlib.metadata
-import importlib.util
-import inspect
-import sys
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,13 +39,17 @@ import torch
 from torch import Tensor, nn
 
 from cache import RequestError
-from extract.encoders import checkpoints
+from extract.config import INTERPOLATIONS
 from extract.encoders.anatomy import Anatomy, Statistics, Tap
 from extract.encoders.families import study
-from extract.encoders.from_timm import TimmNetwork
+from extract.encoders.from_timm import TimmNetwork, check_patches
 from extract.encoders.outline import Network, Outline
-from extract.encoders.table import ENTRY_POINTS, Entry
+from extract.encoders.table import Entry
+from extract.encoders.user_code import call, user_function, where
+from extract.names import first_line, near_names
 from extract.pooling import LAYOUTS
+
+TOKENS = ("tokens", "BTD")  # layouts; "BTD" has no prefix
 
 
 @dataclass
@@ -49,13 +60,14 @@ class UserEncoder:
         model: with its weights. ``model(images)`` runs every layer once; where it gives (B, D),
             that is the pool ``head``.
         size: side of the input, pixels, for which it was built.
-        mean: of the input's channels, values in 0..1.
+        mean: of the input's three channels, values in 0..1.
         std: likewise.
-        layers: names of the modules whose outputs are the layers, first to last.
+        layers: names of the modules whose outputs are the layers, first to last. Of a tuple, the
+            first part counts.
         layout: of these outputs: "tokens" (B, T, D) with prefix tokens first, "BTD" without,
             "BDHW" or "BHWD".
         n_prefix: tokens before the patches, class token and registers; for "tokens".
-        has_cls: whether the first of them is a class token.
+        has_cls: whether the first of them is a class token; for "tokens".
         norm: name of the module that is applied to every layer's tokens; None: raw.
         interpolation: "bicubic", "bilinear" or "nearest".
         licence: of the weights.
@@ -94,29 +106,49 @@ def outline(entry: Entry, size: int | None) -> Outline:
     """What a user's encoder gives at a size. Runs the user's code.
 
     Args:
-        entry: ``encoder`` is "FILE.py:FUNCTION" or the name of an entry point.
+        entry: ``network`` is "FILE.py:FUNCTION" or the name of an entry point.
         size: side of the input, pixels; None lets the function choose.
 
     Raises:
         RequestError: the function can't be had or fails, or what it returns can't be read.
     """
-    function, arguments = _find_function(entry)
-    made = _call(function, size, entry.encoder)
+    name = entry.network
+    with user_function(name) as (function, arguments, folder):
+        return _read(call(function, size, name, folder), name, size, arguments, folder)
+
+
+def _read(
+    made: Any, name: str, size: int | None, arguments: dict[str, Any], folder: Path
+) -> Outline:
+    """An outline of what the user's function returned."""
     if isinstance(made, nn.Module) and hasattr(made, "forward_intermediates"):
-        return _timm_outline(entry, made, size, arguments)
+        return _timm_outline(made, name, size, arguments)
     if not isinstance(made, UserEncoder):
         raise RequestError(
-            f"{entry.encoder} returned a {type(made).__name__}; expected a "
-            "extract.UserEncoder, or a model of timm's"
+            f"{name} returned a {type(made).__name__}; expected an extract.UserEncoder, or a "
+            "model of timm's"
         )
-    _check(made, entry.encoder, size)
+    fault = next(_faults(made, size), None)
+    if fault:
+        raise RequestError(f"{name}: {fault}")
+    # As it will be run. Half precision is --precision's to choose.
+    made.model.float().eval()
     network = UserNetwork(made)
+    anatomy = _study(made, network, name, folder)
+    # In the key, for the code may have read them from a file.
+    arguments["read"] = {
+        "layers": list(made.layers),
+        "layout": made.layout,
+        "n_prefix": anatomy.n_prefix,
+        "has_cls": anatomy.has_cls,
+        "norm": made.norm,
+    }
     return Outline(
         size=made.size,
         own_size=made.size,
         arguments=arguments,
-        statistics=Statistics(tuple(made.mean), tuple(made.std), made.interpolation),
-        anatomy=_study(made, network, entry.encoder),
+        statistics=Statistics(_numbers(made.mean), _numbers(made.std), made.interpolation),
+        anatomy=anatomy,
         place=None,
         build=lambda: network,
         load=None,
@@ -124,17 +156,43 @@ def outline(entry: Entry, size: int | None) -> Outline:
     )
 
 
-def _timm_outline(entry: Entry, model: Any, size: int | None, arguments: dict[str, Any]) -> Outline:
-    config = model.pretrained_cfg
-    own_size = config["input_size"][-1]
-    if getattr(model, "num_classes", 0):
-        model.reset_classifier(0)  # a classifier is no part of the features
+# ---------------------------------------------------------------------------- timm's models
+
+
+def _timm_outline(model: Any, name: str, size: int | None, arguments: dict[str, Any]) -> Outline:
+    config = getattr(model, "pretrained_cfg", None)
+    if not isinstance(config, Mapping):
+        raise RequestError(
+            f"{name} returned a {type(model).__name__} that isn't timm's own (it has no "
+            "pretrained_cfg); return an extract.UserEncoder of it"
+        )
+    built = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    own_size: int = (built or config["input_size"])[-1]
+    side = size or own_size
+    try:
+        model.float().eval()
+        if getattr(model, "num_classes", 0):
+            model.reset_classifier(0)  # a classifier is no part of the features
+        if side != own_size:
+            check_patches(model, side)
+        anatomy = study(copy.deepcopy(model).to("meta"), side)
+    except Exception as error:  # any model, failing in any way
+        raise RequestError(
+            f"{name}: the model fails on a picture of {side} px ({first_line(error)}); let the "
+            "function take size, or return an extract.UserEncoder"
+        ) from error
+    statistics = None
+    # timm fills a default in where it knows no weights.
+    if any(config.get(source) for source in ("url", "hf_hub_id", "file", "state_dict")):
+        statistics = Statistics(
+            tuple(config["mean"]), tuple(config["std"]), config["interpolation"]
+        )
     return Outline(
-        size=size or own_size,
+        size=side,
         own_size=own_size,
         arguments=arguments,
-        statistics=Statistics(tuple(config["mean"]), tuple(config["std"]), config["interpolation"]),
-        anatomy=_study_timm(model.eval(), size or own_size, entry.encoder),
+        statistics=statistics,
+        anatomy=anatomy,
         place=None,
         build=lambda: TimmNetwork(model),
         load=None,
@@ -142,150 +200,140 @@ def _timm_outline(entry: Entry, model: Any, size: int | None, arguments: dict[st
     )
 
 
-def _study_timm(model: Any, size: int, name: str) -> Anatomy:
+# ---------------------------------------------------------------------------- other models
+
+
+def _numbers(values: Any) -> tuple[float, ...]:
+    """Finite numbers out of a list, an array or a tensor; () where they aren't."""
     try:
-        return study(copy.deepcopy(model).to("meta"), size)
-    except (AssertionError, ValueError, RuntimeError) as error:
-        raise RequestError(
-            f"{name} doesn't take --size {size} ({checkpoints.first_line(error)})"
-        ) from error
-
-
-def _find_function(entry: Entry) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """The function, and what of it belongs into the key."""
-    name = entry.network
-    path, _, attribute = name.rpartition(":")
-    if path.endswith(".py"):
-        file = Path(path).expanduser()
-        if not file.is_file():
-            raise RequestError(f"no file at {file}; --model takes FILE.py:FUNCTION")
-        module = _import_file(file, name)
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        arguments = {"function": attribute, "code": f"sha256:{digest}"}
-        return _function(module, attribute, name), arguments
-    points = importlib.metadata.entry_points(group=ENTRY_POINTS, name=name)
-    for point in points:
-        distribution = point.dist
-        version = f"{distribution.name} {distribution.version}" if distribution else "unknown"
-        try:
-            return point.load(), {"function": point.value, "distribution": version}
-        except Exception as error:  # somebody's package, failing in any way
-            raise RequestError(
-                f"the entry point {name} of {version} fails: {checkpoints.first_line(error)}"
-            ) from error
-    raise RequestError(f"no entry point {name!r} in the group {ENTRY_POINTS}")
-
-
-def _import_file(file: Path, name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(f"medprobe_user_{file.stem}", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Imports next to the file work, as if Python had been started there.
-    sys.path.insert(0, str(file.resolve().parent))
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # the user's code, failing in any way
-        raise RequestError(f"{name}: {file.name} fails: {_where(error, file)}") from error
-    finally:
-        sys.path.pop(0)
-    return module
-
-
-def _function(module: Any, attribute: str, name: str) -> Callable[..., Any]:
-    function = getattr(module, attribute, None)
-    if not callable(function):
-        raise RequestError(f"{name}: no function {attribute!r} in this file")
-    return function
-
-
-def _call(function: Callable[..., Any], size: int | None, name: str) -> Any:
-    try:
-        takes_size = len(inspect.signature(function).parameters) > 0
+        numbers = tuple(float(value) for value in values)
     except (TypeError, ValueError):
-        takes_size = True
-    try:
-        return function(size) if takes_size else function()
-    except Exception as error:  # the user's code, failing in any way
-        file = Path(inspect.getsourcefile(function) or "")
-        raise RequestError(f"{name} fails: {_where(error, file)}") from error
+        return ()
+    return numbers if all(map(math.isfinite, numbers)) else ()
 
 
-def _where(error: BaseException, file: Path) -> str:
-    """An exception in one line, with the line of the user's file it came from."""
-    lines = []
-    trace = error.__traceback__
-    while trace:
-        if Path(trace.tb_frame.f_code.co_filename).name == file.name:
-            lines.append(trace.tb_lineno)
-        trace = trace.tb_next
-    at = f" (line {lines[-1]})" if lines else ""
-    return f"{type(error).__name__}: {checkpoints.first_line(error)}{at}"
-
-
-def _check(made: UserEncoder, name: str, size: int | None) -> None:
-    modules = dict(made.model.named_modules())
-    wanted = [*made.layers, *([made.norm] if made.norm else [])]
-    missing = [layer for layer in wanted if layer not in modules]
-    faults = []
-    if not made.layers:
-        faults.append("layers is empty")
-    if missing:
-        faults.append(f"its model has no module {missing[0]!r}")
-    if made.layout not in LAYOUTS:
-        faults.append(f"layout must be one of {LAYOUTS}, not {made.layout!r}")
-    if made.has_cls and made.n_prefix < 1:
-        faults.append("has_cls needs n_prefix of 1 or more")
+def _faults(made: UserEncoder, size: int | None) -> Iterator[str]:
+    """What is wrong with a user's description of an encoder, the most telling first."""
+    if not isinstance(made.model, nn.Module) or not any(True for _ in made.model.parameters()):
+        yield "model must be a torch module with parameters"
+        return
+    if not isinstance(made.size, int) or made.size < 1:
+        yield f"size is the input's side in pixels, not {made.size!r}"
     if size is not None and made.size != size:
-        faults.append(f"--size is {size}, but it was built for {made.size}")
-    if len(made.mean) != 3 or len(made.std) != 3:
-        faults.append("mean and std have three numbers each")
-    if faults:
-        raise RequestError(f"{name}: {'; '.join(faults)}")
+        yield f"--size is {size}, but it was built for {made.size}: let the function take size"
+    if (
+        len(_numbers(made.mean)) != 3
+        or len(_numbers(made.std)) != 3
+        or min(_numbers(made.std)) <= 0
+    ):
+        yield f"mean and std have three numbers each, std above 0; not {made.mean!r}, {made.std!r}"
+    if made.interpolation not in INTERPOLATIONS:
+        yield f"interpolation is one of {', '.join(INTERPOLATIONS)}, not {made.interpolation!r}"
+    if made.layout not in LAYOUTS:
+        yield f"layout is one of {', '.join(LAYOUTS)}, not {made.layout!r}"
+    if made.layout == "tokens" and made.has_cls and made.n_prefix < 1:
+        yield "has_cls means that n_prefix is 1 or more"
+    if made.norm and made.layout not in TOKENS:
+        yield f"norm is for tokens, and layout {made.layout!r} has maps; put it into the layers"
+    if isinstance(made.layers, str) or not made.layers:
+        yield "layers is a list of one or more names of modules"
+        return
+    if len(set(made.layers)) < len(made.layers):
+        yield f"layers has {Counter(made.layers).most_common(1)[0][0]!r} twice"
+    if made.norm in made.layers:
+        yield f"norm is applied to each layer, so {made.norm!r} can't be a layer itself"
+    modules = dict(made.model.named_modules())
+    for name in [*made.layers, *([made.norm] if made.norm else [])]:
+        if name not in modules:
+            every = f"its outermost are {', '.join(n for n, _ in made.model.named_children())}"
+            yield f"its model has no module {name!r}; {near_names(str(name), modules, every)}"
 
 
-def _study(made: UserEncoder, network: UserNetwork, name: str) -> Anatomy:
-    """Widths, from one forward pass of a black picture."""
-    shapes: dict[str, tuple[int, ...]] = {}
+def _study(made: UserEncoder, network: UserNetwork, name: str, folder: Path) -> Anatomy:
+    """Widths, from one forward pass of a picture and its copy."""
+    runs: list[tuple[str, Any]] = []
 
     def note(layer: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: object, output: Any) -> None:
-            output = output[0] if isinstance(output, tuple) else output
-            shapes[layer] = tuple(output.shape)
+            runs.append((layer, output[0] if isinstance(output, tuple) else output))
 
         return hook
 
     handles = [
         made.model.get_submodule(layer).register_forward_hook(note(layer)) for layer in made.layers
     ]
-    first = next(made.model.parameters(), torch.zeros(1))
-    picture = torch.zeros(1, 3, made.size, made.size, device=first.device, dtype=first.dtype)
-    made.model.eval()
+    picture = torch.linspace(-1, 1, 3 * made.size**2).reshape(1, 3, made.size, made.size)
+    pictures = picture.repeat(2, 1, 1, 1).to(next(made.model.parameters()).device)
     try:
         with torch.inference_mode():
-            vectors = network(picture)
-    except Exception as error:  # the user's code, failing in any way
+            vectors = network(pictures)
+    except (Exception, SystemExit) as error:  # the user's code, failing in any way
         raise RequestError(
-            f"{name}: the model fails on a picture of {made.size} px: "
-            f"{checkpoints.first_line(error)}"
+            f"{name}: the model fails on pictures of {made.size} px: {where(error, folder)}"
         ) from error
     finally:
         for handle in handles:
             handle.remove()
-    silent = [layer for layer in made.layers if layer not in shapes]
-    if silent:
-        raise RequestError(f"{name}: the forward pass doesn't run its layer {silent[0]!r}")
-    axis = 1 if made.layout == "BDHW" else -1
+    counts = Counter(layer for layer, _ in runs)
+    for layer in made.layers:
+        if not counts[layer]:
+            raise RequestError(f"{name}: the forward pass doesn't run its layer {layer!r}")
+        if counts[layer] > 1:
+            raise RequestError(
+                f"{name}: the forward pass runs its layer {layer!r} {counts[layer]} times, so no "
+                "output of it is the layer; name modules that run once"
+            )
+    outputs = dict(runs)
+    for layer in made.layers:
+        fault = _misfit(made, network, outputs[layer])
+        if fault:
+            raise RequestError(f"{name}: its layer {layer!r} {fault}")
+    for what, output in {**outputs, **vectors}.items():
+        if not torch.allclose(output[0], output[1], rtol=1e-2, atol=1e-2 * float(output.std())):
+            raise RequestError(
+                f"{name}: {what!r} differs between a picture and its copy: something random "
+                "(dropout?) runs in eval mode"
+            )
     tokens = made.layout == "tokens"
+    axis = 1 if made.layout == "BDHW" else -1
+    # Tokens without prefix are tokens too, and normed like them.
+    layout = "tokens" if made.layout in TOKENS else made.layout
     return Anatomy(
         family=type(made.model).__name__,
         norm_rule="tokens" if made.norm else "none",
         known=True,
         n_layers=len(made.layers),
-        width=tuple(shapes[layer][axis] for layer in made.layers),
+        width=tuple(outputs[layer].shape[axis] for layer in made.layers),
         head_width=vectors["head"].shape[1] if "head" in vectors else None,
         n_prefix=made.n_prefix if tokens else 0,
         has_cls=made.has_cls and tokens,
-        taps=tuple(Tap(layer, made.layout) for layer in made.layers),
+        taps=tuple(Tap(layer, layout) for layer in made.layers),
         n_parameters=sum(p.numel() for p in made.model.parameters()),
     )
+
+
+SHAPES = {"tokens": "(B, T, D)", "BTD": "(B, T, D)", "BDHW": "(B, D, H, W)", "BHWD": "(B, H, W, D)"}
+
+
+def _misfit(made: UserEncoder, network: UserNetwork, output: Any) -> str | None:
+    """Why a layer's output for two square pictures isn't what was said of it."""
+    if not isinstance(output, Tensor) or not output.is_floating_point():
+        return f"gives a {type(output).__name__}, not a tensor of real numbers"
+    shape, sides = tuple(output.shape), {"BDHW": (2, 3), "BHWD": (1, 2)}.get(made.layout)
+    fits = len(shape) == (4 if sides else 3) and shape[0] == 2
+    if not fits or (sides and shape[sides[0]] != shape[sides[1]]):
+        return (
+            f"gives {shape} for 2 pictures; layout {made.layout!r} means {SHAPES[made.layout]}"
+            f"{' with H = W' if sides else ''}"
+        )
+    if made.layout == "tokens" and shape[1] <= made.n_prefix:
+        return f"gives {shape[1]} tokens, and n_prefix says that {made.n_prefix} aren't patches"
+    if made.norm:
+        try:
+            with torch.inference_mode():
+                normed = network.norm_tokens(output)
+        except Exception as error:  # the user's module, failing in any way
+            return f"can't be normed by {made.norm!r}: {first_line(error)}"
+        if normed.shape != output.shape:
+            return f"is {shape}, and {tuple(normed.shape)} after {made.norm!r}"
+    return None

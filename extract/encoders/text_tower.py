@@ -1,6 +1,15 @@
-"""The text side of open_clip's models: prompts to the vectors that images are compared with."""
+"""The text side of open_clip's models: prompts to the vectors that images are compared with.
 
-from collections.abc import Callable, Mapping, Sequence
+Built alone, as the image side is. A tower of transformers' needs that library, and two small
+things of its own repository that no open_clip checkpoint holds: configuration and tokenizer.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,139 +18,289 @@ from open_clip.model import (
     CLIPTextCfg,
     _build_text_tower,  # the one function that builds it alone; under test
 )
-from open_clip.tokenizer import HFTokenizer
+from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer
 from torch import Tensor, nn
 
 from cache import RequestError
 from extract.encoders.from_open_clip import find_configuration
-from extract.encoders.from_transformers import import_transformers
+from extract.encoders.from_transformers import import_transformers, network_values
+from extract.encoders.layouts import MODULE
 from extract.encoders.table import ENTRIES, Entry
+from extract.encoders.weights import Local, config_file
 from extract.names import first_line
+from extract.network import offline
 
 BATCH = 64  # prompts at once
 
+# Beside the towers at the root of a checkpoint; the last three are of OpenAI's own files.
+BESIDE = ("logit_scale", "logit_bias", "input_resolution", "context_length", "vocab_size")
+
+Tokenize = Callable[[Sequence[str]], Tensor]  # P texts -> (P, T) int64
+
+
+@dataclass(frozen=True)
+class TextOutline:
+    """A text tower before any weight is read."""
+
+    entry: Entry
+    config: Mapping[str, Any]  # of the whole model
+    n_layers: int
+    width: int  # of its vectors
+    n_tokens: int  # different ones that it knows
+    arguments: Mapping[str, Any]  # what builds it; part of the key
+    hf_folder: Path | None  # that has transformers' configuration; None: open_clip's own tower
+
+    @property
+    def text(self) -> dict[str, Any]:
+        """Of the configuration, what describes the text tower."""
+        return dict(self.config["text_cfg"])
+
 
 class TextTower:
-    """A text encoder and its tokenizer.
+    """A text tower with its weights.
 
     Args:
         module: gives (B, D) for (B, T) token numbers.
-        tokenize: texts -> (B, T).
         logit_scale: what cosines are multiplied by before the softmax; already exponentiated.
+        logit_bias: what a model of the sigmoid loss adds then; a softmax doesn't see it.
     """
 
     def __init__(
-        self,
-        module: nn.Module,
-        tokenize: Callable[[Sequence[str]], Tensor],
-        logit_scale: float,
+        self, module: nn.Module, logit_scale: float, logit_bias: float | None = None
     ) -> None:
         self.module = module.requires_grad_(False).eval()
-        self.tokenize = tokenize
         self.logit_scale = logit_scale
+        self.logit_bias = logit_bias
 
     @torch.inference_mode()
-    def __call__(self, texts: Sequence[str]) -> Tensor:
-        """(P, D) float32 projected features of P texts, not normalised."""
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """(P, D) float32 projected features of P texts, on the CPU, not normalised.
+
+        Args:
+            tokens: (P, T), as the outline's tokenizer gives them.
+        """
         device = next(self.module.parameters()).device
-        parts = []
-        for first in range(0, len(texts), BATCH):
-            tokens = self.tokenize(list(texts[first : first + BATCH]))
-            vectors = self.module(tokens.to(device))
-            parts.append(vectors.float().cpu())
+        parts = [self.module(part.to(device)).float().cpu() for part in tokens.split(BATCH)]
         return torch.cat(parts)
 
 
-def has_text_tower(entry: Entry) -> bool:
-    """Whether an encoder's texts can be had."""
-    return entry.library == "open_clip"
+def refuse_textless(entry: Entry) -> None:
+    """Refuse an encoder without a text tower.
+
+    Raises:
+        RequestError: it has none; the message names those that have.
+    """
+    if entry.library != "open_clip":
+        names = ", ".join(e.name for e in ENTRIES if e.library == "open_clip")
+        raise RequestError(
+            f"{entry.encoder} has no text tower that medprobe can run; those of open_clip have: "
+            f"{names}, open_clip:MODEL/TAG, or an hf-hub: or local-dir: name of open_clip's"
+        )
 
 
-def build_text_tower(
-    entry: Entry, tensors: Mapping[str, Tensor] | None, source: str, seed: int = 0
+def outline_text(entry: Entry) -> TextOutline:
+    """What the text tower of an encoder is, without its weights.
+
+    Raises:
+        RequestError: the encoder has none, or a part of it can't be had.
+    """
+    refuse_textless(entry)
+    config = find_configuration(entry)
+    text = dict(config.get("text_cfg") or {})
+    if not text:
+        raise RequestError(f"{entry.encoder}: its configuration describes no text tower")
+    with _unbuildable(entry):
+        own = CLIPTextCfg(**text)
+    name = text.pop("hf_model_name", None)
+    # A name may be a folder's, and isn't what makes the numbers: its configuration is.
+    arguments = {
+        "text": {n: v for n, v in text.items() if n not in ("hf_tokenizer_name", PRETRAINED)},
+        "embed_dim": config["embed_dim"],
+        "quick_gelu": config.get("quick_gelu", False),
+    }
+    if not name:
+        width = own.width if own.proj_type == "none" else config["embed_dim"]
+        return TextOutline(entry, config, own.layers, width, own.vocab_size, arguments, None)
+    if not text.get("hf_tokenizer_name"):
+        raise RequestError(f"{entry.encoder}: its configuration names no tokenizer for {name}")
+    transformers = import_transformers()
+    folder = _hf_folder(entry, name, "config.json")
+    with _unbuildable(entry):
+        found = transformers.AutoConfig.from_pretrained(folder)
+        arguments["hf"] = {"model_type": found.model_type, **network_values(found)}
+        n_layers, n_tokens = found.num_hidden_layers, found.vocab_size
+    return TextOutline(entry, config, n_layers, config["embed_dim"], n_tokens, arguments, folder)
+
+
+PRETRAINED = "hf_model_pretrained"  # whether its weights are the hub's; here the checkpoint's
+
+
+@contextmanager
+def _unbuildable(entry: Entry) -> Iterator[None]:
+    """Whatever open_clip and transformers stumble over becomes one line."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of transformers, about names of its own
+            yield
+    except RequestError:
+        raise
+    except Exception as error:  # a configuration can be wrong in any way
+        raise RequestError(
+            f"{entry.encoder}: its text tower can't be built as its configuration says "
+            f"({type(error).__name__}: {first_line(error)})"
+        ) from error
+
+
+def _hf_folder(entry: Entry, name: str, file: str) -> Path:
+    """The folder of a file of transformers': the name itself, or the hub's cache.
+
+    Raises:
+        RequestError: it can't be had; the message names it.
+    """
+    if Path(name).expanduser().is_dir():
+        return Path(name).expanduser()
+    why = "its repository has none"
+    try:
+        path = config_file(name, file)
+        if path is None and offline():
+            why = "HF_HUB_OFFLINE is set, and it isn't in the hub's cache"
+    except RequestError as error:
+        path, why = None, first_line(error)
+    if path is None:
+        raise RequestError(
+            f"{entry.encoder}: its text tower needs {name}/{file}, and that can't be had ({why}); "
+            "fetch it once with network"
+        )
+    return path.parent
+
+
+# ---------------------------------------------------------------------------- tokens
+
+
+def make_tokenizer(outline: TextOutline) -> Tokenize:
+    """The tokenizer that a model was trained with.
+
+    Raises:
+        RequestError: it can't be had, or isn't this tower's.
+    """
+    entry, text = outline.entry, outline.text
+    # As open_clip does: its own default, not the tower's longest text.
+    length = text.get("context_length", DEFAULT_CONTEXT_LENGTH)
+    options = dict(text.get("tokenizer_kwargs") or {})
+    name = text.get("hf_tokenizer_name")
+    if not name:
+        tokenizer: Any = SimpleTokenizer(context_length=length, **options)
+        n_words = tokenizer.vocab_size
+    else:
+        import_transformers()
+        source = _tokenizer_source(entry, name)
+        with _unbuildable(entry):
+            mode = text.get("tokenizer_mode")
+            tokenizer = HFTokenizer(source, context_length=length, tokenizer_mode=mode, **options)
+            n_words = len(tokenizer.tokenizer)
+    # transformers makes a tokenizer of next to nothing where its vocabulary isn't in the cache.
+    if not outline.n_tokens / 2 < n_words:
+        raise RequestError(
+            f"{entry.encoder}: the tokenizer {name or 'of CLIP'} knows {n_words} tokens and the "
+            f"text tower {outline.n_tokens}: a file of it is missing; fetch it once with network"
+        )
+
+    def tokenize(texts: Sequence[str]) -> Tensor:
+        tokens = tokenizer(list(texts))
+        if tokens.max() >= outline.n_tokens:
+            raise RequestError(
+                f"{entry.encoder}: the tokenizer {name or 'of CLIP'} gives token {tokens.max()}, "
+                f"and the text tower knows {outline.n_tokens}: they don't belong together"
+            )
+        return tokens
+
+    return tokenize
+
+
+def _tokenizer_source(entry: Entry, name: str) -> str:
+    """A folder, or a name of the hub's whose files are in its cache or can be fetched."""
+    if isinstance(entry.weights, Local):  # saved beside the weights, as open_clip does
+        folder = entry.weights.path.parent
+        if (folder / "tokenizer_config.json").is_file() or (folder / "tokenizer.json").is_file():
+            return str(folder)
+    folder = _hf_folder(entry, name, "tokenizer_config.json")
+    return str(folder) if Path(name).expanduser().is_dir() or offline() else name
+
+
+# ---------------------------------------------------------------------------- weights
+
+
+def load_text_tower(
+    outline: TextOutline, tensors: Mapping[str, Tensor] | None, source: str, seed: int = 0
 ) -> TextTower:
-    """The text tower of an entry.
+    """Build the tower with its weights, on the CPU in float32.
 
     Args:
-        entry: one of open_clip's.
+        outline: what to build.
         tensors: of the whole checkpoint, image tower and all; None: random weights.
         source: its file, for messages.
         seed: of random weights.
 
     Raises:
-        RequestError: the encoder has no text tower, its parts can't be had, or the weights don't
-            fit.
+        RequestError: the weights don't fit.
     """
-    if not has_text_tower(entry):
-        names = ", ".join(e.name for e in ENTRIES if has_text_tower(e))
-        raise RequestError(
-            f"{entry.encoder} has no text tower that medprobe can run; those of open_clip have: "
-            f"{names}, open_clip:MODEL/TAG, or an hf-hub: name of open_clip's"
+    text, config = outline.text, outline.config
+    text[PRETRAINED] = False
+    text["output_tokens"] = False  # of CoCa: its caption's, beside the vector
+    if outline.hf_folder:
+        text["hf_model_name"] = str(outline.hf_folder)
+    with _unbuildable(outline.entry), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = _build_text_tower(
+            config["embed_dim"], CLIPTextCfg(**text), config.get("quick_gelu", False)
         )
-    config = find_configuration(entry)
-    text = dict(config.get("text_cfg") or {})
-    if not text:
-        raise RequestError(f"{entry.encoder}: its configuration describes no text tower")
-    text["hf_model_pretrained"] = False  # its weights are in the checkpoint
-    if text.get("hf_model_name") or text.get("hf_tokenizer_name"):
-        import_transformers()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            module = _build_text_tower(
-                config["embed_dim"], CLIPTextCfg(**text), config.get("quick_gelu", False)
-            )
-        tokenize = _tokenizer(text, module)
-    except Exception as error:  # the hub's client and transformers have dozens of kinds
-        part = text.get("hf_model_name") or text.get("hf_tokenizer_name") or "its text tower"
-        raise RequestError(
-            f"{entry.encoder} needs {part} for its texts, and that can't be had "
-            f"({first_line(error)}); fetch it once with network"
-        ) from error
     if tensors is None:
-        return TextTower(module, tokenize, 1 / 0.07)  # CLIP's value before training
-    _load(module, tensors, source)
-    scale = tensors.get("logit_scale")
-    if scale is None:
+        scale = math.exp(config.get("init_logit_scale", math.log(1 / 0.07)))
+        return TextTower(module, scale, config.get("init_logit_bias"))
+    if all(name.startswith(MODULE) for name in tensors):  # of torch.nn.DataParallel
+        tensors = {name.removeprefix(MODULE): value for name, value in tensors.items()}
+    if "logit_scale" not in tensors:
         raise RequestError(f"{source} holds no logit_scale, so it isn't an open_clip checkpoint")
-    return TextTower(module, tokenize, float(scale.float().exp()))
+    _load_strictly(module, tensors, source)
+    bias = tensors.get("logit_bias")
+    return TextTower(
+        module,
+        math.exp(float(tensors["logit_scale"].float())),
+        None if bias is None else float(bias.float()),
+    )
 
 
-def _tokenizer(text: Mapping[str, Any], module: Any) -> Callable[[Sequence[str]], Tensor]:
-    options = dict(text.get("tokenizer_kwargs") or {})
-    length = text.get("context_length") or getattr(module, "context_length", 77)
-    name = text.get("hf_tokenizer_name")
-    if name:
-        tokenizer: Any = HFTokenizer(
-            name, context_length=length, tokenizer_mode=text.get("tokenizer_mode"), **options
-        )
-    else:
-        tokenizer = SimpleTokenizer(context_length=length, **options)
-    return tokenizer
-
-
-def _load(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """All of the text tower, strictly: its names begin with "text.", or stand beside "visual."."""
-    prefixed = any(name.startswith("text.") for name in tensors)
+def _load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """All of the text tower: its names begin with "text.", or stand at the root beside "visual."."""
+    prefix = "text." if any(name.startswith("text.") for name in tensors) else ""
     found = {
-        name.removeprefix("text."): tensor.float() if tensor.is_floating_point() else tensor
+        name.removeprefix(prefix): tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in tensors.items()
-        if (name.startswith("text.") if prefixed else not name.startswith("visual."))
+        if name.startswith(prefix) and not name.startswith("visual.")
     }
-    # Numbers of positions that older transformers saved: 0, 1, 2...
-    for name in [n for n in found if n.endswith("position_ids") or n in BESIDE]:
+    # position_ids: numbers 0, 1, 2... that older transformers saved.
+    for name in [n for n in found if n in BESIDE or n.endswith("position_ids")]:
         del found[name]
-    own = module.state_dict()
-    missing = [name for name in own if name not in found and not name.endswith("position_ids")]
+    own = {n: value for n, value in module.state_dict().items() if not n.endswith("position_ids")}
+    missing = [name for name in own if name not in found]
     extra = [name for name in found if name not in own]
-    wrong = [n for n in own if n in found and found[n].shape != own[n].shape]
-    if missing or extra or wrong:
-        name = [*missing, *extra, *wrong][0]
+    misfits = [
+        f"{n} is {tuple(found[n].shape)} instead of {tuple(own[n].shape)}"
+        for n in own
+        if n in found and found[n].shape != own[n].shape
+    ]
+    if missing or extra or misfits:
+        faults = misfits[:2]
+        if missing:
+            faults.append(f"{len(missing)} of {len(own)} tensors are missing ({_some(missing)})")
+        if extra:
+            faults.append(f"{len(extra)} don't belong ({_some(extra)})")
         raise RequestError(
-            f"{source} doesn't fit the text tower: {len(missing)} tensors are missing, "
-            f"{len(extra)} don't belong, {len(wrong)} are misshapen (first: {name})"
+            f"{source} doesn't fit the text tower: {'; '.join(faults)}; "
+            "give the file of this very model, text tower and all"
         )
-    module.load_state_dict({**{n: v for n, v in own.items() if n not in found}, **found})
+    module.load_state_dict(found, strict=False)
 
 
-BESIDE = ("logit_scale", "logit_bias")
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

