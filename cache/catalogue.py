@@ -68,26 +68,29 @@ def _keep_where(found: list[Features], where: Mapping[str, str]) -> list[Feature
         if found and not any(part is not None for part in parts):
             raise RequestError(
                 f"no key has a part {name!r}; {found[0].path.name} has "
-                f"{', '.join(flatten(found[0].key))}"
+                f"{', '.join(_parts(found[0]))}"
             )
         found = [f for f, part in zip(found, parts, strict=True) if part == value]
     return found
 
 
 def _key_part(features: Features, name: str) -> str | None:
-    """A part of the key by its dotted name, or by the end of it: "interpolation".
-
-    "protocol" isn't in the key, which holds all that it stands for, but it is what a user knows.
-    """
-    flat = flatten(features.key)
-    if name == "protocol":
-        return str(features.notes.get("protocol", "none"))
+    """A part of the key by its dotted name, or by the end of it: "interpolation"."""
+    flat = _parts(features)
     if name in flat:
         return flat[name]
     full = [part for part in flat if part.endswith(f".{name}")]
     if len(full) > 1:
         raise RequestError(f"--where {name} may mean {' or '.join(full)}; name one of them")
     return flat[full[0]] if full else None
+
+
+def _parts(features: Features) -> dict[str, str]:
+    """What files are told apart by: the key's parts, flat, after the protocol.
+
+    That isn't in the key, which holds all that it stands for, but it is what a user knows.
+    """
+    return {"protocol": str(features.notes.get("protocol", "none")), **flatten(features.key)}
 
 
 def list_files(root: Path) -> list[Path]:
@@ -193,7 +196,7 @@ def _shortened(line: str) -> str:
 
 def _where_words(group: Sequence[Features]) -> str:
     """The ``--where`` that tells the files of a group apart, if one part of the key does."""
-    flat = [flatten(features.key) for features in group]
+    flat = [_parts(features) for features in group]
     for part in flat[0]:
         values = [key.get(part, "") for key in flat]
         # A digest tells files apart too, but nobody wants to type one.

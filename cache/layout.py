@@ -469,6 +469,7 @@ def _read_header(path: Path, file: h5py.File) -> Header:
     key, tables = objects["key"], objects["tables_crc32"]
     if not isinstance(key.get("layers"), dict) or not isinstance(key["layers"].get("of"), int):
         _refuse(path, ["key"], "with the number of layers as layers.of")
+    canonical_json(key)  # raises where it holds NaN, which has no digest
     _refuse(path, _misfits(attributes, key), f"as a file of {_content(key)} has it")
     fingerprint = json.loads(attributes.get("fingerprint", "{}"))
     if not is_fingerprint(fingerprint, attributes["arrays"]):

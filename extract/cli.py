@@ -332,9 +332,10 @@ def run(config: ExtractConfig) -> int:
     from extract.digests import DigestMemory
     from extract.plan import check_space, describe_plan, make_plan
     from extract.run import run_plan
-    from extract.text import run_texts
 
     if config.text:
+        from extract.text import run_texts  # only here: it loads open_clip, a second more
+
         problems = run_texts(config, say=lambda line: print(line, flush=True))
         for what, why in problems:
             complain("extract", f"{what}: {why}")

@@ -116,6 +116,12 @@ class ExtractConfig:
         for name, numbers in [("--mean", self.mean), ("--std", self.std)]:
             if numbers is not None and len(numbers) != 3:
                 raise RequestError(f"{name} takes one number or three, found {len(numbers)}")
+            if numbers is not None and max(numbers) > 1:
+                raise RequestError(
+                    f"{name} is of values in 0..1, found {max(numbers):g}; divide it by 255"
+                )
+        if self.mean is not None and min(self.mean) < 0:
+            raise RequestError(f"--mean is of values in 0..1, found {min(self.mean):g}")
         if self.std is not None and min(self.std) <= 0:
             raise RequestError(f"--std takes numbers above 0, found {min(self.std):g}")
         if (self.prompts or self.templates) and not self.text:

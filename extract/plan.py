@@ -1,5 +1,6 @@
 """What an extraction will do and take, before it does anything."""
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,7 +22,13 @@ from extract.digests import DigestMemory
 from extract.encoders.encoder import Description, Weights, describe, find_weights
 from extract.encoders.resolve import find_entry
 from extract.network import offline
-from extract.preprocessing import Preprocessing, preprocess, wished_norm, wished_size
+from extract.preprocessing import (
+    PROTOCOLS,
+    Preprocessing,
+    preprocess,
+    wished_norm,
+    wished_size,
+)
 from extract.transforms import Transform
 
 Problem = tuple[str, str]  # what couldn't be done, and why
@@ -120,6 +127,37 @@ def make_transform(
     )
 
 
+def protocol_words(job: Job, config: ExtractConfig) -> str:
+    """The protocol, and what flags made otherwise than it has it; "" without one.
+
+    "wu2025", or "wu2025, but interpolation bicubic". A flag that changes nothing isn't named.
+    """
+    if config.protocol is None:
+        return ""
+    d, own = job.description, job.description.statistics
+    plain = ExtractConfig(config.models, protocol=config.protocol)
+    if own is None:  # nobody says what the encoder's own are, so a user had to
+        plain = dataclasses.replace(plain, mean=config.mean, std=config.std)
+    has_norm = d.anatomy.norm_rule != "none"
+    asked = {
+        "size": wished_size(plain, d.entry),
+        "layer norm": wished_norm(plain, d.entry) if has_norm else "none",
+        **dataclasses.asdict(preprocess(plain, d.entry, own)),
+    }
+    found = {
+        "size": d.size,
+        "layer norm": d.layer_norm if has_norm else "none",
+        **dataclasses.asdict(job.preprocessing),
+    }
+    changed = [f"{name} {_short(value)}" for name, value in found.items() if value != asked[name]]
+    return f"{config.protocol}, but {', '.join(changed)}" if changed else config.protocol
+
+
+def _short(value: Any) -> str:
+    """(0.5, 0.5, 0.5) as "0.5/0.5/0.5"."""
+    return "/".join(f"{v:.3g}" for v in value) if isinstance(value, tuple) else str(value)
+
+
 def file_bytes(description: Description, store: str, n_images: int) -> int:
     """Length of a feature file, but for its small tables."""
     width = sum(description.arrays.values())
@@ -195,7 +233,8 @@ def describe_plan(plan: Plan, memory: DigestMemory) -> Iterator[str]:
         d, source = job.description, job.source
         if d.entry.name != seen:
             seen = d.entry.name
-            yield from _describe_encoder(job, config)
+            channels = {j.source.n_channels for j in plan.jobs if j.description is d}
+            yield from _describe_encoder(job, config, channels)
         taken = file_bytes(d, config.store, source.n_images)
         path = find_file(job, config, memory)
         state = "complete" if path and path.exists() else "to do"
@@ -210,7 +249,7 @@ def describe_plan(plan: Plan, memory: DigestMemory) -> Iterator[str]:
     yield f"features to make: {format_bytes(total)} in {config.root} ({format_bytes(free)} free)"
 
 
-def _describe_encoder(job: Job, config: ExtractConfig) -> Iterator[str]:
+def _describe_encoder(job: Job, config: ExtractConfig, channels: set[int]) -> Iterator[str]:
     d, anatomy = job.description, job.description.anatomy
     widths = sorted({anatomy.width[layer] for layer in d.layers})
     pools = "cls + mean" if anatomy.has_cls else "mean"
@@ -226,12 +265,17 @@ def _describe_encoder(job: Job, config: ExtractConfig) -> Iterator[str]:
     )
     if not anatomy.known:
         yield f"  note       {anatomy.family} isn't in the table of families: layers are raw"
-    words = str(make_transform(d.size, job.preprocessing, 1, NEUTRAL))
+    words = str(make_transform(d.size, job.preprocessing, min(channels), NEUTRAL))
+    if len(channels) > 1:
+        words = words.replace(
+            grey := CHANNELS[job.preprocessing.channels], f"{grey}, {COLOUR} as it is"
+        )
     if job.preprocessing.of_data_set:
         words = words[: words.index("mean ")] + "mean and std of each data set's train split"
     yield f"  transform  {words}"
     if config.protocol:
-        yield f"  protocol   {config.protocol}"
+        paper = PROTOCOLS[config.protocol].paper
+        yield f"  protocol   {protocol_words(job, config)} ({paper})"
     yield f"  weights    {_describe_weights(d, config)}"
     yield f"  precision  {config.precision}, stored as {config.store}"
 

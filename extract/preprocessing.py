@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from cache import RequestError
 from extract.config import ExtractConfig
 from extract.encoders.anatomy import Statistics
-from extract.encoders.table import Entry
+from extract.encoders.table import IMAGENET, Entry
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,6 @@ class Protocol:
     channels: str = "rgb"
     raw_layers: tuple[str, ...] = ()  # encoders whose layers are taken before the final norm
 
-
-IMAGENET = Statistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 # As the papers' code does it; sections of the papers don't always say.
 PROTOCOLS = {

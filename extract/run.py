@@ -50,6 +50,7 @@ from extract.plan import (
     encoder_name,
     feature_key,
     make_transform,
+    protocol_words,
     weights_words,
 )
 from extract.prefetch import prefetch
@@ -75,10 +76,6 @@ class LazyEncoder:
         else:
             digest = memory.get("weights", self.weights.path, _checkpoint_digest)
         self.words = weights_words(self.weights, digest)
-
-    @property
-    def is_loaded(self) -> bool:
-        return self._encoder is not None
 
     def get(self, say: Say) -> Encoder:
         """The encoder on its device."""
@@ -153,7 +150,7 @@ def run_job(
     spec = make_spec(job, dataset, encoder, config, transform)
     d = job.description
     path = feature_path(config.root, dataset.name, d.entry.name, d.size, spec.key)
-    if not path.exists():
+    if config.overwrite or not path.exists():
         # First: weights that don't fit must not leave a reserved file behind.
         fingerprint = make_fingerprint(encoder.get(say), transform, dataset.n_channels)
         spec = dataclasses.replace(spec, fingerprint=fingerprint)
@@ -205,7 +202,7 @@ def make_spec(
         **encoder_notes(job, encoder, config),
     }
     if config.protocol:
-        notes["protocol"] = config.protocol
+        notes["protocol"] = protocol_words(job, config)
     return FileSpec(
         model=d.entry.name,
         encoder=encoder_name(d, config),
@@ -256,7 +253,7 @@ def command_line(job: Job, config: ExtractConfig) -> str:
     words += [] if config.text else ["--size", str(d.size)]
     words += ["--data", job.source.wish]
     numbers = {
-        name: ",".join(f"{value:g}" for value in values) if values else None
+        name: ",".join(map(str, values)) if values else None  # exact: they are in the key
         for name, values in (("--mean", config.mean), ("--std", config.std))
     }
     options = {

@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from extract.encoders.text_tower import (
     outline_text,
     refuse_textless,
 )
+from extract.network import offline
 from extract.plan import Job, Problem, encoder_name, weights_words
 from extract.preprocessing import preprocess
 from extract.run import LazyEncoder, command_line, encoder_notes, versions
@@ -110,7 +112,7 @@ def run_texts(config: ExtractConfig, say: Say) -> list[Problem]:
         except (RequestError, OSError) as error:
             problems.append((model, str(error)))
             continue
-        jobs = list(_make_jobs(description, config, memory, problems))
+        jobs = list(_make_jobs(description, config, problems))
         if config.dry_run:
             for line in [_describe_weights(description, config), *map(str, jobs)]:
                 say(line)
@@ -144,28 +146,40 @@ def _describe(model: str, config: ExtractConfig) -> tuple[Description, TextOutli
 
 def _describe_weights(description: Description, config: ExtractConfig) -> str:
     weights = find_weights(description, config.weights, config.seed, download=False)
-    where = f"RANDOM (seed {config.seed})" if weights.random else weights.path
-    if weights.to_download:
-        where = f"download {weights.to_download} first"
-    return f"{description.entry.name} = {description.entry.encoder} · texts · weights: {where}"
+    if weights.random:
+        where = f"RANDOM (seed {config.seed})"
+    elif weights.to_download:
+        missing = weights.to_download
+        where = f"{missing} isn't here" if offline() else f"download {missing} first"
+    else:
+        where = str(weights.path)
+    name = encoder_name(description, config)
+    return f"{description.entry.name} = {name} · texts · weights: {where}"
 
 
 def _make_jobs(
-    description: Description, config: ExtractConfig, memory: DigestMemory, problems: list[Problem]
+    description: Description, config: ExtractConfig, problems: list[Problem]
 ) -> Iterator[TextJob]:
     for name in expand_names(config.data):
         try:
             source = find_source(name, description.size, None, config.data_root)
             settings = preprocess(config, description.entry, NO_PICTURES)
-            classes, prompts = choose_prompts(source, config, memory)
+            classes, prompts = choose_prompts(source, config)
         except (RequestError, OSError) as error:
             problems.append((name, str(error)))
         else:
             yield TextJob(Job(description, source, settings), classes, prompts)
 
 
+class NoDigests(DigestMemory):
+    """For opening a data set whose images aren't wanted: reading gigabytes would be in vain."""
+
+    def get(self, kind: str, file: Path, compute: Callable[[Path], str]) -> str:
+        return ""
+
+
 def choose_prompts(
-    source: Source, config: ExtractConfig, memory: DigestMemory
+    source: Source, config: ExtractConfig
 ) -> tuple[tuple[str, ...], dict[str, list[str]]]:
     """The prompted classes of a data set, and the prompts of each.
 
@@ -175,7 +189,7 @@ def choose_prompts(
     if source.classes is not None:  # official ones are known without their images
         task, names = source.classes
     else:
-        dataset = source.open(memory)
+        dataset = source.open(NoDigests(config.root))
         task, names = dataset.task, dataset.class_names
     classes = prompt_classes(task, names)
     if config.prompts:

@@ -304,7 +304,7 @@ def make_row(
     if notes.get("random_weights"):
         marks = [*marks, "random weights"]
     if notes.get("own_weights"):
-        marks = [*marks, f"weights from {notes['weights']}"]
+        marks = [*marks, f"weights from {notes.get('weights') or 'a file'}"]
     if notes.get("raw_layers"):
         marks = [*marks, "layers without a norm rule"]
     return Row(

@@ -608,8 +608,8 @@ def test_a_file_without_any_one_tensor_is_refused(published: Published, tmp_path
     tensors = file_of(published.folder)
     description = describe(f"local-dir:{published.folder}", None)
     for name in tensors:
-        if not belongs_to_encoder(name, published):
-            continue
+        if ".0." in name or not belongs_to_encoder(name, published):
+            continue  # block 1 has the same names
         rest = {n: value for n, value in tensors.items() if n != name}
         with pytest.raises(
             RequestError, match=r"^x doesn't fit .* are missing \(.*this very model$"
@@ -714,6 +714,21 @@ def test_every_tensor_has_the_files_values(published: Published):
             assert torch.equal(tensor, own[name.removeprefix("vision_model.")])
         elif not name.endswith("mask_token"):
             assert tuple(tensor.flatten().tolist()) in values, name
+
+
+def test_a_release_that_leaves_tensors_without_values_is_refused(
+    publish: Callable[[str], Published], monkeypatch: pytest.MonkeyPatch
+):
+    published = publish("vit")
+
+    def leave(*arguments: object, config: Any, **options: object) -> tuple[Any, dict[str, set]]:
+        with torch.device("meta"):
+            model = transformers.ViTModel(config, add_pooling_layer=False)
+        return model, {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set()}
+
+    monkeypatch.setattr(transformers.ViTModel, "from_pretrained", leave)
+    with pytest.raises(RequestError, match="this release of transformers leaves tensors without"):
+        load(published.folder)
 
 
 def test_random_weights_are_the_seeds(one_of_each: Published):
@@ -850,6 +865,14 @@ def test_a_configuration_that_cant_be_used_is_one_line(changes: dict[str, Any], 
     with pytest.raises(RequestError, match=message) as error:
         from_transformers.outline(entry_of(config), None)
     assert "\n" not in str(error.value)
+
+
+def test_a_head_width_counts_though_configurations_dont_list_it():
+    config = {"model_type": "vit", **VIT, "head_dim": 4}
+    outline = from_transformers.outline(entry_of(config), None)
+    assert outline.arguments["head_dim"] == 4
+    plain = from_transformers.outline(entry_of({"model_type": "vit", **VIT}), None)
+    assert outline.anatomy.n_parameters < plain.anatomy.n_parameters
 
 
 def test_an_entrys_own_size_counts():
@@ -1034,7 +1057,8 @@ def test_a_fresh_process_is_silent_and_imports_transformers_for_its_models_only(
 ):
     """No warning of an import, no progress bar, no report of what was loaded."""
     code = (
-        "import contextlib, io, sys\n"
+        "import contextlib, io, sys, torch\n"
+        "from cache import RequestError\n"
         "from extract.cli import main\n"
         "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
         "    main(['--help'])\n"
@@ -1044,13 +1068,16 @@ def test_a_fresh_process_is_silent_and_imports_transformers_for_its_models_only(
         "assert 'transformers' not in sys.modules\n"
         f"clip = describe('local-dir:{publish('clip').folder}', None)\n"
         "assert 'transformers' in sys.modules\n"
-        "load_encoder(clip, find_weights(clip, 'pretrained', 0, download=False))"
+        "weights = find_weights(clip, 'pretrained', 0, download=False)\n"
+        "load_encoder(clip, weights)\n"
+        "try: clip.outline.load({'vision_model.embeddings.foo': torch.zeros(1)}, 'x', None)\n"
+        "except RequestError: sys.exit(3)"
     )
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment
     )
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert (result.returncode, result.stdout, result.stderr) == (3, "", "")
 
 
 def test_the_command_extracts_from_a_folder(

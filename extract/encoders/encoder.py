@@ -208,6 +208,9 @@ def find_weights(description: Description, wish: str, seed: int, *, download: bo
     path = weights.find(place)
     if path is None and (download or not isinstance(place, weights.Hub | weights.Url)):
         path = weights.fetch(place)
+        if description.entry.library == "transformers":
+            # Beside them: its own configuration, against which the table's is checked on loading.
+            _library(description.entry).fetch_published(description.entry)
     return Weights(path, to_download=None if path else str(place))
 
 

@@ -243,7 +243,7 @@ def read_config(name: str, published: Mapping[str, Any]) -> tuple[str, ModelType
     if side != model_type:
         # Older files hold both, and transformers lets the second one win.
         values = dict(published.get("vision_config_dict") or published.get("vision_config") or {})
-        values["projection_dim"] = published.get("projection_dim", CLIP_PROJECTION)
+        values["projection_dim"] = published.get("projection_dim") or CLIP_PROJECTION
     saved_as = published.get("architectures") or ()
     if kind.without_projection and any(
         n == kind.without_projection or n.endswith("ForImageClassification") for n in saved_as
@@ -453,7 +453,7 @@ def _find_norm(model: nn.Module, kind: ModelType) -> nn.Module:
     }
     if not found:
         raise _unknown_release(kind, f"it has no {kind.norm}")
-    return found[_outermost(found)]  # SigLIP's head has a norm of that name, too
+    return found[_outermost(found)]
 
 
 def _find_blocks(model: nn.Module, kind: ModelType, n_layers: int) -> str:
@@ -500,11 +500,7 @@ def _load(
     if tensors and all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
         said.append("names mapped by the rule \"strip 'module.'\"")
-    own = {
-        name: tensor.float() if tensor.is_floating_point() else tensor
-        for name, tensor in tensors.items()
-        if _belongs(name, kind) and not name.endswith("position_ids")
-    }
+    own = {name: tensor for name, tensor in tensors.items() if _belongs(name, kind)}
     beside = [n for n in tensors if n not in own and not n.endswith(UNREAD)]
     try:
         # What it initialises beside the file is refused below, but for tokens that nothing reads.

@@ -243,11 +243,6 @@ def _broken(name: str, why: str) -> RequestError:
     return RequestError(f"{name}: its configuration can't be used: {why}")
 
 
-# Of open_clip's tokenizers: how a text is cleaned and cut. AutoTokenizer's own arguments, which
-# could name code to run, aren't among them.
-TOKENIZER_ARGUMENTS = {"clean", "language", "reduction_mask", "strip_sep_token"}
-
-
 def _open_clip_entry(name: str, config: dict[str, Any], place: Place) -> Entry:
     import timm
     from open_clip.model import CLIPVisionCfg
@@ -262,10 +257,6 @@ def _open_clip_entry(name: str, config: dict[str, Any], place: Place) -> Entry:
     trunk = vision.get("timm_model_name")
     if trunk and not _is_architecture(trunk):  # "hf-hub:..." would be read by timm, and fetched
         raise _broken(name, f"timm {timm.__version__} has no architecture {trunk!r}")
-    text = _section(name, model, "text_cfg", {})
-    words = text.get("tokenizer_kwargs") or {}
-    if not isinstance(words, dict) or not words.keys() <= TOKENIZER_ARGUMENTS:
-        raise _broken(name, f"tokenizer_kwargs {words!r} may hold {sorted(TOKENIZER_ARGUMENTS)}")
     preprocessing = _section(name, config, "preprocess_cfg", {})
     return Entry(
         name,

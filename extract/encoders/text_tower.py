@@ -31,6 +31,8 @@ from extract.names import first_line
 from extract.network import offline
 
 BATCH = 64  # prompts at once
+PRETRAINED = "hf_model_pretrained"  # whether its weights are the hub's; here the checkpoint's
+TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "vocab.txt")  # each has one of these
 
 # Beside the towers at the root of a checkpoint; the last three are of OpenAI's own files.
 BESIDE = ("logit_scale", "logit_bias", "input_resolution", "context_length", "vocab_size")
@@ -124,15 +126,13 @@ def outline_text(entry: Entry) -> TextOutline:
     if not text.get("hf_tokenizer_name"):
         raise RequestError(f"{entry.encoder}: its configuration names no tokenizer for {name}")
     transformers = import_transformers()
-    folder = _hf_folder(entry, name, "config.json")
+    folder = _hf_folder(entry, name, ("config.json",))
     with _unbuildable(entry):
-        found = transformers.AutoConfig.from_pretrained(folder)
+        # Without this word it would ask the user whether to run code of the repository.
+        found = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
         arguments["hf"] = {"model_type": found.model_type, **network_values(found)}
         n_layers, n_tokens = found.num_hidden_layers, found.vocab_size
     return TextOutline(entry, config, n_layers, config["embed_dim"], n_tokens, arguments, folder)
-
-
-PRETRAINED = "hf_model_pretrained"  # whether its weights are the hub's; here the checkpoint's
 
 
 @contextmanager
@@ -151,27 +151,27 @@ def _unbuildable(entry: Entry) -> Iterator[None]:
         ) from error
 
 
-def _hf_folder(entry: Entry, name: str, file: str) -> Path:
-    """The folder of a file of transformers': the name itself, or the hub's cache.
+def _hf_folder(entry: Entry, name: str, files: Sequence[str]) -> Path:
+    """The folder that holds one of some files of transformers': the name itself, or the hub's cache.
 
     Raises:
-        RequestError: it can't be had; the message names it.
+        RequestError: none of them can be had; the message names the first.
     """
     if Path(name).expanduser().is_dir():
         return Path(name).expanduser()
-    why = "its repository has none"
+    found, why = None, "its repository has none"
+    if offline():
+        why = "HF_HUB_OFFLINE is set, and it isn't in the hub's cache"
     try:
-        path = config_file(name, file)
-        if path is None and offline():
-            why = "HF_HUB_OFFLINE is set, and it isn't in the hub's cache"
+        found = next(filter(None, (config_file(name, file) for file in files)), None)
     except RequestError as error:
-        path, why = None, first_line(error)
-    if path is None:
+        why = first_line(error)
+    if found is None:
         raise RequestError(
-            f"{entry.encoder}: its text tower needs {name}/{file}, and that can't be had ({why}); "
-            "fetch it once with network"
+            f"{entry.encoder}: its text tower needs {name}/{files[0]}, and that can't be had "
+            f"({why}); fetch it once with network"
         )
-    return path.parent
+    return found.parent
 
 
 # ---------------------------------------------------------------------------- tokens
@@ -186,17 +186,21 @@ def make_tokenizer(outline: TextOutline) -> Tokenize:
     entry, text = outline.entry, outline.text
     # As open_clip does: its own default, not the tower's longest text.
     length = text.get("context_length", DEFAULT_CONTEXT_LENGTH)
-    options = dict(text.get("tokenizer_kwargs") or {})
+    options = {"context_length": length, **(text.get("tokenizer_kwargs") or {})}
+    options.pop("reduction_mask", None)  # of training: shortens long texts at random
     name = text.get("hf_tokenizer_name")
+    tokenizer: Any
     if not name:
-        tokenizer: Any = SimpleTokenizer(context_length=length, **options)
-        n_words = tokenizer.vocab_size
+        with _unbuildable(entry):
+            tokenizer = SimpleTokenizer(**options)
+            n_words = tokenizer.vocab_size
     else:
         import_transformers()
         source = _tokenizer_source(entry, name)
+        options["tokenizer_mode"] = text.get("tokenizer_mode")
+        options["trust_remote_code"] = False  # whatever a published configuration asks for
         with _unbuildable(entry):
-            mode = text.get("tokenizer_mode")
-            tokenizer = HFTokenizer(source, context_length=length, tokenizer_mode=mode, **options)
+            tokenizer = HFTokenizer(source, **options)
             n_words = len(tokenizer.tokenizer)
     # transformers makes a tokenizer of next to nothing where its vocabulary isn't in the cache.
     if not outline.n_tokens / 2 < n_words:
@@ -221,9 +225,9 @@ def _tokenizer_source(entry: Entry, name: str) -> str:
     """A folder, or a name of the hub's whose files are in its cache or can be fetched."""
     if isinstance(entry.weights, Local):  # saved beside the weights, as open_clip does
         folder = entry.weights.path.parent
-        if (folder / "tokenizer_config.json").is_file() or (folder / "tokenizer.json").is_file():
+        if any((folder / file).is_file() for file in TOKENIZER_FILES):
             return str(folder)
-    folder = _hf_folder(entry, name, "tokenizer_config.json")
+    folder = _hf_folder(entry, name, TOKENIZER_FILES)
     return str(folder) if Path(name).expanduser().is_dir() or offline() else name
 
 

@@ -110,7 +110,11 @@ def where(error: BaseException, folder: Path | None = None) -> str:
     ]
     # A SyntaxError says itself where it is.
     at = f" ({inside[-1]})" if inside and not isinstance(error, SyntaxError) else ""
-    return f"{type(error).__name__}: {first_line(error)}{at}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    words = first_line(error)
+    if len(lines) > 1 and words.endswith(":"):  # torch's "Error(s) in loading state_dict for X:"
+        words = f"{words} {lines[1]}"
+    return f"{type(error).__name__}: {words}{at}"
 
 
 # ---------------------------------------------------------------------------- packages
@@ -126,7 +130,9 @@ def _find_entry_point(name: str) -> tuple[Function, Facts, Path]:
         raise RequestError(f"no entry point {name!r} in the group {ENTRY_POINTS}")
     if len(points) > 1:
         owners = " and ".join(sorted({owner for _, owner in points}))
-        raise RequestError(f"{owners} offers {name!r} more than once; uninstall all but one")
+        raise RequestError(
+            f"{name!r} is offered more than once, by {owners}; uninstall all but one"
+        )
     point = next(iter(points.values()))
     version = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown"
     try:
