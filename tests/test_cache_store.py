@@ -18,7 +18,7 @@ from storing import array_places, make_spec, payload, unit_arrays, write_file, w
 
 from cache import BrokenCache, CacheError, CacheMiss, RequestError, StaleCache, open_features
 from cache.fingerprint import summarise
-from cache.layout import read_header
+from cache.layout import _attributes_crc, _plain, read_header
 from cache.store import Busy, FeatureWriter, bad_arrays, done_units, partial_path
 
 
@@ -196,6 +196,18 @@ def test_arrays_that_overlap_are_refused(path):
 def test_a_key_that_does_not_count_its_layers_is_refused(path, key):
     with pytest.raises(BrokenCache, match=r"number of layers as layers\.of"):
         FeatureWriter(path, make_spec(**key))
+
+
+@pytest.mark.parametrize("value", ["NaN", "1e999"])
+def test_a_key_without_a_digest_is_refused(path, value):
+    """JSON that Python reads and no other program does."""
+    write_file(path, make_spec())
+    with h5py.File(path, "r+") as file:
+        file.attrs["key"] = f'{{"layers":{{"of":2}},"mean":{value}}}'
+        attributes = {name: _plain(v) for name, v in file.attrs.items()}
+        file.attrs["attributes_crc32"] = _attributes_crc(attributes)
+    with pytest.raises(BrokenCache, match="not JSON compliant"):
+        read_header(path)
 
 
 @pytest.mark.parametrize(

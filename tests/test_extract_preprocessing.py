@@ -19,7 +19,7 @@ from extract.datasets.statistics import dataset_statistics, recall_statistics
 from extract.digests import DigestMemory
 from extract.encoders.encoder import Weights, describe, load_encoder
 from extract.encoders.resolve import find_entry
-from extract.plan import make_plan, make_transform
+from extract.plan import make_plan, make_transform, protocol_words
 from extract.preprocessing import (
     DATASET_STATISTICS,
     IMAGENET,
@@ -203,6 +203,56 @@ def test_flags_override_a_protocol(wish: dict[str, Any], found: dict[str, Any]):
         assert getattr(transform, name) == value
 
 
+@pytest.mark.parametrize(
+    ("name", "wish", "words"),
+    [
+        ("vit", {}, ""),
+        ("vit", {"size": 224, "interpolation": "bilinear", "layer_norm": "final"}, ""),
+        ("dinov2", {"size": 518}, ""),
+        ("dinov2", {"size": 224}, ", but size 224"),
+        ("vit", {"interpolation": "bicubic"}, ", but interpolation bicubic"),
+        ("vit", {"mean": (0.5, 0.5, 0.4)}, ", but mean 0.5/0.5/0.4"),
+        ("vit", {"layer_norm": "none", "channels": "first-filter"}, None),
+        ("resnet18", {"layer_norm": "none"}, ""),  # its layers are raw anyway
+    ],
+)
+def test_what_flags_changed_of_a_protocol_is_said(name: str, wish: dict[str, Any], words: str):
+    config = ExtractConfig((name,), protocol="wu2025", data=("demo",), weights="random", **wish)
+    (job,) = make_plan(config).jobs
+    words = ", but layer norm none, channels first-filter" if words is None else words
+    assert protocol_words(job, config) == f"wu2025{words}"
+
+
+def test_statistics_that_only_a_user_knows_are_no_change_of_a_protocol():
+    config = ExtractConfig(
+        ("open_clip:ViT-B-32",),
+        protocol="wu2025",
+        mean=(0.5,) * 3,
+        std=(0.2,) * 3,
+        data=("demo",),
+        weights="random",
+    )
+    (job,) = make_plan(config).jobs
+    assert protocol_words(job, config) == "wu2025"
+
+
+@pytest.mark.parametrize(
+    ("channels", "words"),
+    [
+        ((1,), "· grey into the first filter ·"),
+        ((3,), "· RGB ·"),
+        ((1, 3), "· grey into the first filter, RGB as it is ·"),
+    ],
+)
+def test_plans_say_what_becomes_of_grey_and_of_colour(
+    channels: tuple[int, ...], words: str, tmp_path: Path, write_npz: Callable[..., Path], capsys
+):
+    sets = [write_npz(tmp_path / f"x{n}.npz", side=8, channels=n) for n in channels]
+    data = ",".join(f"npz:{path}" for path in sets)
+    assert main([*MODEL, "--data", data, "--channels", "first-filter", "--dry-run"]) == 0
+    assert words in capsys.readouterr().out
+
+
 def test_without_a_protocol_everything_is_the_encoder_s_own():
     transform = settle("medsam", size=64)[1]
     assert transform.intensity == "min-max"
@@ -227,6 +277,9 @@ def test_unknown_statistics_are_refused_not_guessed():
         (["--mean", "0.1,0.2"], "takes one number or three"),
         (["--std", "0"], "--std takes numbers above 0"),
         (["--std", "nan"], "takes one number or three"),
+        (["--mean", "127.5"], "--mean is of values in 0..1, found 127.5; divide it by 255"),
+        (["--mean=-0.5"], "--mean is of values in 0..1, found -0.5"),
+        (["--std", "0.2,0.2,58"], "--std is of values in 0..1, found 58; divide it by 255"),
         (["--size", "big"], "takes pixels or native"),
         (["--resize", "squash"], "invalid choice"),
         (["--protocol", "wu2024"], "invalid choice"),
@@ -258,7 +311,7 @@ def test_a_protocol_is_in_the_file(protocol: str, tmp_path: Path, write_npz: Cal
     assert main(arguments) == 0
     features = open_features(next(root.rglob("*.h5")))
     transform = features.key["transform"]
-    assert features.notes["protocol"] == protocol
+    assert features.notes["protocol"] == f"{protocol}, but size 32"
     assert transform["resize"] == f"{PROTOCOLS[protocol].resize} (PIL)"
     assert f"--protocol {protocol}" in features.header.attributes["command"]
     assert main(arguments) == 0  # the same key again, statistics of the data set and all
@@ -320,3 +373,13 @@ def test_black_images_still_have_a_std(tmp_path: Path):
     source = find_source(f"npz:{path}", 32, None, None)
     _, std = dataset_statistics(source, source.open(memory), memory)
     assert min(std) > 0
+
+
+def test_without_training_images_there_are_none(
+    tmp_path: Path, write_npz: Callable[..., Path], capsys
+):
+    path = write_npz(tmp_path / "tiny.npz", counts=(0, 4, 4), side=8)
+    assert main([*MODEL, "--data", f"npz:{path}", "--protocol", "huix2024"]) == 1
+    assert "tiny has no training images, and mean and std" in capsys.readouterr().err
+    assert main([*MODEL, "--data", f"npz:{path}", "--protocol", "huix2024", "--mean", "0.5",
+                 "--std", "0.2"]) == 0  # fmt: skip

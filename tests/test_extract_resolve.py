@@ -513,12 +513,13 @@ def test_an_interpolation_that_medprobe_lacks_is_refused_unless_another_is_named
 def timm_folder(tmp_path: Path) -> Path:
     """A classifier as timm saves it, made by other than the default arguments."""
     torch.manual_seed(3)
-    model = timm.create_model("test_vit", num_classes=5, img_size=48, init_values=0.3, reg_tokens=2)
+    arguments: dict[str, Any] = {"img_size": 48, "init_values": 0.3, "reg_tokens": 2}
+    model = timm.create_model("test_vit", num_classes=5, **arguments)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.05 * torch.randn(parameter.shape)
     folder = tmp_path / "secret" / "my model"
-    save_for_hf(model, str(folder), safe_serialization=True)
+    save_for_hf(model, str(folder), model_args=arguments, safe_serialization=True)
     return folder
 
 
@@ -535,8 +536,9 @@ def timms_own(folder: Path, images: Tensor, **options: Any) -> tuple[Tensor, lis
 def test_a_folder_of_timms_gives_timms_features(timm_folder: Path, size: int, file: str):
     if file != SAFE[0]:
         (timm_folder / SAFE[0]).unlink()
-        model = timm.create_model("test_vit", num_classes=5, img_size=48, init_values=0.3)
-        save_for_hf(model, str(timm_folder), safe_serialization=False)
+        arguments: dict[str, Any] = {"img_size": 48, "init_values": 0.3}
+        model = timm.create_model("test_vit", num_classes=5, **arguments)
+        save_for_hf(model, str(timm_folder), model_args=arguments, safe_serialization=False)
     d = describe(f"local-dir:{timm_folder}", size)
     found = find_weights(d, "pretrained", 0, download=True)
     assert found.path

@@ -124,6 +124,7 @@ def test_the_stored_command_makes_the_file_again(tmp_path: Path, write_npz: Call
     first = extract_to(
         tmp_path / "f", *MODEL, "--weights", "random", "--seed", "2", "--layers=-2,-1",
         "--layer-norm", "none", "--store", "float32", "--data", f"npz:{path}", "--batch-size", "3",
+        "--mean", "0.48145466,0.4578275,0.40821073", "--std", "0.26862954", "--no-antialias",
     )  # fmt: skip
     assert first.parent.name == "a-b"
     command = shlex.split(open_features(first).header.attributes["command"])
@@ -189,9 +190,12 @@ def test_overwrite_makes_it_anew(tmp_path: Path, images: str):
     before, inode = payload(path), path.stat().st_ino
     keep = path.with_name("keep")
     os.link(path, keep)  # so that its inode isn't given out again
+    fingerprint = open_features(path).fingerprint
     path = extract_to(tmp_path / "f", *arguments, "--overwrite")
     assert path.stat().st_ino != inode
     assert payload(path) == before
+    assert fingerprint
+    assert open_features(path).fingerprint == fingerprint
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, unit_to_fail: int) -> None:

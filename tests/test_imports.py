@@ -51,6 +51,13 @@ def test_help_is_quick_because_it_loads_little(command):
     assert not loaded_by(code) & heavy
 
 
+def test_extract_loads_only_the_library_of_its_encoder(tmp_path, write_npz):
+    images = write_npz(tmp_path / "x.npz", side=8)
+    arguments = ["--model", "test_vit", "--weights", "random", "--data", f"npz:{images}"]
+    code = f"from extract.cli import main\nassert main({arguments}) == 0"
+    assert not loaded_by(code) & {"open_clip", "transformers"}
+
+
 @pytest.mark.parametrize("command", ["probe", "cache", "extract"])
 def test_python_m_is_the_command(command):
     result = subprocess.run(

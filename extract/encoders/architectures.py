@@ -182,5 +182,3 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "biomedgpt_resnet101": _resnet_trunk(3, 4, 23),
     "biomedgpt_resnet152": _resnet_trunk(3, 8, 36),
 }
-
-SIZE_MULTIPLES = {"seem_focalnet_tiny": SEEM_MULTIPLE}  # where a side can't be just any

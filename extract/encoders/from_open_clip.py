@@ -225,7 +225,6 @@ def _tower(config: Mapping[str, Any], size: int) -> Any:
     if not vision.get("timm_model_name"):  # timm's trunks get their size afterwards
         vision["image_size"] = size
     vision["timm_model_pretrained"] = False
-    vision["patch_dropout"] = 0.0
     vision["output_tokens"] = False  # of CoCa: its caption's, beside the vector
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # timm's, about its own names

@@ -327,8 +327,9 @@ ENTRIES = (
         papers=(WU,),
         licence="research only",
         objective="generative, of many tasks",
+        # CheXpert, ISIC 2020, DeepLesion...; but MedICaT's figures and CytoImageNet's microscopy were
+        # gathered from elsewhere, as ROCO's and PMC-15M's were.
         images="14 medical sets, and texts",
-        seen=("CheXpert",),
         network="biomedgpt_resnet101",
         size=384,
         statistics=HALF,
@@ -676,8 +677,7 @@ ENTRIES = (
         "EVA-02 L/14",
         licence="mit",
         objective=EVA_MIM,
-        images="Merged-38M, 38 M images",
-        seen=NONE,
+        images="Merged-38M, 38 M images, those of CC3M and CC12M from the web",
     ),
     Entry(
         "convnextv2-b",

@@ -1,0 +1,65 @@
+"""Choosing among feature files: what --where knows, and what is said where several fit."""
+
+from dataclasses import replace
+
+import pytest
+from storing import make_spec, write_file
+
+from cache import RequestError
+from cache.catalogue import Wish, find_features
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """write(name, notes, **key) -> a file of three rows; all are of one encoder, size and set."""
+
+    def write(name, notes=None, **key):
+        spec = replace(make_spec(n_rows=3, **key), notes=notes or {})
+        return write_file(tmp_path / "toys" / f"toy_8_{name}.h5", spec)
+
+    return write
+
+
+def find(tmp_path, **where):
+    found, troubles = find_features(tmp_path, Wish(where=where))
+    assert troubles == []
+    return [features.path for features in found]
+
+
+def test_of_several_keys_one_must_be_chosen(tmp_path, stored):
+    a, b = stored("a", precision="fp32"), stored("b", precision="bf16")
+    with pytest.raises(RequestError) as error:
+        find(tmp_path)
+    lines = str(error.value).splitlines()
+    assert lines[0] == "several features of toy at 8 px on toys; choose one of them:"
+    assert lines[2] == "    precision: fp32 -> bf16"
+    assert lines[3].endswith("or by --where precision=fp32, --where precision=bf16")
+    assert find(tmp_path, precision="fp32") == [a]
+    assert find(tmp_path, precision="bf16") == [b]
+
+
+def test_protocols_are_told_apart_by_their_names(tmp_path, stored):
+    """Not by one of the dozen parts of a transform that they stand for."""
+    plain = stored("a", transform={"resize": "scale", "interpolation": "bicubic"})
+    wu = {"resize": "longest (PIL)", "interpolation": "bilinear"}
+    as_in = stored("b", {"protocol": "wu2025"}, transform=wu)
+    words = "wu2025, but interpolation nearest"
+    nearly = stored("c", {"protocol": words}, transform=wu | {"interpolation": "nearest"})
+    with pytest.raises(RequestError) as error:
+        find(tmp_path)
+    assert (
+        "or by --where protocol=none, --where protocol=wu2025, --where 'protocol=wu2025, but "
+        "interpolation nearest'" in str(error.value)
+    )
+    assert find(tmp_path, protocol="none") == [plain]
+    assert find(tmp_path, protocol="wu2025") == [as_in]
+    assert find(tmp_path, protocol=words) == [nearly]
+    assert find(tmp_path, interpolation="bilinear") == [as_in]
+
+
+def test_unknown_and_ambiguous_parts_are_refused(tmp_path, stored):
+    stored("a", transform={"mean": [0.5]}, other={"mean": "x"})
+    with pytest.raises(RequestError, match=r"no key has a part 'nose'; .* has protocol, .*store"):
+        find(tmp_path, nose="1")
+    with pytest.raises(RequestError, match=r"may mean other\.mean or transform\.mean"):
+        find(tmp_path, mean="x")
