@@ -2,7 +2,7 @@
 
 import itertools
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +14,7 @@ from cache.layout import read_header
 from cache.store import PARTIAL
 
 T = TypeVar("T")
+FLAGS = ("protocol", "precision", "store")  # of ``extract``, that are called as parts of a key
 LINE = 160  # characters of a difference between keys that are shown
 
 
@@ -106,6 +107,24 @@ def _glob(folder: Path, pattern: str) -> list[Path]:
     return sorted(path for path in paths if not path.name.startswith("."))
 
 
+def _read_files(
+    paths: Sequence[Path], troubles: list[str]
+) -> Iterator[tuple[Features, str | None]]:
+    """Each file, and what is to be said of it if it isn't complete.
+
+    What can't be read at all is added to the troubles.
+    """
+    for path in paths:
+        try:
+            header = read_header(path)
+            n_done = count_done(header)
+        except (CacheError, OSError) as error:
+            troubles.append(str(error))
+            continue
+        complete = n_done == header.n_units and not path.name.endswith(PARTIAL)
+        yield Features(header), None if complete else incomplete_message(header, n_done)
+
+
 def find_features(root: Path, wish: Wish) -> tuple[list[Features], list[str]]:
     """Every complete file of images that fits a wish; of each encoder, size and set only one.
 
@@ -123,19 +142,13 @@ def find_features(root: Path, wish: Wish) -> tuple[list[Features], list[str]]:
     found: list[Features] = []
     unfinished: list[tuple[Features, str]] = []
     troubles: list[str] = []
-    for path in list_files(root):
-        try:
-            header = read_header(path)
-            n_done = count_done(header)
-        except (CacheError, OSError) as error:
-            troubles.append(str(error))
+    for features, incomplete in _read_files(list_files(root), troubles):
+        if features.is_text:  # not images: ``find_text`` finds them
             continue
-        if header.is_text:  # not images: ``find_text`` finds them
-            continue
-        if n_done == header.n_units and not path.name.endswith(PARTIAL):
-            found.append(Features(header))
+        if incomplete:
+            unfinished.append((features, incomplete))
         else:
-            unfinished.append((Features(header), incomplete_message(header, n_done)))
+            found.append(features)
     n_complete = len(found)
     found = _keep_where([f for f in found if wish.fits(f)], wish.where)
     for part in wish.parts():
@@ -158,6 +171,8 @@ def _missing(root: Path, wish: Wish, n_complete: int) -> str:
     command = ["extract", "--model", *(wish.models or ["dinov2"])]
     command += [word for size in wish.sizes for word in ("--size", str(size))]
     command += [word for dataset in wish.datasets for word in ("--data", dataset)]
+    asked = {part: v.partition(",")[0] for part, v in wish.where.items() if v != "none"}
+    command += [word for part in FLAGS if part in asked for word in (f"--{part}", asked[part])]
     return f"no features {wish} in {where}; make them with\n  {shlex.join(command)}"
 
 
@@ -224,19 +239,13 @@ def find_text(images: Features) -> Features:
     found: list[Features] = []
     begun: list[str] = []
     troubles: list[str] = []
-    for path in _glob(images.path.parent, "*_text_*.h5"):
-        try:
-            header = read_header(path)
-            n_done = count_done(header)
-        except (CacheError, OSError) as error:
-            troubles.append(str(error))
+    for text, incomplete in _read_files(_glob(images.path.parent, "*_text_*.h5"), troubles):
+        if not text.is_text or text_differences(images, text):
             continue
-        if not header.is_text or text_differences(images, Features(header)):
-            continue
-        if n_done == header.n_units and not path.name.endswith(PARTIAL):
-            found.append(Features(header))
+        if incomplete:
+            begun.append(incomplete)
         else:
-            begun.append(incomplete_message(header, n_done))
+            found.append(text)
     if len(found) > 1:
         lines = [f"several text files of {images.model} on {images.dataset}:"]
         lines += [*_list_differences(found), "  choose one with --text FILE"]

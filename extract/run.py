@@ -353,22 +353,35 @@ def compute_units(
 PICTURE_SIDE = 96  # px of the fingerprint's picture
 
 
-def make_fingerprint(
-    encoder: Encoder, transform: Transform, n_channels: int
-) -> dict[str, list[float]]:
-    """Features of one fixed picture, shortened: other libraries or weights would move them.
+def fingerprint_picture(n_channels: int) -> NDArray[np.uint8]:
+    """(1, 96, 96) grey or (1, 96, 96, 3): waves and edges at several scales, different by channel.
 
-    The picture is made of integers alone, so it is the same everywhere: waves and edges at several
-    scales, different in each channel.
+    Made of integers alone, so it is the same everywhere. It must never change: every stored
+    fingerprint would look like drift.
     """
     y, x = np.mgrid[:PICTURE_SIDE, :PICTURE_SIDE]
     planes = [
         (x * (3 + c) + y * (5 - c)) % 97 + 120 * ((x // 12 + y // (8 + c)) % 2)
         for c in range(n_channels)
     ]
-    picture = np.stack(planes, axis=-1).astype(np.uint8)[None]  # (1, 96, 96, C)
-    picture = picture[..., 0] if n_channels == 1 else picture
-    images = torch.from_numpy(np.ascontiguousarray(transform.on_host(picture)))
+    picture = np.stack(planes, axis=-1).astype(np.uint8)[None]
+    return picture[..., 0].copy() if n_channels == 1 else picture
+
+
+def make_fingerprint(
+    encoder: Encoder, transform: Transform, n_channels: int
+) -> dict[str, list[float]]:
+    """Features of one fixed picture, shortened: other libraries or weights would move them.
+
+    Args:
+        encoder: with its weights, on its device.
+        transform: of the data set.
+        n_channels: of the data set's images.
+
+    Returns:
+        As ``cache.fingerprint.summarise`` gives it; empty where the features overflow.
+    """
+    images = torch.from_numpy(transform.on_host(fingerprint_picture(n_channels)))
     device = next(encoder.model.parameters()).device
     vectors = {
         name: vector[0].cpu().numpy()
@@ -385,9 +398,12 @@ def _forward(
     try:
         return encoder(transform(images.to(device, non_blocking=True)))
     except torch.OutOfMemoryError as error:
+        cure = "a smaller --size, --precision bf16, or --device cpu"
+        if batch_size > 1:
+            cure = f"--batch-size {batch_size // 2}"
         raise RequestError(
             f"{device} has too little memory for {batch_size} images of "
-            f"{encoder.description.size} px at once; use --batch-size {max(1, batch_size // 2)}"
+            f"{encoder.description.size} px at once; use {cure}"
         ) from error
 
 

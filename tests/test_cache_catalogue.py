@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from storing import make_spec, write_file
 
-from cache import RequestError
+from cache import CacheMiss, RequestError
 from cache.catalogue import Wish, find_features
 
 
@@ -63,3 +63,11 @@ def test_unknown_and_ambiguous_parts_are_refused(tmp_path, stored):
         find(tmp_path, nose="1")
     with pytest.raises(RequestError, match=r"may mean other\.mean or transform\.mean"):
         find(tmp_path, mean="x")
+
+
+def test_the_command_that_makes_what_is_missing_has_what_was_asked_for(tmp_path, stored):
+    stored("a")
+    where = {"protocol": "wu2025", "precision": "bf16", "transform.resize": "scale"}
+    with pytest.raises(CacheMiss) as error:
+        find_features(tmp_path, Wish(models=("toy",), where=where | {"store": "none"}))
+    assert str(error.value).endswith("extract --model toy --protocol wu2025 --precision bf16")

@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 
 import extract.run
 from cache import open_features
+from cache.fingerprint import drift, summarise
 from cache.store import FeatureWriter
 from extract.cli import main, read_config
 from extract.config import ExtractConfig, default_batch_size
@@ -23,6 +25,7 @@ from extract.encoders.encoder import Description, Encoder, Weights, describe, lo
 from extract.plan import feature_key, make_transform
 from extract.prefetch import prefetch
 from extract.preprocessing import preprocess
+from extract.run import fingerprint_picture
 from extract.transforms import Transform
 
 REPOSITORY = Path(__file__).parents[1]
@@ -226,6 +229,50 @@ def test_a_resumed_run_gives_the_same_file(
     if n_before:
         assert f"going on after {256 * n_before} of 360 images" in capsys.readouterr().out
     assert leftovers(root) == []
+
+
+def test_a_library_that_computes_something_else_does_not_go_on(
+    tmp_path: Path, images: str, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    """As if a new release resized otherwise: the key is the same, and the numbers aren't."""
+    arguments = [*MODEL, "--weights", "random", "--data", images, "--features", str(tmp_path / "f")]
+    stop_at(monkeypatch, 1)
+    assert main(arguments) == 1
+    monkeypatch.undo()
+    (partial,) = (tmp_path / "f").rglob("*.partial")
+    before = partial.read_bytes()
+    plain = torch.nn.functional.interpolate
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            torch.nn.functional,
+            "interpolate",
+            lambda x, size, **options: plain(x, size, **{**options, "antialias": False}),
+        )
+        capsys.readouterr()
+        assert main(arguments) == 1
+        text = said(capsys)
+        assert "begun with the same key, but other numbers: the fingerprint moved by up to" in text
+        assert text.count("\n") == 1
+        assert partial.read_bytes() == before
+    assert main(arguments) == 0
+
+
+@pytest.mark.parametrize(("n_channels", "crc"), [(1, 0x2ABF37F3), (3, 0x65F2946C)])
+def test_the_fingerprint_s_picture_never_changes(n_channels: int, crc: int):
+    picture = fingerprint_picture(n_channels)
+    assert picture.shape == ((1, 96, 96) if n_channels == 1 else (1, 96, 96, 3))
+    assert zlib.crc32(picture.tobytes()) == crc
+
+
+def test_a_fingerprint_is_what_the_encoder_makes_of_its_picture(tmp_path: Path, images: str):
+    path = extract_to(tmp_path / "f", *MODEL, "--weights", "random", "--data", images)
+    encoder, _ = load_encoder(describe("test_vit", 32), Weights(None, seed=0))
+    picture = torch.from_numpy(fingerprint_picture(1))
+    vectors = encoder(transform_of(encoder.description)(picture))
+    expected = summarise({name: vector[0].numpy() for name, vector in vectors.items()})
+    moved = drift(expected, open_features(path).fingerprint)
+    assert list(moved) == list(encoder.description.arrays)
+    assert max(moved.values()) < 1e-5
 
 
 def test_a_damaged_unit_is_computed_again(tmp_path: Path, images: str, capsys):
@@ -563,10 +610,10 @@ def test_an_interrupt_is_130_and_loses_nothing(
 def test_too_little_device_memory_proposes_a_smaller_batch(
     tmp_path: Path, images: str, monkeypatch: pytest.MonkeyPatch, capsys
 ):
-    forward = Encoder.__call__
+    forward, least = Encoder.__call__, 2
 
     def out_of_memory(self: Encoder, batch: torch.Tensor) -> dict[str, torch.Tensor]:
-        if len(batch) > 1:  # the fingerprint's picture is one
+        if len(batch) >= least:  # the fingerprint's picture is one
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(self, batch)
 
@@ -574,6 +621,9 @@ def test_too_little_device_memory_proposes_a_smaller_batch(
     arguments = [*MODEL, "--weights", "random", "--data", images, "--batch-size", "64"]
     assert main([*arguments, "--features", str(tmp_path / "f")]) == 1
     assert "64 images of 32 px at once; use --batch-size 32" in said(capsys)
+    least = 1
+    assert main([*arguments, "--features", str(tmp_path / "f")]) == 1
+    assert "1 images of 32 px at once; use a smaller --size" in said(capsys)
 
 
 def test_prefetch_keeps_order_and_hands_errors_over():
