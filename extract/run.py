@@ -31,7 +31,7 @@ from extract.config import ExtractConfig, default_batch_size
 from extract.datasets.dataset import Dataset
 from extract.datasets.medmnist import download
 from extract.datasets.origins import describe_seen
-from extract.datasets.statistics import dataset_statistics
+from extract.datasets.statistics import dataset_statistics, recall_statistics
 from extract.digests import DigestMemory
 from extract.encoders.checkpoints import read_checkpoint, tensors_digest
 from extract.encoders.encoder import (
@@ -145,6 +145,8 @@ def run_job(
     dataset = job.source.open(memory)
     p, statistics = job.preprocessing, None
     if p.of_data_set:
+        if recall_statistics(job.source, memory) is None:
+            say(f"  {job.label}: reading the train images for their mean and std, once")
         statistics = dataset_statistics(job.source, dataset, memory)
     transform = make_transform(job.description.size, p, dataset.n_channels, statistics)
     spec = make_spec(job, dataset, encoder, config, transform)

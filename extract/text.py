@@ -134,12 +134,12 @@ def _describe(model: str, config: ExtractConfig) -> tuple[Description, TextOutli
     entry = find_entry(model)
     refuse_textless(entry)  # first: others needn't be built
     description = describe(model, None, "-1")
-    outline = outline_text(entry)
     if not description.anatomy.proj_width:
         raise RequestError(
             f"{entry.encoder} has no projection behind its image tower, so its images have no pool "
             "proj for texts to be compared with; choose a model of CLIP's kind"
         )
+    outline = outline_text(entry)
     find_weights(description, config.weights, config.seed, download=False)
     return description, outline
 
@@ -215,8 +215,8 @@ def _run_jobs(
     description = jobs[0].job.description
     done = 0
     try:
+        tokenize = make_tokenizer(outline)  # first: without it, weights would be fetched in vain
         encoder = LazyEncoder(description, config, memory)
-        tokenize = make_tokenizer(outline)
     except (RequestError, OSError) as error:
         problems.append((description.entry.name, str(error)))
         return done

@@ -825,11 +825,20 @@ def test_one_set_that_fails_does_not_stop_the_others(tmp_path: Path, words: list
     assert err.count("\n") == 3
 
 
-def test_weights_that_do_not_fit_are_said_once(tmp_path: Path, models: Any, capsys):
+def test_weights_that_do_not_fit_are_read_and_said_once(
+    tmp_path: Path, models: Any, monkeypatch: pytest.MonkeyPatch, capsys
+):
     folder, _ = models("at the root")
     tensors = read_tensors(folder)
     del tensors["ln_final.bias"]
     save_file(tensors, tmp_path / "w.safetensors")
+    read: list[Path] = []
+
+    def read_and_count(path: Path) -> dict[str, Tensor]:
+        read.append(path)
+        return read_checkpoint(path)
+
+    monkeypatch.setattr(extract.text, "read_checkpoint", read_and_count)
     status, _, err = run(
         capsys, "--model", f"local-dir:{folder}", "--data", "demo,breastmnist", "--text",
         "--weights", str(tmp_path / "w.safetensors"),
@@ -837,7 +846,20 @@ def test_weights_that_do_not_fit_are_said_once(tmp_path: Path, models: Any, caps
     assert status == 1
     assert "w.safetensors doesn't fit the text tower: 1 of 41 tensors are missing" in err
     assert err.count("\n") == 1
+    assert read == [tmp_path / "w.safetensors"]
     assert not text_files(tmp_path)
+
+
+def test_another_seed_makes_other_texts(tmp_path: Path, words: list[str], capsys):
+    vectors = []
+    for seed in ("0", "7"):
+        root = tmp_path / seed
+        random = ["--weights", "random", "--seed", seed, "--features", str(root)]
+        assert run(capsys, *words, *random)[0] == 0
+        (path,) = root.glob("*/*.h5")
+        assert open_features(path).key["weights"].startswith(f"random, seed {seed}, sha256:")
+        vectors.append(open_features(path).array(-1, "proj"))
+    assert not np.array_equal(*vectors)
 
 
 @pytest.mark.parametrize("name", ["dinov2", "siglip2-b16", "clip", "medsiglip"])
