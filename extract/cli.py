@@ -68,14 +68,27 @@ def make_parser() -> Parser:
     what.add_argument(
         "--data",
         metavar="NAMES",
-        help="MedMNIST flags, comma separated; all = the twelve 2D sets; demo; npz:FILE (all)",
+        help="MedMNIST flags, comma separated; all = the twelve 2D sets; all3d = the six 3D sets; "
+        "demo; npz:FILE (all)",
     )
     what.add_argument(
         "--source-size",
         type=int,
         metavar="PX",
-        help="which MedMNIST files: 28, 64, 128 or 224 (the smallest that is at least --size, "
-        "else the largest)",
+        help="which MedMNIST files: 28, 64, 128 or 224, of volumes 28 or 64 (the smallest that is "
+        "at least --size, else the largest)",
+    )
+    what.add_argument(
+        "--slice-axis",
+        type=int,
+        metavar="A",
+        help="axis of a volume along which it is cut into slices, 0 to 2; each slice goes through "
+        "the encoder, and probe averages a volume's slices (0)",
+    )
+    what.add_argument(
+        "--slice-neighbours",
+        action="store_true",
+        help="a slice's channels are the slices before, at and after it",
     )
     what.add_argument(
         "--weights",
@@ -235,6 +248,8 @@ def read_config(arguments: Sequence[str] | None) -> ExtractConfig:
             size=options.size,
             data=split_words("--data", options.data) or ("all",),
             source_size=options.source_size,
+            slice_axis=options.slice_axis,
+            slice_neighbours=options.slice_neighbours,
             weights=options.weights,
             seed=options.seed or 0,
             layers=options.layers,

@@ -36,6 +36,8 @@ CHANNELS = {"rgb": "grey repeated to RGB", "first-filter": FIRST_FILTER}  # of g
 # Of ExtractConfig, what --text has no use for.
 IMAGE_OPTIONS = (
     "size",
+    "slice_axis",
+    "slice_neighbours",
     "source_size",
     "layers",
     "layer_norm",
@@ -61,6 +63,8 @@ class ExtractConfig:
     # Side of the encoder's input, pixels; "native": the encoder's own; None: the protocol's, or own.
     size: int | str | None = None
     data: tuple[str, ...] = ("all",)
+    slice_axis: int | None = None  # of volumes, 0 to 2; None: 0
+    slice_neighbours: bool = False  # the slices before, at and after as channels
     source_size: int | None = None  # side of the stored images; None: the smallest >= size
     weights: str = "pretrained"  # or "random", or a file
     seed: int = 0  # of random weights
@@ -108,6 +112,8 @@ class ExtractConfig:
         ]:
             if value is not None and value not in allowed:
                 raise RequestError(f"{name} takes {', '.join(allowed)}, not {value!r}")
+        if self.slice_axis not in (None, 0, 1, 2):
+            raise RequestError(f"--slice-axis takes 0, 1 or 2, not {self.slice_axis}")
         size = self.size
         if isinstance(size, str) and size != "native":
             raise RequestError(f"--size takes pixels or native, not {size!r}")

@@ -18,6 +18,7 @@ from extract.config import CHANNELS, COLOUR, INTENSITIES, ExtractConfig
 from extract.datasets.medmnist import describe_download, download_bytes
 from extract.datasets.sources import Source, expand_names, find_source
 from extract.datasets.statistics import recall_statistics
+from extract.datasets.volumes import Slicing
 from extract.digests import DigestMemory
 from extract.encoders.encoder import Description, Weights, describe, find_weights
 from extract.encoders.resolve import find_entry
@@ -76,7 +77,13 @@ def make_plan(config: ExtractConfig) -> Plan:
             continue
         for name in expand_names(config.data):
             try:
-                source = find_source(name, description.size, config.source_size, config.data_root)
+                source = find_source(
+                    name,
+                    description.size,
+                    config.source_size,
+                    config.data_root,
+                    make_slicing(config),
+                )
             except RequestError as error:
                 plan.problems.append((name, str(error)))
             else:
@@ -174,6 +181,7 @@ def feature_key(
     dataset: str,
     images: str,
     source_size: int,
+    slicing: Slicing | None = None,
 ) -> dict[str, Any]:
     """Everything that changes the features, and nothing else.
 
@@ -185,8 +193,9 @@ def feature_key(
         dataset: its name.
         images: digest of its images.
         source_size: side of its stored images, pixels.
+        slicing: how volumes are cut; None for images.
     """
-    return {
+    key = {
         "format": 1,
         "encoder": encoder_name(description, config),
         "arguments": description.arguments,
@@ -204,6 +213,14 @@ def feature_key(
         "precision": config.precision,
         "store": config.store,
     }
+    return key if slicing is None else {**key, "slices": slicing.key}
+
+
+def make_slicing(config: ExtractConfig) -> Slicing | None:
+    """How a user wants volumes cut; None where nothing was said."""
+    if config.slice_axis is None and not config.slice_neighbours:
+        return None
+    return Slicing(config.slice_axis or 0, config.slice_neighbours)
 
 
 def encoder_name(description: Description, config: ExtractConfig) -> str:
@@ -318,6 +335,7 @@ def find_file(job: Job, config: ExtractConfig, memory: DigestMemory) -> Path | N
         dataset=job.source.name,
         images=f"md5:{images}",
         source_size=job.source.source_size,
+        slicing=job.source.slicing,
     )
     d = job.description
     return feature_path(config.root, job.source.name, d.entry.name, d.size, key)

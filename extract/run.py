@@ -197,6 +197,7 @@ def make_spec(
         dataset=dataset.name,
         images=dataset.images_digest,
         source_size=dataset.source_size,
+        slicing=dataset.slicing,
     )
     notes = {
         "transform": str(transform),
@@ -268,6 +269,7 @@ def command_line(job: Job, config: ExtractConfig) -> str:
         "--intensity": (config.intensity, default.intensity),
         "--channels": (config.channels, default.channels),
         "--source-size": (config.source_size, default.source_size),
+        "--slice-axis": (config.slice_axis, default.slice_axis),
         "--weights": (config.weights, default.weights),
         "--seed": (config.seed, default.seed),
         "--layers": (config.layers, default.layers),
@@ -278,6 +280,7 @@ def command_line(job: Job, config: ExtractConfig) -> str:
         "--features": (config.features, default.features),
     }
     words += [] if config.antialias else ["--no-antialias"]
+    words += ["--slice-neighbours"] if config.slice_neighbours else []
     words += ["--text"] if config.text else []
     words += ["--prompts", str(config.prompts)] if config.prompts else []
     words += [word for template in config.templates for word in ("--template", template)]

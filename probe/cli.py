@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cache.aggregate import AGGREGATES
 from cache.errors import RequestError
 from cache.terminal import Parser, complain, run_command, split_words
 from probe.config import KINDS, POOLS, ProbeConfig
@@ -35,7 +36,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="probe",
         description="Answer questions from cached features: fit on train, choose on val, read "
-        "test once; or ask texts, with nothing fitted. Every answer is one JSON row with its scores beside it.",
+        "test once; or ask texts, with nothing fitted. Every answer is one JSON row with its "
+        "scores beside it.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -60,6 +62,12 @@ def make_parser() -> argparse.ArgumentParser:
         "--pool",
         choices=POOLS,
         help="(cls where there is one, else head at the last layer, else mean; zeroshot: proj)",
+    )
+    which.add_argument(
+        "--aggregate",
+        choices=AGGREGATES,
+        default=ProbeConfig.aggregate,
+        help="what the slices of a volume become before the probe (%(default)s)",
     )
     which.add_argument(
         "--all-test", action="store_true", help="with --layer all: read test for every layer"
@@ -122,6 +130,7 @@ def read_config(arguments: Sequence[str] | None) -> ProbeConfig:
             linear=_linear(options) if options.kind == "linear" else None,
             layer=-1 if options.layer is None else _layer(options.layer),
             pool=options.pool,
+            aggregate=options.aggregate,
             text=options.text,
             all_test=options.all_test,
             seed=options.seed,

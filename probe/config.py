@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from cache.aggregate import AGGREGATES
 from cache.errors import RequestError
 from cache.places import features_root, results_root
 from probe.knn import KnnConfig
@@ -22,6 +23,7 @@ class ProbeConfig:
     layer: int | None = -1  # negative from the end; None: each stored layer, read on val only
     # None: cls where there is one, else head (last layer), else mean; of kind "zeroshot" proj
     pool: str | None = None
+    aggregate: str = "mean"  # or "max": what a volume's slices become
     text: Path | None = None  # of kind "zeroshot"; None: the text file beside the images
     all_test: bool = False  # read test for each of several layers
     seed: int = 0  # of the bootstrap
@@ -41,6 +43,8 @@ class ProbeConfig:
             raise RequestError(f"--kind takes {', '.join(KINDS)}, not {self.kind!r}")
         if self.pool is not None and self.pool not in POOLS:
             raise RequestError(f"--pool takes {', '.join(POOLS)}, not {self.pool!r}")
+        if self.aggregate not in AGGREGATES:
+            raise RequestError(f"--aggregate takes {', '.join(AGGREGATES)}, not {self.aggregate!r}")
         if self.kind == "zeroshot" and self.layer != -1:
             raise RequestError("--kind zeroshot has no choice of layers: proj belongs to the last")
         if self.kind == "zeroshot" and self.pool not in (None, "proj"):

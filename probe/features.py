@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.aggregate import aggregate_rows
 from cache.errors import RequestError
 from cache.features import Features
 from probe.zeroshot import n_text_classes
@@ -42,20 +43,30 @@ def read_layer(features: Features, layer: int, pool: str) -> NDArray[np.floating
     return np.concatenate([features.array(layer, "cls"), features.array(layer, "mean")], axis=1)
 
 
-def read_splits(features: Features, layer: int, pool: str) -> dict[str, Split]:
+def rows_are_samples(features: Features) -> bool:
+    """Whether each row is one sample, in order; else rows are slices of volumes, or views."""
+    # Not by their number alone: rows in another order would be given their neighbours' labels.
+    return np.array_equal(features.row_sample, np.arange(len(features.labels)))
+
+
+def read_splits(
+    features: Features, layer: int, pool: str, aggregate: str = "mean"
+) -> dict[str, Split]:
     """Train, val and test of one layer and pool.
 
+    Args:
+        features: the file.
+        layer: absolute, or negative from the end.
+        pool: one that the layer has, or "concat".
+        aggregate: what a sample's several rows become: their "mean" or "max".
+
     Raises:
-        RequestError: no such layer or pool, or rows that aren't samples in order.
+        RequestError: no such layer or pool.
         BrokenCache: the stored rows don't match their checksums.
     """
-    # Not by their number alone: rows in another order would be given their neighbours' labels.
-    if not np.array_equal(features.row_sample, np.arange(len(features.labels))):
-        raise RequestError(
-            f"{features.path.name} holds {features.n_rows} images of {len(features.labels)} "
-            "samples, not one for each in order; such samples can't be probed yet"
-        )
     x = read_layer(features, layer, pool)
+    if not rows_are_samples(features):
+        x = aggregate_rows(x, features.row_sample, len(features.labels), aggregate)
     splits = {}
     for name in ("train", "val", "test"):
         rows = _as_slice(np.flatnonzero(features.split == name))

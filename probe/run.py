@@ -16,7 +16,7 @@ from cache.errors import CacheError, RequestError
 from cache.features import Features, open_features
 from probe import knn, linear, metrics, zeroshot
 from probe.config import ProbeConfig
-from probe.features import Split, default_pool, read_prompts, read_splits
+from probe.features import Split, default_pool, read_prompts, read_splits, rows_are_samples
 from probe.intervals import bootstrap
 from probe.results import Row, check_folder, write_row
 
@@ -114,11 +114,12 @@ def probe_file(config: ProbeConfig, features: Features) -> Iterator[Row]:
         layers = [features.find_layer(config.layer)]
     read_test = config.layer is not None or config.all_test
     is_fitted = config.kind != "zeroshot"
+    one_to_one = rows_are_samples(features)
     reads = {"train": is_fitted, "val": True, "test": read_test}
     for layer in layers:
         pool = config.pool or (default_pool(features, layer) if is_fitted else "proj")
         started = time.perf_counter()
-        splits = read_splits(features, layer, pool)
+        splits = read_splits(features, layer, pool, config.aggregate)
         if is_fitted and not len(splits["train"]):
             raise RequestError(f"{features.dataset} has no training images")
         if read_test and not len(splits["test"]):
@@ -135,6 +136,7 @@ def probe_file(config: ProbeConfig, features: Features) -> Iterator[Row]:
                 "kind": config.kind,
                 "layer": layer,
                 "pool": pool,
+                **({} if one_to_one else {"aggregate": config.aggregate}),
                 **settings,
                 "read": [name for name, is_read in reads.items() if is_read],
                 "n_resamples": config.n_resamples,

@@ -335,8 +335,8 @@ def test_names():
     [
         ("brestmnist", "no data set 'brestmnist'; near names: breastmnist"),
         ("BreastMNIST", "near names: breastmnist"),
-        ("xyzzy", "there are breastmnist, .*tissuemnist, demo, and npz:FILE"),
-        ("adrenalmnist3d", "is a 3D set"),
+        ("xyzzy", "there are breastmnist, .*vesselmnist3d, demo, and npz:FILE"),
+        ("adrenalmnist", "adrenalmnist3d"),
         ("npz:nowhere.npz", "no file at nowhere.npz"),
     ],
 )
@@ -358,7 +358,9 @@ def test_source_size(size: int, source_size: int | None, expected: int):
 
 
 def test_source_sizes_that_are_not_there(tmp_path: Path, write_npz: Callable[..., Path]):
-    with pytest.raises(RequestError, match="--source-size takes 28, 64, 128, 224, not 32"):
+    with pytest.raises(
+        RequestError, match="--source-size takes 28, 64, 128, 224 for pathmnist, not 32"
+    ):
         find_file("pathmnist", 224, 32, None)
     path = write_npz(tmp_path / "x.npz")
     with pytest.raises(RequestError, match=r"--source-size 64: x\.npz has images of 28 px only"):

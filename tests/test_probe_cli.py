@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from storing import write_file
 
+from cache import open_features
 from cache.layout import FileSpec, Samples
 from cache.store import FeatureWriter
 from cache.units import unit_rows
 from probe.cli import main
 from probe.config import ProbeConfig
+from probe.features import read_splits
 from probe.knn import KnnConfig
 from probe.results import read_row
 from probe.run import probe_file, run_probe
@@ -283,11 +285,13 @@ def test_corrected_labels_are_another_question(places, capsys):
     assert first["features"]["samples"]["split"] == second["features"]["samples"]["split"]
 
 
-def test_rows_in_another_order_than_samples_are_refused(places, capsys):
-    make_features(places[0], order=np.r_[1, 0, 2:220])
-    status, _, err = run(capsys, "--kind knn --k 5")
-    assert status == 1
-    assert "not one for each in order" in err
+def test_rows_in_another_order_than_samples_are_joined_to_their_own(places):
+    """By the index of each row's sample, never by position."""
+    path = make_features(places[0], order=np.r_[1, 0, 2:220])
+    features = open_features(path)
+    x = features.array(-1, "cls").astype(np.float32)
+    found = read_splits(features, -1, "cls")["train"].x
+    np.testing.assert_array_equal(found[:3], x[[1, 0, 2]])
 
 
 def test_labels_that_do_not_fit_the_task_are_refused(places, capsys):

@@ -1,14 +1,27 @@
 """Volumes as slices, and slices as samples."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from medmnist.info import INFO
 
-from cache import RequestError
+from cache import RequestError, open_features
 from cache.aggregate import aggregate_rows
 from cache.errors import BrokenCache
-from extract.datasets.volumes import AXES, Slicing, stream_slices
+from extract.cli import main as extract
+from extract.config import ExtractConfig
+from extract.datasets.npz import stream_slices
+from extract.datasets.sources import expand_names, find_source
+from extract.datasets.volumes import AXES, Slicing
+from extract.digests import DigestMemory
+from extract.encoders.encoder import Weights, describe, load_encoder
+from extract.plan import make_transform
+from extract.preprocessing import preprocess
+from probe.cli import main as probe
+from probe.features import read_splits
 
 SHAPE = (4, 5, 6)  # of a volume; all sides differ, so a wrong axis shows
 
@@ -70,3 +83,88 @@ def test_samples_without_rows_are_damage():
         aggregate_rows(np.zeros((2, 1)), np.array([0, 2]), 3, "mean")
     with pytest.raises(RequestError, match="--aggregate takes mean, max"):
         aggregate_rows(np.zeros((1, 1)), np.array([0]), 1, "median")
+
+
+# ---------------------------------------------------------------------------- whole runs
+
+
+MODEL = ["--model", "test_vit", "--size", "32", "--weights", "random", "--store", "float32"]
+
+
+def write_volumes(path: Path, side: int = 6) -> dict[str, np.ndarray]:
+    """A file in MedMNIST3D's layout: 12 + 4 + 6 cubes of two classes."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, n in (("train", 12), ("val", 4), ("test", 6)):
+        arrays[f"{split}_images"] = rng.integers(0, 256, (n, side, side, side), dtype=np.uint8)
+        arrays[f"{split}_labels"] = (np.arange(n) % 2).astype(np.uint8)[:, None]
+    np.savez_compressed(path, **arrays)
+    return arrays
+
+
+@pytest.mark.parametrize("flags", [[], ["--slice-axis", "2"], ["--slice-neighbours"]])
+def test_a_volume_is_one_sample_of_many_rows(tmp_path: Path, flags: list[str]):
+    arrays = write_volumes(tmp_path / "cubes.npz")
+    root = tmp_path / "f"
+    data = ["--data", f"npz:{tmp_path / 'cubes.npz'}", "--features", str(root)]
+    assert extract([*MODEL, *data, *flags]) == 0
+    features = open_features(next(root.rglob("*.h5")))
+    assert (features.n_rows, len(features.labels)) == (22 * 6, 22)
+    assert features.key["slices"]["axis"] == (2 if "--slice-axis" in flags else 0)
+    whole = np.concatenate([arrays[f"{s}_images"] for s in ("train", "val", "test")])
+    slicing = Slicing(features.key["slices"]["axis"], "--slice-neighbours" in flags)
+    encoder, _ = load_encoder(describe("test_vit", 32), Weights(None, seed=0))
+    config = ExtractConfig(models=())
+    settings = preprocess(config, encoder.description.entry, encoder.description.statistics)
+    transform = make_transform(32, settings, slicing.n_channels)
+    heads = [
+        encoder(transform(torch.from_numpy(slicing.take(cube, 0, 6).copy())))["head"].mean(0)
+        for cube in whole
+    ]
+    splits = read_splits(features, -1, "head")
+    found = np.concatenate([splits[s].x for s in ("train", "val", "test")])
+    np.testing.assert_allclose(found, torch.stack(heads).numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(splits["train"].y, arrays["train_labels"][:, 0])
+
+
+def test_probes_say_how_slices_were_joined(tmp_path: Path):
+    write_volumes(tmp_path / "cubes.npz")
+    root, results = tmp_path / "f", tmp_path / "r"
+    data = ["--data", f"npz:{tmp_path / 'cubes.npz'}", "--features", str(root)]
+    assert extract([*MODEL, *data]) == 0
+    for how in ("mean", "max"):
+        asked = ["--kind", "knn", "--k", "3", "--aggregate", how, "--features", str(root)]
+        assert probe([*asked, "--results", str(results)]) == 0
+    rows = [json.loads(path.read_text()) for path in results.rglob("*.json")]
+    assert sorted(row["probe"]["aggregate"] for row in rows) == ["max", "mean"]
+    assert all(row["n"] == {"train": 12, "val": 4, "test": 6} for row in rows)
+
+
+def test_slices_of_images_are_refused(tmp_path: Path, write_npz, capsys):
+    path = write_npz(tmp_path / "flat.npz")
+    assert extract([*MODEL, "--data", f"npz:{path}", "--slice-axis", "1"]) == 1
+    assert "are for volumes, and flat.npz has images" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        extract([*MODEL, "--data", f"npz:{path}", "--slice-axis", "3"])
+    assert "--slice-axis takes 0, 1 or 2" in capsys.readouterr().err
+
+
+def test_all3d_is_medmnist_s_six():
+    assert len(expand_names(("all3d",))) == 6
+    assert set(expand_names(("all3d",))) == {flag for flag in INFO if flag.endswith("3d")}
+    assert find_source("organmnist3d", 224, None, None).n_images == (971 + 161 + 610) * 64
+    with pytest.raises(RequestError, match="--source-size takes 28, 64 for organmnist3d"):
+        find_source("organmnist3d", 224, 224, None)
+
+
+@pytest.mark.real
+def test_an_official_3d_set(real_data: Path, tmp_path: Path):
+    source = find_source("adrenalmnist3d", 28, 28, real_data, Slicing(1))
+    dataset = source.open(DigestMemory(tmp_path / "digests.json"))
+    assert (dataset.n_rows, len(dataset.samples.ids)) == (1584 * 28, 1188 + 98 + 298)
+    with np.load(real_data / "adrenalmnist3d.npz") as file:
+        cube = file["val_images"][2]
+    first = (1188 + 2) * 28
+    (slices,) = dataset.stream([(first + 3, first + 9)])
+    np.testing.assert_array_equal(slices, cube[:, 3:9].transpose(1, 0, 2))
+    assert dataset.row_ids[first + 3] == "val/000002/003"

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.layout import Samples
+from extract.datasets.volumes import Slicing
 
 # Ascending, disjoint row ranges -> one (n, H, W) or (n, H, W, 3) uint8 array for each.
 Stream = Callable[[Sequence[tuple[int, int]]], Iterator[NDArray[np.uint8]]]
@@ -27,6 +28,7 @@ class Dataset:
     images_digest: str  # "md5:..." of the file, or "sha256:..." of the contents in id order
     stream: Stream
     licence: str = ""
+    slicing: Slicing | None = None  # how volumes were cut into rows; None: images
 
     @property
     def n_rows(self) -> int:

@@ -1,4 +1,4 @@
-"""MedMNIST's 2D sets: the official files, checked, from the disk or from their own addresses.
+"""MedMNIST's sets: the official files, checked, from the disk or from their own addresses.
 
 Facts (task, classes, sizes of the splits, MD5, addresses) come from ``medmnist.INFO``.
 """
@@ -19,6 +19,7 @@ from cache import RequestError
 from cache.layout import SPLITS, format_bytes
 from extract.datasets.dataset import Dataset
 from extract.datasets.npz import open_npz, read_members
+from extract.datasets.volumes import Slicing
 from extract.digests import file_md5
 from extract.names import first_line, near_names
 from extract.network import offline, open_url
@@ -37,7 +38,17 @@ FLAGS_2D = (  # smallest first, so that a long run has something to show soon
     "chestmnist",
     "tissuemnist",
 )
+FLAGS_3D = (  # likewise
+    "organmnist3d",
+    "adrenalmnist3d",
+    "nodulemnist3d",
+    "fracturemnist3d",
+    "synapsemnist3d",
+    "vesselmnist3d",
+)
+FLAGS = (*FLAGS_2D, *FLAGS_3D)
 SIZES_2D = (28, 64, 128, 224)
+SIZES_3D = (28, 64)
 # The second Zenodo edition (2022) had other Organ splits; medmnist 3 publishes the third.
 OLD_EDITION = {
     "organamnist": (34581, 6491, 17778),
@@ -67,15 +78,13 @@ def info(flag: str) -> dict[str, Any]:
     """MedMNIST's own description of a set.
 
     Raises:
-        RequestError: there is no such set, or it isn't 2D.
+        RequestError: there is no such set.
     """
     from medmnist.info import INFO
 
     if flag not in INFO:
-        every = f"there are {', '.join(FLAGS_2D)}, demo, and npz:FILE"
+        every = f"there are {', '.join(FLAGS)}, demo, and npz:FILE"
         raise RequestError(f"no data set {flag!r}; {near_names(flag, INFO, every)}")
-    if flag not in FLAGS_2D:
-        raise RequestError(f"{flag} is a 3D set, and only the twelve 2D sets can be read yet")
     return INFO[flag]
 
 
@@ -85,7 +94,7 @@ def find_file(flag: str, size: int, source_size: int | None, root: Path | None) 
     Args:
         flag: e.g. "pathmnist".
         size: side of the encoder's input: decides the source size if that is None.
-        source_size: 28, 64, 128 or 224; None takes the smallest that is at least ``size``, else
+        source_size: 28, 64, 128 or 224, of volumes 28 or 64; None takes the smallest that is at least ``size``, else
             the largest.
         root: the folder of the files; None is MedMNIST's own, ``~/.medmnist``.
 
@@ -93,11 +102,12 @@ def find_file(flag: str, size: int, source_size: int | None, root: Path | None) 
         RequestError: unknown set or size.
     """
     facts = info(flag)
+    sizes = SIZES_3D if flag in FLAGS_3D else SIZES_2D
     if source_size is None:
-        source_size = next((s for s in SIZES_2D if s >= size), SIZES_2D[-1])
-    if source_size not in SIZES_2D:
+        source_size = next((s for s in sizes if s >= size), sizes[-1])
+    if source_size not in sizes:
         raise RequestError(
-            f"--source-size takes {', '.join(map(str, SIZES_2D))}, not {source_size}"
+            f"--source-size takes {', '.join(map(str, sizes))} for {flag}, not {source_size}"
         )
     suffix = "" if source_size == 28 else f"_{source_size}"
     root = root or Path.home() / ".medmnist"
@@ -113,12 +123,15 @@ def find_file(flag: str, size: int, source_size: int | None, root: Path | None) 
     )
 
 
-def open_medmnist(file: MedmnistFile, md5_of: Callable[[Path], str]) -> Dataset:
+def open_medmnist(
+    file: MedmnistFile, md5_of: Callable[[Path], str], slicing: Slicing | None = None
+) -> Dataset:
     """Check an official file and describe it.
 
     Args:
         file: present on the disk.
         md5_of: computes, or remembers, a file's MD5.
+        slicing: how volumes are cut.
 
     Raises:
         RequestError: it isn't the official file; expected and found are named.
@@ -134,6 +147,7 @@ def open_medmnist(file: MedmnistFile, md5_of: Callable[[Path], str]) -> Dataset:
         task=facts["task"],
         class_names=tuple(facts["label"].values()),
         licence=facts["license"],
+        slicing=slicing,
     )
 
 

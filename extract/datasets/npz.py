@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from cache import RequestError
 from cache.layout import SPLITS, Samples
 from extract.datasets.dataset import Dataset, class_task
+from extract.datasets.volumes import Slicing
 
 DISCARD_BYTES = 1 << 20  # read at once when skipping rows of other shards
 MAX_CLASSES = 4000  # HDF5 holds no list of names in an attribute beyond 64 KiB
@@ -110,6 +111,43 @@ def stream_rows(
             rows.skip(start - position)
             yield rows.take(stop - start)
             position = stop
+
+
+def stream_slices(
+    path: Path,
+    names: Sequence[str],
+    depth: int,
+    slicing: Slicing,
+    ranges: Sequence[tuple[int, int]],
+) -> Iterator[NDArray[np.uint8]]:
+    """Stream the slices of an .npz file's volumes; one volume is in memory at a time.
+
+    Args:
+        path: the .npz file.
+        names: members to chain, each (n, D, H, W) uint8.
+        depth: slices of a volume.
+        slicing: how volumes are cut.
+        ranges: ascending, disjoint (first, behind last) rows; row r is slice r mod depth of volume
+            r // depth. A range may begin and end inside a volume.
+
+    Yields:
+        One (n, rows, columns) or (n, rows, columns, 3) array a range.
+    """
+    wanted = sorted({v for start, stop in ranges for v in _volumes(start, stop, depth)})
+    volumes = zip(wanted, stream_rows(path, names, [(v, v + 1) for v in wanted]), strict=True)
+    number, volume = -1, np.empty((1, 0, 0, 0), np.uint8)
+    for start, stop in ranges:
+        parts = []
+        for v in _volumes(start, stop, depth):
+            while number < v:
+                number, volume = next(volumes)
+            first, last = max(start - v * depth, 0), min(stop - v * depth, depth)
+            parts.append(slicing.take(volume[0], first, last))
+        yield np.concatenate(parts)
+
+
+def _volumes(start: int, stop: int, depth: int) -> range:
+    return range(start // depth, (stop - 1) // depth + 1)
 
 
 class _Rows:
@@ -204,22 +242,25 @@ def open_npz(
     task: str | None = None,
     class_names: Sequence[str] | None = None,
     licence: str = "",
+    slicing: Slicing | None = None,
 ) -> Dataset:
     """A data set from a file with ``{split}_images`` and ``{split}_labels``.
 
     Args:
-        path: the .npz file; images (n, H, W) or (n, H, W, 3) uint8, labels (n, 1) or (n, C).
+        path: the .npz file; images (n, S, S) or (n, S, S, 3) uint8, or volumes (n, S, S, S), labels
+            (n, 1) or (n, C).
         name: of the data set.
         images_digest: digest of the file, for the key.
         task: one of MedMNIST's words; None infers it from the labels.
         class_names: None names the classes by their numbers.
         licence: for the user to see.
+        slicing: how volumes are cut; None for images.
 
     Raises:
         RequestError: arrays are missing or don't fit each other.
     """
     members = read_members(path)
-    _, side, n_channels = check_images(path, members)
+    n_rows, side, n_channels = check_images(path, members, slicing)
     counts = [members[f"{split}_images"].shape[0] for split in SPLITS]
     with _naming_damage(path), np.load(path, allow_pickle=False) as file:
         parts = [np.asarray(file[f"{split}_labels"]) for split in SPLITS]
@@ -233,6 +274,17 @@ def open_npz(
         )
     ids = np.array([f"{s}/{i:06d}" for s, n in zip(SPLITS, counts, strict=True) for i in range(n)])
     images = [f"{split}_images" for split in SPLITS]
+    row_ids, row_sample = ids, np.arange(len(ids))
+    depth = n_rows // max(len(ids), 1)
+    if slicing is not None:
+        row_ids = np.array([f"{name}/{i:03d}" for name in ids for i in range(depth)])
+        row_sample = row_sample.repeat(depth)
+
+    def stream(ranges: Sequence[tuple[int, int]]) -> Iterator[NDArray[np.uint8]]:
+        if slicing is None:
+            return stream_rows(path, images, ranges)
+        return stream_slices(path, images, depth, slicing, ranges)
+
     return Dataset(
         name=name,
         task=task,
@@ -240,16 +292,24 @@ def open_npz(
         source_size=side,
         n_channels=n_channels,
         samples=Samples(ids, np.repeat(np.arange(3, dtype=np.uint8), counts), labels),
-        row_ids=ids,
-        row_sample=np.arange(len(ids)),
+        row_ids=row_ids,
+        row_sample=row_sample,
         images_digest=images_digest,
-        stream=lambda ranges: stream_rows(path, images, ranges),
+        stream=stream,
         licence=licence,
+        slicing=slicing,
     )
 
 
-def check_images(path: Path, members: dict[str, Member]) -> tuple[int, int, int]:
+def check_images(
+    path: Path, members: dict[str, Member], slicing: Slicing | None = None
+) -> tuple[int, int, int]:
     """What the headers tell of the images: how many there are, their side, their channels.
+
+    Args:
+        path: the .npz file.
+        members: as ``read_members`` gives them.
+        slicing: how volumes are cut, whose slices are then the images; None for images.
 
     Raises:
         RequestError: members are missing, or the images can't be streamed as they are.
@@ -260,21 +320,33 @@ def check_images(path: Path, members: dict[str, Member]) -> tuple[int, int, int]
         raise RequestError(
             f"{path} lacks {', '.join(missing)}; expected MedMNIST's layout: {', '.join(wanted)}"
         )
-    side, n_channels = _image_shape(path, members)
+    side, n_channels = _image_shape(path, members, slicing)
     images = [members[f"{split}_images"] for split in SPLITS]
     for member in images:
         _check_streamable(path, member)
-    return sum(member.shape[0] for member in images), side, n_channels
+    n = sum(member.shape[0] for member in images)
+    return n * (side if slicing else 1), side, n_channels
 
 
-def _image_shape(path: Path, members: dict[str, Member]) -> tuple[int, int]:
+def is_volume(members: dict[str, Member]) -> bool:
+    """Whether the images are (n, S, S, S); an array (n, 3, 3, 3) is small pictures in colour."""
+    member = members.get("train_images")
+    return member is not None and len(member.shape) == 4 and member.shape[3] != 3
+
+
+def _image_shape(
+    path: Path, members: dict[str, Member], slicing: Slicing | None
+) -> tuple[int, int]:
     """Side and channels of the images, the same in every split."""
     shapes = {members[f"{split}_images"].shape[1:] for split in SPLITS}
     shape = next(iter(shapes))
+    if slicing is not None and len(shapes) == 1 and len(shape) == 3 and len({*shape}) == 1:
+        return shape[0], slicing.n_channels
     square = len(shape) in (2, 3) and shape[0] == shape[1] and shape[2:] in ((), (3,))
     if len(shapes) > 1 or not square:
         raise RequestError(
-            f"{path}: images should be (n, S, S) or (n, S, S, 3) and alike in every split, found "
+            f"{path}: images should be (n, S, S), (n, S, S, 3) or volumes (n, S, S, S), and alike "
+            "in every split, found "
             f"{', '.join(str(('n', *s)) for s in sorted(shapes))}"
         )
     return shape[0], 3 if len(shape) == 3 else 1

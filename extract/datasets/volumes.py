@@ -6,15 +6,11 @@ three channels are the slices before, at and after it ("2.5D"); at both ends the
 repeated.
 """
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from extract.datasets.npz import stream_rows
 
 AXES = (0, 1, 2)
 
@@ -57,40 +53,3 @@ class Slicing:
         middle = np.arange(first, last)
         around = np.clip(middle[:, None] + np.array([-1, 0, 1]), 0, len(slices) - 1)
         return np.moveaxis(slices[around], 1, -1)  # (n, 3, rows, columns) -> channels last
-
-
-def stream_slices(
-    path: Path,
-    names: Sequence[str],
-    depth: int,
-    slicing: Slicing,
-    ranges: Sequence[tuple[int, int]],
-) -> Iterator[NDArray[np.uint8]]:
-    """Stream the slices of an .npz file's volumes; one volume is in memory at a time.
-
-    Args:
-        path: the .npz file.
-        names: members to chain, each (n, D, H, W) uint8.
-        depth: slices of a volume.
-        slicing: how volumes are cut.
-        ranges: ascending, disjoint (first, behind last) rows; row r is slice r mod depth of volume
-            r // depth. A range may begin and end inside a volume.
-
-    Yields:
-        One (n, rows, columns) or (n, rows, columns, 3) array a range.
-    """
-    wanted = sorted({v for start, stop in ranges for v in _volumes(start, stop, depth)})
-    volumes = zip(wanted, stream_rows(path, names, [(v, v + 1) for v in wanted]), strict=True)
-    number, volume = -1, np.empty((1, 0, 0, 0), np.uint8)
-    for start, stop in ranges:
-        parts = []
-        for v in _volumes(start, stop, depth):
-            while number < v:
-                number, volume = next(volumes)
-            first, last = max(start - v * depth, 0), min(stop - v * depth, depth)
-            parts.append(slicing.take(volume[0], first, last))
-        yield np.concatenate(parts)
-
-
-def _volumes(start: int, stop: int, depth: int) -> range:
-    return range(start // depth, (stop - 1) // depth + 1)
