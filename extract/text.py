@@ -129,16 +129,11 @@ def _describe(model: str, config: ExtractConfig) -> tuple[Description, TextOutli
     """Both sides of an encoder, before any weight is read.
 
     Raises:
-        RequestError: it has no text side, or nothing to compare texts with.
+        RequestError: it has no text side.
     """
     entry = find_entry(model)
     refuse_textless(entry)  # first: others needn't be built
     description = describe(model, None, "-1")
-    if not description.anatomy.proj_width:
-        raise RequestError(
-            f"{entry.encoder} has no projection behind its image tower, so its images have no pool "
-            "proj for texts to be compared with; choose a model of CLIP's kind"
-        )
     outline = outline_text(entry)
     find_weights(description, config.weights, config.seed, download=False)
     return description, outline

@@ -103,7 +103,7 @@ KINDS = {
     "registers": Kind(timm_trunk("test_vit2", "avg", "linear"), "pooled", 8, 64, 64),
     "map and classifier": Kind(timm_trunk("test_vit3", "map", None), "tokens", 9, 96, 96),
     # SigLIP: pooled by attention, and nothing behind it.
-    "siglip": Kind(timm_trunk("test_vit3", "map", "none"), "tokens", 9, 96, 96, has_proj=False),
+    "siglip": Kind(timm_trunk("test_vit3", "map", "none"), "tokens", 9, 96, 96),
     "convnext": Kind(timm_trunk("test_convnext", "", "linear"), "none", 4, 64, 64),
     "convnext mlp": Kind(timm_trunk("test_convnext", "", "mlp"), "none", 4, 64, 64),
     "resnet classifier": Kind(timm_trunk("test_resnet", "avg", None), "none", 5, 96, 96),

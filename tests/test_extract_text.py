@@ -31,6 +31,7 @@ from extract.config import ExtractConfig
 from extract.datasets.prompts import TEMPLATES, make_prompts, prompt_classes, read_prompts
 from extract.encoders import text_tower
 from extract.encoders.checkpoints import read_checkpoint
+from extract.encoders.encoder import describe
 from extract.encoders.resolve import find_entry
 from extract.encoders.table import ENTRIES
 from extract.encoders.text_tower import (
@@ -872,13 +873,9 @@ def test_models_without_a_text_tower_name_those_that_have(name: str, capsys):
     assert err.count("\n") == 1
 
 
-def test_an_encoder_without_a_projection_has_nothing_to_compare_texts_with(capsys):
-    status, _, err = run(
-        capsys, "--model", "open_clip:ViT-B-16-SigLIP2/webli", "--data", "breastmnist", "--text"
-    )
-    assert status == 1
-    assert "has no projection behind its image tower" in err
-    assert err.count("\n") == 1
+def test_siglip_compares_its_pooled_vector_as_it_is():
+    d = describe("open_clip:ViT-B-16-SigLIP2/webli", None, "-1")
+    assert d.arrays["proj"] == d.arrays["head"] == 768
 
 
 def test_a_sigmoids_bias_is_noted(tmp_path: Path, words: list[str], models: Any, capsys):

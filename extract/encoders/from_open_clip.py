@@ -264,11 +264,15 @@ def _resize_positions(tensors: dict[str, Tensor], tower: Any) -> dict[str, Tenso
     return tensors
 
 
-def _projection(tower: Any) -> nn.Module | None:
-    """What a timm trunk's vector goes through last: layers of open_clip's, or its classifier."""
+def _projection(tower: Any) -> nn.Module:
+    """What a timm trunk's vector goes through last: layers of open_clip's, or its classifier.
+
+    SigLIP's vector goes through nothing: it is compared with texts as it is, so ``proj`` is
+    ``head``.
+    """
     if len(tower.head):
         return tower.head
-    return tower.trunk.get_classifier() if tower.trunk.num_classes else None
+    return tower.trunk.get_classifier() if tower.trunk.num_classes else nn.Identity()
 
 
 def _network(tower: Any) -> Network:
@@ -291,8 +295,6 @@ def _study(tower: Any, size: int, embed_dim: int) -> Anatomy:
         raise RequestError(f"its image tower gives {tuple(proj.shape[1:])} numbers an image")
     if hasattr(tower, "trunk"):
         anatomy = study(tower.trunk, size)
-        if _projection(tower) is None:
-            return anatomy
         return dataclasses.replace(
             anatomy,
             proj_width=embed_dim,
