@@ -86,8 +86,10 @@ class Transform:
         ):
             found = getattr(self, name)
             if found not in known:
+                flag = "resize-backend" if name == "backend" else name
                 raise RequestError(
-                    f"{name} {found!r} is unknown; medprobe has {', '.join(known)}: choose one"
+                    f"{name} {found!r} is unknown; medprobe has {', '.join(known)}: choose one "
+                    f"with --{flag}"
                 )
         if self.backend == "pil" and not self.antialias and self.interpolation != "nearest":
             raise RequestError(

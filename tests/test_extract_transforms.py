@@ -499,8 +499,9 @@ def test_one_line_for_people():
 def test_unknown_settings_list_the_known(setting: str, known: tuple[str, ...]):
     with pytest.raises(RequestError) as caught:
         Transform(28, MEAN, STD, **{setting: "sclae"})
+    flag = "--resize-backend" if setting == "backend" else f"--{setting}"
     assert str(caught.value) == (
-        f"{setting} 'sclae' is unknown; medprobe has {', '.join(known)}: choose one"
+        f"{setting} 'sclae' is unknown; medprobe has {', '.join(known)}: choose one with {flag}"
     )
 
 
