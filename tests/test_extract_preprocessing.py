@@ -383,3 +383,13 @@ def test_without_training_images_there_are_none(
     assert "tiny has no training images, and mean and std" in capsys.readouterr().err
     assert main([*MODEL, "--data", f"npz:{path}", "--protocol", "huix2024", "--mean", "0.5",
                  "--std", "0.2"]) == 0  # fmt: skip
+
+
+def test_a_user_s_file_named_like_a_published_set_has_its_own_statistics(
+    tmp_path: Path, write_npz: Callable[..., Path]
+):
+    source = find_source(f"npz:{write_npz(tmp_path / 'chexpert.npz')}", 32, None, None)
+    memory = DigestMemory(tmp_path / "digests.json")
+    assert recall_statistics(source, memory) is None
+    mean, _ = dataset_statistics(source, source.open(memory), memory)
+    assert mean != DATASET_STATISTICS["chexpert"][0]

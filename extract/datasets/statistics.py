@@ -22,7 +22,8 @@ LEVELS = 256  # of uint8
 
 def recall_statistics(source: Source, memory: DigestMemory) -> tuple[Numbers, Numbers] | None:
     """Published or remembered numbers; None where the images must be read for them."""
-    if source.name in DATASET_STATISTICS:
+    # By what was typed: a user's own file of such a name holds other images.
+    if source.wish in DATASET_STATISTICS:
         return DATASET_STATISTICS[source.name]
     if source.path is None or not source.path.is_file():
         return None
