@@ -229,6 +229,8 @@ def read_config(arguments: Sequence[str] | None) -> ExtractConfig:
     """Flags -> settings; a wrong flag ends the process with status 2."""
     parser = make_parser()
     options = parser.parse_args(_join_layers(sys.argv[1:] if arguments is None else arguments))
+    if options.demo and options.text:
+        parser.error("--demo's encoder has no text tower; name one that has: --model openclip")
     if options.demo:
         for name, value in DEMO.items():
             if getattr(options, name) not in (None, value):

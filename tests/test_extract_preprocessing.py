@@ -285,6 +285,7 @@ def test_unknown_statistics_are_refused_not_guessed():
         (["--protocol", "wu2024"], "invalid choice"),
         (["--template", "a {} of {}", "--text"], "needs one {}"),
         (["--template", "a {}"], "belong to --text"),
+        (["--demo", "--text"], "has no text tower"),
     ],
 )
 def test_bad_flags_are_usage_errors(arguments: list[str], message: str, capsys):
