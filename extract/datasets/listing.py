@@ -1,0 +1,34 @@
+"""What is known of a data set of files before any image is opened."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.labels import Target
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Files, the samples they belong to, and what is said of the samples. F files, S samples.
+
+    Made by a folder, a table or a recipe; ``file_images`` opens the files. Order is of no meaning:
+    rows are put in order where the files' contents are known.
+    """
+
+    name: str
+    root: Path
+    paths: tuple[str, ...]  # (F,) of files, POSIX, relative to root and below it; no doubles
+    sample: NDArray[np.int64]  # (F,) which sample a file belongs to
+    ids: tuple[str, ...]  # (S,) unique, NFC
+    target: Target
+    split: NDArray[np.uint8] | None = None  # (S,) index into SPLITS; None: the owner has none
+    groups: NDArray[np.str_] | None = None  # (S,) patients, where known
+    meta: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # (S,) text or float64
+    licence: str = ""
+    window: str | None = None  # how values beyond 8 bit become grey levels; None: nobody says
+    # Of volumes in a file whose samples' rows are slices: see decode.py. None: nobody says.
+    notes: tuple[str, ...] = ()  # what a user should be told once, e.g. "3 rows without a label"
