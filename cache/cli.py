@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cache.errors import BrokenCache, CacheError, CacheMiss, RequestError
 from cache.places import features_root
-from cache.terminal import Parser, complain, run_command
+from cache.terminal import Parser, complain, join_layers, run_command, split_words
 
 if TYPE_CHECKING:
     from cache.features import Features
@@ -39,16 +39,55 @@ def make_parser() -> argparse.ArgumentParser:
     rm = commands.add_parser("rm", help="delete feature files")
     rm.add_argument("file", type=Path, nargs="+")
     rm.add_argument("--yes", "-y", action="store_true", help="don't ask")
+    _add_export(commands)
     return parser
+
+
+def _add_export(commands: "argparse._SubParsersAction[Parser]") -> None:
+    export = commands.add_parser(
+        "export",
+        help="a small file to share: some layers and pools, ids hashed",
+        description="Write a smaller feature file to share. It holds no thumbnails, no paths, and "
+        "of the notes only what says how the features were made.",
+        epilog="Features aren't anonymous: a vector finds its own image again among others, and may "
+        "tell age, sex or site. Hashed ids don't change that; share features with those who may "
+        "have the images.",
+    )
+    export.add_argument("file", type=Path)
+    export.add_argument("--layers", default="all", help="all, -1, or numbers like 0,5,-1 (all)")
+    export.add_argument("--pool", help="cls, mean, head, proj, comma separated (all there are)")
+    export.add_argument(
+        "--hash-ids",
+        action="store_true",
+        help="ids and patients as salted hashes; leaves out the hashes of the pixels too",
+    )
+    export.add_argument(
+        "--salt",
+        metavar="TEXT",
+        help="of the hashed ids, so that files exported with one salt can be joined; who knows it "
+        "can test guesses (a random one, shown once)",
+    )
+    export.add_argument("--drop-meta", action="store_true", help="leave out age, sex, site...")
+    export.add_argument(
+        "-o", dest="output", type=Path, required=True, metavar="OUT", help="the new file, .h5"
+    )
+    export.add_argument("--overwrite", action="store_true", help="replace OUT if it is there")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     parser = make_parser()
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(join_layers(sys.argv[1:] if arguments is None else arguments))
     if options.command == "verify" and options.file and options.features:
         parser.error("name feature files by path or their root by --features, not both")
-    run = {"ls": run_ls, "show": run_show, "verify": run_verify, "diff": run_diff, "rm": run_rm}
+    run = {
+        "ls": run_ls,
+        "show": run_show,
+        "verify": run_verify,
+        "diff": run_diff,
+        "rm": run_rm,
+        "export": run_export,
+    }
     return run_command("cache", lambda: run[options.command](options))
 
 
@@ -266,6 +305,44 @@ def run_rm(options: argparse.Namespace) -> int:
         delete_file(path)
     print(f"deleted {len(paths)} files, {total}")
     return 0
+
+
+def run_export(options: argparse.Namespace) -> int:
+    """Write a smaller file, and say what is in it."""
+    from cache.export import Choice, export_features
+    from cache.features import open_features
+    from cache.layout import format_bytes
+
+    choice = Choice(
+        layers=_layers(options.layers),
+        pools=split_words("--pool", options.pool) or None,
+        hash_ids=options.hash_ids,
+        salt=options.salt,
+        drop_meta=options.drop_meta,
+    )
+    features = open_features(options.file)
+    salt = export_features(features, options.output, choice, overwrite=options.overwrite)
+    made = open_features(options.output)
+    size = format_bytes(options.output.stat().st_size)
+    print(f"{options.output}: {made.n_rows:_} rows, {', '.join(made.header.arrays)}, {size}")
+    if columns := sorted(made.meta):
+        print(f"with {', '.join(columns)}; --drop-meta leaves them out")
+    if not options.hash_ids:
+        print("with the ids as they are; --hash-ids hides them")
+    if salt:
+        print(f"salt {salt}: stored nowhere; --salt with it makes the same ids again")
+    return 0
+
+
+def _layers(text: str) -> tuple[int, ...] | None:
+    if text == "all":
+        return None
+    try:
+        return tuple(int(word) for word in split_words("--layers", text))
+    except RequestError:
+        raise
+    except ValueError:
+        raise RequestError(f"--layers takes all or numbers like 0,5,-1, not {text!r}") from None
 
 
 def _is_hdf5(path: Path) -> bool:

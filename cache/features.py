@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import BrokenCache, CacheMiss, RequestError
-from cache.layout import SPLITS, Extent, Header, read_header, read_table
+from cache.layout import HASH, LOOKS, SPLITS, THUMBNAIL, Extent, Header, read_header, read_table
 from cache.store import PARTIAL, partial_path
 from cache.units import unit_rows
 
@@ -118,7 +118,7 @@ class Features:
 
     @property
     def task(self) -> str:
-        """One of MedMNIST's four words, e.g. "binary-class"."""
+        """One of MedMNIST's four words, e.g. "binary-class", or "regression"."""
         return self.header.attributes["task"]
 
     @property
@@ -156,8 +156,12 @@ class Features:
     # ------------------------------------------------------------------ samples
 
     @cached_property
-    def labels(self) -> NDArray[np.int64]:
-        """(S,) class numbers, or (S, C) of 0 and 1 for several labels at once."""
+    def labels(self) -> NDArray[Any]:
+        """int64 (S,) class numbers, or (S, C) of 0 and 1 for several labels at once.
+
+        Where nobody knows, -1 (``cache.labels.MISSING``); of several labels -2 where somebody says
+        that it isn't clear (UNCERTAIN). Continuous labels are float64 (S,), NaN where unknown.
+        """
         return read_table(self.header, "samples/labels")
 
     @cached_property
@@ -200,7 +204,7 @@ class Features:
     @property
     def pools(self) -> list[str]:
         """Every pool that some layer has, in the order cls, mean, head, proj."""
-        names = {name.rsplit("/", 1)[-1] for name in self.header.arrays}
+        names = {name.rsplit("/", 1)[-1] for name in self.header.arrays if name not in LOOKS}
         return [pool for pool in POOLS if pool in names]
 
     @property
@@ -243,6 +247,20 @@ class Features:
             f"there it has {', '.join(has)}"
         )
 
+    @property
+    def hashes(self) -> NDArray[np.uint8] | None:
+        """(N, 16) start of the SHA-256 of each row's pixels; None in files that have none.
+
+        Raises:
+            BrokenCache: a unit's rows are not those that were written.
+        """
+        return self._checked(HASH) if HASH in self.header.arrays else None
+
+    @property
+    def thumbnails(self) -> NDArray[np.uint8] | None:
+        """(N, t * t) small grey picture of each row, a read-only map; None in files without."""
+        return self._map(THUMBNAIL) if THUMBNAIL in self.header.arrays else None
+
     def memmap(self, layer: int = -1, pool: str = "mean") -> NDArray[Any]:
         """(N, D) features as a read-only map of the file: nothing is read until it is used.
 
@@ -251,7 +269,10 @@ class Features:
         Raises:
             RequestError: the file doesn't hold this layer or pool.
         """
-        extent = self.header.arrays[self.array_name(layer, pool)]
+        return self._map(self.array_name(layer, pool))
+
+    def _map(self, name: str) -> NDArray[Any]:
+        extent = self.header.arrays[name]
         # Plain ndarray, not np.memmap: its subclass makes every slice slower and prints oddly.
         mapped = np.memmap(self.path, extent.dtype, "r", extent.offset, extent.shape)
         return mapped.view(np.ndarray)
@@ -267,7 +288,9 @@ class Features:
             RequestError: the file doesn't hold this layer or pool.
             BrokenCache: a unit's rows are not those that were written.
         """
-        name = self.array_name(layer, pool)
+        return self._checked(self.array_name(layer, pool))
+
+    def _checked(self, name: str) -> NDArray[Any]:
         values = _read(self.header, self.header.arrays[name])
         column = 1 + list(self.header.arrays).index(name)
         records = read_units(self.header)

@@ -1,19 +1,64 @@
 """Labels out of columns of text: which task they make, which classes, what is missing.
 
 Both ``extract --data csv:FILE`` and ``probe --labels FILE --target COLUMN`` read them here, so a
-column means the same wherever it is read.
+column means the same wherever it is read. What was inferred is to be shown: ``describe_target``.
 """
 
+import difflib
+import itertools
+import re
+import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-MISSING = -1  # nobody says; of continuous labels NaN
-UNCERTAIN = -2  # somebody says that it isn't clear: CheXpert's -1. Labels that stand side by side only
+from cache.errors import RequestError
+from cache.tables import is_number
 
+MISSING = -1  # nobody says; of continuous labels NaN
+UNCERTAIN = (
+    -2
+)  # somebody says that it isn't clear: CheXpert's -1. Labels that stand side by side only
+
+BINARY = "binary-class"
+MULTI_CLASS = "multi-class"
+MULTI_LABEL = "multi-label, binary-class"
+ORDINAL = "ordinal-regression"
 REGRESSION = "regression"  # the one task that MedMNIST has no word for: continuous labels
+ASKED = {  # --task's words -> cache.layout.TASKS
+    "binary": BINARY,
+    "multi-class": MULTI_CLASS,
+    "multi-label": MULTI_LABEL,
+    "ordinal": ORDINAL,
+    "regression": REGRESSION,
+}
+UNCERTAIN_RULES = ("ignore", "zeros", "ones")  # --uncertain
+
+MISSING_WORDS = ("", "nan", "na", "null")  # in any case
+# Cells of a column that is one label; pandas writes 1 as 1.0 once a column has holes.
+LABEL_WORDS = {
+    **dict.fromkeys(("0", "0.0", "false", "no"), 0),
+    **dict.fromkeys(("1", "1.0", "true", "yes"), 1),
+    **dict.fromkeys(("-1", "-1.0"), UNCERTAIN),
+    **dict.fromkeys(MISSING_WORDS, MISSING),
+}
+# A binary task's class 0, where just one of its two names is among these or begins like "no tumour",
+# "non-COVID": sorted as text, "abnormal" would go before "normal" and be the negative class.
+NEGATIVE_NAMES = frozenset(
+    ("no", "neg", "negative", "normal", "healthy", "benign", "control", "false", "0", "absent")
+)
+NEGATION = re.compile(r"(no|non|not|without)[\s_-]")
+# More different numbers than this are taken for measurements. MedMNIST has up to 14 classes; ages
+# in years, the numbers most often met beside images, have more.
+MANY_NUMBERS = 50
+ORDER_BY_NUMBER = "the order of ordinal classes is that of their numbers"
+EXACT = 2**53  # whole numbers below it are exact as floats
+MAX_CLASSES = 4000  # HDF5 holds no list of names in an attribute beyond 64 KiB
+N_DESCRIBED = 20  # classes
 
 
 @dataclass(frozen=True)
@@ -22,20 +67,450 @@ class Target:
 
     task: str  # one of cache.layout.TASKS
     class_names: tuple[str, ...]  # of regression: the one column's name
-    labels: NDArray[Any]  # int64 (S,) or (S, C), of regression float64 (S,); MISSING, UNCERTAIN, NaN
+    # int64 (S,) or (S, C), of regression float64 (S,); with MISSING, UNCERTAIN, NaN
+    labels: NDArray[Any]
 
     @property
     def positive_class(self) -> str | None:
         """The name of label 1 of a binary task."""
-        return self.class_names[1] if self.task == "binary-class" else None
+        return self.class_names[1] if self.task == BINARY else None
 
 
 def read_target(
     columns: Mapping[str, Sequence[str]],
     *,
     where: str,
+    lines: Sequence[int] | None = None,
     task: str | None = None,
     separator: str | None = None,
     positive: str | None = None,
 ) -> Target:
-    raise NotImplementedError
+    """Labels out of one column, or out of several that stand side by side.
+
+    One column holds names or numbers: two different values make a binary task, more a multi-class
+    one. Classes are in numeric order if all are numbers, else in the order of their text; of a
+    binary task, a name that is clearly a negation is class 0 (``NEGATIVE_NAMES``). Empty, "nan",
+    "NA" and "null" are MISSING.
+
+    Several columns are several labels: 0, 1, true, false, yes, no; empty is MISSING, -1 UNCERTAIN.
+    So is one column with a separator ("Edema|Effusion"), where an empty cell has none of the labels
+    and "nan" is MISSING. With ``task="multi-class"`` several columns are one-hot.
+
+    Args:
+        columns: name -> S texts, stripped.
+        where: the table, for messages.
+        lines: (S,) the texts' lines in it, for messages; None: row 1 is on line 2.
+        task: a word of ``ASKED`` or ``cache.layout.TASKS``; None: it is inferred. Continuous labels
+            and ordered classes never are.
+        separator: between the labels of one cell.
+        positive: the class that becomes label 1 of a binary task.
+
+    Raises:
+        RequestError: the columns don't hold such labels, or only one class; table, column and line
+            are named.
+    """
+    asked = _asked_task(task)
+    if positive is not None and (asked not in (None, BINARY) or separator or len(columns) > 1):
+        raise RequestError(
+            f"{where}: --positive {positive} names a class of a binary task; leave it out"
+        )
+    if separator is not None:
+        return _read_lists(columns, asked, separator, where, lines)
+    if len(columns) > 1 and asked == MULTI_CLASS:
+        return _read_one_hot(columns, where, lines)
+    if len(columns) > 1:
+        if asked not in (None, MULTI_LABEL):
+            raise RequestError(
+                f"{where}: {len(columns)} label columns are multi-label, or multi-class if they are "
+                f"one-hot; {task} takes one column"
+            )
+        return _read_side_by_side(columns, where, lines)
+    if asked == MULTI_LABEL:
+        raise RequestError(
+            f"{where}: multi-label takes several columns, or one and the separator of its names"
+        )
+    name = next(iter(columns))
+    texts = _Texts(columns[name], f"{where}, column {name}", lines)
+    if asked == REGRESSION:
+        return _read_numbers(name, texts)
+    return _read_classes(texts, asked, positive)
+
+
+def class_target(
+    names: Sequence[str], *, where: str, task: str | None = None, positive: str | None = None
+) -> Target:
+    """Labels out of the names of classes, as a folder's class folders give them.
+
+    As ``read_target`` with one column, but no name means MISSING, and numbers are never taken for
+    measurements.
+
+    Args:
+        names: (S,) the class of each sample.
+        where: the folder, for messages.
+        task: "binary", "multi-class" or "ordinal"; None: by the number of classes.
+        positive: the class that becomes label 1 of a binary task.
+
+    Raises:
+        RequestError: fewer than two classes, or not those that were asked for.
+    """
+    asked = _asked_task(task)
+    if asked in (REGRESSION, MULTI_LABEL):
+        raise RequestError(f"{where}: a sample has one class, and {task} needs other labels")
+    words = [name for name in sorted(set(names)) if not is_number(name)]
+    if asked == ORDINAL and words:
+        raise RequestError(f"{where}: {words[0]!r} is no number; {ORDER_BY_NUMBER}")
+    return _name_classes(names, where, asked, positive)
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """One column, and what to call its cells in messages."""
+
+    texts: Sequence[str]
+    where: str
+    lines: Sequence[int] | None
+
+    def at(self, row: int) -> str:
+        return f"{self.where}, line {self.lines[row] if self.lines is not None else row + 2}"
+
+    def first(self, value: str) -> str:
+        return self.at(next(row for row, text in enumerate(self.texts) if text == value))
+
+
+def _asked_task(task: str | None) -> str | None:
+    if task is None or task in ASKED.values():
+        return task
+    if task not in ASKED:
+        raise RequestError(f"--task takes {', '.join(ASKED)}, not {task!r}")
+    return ASKED[task]
+
+
+def _is_missing(text: str) -> bool:
+    return text.lower() in MISSING_WORDS
+
+
+# ---------------------------------------------------------------------------- one column
+
+
+def _read_classes(texts: _Texts, asked: str | None, positive: str | None) -> Target:
+    known = [None if _is_missing(text) else text for text in texts.texts]
+    distinct = {text for text in known if text is not None}
+    if not distinct:
+        raise RequestError(f"{texts.where}: no label in {len(known):_} rows")
+    if asked is None and len(distinct) > MANY_NUMBERS:
+        _refuse_many(texts, distinct, sum(text is not None for text in known))
+    if asked is None and all(map(is_number, distinct)):
+        broken = next((text for text in known if text and not float(text).is_integer()), None)
+        if broken is not None:
+            raise RequestError(
+                f"{texts.first(broken)}: {broken} is no class number ({len(distinct)} different "
+                "numbers); say --task regression if they are measurements, --task multi-class if "
+                "they are classes"
+            )
+    if asked == ORDINAL and not all(map(is_number, distinct)):
+        word = next(text for text in known if text is not None and not is_number(text))
+        raise RequestError(f"{texts.first(word)}: {word!r} is no number; {ORDER_BY_NUMBER}")
+    return _name_classes(known, texts.where, asked, positive)
+
+
+def _refuse_many(texts: _Texts, distinct: set[str], n_known: int) -> None:
+    """Numbers that look like measurements, and names that look like ids."""
+    if all(map(is_number, distinct)):
+        low, high = min(distinct, key=float), max(distinct, key=float)
+        raise RequestError(
+            f"{texts.where}: {len(distinct):_} different numbers, {low} to {high}; say --task "
+            "regression if they are measurements, --task multi-class if they are classes"
+        )
+    if 2 * len(distinct) > n_known:
+        raise RequestError(
+            f"{texts.where}: {len(distinct):_} different texts in {n_known:_} rows look like ids; "
+            "name the column of the labels, or say --task multi-class if they are classes"
+        )
+
+
+def _name_classes(
+    texts: Sequence[str | None], where: str, asked: str | None, positive: str | None
+) -> Target:
+    """Number the classes; None becomes MISSING."""
+    names = _canonical_names({text for text in texts if text is not None})
+    classes = _in_order(set(names.values()))
+    found = ", ".join(classes[:5]) + (" ..." if len(classes) > 5 else "")
+    if len(classes) < 2:
+        raise RequestError(f"{where}: one class only ({found}); a probe needs at least two")
+    if len(classes) > MAX_CLASSES:
+        raise RequestError(
+            f"{where}: {len(classes):_} classes; at most {MAX_CLASSES:_} are possible"
+        )
+    if asked == BINARY and len(classes) != 2:
+        raise RequestError(f"{where}: {len(classes)} classes ({found}), and a binary task has two")
+    task = asked or (BINARY if len(classes) == 2 else MULTI_CLASS)
+    if task == BINARY:
+        classes = _order_binary(classes, positive, where)
+    elif positive is not None:
+        raise RequestError(
+            f"{where}: --positive {positive} names a class of a binary task, and there are "
+            f"{len(classes)} classes ({found}); leave it out"
+        )
+    number = {text: classes.index(name) for text, name in names.items()}
+    labels = [MISSING if text is None else number[text] for text in texts]
+    return Target(task, tuple(classes), np.array(labels, np.int64))
+
+
+def _canonical_names(distinct: set[str]) -> dict[str, str]:
+    """Text -> name of its class: of numbers 1.0 and 1 are one class, of names both forms of é."""
+    if not all(map(is_number, distinct)):
+        return {text: unicodedata.normalize("NFC", text) for text in distinct}
+    return {text: _short_number(text) for text in distinct}
+
+
+def _short_number(text: str) -> str:
+    value = float(text)
+    if abs(value) >= EXACT:  # two codes of 20 digits must not become one class
+        return text
+    return str(int(value)) if value.is_integer() else str(value)
+
+
+def _in_order(names: set[str]) -> list[str]:
+    # As text first, so that numbers too long for a float have one order as well.
+    return sorted(sorted(names), key=float) if all(map(is_number, names)) else sorted(names)
+
+
+def _order_binary(classes: list[str], positive: str | None, where: str) -> list[str]:
+    """Class 0, class 1."""
+    if positive is None:
+        negations = [_is_negation(name) for name in classes]
+        return classes[::-1] if negations == [False, True] else classes
+    positive = _canonical_names({positive})[positive]
+    if positive not in classes:
+        raise RequestError(f"{where}: --positive {positive}; the classes are {', '.join(classes)}")
+    return [name for name in classes if name != positive] + [positive]
+
+
+def _is_negation(name: str) -> bool:
+    lower = name.lower()
+    return lower in NEGATIVE_NAMES or NEGATION.match(lower) is not None
+
+
+def _read_numbers(name: str, texts: _Texts) -> Target:
+    values = np.full(len(texts.texts), np.nan)
+    for row, text in enumerate(texts.texts):
+        if _is_missing(text):
+            continue
+        if not is_number(text):
+            raise RequestError(f"{texts.at(row)}: {text!r} is no number, and regression needs them")
+        values[row] = float(text)
+    known = values[~np.isnan(values)]
+    if not len(known) or known.min() == known.max():
+        found = f"all values are {known[0]:g}" if len(known) else "no value"
+        raise RequestError(f"{texts.where}: {found} in {len(values):_} rows; nothing to predict")
+    return Target(REGRESSION, (name,), values)
+
+
+# ---------------------------------------------------------------------------- several labels
+
+
+def _read_side_by_side(
+    columns: Mapping[str, Sequence[str]], where: str, lines: Sequence[int] | None
+) -> Target:
+    labels = np.stack(
+        [
+            _read_label(_Texts(cells, f"{where}, column {name}", lines))
+            for name, cells in columns.items()
+        ],
+        axis=1,
+    )  # (S, C)
+    if (labels < 0).all():
+        raise RequestError(f"{where}: no label is known in {', '.join(columns)}")
+    return Target(MULTI_LABEL, _normalised(columns), labels)
+
+
+def _read_label(texts: _Texts) -> NDArray[np.int64]:
+    """(S,) of 0, 1, MISSING, UNCERTAIN."""
+    meaning = {text: LABEL_WORDS.get(text.lower()) for text in set(texts.texts)}
+    for row, text in enumerate(texts.texts):
+        if meaning[text] is None:
+            raise RequestError(
+                f"{texts.at(row)}: {text!r}; where several columns are labels, each holds 0 or 1, "
+                "-1 for uncertain, or nothing"
+            )
+    return np.array([meaning[text] for text in texts.texts], np.int64)
+
+
+def _read_one_hot(
+    columns: Mapping[str, Sequence[str]], where: str, lines: Sequence[int] | None
+) -> Target:
+    labels = _read_side_by_side(columns, where, lines).labels
+    texts = _Texts(next(iter(columns.values())), where, lines)
+    unknown = (labels == MISSING).all(axis=1)
+    wrong = np.flatnonzero(~(_is_one_hot(labels) | unknown))
+    if len(wrong):
+        row = int(wrong[0])
+        found = [name for name, label in zip(columns, labels[row], strict=True) if label == 1]
+        raise RequestError(
+            f"{texts.at(row)}: {', '.join(found) or 'no class'}; one-hot columns hold one 1 and "
+            "zeros; without --task multi-class they are several labels"
+        )
+    numbers = np.where(unknown, MISSING, labels.argmax(axis=1))
+    if len(np.unique(numbers[~unknown])) < 2:
+        raise RequestError(f"{where}: one class only in {', '.join(columns)}")
+    return Target(MULTI_CLASS, _normalised(columns), numbers)
+
+
+def _is_one_hot(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(S,) rows with one 1 and else zeros; UNCERTAIN and MISSING are no zeros."""
+    return (labels >= 0).all(axis=1) & (labels.sum(axis=1) == 1)
+
+
+def _read_lists(
+    columns: Mapping[str, Sequence[str]],
+    asked: str | None,
+    separator: str,
+    where: str,
+    lines: Sequence[int] | None,
+) -> Target:
+    if not separator or len(columns) > 1 or asked not in (None, MULTI_LABEL):
+        raise RequestError(
+            f"{where}: a separator ({separator!r}) is for one column that lists several labels"
+        )
+    (name, cells), *_ = columns.items()
+    texts = _Texts(cells, f"{where}, column {name}", lines)
+    if not any(separator in cell for cell in cells):
+        raise RequestError(
+            f"{texts.where}: no cell has the separator {separator!r}, so each has one class; leave "
+            "the separator out, or name the right one"
+        )
+    normal = [unicodedata.normalize("NFC", cell) for cell in cells]
+    missing = np.array([cell != "" and _is_missing(cell) for cell in normal])
+    found = [
+        set() if absent else {part.strip() for part in cell.split(separator)} - {""}
+        for cell, absent in zip(normal, missing, strict=True)
+    ]
+    classes = _in_order(set().union(*found))
+    if not 2 <= len(classes) <= MAX_CLASSES:
+        raise RequestError(f"{texts.where}: {len(classes)} labels; expected 2 to {MAX_CLASSES:_}")
+    number = {label: index for index, label in enumerate(classes)}
+    labels = np.zeros((len(cells), len(classes)), np.int64)
+    for row, names in enumerate(found):
+        labels[row, [number[label] for label in names]] = 1
+    labels[missing] = MISSING
+    return Target(MULTI_LABEL, tuple(classes), labels)
+
+
+def _normalised(names: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(unicodedata.normalize("NFC", name) for name in names)
+
+
+# ---------------------------------------------------------------------------- afterwards
+
+
+def apply_uncertain(labels: NDArray[np.int64], how: str) -> NDArray[np.int64]:
+    """Decide what UNCERTAIN means.
+
+    Args:
+        labels: (S, C) of 0, 1, MISSING, UNCERTAIN.
+        how: "ignore" makes it MISSING; "zeros" and "ones" are U-Zeros and U-Ones of Irvin et al.
+            2019 (https://arxiv.org/abs/1901.07031), section 3.1.
+
+    Returns:
+        (S, C), a copy of 0, 1 and MISSING.
+
+    Raises:
+        RequestError: unknown ``how``.
+    """
+    if how not in UNCERTAIN_RULES:
+        raise RequestError(f"--uncertain takes {', '.join(UNCERTAIN_RULES)}, not {how!r}")
+    value = {"ignore": MISSING, "zeros": 0, "ones": 1}[how]
+    return np.where(labels == UNCERTAIN, value, labels)
+
+
+def select_label(target: Target, name: str) -> Target:
+    """One label of a multi-label target, as a binary task of its own.
+
+    Args:
+        target: of several labels, none of them UNCERTAIN.
+        name: the label.
+
+    Returns:
+        Classes ("no Edema", "Edema").
+
+    Raises:
+        RequestError: no such label, it is always the same, or it is UNCERTAIN somewhere.
+    """
+    if target.task != MULTI_LABEL:
+        raise RequestError(f"{name!r} can be chosen among several labels; here is {target.task}")
+    if name not in target.class_names:
+        near = difflib.get_close_matches(name, target.class_names, n=2, cutoff=0.5)
+        cure = f"did you mean {' or '.join(near)}" if near else ", ".join(target.class_names)
+        raise RequestError(f"no label {name!r} among {len(target.class_names)}; {cure}")
+    labels = target.labels[:, target.class_names.index(name)]
+    if (labels == UNCERTAIN).any():
+        raise RequestError(
+            f"{name}: {int((labels == UNCERTAIN).sum()):_} labels are uncertain; say --uncertain "
+            f"{'|'.join(UNCERTAIN_RULES)}"
+        )
+    if len(np.unique(labels[labels != MISSING])) < 2:
+        raise RequestError(f"{name}: one class only; no probe can be fitted or measured")
+    return Target(BINARY, (f"no {name}", name), labels.copy())
+
+
+def describe_target(target: Target) -> list[str]:
+    """What was understood, one line each: task, classes, positive class, gaps, warnings."""
+    lines = [f"task: {target.task}"]
+    if target.task == REGRESSION:
+        known = target.labels[~np.isnan(target.labels)]
+        lines.append(
+            f"{target.class_names[0]}: {known.min():g} to {known.max():g}, mean {known.mean():.4g}, "
+            f"sd {known.std():.4g}"
+        )
+        return lines + _count_gaps(np.isnan(target.labels), np.zeros(0, bool))
+    counts = count_classes(target)
+    known = (target.labels >= 0).sum(axis=0)  # () of classes, (C,) of labels
+    shares = counts / np.maximum(known, 1)
+    facts = zip(target.class_names, counts, shares, strict=True)
+    shown = [
+        f"{name} ({n:_}, {share:.1%})" for name, n, share in itertools.islice(facts, N_DESCRIBED)
+    ]
+    more = len(counts) - len(shown)
+    kind = "labels" if target.task == MULTI_LABEL else "classes"
+    lines.append(f"{kind}: {', '.join(shown)}{f', and {more:_} more' if more else ''}")
+    if target.positive_class is not None:
+        lines.append(f"positive: {target.positive_class} (label 1)")
+    lines += _count_gaps(target.labels == MISSING, target.labels == UNCERTAIN)
+    if target.task == MULTI_LABEL and _is_one_hot(target.labels).all():
+        lines.append(
+            "each sample has just one of these labels: --task multi-class makes them classes"
+        )
+    return lines + warn_of_classes(target)
+
+
+def count_classes(target: Target) -> NDArray[np.int64]:
+    """(C,) samples of each class, or those that have each label."""
+    if target.task == MULTI_LABEL:
+        return (target.labels == 1).sum(axis=0)
+    return np.bincount(target.labels[target.labels >= 0], minlength=len(target.class_names))
+
+
+def warn_of_classes(target: Target) -> list[str]:
+    """Classes that no split can have in two parts, and names that look like one class twice."""
+    if target.task == REGRESSION:
+        return []
+    counts = count_classes(target)
+    rare = [n for n, count in zip(target.class_names, counts, strict=True) if count < 2]
+    by_case = Counter(name.casefold() for name in target.class_names)
+    twice = [name for name in target.class_names if by_case[name.casefold()] > 1]
+    warnings = []
+    if rare:
+        names = ", ".join(rare[:3]) + (" ..." if len(rare) > 3 else "")
+        warnings.append(f"fewer than 2 samples, so train or test has none: {names}")
+    if twice:
+        warnings.append(f"classes that differ only in upper and lower case: {', '.join(twice[:4])}")
+    return warnings
+
+
+def _count_gaps(missing: NDArray[np.bool_], uncertain: NDArray[np.bool_]) -> list[str]:
+    gaps = {"missing": missing, "uncertain": uncertain}
+    return [
+        f"{word}: {int(marks.sum()):_} of {marks.size:_} labels"
+        for word, marks in gaps.items()
+        if marks.any()
+    ]

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from cache.errors import BrokenCache, RequestError
 from cache.fingerprint import is_fingerprint
 from cache.key import canonical_json, key_digest
+from cache.labels import MISSING, REGRESSION, UNCERTAIN
 from cache.units import count_units
 
 FORMAT = "medprobe-features"
@@ -34,8 +35,14 @@ COST_BYTES = 4096
 ALIGNMENT = 4096  # arrays start on a page, so a record never straddles two
 SPLITS = ("train", "val", "test")  # /samples/split holds an index into this
 DTYPES = ("float16", "float32")  # bfloat16 has no numpy type and is never stored
-TASKS = ("multi-class", "binary-class", "multi-label, binary-class", "ordinal-regression")
+MULTI_LABEL = "multi-label, binary-class"
+TASKS = ("multi-class", "binary-class", MULTI_LABEL, "ordinal-regression", REGRESSION)
 ARRAY_NAME = re.compile(r"layers/\d{2,}/(cls|mean)|head|proj")
+# What tells images apart without the images, for the search of leaks: written with the features,
+# row by row, but no features. Both are bytes, whatever the features' dtype is.
+HASH, THUMBNAIL = "rows/hash", "rows/thumbnail"
+LOOKS = (HASH, THUMBNAIL)
+HASH_BYTES = 16
 
 # What a file must hold besides its arrays: attributes by type, tables by kind of number. Byte order
 # is part of the kind: a flipped bit in it would change every number and no checksum.
@@ -47,7 +54,7 @@ TABLES = {
     "rows/sample": "<i8",
     "samples/ids": "S",
     "samples/split": "|u1",
-    "samples/labels": "<i8",
+    "samples/labels": "<i8",  # of regression "<f8"
     "samples/groups": "S",  # the only one that a file may lack
 }
 
@@ -61,7 +68,7 @@ class Samples:
 
     ids: NDArray[np.str_]  # (S,) unique
     split: NDArray[np.uint8]  # (S,) index into SPLITS
-    labels: NDArray[np.int64]  # (S,) or (S, C)
+    labels: NDArray[np.int64 | np.float64]  # (S,) or (S, C), as ``check_stored_labels`` wants them
     groups: NDArray[np.str_] | None = None  # (S,) patients, where known
     meta: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # name -> (S,)
 
@@ -77,7 +84,8 @@ class FileSpec:
     task: str  # one of TASKS
     class_names: tuple[str, ...]
     key: Mapping[str, Any]
-    arrays: Mapping[str, int]  # "layers/00/cls" -> width, in the order of the units' checksums
+    # "layers/00/cls" -> width, in the order of the units' checksums; LOOKS last
+    arrays: Mapping[str, int]
     dtype: str  # one of DTYPES
     row_ids: NDArray[np.str_]  # (N,) in id order
     row_sample: NDArray[np.int64]  # (N,) index into samples
@@ -112,6 +120,7 @@ class FileSpec:
         for name, table in [("split", self.samples.split), ("labels", self.samples.labels)]:
             if len(table) != n_samples:
                 raise RequestError(f"{n_samples} samples, but {len(table)} rows in {name}")
+        check_stored_labels(self.samples.labels, self.task, len(self.class_names))
         if len(self.row_sample) != self.n_rows:
             raise RequestError(f"{self.n_rows} rows, but {len(self.row_sample)} in rows/sample")
         if len(np.unique(self.samples.ids)) < n_samples:
@@ -122,6 +131,40 @@ class FileSpec:
         ]:
             if np.min(values) < 0 or np.max(values) >= end:
                 raise RequestError(f"{name} lies in 0..{end - 1}, found another number")
+
+
+def check_stored_labels(labels: NDArray[Any], task: str, n_classes: int) -> None:
+    """Refuse labels that a file of this task can't hold.
+
+    Args:
+        labels: (S,) class numbers, or MISSING; of several labels (S, C) of 0, 1, MISSING and
+            UNCERTAIN; of regression (S,) floats, NaN where unknown.
+        task: one of TASKS.
+        n_classes: C.
+
+    Raises:
+        RequestError: another shape, type or value.
+    """
+    kinds, what = ("f", "floats") if task == REGRESSION else ("iu", "whole numbers")
+    shape = (len(labels), n_classes) if task == MULTI_LABEL else (len(labels),)
+    if labels.shape != shape or labels.dtype.kind not in kinds:
+        raise RequestError(
+            f"labels of the task {task!r} are {what} of shape {shape}, found {labels.dtype} of "
+            f"shape {labels.shape}"
+        )
+    if task == REGRESSION:
+        if np.isinf(labels).any():
+            row = int(np.argmax(np.isinf(labels)))
+            raise RequestError(
+                f"labels are finite, or NaN where unknown; found {labels[row]} in sample {row}"
+            )
+        return
+    low, high = (UNCERTAIN, 1) if task == MULTI_LABEL else (MISSING, n_classes - 1)
+    if labels.size and (labels.min() < low or labels.max() > high):
+        raise RequestError(
+            f"labels of the task {task!r} lie in {low}..{high}, found "
+            f"{labels.min()}..{labels.max()}"
+        )
 
 
 @dataclass(frozen=True)
@@ -148,7 +191,7 @@ class Header:
     path: Path
     attributes: Mapping[str, Any]
     key: Mapping[str, Any]
-    arrays: Mapping[str, Extent]  # features, in the order of the units' checksums
+    arrays: Mapping[str, Extent]  # features and looks, in the order of the units' checksums
     tables: Mapping[str, int]  # name -> CRC-32
     units: Extent
     cost: Extent
@@ -211,7 +254,8 @@ def _write_envelope(path: Path, spec: FileSpec) -> None:
         for name, table in _sample_tables(spec).items():
             _write_table(file, name, table)
         for name, width in spec.arrays.items():
-            _reserve_array(file, name, (spec.n_rows, width), dtype)
+            of_bytes = name in LOOKS
+            _reserve_array(file, name, (spec.n_rows, width), np.dtype("u1") if of_bytes else dtype)
         _reserve_array(file, "units", (spec.n_units, RECORD_WORDS), np.dtype("<u4"))
         _reserve_array(file, "cost", (), np.dtype(f"S{COST_BYTES}"))
         attributes = _attributes(spec)
@@ -274,18 +318,24 @@ def _attributes_crc(attributes: Mapping[str, Any]) -> int:
 
 def _sample_tables(spec: FileSpec) -> dict[str, NDArray[Any]]:
     samples = spec.samples
+    labels_type = _table_type("samples/labels", spec.task)
     tables: dict[str, NDArray[Any]] = {
         "rows/ids": spec.row_ids,
         "rows/sample": np.asarray(spec.row_sample, "<i8"),
         "samples/ids": samples.ids,
         "samples/split": np.asarray(samples.split, "u1"),
-        "samples/labels": np.asarray(samples.labels, "<i8"),
+        "samples/labels": np.asarray(samples.labels, labels_type),
     }
     if samples.groups is not None:
         tables["samples/groups"] = samples.groups
     for column, values in samples.meta.items():
         tables[f"samples/meta/{column}"] = values
     return tables
+
+
+def _table_type(name: str, task: str) -> str:
+    """The type of a table that every file has: TABLES', but of continuous labels float64."""
+    return "<f8" if name == "samples/labels" and task == REGRESSION else TABLES[name]
 
 
 def _raw_table(values: NDArray[Any]) -> NDArray[Any]:
@@ -484,18 +534,16 @@ def _read_header(path: Path, file: h5py.File) -> Header:
     wrong = [
         name
         for name, extent in arrays.items()
-        if extent.shape[:1] != (n_rows,)
-        or len(extent.shape) != 2
-        or extent.dtype not in (np.dtype("<f2"), np.dtype("<f4"))
-        or not ARRAY_NAME.fullmatch(name)
+        if extent.shape[:1] != (n_rows,) or len(extent.shape) != 2 or not _is_known(name, extent)
     ]
     for name in tables:
         table = _dataset(file, name)
-        expected = TABLES.get(name, table.dtype.str)
         kind = "S" if table.dtype.kind == "S" else table.dtype.str
         if table.shape[:1] != (n_rows if name.startswith("rows/") else n_samples,):
             wrong.append(name)
-        elif kind != expected and name in TABLES:
+        elif name in TABLES and kind != _table_type(name, attributes["task"]):
+            wrong.append(name)
+        elif name == "samples/labels" and table.ndim != 1 + (attributes["task"] == MULTI_LABEL):
             wrong.append(name)
     if units.shape != (count_units(n_rows), RECORD_WORDS) or units.dtype != np.dtype("<u4"):
         wrong.append("units")
@@ -508,6 +556,15 @@ def _read_header(path: Path, file: h5py.File) -> Header:
     return Header(
         path, attributes, key, arrays, tables, units, cost, n_rows, n_samples, fingerprint
     )
+
+
+def _is_known(name: str, extent: Extent) -> bool:
+    """Whether an array is one that the format has, of a type that it has there."""
+    if name in LOOKS:
+        right_width = name != HASH or extent.shape[1] == HASH_BYTES
+        return extent.dtype == np.dtype("u1") and right_width
+    known = ARRAY_NAME.fullmatch(name) is not None
+    return known and extent.dtype in (np.dtype("<f2"), np.dtype("<f4"))
 
 
 def _misfits(attributes: Mapping[str, Any], key: Mapping[str, Any]) -> list[str]:

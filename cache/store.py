@@ -10,6 +10,7 @@ a file lock for as long as it runs, which the kernel frees on any death.
 """
 
 import contextlib
+import dataclasses
 import glob
 import json
 import os
@@ -28,6 +29,7 @@ from cache.fingerprint import describe_drift, describe_versions, drift, toleranc
 from cache.key import canonical_json, key_differences
 from cache.layout import (
     COST_BYTES,
+    LOOKS,
     RECORD_WORDS,
     Extent,
     FileSpec,
@@ -41,6 +43,7 @@ from cache.units import unit_rows
 
 PARTIAL = ".partial"
 FINISH_TIMEOUT = 120.0  # s; reserving a large file on a slow disk is the longest of it
+COPY_BYTES = 1 << 24
 FLOAT16_MAX = float(np.finfo(np.float16).max)  # 65504
 
 
@@ -56,14 +59,15 @@ class FeatureWriter:
 
     Args:
         path: where the complete file will be; until then ``.partial`` is added.
-        spec: what the file holds; an existing file must hold the same.
+        spec: what the file holds; an existing file must hold the same features. Ids, labels and
+            splits may differ: then its tables are rewritten around them.
         shard: (I, N); this process computes the units u with u mod N == I.
         overwrite: throw away what is there, complete or not.
 
     Raises:
         Busy: another process writes this shard, or the file with another N.
-        StaleCache: the stored file was made for other samples or labels, or it was begun with
-            libraries that compute something else.
+        StaleCache: the stored file was made for something else, or it was begun with libraries
+            that compute something else.
         BrokenCache: the unfinished file is damaged.
         RequestError: the disk has too little room, or the shard is out of range.
         OSError: the folder can't be written.
@@ -86,6 +90,7 @@ class FeatureWriter:
         self.shard = shard
         self.was_complete = False
         self.bad_units: list[int] = []  # had a record, but not the rows it promised
+        self.changed_tables: list[str] = []  # rewritten, with every feature kept
         self._file: Any = None
         self._locks = _Locks(path)
         if overwrite and count > 1:
@@ -119,6 +124,9 @@ class FeatureWriter:
             there = self.path if complete else self.partial_path
             self.header = read_header(there)
             self._check_same(self.header)
+            self.changed_tables = _changed_tables(self.header, self.spec)
+            if self.changed_tables:
+                self._rewrite_tables(there)
             self._file = there.open("rb" if complete else "r+b", buffering=0)
         done = done_units(self._file, self.header)
         if complete:
@@ -151,17 +159,58 @@ class FeatureWriter:
     def _check_same(self, header: Header) -> None:
         spec = self.spec
         differences = key_differences(header.key, json.loads(canonical_json(spec.key)))
-        if list(header.arrays) != list(spec.arrays):
+        # Files from before the looks were stored are finished as they were begun.
+        wanted = [name for name in spec.arrays if name in header.arrays or name not in LOOKS]
+        if list(header.arrays) != wanted:
             differences.append(f"arrays: {list(header.arrays)} -> {list(spec.arrays)}")
         if header.n_rows != spec.n_rows:
             differences.append(f"rows: {header.n_rows} -> {spec.n_rows}")
-        if not differences:
-            differences = _changed_tables(header, spec)
         if differences:
             raise StaleCache(
                 f"{header.path} was made for something else ({'; '.join(differences[:4])}); "
                 "make it anew with --overwrite, or give another folder with --features DIR"
             )
+
+    def _rewrite_tables(self, there: Path) -> None:
+        """Other ids, labels or splits of the same images: a new envelope around the old rows.
+
+        The key holds the images in their order and nothing of this, so no feature changes. The
+        new file takes the old one's place at once; who reads the old one keeps reading it.
+        """
+        if self.shard[1] > 1:
+            raise StaleCache(
+                f"{there} has other tables ({', '.join(self.changed_tables)}), and several shards "
+                "can't rewrite it at once; run the command once without --shard and torchrun"
+            )
+        old = self.header
+        spec = dataclasses.replace(
+            self.spec,
+            arrays={name: extent.shape[1] for name, extent in old.arrays.items()},
+            fingerprint=old.fingerprint,
+            versions=json.loads(old.attributes["versions"]),
+        )
+        making = self.path.with_name(self.path.name + ".new")
+        making.unlink(missing_ok=True)
+        create_file(making, spec)
+        new = read_header(making)
+        pairs = [(old.arrays[name], new.arrays[name]) for name in old.arrays]
+        pairs += [(old.units, new.units), (old.cost, new.cost)]
+        with there.open("rb") as source, making.open("r+b", buffering=0) as target:
+            for at, to in pairs:
+                source.seek(at.offset)
+                target.seek(to.offset)
+                left = at.end - at.offset
+                while left:
+                    data = memoryview(source.read(min(left, COPY_BYTES)))
+                    if not data:
+                        raise BrokenCache(f"{there} ends early; delete it and run extract again")
+                    left -= len(data)
+                    while data:
+                        data = data[target.write(data) :]
+            os.fsync(target.fileno())
+        making.replace(there)
+        sync_folder(there.parent)
+        self.header = read_header(there)
 
     def check_fingerprint(self, fingerprint: Mapping[str, Sequence[float]]) -> None:
         """Refuse to add rows that other libraries, or changed weights, would make.
@@ -204,7 +253,8 @@ class FeatureWriter:
 
         Args:
             unit: index of the unit.
-            arrays: name -> (rows of the unit, D) float, one for each of ``spec.arrays``.
+            arrays: name -> (rows of the unit, D) float, of ``LOOKS`` uint8; one for each of
+                ``spec.arrays``.
 
         Raises:
             RequestError: a value is NaN or infinite, or doesn't survive the cast.
@@ -231,7 +281,8 @@ class FeatureWriter:
         expected = (n_rows, extent.shape[1])
         if values.shape != expected:
             raise ValueError(f"{name}: expected rows of shape {expected}, found {values.shape}")
-        check_storable(name, values, self.spec.dtype)
+        if name not in LOOKS:
+            check_storable(name, values, self.spec.dtype)
         return np.ascontiguousarray(values, dtype=extent.dtype)
 
     def _write_at(self, offset: int, values: NDArray[Any]) -> None:
@@ -374,13 +425,18 @@ def delete_file(path: Path) -> None:
 
 
 def _changed_tables(header: Header, spec: FileSpec) -> list[str]:
-    """Ids, labels or splits that differ from the stored ones: the key doesn't hold them."""
+    """What differs of ids, labels, splits and their names: the key doesn't hold them."""
     now = table_checksums(spec)
-    return [
-        f"{name} differ from those stored"
-        for name in sorted(now.keys() | header.tables.keys())
-        if now.get(name) != header.tables.get(name)
-    ]
+    names = now.keys() | header.tables.keys()
+    changed = [name for name in sorted(names) if now.get(name) != header.tables.get(name)]
+    said = header.attributes
+    if said["task"] != spec.task:
+        changed.append("task")
+    if said["class_names"] != list(spec.class_names):
+        changed.append("class names")
+    if said["positive_class"] != (spec.positive_class or ""):
+        changed.append("positive class")
+    return changed
 
 
 def _record_offset(header: Header, unit: int) -> int:

@@ -5,7 +5,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from cache.errors import CacheError, RequestError
@@ -33,6 +33,17 @@ def split_words(flag: str, text: str | None) -> tuple[str, ...]:
     if not words:
         raise RequestError(f"{flag} takes one or more, comma separated; not {text!r}")
     return words
+
+
+def join_layers(arguments: Sequence[str]) -> list[str]:
+    """ "--layers", "-4,-1" as one word: argparse takes a list that begins with a minus for a flag."""
+    joined: list[str] = []
+    for word in arguments:
+        if joined and joined[-1] == "--layers" and word[:1] == "-" and word[1:2].isdecimal():
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def complain(command: str, text: str) -> None:

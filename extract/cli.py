@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cache import RequestError
-from cache.terminal import Parser, complain, run_command, split_words
+from cache.terminal import Parser, complain, join_layers, run_command, split_words
 from extract.config import (
     BACKENDS,
     CHANNELS,
@@ -21,6 +21,7 @@ from extract.config import (
     STORES,
     ExtractConfig,
 )
+from extract.datasets.table_flags import add_table_flags, read_table_options
 
 DEMO = {"model": "efficientnet-lite0", "data": "demo", "size": 128}
 
@@ -29,6 +30,8 @@ examples:
   extract --demo                                    a real encoder on images that pip brought
   extract --model eva02 --size 224                  one encoder, MedMNIST's twelve 2D sets
   extract --model dinov2,clip --data breastmnist    two encoders, one set
+  extract --model vit --data folder:scans           your images, in folders of classes
+  extract --model vit --data csv:scans.csv --path-col file --label-col finding --group-col patient
   extract --model vit --data npz:mine.npz           your images in MedMNIST's layout
   extract --model dinov2 --dry-run                  what it would do, take and download
   extract --protocol wu2025 --model dinov2          prepare the images as a paper's code does
@@ -69,7 +72,8 @@ def make_parser() -> Parser:
         "--data",
         metavar="NAMES",
         help="MedMNIST flags, comma separated; all = the twelve 2D sets; all3d = the six 3D sets; "
-        "demo; npz:FILE (all)",
+        "demo; npz:FILE; folder:PATH; csv:FILE; a recipe or a name of your own (`extract data` lists "
+        "them) (all)",
     )
     what.add_argument(
         "--source-size",
@@ -89,6 +93,18 @@ def make_parser() -> Parser:
         "--slice-neighbours",
         action="store_true",
         help="a slice's channels are the slices before, at and after it",
+    )
+    what.add_argument(
+        "--window",
+        metavar="W",
+        help="which stored value becomes black and which white, of grey images: LO,HI; ct, lung, "
+        "soft-tissue, bone or brain; percentile:5,95; min-max; header (DICOM's own); full (the "
+        "range of the type) (8 bit as stored, 16 bit full, DICOM header)",
+    )
+    what.add_argument(
+        "--skip-errors",
+        action="store_true",
+        help="leave out files that can't be read; the file and its key say so",
     )
     what.add_argument(
         "--weights",
@@ -137,7 +153,7 @@ def make_parser() -> Parser:
         "--resize",
         choices=RESIZES,
         help="scale: the whole image to a square; pad: never enlarged, centred on black; "
-        "pad-after-norm: on the mean colour; crop: shorter side to 256/224 of the size, then the "
+        "pad-fit: longest side to the size, centred on black; pad-after-norm: on the mean colour; crop: shorter side to 256/224 of the size, then the "
         "centre; scale-crop: both sides, then the centre; longest: longest side to the size, mean "
         "colour right and below (scale)",
     )
@@ -191,7 +207,33 @@ def make_parser() -> Parser:
         metavar="TEXT",
         help="a prompt with {} for the class; may be given several times (the data set's own)",
     )
+    own = parser.add_argument_group(
+        "your own images: --data folder:PATH or csv:FILE (labels and splits are in no key)"
+    )
+    add_table_flags(own)
+    own.add_argument(
+        "--split",
+        metavar="RULE",
+        help="80/10/10 and the like, systematic:TEST,VAL, or test; stratified, and by patient where "
+        "patients are known (the owner's, else 80/10/10); probe --split tries others without a "
+        "forward pass",
+    )
+    own.add_argument(
+        "--split-seed", type=int, default=default.split_seed, metavar="S", help="(%(default)s)"
+    )
+    own.add_argument(
+        "--strict",
+        action="store_true",
+        help="refuse copies of an image, or a patient, on two sides of a split",
+    )
     how = parser.add_argument_group("how (none of it changes the key)")
+    how.add_argument(
+        "--workers",
+        "-j",
+        type=int,
+        metavar="N",
+        help="processes that decode files of images (one a core, at most 16)",
+    )
     how.add_argument(
         "--data-root", type=Path, metavar="DIR", help="folder of MedMNIST's files (~/.medmnist)"
     )
@@ -228,7 +270,7 @@ def make_parser() -> Parser:
 def read_config(arguments: Sequence[str] | None) -> ExtractConfig:
     """Flags -> settings; a wrong flag ends the process with status 2."""
     parser = make_parser()
-    options = parser.parse_args(_join_layers(sys.argv[1:] if arguments is None else arguments))
+    options = parser.parse_args(join_layers(sys.argv[1:] if arguments is None else arguments))
     if options.demo and options.text:
         parser.error("--demo's encoder has no text tower; name one that has: --model openclip")
     if options.demo:
@@ -252,6 +294,13 @@ def read_config(arguments: Sequence[str] | None) -> ExtractConfig:
             source_size=options.source_size,
             slice_axis=options.slice_axis,
             slice_neighbours=options.slice_neighbours,
+            table=read_table_options(options),
+            window=options.window,
+            skip_errors=options.skip_errors,
+            split=options.split,
+            split_seed=options.split_seed,
+            strict=options.strict,
+            workers=options.workers,
             weights=options.weights,
             seed=options.seed or 0,
             layers=options.layers,
@@ -303,17 +352,6 @@ def read_numbers(text: str) -> tuple[float, ...]:
     return numbers * 3 if len(numbers) == 1 else numbers
 
 
-def _join_layers(arguments: Sequence[str]) -> list[str]:
-    """ "--layers", "-4,-1" as one word: argparse takes a list that begins with a minus for a flag."""
-    joined: list[str] = []
-    for word in arguments:
-        if joined and joined[-1] == "--layers" and word[:1] == "-" and word[1:2].isdecimal():
-            joined[-1] += f"={word}"
-        else:
-            joined.append(word)
-    return joined
-
-
 def read_shard(text: str | None) -> tuple[int, int]:
     """ "1/4" -> (1, 4); without a flag, torchrun's environment decides.
 
@@ -348,6 +386,7 @@ def run(config: ExtractConfig) -> int:
     # Here, not above: torch and timm take seconds to import, and --help shouldn't.
     from extract.digests import DigestMemory
     from extract.plan import check_space, describe_plan, make_plan
+    from extract.progress import CheckProgress
     from extract.run import run_plan
 
     if config.text:
@@ -358,7 +397,8 @@ def run(config: ExtractConfig) -> int:
             complain("extract", f"{what}: {why}")
         return 1 if problems else 0
     memory = DigestMemory(config.root / ".digests.json")
-    plan = make_plan(config)
+    with CheckProgress() as progress:
+        plan = make_plan(config, progress.report)
     for line in describe_plan(plan, memory):
         print(line, flush=True)
     if config.dry_run:

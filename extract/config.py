@@ -1,11 +1,14 @@
 """The settings of ``extract``: each has one home, here. Flags read this class."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cache import RequestError
 from cache.places import features_root
+from cache.split_rules import SplitRule
 from cache.units import UNIT_ROWS
+from extract.datasets.table_options import TableOptions
+from extract.datasets.windows import Window
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
 STORES = ("float16", "float32")
@@ -16,6 +19,7 @@ PROTOCOL_NAMES = ("wu2025", "doerrich2024", "huix2024", "baharoon2023")  # see p
 RESIZES = (
     "scale",  # the whole image to size x size, aspect ratio given up
     "pad",  # longest side at most size, never enlarged, in the middle of black
+    "pad-fit",  # longest side to size, in the middle of black: a user's own images, by default
     "pad-after-norm",  # the same in the middle of the mean colour (Doerrich et al. 2024)
     "crop",  # shorter side to 256/224 of size, then the middle (torchvision's classification)
     "scale-crop",  # both sides to 256/224 of size, then the middle (Huix et al. 2024)
@@ -39,6 +43,12 @@ IMAGE_OPTIONS = (
     "slice_axis",
     "slice_neighbours",
     "source_size",
+    "window",
+    "skip_errors",
+    "split",
+    "split_seed",
+    "strict",
+    "workers",
     "layers",
     "layer_norm",
     "protocol",
@@ -63,6 +73,9 @@ class ExtractConfig:
     # Side of the encoder's input, pixels; "native": the encoder's own; None: the protocol's, or own.
     size: int | str | None = None
     data: tuple[str, ...] = ("all",)
+    table: TableOptions = field(default_factory=TableOptions)  # of csv:FILE
+    window: str | None = None  # see datasets/windows.py; None: the data set's, or as stored
+    skip_errors: bool = False  # leave unreadable files out
     slice_axis: int | None = None  # of volumes, 0 to 2; None: 0
     slice_neighbours: bool = False  # the slices before, at and after as channels
     source_size: int | None = None  # side of the stored images; None: the smallest >= size
@@ -90,6 +103,10 @@ class ExtractConfig:
     templates: tuple[str, ...] = ()  # with {}; (): the data set's own
 
     # Nothing below changes a feature's meaning, and none of it is in the key.
+    split: str | None = None  # of files of images, see cache/splits.py; None: the owner's, or usual
+    split_seed: int = 0
+    strict: bool = False  # refuse copies and patients on two sides of a split
+    workers: int | None = None  # processes that decode files of images; None: by the cores
     data_root: Path | None = None  # of MedMNIST's files; None: ~/.medmnist
     features: Path | None = None  # None: $MEDPROBE_FEATURES or ./features
     batch_size: int | None = None  # None: by device and size
@@ -145,6 +162,14 @@ class ExtractConfig:
                 f"crosses a unit of {UNIT_ROWS} rows, so that a resumed file equals an "
                 "uninterrupted one"
             )
+        if self.window is not None:
+            Window.parse(self.window)
+        if self.split is not None:
+            SplitRule.parse(self.split)
+        if self.split_seed < 0:
+            raise RequestError(f"--split-seed takes 0 and more, not {self.split_seed}")
+        if self.workers is not None and not 0 <= self.workers <= 256:
+            raise RequestError(f"--workers takes 0 to 256, not {self.workers}")
         if not 0 <= self.seed < 2**32:
             raise RequestError(f"--seed takes 0 to 4294967295, not {self.seed}")
 

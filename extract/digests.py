@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 
 class DigestMemory:
@@ -75,7 +76,15 @@ class DigestMemory:
 
 def file_md5(path: Path) -> str:
     """MD5 of a file's bytes, as many publish it: a checksum here, not a safeguard."""
-    digest = hashlib.md5(usedforsecurity=False)
+    return _file_digest(path, hashlib.md5(usedforsecurity=False))
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    return _file_digest(path, hashlib.sha256())
+
+
+def _file_digest(path: Path, digest: Any) -> str:
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,15 @@ import numpy as np
 
 from cache import CacheError, RequestError
 from cache.key import feature_path
-from cache.layout import RECORD_WORDS, format_bytes
+from cache.labels import describe_target
+from cache.layout import HASH_BYTES, RECORD_WORDS, format_bytes
 from cache.store import partial_path
 from cache.units import count_units
 from extract.config import CHANNELS, COLOUR, INTENSITIES, ExtractConfig
+from extract.datasets.file_images import Reading
+from extract.datasets.looks import THUMBNAIL_SIDE
 from extract.datasets.medmnist import describe_download, download_bytes
-from extract.datasets.sources import Source, expand_names, find_source
+from extract.datasets.sources import INDEX, FileWishes, Source, expand_names, find_source
 from extract.datasets.statistics import recall_statistics
 from extract.datasets.volumes import Slicing
 from extract.digests import DigestMemory
@@ -31,8 +34,10 @@ from extract.preprocessing import (
     wished_size,
 )
 from extract.transforms import Transform
+from extract.workers import default_workers
 
 Problem = tuple[str, str]  # what couldn't be done, and why
+Report = Callable[[str, int, int], None]  # of a data set: files just opened, and all
 
 
 @dataclass
@@ -57,41 +62,82 @@ class Plan:
     problems: list[Problem] = field(default_factory=list)
 
 
-def make_plan(config: ExtractConfig) -> Plan:
+def make_plan(config: ExtractConfig, report: Report = lambda name, n, n_all: None) -> Plan:
     """Resolve every name; a data set or encoder that can't be had doesn't stop the others.
+
+    Args:
+        config: the user's wishes.
+        report: told of files of images that were just opened for the first time.
 
     Raises:
         RequestError: nothing at all can be done; the message says why.
     """
     plan = Plan(config)
+    find = _SourceFinder(config, report)
     for model in dict.fromkeys(config.models):
         try:
             entry = find_entry(model)
             size, norm = wished_size(config, entry), wished_norm(config, entry)
             description = describe(model, size, config.layers, norm)
-            preprocessing = preprocess(config, entry, description.statistics)
-            make_transform(description.size, preprocessing, 1, NEUTRAL)
+            make_transform(
+                description.size, preprocess(config, entry, description.statistics), 1, NEUTRAL
+            )
             find_weights(description, config.weights, config.seed, download=False)
         except RequestError as error:
             plan.problems.append((model, str(error)))
             continue
         for name in expand_names(config.data):
             try:
-                source = find_source(
-                    name,
-                    description.size,
-                    config.source_size,
-                    config.data_root,
-                    make_slicing(config),
-                )
-            except RequestError as error:
+                source = find(name, description.size)
+            except (RequestError, OSError) as error:
                 plan.problems.append((name, str(error)))
             else:
+                usual = source.usual_resize
+                preprocessing = preprocess(config, entry, description.statistics, usual)
                 plan.jobs.append(Job(description, source, preprocessing))
     plan.problems = list(dict.fromkeys(plan.problems))
     if not plan.jobs:
         raise RequestError("; ".join(why for _, why in plan.problems))
     return plan
+
+
+class _SourceFinder:
+    """Finds what ``--data`` names, and files of images only once: no encoder changes them."""
+
+    def __init__(self, config: ExtractConfig, report: Report) -> None:
+        self._config = config
+        self._wishes = FileWishes(
+            Reading(
+                config.window,
+                None,
+                config.skip_errors,
+                config.split,
+                config.split_seed,
+                default_workers() if config.workers is None else config.workers,
+            ),
+            config.table,
+            config.root / INDEX,
+            report,
+        )
+        self._found: dict[str, Source | RequestError] = {}
+
+    def __call__(self, name: str, size: int) -> Source:
+        c = self._config
+        found = self._found.get(name)
+        if isinstance(found, Source):
+            return found
+        if found is not None:
+            raise found
+        try:
+            source = find_source(
+                name, size, c.source_size, c.data_root, make_slicing(c), self._wishes
+            )
+        except RequestError as error:
+            self._found[name] = error
+            raise
+        if source.files:
+            self._found[name] = source
+        return source
 
 
 Numbers = tuple[float, ...]
@@ -143,13 +189,14 @@ def protocol_words(job: Job, config: ExtractConfig) -> str:
         return ""
     d, own = job.description, job.description.statistics
     plain = ExtractConfig(config.models, protocol=config.protocol)
+    usual = job.source.usual_resize
     if own is None:  # nobody says what the encoder's own are, so a user had to
         plain = dataclasses.replace(plain, mean=config.mean, std=config.std)
     has_norm = d.anatomy.norm_rule != "none"
     asked = {
         "size": wished_size(plain, d.entry),
         "layer norm": wished_norm(plain, d.entry) if has_norm else "none",
-        **dataclasses.asdict(preprocess(plain, d.entry, own)),
+        **dataclasses.asdict(preprocess(plain, d.entry, own, usual)),
     }
     found = {
         "size": d.size,
@@ -167,9 +214,10 @@ def _short(value: Any) -> str:
 
 def file_bytes(description: Description, store: str, n_images: int) -> int:
     """Length of a feature file, but for its small tables."""
+    looks = HASH_BYTES + THUMBNAIL_SIDE**2
     width = sum(description.arrays.values())
     units = count_units(n_images) * RECORD_WORDS * 4
-    return n_images * width * np.dtype(store).itemsize + units
+    return n_images * (width * np.dtype(store).itemsize + looks) + units
 
 
 def feature_key(
@@ -180,8 +228,9 @@ def feature_key(
     weights: str,
     dataset: str,
     images: str,
-    source_size: int,
+    source_size: int | None,
     slicing: Slicing | None = None,
+    reading: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything that changes the features, and nothing else.
 
@@ -192,8 +241,9 @@ def feature_key(
         weights: digest of the weights as read, or the seed and digest of random ones.
         dataset: its name.
         images: digest of its images.
-        source_size: side of its stored images, pixels.
+        source_size: side of its stored images, pixels; None: not all alike and square.
         slicing: how volumes are cut; None for images.
+        reading: how files of images became pixels; None for arrays.
     """
     key = {
         "format": 1,
@@ -202,7 +252,7 @@ def feature_key(
         "weights": weights,
         "dataset": dataset,
         "images": images,
-        "source_size": source_size,
+        "source_size": source_size or "various",
         "size": description.size,
         "transform": transform.key,
         "layers": {
@@ -213,7 +263,11 @@ def feature_key(
         "precision": config.precision,
         "store": config.store,
     }
-    return key if slicing is None else {**key, "slices": slicing.key}
+    if reading is not None:
+        key["reading"] = dict(reading)
+    if slicing is not None:
+        key["slices"] = slicing.key
+    return key
 
 
 def make_slicing(config: ExtractConfig) -> Slicing | None:
@@ -245,6 +299,7 @@ def describe_plan(plan: Plan, memory: DigestMemory) -> Iterator[str]:
     """The plan as lines to print."""
     config = plan.config
     seen = ""
+    told: set[str] = set()
     total = 0
     for job in plan.jobs:
         d, source = job.description, job.source
@@ -259,11 +314,33 @@ def describe_plan(plan: Plan, memory: DigestMemory) -> Iterator[str]:
         if not source.present and source.file:
             state = describe_download(source.file)
         yield (
-            f"  {source.name:<16} {source.n_images:>8_} images of {source.source_size:>3} px   "
+            f"  {source.name:<16} {source.n_images:>8_} images of {describe_side(source)}   "
             f"{format_bytes(taken):>9}   {state}"
         )
+        if source.files and source.name not in told:
+            told.add(source.name)
+            yield from (f"    {line}" for line in describe_files(source))
     free = shutil.disk_usage(existing_parent(config.root)).free
     yield f"features to make: {format_bytes(total)} in {config.root} ({format_bytes(free)} free)"
+
+
+def describe_side(source: Source) -> str:
+    """ " 28 px", or the range where images differ."""
+    if source.source_size is not None:
+        return f"{source.source_size:>3} px"
+    assert source.files is not None
+    sides = [side for f in source.files.facts for side in (f.height, f.width)]
+    return f"{min(sides)} to {max(sides)} px"
+
+
+def describe_files(source: Source) -> Iterator[str]:
+    """What a user should see of files of images, once: task, classes, and what was found."""
+    assert source.files is not None
+    yield from describe_target(source.files.listing.target)
+    yield from source.files.notes
+    listing = source.files.listing
+    if listing.groups is not None:
+        yield f"{len({*listing.groups.tolist()})} patients"
 
 
 def _describe_encoder(job: Job, config: ExtractConfig, channels: set[int]) -> Iterator[str]:
@@ -313,32 +390,44 @@ def _describe_weights(d: Description, config: ExtractConfig) -> str:
 
 def find_file(job: Job, config: ExtractConfig, memory: DigestMemory) -> Path | None:
     """Where this job's features will be, as far as remembered digests tell without any reading."""
+    source = job.source
     try:
         weights = find_weights(job.description, config.weights, config.seed, download=False)
-        if weights.path is None or job.source.path is None or not job.source.path.is_file():
+        images = _known_images(source, memory)
+        if weights.path is None or images is None:
             return None
-        images = memory.recall("md5", job.source.path)
         digest = memory.recall("weights", weights.path)
     except (RequestError, CacheError, OSError):
         return None
-    statistics = recall_statistics(job.source, memory) if job.preprocessing.of_data_set else None
-    if images is None or digest is None or (job.preprocessing.of_data_set and not statistics):
+    statistics = recall_statistics(source, memory) if job.preprocessing.of_data_set else None
+    if digest is None or (job.preprocessing.of_data_set and not statistics):
         return None
     transform = make_transform(
-        job.description.size, job.preprocessing, job.source.n_channels, statistics
+        job.description.size, job.preprocessing, source.n_channels, statistics
     )
     key = feature_key(
         job.description,
         config,
         transform,
         weights=weights_words(weights, digest),
-        dataset=job.source.name,
-        images=f"md5:{images}",
-        source_size=job.source.source_size,
-        slicing=job.source.slicing,
+        dataset=source.name,
+        images=images,
+        source_size=source.source_size,
+        slicing=source.slicing,
+        reading=source.reading,
     )
     d = job.description
-    return feature_path(config.root, job.source.name, d.entry.name, d.size, key)
+    return feature_path(config.root, source.name, d.entry.name, d.size, key)
+
+
+def _known_images(source: Source, memory: DigestMemory) -> str | None:
+    """The images' digest as the key has it, where no file must be read for it."""
+    if source.digest is not None:
+        return source.digest
+    if source.path is None or not source.path.is_file():
+        return None
+    md5 = memory.recall("md5", source.path)
+    return None if md5 is None else f"md5:{md5}"
 
 
 def bytes_to_reserve(job: Job, config: ExtractConfig, memory: DigestMemory) -> int:

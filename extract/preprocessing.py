@@ -70,7 +70,8 @@ DATASET_STATISTICS = {
     "aptos2019": ((0.415, 0.221, 0.073), (0.275, 0.150, 0.081)),
     "isic2019": ((0.668, 0.530, 0.524), (0.224, 0.204, 0.215)),
     "chexpert": ((0.503,) * 3, (0.292,) * 3),
-    "cbis-ddsm": ((0.286,) * 3, (0.267,) * 3),
+    "chexpert-huix2024": ((0.503,) * 3, (0.292,) * 3),
+    "ddsm-huix2024": ((0.286,) * 3, (0.267,) * 3),  # their CBIS-DDSM, which is DDSM
 }
 
 
@@ -115,13 +116,16 @@ def wished_norm(config: ExtractConfig, entry: Entry) -> str:
     return config.layer_norm or ("none" if raw else "final")
 
 
-def preprocess(config: ExtractConfig, entry: Entry, own: Statistics | None) -> Preprocessing:
+def preprocess(
+    config: ExtractConfig, entry: Entry, own: Statistics | None, usual_resize: str = "scale"
+) -> Preprocessing:
     """Settle everything: flags first, then the protocol, then the encoder's own.
 
     Args:
         config: the user's wishes.
         entry: the encoder.
         own: what it expects of its input, where that is known.
+        usual_resize: of the data set, where neither flag nor protocol says.
 
     Raises:
         RequestError: nobody says which mean and std the encoder wants.
@@ -144,7 +148,7 @@ def preprocess(config: ExtractConfig, entry: Entry, own: Statistics | None) -> P
         intensity = protocol.intensity or intensity
         interpolation = protocol.interpolation or interpolation
     return Preprocessing(
-        resize=config.resize or (protocol.resize if protocol else "scale"),
+        resize=config.resize or (protocol.resize if protocol else usual_resize),
         interpolation=config.interpolation or interpolation,
         antialias=config.antialias,
         backend=config.resize_backend or (protocol.backend if protocol else "device"),

@@ -90,3 +90,27 @@ class Progress:
     def advance(self, n: int) -> None:
         """Say that ``n`` more are done."""
         self.reach(self.done + n)
+
+
+class CheckProgress:
+    """Progress of check passes, one data set after the other; nothing where none is needed."""
+
+    def __init__(self) -> None:
+        self._name = ""
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> "CheckProgress":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._progress is not None:
+            self._progress.__exit__(None, None, None)
+            self._progress = None
+
+    def report(self, name: str, n: int, n_all: int) -> None:
+        """Say that ``n`` more files of a data set were opened, of ``n_all`` it has."""
+        if name != self._name or self._progress is None:
+            self.__exit__()
+            self._name = name
+            self._progress = Progress(f"check {name}", n_all, "files").__enter__()
+        self._progress.advance(n)

@@ -4,12 +4,13 @@ Everything beside the forward pass overlaps with it: a thread decodes ahead, the
 and normalises, a thread stores the unit before while the next one is computed.
 """
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import platform
 import shlex
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime, timezone
@@ -24,14 +25,16 @@ from torch import Tensor
 from cache import CacheError, RequestError
 from cache.fingerprint import summarise
 from cache.key import feature_path
-from cache.layout import FileSpec
+from cache.layout import HASH, HASH_BYTES, LOOKS, THUMBNAIL, FileSpec
 from cache.store import FeatureWriter, check_storable
 from cache.units import unit_rows
 from extract.config import ExtractConfig, default_batch_size
-from extract.datasets.dataset import Dataset
+from extract.datasets.dataset import Dataset, Prepare
 from extract.datasets.medmnist import download
 from extract.datasets.origins import describe_seen
+from extract.datasets.sources import CSV
 from extract.datasets.statistics import dataset_statistics, recall_statistics
+from extract.datasets.table_flags import table_words
 from extract.digests import DigestMemory
 from extract.encoders.checkpoints import read_checkpoint, tensors_digest
 from extract.encoders.encoder import (
@@ -157,6 +160,9 @@ def run_job(
         fingerprint = make_fingerprint(encoder.get(say), transform, dataset.n_channels)
         spec = dataclasses.replace(spec, fingerprint=fingerprint)
     with FeatureWriter(path, spec, shard=config.shard, overwrite=config.overwrite) as writer:
+        if writer.changed_tables:
+            changed = ", ".join(writer.changed_tables)
+            say(f"  {job.label}: {changed} changed; the features are kept")
         if writer.was_complete:
             return f"{job.label}: complete already, every checksum right · {path}"
         if not spec.fingerprint and writer.todo:
@@ -198,6 +204,7 @@ def make_spec(
         images=dataset.images_digest,
         source_size=dataset.source_size,
         slicing=dataset.slicing,
+        reading=dataset.reading,
     )
     notes = {
         "transform": str(transform),
@@ -206,6 +213,8 @@ def make_spec(
     }
     if config.protocol:
         notes["protocol"] = protocol_words(job, config)
+    if dataset.notes:
+        notes["data"] = list(dataset.notes)
     return FileSpec(
         model=d.entry.name,
         encoder=encoder_name(d, config),
@@ -215,7 +224,7 @@ def make_spec(
         class_names=dataset.class_names,
         positive_class=dataset.class_names[1] if dataset.task == "binary-class" else None,
         key=key,
-        arrays=d.arrays,
+        arrays={**d.arrays, HASH: HASH_BYTES, THUMBNAIL: dataset.thumbnail_side**2},
         dtype=config.store,
         row_ids=dataset.row_ids,
         row_sample=dataset.row_sample,
@@ -270,6 +279,9 @@ def command_line(job: Job, config: ExtractConfig) -> str:
         "--channels": (config.channels, default.channels),
         "--source-size": (config.source_size, default.source_size),
         "--slice-axis": (config.slice_axis, default.slice_axis),
+        "--window": (config.window, default.window),
+        "--split": (config.split, default.split),
+        "--split-seed": (config.split_seed, default.split_seed),
         "--weights": (config.weights, default.weights),
         "--seed": (config.seed, default.seed),
         "--layers": (config.layers, default.layers),
@@ -281,6 +293,9 @@ def command_line(job: Job, config: ExtractConfig) -> str:
     }
     words += [] if config.antialias else ["--no-antialias"]
     words += ["--slice-neighbours"] if config.slice_neighbours else []
+    words += ["--skip-errors"] if config.skip_errors else []
+    if job.source.wish.startswith(CSV):
+        words += table_words(config.table)
     words += ["--text"] if config.text else []
     words += ["--prompts", str(config.prompts)] if config.prompts else []
     words += [word for template in config.templates for word in ("--template", template)]
@@ -330,29 +345,65 @@ def compute_units(
         RequestError: a value can't be stored, or the device's memory is too small.
     """
     device = next(encoder.model.parameters()).device
-    size = encoder.description.size
-    batch_size = config.batch_size or default_batch_size(device.type, size)
-    batches = decode_batches(
-        dataset, units, batch_size, pin=device.type == "cuda", prepare=transform.on_host
-    )
-    parts: list[dict[str, Tensor]] = []
+    batch_size = config.batch_size or default_batch_size(device.type, encoder.description.size)
+    prepare = transform.on_host if transform.backend == "pil" else as_stored
+    pieces = decode_pieces(dataset, units, batch_size, pin=device.type == "cuda", prepare=prepare)
+    work = _UnitWork(encoder, transform, device, batch_size)
     checked = False
     pending: Future[None] | None = None
-    with closing(prefetch(batches)) as ahead, ThreadPoolExecutor(1, "store") as storer:
-        for unit, is_last, images in ahead:
-            parts.append(_forward(encoder, transform, images, device, batch_size))
-            if not checked:  # the first batch tells what the long run would end with
-                for name, vectors in parts[0].items():
+    with closing(prefetch(pieces)) as ahead, ThreadPoolExecutor(1, "store") as storer:
+        for unit, is_last, images, looks in ahead:
+            n_before = len(work.parts)
+            work.add(images, looks)
+            if is_last:
+                work.flush()
+            if not checked and work.parts:  # the first batch tells what the long run would end with
+                for name, vectors in work.parts[0].items():
                     check_storable(name, vectors.cpu().numpy(), writer.spec.dtype)
                 checked = True
-            progress.advance(len(images))
+            progress.advance(sum(len(next(iter(part.values()))) for part in work.parts[n_before:]))
             if is_last:
                 if pending:
                     pending.result()  # at most one unit waits: memory stays flat
-                pending = storer.submit(_store, writer, unit, parts)
-                parts = []
+                pending = storer.submit(_store, writer, unit, work.parts, work.looks)
+                work = _UnitWork(encoder, transform, device, batch_size)
         if pending:
             pending.result()
+
+
+class _UnitWork:
+    """Images of one unit become batches, as they come in; batches become features."""
+
+    def __init__(
+        self, encoder: Encoder, transform: Transform, device: torch.device, batch_size: int
+    ) -> None:
+        self._encoder, self._transform = encoder, transform
+        self._device, self._batch_size = device, batch_size
+        self._inputs: list[Tensor] = []  # of the batch that isn't full yet
+        self.parts: list[dict[str, Tensor]] = []
+        self.looks: list[Mapping[str, NDArray[np.uint8]]] = []
+
+    def add(self, images: Sequence[Tensor], looks: Mapping[str, NDArray[np.uint8]]) -> None:
+        """Take more of the unit's images: (n, H, W[, 3]) each."""
+        self.looks.append(looks)
+        for group in images:
+            left = group
+            while len(left):
+                room = self._batch_size - sum(map(len, self._inputs))
+                with _naming_memory(self._encoder, self._device, self._batch_size):
+                    x = left[:room].to(self._device, non_blocking=True)
+                    self._inputs.append(self._transform(x))
+                left = left[room:]
+                if sum(map(len, self._inputs)) == self._batch_size:
+                    self.flush()
+
+    def flush(self) -> None:
+        """Run the encoder over what is waiting."""
+        if not self._inputs:
+            return
+        inputs, self._inputs = self._inputs, []
+        with _naming_memory(self._encoder, self._device, self._batch_size):
+            self.parts.append(self._encoder(inputs[0] if len(inputs) == 1 else torch.cat(inputs)))
 
 
 PICTURE_SIDE = 96  # px of the fingerprint's picture
@@ -390,7 +441,7 @@ def make_fingerprint(
     device = next(encoder.model.parameters()).device
     vectors = {
         name: vector[0].cpu().numpy()
-        for name, vector in _forward(encoder, transform, images, device, 1).items()
+        for name, vector in _forward(encoder, transform, images, device).items()
     }
     if not all(np.isfinite(vector).all() for vector in vectors.values()):
         return {}  # the first batch will say what overflowed
@@ -398,10 +449,17 @@ def make_fingerprint(
 
 
 def _forward(
-    encoder: Encoder, transform: Transform, images: Tensor, device: torch.device, batch_size: int
+    encoder: Encoder, transform: Transform, images: Tensor, device: torch.device
 ) -> dict[str, Tensor]:
+    with _naming_memory(encoder, device, len(images)):
+        return encoder(transform(images.to(device)))
+
+
+@contextlib.contextmanager
+def _naming_memory(encoder: Encoder, device: torch.device, batch_size: int) -> Iterator[None]:
+    """A device without memory becomes a message with a cure."""
     try:
-        return encoder(transform(images.to(device, non_blocking=True)))
+        yield
     except torch.OutOfMemoryError as error:
         cure = "a smaller --size, --precision bf16, or --device cpu"
         if batch_size > 1:
@@ -412,40 +470,52 @@ def _forward(
         ) from error
 
 
-def _store(writer: FeatureWriter, unit: int, parts: list[dict[str, Tensor]]) -> None:
+def _store(
+    writer: FeatureWriter,
+    unit: int,
+    parts: list[dict[str, Tensor]],
+    looks: list[Mapping[str, NDArray[np.uint8]]],
+) -> None:
     arrays = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
+    for name in LOOKS:
+        arrays[name] = np.concatenate([look[name] for look in looks])
     writer.write_unit(unit, arrays)
 
 
-def decode_batches(
+def as_stored(images: NDArray[Any]) -> NDArray[Any]:
+    """Nothing is done to images on the host; a function that worker processes can be sent."""
+    return images
+
+
+def decode_pieces(
     dataset: Dataset,
     units: Sequence[int],
     batch_size: int,
     *,
     pin: bool,
-    prepare: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] = lambda images: images,
-) -> Iterator[tuple[int, bool, Tensor]]:
-    """Batches of images that never cross a unit.
+    prepare: Prepare = as_stored,
+) -> Iterator[tuple[int, bool, list[Tensor], Mapping[str, NDArray[np.uint8]]]]:
+    """Images, decoded piece by piece; none crosses a unit.
 
     Args:
         dataset: the images.
         units: which of its units.
-        batch_size: at most so many images at once.
+        batch_size: a piece is at most so many images, but of volumes.
         pin: copy them to memory from which a GPU reads at once.
         prepare: what is done to them on the host.
 
     Yields:
-        unit, whether this is its last batch, and (B, H, W) or (B, H, W, 3) uint8.
+        unit, whether this is its last piece, (n, H, W) or (n, H, W, 3) for neighbours of one shape,
+        and their looks.
     """
     ranges, owners = [], []
-    for unit, (start, stop) in zip(units, _ranges(units, dataset.n_rows), strict=True):
-        for first in range(start, stop, batch_size):
-            last = min(first + batch_size, stop)
-            ranges.append((first, last))
-            owners.append((unit, last == stop))
-    for (unit, is_last), images in zip(owners, dataset.stream(ranges), strict=True):
-        tensor = torch.from_numpy(np.require(prepare(images), requirements=["C", "W"]))
-        yield unit, is_last, tensor.pin_memory() if pin else tensor
+    for unit, whole in zip(units, _ranges(units, dataset.n_rows), strict=True):
+        cut = dataset.cut([whole], batch_size)
+        ranges += cut
+        owners += [(unit, last == whole[1]) for _, last in cut]
+    for (unit, is_last), piece in zip(owners, dataset.pieces(ranges, prepare), strict=True):
+        images = [torch.from_numpy(np.require(i, requirements=["C", "W"])) for i in piece.images]
+        yield unit, is_last, [i.pin_memory() for i in images] if pin else images, piece.looks
 
 
 def _ranges(units: Sequence[int], n_rows: int) -> list[tuple[int, int]]:

@@ -27,7 +27,8 @@ from extract.config import (
     RESIZES,
 )
 
-CENTRED = ("pad", "pad-after-norm")
+CENTRED = ("pad", "pad-fit", "pad-after-norm")
+NEVER_ENLARGED = ("pad", "pad-after-norm")
 CROPPED = ("crop", "scale-crop")
 
 # Grey levels. In float32 the resize of a constant image leaves up to 5e-4 between its pixels (3000
@@ -125,11 +126,11 @@ class Transform:
         # nearest reads one pixel each, whatever was asked for; so equal features have equal keys.
         return self.antialias and self.interpolation != "nearest"
 
-    def on_host(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def on_host(self, images: NDArray[Any]) -> NDArray[Any]:
         """Resize and crop by Pillow, before the batch goes to the device.
 
         Args:
-            images: (B, H, W) or (B, H, W, 3).
+            images: (B, H, W) or (B, H, W, 3), uint8 or float32 levels of 0..255.
 
         Returns:
             (B, h, w) or (B, h, w, 3): size x size, or what is still to be padded. The images
@@ -143,18 +144,33 @@ class Transform:
         kept = (rows.stop - rows.start, columns.stop - columns.start)
         if source == (height, width) == kept:
             return images
-        prepared = np.empty((len(images), *kept, *images.shape[3:]), dtype=np.uint8)
+        prepared = np.empty((len(images), *kept, *images.shape[3:]), dtype=images.dtype)
         for image, place in zip(images, prepared, strict=True):
-            resized = Image.fromarray(image).resize((width, height), PILLOW[self.interpolation])
-            place[...] = np.asarray(resized)[rows, columns]
+            place[...] = self._by_pillow(image, (width, height))[rows, columns]
         return prepared
+
+    def _by_pillow(self, image: NDArray[Any], target: tuple[int, int]) -> NDArray[Any]:
+        """One image (H, W) or (H, W, 3) at another (width, height)."""
+        if image.dtype == np.uint8:
+            return np.asarray(Image.fromarray(image).resize(target, PILLOW[self.interpolation]))
+        # Pillow's float images have one channel, and its bicubic doesn't clip them.
+        planes = [image] if image.ndim == 2 else [image[..., c] for c in range(image.shape[-1])]
+        resized = [
+            np.asarray(
+                Image.fromarray(np.ascontiguousarray(plane)).resize(
+                    target, PILLOW[self.interpolation]
+                )
+            )
+            for plane in planes
+        ]
+        return np.clip(resized[0] if image.ndim == 2 else np.stack(resized, axis=-1), 0, 255)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Prepare a batch.
 
         Args:
-            images: (B, H, W) or (B, H, W, 3) uint8, on the device to compute on; with the backend
-                "pil" as ``on_host`` gave them.
+            images: (B, H, W) or (B, H, W, 3), uint8 or float32 levels of 0..255, on the device to
+                compute on; with the backend "pil" as ``on_host`` gave them.
 
         Returns:
             (B, 3, size, size) float32.
@@ -174,7 +190,7 @@ class Transform:
         white = 255.0
         if self.intensity != INTENSITIES["255"]:
             x, white = self._stretched(x), 1.0
-        if self.resize == "pad":
+        if self.resize in ("pad", "pad-fit"):
             x = self._padded(x)
         filters = 1 if self.channels == FIRST_FILTER else 3
         mean = torch.tensor(self.mean[:filters], device=x.device).view(1, -1, 1, 1)
@@ -187,7 +203,7 @@ class Transform:
         return x if filters == 3 else F.pad(x, (0, 0, 0, 0, 0, 2))
 
     def _on_device(self, x: Tensor) -> Tensor:
-        """Resize and crop (B, C, H, W) uint8 to float32 levels of 0..255, not rounded."""
+        """Resize and crop (B, C, H, W) to float32 levels of 0..255, not rounded."""
         target = self._resized(*x.shape[-2:])
         resizes = x.shape[-2:] != target
         # Plane by plane: interleaved channels are resized up to three times slower (CPU, 224 to
@@ -211,7 +227,7 @@ class Transform:
         return x
 
     def _from_host(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) uint8, resized and cropped already, to float32 levels of 0..255."""
+        """(B, C, h, w), resized and cropped already, to float32 levels of 0..255."""
         height, width = x.shape[-2:]
         done = (self.size, self.size) if self.resize in CROPPED else self._resized(height, width)
         if (height, width) != done:
@@ -234,7 +250,7 @@ class Transform:
             long = int(side * max(height, width) / min(height, width))
             return (side, long) if height <= width else (long, side)
         longest = max(height, width)
-        if self.resize in CENTRED and longest <= self.size:
+        if self.resize in NEVER_ENLARGED and longest <= self.size:
             return height, width
         # As SAM's ResizeLongestSide has it; but a line one pixel thin doesn't vanish.
         scale = self.size / longest

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
-from probe import metrics
+from probe import metrics, regression_metrics
 
 CHUNK_CELLS = 2**20  # resamples by samples in work at one time: about 30 MB in all
 
@@ -39,14 +39,14 @@ def bootstrap(
 ) -> dict[str, Interval]:
     """Evaluate, with an interval around every metric.
 
-    A resample draws N samples with replacement. Where a class is absent from it and a metric is
-    nan (see ``probe.metrics.auc``), it is left out of that metric's percentiles: with few
-    positives the interval is about the test sets that have some. If no resample is left, both
-    ends are nan.
+    A resample draws N samples with replacement. Where a class is absent from it, or all that is
+    known of a label, and a metric is nan (see ``probe.metrics.evaluate``), it is left out of that
+    metric's percentiles: with few positives the interval is about the test sets that have some. If
+    no resample is left, both ends are nan.
 
     Args:
         scores: (N, C) probabilities.
-        labels: (N,), or (N, C) zeros and ones for the multi-label task.
+        labels: (N,), or (N, C) zeros, ones and MISSING for the multi-label task.
         task: one of ``probe.metrics.TASKS``.
         n_resamples: more of them make the ends steadier, not the interval narrower.
         seed: the same seed gives the same interval, whatever the size of chunks.
@@ -59,12 +59,38 @@ def bootstrap(
         RequestError: no resamples, a level outside (0, 1), or anything that
             ``probe.metrics.validate`` refuses.
     """
-    if n_resamples < 1:
-        raise RequestError(f"a bootstrap needs at least 1 resample, found {n_resamples}")
-    if not 0 < level < 1:
-        raise RequestError(f"level lies between 0 and 1, such as 0.95; found {level}")
+    _check(n_resamples, level)
     values = metrics.evaluate(scores, labels, task)
     samples = resampled_metrics(scores, labels, task, n_resamples, seed)
+    return {name: Interval(values[name], *_ends(samples[name], level)) for name in values}
+
+
+def bootstrap_regression(
+    predictions: NDArray[np.floating],
+    labels: NDArray[np.floating],
+    n_resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Interval]:
+    """``bootstrap`` for continuous labels: the same seed draws the same samples.
+
+    Args:
+        predictions: (N, 1), in the labels' unit.
+        labels: (N,).
+        n_resamples: as in ``bootstrap``.
+        seed: as in ``bootstrap``.
+        level: as in ``bootstrap``.
+
+    Returns:
+        name -> interval, in the order of ``probe.regression_metrics.METRICS``.
+
+    Raises:
+        RequestError: no resamples, a level outside (0, 1), or anything that
+            ``probe.regression_metrics.validate`` refuses.
+    """
+    _check(n_resamples, level)
+    values = regression_metrics.evaluate(predictions, labels)
+    samples = resampled_regression_metrics(predictions, labels, n_resamples, seed)
     return {name: Interval(values[name], *_ends(samples[name], level)) for name in values}
 
 
@@ -108,13 +134,28 @@ def resampled_metrics(
     return {name: np.concatenate([part[name] for part in parts]) for name in metrics.METRICS}
 
 
+def resampled_regression_metrics(
+    predictions: NDArray[np.floating], labels: NDArray[np.floating], n_resamples: int, seed: int
+) -> dict[str, NDArray[np.float64]]:
+    """``resampled_metrics`` for continuous labels: name -> (R,) values, nan where undefined."""
+    moments = regression_metrics.sample_moments(predictions, labels)  # (N, 8)
+    drawn = _multiplicities(len(moments), n_resamples, seed)
+    sums = np.concatenate([part.astype(np.float64) @ moments for part in drawn])  # (R, 8)
+    return regression_metrics.metrics_of(regression_metrics.Moments(*sums.T))
+
+
 class _Ranking:
     """One two-class problem, sorted once: its AUC under any multiplicities."""
 
-    def __init__(self, scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> None:
+    def __init__(
+        self,
+        scores: NDArray[np.floating],
+        positive: NDArray[np.bool_],
+        negative: NDArray[np.bool_],
+    ) -> None:
         order = np.argsort(scores, kind="stable")
         self.positives = order[positive[order]]  # (P,), ascending scores
-        self.negatives = order[~positive[order]]  # (M,), ascending scores
+        self.negatives = order[negative[order]]  # (M,), ascending scores
         self.less, self.less_or_same = metrics.negatives_below(
             scores[self.positives], scores[self.negatives]
         )
@@ -134,6 +175,13 @@ class _Ranking:
         twice = np.einsum("rp,rp->r", weights, beaten, dtype=np.int64)
         pairs = weights.sum(axis=1, dtype=np.int64) * below[:, -1]
         return np.divide(twice, 2 * pairs, out=np.full(len(drawn), np.nan), where=pairs > 0)
+
+
+def _check(n_resamples: int, level: float) -> None:
+    if n_resamples < 1:
+        raise RequestError(f"a bootstrap needs at least 1 resample, found {n_resamples}")
+    if not 0 < level < 1:
+        raise RequestError(f"level lies between 0 and 1, such as 0.95; found {level}")
 
 
 def _multiplicities(n_samples: int, n_resamples: int, seed: int) -> Iterator[NDArray[np.int32]]:

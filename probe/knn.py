@@ -15,12 +15,15 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
-from probe.metrics import MULTI_LABEL, check_labels, check_task
+from cache.labels import MISSING
+from probe.metrics import MULTI_LABEL, check_labels, check_task, known_shares
+from probe.regression_metrics import check_targets
 
 METRICS = ("cosine", "euclidean")
 VOTES = ("weighted", "majority")
@@ -96,36 +99,89 @@ def scores(
     Args:
         config: the numbers of neighbours, the metric and the vote.
         bank_features: (N, D), usually the training split; may be a float16 memmap.
-        bank_labels: (N,), or (N, C) zeros and ones for the multi-label task.
+        bank_labels: (N,), or (N, C) zeros, ones and MISSING for the multi-label task.
         query_features: (Q, D).
         task: one of ``probe.metrics.TASKS``.
         n_classes: C; 2 for a binary task, the number of labels for the multi-label task.
 
     Returns:
         k -> (Q, C) probabilities, in the order of ``config.k``. Rows sum to 1, except for the
-        multi-label task, where each column is one label's share of the vote.
+        multi-label task, where each column is one label's share of the vote. There a neighbour
+        whose label is missing has no vote on it; where none of the k has one, the score is the
+        label's share of ones in the bank.
 
     Raises:
-        RequestError: labels that don't fit the task or the bank; see also ``neighbours``.
+        RequestError: labels that don't fit the task or the bank, or one of several labels that is
+            known of no row of it; see also ``neighbours``.
     """
     check_task(task)
     bank_labels = np.asarray(bank_labels)
     check_labels(bank_labels, task, n_classes)
+    hold = vote_multilabel if task == MULTI_LABEL else vote
+    results = {k: np.empty((len(query_features), n_classes)) for k in config.k}
+    for k, rows, *nearest in _nearest(config, bank_features, bank_labels, query_features):
+        results[k][rows] = hold(*nearest, n_classes, config.rule, config.temperature)
+    if task == MULTI_LABEL:
+        shares = known_shares(bank_labels)
+        results = {k: np.where(np.isnan(found), shares, found) for k, found in results.items()}
+    return results
+
+
+def predictions(
+    config: KnnConfig,
+    bank_features: NDArray[np.floating],
+    bank_targets: NDArray[np.floating],
+    query_features: NDArray[np.floating],
+) -> dict[int, NDArray[np.float64]]:
+    """Predict continuous targets at every k, from one search: the mean of the neighbours' targets.
+
+    Args:
+        config: the numbers of neighbours, the metric and the vote: "weighted" is a mean weighted by
+            exp(similarity / temperature), "majority" the plain one.
+        bank_features: (N, D), usually the training split; may be a float16 memmap.
+        bank_targets: (N, O) finite; each output is a target of its own.
+        query_features: (Q, D).
+
+    Returns:
+        k -> (Q, O), in the order of ``config.k`` and the unit of the targets.
+
+    Raises:
+        RequestError: targets that are not finite or don't fit the bank; see also ``neighbours``.
+    """
+    check_targets(bank_targets)
+    results = {k: np.empty((len(query_features), bank_targets.shape[1])) for k in config.k}
+    for k, rows, similarities, targets in _nearest(
+        config, bank_features, bank_targets, query_features
+    ):
+        weights = _weights(similarities, config.rule, config.temperature)  # (q, k)
+        sums = np.einsum("qk,qko->qo", weights, targets)
+        results[k][rows] = sums / weights.sum(axis=1, keepdims=True)
+    return results
+
+
+def _nearest(
+    config: KnnConfig,
+    bank_features: NDArray[np.floating],
+    bank_labels: NDArray[Any],
+    query_features: NDArray[np.floating],
+) -> Iterator[tuple[int, slice, NDArray[np.float32], NDArray[Any]]]:
+    """One search; then, for each k and some queries at a time, what their neighbours say.
+
+    Yields:
+        k, the rows of the queries, their similarities (q, k), their neighbours' labels (q, k) or
+        (q, k, C).
+    """
     if len(bank_labels) != len(bank_features):
         raise RequestError(
             f"the bank needs one label for each row of features, found {len(bank_labels)} labels "
             f"and {len(bank_features)} rows"
         )
     similarities, indices = neighbours(bank_features, query_features, max(config.k), config.metric)
-    hold = vote_multilabel if task == MULTI_LABEL else vote
-    results = {k: np.empty((len(indices), n_classes)) for k in config.k}
-    width = n_classes if task == MULTI_LABEL else 1
+    width = int(np.prod(bank_labels.shape[1:]))
     for rows in _chunks(len(indices), max(1, CHUNK_VOTES // (max(config.k) * width))):
-        labels = bank_labels[indices[rows]]  # (q, K) or (q, K, C)
-        for k, out in results.items():
-            nearest = similarities[rows, :k], labels[:, :k]
-            out[rows] = hold(*nearest, n_classes, config.rule, config.temperature)
-    return results
+        labels = bank_labels[indices[rows]]
+        for k in config.k:
+            yield k, rows, similarities[rows, :k], labels[:, :k]
 
 
 def vote(
@@ -172,14 +228,15 @@ def vote_multilabel(
 
     Args:
         similarities: (Q, K), highest first; the majority rule doesn't look at them.
-        neighbour_labels: (Q, K, C) zeros and ones.
+        neighbour_labels: (Q, K, C) zeros and ones; MISSING has no vote.
         n_classes: C, the number of labels.
         rule: "weighted": the mean is weighted by exp(similarity / temperature); "majority": the
             plain mean.
         temperature: divides the similarities.
 
     Returns:
-        (Q, C) scores, each in 0..1; rows don't sum to 1.
+        (Q, C) scores, each in 0..1; rows don't sum to 1. nan where no neighbour has a vote, or one
+        so far away that its weight is 0.
 
     Raises:
         RequestError: labels that are not zeros and ones for C labels, or an unknown rule.
@@ -188,10 +245,14 @@ def vote_multilabel(
         raise RequestError(
             f"neighbour labels have shape (Q, K, {n_classes}), found {neighbour_labels.shape}"
         )
-    _check_neighbour_labels(neighbour_labels, 2)
+    _check_neighbour_labels(neighbour_labels, 2, MISSING)
     weights = _weights(similarities, rule, temperature)  # (Q, K)
-    votes = np.einsum("qk,qkc->qc", weights, neighbour_labels, dtype=np.float64)
-    return votes / weights.sum(axis=1, keepdims=True)
+    votes = np.einsum("qk,qkc->qc", weights, neighbour_labels == 1, dtype=np.float64)
+    is_known = neighbour_labels != MISSING
+    if is_known.all():
+        return votes / weights.sum(axis=1, keepdims=True)
+    held = np.einsum("qk,qkc->qc", weights, is_known, dtype=np.float64)
+    return np.divide(votes, held, out=np.full_like(votes, np.nan), where=held > 0)
 
 
 def neighbours(
@@ -340,11 +401,13 @@ def _check_search(bank: NDArray[np.floating], queries: NDArray[np.floating], k: 
         )
 
 
-def _check_neighbour_labels(neighbour_labels: NDArray[np.integer], n_values: int) -> None:
+def _check_neighbour_labels(
+    neighbour_labels: NDArray[np.integer], n_values: int, lowest: int = 0
+) -> None:
     if neighbour_labels.size == 0:
         return
     low, high = neighbour_labels.min(), neighbour_labels.max()
-    if low < 0 or high >= n_values:
+    if low < lowest or high >= n_values:
         raise RequestError(f"neighbour labels lie in 0..{n_values - 1}, found {low}..{high}")
 
 

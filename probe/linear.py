@@ -14,18 +14,18 @@ diagonal takes away what makes deep features hard: their eigenvalues span nine d
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
-from probe.metrics import BINARY, MULTI_LABEL, check_labels, validate
+from cache.labels import MISSING
+from probe.metrics import BINARY, MULTI_LABEL, check_labels, known_shares, validate
+from probe.standardise import chunks, mean_and_scale
 
 FORMS = ("multinomial", "ovr")
 
-CHUNK_ROWS = 4096  # rows of features that are in work at one time
 SINGLE_ABOVE = 2**22  # numbers in the training matrix; above, it is held in float32
 CG_RESIDUAL = 0.05  # how well a Newton step is solved; 0.03 to 0.5 differ by 15 % in time
 CG_STEPS = 500  # never reached in our measurements; a step cut short still goes downhill
@@ -140,6 +140,9 @@ def fit_path(
     A class without training images gets no weights and the score 0, a label that is the same in
     all of them that value as its score: a free intercept would run to infinity for them.
 
+    Where one of several labels is missing, that label's sum of log-losses goes over the images of
+    which it is known, as if they were all; standardising goes over every image.
+
     Features are standardised by their own mean and standard deviation; a feature that is constant
     keeps scale 1 and gets weight 0. Up to ``SINGLE_ABOVE`` numbers the training matrix is held in
     float64, larger ones in float32; sums over images, and all that decides about convergence, are
@@ -147,7 +150,7 @@ def fit_path(
 
     Args:
         features: (N, D) training features; may be a float16 memmap, which is read four times.
-        labels: (N,), or (N, C) zeros and ones for the multi-label task.
+        labels: (N,), or (N, C) zeros, ones and MISSING for the multi-label task.
         task: one of ``probe.metrics.TASKS``.
         n_classes: C; 2 for a binary task, the number of labels for the multi-label task.
         config: the strengths and the form; None for the defaults.
@@ -158,7 +161,7 @@ def fit_path(
 
     Raises:
         RequestError: labels that don't fit the task or the features, fewer than two classes among
-            them, or features that are not finite.
+            them, one of several labels known of no image, or features that are not finite.
     """
     config = config or LinearConfig()
     labels = np.asarray(labels)
@@ -169,9 +172,10 @@ def fit_path(
             f"{features.shape} and {len(labels)} labels"
         )
     targets, columns, constant = _targets(labels, task, n_classes)
-    head = Head(*_standardisation(features), task, config.form, columns, constant)
+    head = Head(*mean_and_scale(features), task, config.form, columns, constant)
     coupled = task not in (BINARY, MULTI_LABEL) and config.form == "multinomial"
-    problem, basis = _rotated(features, head, targets, coupled)
+    is_known = labels[:, columns].T != MISSING if task == MULTI_LABEL else None
+    problem, basis = _rotated(features, head, targets, is_known, coupled)
 
     fits = []
     solved: list[tuple[float, NDArray[np.float64]]] = []
@@ -208,7 +212,7 @@ def path_scores(fits: list[LinearFit], features: NDArray[np.floating]) -> list[N
     weights = np.hstack([fit.weights for fit in fits])  # (D, fits * C')
     intercept = np.concatenate([fit.intercept for fit in fits])
     scores = [np.empty((len(features), len(head.constant))) for _ in fits]
-    for rows in _chunks(len(features)):
+    for rows in chunks(len(features)):
         logits = head.standardise(features[rows]) @ weights + intercept
         for out, part in zip(scores, np.split(logits, len(fits), axis=1), strict=True):
             out[rows] = head.scores(part)
@@ -216,20 +220,31 @@ def path_scores(fits: list[LinearFit], features: NDArray[np.floating]) -> list[N
 
 
 def log_loss(scores: NDArray[np.floating], labels: NDArray[np.integer], task: str) -> float:
-    """Mean negative log-probability of the truth, in nats; over images and labels if multi-label.
+    """Mean negative log-probability of the truth, in nats.
+
+    For the multi-label task, the mean over labels of each label's mean over the images of which it
+    is known; a label that is known of none has no say.
 
     Probabilities are kept a float64 epsilon (2.2e-16) away from 0 and 1, as in scikit-learn, so
     one sure and wrong answer costs 36 nats and not infinity.
 
     Raises:
-        RequestError: see ``probe.metrics.validate``.
+        RequestError: nothing is known; see also ``probe.metrics.validate``.
     """
     validate(scores, labels, task)
-    if task == MULTI_LABEL:
-        truth = np.where(labels == 1, scores, 1 - scores)
-    else:
-        truth = scores[np.arange(len(labels)), labels]
-    return float(-np.log(np.clip(truth, np.finfo(np.float64).eps, 1)).mean())
+    if task != MULTI_LABEL:
+        return float(_nats(scores[np.arange(len(labels)), labels]).mean())
+    is_known = labels != MISSING
+    n_known = is_known.sum(axis=0)
+    if not n_known.any():
+        raise RequestError(f"a log-loss needs known labels, found none of {labels.size}")
+    nats = _nats(np.where(labels == 1, scores, 1 - scores))
+    sums = np.where(is_known, nats, 0).sum(axis=0)
+    return float((sums[n_known > 0] / n_known[n_known > 0]).mean())
+
+
+def _nats(probabilities: NDArray[np.floating]) -> NDArray[np.floating]:
+    return -np.log(np.clip(probabilities, np.finfo(np.float64).eps, 1))
 
 
 def choose(
@@ -243,7 +258,7 @@ def choose(
     Args:
         fits: from ``fit_path``, the strongest regularisation first.
         val_features: (Q, D), not standardised.
-        val_labels: (Q,), or (Q, C) for the multi-label task.
+        val_labels: (Q,), or (Q, C) for the multi-label task, where some may be MISSING.
         task: one of ``probe.metrics.TASKS``.
 
     Returns:
@@ -263,14 +278,14 @@ def _targets(
 ) -> tuple[NDArray[np.float64], NDArray[np.intp], NDArray[np.float64]]:
     """Zeros and ones to fit (C', N), which columns they are (C',), scores of the others (C,)."""
     if task == MULTI_LABEL:
-        share = labels.mean(axis=0)
+        share = known_shares(labels)
         columns = np.flatnonzero((share > 0) & (share < 1))
         if len(columns) == 0:
             raise RequestError(
                 f"none of the {n_classes} labels has both values among the {len(labels)} training "
                 "images: train on more of them"
             )
-        return labels[:, columns].T.astype(np.float64), columns, share.round()
+        return (labels[:, columns].T == 1).astype(np.float64), columns, share.round()
     present = np.unique(labels)
     if len(present) < 2:
         raise RequestError(
@@ -281,31 +296,11 @@ def _targets(
     return (labels == columns[:, None]).astype(np.float64), columns, np.zeros(n_classes)
 
 
-def _standardisation(
-    features: NDArray[np.floating],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and scale of each feature, (D,) both."""
-    mean = np.zeros(features.shape[1])
-    for rows in _chunks(len(features)):
-        mean += np.sum(features[rows], axis=0, dtype=np.float64) / len(features)
-    if not np.isfinite(mean).all():
-        column = int(np.argmin(np.isfinite(mean)))
-        raise RequestError(f"features are finite, found inf or nan in column {column}")
-    squares = np.zeros(len(mean))
-    varies = np.zeros(len(mean), dtype=bool)
-    for rows in _chunks(len(features)):
-        block = np.asarray(features[rows])
-        squares += np.square(block - mean).sum(axis=0)
-        # By comparison, not by variance: the rounded mean of a constant leaves a variance of
-        # 1e-32, and dividing by its root would blow rounding up to a feature.
-        varies |= (block != features[0]).any(axis=0)
-    return mean, np.where(varies, np.sqrt(squares / len(features)), 1.0)
-
-
 def _rotated(
     features: NDArray[np.floating],
     head: Head,
     targets: NDArray[np.float64],
+    is_known: NDArray[np.bool_] | None,
     coupled: bool,
 ) -> tuple[_Problem, NDArray[np.float64]]:
     """The problem in the eigenbasis of the standardised features, and that basis (D, r).
@@ -319,7 +314,7 @@ def _rotated(
     if n_rows < width:
         span = np.linalg.qr(head.standardise(features[:]).T)[0]  # (D, N)
     gram = np.zeros((min(n_rows, width),) * 2)
-    for rows in _chunks(n_rows):
+    for rows in chunks(n_rows):
         block = head.standardise(features[rows])
         block = block if span is None else block @ span
         gram += block.T @ block
@@ -331,10 +326,12 @@ def _rotated(
     # Images are columns, and the last row is the intercept's: both matrix products of a step are
     # then twice as fast as the other way round, and sums over classes run along memory.
     matrix = np.ones((rank + 1, n_rows), dtype=dtype)
-    for rows in _chunks(n_rows):
+    for rows in chunks(n_rows):
         matrix[:-1, rows] = (head.standardise(features[rows]) @ basis).T
     curvatures = np.append(np.maximum(eigenvalues, 0), 1.0)
-    return _Problem(matrix, curvatures, targets, coupled), basis
+    if is_known is not None and is_known.all():
+        is_known = None
+    return _Problem(matrix, curvatures, targets, is_known, coupled), basis
 
 
 # The solver. W is (C', r + 1), logits and probabilities are (C', N).
@@ -346,19 +343,27 @@ class _Problem:
 
     Coupled, the rows of W are one softmax. Otherwise each row is a problem of its own, and every
     inner product, step length and stop below is one number for each row.
+
+    A target that isn't known adds nothing to its row's loss. The mean stays one over N images,
+    which divides loss and penalty alike, so that one matrix serves rows that know different images.
     """
 
     matrix: NDArray[np.floating]  # (r + 1, N)
     curvatures: NDArray[np.float64]  # (r + 1,) mean square of each row of the matrix
     targets: NDArray[np.float64]  # (C', N)
+    is_known: NDArray[np.bool_] | None  # (C', N); None: every target is, as always when coupled
     coupled: bool
 
     def start(self) -> NDArray[np.float64]:
         """No slopes, and the intercepts that give the classes' own shares."""
-        share = self.targets.mean(axis=1)
+        share = self.targets.mean(axis=1, where=True if self.is_known is None else self.is_known)
         weights = np.zeros((len(share), len(self.matrix)))
         weights[:, -1] = np.log(share) - (0 if self.coupled else np.log1p(-share))
         return weights
+
+    def over_known(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(C', N) values, 0 where the target isn't known."""
+        return values if self.is_known is None else values * self.is_known
 
     def inner(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
         """Inner product, (1, 1) coupled or (C', 1)."""
@@ -379,7 +384,8 @@ class _Problem:
             top = logits.max(axis=0)
             partition = np.log(np.exp(logits - top).sum(axis=0)) + top  # (N,)
             return np.mean(partition - (logits * self.targets).sum(axis=0), keepdims=True)[:, None]
-        return np.mean(np.logaddexp(0, logits) - logits * self.targets, axis=1, keepdims=True)
+        losses = np.logaddexp(0, logits) - logits * self.targets
+        return np.mean(self.over_known(losses), axis=1, keepdims=True)
 
     def probabilities(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
         return _softmax(logits) if self.coupled else _sigmoid(logits)
@@ -391,7 +397,7 @@ class _Problem:
         moved = probabilities * logits
         if self.coupled:
             return moved - probabilities * moved.sum(axis=0)
-        return moved - probabilities * moved
+        return self.over_known(moved - probabilities * moved)
 
 
 def _ahead(
@@ -424,8 +430,9 @@ def _minimise(
     objective = problem.loss(logits) + problem.inner(weights, ridge * weights) / 2
     for n_iter in range(config.max_iter + 1):
         probabilities = problem.probabilities(logits)
-        gradient = problem.pull(probabilities - problem.targets) + ridge * weights
-        spread = (probabilities * (1 - probabilities)).mean(axis=1, keepdims=True)
+        residuals = problem.over_known(probabilities - problem.targets)
+        gradient = problem.pull(residuals) + ridge * weights
+        spread = problem.over_known(probabilities * (1 - probabilities)).mean(axis=1, keepdims=True)
         # Nearly the Hessian's diagonal; tiny keeps 0 / 0 away where every answer is sure.
         diagonal = problem.curvatures * spread + ridge + np.finfo(np.float64).tiny
         fall = problem.inner(gradient, gradient / diagonal) / 2
@@ -501,7 +508,3 @@ def _normalised(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     sums = scores.sum(axis=1, keepdims=True)
     equal = np.full_like(scores, 1 / scores.shape[1])
     return np.divide(scores, sums, out=equal, where=sums > 0)
-
-
-def _chunks(n_rows: int) -> Iterator[slice]:
-    return (slice(start, start + CHUNK_ROWS) for start in range(0, n_rows, CHUNK_ROWS))

@@ -6,7 +6,9 @@ Follows ``medmnist/evaluator.py`` (3.0.2) for ``acc`` and ``auc``, and scikit-le
 Conventions:
     - ``scores`` are probabilities, (N, C) for every task. A binary task has two columns, class 0
       and class 1; a multi-label task has one column for each label.
-    - ``labels`` are (N,) class numbers, or (N, C) zeros and ones for the multi-label task.
+    - ``labels`` are (N,) class numbers, or (N, C) zeros and ones for the multi-label task. There an
+      entry may be ``MISSING``: nobody knows it, and each label is measured on the samples of which
+      it is known, as if it stood alone.
     - Everything but the AUC is a function of counts, and the AUC a function of ranks. Both take
       leading axes, so that ``probe.intervals`` evaluates a thousand resamples with the code that
       evaluates one test set.
@@ -14,12 +16,13 @@ Conventions:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cache.errors import RequestError
+from cache.labels import MISSING, UNCERTAIN
 
 MULTI_CLASS = "multi-class"
 BINARY = "binary-class"
@@ -59,12 +62,12 @@ def check_labels(labels: ArrayLike, task: str, n_classes: int) -> None:
     """Refuse labels of another shape or range than the task's.
 
     Args:
-        labels: (N,) class numbers, or (N, C) zeros and ones for the multi-label task.
+        labels: (N,) class numbers, or (N, C) zeros, ones and MISSING for the multi-label task.
         task: one of ``TASKS``.
         n_classes: C; 2 for a binary task, the number of labels for the multi-label task.
 
     Raises:
-        RequestError: the shape, the type or a value doesn't fit the task.
+        RequestError: the shape, the type or a value doesn't fit the task; a label is UNCERTAIN.
     """
     check_task(task)
     labels = np.asarray(labels)
@@ -86,8 +89,42 @@ def check_labels(labels: ArrayLike, task: str, n_classes: int) -> None:
     if labels.dtype.kind not in "iub":
         raise RequestError(f"labels are whole numbers, found {labels.dtype}: cast them to int")
     top = 1 if task == MULTI_LABEL else n_classes - 1
-    if labels.size and (labels.min() < 0 or labels.max() > top):
-        raise RequestError(f"labels lie in 0..{top}, found {labels.min()}..{labels.max()}")
+    bottom = MISSING if task == MULTI_LABEL else 0
+    if labels.size and task == MULTI_LABEL and labels.min() == UNCERTAIN:
+        raise RequestError(
+            f"{(labels == UNCERTAIN).sum()} labels are uncertain: say what they count as, with "
+            "--uncertain ignore, zeros or ones"
+        )
+    if labels.size and (labels.min() < bottom or labels.max() > top):
+        unless = f", or are {MISSING} where unknown" if bottom else ""
+        raise RequestError(f"labels lie in 0..{top}{unless}, found {labels.min()}..{labels.max()}")
+
+
+def label_shares(labels: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Share of ones among the samples of which a label is known.
+
+    Args:
+        labels: (N, C) zeros, ones and MISSING.
+
+    Returns:
+        (C,) shares, nan where a label is known of no sample.
+    """
+    return _divided((labels == 1).sum(axis=0), (labels != MISSING).sum(axis=0))
+
+
+def known_shares(labels: NDArray[np.integer]) -> NDArray[np.float64]:
+    """``label_shares`` of a training set: what is known of no sample can't be learnt.
+
+    Raises:
+        RequestError: a label is known of no sample.
+    """
+    shares = label_shares(labels)
+    if np.isnan(shares).any():
+        raise RequestError(
+            f"label {int(np.argmax(np.isnan(shares)))} (counted from 0) is known of none of the "
+            f"{len(labels)} training images: train on more of them, or leave the label out"
+        )
+    return shares
 
 
 def validate(scores: ArrayLike, labels: ArrayLike, task: str) -> None:
@@ -188,7 +225,7 @@ def auc(scores: NDArray[np.floating], labels: NDArray[np.integer], task: str) ->
     """
     validate(scores, labels, task)
     columns = auc_columns(scores, labels, task)
-    return float(np.mean([_auc(column, positive) for column, positive in columns]))
+    return float(np.mean([_auc(*column) for column in columns]))
 
 
 def evaluate(
@@ -202,7 +239,8 @@ def evaluate(
         task: one of ``TASKS``.
 
     Returns:
-        name -> value, in the order of ``METRICS``; only ``auc`` may be nan.
+        name -> value, in the order of ``METRICS``. ``auc`` may be nan, and every metric is where
+        one of several labels is known of no sample.
 
     Raises:
         RequestError: see ``validate``.
@@ -212,7 +250,7 @@ def evaluate(
     columns = auc_columns(scores, labels, task)
     return {
         "acc": float(accuracy_of(counts, task)),
-        "auc": float(np.mean([_auc(column, positive) for column, positive in columns])),
+        "auc": float(np.mean([_auc(*column) for column in columns])),
         "balanced_accuracy": float(balanced_accuracy_of(counts, task)),
         "f1_macro": float(f1_macro_of(counts, task)),
     }
@@ -223,7 +261,7 @@ def larger_class_rate(labels: NDArray[np.integer], task: str) -> float:
 
     Args:
         labels: (N,), or (N, C) for the multi-label task: then the more common value of each
-            label is the answer, and the rate the mean over labels.
+            label is the answer, and the rate the mean over labels; nan where one is known nowhere.
         task: one of ``TASKS``.
 
     Raises:
@@ -235,7 +273,7 @@ def larger_class_rate(labels: NDArray[np.integer], task: str) -> float:
     if len(labels) == 0:
         raise RequestError("the larger class needs at least one label, found none")
     if task == MULTI_LABEL:
-        share = labels.mean(axis=0)
+        share = label_shares(labels)
         return float(np.maximum(share, 1 - share).mean())
     return float(np.bincount(labels).max() / len(labels))
 
@@ -253,9 +291,11 @@ def indicators(
         sum over N gives ``Counts``.
     """
     n_values = 2 if task == MULTI_LABEL else scores.shape[1]
-    values = np.arange(n_values)
+    values = np.arange(n_values)  # MISSING is none of them
     labelled = labels[..., None] == values
     predicted = predict(scores, task)[..., None] == values
+    if task == MULTI_LABEL:
+        predicted &= labels[..., None] != MISSING
     return np.stack([labelled & predicted, labelled, predicted], axis=1)
 
 
@@ -266,7 +306,7 @@ def count(scores: NDArray[np.floating], labels: NDArray[np.integer], task: str) 
 
 def accuracy_of(counts: Counts, task: str) -> NDArray[np.float64]:
     """Accuracy from counts; their leading axes stay."""
-    return _over_labels(counts.hits.sum(axis=-1) / counts.labelled.sum(axis=-1), task)
+    return _over_labels(_divided(counts.hits.sum(axis=-1), counts.labelled.sum(axis=-1)), task)
 
 
 def balanced_accuracy_of(counts: Counts, task: str) -> NDArray[np.float64]:
@@ -280,22 +320,25 @@ def f1_macro_of(counts: Counts, task: str) -> NDArray[np.float64]:
     occurrences = counts.labelled + counts.predicted
     f1 = 2 * counts.hits / np.maximum(occurrences, 1)
     if task == MULTI_LABEL:
-        return f1[..., 1].mean(axis=-1)
+        is_known = counts.labelled.sum(axis=-1) > 0
+        return np.where(is_known, f1[..., 1], np.nan).mean(axis=-1)
     return _mean_where(f1, occurrences > 0)
 
 
 def auc_columns(
     scores: NDArray[np.floating], labels: NDArray[np.integer], task: str
-) -> list[tuple[NDArray[np.floating], NDArray[np.bool_]]]:
+) -> list[tuple[NDArray[np.floating], NDArray[np.bool_], NDArray[np.bool_]]]:
     """The two-class problems whose mean is the AUC.
 
     Returns:
-        For each column that counts, its (N,) scores and which of the N samples are positive.
+        For each column that counts, its (N,) scores, which of the N samples are positive, and which
+        are negative; a sample whose label is missing is neither.
     """
     if task == MULTI_LABEL:
-        return [(scores[:, c], labels[:, c] == 1) for c in range(scores.shape[1])]
+        columns = range(scores.shape[1])
+        return [(scores[:, c], labels[:, c] == 1, labels[:, c] == 0) for c in columns]
     classes = [1] if task == BINARY else range(scores.shape[1])
-    return [(scores[:, c], labels == c) for c in classes]
+    return [(scores[:, c], labels == c, labels != c) for c in classes]
 
 
 def negatives_below(
@@ -317,8 +360,10 @@ def negatives_below(
     )
 
 
-def _auc(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> float:
-    positives, negatives = scores[positive], np.sort(scores[~positive])
+def _auc(
+    scores: NDArray[np.floating], positive: NDArray[np.bool_], negative: NDArray[np.bool_]
+) -> float:
+    positives, negatives = scores[positive], np.sort(scores[negative])
     if len(positives) == 0 or len(negatives) == 0:
         return float("nan")
     less, less_or_same = negatives_below(positives, negatives)
@@ -331,5 +376,10 @@ def _over_labels(values: NDArray[np.float64], task: str) -> NDArray[np.float64]:
 
 
 def _mean_where(values: NDArray[np.float64], counted: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Mean over the last axis of what is counted; every row counts something."""
-    return (values * counted).sum(axis=-1) / counted.sum(axis=-1)
+    """Mean over the last axis of what is counted; nan where nothing is."""
+    return _divided((values * counted).sum(axis=-1), counted.sum(axis=-1))
+
+
+def _divided(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
+    """a / b, nan where b is 0: a label that is known of no sample."""
+    return np.divide(a, b, out=np.full(np.shape(b), np.nan), where=b > 0)

@@ -15,7 +15,15 @@ ARRAYS = {
 }
 
 
-def make_spec(n_rows=700, arrays=ARRAYS, dtype="float16", labels=None, dataset="toys", **key):
+def make_spec(
+    n_rows=700,
+    arrays=ARRAYS,
+    dtype="float16",
+    labels=None,
+    dataset="toys",
+    task="multi-class",
+    **key,
+):
     ids = np.array([f"train/{i:06d}" for i in range(n_rows)])
     split = np.minimum(np.arange(n_rows) * 3 // n_rows, 2).astype(np.uint8)
     labels = np.arange(n_rows) % 3 if labels is None else labels
@@ -24,7 +32,7 @@ def make_spec(n_rows=700, arrays=ARRAYS, dtype="float16", labels=None, dataset="
         encoder="toy.random",
         size=8,
         dataset=dataset,
-        task="multi-class",
+        task=task,
         class_names=("a", "b", "é"),
         key={"layers": {"of": 2, "stored": [0, 1]}, "store": dtype, **key},
         arrays=arrays,

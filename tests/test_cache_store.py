@@ -14,12 +14,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from storing import array_places, make_spec, payload, unit_arrays, write_file, write_units
+from storing import ARRAYS, array_places, make_spec, payload, unit_arrays, write_file, write_units
 
 from cache import BrokenCache, CacheError, CacheMiss, RequestError, StaleCache, open_features
 from cache.fingerprint import summarise
-from cache.layout import _attributes_crc, _plain, read_header
+from cache.layout import Samples, _attributes_crc, _plain, create_file, read_header
 from cache.store import Busy, FeatureWriter, bad_arrays, done_units, partial_path
+from cache.units import unit_rows
 
 
 @pytest.fixture
@@ -227,6 +228,59 @@ def test_tables_that_no_reader_could_use_are_refused(table, values, message):
         replace(spec, **changed)
 
 
+MULTI_LABEL, REGRESSION = "multi-label, binary-class", "regression"
+AGES = np.where(np.arange(700) % 7, np.arange(700) / 8, np.nan)
+SIDE_BY_SIDE = np.arange(2100).reshape(700, 3) % 4 - 2  # 0, 1, missing, uncertain
+
+
+@pytest.mark.parametrize(
+    ("task", "labels"),
+    [
+        (REGRESSION, AGES),
+        (MULTI_LABEL, SIDE_BY_SIDE),
+        ("multi-class", np.arange(700) % 4 - 1),
+    ],
+)
+def test_continuous_and_missing_labels_are_read_back(path, task, labels):
+    spec = make_spec(labels=labels, task=task)
+    found = open_features(write_file(path, spec)).labels
+    assert found.dtype == (np.float64 if task == REGRESSION else np.int64)
+    np.testing.assert_array_equal(found, labels)
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "message"),
+    [
+        ("multi-class", AGES, r"whole numbers of shape \(700,\), found float64"),
+        (REGRESSION, np.arange(700), r"floats of shape \(700,\), found int64"),
+        (REGRESSION, AGES[:, None], r"found float64 of shape \(700, 1\)"),
+        (REGRESSION, np.where(np.arange(700) == 5, -np.inf, AGES), "found -inf in sample 5"),
+        ("multi-class", SIDE_BY_SIDE, r"of shape \(700,\), found int64 of shape \(700, 3\)"),
+        (MULTI_LABEL, np.arange(700) % 2, r"of shape \(700, 3\), found int64 of shape \(700,\)"),
+        ("multi-class", np.arange(700) % 4, r"lie in -1\.\.2, found 0\.\.3"),
+        ("multi-class", np.arange(700) % 4 - 2, r"lie in -1\.\.2, found -2\.\.1"),
+        (MULTI_LABEL, SIDE_BY_SIDE - 1, r"lie in -2\.\.1, found -3\.\.0"),
+        (MULTI_LABEL, SIDE_BY_SIDE + 1, r"lie in -2\.\.1, found -1\.\.2"),
+    ],
+)
+def test_labels_of_another_task_are_refused(task, labels, message):
+    with pytest.raises(RequestError, match=message):
+        make_spec(labels=labels, task=task)
+
+
+@pytest.mark.parametrize(
+    ("task", "labels"), [(REGRESSION, AGES), (MULTI_LABEL, SIDE_BY_SIDE)], ids=["type", "shape"]
+)
+def test_a_file_whose_task_and_labels_disagree_is_refused(path, monkeypatch, task, labels):
+    """Of another writer, whose attributes and tables are whole, and say two things."""
+    monkeypatch.setattr("cache.layout._table_type", lambda name, _: labels.dtype.str)
+    monkeypatch.setattr("cache.layout.check_stored_labels", lambda *given: None)
+    create_file(path.parent.parent / "a.h5", make_spec(labels=labels, task="multi-class"))
+    monkeypatch.undo()
+    with pytest.raises(BrokenCache, match="samples/labels should be of the shape and type"):
+        read_header(path.parent.parent / "a.h5")
+
+
 def test_a_path_that_is_not_utf8_can_stand_in_the_command(path):
     spec = replace(make_spec(), command="extract --data npz:\udcff.npz")
     assert read_header(write_file(path, spec)).attributes["command"].endswith(r"npz:\udcff.npz")
@@ -274,16 +328,111 @@ def test_links_to_elsewhere_are_refused(path, tmp_path, kind):
         open_features(path)
 
 
-def test_another_key_labels_or_arrays_are_stale(path):
+def test_another_key_or_arrays_are_stale(path):
     write_file(path, make_spec())
     with pytest.raises(StaleCache, match=r"precision: .absent. -> bf16"):
         FeatureWriter(path, make_spec(precision="bf16"))
-    with pytest.raises(StaleCache, match="samples/labels differ"):
-        FeatureWriter(path, make_spec(labels=np.zeros(700, int)))
     with pytest.raises(StaleCache, match="arrays"):
         FeatureWriter(path, make_spec(arrays={"head": 3}))
     with FeatureWriter(path, make_spec(), overwrite=True) as writer:
         assert writer.todo == [0, 1, 2]
+
+
+def relabelled():
+    """The same images under other ids, labels, splits and class names, with patients."""
+    spec = make_spec()
+    n = spec.n_rows
+    samples = Samples(
+        np.array([f"case {i:05d}" for i in range(n)]),
+        np.zeros(n, np.uint8),
+        np.arange(n) % 2,
+        groups=np.array([f"patient {i // 3}" for i in range(n)]),
+    )
+    return replace(
+        spec,
+        task="binary-class",
+        class_names=("no", "yes"),
+        positive_class="yes",
+        samples=samples,
+        row_ids=samples.ids,
+    )
+
+
+def test_other_labels_and_splits_keep_every_feature(path):
+    old = open_features(write_file(path, make_spec()))
+    before, cost = payload(old), old.cost
+    with FeatureWriter(path, relabelled()) as writer:
+        assert writer.was_complete
+        assert {"samples/labels", "samples/groups", "task", "class names"} <= {
+            *writer.changed_tables
+        }
+    new = open_features(path)
+    assert payload(new) == before
+    assert new.cost == cost
+    assert new.task == "binary-class"
+    assert new.ids[3] == "case 00003"
+    assert new.groups[3] == "patient 1"
+    assert {*new.split} == {"train"}
+    assert not list(path.parent.glob("*.new"))
+    with FeatureWriter(path, relabelled()) as writer:
+        assert not writer.changed_tables
+
+
+def test_other_labels_of_an_unfinished_file_keep_its_units(path):
+    with FeatureWriter(path, make_spec()) as writer:
+        write_units(writer, [1])
+    with pytest.raises(StaleCache, match="run the command once without --shard"):
+        FeatureWriter(path, relabelled(), shard=(0, 2))
+    with FeatureWriter(path, relabelled()) as writer:
+        assert writer.changed_tables
+        assert writer.todo == [0, 2]
+        write_units(writer)
+        assert writer.finish({})
+    whole = open_features(write_file(path.with_name("whole.h5"), make_spec()))
+    assert payload(open_features(path)) == payload(whole)
+
+
+def test_looks_are_bytes_beside_the_features(path):
+    spec = make_spec(arrays={**ARRAYS, "rows/hash": 16, "rows/thumbnail": 9})
+    numbers = np.random.default_rng(0)
+    looks = {
+        "rows/hash": numbers.integers(0, 256, (700, 16), np.uint8),
+        "rows/thumbnail": numbers.integers(0, 256, (700, 9), np.uint8),
+    }
+    with FeatureWriter(path, spec) as writer:
+        for unit in writer.todo:
+            rows = slice(*unit_rows(unit, 700))
+            features = {n: x for n, x in unit_arrays(spec, unit).items() if n in ARRAYS}
+            writer.write_unit(unit, features | {name: x[rows] for name, x in looks.items()})
+        writer.finish({})
+    features = open_features(path)
+    np.testing.assert_array_equal(features.hashes, looks["rows/hash"])
+    np.testing.assert_array_equal(features.thumbnails, looks["rows/thumbnail"])
+    assert features.pools == ["cls", "mean", "head"]
+    assert features.n_layers == 2
+    with path.open("r+b") as file:
+        file.seek(features.header.arrays["rows/hash"].offset + 300 * 16)
+        file.write(bytes(16))
+    with pytest.raises(BrokenCache, match=r"256\.\.511 of rows/hash"):
+        open_features(path).hashes  # noqa: B018
+    with FeatureWriter(path, spec) as writer:
+        assert writer.bad_units == [1]
+
+
+def test_files_from_before_the_looks_are_read_and_finished(path):
+    with FeatureWriter(path, make_spec()) as writer:
+        write_units(writer, [0])
+    spec = make_spec(arrays={**ARRAYS, "rows/hash": 16, "rows/thumbnail": 9})
+    with FeatureWriter(path, spec) as writer:
+        assert writer.todo == [1, 2]
+        for unit in writer.todo:  # with looks that the file has no place for
+            n = len(range(*unit_rows(unit, 700)))
+            looks = {"rows/hash": np.zeros((n, 16)), "rows/thumbnail": np.zeros((n, 9))}
+            writer.write_unit(unit, unit_arrays(make_spec(), unit) | looks)
+        assert writer.finish({})
+    features = open_features(path)
+    assert features.hashes is None
+    assert features.thumbnails is None
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def test_float16_memmap_and_chunks(tmp_path, monkeypatch):
     features.tofile(path)
     stored = np.memmap(path, dtype=np.float16, mode="r", shape=features.shape)
     whole = fit_path(features.astype(np.float64), labels, MULTI_CLASS, 3, PRECISE)
-    monkeypatch.setattr(linear, "CHUNK_ROWS", 16)
+    monkeypatch.setattr("probe.standardise.CHUNK_ROWS", 16)
     parts = fit_path(stored, labels, MULTI_CLASS, 3, PRECISE)
     scores = path_scores(parts, stored)
     for one, other, found in zip(whole, parts, scores, strict=True):

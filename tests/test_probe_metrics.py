@@ -143,7 +143,7 @@ def test_larger_class_rate():
         (np.eye(2), [0, 1], MULTI_LABEL, r"shape \(N, 2\)"),
         (np.eye(2), [0, 2], MULTI_CLASS, r"0\.\.1, found 0\.\.2"),
         (np.eye(2), [-1, 0], MULTI_CLASS, r"found -1\.\.0"),
-        (np.eye(2), [[0, 2], [1, 1]], MULTI_LABEL, r"0\.\.1, found 0\.\.2"),
+        (np.eye(2), [[0, 2], [1, 1]], MULTI_LABEL, r"-1 where unknown, found 0\.\.2"),
         (np.eye(2), [0.0, 1.0], MULTI_CLASS, "whole numbers, found float64"),
         ([[0.5, np.nan], [0, 1]], [0, 1], MULTI_CLASS, "found nan in row 0, column 1"),
         ([[-3.0, 2.0], [0, 1]], [0, 1], MULTI_CLASS, "softmax or a sigmoid"),

@@ -23,6 +23,7 @@ SIDE = 64  # px; 1 px is 1 mm
 MAPS = ("t1", "gm", "wm")
 TASK = "multi-class"
 CLASS_NAMES = ("T1", "grey matter", "white matter")
+LICENCE = "MNI152 template: free to use and copy with its copyright notice"
 STRIDE = 8  # px between neighbouring patches
 TISSUE = 0.2  # of the T1's largest value: brighter is tissue
 MIN_TISSUE = 0.6  # of a patch's pixels
@@ -69,7 +70,7 @@ def open_demo() -> Dataset:
         row_sample=np.arange(len(ids)),
         images_digest=f"sha256:{digest}",
         stream=lambda ranges: (stack[start:stop] for start, stop in ranges),
-        licence="MNI152 template: free to use and copy with its copyright notice",
+        licence=LICENCE,
     )
 
 

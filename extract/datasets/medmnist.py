@@ -6,6 +6,8 @@ Facts (task, classes, sizes of the splits, MD5, addresses) come from ``medmnist.
 import contextlib
 import functools
 import http.client
+import importlib.util
+import runpy
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -80,12 +82,20 @@ def info(flag: str) -> dict[str, Any]:
     Raises:
         RequestError: there is no such set.
     """
-    from medmnist.info import INFO
+    every = _every_info()
+    if flag not in every:
+        otherwise = f"there are {', '.join(FLAGS)}, demo, and npz:FILE"
+        raise RequestError(f"no data set {flag!r}; {near_names(flag, every, otherwise)}")
+    return every[flag]
 
-    if flag not in INFO:
-        every = f"there are {', '.join(FLAGS)}, demo, and npz:FILE"
-        raise RequestError(f"no data set {flag!r}; {near_names(flag, INFO, every)}")
-    return INFO[flag]
+
+@functools.cache
+def _every_info() -> dict[str, Any]:
+    """``medmnist.INFO``, from its file alone: to import the package is to import torch, seconds."""
+    package = importlib.util.find_spec("medmnist")
+    assert package is not None, "it is a dependency"
+    assert package.origin is not None
+    return runpy.run_path(str(Path(package.origin).with_name("info.py")))["INFO"]
 
 
 def find_file(flag: str, size: int, source_size: int | None, root: Path | None) -> MedmnistFile:

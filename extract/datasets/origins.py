@@ -1,7 +1,7 @@
 """Where data sets' images come from, and whether an encoder's pretraining saw them.
 
 MedMNIST's sets are made of older ones (Yang et al. 2023, https://doi.org/10.1038/s41597-022-01721-8,
-table 2), so an encoder that was trained on NIH's chest X-rays has seen ChestMNIST.
+table 2), so an encoder that was trained on NIH's chest X-rays has seen ChestMNIST. So is ISIC 2019.
 """
 
 ORIGINS: dict[str, tuple[str, ...]] = {
@@ -18,6 +18,18 @@ ORIGINS: dict[str, tuple[str, ...]] = {
     "organcmnist": ("LiTS",),
     "organsmnist": ("LiTS",),
     "demo": ("MNI152",),
+    "aptos2019": ("APTOS 2019",),
+    "brain-tumor": ("Cheng 2015 brain MRI",),
+    "cbis-ddsm": ("DDSM",),
+    "ddsm-huix2024": ("DDSM",),
+    "chestxray14": ("NIH ChestX-ray14",),
+    "chestxray14-baharoon2023": ("NIH ChestX-ray14",),
+    "chexpert": ("CheXpert",),
+    "chexpert-huix2024": ("CheXpert",),
+    "chexpert-baharoon2023": ("CheXpert",),
+    "isic2019": ("HAM10000", "BCN20000", "MSK"),
+    "sars-cov-2-ct": ("Soares 2020 chest CT",),
+    "sars-cov-2-ct-slices": ("Soares 2020 chest CT",),
 }
 
 

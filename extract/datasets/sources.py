@@ -1,18 +1,39 @@
 """What ``--data`` can name: each source knows whether its images are here and how to get them."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cache import RequestError
 from cache.key import file_stem
+from cache.places import features_root
 from extract.datasets import demo, medmnist
+from extract.datasets.csvs import list_table
 from extract.datasets.dataset import Dataset
+from extract.datasets.definitions import load as load_definition
+from extract.datasets.file_images import FileImages, Reading, open_dataset, open_files
+from extract.datasets.folders import list_folder
+from extract.datasets.listing import Listing
 from extract.datasets.npz import check_images, is_volume, open_npz, read_members
+from extract.datasets.recipes import RECIPES, find_recipe, open_recipe
+from extract.datasets.table_options import TableOptions
 from extract.datasets.volumes import Slicing
 from extract.digests import DigestMemory, file_md5
 
-NPZ = "npz:"
+NPZ, FOLDER, CSV = "npz:", "folder:", "csv:"
+INDEX = ".index"  # below the features: what check passes found
+
+
+@dataclass(frozen=True)
+class FileWishes:
+    """What a user wants of data sets that are files of images."""
+
+    reading: Reading = field(default_factory=Reading)
+    table: TableOptions = field(default_factory=TableOptions)  # of "csv:FILE"
+    index: Path | None = None  # folder of what the check pass found; None: among the features
+    report: Callable[[str, int, int], None] = lambda name, n, n_all: None  # files just opened
 
 
 @dataclass(frozen=True)
@@ -22,13 +43,25 @@ class Source:
     name: str
     wish: str  # as typed after --data
     n_images: int
-    source_size: int
+    source_size: int | None  # None: not all alike and square
     n_channels: int
     open: Callable[[DigestMemory], Dataset]  # checks the file; raises RequestError
     path: Path | None = None  # the file whose MD5 stands for the images
+    digest: str | None = None  # of the images, where it is known already
     file: medmnist.MedmnistFile | None = None  # where it can be downloaded to
     classes: tuple[str, tuple[str, ...]] | None = None  # task and class names, where known already
     slicing: Slicing | None = None  # how volumes are cut into rows; None: images
+    files: FileImages | None = None  # of a folder, a table or a recipe, checked
+
+    @property
+    def usual_resize(self) -> str:
+        """Where neither flag nor protocol says: images as they come aren't squashed."""
+        return "pad-fit" if self.files else "scale"
+
+    @property
+    def reading(self) -> Mapping[str, Any] | None:
+        """How files became pixels, for the key; None of sources without files."""
+        return self.files.key if self.files else None
 
     @property
     def present(self) -> bool:
@@ -49,19 +82,29 @@ def find_source(
     source_size: int | None,
     root: Path | None,
     slicing: Slicing | None = None,
+    files: FileWishes | None = None,
 ) -> Source:
     """The source behind one word of ``--data``.
 
     Args:
-        name: a MedMNIST flag, "demo", or "npz:FILE" for a file in MedMNIST's layout.
+        name: a MedMNIST flag, "demo", "npz:FILE" for a file in MedMNIST's layout, "folder:PATH",
+            "csv:FILE", a recipe, or a definition of the user's.
         size: side of the encoder's input, pixels.
         source_size: which of MedMNIST's sizes; None chooses by ``size``.
-        root: folder of MedMNIST's files.
+        root: folder of MedMNIST's files, or of a recipe's.
         slicing: how volumes are cut; None: along their first axis, one by one.
+        files: how files of images are read, which opens each of them once; None: as by default,
+            with an index below the usual folder of features.
 
     Raises:
-        RequestError: unknown name, a file that isn't there, or slices of what has none.
+        RequestError: unknown name, a file that isn't there or can't be read, or slices of what has
+            none.
     """
+    wishes = files or FileWishes()
+    listing = list_files(name, root, wishes.table)
+    if listing is not None:
+        _refuse_source_size(listing.name, source_size, None)
+        return _files_source(name, listing, slicing, wishes)
     if name == demo.NAME:
         _refuse_slicing(name, slicing)
         _refuse_source_size(name, source_size, demo.SIDE)
@@ -90,6 +133,68 @@ def find_source(
         file,
         (facts["task"], tuple(facts["label"].values())),
         cut,
+    )
+
+
+def list_files(name: str, root: Path | None, table: TableOptions) -> Listing | None:
+    """The files behind one word of ``--data``; None where it names no data set of files.
+
+    Raises:
+        RequestError: they aren't there, or not as they should be.
+    """
+    if name.startswith(FOLDER):
+        return _checked_name(name, list_folder(_path(name, FOLDER)))
+    if name.startswith(CSV):
+        return _checked_name(name, list_table(_path(name, CSV), table))
+    definition = load_definition(name)
+    if definition is not None:
+        return definition.list()
+    recipe = find_recipe(name)
+    return None if recipe is None else open_recipe(recipe, root)
+
+
+def _path(name: str, prefix: str) -> Path:
+    return Path(name.removeprefix(prefix)).expanduser()
+
+
+def _checked_name(name: str, listing: Listing) -> Listing:
+    """A user's own images must not pass for a published set."""
+    if listing.name in reserved_names():
+        raise RequestError(
+            f"{name} would be called {listing.name}, as a published set is, and its rows would pass "
+            f"for it; give it a name of its own: extract data add NAME {name}"
+        )
+    return listing
+
+
+def reserved_names() -> set[str]:
+    """Names that stand for data sets that everybody knows."""
+    recipes = {recipe.name for recipe in RECIPES}
+    return {*medmnist.FLAGS, *recipes, demo.NAME, "all", "all3d"}
+
+
+def _files_source(
+    name: str, listing: Listing, slicing: Slicing | None, wishes: FileWishes
+) -> Source:
+    reading = dataclasses.replace(wishes.reading, slicing=slicing)
+    n_files = len(listing.paths)
+    images = open_files(
+        listing,
+        reading,
+        wishes.index or features_root() / INDEX,
+        lambda n: wishes.report(listing.name, n, n_files),
+    )
+    return Source(
+        listing.name,
+        name,
+        images.n_rows,
+        images.source_size,
+        images.n_channels,
+        lambda memory: open_dataset(images, listing.name),
+        digest=images.images_digest,
+        classes=(listing.target.task, listing.target.class_names),
+        slicing=images.slicing,
+        files=images,
     )
 
 
@@ -123,6 +228,7 @@ def _refuse_slicing(name: str, slicing: Slicing | None) -> None:
         )
 
 
-def _refuse_source_size(name: str, wish: int | None, side: int) -> None:
+def _refuse_source_size(name: str, wish: int | None, side: int | None) -> None:
     if wish is not None and wish != side:
-        raise RequestError(f"--source-size {wish}: {name} has images of {side} px only")
+        has = "images as their files have them" if side is None else f"images of {side} px only"
+        raise RequestError(f"--source-size {wish}: {name} has {has}")

@@ -7,7 +7,7 @@ import numpy as np
 
 from cache import RequestError
 from cache.layout import SPLITS
-from extract.datasets.dataset import Dataset
+from extract.datasets.dataset import Dataset, group_shapes
 from extract.datasets.sources import Source
 from extract.digests import DigestMemory
 from extract.preprocessing import DATASET_STATISTICS
@@ -63,19 +63,42 @@ def _train_statistics(dataset: Dataset) -> tuple[list[float], list[float]]:
             f"{dataset.name} has no training images, and mean and std of the data set are those of "
             "its train split; give others: --mean 0.5 --std 0.5, or three numbers each"
         )
-    counts = np.zeros((dataset.n_channels, LEVELS), np.int64)
-    for images in dataset.stream(_ranges(rows)):
-        pixels = images.reshape(-1, dataset.n_channels)
-        for channel, of_channel in enumerate(counts):
-            of_channel += np.bincount(pixels[:, channel], minlength=LEVELS)
-    levels = np.arange(LEVELS)
-    n = counts.sum(axis=1)
-    mean = counts @ levels / n
-    std = np.sqrt((counts * (levels - mean[:, None]) ** 2).sum(axis=1) / n)
+    levels = _Levels(dataset.n_channels)
+    for images in dataset.stream(dataset.cut(_ranges(rows), CHUNK_ROWS)):
+        for group in group_shapes(images):
+            levels.add(group.reshape(-1, dataset.n_channels))
+    mean, std = levels.mean_and_std()
     numbers = [[round(float(v) / 255, DECIMALS) for v in values] for values in (mean, std)]
     if dataset.n_channels == 1:
         numbers = [values * 3 for values in numbers]
     return numbers[0], [max(value, 10.0**-DECIMALS) for value in numbers[1]]
+
+
+class _Levels:
+    """Of the pixels of each channel: how often each of 256 levels occurs, or sums of others."""
+
+    def __init__(self, n_channels: int) -> None:
+        self._counts = np.zeros((n_channels, LEVELS), np.int64)
+        self._sums = np.zeros((3, n_channels))  # of float pixels: number, values, squares
+
+    def add(self, pixels: np.ndarray) -> None:
+        """Take (n, channels), uint8 or float32."""
+        if pixels.dtype != np.uint8:
+            x = pixels.astype(np.float64)
+            self._sums += np.stack([np.full(x.shape[1], len(x)), x.sum(0), (x**2).sum(0)])
+            return
+        for channel, of_channel in enumerate(self._counts):
+            of_channel += np.bincount(pixels[:, channel], minlength=LEVELS)
+
+    def mean_and_std(self) -> tuple[np.ndarray, np.ndarray]:
+        """(channels,) each, in levels of 0..255."""
+        levels = np.arange(LEVELS)
+        n = self._counts.sum(axis=1) + self._sums[0]
+        mean = (self._counts @ levels + self._sums[1]) / n
+        spread = (self._counts * (levels - mean[:, None]) ** 2).sum(axis=1)
+        # Around the common mean: sum of squares, less twice the mean times the sum, and so on.
+        spread += self._sums[2] - 2 * mean * self._sums[1] + self._sums[0] * mean**2
+        return mean, np.sqrt(np.maximum(spread / n, 0))
 
 
 def _ranges(rows: np.ndarray) -> list[tuple[int, int]]:

@@ -7,12 +7,14 @@ repeated.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 AXES = (0, 1, 2)
+
+Pixel = TypeVar("Pixel", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Slicing:
         rows, columns = (n for axis, n in enumerate(volume) if axis != self.axis)
         return rows, columns
 
-    def take(self, volume: NDArray[np.uint8], first: int, last: int) -> NDArray[np.uint8]:
+    def take(self, volume: NDArray[Pixel], first: int, last: int) -> NDArray[Pixel]:
         """Slices first to last - 1 of one volume.
 
         Args:

@@ -1,0 +1,236 @@
+"""A small feature file to share: some layers and pools, hashed ids, and nothing of this machine.
+
+Features aren't anonymous. A vector finds its own image again among others, and may tell age, sex
+or site; whoever may not have the images should not be given features without the same care. What
+is taken away here is what names people and places outright.
+"""
+
+import hmac
+import itertools
+import secrets
+import shlex
+import tempfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import BrokenCache, RequestError
+from cache.features import Features, read_units
+from cache.layout import HASH, LOOKS, FileSpec, Samples, read_table, sync_folder
+from cache.store import FeatureWriter
+from cache.units import unit_rows
+
+ID_DIGITS = 32  # hex digits of a hashed id: 128 bits, no two of any data set are alike
+META = "samples/meta/"
+# What probes read, and what says how the features came about. Any other note may name a place.
+NOTES = (
+    "transform",
+    "licence",
+    "weights",
+    "weights_licence",
+    "random_weights",
+    "own_weights",
+    "raw_layers",
+    "seen",
+    "protocol",
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What of a file is to be shared."""
+
+    layers: tuple[int, ...] | None = None  # negative from the encoder's end; None: all
+    pools: tuple[str, ...] | None = None  # None: all that these layers have
+    hash_ids: bool = False  # ids and patients as hashes; the hashes of pixels are left out
+    salt: str | None = None  # of the hashes; None: a random one
+    drop_meta: bool = False  # leave out the columns of age, sex, site...
+
+    def __post_init__(self) -> None:
+        if self.salt is not None and not self.hash_ids:
+            raise RequestError("--salt belongs to --hash-ids")
+        if self.salt == "":
+            raise RequestError("--salt takes a text that nobody guesses, not an empty one")
+
+
+def export_features(
+    features: Features, path: Path, choice: Choice, *, overwrite: bool = False
+) -> str | None:
+    """Write some of a file's features as a file of their own, under the same key, in the same order.
+
+    Thumbnails are pictures and never go along, so that the leaks of the new file are unknown.
+
+    Args:
+        features: a complete file of images.
+        path: where the new one will be. It appears there when it is whole.
+        choice: what of the file.
+        overwrite: replace what is at ``path``.
+
+    Returns:
+        The salt of the hashed ids where it was made here: it is kept nowhere.
+
+    Raises:
+        RequestError: the file has no such layer or pool, or holds texts; the place is taken, or is
+            the file's own.
+        BrokenCache: the file is damaged.
+        OSError: the folder can't be written.
+    """
+    _check_place(features, path, overwrite)
+    names = choose_arrays(features, choice)
+    salt = choice.salt or secrets.token_hex(16)
+    spec = _make_spec(features, path, names, choice, salt)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # In a folder of its own: what ends this early leaves nothing that looks like the file.
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        with FeatureWriter(made, spec) as writer:
+            _copy_units(features, writer)
+            writer.finish({})
+        made.replace(path)
+    sync_folder(path.parent)
+    return salt if choice.hash_ids and choice.salt is None else None
+
+
+def choose_arrays(features: Features, choice: Choice) -> list[str]:
+    """The arrays of the layers and pools that are wanted, in the file's order.
+
+    Returns:
+        Names such as "layers/11/cls", and "rows/hash" where ids stay as they are.
+
+    Raises:
+        RequestError: a layer without any of the pools, or a pool that none of the layers has.
+    """
+    places = _places(features)
+    layers = {layer for layer, _ in places.values()}
+    if choice.layers is not None:
+        layers = {features.find_layer(layer) for layer in choice.layers}
+    pools = {pool for layer, pool in places.values() if layer in layers}
+    if choice.pools is not None:
+        pools = {*choice.pools}
+    chosen = {name: at for name, at in places.items() if at[0] in layers and at[1] in pools}
+    for layer, pool in itertools.product(sorted(layers), sorted(pools)):
+        empty_layer = choice.layers is not None and layer not in {at[0] for at in chosen.values()}
+        if empty_layer or pool not in {at[1] for at in chosen.values()}:
+            features.array_name(layer, pool)  # refuses, and says what there is
+    hashes = [name for name in features.header.arrays if name == HASH and not choice.hash_ids]
+    return [*chosen, *hashes]
+
+
+def _places(features: Features) -> dict[str, tuple[int, str]]:
+    """Name of a feature array -> its layer and pool."""
+    places = {}
+    for name in features.header.arrays:
+        if name.startswith("layers/"):
+            _, layer, pool = name.split("/")
+            places[name] = int(layer), pool
+        elif name not in LOOKS:
+            places[name] = features.last_layer, name
+    return places
+
+
+def read_meta(features: Features) -> dict[str, NDArray[Any]]:
+    """Column -> (S,) values."""
+    header = features.header
+    names = [name for name in header.tables if name.startswith(META)]
+    return {name.removeprefix(META): read_table(header, name) for name in names}
+
+
+def hash_names(names: NDArray[np.str_], salt: str) -> NDArray[np.str_]:
+    """Names as salted hashes (HMAC-SHA256): equal ones stay equal, empty ones empty.
+
+    Without the salt nobody can tell whether a guessed name is among them.
+    """
+    key = salt.encode()
+    hashed = [
+        hmac.new(key, name.encode(), "sha256").hexdigest()[:ID_DIGITS] if name else ""
+        for name in names.tolist()
+    ]
+    return np.array(hashed, f"U{ID_DIGITS}")
+
+
+def _check_place(features: Features, path: Path, overwrite: bool) -> None:
+    if features.is_text:
+        raise RequestError(f"{features.path} holds texts, which name nobody: share it as it is")
+    if path.suffix != ".h5":
+        raise RequestError(f"-o takes the name of a file that ends in .h5, not {path}")
+    if path.resolve() == features.path.resolve():
+        raise RequestError(f"{path} is the very file to export; give another name with -o")
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise RequestError(f"{path} is there already; give another name with -o, or --overwrite")
+
+
+def _make_spec(
+    features: Features, path: Path, names: Sequence[str], choice: Choice, salt: str
+) -> FileSpec:
+    """All that the new file will say of itself."""
+    header = features.header
+    row_ids, ids, groups = read_table(header, "rows/ids"), features.ids, features.groups
+    if choice.hash_ids:
+        row_ids, ids = hash_names(row_ids, salt), hash_names(ids, salt)
+        groups = None if groups is None else hash_names(groups, salt)
+    notes = {name: value for name, value in features.notes.items() if name in NOTES}
+    return FileSpec(
+        model=features.model,
+        encoder=features.encoder,
+        size=features.size,
+        dataset=features.dataset,
+        task=features.task,
+        class_names=tuple(features.class_names),
+        positive_class=header.attributes["positive_class"] or None,
+        key=features.key,
+        arrays={name: header.arrays[name].shape[1] for name in names},
+        dtype=header.arrays[names[0]].dtype.name,
+        row_ids=row_ids,
+        row_sample=features.row_sample,
+        samples=Samples(
+            ids,
+            read_table(header, "samples/split"),
+            features.labels,
+            groups,
+            {} if choice.drop_meta else read_meta(features),
+        ),
+        command=_command(features, path, choice),
+        notes={**notes, "exported_from": features.path.name},
+        versions=features.versions,
+        fingerprint={name: v for name, v in features.fingerprint.items() if name in names},
+    )
+
+
+def _command(features: Features, path: Path, choice: Choice) -> str:
+    """What made the file: names without their folders, and never the salt."""
+    words = ["cache", "export", features.path.name]
+    words += [] if choice.layers is None else [f"--layers={','.join(map(str, choice.layers))}"]
+    words += [] if choice.pools is None else ["--pool", ",".join(choice.pools)]
+    words += ["--hash-ids"] if choice.hash_ids else []
+    words += ["--drop-meta"] if choice.drop_meta else []
+    return shlex.join([*words, "-o", path.name])
+
+
+def _copy_units(features: Features, writer: FeatureWriter) -> None:
+    """Write every unit of the new file, each compared with the old one's checksums before."""
+    header = features.header
+    records = read_units(header)
+    columns = {name: 1 + i for i, name in enumerate(header.arrays)}
+    arrays = {
+        name: features.memmap(*place)
+        for name, place in _places(features).items()
+        if name in writer.spec.arrays
+    }
+    if HASH in writer.spec.arrays and features.hashes is not None:
+        arrays[HASH] = features.hashes
+    for unit in writer.todo:
+        start, stop = unit_rows(unit, header.n_rows)
+        rows = {name: array[start:stop] for name, array in arrays.items()}
+        for name, values in rows.items():
+            if zlib.crc32(values.data) != records[unit, columns[name]]:
+                raise BrokenCache(
+                    f"{features.path} is damaged: rows {start}..{stop - 1} of {name} don't match "
+                    f"their checksum; this computes just them again:\n"
+                    f"  {header.attributes['command']}"
+                )
+        writer.write_unit(unit, rows)

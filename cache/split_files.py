@@ -1,0 +1,73 @@
+"""A split as a file: CSV of ``id,split``, to keep, to publish, or to bring along."""
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import RequestError
+from cache.layout import SPLITS
+from cache.splits import LEFT_OUT
+from cache.tables import column, read_csv
+
+HEADER = ("id", "split")
+
+
+def read_split_file(path: Path, ids: NDArray[np.str_]) -> NDArray[np.uint8]:
+    """The split that a file gives S samples; those that it doesn't name are left out.
+
+    Args:
+        path: a CSV file with the columns id and split (train, val or test; empty: left out).
+        ids: (S,) unique.
+
+    Returns:
+        (S,) index into SPLITS, or LEFT_OUT.
+
+    Raises:
+        RequestError: not such a file, another word, an id twice, or ids that there are none of:
+            a split of other data would leave nearly everything out.
+    """
+    table = read_csv(path)
+    place = {name: i for i, name in enumerate(np.asarray(ids).tolist())}
+    split = np.full(len(place), LEFT_OUT, np.uint8)
+    seen: set[str] = set()
+    unknown: list[str] = []
+    for name, word, line in zip(
+        column(table, "id"), column(table, "split"), table.lines, strict=True
+    ):
+        if word and word not in SPLITS:
+            raise RequestError(
+                f"{path}, line {line}, column split: {word!r} is none of {', '.join(SPLITS)}"
+            )
+        if name in seen:
+            raise RequestError(f"{path}, line {line}, column id: {name!r} stands there twice")
+        seen.add(name)
+        if name not in place:
+            unknown.append(f"{name!r} in line {line}")
+        elif word:
+            split[place[name]] = SPLITS.index(word)
+    if unknown:
+        raise RequestError(
+            f"{path} names {len(unknown)} samples that aren't there ({', '.join(unknown[:3])}); "
+            f"ids look like {next(iter(place))!r}"
+        )
+    return split
+
+
+def write_split_file(path: Path, ids: NDArray[np.str_], split: NDArray[np.uint8]) -> None:
+    """Write a split, sorted by id; what is left out isn't named.
+
+    Raises:
+        OSError: it can't be written; then nothing stands there.
+    """
+    pairs = zip(np.asarray(ids).tolist(), split.tolist(), strict=True)
+    rows = sorted((name, SPLITS[i]) for name, i in pairs if i != LEFT_OUT)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([HEADER, *rows])
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,127 @@
+"""Files below one folder: found fast, and never outside it."""
+
+import os
+import posixpath
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache.errors import RequestError
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """One folder's names, and those in their composed form -> their true paths below the root."""
+
+    files: Mapping[str, str]
+    folders: Mapping[str, str]
+
+
+class Root:
+    """A folder out of which no path leads.
+
+    Each folder below it is read once, which for many files is far cheaper than asking for each.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        RequestError: there is no such folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.expanduser().absolute()
+        if not self.path.is_dir():
+            raise RequestError(f"no folder at {path}")
+        self._real = os.path.realpath(self.path)
+        self._folders: dict[str, _Folder] = {}
+        self._links: set[str] = set()
+
+    def place(self, text: str) -> str:
+        """A path as a user wrote it, made relative to the root, in POSIX form.
+
+        Raises:
+            RequestError: it is empty, or leads out of the root by its words alone.
+        """
+        if "\\" in text:
+            raise RequestError(f"{text!r} has backslashes; write / between folders")
+        path = posixpath.normpath(text)
+        if posixpath.isabs(path):
+            path = self._relative(path)
+        if not text or path == "." or path.split("/", 1)[0] == "..":
+            raise RequestError(f"{text!r} is no path below {self.path}")
+        return path
+
+    def _relative(self, path: str) -> str:
+        for root in (str(self.path), self._real):
+            if path.startswith(f"{root}/"):
+                return path[len(root) + 1 :]
+        return ".."
+
+    def find(self, path: str) -> str | None:
+        """The true path of a file, as the file system spells it; None where there is none.
+
+        Accents may be composed or not: archives that were packed on a Mac spell them apart.
+
+        Args:
+            path: as ``place`` gives it.
+
+        Raises:
+            RequestError: a link on the way leads out of the root.
+        """
+        folder, _, name = path.rpartition("/")
+        files = self._open(folder).files
+        return self._check_link(files.get(name) or files.get(composed(name)))
+
+    def _open(self, path: str) -> _Folder:
+        known = self._folders.get(path)
+        if known is None:
+            parent, _, name = path.rpartition("/")
+            folders = self._open(parent).folders if path else {}
+            true = self._check_link(folders.get(name) or folders.get(composed(name)))
+            known = self._folders[path] = self._read(true or "") if true or not path else EMPTY
+        return known
+
+    def _read(self, folder: str) -> _Folder:
+        files: dict[str, str] = {}
+        folders: dict[str, str] = {}
+        with os.scandir(self.path / folder) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                true = f"{folder}/{entry.name}" if folder else entry.name
+                if entry.is_symlink():
+                    self._links.add(true)
+                names = folders if entry.is_dir() else files if entry.is_file() else {}
+                names[entry.name] = true
+                names.setdefault(composed(entry.name), true)
+        return _Folder(files, folders)
+
+    def _check_link(self, path: str | None) -> str | None:
+        if path in self._links:
+            refuse_leading_out(self.path / path, self._real)
+        return path
+
+
+EMPTY = _Folder({}, {})
+
+
+def refuse_leading_out(link: Path, real_root: str) -> None:
+    """Refuse a link that ends outside the folder it lies in.
+
+    Args:
+        link: a symbolic link.
+        real_root: the folder, itself without links.
+
+    Raises:
+        RequestError: it leads out, or nowhere.
+    """
+    target = os.path.realpath(link)
+    if not target.startswith(f"{real_root.rstrip('/')}/"):
+        raise RequestError(f"{link} is a link that leads out of {real_root}, to {target}")
+    if not Path(target).exists():
+        raise RequestError(f"{link} is a link to nothing; expected a file at {target}")
+
+
+def composed(text: str) -> str:
+    """One spelling for a name, the same on every file system (Unicode's NFC)."""
+    return unicodedata.normalize("NFC", text)

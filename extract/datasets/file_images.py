@@ -1,0 +1,372 @@
+"""A data set of files: rows in an order that labels don't decide, decoded by worker processes."""
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache import RequestError
+from cache.layout import SPLITS, Samples
+from cache.split_rules import SplitRule
+from cache.splits import make_splits
+from extract.datasets.dataset import Dataset, Images, Piece, Prepare, Ranges, make_piece
+from extract.datasets.decode import ImageFacts, UnreadableImage, Window, read_image
+from extract.datasets.file_index import Check, CheckedFile, check_files, refuse_unreadable
+from extract.datasets.listing import Listing
+from extract.datasets.looks import thumbnail_side
+from extract.datasets.volumes import Slicing
+from extract.workers import map_ordered
+
+# A volume is decoded as a whole, so as many of its slices as a unit takes are passed on at once.
+VOLUME_PIECE_BYTES = 1 << 28
+USUAL_SPLIT = "80/10/10"  # per cent of train, val and test, where the owner has none
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a user wants files read and split. The first block is in the key."""
+
+    window: str | None = None  # see decode.Window; None: the listing's, or as stored
+    slicing: Slicing | None = None
+    skip_errors: bool = False
+
+    split: str | None = None  # see cache.splits; None: the owner's, else USUAL_SPLIT
+    split_seed: int = 0
+    n_workers: int = 0
+
+
+@dataclass(frozen=True)
+class FileImages:
+    """A listing whose files were opened once. F files in row order, S samples, N rows."""
+
+    listing: Listing  # paths and samples in row order
+    facts: tuple[ImageFacts, ...]  # (F,)
+    sha256: tuple[str, ...]  # (F,) of the files' bytes
+    reading: Reading
+    window: Window | None
+    n_skipped: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n_frames(self) -> NDArray[np.int64]:
+        """(F,) rows of each file."""
+        return np.array([facts.n_frames for facts in self.facts], np.int64)
+
+    @property
+    def n_rows(self) -> int:
+        return int(self.n_frames.sum())
+
+    @property
+    def n_channels(self) -> int:
+        """3 where any image has colour; grey ones are then repeated."""
+        return max(facts.n_channels for facts in self.facts)
+
+    @property
+    def source_size(self) -> int | None:
+        """The side of the images where all are square and alike."""
+        sides = {side for facts in self.facts for side in (facts.height, facts.width)}
+        return sides.pop() if len(sides) == 1 else None
+
+    @property
+    def slicing(self) -> Slicing | None:
+        """How volumes are cut into rows; None where every file is one image."""
+        has_volumes = any(facts.n_frames > 1 for facts in self.facts)
+        return self.reading.slicing or (Slicing() if has_volumes else None)
+
+    @property
+    def images_digest(self) -> str:
+        """Of the contents in row order: the same on every machine, wherever the files lie."""
+        digest = hashlib.sha256()
+        for sha256 in self.sha256:
+            digest.update(bytes.fromhex(sha256))
+        return f"sha256:{digest.hexdigest()}"
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """How files became pixels, for the key."""
+        return {
+            "decoder": 1,
+            "window": self.window.words if self.window else "as stored",
+            "skipped": self.n_skipped,
+        }
+
+
+def open_files(
+    listing: Listing,
+    reading: Reading,
+    folder: Path,
+    report: Callable[[int], None] = lambda n: None,
+) -> FileImages:
+    """Open every file once, or remember it, and put the rows in order.
+
+    Args:
+        listing: the files.
+        reading: how they are read.
+        folder: of the index.
+        report: told how many files were just opened.
+
+    Raises:
+        RequestError: files that can't be read, and weren't to be skipped.
+    """
+    words = reading.window or listing.window
+    window = Window.parse(words) if words else None
+    check = Check(listing.root, window, reading.slicing)
+    checked = check_files(check, listing.paths, folder, reading.n_workers, report)
+    kept = refuse_unreadable(listing.name, listing.paths, checked, reading.skip_errors)
+    n_skipped = len(listing.paths) - len(kept)
+    listing, order = _in_order(listing, checked, kept)
+    files = [checked[i] for i in order]
+    facts = tuple(file.facts for file in files if file.facts is not None)
+    patients = np.array([fact.patient for fact in facts])
+    if listing.groups is None and all(patients):  # DICOM's PatientID
+        listing = dataclasses.replace(listing, groups=_of_samples(listing, patients))
+    notes = list(listing.notes)
+    if n_skipped:
+        notes.append(f"{n_skipped} files can't be read and are left out")
+    return FileImages(
+        listing,
+        facts,
+        tuple(file.sha256 for file in files),
+        reading,
+        window,
+        n_skipped,
+        (*notes, *_describe(facts)),
+    )
+
+
+def _in_order(
+    listing: Listing, checked: Sequence[CheckedFile], kept: Sequence[int]
+) -> tuple[Listing, list[int]]:
+    """The listing in the order of its rows, and the old position of each file.
+
+    Samples go by the last part of their ids, then by their contents. In folders of classes or
+    splits the rest of an id is a label or a split, and moving an image to another one must not
+    cost a forward pass. A sample's files go by their names, numbers by their size.
+    """
+    of_sample: dict[int, list[int]] = {}
+    for i in kept:
+        of_sample.setdefault(int(listing.sample[i]), []).append(i)
+    for files in of_sample.values():
+        files.sort(key=lambda i: (_natural(listing.paths[i]), listing.paths[i]))
+
+    def place(sample: int) -> tuple[str, str, str]:
+        name = listing.ids[sample]
+        contents = "".join(checked[i].sha256 for i in of_sample[sample])
+        return name.rsplit("/", 1)[-1], contents, name
+
+    samples = sorted(of_sample, key=place)
+    order = [i for sample in samples for i in of_sample[sample]]
+    target = listing.target
+    return dataclasses.replace(
+        listing,
+        paths=tuple(listing.paths[i] for i in order),
+        sample=np.repeat(np.arange(len(samples)), [len(of_sample[s]) for s in samples]),
+        ids=tuple(listing.ids[s] for s in samples),
+        target=dataclasses.replace(target, labels=target.labels[samples]),
+        split=None if listing.split is None else listing.split[samples],
+        groups=None if listing.groups is None else listing.groups[samples],
+        meta={name: values[samples] for name, values in listing.meta.items()},
+    ), order
+
+
+def _natural(path: str) -> list[tuple[int, str]]:
+    """ "slice10" behind "slice9"."""
+    return [
+        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path)
+    ]
+
+
+def _of_samples(listing: Listing, of_files: NDArray[np.str_]) -> NDArray[np.str_]:
+    """(S,) what a sample's first file has."""
+    first = np.unique(listing.sample, return_index=True)[1]
+    return of_files[first]
+
+
+def _describe(facts: Sequence[ImageFacts]) -> list[str]:
+    """What a user should know of the images."""
+    notes: dict[str, int] = {}
+    for fact in facts:
+        for note in fact.notes:
+            notes[note] = notes.get(note, 0) + 1
+    lines = [f"{count} of {len(facts)} files: {note}" for note, count in notes.items()]
+    n_colour = sum(fact.n_channels == 3 for fact in facts)
+    if 0 < n_colour < len(facts):
+        lines.append(f"{len(facts) - n_colour} grey files among {n_colour} in colour")
+    wide = [fact for fact in facts if fact.kind == "uint16"]
+    highest = max((fact.high for fact in wide), default=0)
+    if wide and highest < WIDE_USED:
+        lines.append(
+            f"16-bit files reach only {highest:g} of 65535; --window 0,{highest:g} would use the "
+            "whole range"
+        )
+    return lines
+
+
+WIDE_USED = 65536 / 4  # below it two bits and more of 16 are never used
+
+
+def open_dataset(images: FileImages, name: str) -> Dataset:
+    """The data set of checked files; splits are made where the owner has none.
+
+    Args:
+        images: the checked files.
+        name: of the data set.
+
+    Raises:
+        RequestError: the rule for splits can't be followed.
+    """
+    listing, target = images.listing, images.listing.target
+    ids = np.array(listing.ids)
+    split, notes = listing.split, list(images.notes)
+    if split is None or images.reading.split:
+        split, said = _split(images)
+        notes += said
+    n_frames = images.n_frames
+    of_file = listing.sample.repeat(n_frames)
+    reader = FileReader(
+        listing.root,
+        listing.paths,
+        np.concatenate([[0], np.cumsum(n_frames)]),
+        images.window,
+        images.reading.slicing,
+        images.n_channels,
+        thumbnail_side(images.source_size),
+    )
+
+    def stream(ranges: Ranges) -> Iterator[Images]:
+        return map_ordered(reader, ranges, images.reading.n_workers)
+
+    def load(ranges: Ranges, prepare: Prepare) -> Iterator[Piece]:
+        return map_ordered(PieceReader(reader, prepare), ranges, images.reading.n_workers)
+
+    return Dataset(
+        name=name,
+        task=target.task,
+        class_names=target.class_names,
+        source_size=images.source_size,
+        n_channels=images.n_channels,
+        samples=Samples(ids, split, target.labels, listing.groups, listing.meta),
+        row_ids=_row_ids(ids, of_file),
+        row_sample=of_file,
+        images_digest=images.images_digest,
+        stream=stream,
+        licence=listing.licence,
+        slicing=images.slicing,
+        reading=images.key,
+        notes=tuple(notes),
+        row_bytes=_row_bytes(images),
+        piece_bytes=VOLUME_PIECE_BYTES if images.slicing else None,
+        load=load,
+    )
+
+
+def _split(images: FileImages) -> tuple[NDArray[np.uint8], list[str]]:
+    """The split by rule and seed, and how it was made."""
+    listing, reading = images.listing, images.reading
+    rule = reading.split or USUAL_SPLIT
+    made = make_splits(
+        SplitRule.parse(rule),
+        np.array(listing.ids),
+        listing.target.labels,
+        listing.groups,
+        listing.meta,
+        reading.split_seed,
+        listing.target.class_names,
+    )
+    if len(made) > 1:
+        raise RequestError(
+            f"--split {rule} makes {len(made)} splits, and a file holds one; give extract another "
+            "(80/10/10), and this one to probe --split: no forward pass is needed for it"
+        )
+    (only,) = made
+    if (only.split >= len(SPLITS)).any():
+        raise RequestError(f"--split {rule} leaves samples out; give it to probe --split")
+    by = "patient" if listing.groups is not None else "image"
+    why = "as asked" if reading.split else "the owner has none"
+    return only.split, [f"split {rule} by {by}, seed {reading.split_seed}: {why}", *only.notes]
+
+
+def _row_ids(ids: NDArray[np.str_], row_sample: NDArray[np.int64]) -> NDArray[np.str_]:
+    """A sample's id, and the number of the row in it where there are several."""
+    counts = np.bincount(row_sample, minlength=len(ids))
+    if (counts == 1).all():
+        return ids
+    starts = np.cumsum(counts) - counts
+    within = np.arange(len(row_sample)) - starts[row_sample]
+    return np.array(
+        [
+            f"{ids[sample]}/{number:04d}" if counts[sample] > 1 else str(ids[sample])
+            for sample, number in zip(row_sample.tolist(), within.tolist(), strict=True)
+        ]
+    )
+
+
+def _row_bytes(images: FileImages) -> NDArray[np.int64]:
+    """(N,) bytes of each row as it is passed on."""
+    of_file = [
+        facts.height
+        * facts.width
+        * images.n_channels
+        * (1 if facts.kind == "uint8" and images.window is None else 4)
+        for facts in images.facts
+    ]
+    return np.repeat(np.array(of_file, np.int64), images.n_frames)
+
+
+@dataclass(frozen=True)
+class FileReader:
+    """Decodes the rows of a range. Sent to the workers."""
+
+    root: Path
+    paths: tuple[str, ...]  # (F,)
+    first_row: NDArray[np.int64]  # (F + 1,) of each file
+    window: Window | None
+    slicing: Slicing | None
+    n_channels: int
+    thumbnail_side: int
+
+    def __call__(self, rows: tuple[int, int]) -> Images:
+        """The images of the rows [first, behind last).
+
+        Raises:
+            RequestError: a file can't be read, or is no longer as it was when it was checked.
+        """
+        start, stop = rows
+        images: list[NDArray[Any]] = []
+        file = int(np.searchsorted(self.first_row, start, "right")) - 1
+        while start < stop:
+            first, end = self.first_row[file], min(int(self.first_row[file + 1]), stop)
+            images += self._read(file, int(start - first), int(end - first))
+            start, file = end, file + 1
+        return images
+
+    def _read(self, file: int, first: int, last: int) -> list[NDArray[Any]]:
+        path = self.root / self.paths[file]
+        try:
+            frames = read_image(path, self.window, self.slicing, first, last)
+        except (UnreadableImage, OSError) as error:
+            raise RequestError(
+                f"{path} could be read when it was checked, and no longer ({error}); run again"
+            ) from error
+        if len(frames) != last - first:
+            raise RequestError(f"{path} changed since it was checked; run again")
+        if self.n_channels == 3 and frames.ndim == 3:
+            frames = np.repeat(frames[..., None], 3, axis=-1)
+        return list(frames)
+
+
+@dataclass(frozen=True)
+class PieceReader:
+    """Decodes, looks at and prepares the rows of a range. Sent to the workers."""
+
+    reader: FileReader
+    prepare: Prepare
+
+    def __call__(self, rows: tuple[int, int]) -> Piece:
+        return make_piece(self.reader(rows), self.prepare, self.reader.thumbnail_side)

@@ -1,0 +1,229 @@
+"""PNG, JPEG, TIFF, BMP, WebP and GIF, through Pillow.
+
+Where Pillow would silently show less than the file holds, this file goes round it: colour of 16 bit
+comes as 8 bit, signed bytes come as unsigned, and "white is zero" is ignored beyond 8 bit.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from extract.datasets.formats.stored import Stored, UnreadableImage, check_size
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif")
+# Named, because Pillow would also run Ghostscript on anything that looks like PostScript.
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF")
+
+ORIENTATION = 0x0112  # of EXIF and TIFF; 1: upright
+BITS, PHOTOMETRIC, PLANES, SAMPLE_FORMAT = 258, 262, 284, 339  # tags of TIFF
+WHITE_IS_ZERO, SEPARATE, SIGNED = 0, 2, 2  # their values
+
+TO_ALPHA = {"1": "LA", "L": "LA", "P": "RGBA", "RGB": "RGBA"}  # where one colour is transparent
+TO_PLAIN = {
+    "1": "L",
+    "La": "LA",
+    "P": "RGB",
+    "PA": "RGBA",
+    "RGBX": "RGB",
+    "RGBa": "RGBA",
+    "CMYK": "RGB",
+    "YCbCr": "RGB",
+}
+
+
+@dataclass(frozen=True)
+class _Page:
+    values: NDArray[Any]  # (H, W) or (H, W, 3)
+    span: tuple[float, float] | None
+    notes: tuple[str, ...] = ()
+
+
+def read(path: Path) -> Stored:
+    """Read an image, or the pages of a TIFF."""
+    with _open(path) as image:
+        n = _count_pages(image)
+        pages = [_read_page(path, image, number) for number in range(n)]
+        inverted = _is_white_zero(image)
+    if len({(page.values.shape, page.values.dtype) for page in pages}) > 1:
+        raise UnreadableImage(f"its {n} pages differ in size or kind; store each in its own file")
+    first = pages[0]
+    # A view where there is one page: stacking would copy it.
+    values = first.values[None] if n == 1 else np.stack([page.values for page in pages])
+    return Stored(
+        values,
+        first.values.dtype.name,
+        first.span,
+        # A signed or 32-bit image, say of Hounsfield units, fills next to nothing of its type.
+        natural=first.values.dtype in (np.uint8, np.uint16),
+        inverted=inverted,
+        is_stack=n > 1,
+        notes=tuple(dict.fromkeys(note for page in pages for note in page.notes)),
+    )
+
+
+def _open(path: Path) -> Any:
+    try:
+        return Image.open(path, formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise UnreadableImage("not an image, or of a kind that Pillow can't read") from error
+
+
+def _count_pages(image: Any) -> int:
+    n = getattr(image, "n_frames", 1)
+    if n == 1 or image.format == "TIFF":
+        return n
+    if image.format == "MPO":  # a camera's JPEG; what follows is its preview or depth
+        return 1
+    raise UnreadableImage(f"an animation of {n} frames, where one image was expected")
+
+
+def _read_page(path: Path, image: Any, number: int) -> _Page:
+    if number:
+        image.seek(number)
+    check_size(image.height, image.width)
+    # Asked before loading: TIFF turns itself and forgets the tag.
+    notes = ("exif-orientation",) if image.getexif().get(ORIENTATION, 1) in range(2, 9) else ()
+    rawmode = _rawmode(image)
+    if ";16" in rawmode and not image.mode.startswith("I"):
+        values, opaque = _read_colour16(path, number, rawmode)
+        page = _Page(values, (0, 65535))
+    else:
+        upright = _upright(image)
+        page, opaque = _convert(upright)
+    return _Page(page.values, page.span, (*notes, *(() if opaque else ("transparency",))))
+
+
+def _upright(image: Any) -> Any:
+    ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
+def _rawmode(image: Any) -> str:
+    """How Pillow unpacks the stored bytes, e.g. "RGB;16B"; "" where its decoder doesn't say."""
+    if image.format not in ("PNG", "TIFF") or not image.tile:
+        return ""
+    args = image.tile[0][3]
+    return args if isinstance(args, str) else args[0]
+
+
+# ------------------------------------------------------------------------- 16 bit in colour
+
+
+def _read_colour16(path: Path, number: int, rawmode: str) -> tuple[NDArray[Any], bool]:
+    """Colour of 16 bit, and whether it is opaque.
+
+    Pillow has no such mode and keeps the high bytes. Told that the bytes stand in the other order
+    it keeps the low ones, so two readings are the whole: its own inflating and unfiltering, and no
+    other library.
+    """
+    layout, _, order = rawmode.partition(";")
+    if layout == "LA":  # each value of 16 bit comes as two of 8
+        parts = _unpack(path, number, "RGBA").astype(np.uint16)
+        values = parts[..., 0::2] << 8 | parts[..., 1::2]
+    elif layout in ("RGB", "RGBX", "RGBA"):
+        if order.endswith("N"):
+            order = "16L" if sys.byteorder == "little" else "16B"
+        other = "16B" if order == "16L" else "16L"
+        high = _unpack(path, number, rawmode).astype(np.uint16)
+        values = high << 8 | _unpack(path, number, f"{layout};{other}")
+    else:
+        raise UnreadableImage(f"{layout} of 16 bit isn't supported; store it as RGB or grey")
+    with _open(path) as image:
+        transparent = image.info.get("transparency")
+    if transparent is not None:
+        return _blacken(values, np.all(values == transparent, axis=-1))
+    if values.shape[-1] == 3:
+        return values, True
+    return _on_black(values)
+
+
+def _unpack(path: Path, number: int, rawmode: str) -> NDArray[np.uint8]:
+    with _open(path) as image:
+        image.seek(number)
+        image.tile = [
+            (codec, box, offset, rawmode if isinstance(args, str) else (rawmode, *args[1:]))
+            for codec, box, offset, args in image.tile
+        ]
+        return np.asarray(_upright(image))
+
+
+# ------------------------------------------------------------------------------- other modes
+
+
+def _convert(image: Any) -> tuple[_Page, bool]:
+    """An upright image as numbers, and whether it is opaque."""
+    if image.mode.startswith(("I", "F")):
+        return _convert_wide(image)
+    if image.format == "TIFF" and image.mode == "L" and _tag(image, SAMPLE_FORMAT, 1) == SIGNED:
+        return _Page(np.asarray(image).view(np.int8), (-128, 127)), True
+    grey = image.mode == "P" and _has_grey_palette(image)
+    if "transparency" in image.info:
+        image = image.convert(TO_ALPHA.get(image.mode, image.mode))
+    image = image.convert(TO_PLAIN[image.mode]) if image.mode in TO_PLAIN else image
+    if image.mode not in ("L", "LA", "RGB", "RGBA"):
+        raise UnreadableImage(f"colours as {image.mode} aren't supported; store it as RGB or grey")
+    values, opaque = np.asarray(image), True
+    if image.mode in ("LA", "RGBA"):
+        values, opaque = _on_black(values)
+    return _Page(values[..., 0] if grey and values.ndim == 3 else values, (0, 255)), opaque
+
+
+def _convert_wide(image: Any) -> tuple[_Page, bool]:
+    """Grey of more than 8 bit: Pillow's modes I;16, I and F."""
+    values = np.asarray(image)
+    if image.mode == "F":
+        return _Page(values, None), True
+    bits, signed = 16, False
+    if image.format == "TIFF":
+        bits, signed = _tag(image, BITS, 1), _tag(image, SAMPLE_FORMAT, 1) == SIGNED
+    # Mode I is int32, whatever was stored; so is a PNG of 16 bit with the older Pillows.
+    values = values.astype(f"{'int' if signed else 'uint'}{16 if bits <= 16 else 32}")
+    span = (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if signed else (0, 2.0**bits - 1)
+    transparent = image.info.get("transparency")
+    opaque = True
+    if transparent is not None:
+        values, opaque = _blacken(values, values == transparent)
+    return _Page(values, span), opaque
+
+
+def _on_black(values: NDArray[Any]) -> tuple[NDArray[Any], bool]:
+    """Lay (H, W, 2 or 4), whose last channel is alpha, on black; and whether all was opaque."""
+    alpha = values[..., -1:]
+    plain = values[..., :-1]
+    white = np.iinfo(values.dtype).max
+    opaque = bool((alpha == white).all())
+    if not opaque:
+        laid = plain.astype(np.uint32) * alpha  # 65535 squared still fits
+        plain = ((laid + white // 2) // white).astype(values.dtype)
+    return (plain[..., 0] if plain.shape[-1] == 1 else plain), opaque
+
+
+def _blacken(values: NDArray[Any], transparent: NDArray[np.bool_]) -> tuple[NDArray[Any], bool]:
+    values = values.copy()
+    values[transparent] = 0
+    return values, not transparent.any()
+
+
+def _has_grey_palette(image: Any) -> bool:
+    image.load()
+    palette = np.array(image.getpalette()).reshape(-1, 3)
+    return bool((palette == palette[:, :1]).all())
+
+
+def _is_white_zero(image: Any) -> bool:
+    """Whether low values are bright and Pillow left them so: it inverts 1 and 8 bit itself."""
+    return (
+        image.format == "TIFF"
+        and image.mode.startswith(("I", "F"))
+        and (_tag(image, PHOTOMETRIC, 1) == WHITE_IS_ZERO)
+    )
+
+
+def _tag(image: Any, tag: int, default: int) -> int:
+    value = image.tag_v2.get(tag, default)
+    return value[0] if isinstance(value, tuple) else value

@@ -1,0 +1,38 @@
+"""The papers' data sets, laid out as their owners publish them.
+
+A set under its plain name is read as its owner means it; ``NAME-PAPER`` is the same set with the
+labels, views and split of that paper's released code, where those differ.
+"""
+
+from extract.datasets.recipes.aptos2019 import APTOS2019
+from extract.datasets.recipes.brain_tumor import BRAIN_TUMOR
+from extract.datasets.recipes.cbis_ddsm import CBIS_DDSM
+from extract.datasets.recipes.chestxray14 import CHESTXRAY14, CHESTXRAY14_BAHAROON2023
+from extract.datasets.recipes.chexpert import CHEXPERT
+from extract.datasets.recipes.chexpert_papers import CHEXPERT_BAHAROON2023, CHEXPERT_HUIX2024
+from extract.datasets.recipes.ddsm import DDSM_HUIX2024
+from extract.datasets.recipes.isic2019 import ISIC2019
+from extract.datasets.recipes.recipe import Recipe, open_recipe, recipe_root
+from extract.datasets.recipes.sars_cov_2_ct import SARS_COV_2_CT, SARS_COV_2_CT_SLICES
+
+__all__ = ["RECIPES", "Recipe", "find_recipe", "open_recipe", "recipe_root"]
+
+RECIPES: tuple[Recipe, ...] = (
+    APTOS2019,
+    BRAIN_TUMOR,
+    CBIS_DDSM,
+    DDSM_HUIX2024,
+    CHESTXRAY14,
+    CHESTXRAY14_BAHAROON2023,
+    CHEXPERT,
+    CHEXPERT_HUIX2024,
+    CHEXPERT_BAHAROON2023,
+    ISIC2019,
+    SARS_COV_2_CT,
+    SARS_COV_2_CT_SLICES,
+)
+
+
+def find_recipe(name: str) -> Recipe | None:
+    """The recipe of a name, if there is one."""
+    return next((recipe for recipe in RECIPES if recipe.name == name), None)

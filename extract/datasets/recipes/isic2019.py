@@ -1,0 +1,141 @@
+"""ISIC 2019: dermoscopic images of eight kinds of skin lesions, out of HAM10000, BCN20000 and MSK.
+
+The split is that of Huix et al. 2024 as their code draws it: 20265, 2533 and 2533 images, whatever
+lesion they show. Groups are lesions (``lesion_id``), where the owner names one; patients aren't
+published. A lesion photographed several times lies on both sides of that split, and it is counted.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache import RequestError
+from cache.labels import Target
+from cache.tables import Table, column, read_csv
+from extract.datasets.listing import Listing
+from extract.datasets.recipes.huix2024 import shuffled_split
+from extract.datasets.recipes.layouts import (
+    Folders,
+    MissingFiles,
+    find_base,
+    numbers,
+    require_images,
+    row_paths,
+    sample_ids,
+    straddling,
+)
+from extract.datasets.recipes.recipe import Recipe
+
+NAME = "isic2019"
+TASK = "multi-class"
+TRUTH = "ISIC_2019_Training_GroundTruth.csv"
+METADATA = "ISIC_2019_Training_Metadata.csv"
+# As the owner's archive unpacks, as Kaggle's does, and as Huix et al. keep it.
+FOLDERS = (
+    "ISIC_2019_Training_Input",
+    "ISIC_2019_Training_Input/ISIC_2019_Training_Input",
+    "train",
+)
+CLASSES = {  # the owner's columns; a ninth, UNK, is for the test set and empty in this one
+    "MEL": "Melanoma",
+    "NV": "Melanocytic nevus",
+    "BCC": "Basal cell carcinoma",
+    "AK": "Actinic keratosis",
+    "BKL": "Benign keratosis",
+    "DF": "Dermatofibroma",
+    "VASC": "Vascular lesion",
+    "SCC": "Squamous cell carcinoma",
+}
+
+
+def _list(root: Path) -> Listing:
+    base = find_base(root, TRUTH)
+    table = read_csv(base / TRUTH)
+    names = column(table, "image")
+    folders = Folders(base)
+    paths = row_paths(table, "image", _image_folder(folders, names[0]), ".jpg")
+    require_images(folders, paths)
+    ids = sample_ids(names)
+    split = shuffled_split(len(ids), 0.2)
+    groups, meta, notes = None, {}, (f"{METADATA} isn't here, so lesions aren't known",)
+    if (base / METADATA).is_file():
+        groups, meta = _read_metadata(read_csv(base / METADATA), names)
+        n_lesions = straddling(groups, split)
+        notes = (f"{n_lesions} lesions lie in more than one split of Huix et al. 2024",)
+    return Listing(
+        NAME,
+        base,
+        paths,
+        np.arange(len(paths)),
+        ids,
+        Target(TASK, tuple(CLASSES.values()), _one_class(table)),
+        split,
+        groups,
+        meta,
+        notes=notes,
+    )
+
+
+def _image_folder(folders: Folders, name: str) -> str:
+    for folder in FOLDERS:
+        if f"{folder}/{name}.jpg" in folders:
+            return folder
+    raise MissingFiles(f"{FOLDERS[0]}/{name}.jpg")
+
+
+def _one_class(table: Table) -> NDArray[np.int64]:
+    """(S,) the one column that holds a one."""
+    # "1.0" in the file; any other form of one and nought is fine.
+    one_hot = np.stack([numbers(column(table, name)) for name in CLASSES], axis=1)  # (S, C)
+    wrong = np.flatnonzero((one_hot == 1).sum(1) != 1)
+    if len(wrong):
+        raise RequestError(
+            f"{table.path}, line {table.lines[wrong[0]]}: expected a 1 in one of "
+            f"{', '.join(CLASSES)}; is it the table of the train set?"
+        )
+    return one_hot.argmax(axis=1).astype(np.int64)
+
+
+def _read_metadata(
+    table: Table, names: tuple[str, ...]
+) -> tuple[NDArray[np.str_], dict[str, NDArray]]:
+    """Lesions and what else is known, in the order of ``names``. A lesion without a name is one of
+    its own."""
+    row = {name: i for i, name in enumerate(column(table, "image"))}
+    missing = [name for name in names if name not in row]
+    if missing:
+        raise RequestError(f"{table.path} has no row for {missing[0]} ({len(missing)} in all)")
+    order = [row[name] for name in names]
+
+    def cells(name: str) -> list[str]:
+        values = column(table, name)
+        return [values[i] for i in order]
+
+    lesions = [lesion or name for lesion, name in zip(cells("lesion_id"), names, strict=True)]
+    meta = {
+        "age": numbers(cells("age_approx")),
+        "sex": np.array(cells("sex")),
+        "site": np.array(cells("anatom_site_general")),
+    }
+    return np.array(lesions), meta
+
+
+ISIC2019 = Recipe(
+    NAME,
+    "ISIC 2019, training set",
+    TASK,
+    25331,
+    "9 GB",
+    "CC BY-NC 4.0",
+    "https://challenge.isic-archive.com/data/#2019",
+    "nothing",
+    "Tschandl et al. 2018 (HAM10000); Codella et al. 2018; Hernández-Pérez et al. 2024 (BCN20000)",
+    "Huix et al. 2024, 80/10/10 as coded; lesions lie on both sides of it",
+    (
+        f"{TRUTH} (image, MEL, NV, ...)",
+        f"{METADATA} (lesions, age, sex, site; may be absent)",
+        f"{FOLDERS[0]}/*.jpg",
+    ),
+    _list,
+)

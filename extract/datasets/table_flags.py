@@ -1,0 +1,104 @@
+"""The flags that say which column of a user's table is what."""
+
+import argparse
+from typing import Protocol
+
+from cache.terminal import split_words
+from extract.datasets.table_options import TASK_WORDS, TableOptions
+
+
+class Flags(Protocol):
+    """A parser, or a group of one."""
+
+    def add_argument(self, *names: str, **settings: object) -> argparse.Action: ...
+
+
+def add_table_flags(flags: Flags) -> None:
+    """Add the flags; their defaults are TableOptions'."""
+    default = TableOptions()
+    flags.add_argument(
+        "--path-col",
+        metavar="COLUMN",
+        help="of the images' paths (path, image, file or filename)",
+    )
+    flags.add_argument(
+        "--label-col",
+        metavar="COLUMNS",
+        help="of the labels: one column of names or numbers, or several of 0 and 1, comma "
+        f"separated ({','.join(default.label_cols)})",
+    )
+    flags.add_argument(
+        "--label-sep",
+        metavar="TEXT",
+        help="between several labels in one cell, such as '|' (none)",
+    )
+    flags.add_argument(
+        "--split-col",
+        metavar="COLUMN",
+        help="of train, val and test; rows where it is empty are left out (split, if it is there)",
+    )
+    flags.add_argument(
+        "--group-col",
+        metavar="COLUMN",
+        help="of patients: no split divides one (none)",
+    )
+    flags.add_argument(
+        "--meta-cols",
+        metavar="COLUMNS",
+        help="kept beside the labels, comma separated: age, sex, site... (none)",
+    )
+    flags.add_argument("--id-col", metavar="COLUMN", help="of the images' ids (the path)")
+    flags.add_argument(
+        "--sample-col",
+        metavar="COLUMN",
+        help="rows that share its value are one sample, as slices or views (each row is one)",
+    )
+    flags.add_argument(
+        "--root", metavar="DIR", help="folder that paths are relative to (the table's own)"
+    )
+    flags.add_argument(
+        "--suffix", metavar="TEXT", help="added to each path, such as .png for lists of ids"
+    )
+    flags.add_argument(
+        "--task",
+        choices=TASK_WORDS,
+        help="what the labels are; ordinal and regression only by request (inferred, and shown)",
+    )
+    flags.add_argument(
+        "--positive",
+        metavar="CLASS",
+        help="label 1 of two classes (the one that isn't normal, benign, no ...; else the second)",
+    )
+
+
+def read_table_options(options: argparse.Namespace) -> TableOptions:
+    """What was said by flags.
+
+    Raises:
+        RequestError: an empty list, or flags that exclude each other.
+    """
+    default = TableOptions()
+    return TableOptions(
+        path_col=options.path_col,
+        label_cols=split_words("--label-col", options.label_col) or default.label_cols,
+        label_sep=options.label_sep,
+        split_col=options.split_col,
+        group_col=options.group_col,
+        meta_cols=split_words("--meta-cols", options.meta_cols),
+        id_col=options.id_col,
+        sample_col=options.sample_col,
+        root=options.root,
+        suffix=options.suffix or default.suffix,
+        task=options.task,
+        positive=options.positive,
+    )
+
+
+def table_words(options: TableOptions) -> list[str]:
+    """The flags that say the same, for a command line."""
+    words = []
+    for name, value in options.as_json().items():
+        flag = "--label-col" if name == "label_cols" else f"--{name.replace('_', '-')}"
+        text = ",".join(value) if isinstance(value, list) else value
+        words += [f"{flag}={text}"] if text.startswith("-") else [flag, text]
+    return words

@@ -1,0 +1,134 @@
+"""What ``extract data show`` draws: some images of each class, as the encoder will see them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from cache.layout import SPLITS
+from extract.class_samples import (
+    ClassSamples,
+    by_class,
+    grouped,
+    read_images,
+    sample_kind,
+    samples_of,
+    spread,
+)
+from extract.config import FIRST_FILTER
+from extract.contact_sheet import Picture, Row, draw_rows, is_writable, shown_side
+from extract.datasets.dataset import Dataset
+from extract.transforms import Transform
+
+DISTORTING = ("scale", "scale-crop")  # rules that make any image square
+UNNOTICED = 1.02  # a stretch that nobody sees: 512 x 502 px are as good as square
+
+
+def draw_classes(
+    dataset: Dataset, transform: Transform, split: str | None, per_class: int
+) -> tuple[Image.Image, list[str]]:
+    """A contact sheet of a data set, one row a class.
+
+    Args:
+        dataset: its images.
+        transform: what happens to them; mean and std are undone again for the eye.
+        split: one of SPLITS, or "all"; None: the first that has samples.
+        per_class: images a row, at most; evenly spread over the class's samples in their order.
+
+    Returns:
+        The sheet, and what a user should be told besides: how far shapes are distorted, and names
+        of classes that no font here can write.
+
+    Raises:
+        RequestError: the split has no samples.
+    """
+    split = split or SPLITS[int(dataset.samples.split.min())]
+    among = samples_of(dataset.name, dataset.samples, split)
+    classes = by_class(dataset.task, dataset.class_names, dataset.samples.labels, among)
+    chosen = [spread(one.samples, per_class) for one in classes]
+    images = read_images(dataset, np.concatenate(chosen))
+    kind = sample_kind(dataset)
+    rows, notes = [], []
+    for number, (one, samples) in enumerate(zip(classes, chosen, strict=True)):
+        name = one.name
+        if not is_writable(name):
+            name = f"class {number}"
+            notes.append(f"{name} is {one.name}; no font here has its letters")
+        pictures = [preview(images[sample], transform) for sample in samples.tolist()]
+        rows.append(Row(name, _class_words(one, len(among), kind), pictures))
+    shapes = [image.shape[:2] for image in images.values()]
+    distorted = describe_distortion(shapes, transform)
+    side = shown_side(transform.size)
+    caption = [
+        _transform_words(transform, side),
+        f"{_source_words(shapes, dataset)} · {_split_words(dataset, split, kind)}",
+        *distorted,
+    ]
+    return draw_rows(dataset.name, caption, rows, side), distorted + notes
+
+
+def preview(image: NDArray[Any], transform: Transform) -> Picture:
+    """An image after the transform, mean and std undone.
+
+    Args:
+        image: (H, W) or (H, W, 3), uint8 or float32 levels of 0..255.
+        transform: for images of so many channels.
+
+    Returns:
+        (size, size, 3), or (size, size) where one filter alone sees it.
+    """
+    seen = transform(torch.from_numpy(transform.on_host(image[None])))[0]  # (3, size, size)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (transform.mean, transform.std))
+    levels = (seen * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8).numpy()
+    return levels[0] if transform.channels == FIRST_FILTER else np.moveaxis(levels, 0, -1)
+
+
+def describe_distortion(shapes: Sequence[tuple[int, ...]], transform: Transform) -> list[str]:
+    """A line on how far the resize stretches images of these shapes; none where nobody sees it."""
+    if transform.resize not in DISTORTING:
+        return []
+    stretch = [max(shape) / min(shape) for shape in shapes]
+    n = sum(factor > UNNOTICED for factor in stretch)
+    if not n:
+        return []
+    most = int(np.argmax(stretch))
+    height, width = shapes[most]
+    return [
+        f"{transform.resize} distorts {n} of the {len(shapes)} images shown, at most "
+        f"{stretch[most]:.3g}-fold ({height} × {width} px); --resize pad-fit keeps their shape"
+    ]
+
+
+# ---------------------------------------------------------------------------- words
+
+
+def _class_words(one: ClassSamples, n: int, kind: str) -> tuple[str, ...]:
+    count = len(one.samples)
+    words = [f"{grouped(count)} {kind if count != 1 else kind[:-1]} · {100 * count / n:.3g} %"]
+    words += ["positive class"] if one.is_positive else []
+    words += [f"{grouped(one.n_uncertain)} uncertain"] if one.n_uncertain else []
+    return tuple(words)
+
+
+def _transform_words(transform: Transform, side: int) -> str:
+    words = str(transform).partition(" · mean ")[0]  # mean and std are undone here
+    return words if side == transform.size else f"{words} · shown at {side} px"
+
+
+def _source_words(shapes: Sequence[tuple[int, ...]], dataset: Dataset) -> str:
+    sizes = sorted(set(shapes), key=lambda shape: (shape[0] * shape[1], shape))
+    small, large = (f"{height} × {width} px" for height, width in (sizes[0], sizes[-1]))
+    words = f"source {small}" + (f" to {large}" if large != small else "")
+    if dataset.slicing is not None:
+        words += f", middle slices along axis {dataset.slicing.axis}"
+    return words
+
+
+def _split_words(dataset: Dataset, split: str, kind: str) -> str:
+    """ "train: 546 images"; of all splits each."""
+    counts = {name: int((dataset.samples.split == i).sum()) for i, name in enumerate(SPLITS)}
+    chosen = counts if split == "all" else {split: counts[split]}
+    return ", ".join(f"{name}: {grouped(n)} {kind}" for name, n in chosen.items() if n)

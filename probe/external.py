@@ -1,0 +1,92 @@
+"""External validation: fit on one data set, choose on its val, test on another."""
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.catalogue import Wish, find_features
+from cache.errors import RequestError
+from cache.features import Features, open_features
+from cache.key import key_differences
+from cache.labels import Target
+from cache.splits import LEFT_OUT, TEST, split_digest
+from probe.config import ProbeConfig
+from probe.overlay import Asked
+
+OF_DATA = ("dataset", "images", "source_size", "slices")  # parts of a key that aren't the encoder's
+
+
+def choose_training(config: ProbeConfig, test: Features) -> Features:
+    """The features to fit on: of the training data, and of the encoder that made the test features.
+
+    Raises:
+        CacheError: there are none.
+        RequestError: several fit, or they were made another way.
+    """
+    assert config.train_data
+    if config.train_data.endswith(".h5"):
+        train = open_features(config.train_data)
+    else:
+        wish = Wish((test.model,), (test.size,), (config.train_data,), dict(config.where))
+        (train, *_), _ = find_features(config.features_dir, wish)
+    keys = [
+        {part: value for part, value in features.key.items() if part not in OF_DATA}
+        for features in (train, test)
+    ]
+    if differences := key_differences(*keys):
+        raise RequestError(
+            f"{train.path.name} of {train.dataset} and {test.path.name} of {test.dataset} were made "
+            f"in different ways ({'; '.join(differences)}); extract one of them as the other"
+        )
+    return train
+
+
+def only_test(asked: Asked, train: Asked, which: str) -> Asked:
+    """The samples to test on, as the classes of the training data.
+
+    Args:
+        asked: the test data.
+        train: the training data.
+        which: "test": its test split; "all": every sample.
+
+    Raises:
+        RequestError: another task, other classes, or no test samples.
+    """
+    labels = _as_classes_of(train, asked)
+    split = asked.split
+    if which == "all":
+        split = np.where(split == LEFT_OUT, LEFT_OUT, TEST)
+    split = np.where(split == TEST, TEST, LEFT_OUT).astype(np.uint8)
+    if not (split == TEST).any():
+        raise RequestError(
+            f"{asked.dataset} has no test split; --test-split all takes every sample of it"
+        )
+    digest = f"sha256:{split_digest(asked.features.ids, split)}"
+    return dataclasses.replace(
+        asked,
+        labels=labels,
+        class_names=train.class_names,
+        split=split,
+        samples={**asked.samples, "split": digest},
+        division={"rule": f"external:{which}", "name": "", "digest": digest},
+        trained_on=train,
+        marks=(*asked.marks, f"trained on {train.title}", *train.marks),
+    )
+
+
+def _as_classes_of(train: Asked, test: Asked) -> NDArray[np.number]:
+    """The test labels in the training data's order of classes, matched by name."""
+    if (train.task, sorted(train.class_names)) != (test.task, sorted(test.class_names)):
+        raise RequestError(
+            f"{train.dataset} is {train.task} ({', '.join(train.class_names)}) and {test.dataset} "
+            f"{test.task} ({', '.join(test.class_names)}); classes must have the same names: "
+            "--labels FILE names them anew, --target chooses one that both have"
+        )
+    places = [test.class_names.index(name) for name in train.class_names]
+    if test.labels.ndim == 2:
+        return test.labels[:, places]
+    if test.labels.dtype.kind == "f":
+        return test.labels
+    number = np.argsort(places)  # of each test class among the training classes
+    return np.where(test.labels >= 0, number[test.labels], test.labels)

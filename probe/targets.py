@@ -1,0 +1,173 @@
+"""What is to be predicted: a file's own labels, one of them, a meta column, or a table's columns.
+
+Everything is joined by the samples' ids, whatever the order of the rows.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import RequestError
+from cache.features import Features
+from cache.key import canonical_json
+from cache.labels import (
+    MISSING,
+    REGRESSION,
+    UNCERTAIN,
+    UNCERTAIN_RULES,
+    Target,
+    apply_uncertain,
+    read_target,
+    select_label,
+)
+from cache.layout import MULTI_LABEL, read_table
+from cache.splits import meta_texts
+from cache.tables import column, read_csv
+from probe.config import META, OverlayConfig
+
+META_TABLES = "samples/meta/"
+
+
+def choose_target(config: OverlayConfig, features: Features) -> tuple[Target, dict[str, Any]]:
+    """The labels that are asked for, none of them UNCERTAIN.
+
+    Returns:
+        The target of S samples, and what the row says of it; nothing where it is the stored one.
+
+    Raises:
+        RequestError: a table that can't be read or names no sample, no such column or label, or
+            uncertain labels of which nobody says what they count as.
+    """
+    said: dict[str, Any] = {}
+    if config.labels:
+        target = _read_labels(config, config.labels, features)
+        said["file"] = config.labels.name
+    elif config.target and config.target.startswith(META):
+        target = _read_meta(config, config.target.removeprefix(META), features)
+    else:
+        target = Target(features.task, tuple(features.class_names), features.labels)
+        if config.target:
+            target = _narrow(target, config.target)
+    if config.target:
+        said["target"] = config.target
+    if target.task == MULTI_LABEL and (target.labels == UNCERTAIN).any():
+        target = dataclasses.replace(target, labels=_resolve(config, target, features))
+        said["uncertain"] = config.uncertain
+    if target.task == MULTI_LABEL and len(target.class_names) == 1:
+        target = select_label(target, target.class_names[0])
+    return target, said
+
+
+def _narrow(target: Target, text: str) -> Target:
+    """The stored labels that are named; a name may hold a comma itself."""
+    names = (text,) if text in target.class_names else tuple(map(str.strip, text.split(",")))
+    if target.task != MULTI_LABEL:
+        raise RequestError(
+            f"--target {text}: the stored labels are one target of {len(target.class_names)} "
+            f"classes; name a column of --labels FILE, or {META}COLUMN"
+        )
+    for name in names:
+        refuse_unknown(name, target.class_names, "label")
+    return Target(
+        target.task, names, target.labels[:, [target.class_names.index(name) for name in names]]
+    )
+
+
+def _resolve(config: OverlayConfig, target: Target, features: Features) -> NDArray[np.int64]:
+    if config.uncertain is None:
+        n = int((target.labels == UNCERTAIN).sum())
+        raise RequestError(
+            f"{n:_} labels of {features.dataset} are uncertain; say what they count as: "
+            f"--uncertain {', '.join(UNCERTAIN_RULES[:-1])} or {UNCERTAIN_RULES[-1]}"
+        )
+    return apply_uncertain(target.labels, config.uncertain)
+
+
+def refuse_unknown(name: str, known: Sequence[str], what: str) -> None:
+    """Refuse a name that isn't known; near ones come first.
+
+    Raises:
+        RequestError: it isn't.
+    """
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+    cure = f"did you mean {' or '.join(near)}?" if near else f"there is {', '.join(known) or 'none'}"
+    raise RequestError(f"no {what} {name!r}; {cure}")
+
+
+def _read_labels(config: OverlayConfig, path: Path, features: Features) -> Target:
+    """The labels of a table, put beside the samples by their ids."""
+    table = read_csv(path)
+    id_column = "id" if "id" in table.columns else next(iter(table.columns))
+    wanted = tuple(name.strip() for name in config.target.split(",")) if config.target else ()
+    names = wanted or tuple(name for name in table.columns if name != id_column)
+    if not names:
+        raise RequestError(f"{path} has no column beside {id_column!r}; expected labels in one")
+    columns = {name: column(table, name) for name in names}
+    place = _places(path, id_column, column(table, id_column), table.lines)
+    rows = np.array([place.get(name, -1) for name in features.ids.tolist()])
+    if (rows < 0).all():
+        raise RequestError(
+            f"{path} names no sample of {features.dataset}: column {id_column!r} holds "
+            f"{next(iter(place))!r} and the like, ids there look like {features.ids[0]!r}"
+        )
+    # Of all rows, not of ours alone: the classes are then the same for every data set it covers.
+    target = read_target(
+        columns,
+        where=str(path),
+        lines=table.lines,
+        task=config.task,
+        separator=config.separator,
+        positive=config.positive,
+    )
+    labels = target.labels[rows]
+    labels[rows < 0] = np.nan if target.task == REGRESSION else MISSING
+    return dataclasses.replace(target, labels=labels)
+
+
+def _places(
+    path: Path, id_column: str, ids: Sequence[str], lines: Sequence[int]
+) -> dict[str, int]:
+    place: dict[str, int] = {}
+    for row, name in enumerate(ids):
+        if place.setdefault(name, row) != row:
+            raise RequestError(
+                f"{path}, line {lines[row]}, column {id_column}: {name!r} stands there twice"
+            )
+    return place
+
+
+def _read_meta(config: OverlayConfig, name: str, features: Features) -> Target:
+    refuse_unknown(name, meta_columns(features), f"meta column of {features.path.name},")
+    return read_target(
+        {name: read_meta(features, name).tolist()},
+        where=f"{features.path.name}, {META}{name}",
+        task=config.task,
+        positive=config.positive,
+    )
+
+
+def meta_columns(features: Features) -> list[str]:
+    """The names of what is known of each sample beside its label: age, sex, site..."""
+    tables = features.header.tables
+    return [name.removeprefix(META_TABLES) for name in tables if name.startswith(META_TABLES)]
+
+
+def read_meta(features: Features, name: str) -> NDArray[np.str_]:
+    """(S,) one of ``meta_columns``, as texts."""
+    return meta_texts(read_table(features.header, META_TABLES + name))
+
+
+def labels_digest(target: Target, features: Features) -> str:
+    """SHA-256 of task, classes and every sample's labels, whatever the order of the samples."""
+    words = zip(features.ids.tolist(), target.labels.tolist(), strict=True)
+    lines = sorted(f"{name}\0{labels}\n" for name, labels in words)
+    head = canonical_json([target.task, *target.class_names])
+    return f"sha256:{hashlib.sha256(''.join([head, *lines]).encode()).hexdigest()}"
