@@ -14,7 +14,6 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +25,6 @@ from cache.store import FeatureWriter
 from cache.units import unit_rows
 
 ID_DIGITS = 32  # hex digits of a hashed id: 128 bits, no two of any data set are alike
-META = "samples/meta/"
 # What probes read, and what says how the features came about. Any other note may name a place.
 NOTES = (
     "transform",
@@ -133,13 +131,6 @@ def _places(features: Features) -> dict[str, tuple[int, str]]:
     return places
 
 
-def read_meta(features: Features) -> dict[str, NDArray[Any]]:
-    """Column -> (S,) values."""
-    header = features.header
-    names = [name for name in header.tables if name.startswith(META)]
-    return {name.removeprefix(META): read_table(header, name) for name in names}
-
-
 def hash_names(names: NDArray[np.str_], salt: str) -> NDArray[np.str_]:
     """Names as salted hashes (HMAC-SHA256): equal ones stay equal, empty ones empty.
 
@@ -160,7 +151,9 @@ def _check_place(features: Features, path: Path, overwrite: bool) -> None:
         raise RequestError(f"-o takes the name of a file that ends in .h5, not {path}")
     if path.resolve() == features.path.resolve():
         raise RequestError(f"{path} is the very file to export; give another name with -o")
-    if path.is_dir() or (path.exists() and not overwrite):
+    if path.is_dir():
+        raise RequestError(f"{path} is a folder; -o takes the name of a file that ends in .h5")
+    if path.exists() and not overwrite:
         raise RequestError(f"{path} is there already; give another name with -o, or --overwrite")
 
 
@@ -192,7 +185,7 @@ def _make_spec(
             read_table(header, "samples/split"),
             features.labels,
             groups,
-            {} if choice.drop_meta else read_meta(features),
+            {} if choice.drop_meta else features.meta,
         ),
         command=_command(features, path, choice),
         notes={**notes, "exported_from": features.path.name},

@@ -16,6 +16,7 @@ from cache.store import PARTIAL, partial_path
 from cache.units import unit_rows
 
 POOLS = ("cls", "mean", "head", "proj")
+META = "samples/meta/"
 
 
 def open_features(path: str | Path) -> "Features":
@@ -181,6 +182,12 @@ class Features:
         return read_table(self.header, "samples/groups") if known else None
 
     @cached_property
+    def meta(self) -> Mapping[str, NDArray[Any]]:
+        """Column -> (S,) texts or numbers: age, sex, site..., where the data set has them."""
+        names = [name for name in self.header.tables if name.startswith(META)]
+        return {name.removeprefix(META): read_table(self.header, name) for name in names}
+
+    @cached_property
     def row_sample(self) -> NDArray[np.int64]:
         """(N,) index of each row's sample."""
         return read_table(self.header, "rows/sample")
@@ -297,10 +304,9 @@ class Features:
         for unit in range(self.header.n_units):
             start, stop = unit_rows(unit, self.n_rows)
             if zlib.crc32(values[start:stop].data) != records[unit, column]:
-                raise BrokenCache(
-                    f"{self.path} is damaged: rows {start}..{stop - 1} of {name} don't match "
-                    f"their checksum; this computes just them again:\n"
-                    f"  {self.header.attributes['command']}"
+                raise self.header.damage(
+                    f"rows {start}..{stop - 1} of {name} don't match their checksum",
+                    "this computes just them again",
                 )
         values.flags.writeable = False
         return values

@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import BrokenCache, RequestError
+from cache.errors import BrokenCache, CacheError, RequestError
 from cache.fingerprint import is_fingerprint
 from cache.key import canonical_json, key_digest
 from cache.labels import MISSING, REGRESSION, UNCERTAIN
@@ -198,10 +198,25 @@ class Header:
     n_rows: int
     n_samples: int
     fingerprint: Mapping[str, list[float]]  # empty in files that have none
+    identity: tuple[int, int] = (0, 0)  # of the very file that was read: device and inode
 
     @property
     def n_units(self) -> int:
         return count_units(self.n_rows)
+
+    def damage(self, what: str, cure: str) -> CacheError:
+        """The error to raise where stored bytes aren't those that were written.
+
+        Args:
+            what: is wrong, e.g. "units doesn't match its checksum".
+            cure: what the file's own command does about it.
+        """
+        if _identity(self.path) != self.identity:  # labels that changed make a new file
+            return CacheError(f"{self.path} was replaced while it was read; run the command again")
+        return BrokenCache(
+            f"{self.path} is damaged: {what}; {cure}:\n"
+            f"  {self.attributes['command']}"
+        )
 
     @property
     def digest(self) -> str:
@@ -554,8 +569,23 @@ def _read_header(path: Path, file: h5py.File) -> Header:
     _refuse(path, wrong, f"of the shape and type that {n_rows} rows need")
     _refuse(path, _misplaced({**arrays, "units": units, "cost": cost}), "in a place of its own")
     return Header(
-        path, attributes, key, arrays, tables, units, cost, n_rows, n_samples, fingerprint
+        path,
+        attributes,
+        key,
+        arrays,
+        tables,
+        units,
+        cost,
+        n_rows,
+        n_samples,
+        fingerprint,
+        _identity(path),
     )
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _is_known(name: str, extent: Extent) -> bool:
@@ -642,10 +672,7 @@ def read_table(header: Header, name: str) -> NDArray[Any]:
     with open_hdf5(header.path) as file:
         raw = np.ascontiguousarray(_dataset(file, name)[()])
     if zlib.crc32(raw.tobytes()) != header.tables[name]:
-        raise BrokenCache(
-            f"{header.path} is damaged: {name} doesn't match its checksum; delete it and run\n"
-            f"  {header.attributes['command']}"
-        )
+        raise header.damage(f"{name} doesn't match its checksum", "delete it and run")
     return np.char.decode(raw, "utf-8") if raw.dtype.kind == "S" else raw
 
 

@@ -9,15 +9,15 @@ import hashlib
 import os
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.features import Features, read_units
-from cache.layout import LOOKS, read_table
-from cache.leaks import Leaks, Twin, find_twins
+from cache.layout import LOOKS, SPLITS, read_table
+from cache.leaks import Leaks, Stack, Twin, find_twins
 
 FOLDER = ".leaks"
 METHOD = b"leaks 1"  # to be raised when the search comes to find something else
@@ -28,6 +28,8 @@ KINDS = ("exact", "near")
 def count_leaks(
     features: Features,
     split: NDArray[np.uint8] | None = None,
+    *,
+    trained_on: tuple[Features, NDArray[np.uint8]] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Leaks | None:
     """What the splits of a file's samples share.
@@ -35,41 +37,56 @@ def count_leaks(
     Args:
         features: the file.
         split: (S,) index into SPLITS, any other number for what is left out; None: the file's own.
+        trained_on: of external validation, another data set's file and the split of its samples:
+            they are numbered after the S of ``features``, and their patients are other people.
         say: told a line before a search that takes long.
 
     Returns:
-        None where the file has no hashes and thumbnails: it is of an earlier version, or was made
-        by ``cache export``, or holds texts.
+        None where a file has no hashes and thumbnails (it is of an earlier version, was made by
+        ``cache export`` or holds texts), or where the two files' thumbnails differ in size.
 
     Raises:
-        BrokenCache: the file is damaged.
+        BrokenCache: a file is damaged.
     """
-    hashes, thumbnails = features.hashes, features.thumbnails
-    if hashes is None or thumbnails is None:
-        return None
     if split is None:
         split = read_table(features.header, "samples/split")
-    path = features.path.parent / FOLDER / f"{_digest(features, split)}.npz"
-    leaks = _recall(path, split)
+    parts = [(features, split), *([] if trained_on is None else [trained_on])]
+    thumbnails = [part.thumbnails for part, _ in parts]
+    hashes = [part.hashes for part, _ in parts]
+    known = [x for x in thumbnails if x is not None]
+    if len(known) < len(parts) or len({x.shape[1] for x in known}) > 1:
+        return None
+    splits = np.concatenate([of_part for _, of_part in parts])
+    path = features.path.parent / FOLDER / f"{_digest(parts)}.npz"
+    leaks = _recall(path, splits)
     if leaks is None:
-        train, val, test = (int((split == i).sum()) for i in range(3))
+        train, val, test = (int((splits == i).sum()) for i in range(len(SPLITS)))
         if (train + val) * test + train * val > LONG:
             say(
                 f"{features.dataset}: looking for twins of {val + test:_} val and test images, once"
             )
-        leaks = find_twins(thumbnails, hashes, features.row_sample, split, features.groups)
+        first = np.cumsum([0, *(len(of_part) for _, of_part in parts)])
+        leaks = find_twins(
+            Stack(known),
+            np.concatenate([x for x in hashes if x is not None]),
+            np.concatenate([f.row_sample + i for (f, _), i in zip(parts, first, strict=False)]),
+            splits,
+            features.groups if trained_on is None else None,
+        )
         _remember(path, leaks)
     return leaks
 
 
-def _digest(features: Features, split: NDArray[np.uint8]) -> str:
+def _digest(parts: Sequence[tuple[Features, NDArray[np.uint8]]]) -> str:
     """Of everything that the leaks follow from; no path, no encoder."""
-    header = features.header
-    columns = [1 + list(header.arrays).index(name) for name in LOOKS]
-    tables = [header.tables.get(name) for name in ("rows/sample", "samples/groups")]
     digest = hashlib.sha256(METHOD)
-    for part in (read_units(header)[:, columns].tobytes(), split.tobytes(), repr(tables).encode()):
-        digest.update(hashlib.sha256(part).digest())
+    for features, split in parts:
+        header = features.header
+        columns = [1 + list(header.arrays).index(name) for name in LOOKS]
+        records = read_units(header)[:, columns]
+        tables = [header.tables.get(name) for name in ("rows/sample", "samples/groups")]
+        for said in (records.tobytes(), split.tobytes(), repr(tables).encode()):
+            digest.update(hashlib.sha256(said).digest())
     return digest.hexdigest()[:32]
 
 

@@ -5,8 +5,10 @@ same hash of their pixels. Near twins have thumbnails whose Pearson correlation 
 next frame of an ultrasound, one film scanned twice. Twins within a split are none of a leak.
 """
 
+from __future__ import annotations
+
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -97,7 +99,7 @@ def _counted(n: int, one: str, many: str) -> str:
 
 
 def find_twins(
-    thumbnails: NDArray[np.uint8],
+    thumbnails: NDArray[np.uint8] | Stack,
     hashes: NDArray[np.uint8],
     row_sample: NDArray[np.integer],
     split: NDArray[np.uint8],
@@ -191,6 +193,28 @@ def _shared_patients(
 # ---------------------------------------------------------------------------- samples of rows
 
 
+class Stack:
+    """Thumbnails of several files, one after another, without a copy of them all.
+
+    Args:
+        parts: (N_i, t * t) each; may be memory maps.
+    """
+
+    def __init__(self, parts: Sequence[NDArray[np.uint8]]) -> None:
+        self._parts = parts
+        self._stops = np.cumsum([len(part) for part in parts])
+        self.shape = int(self._stops[-1]), parts[0].shape[1]
+
+    def __getitem__(self, rows: NDArray[np.intp]) -> NDArray[np.uint8]:
+        """(n, t * t) of n rows, counted through all parts."""
+        taken = np.empty((len(rows), self.shape[1]), np.uint8)
+        of_part = np.searchsorted(self._stops, rows, side="right")
+        for i, (part, stop) in enumerate(zip(self._parts, self._stops, strict=True)):
+            here = of_part == i
+            taken[here] = part[rows[here] - (stop - len(part))]
+        return taken
+
+
 class _Rows:
     """Which rows each sample has, in their order."""
 
@@ -210,7 +234,7 @@ class _Rows:
 class _Pictures:
     """What samples look like: ``take`` gives some of them, so that never all are in memory."""
 
-    def __init__(self, thumbnails: NDArray[np.uint8], rows: _Rows) -> None:
+    def __init__(self, thumbnails: NDArray[np.uint8] | Stack, rows: _Rows) -> None:
         self._thumbnails, self._rows = thumbnails, rows
         self.n_parts = min(PARTS, rows.most)
         self.n_pixels = self.n_parts * thumbnails.shape[1]

@@ -248,6 +248,15 @@ class FeatureWriter:
         done = {*done_units(self._file, self.header)}
         return [u for u in range(self.header.n_units) if u not in done and self._owns(u)]
 
+    def whole(self) -> Header | None:
+        """The file as it can be read now, where every unit of every shard is done; else None."""
+        if self.was_complete or len(done_units(self._file, self.header)) < self.header.n_units:
+            return None
+        for path in (self.partial_path, self.path):  # another shard may just have finished it
+            with contextlib.suppress(FileNotFoundError):
+                return read_header(path)
+        return None
+
     def write_unit(self, unit: int, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Store a unit's rows, then its record.
 

@@ -145,7 +145,7 @@ def _check_header(path: Path, line: int, names: list[str]) -> list[str]:
             "column names"
         )
     if "" in names[:-1]:
-        raise RequestError(f"{where}: column {names.index('') + 1} has no name")
+        raise RequestError(f"{where}: column {names.index('') + 1} has no name; give it one")
     for name in names:
         if names.count(name) > 1:
             raise RequestError(f"{where}: two columns are named {name!r}; rename one")

@@ -1,6 +1,6 @@
 """The samples of each class: how many there are, and a few of them to look at."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,8 +77,9 @@ def class_words(task: str, class_names: Sequence[str], label: Any) -> str:
     if task == REGRESSION:
         return "no label" if np.isnan(label) else f"{class_names[0]} {label:.4g}"
     if task == MULTI_LABEL:
-        return " + ".join(class_names[c] for c in np.flatnonzero(label == 1)) or "none of them"
-    return class_names[label] if label != MISSING else "no label"
+        has = [name for name, value in zip(class_names, label, strict=True) if value == 1]
+        return " + ".join(has) or "none of them"
+    return class_names[int(label)] if label != MISSING else "no label"
 
 
 # ---------------------------------------------------------------------------- a few of them
@@ -114,19 +115,20 @@ def middle_rows(row_sample: NDArray[np.int64], samples: NDArray[np.int64]) -> di
     return dict(zip(samples.tolist(), middle.tolist(), strict=True))
 
 
-def read_images(dataset: Dataset, samples: NDArray[np.int64]) -> dict[int, NDArray[Any]]:
-    """Sample -> its image as stored, of several rows the middle one.
+def stream_images(
+    dataset: Dataset, samples: NDArray[np.int64]
+) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Each of some samples and its image as stored, of several rows the middle one.
 
-    Returns:
-        (H, W) or (H, W, 3) each, uint8, or float32 levels of 0..255.
+    Yields:
+        In the order of the rows, each sample once: its number, and (H, W) or (H, W, 3) of uint8, or
+        of float32 levels in 0..255.
     """
     rows = middle_rows(dataset.row_sample, np.unique(samples))
-    ranges = [(row, row + 1) for row in sorted(rows.values())]
-    images = {
-        first: np.array(images[0])  # a copy: a range may be a view of all that was decoded for it
-        for (first, _), images in zip(ranges, dataset.stream(ranges), strict=True)
-    }
-    return {sample: images[row] for sample, row in rows.items()}
+    in_order = sorted((row, sample) for sample, row in rows.items())
+    streamed = dataset.stream([(row, row + 1) for row, _ in in_order])
+    for (_, sample), images in zip(in_order, streamed, strict=True):
+        yield sample, np.asarray(images[0])
 
 
 # ---------------------------------------------------------------------------- words

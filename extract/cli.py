@@ -375,6 +375,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from extract.models import main as list_models
 
         return list_models(words[1:])
+    if words[:1] == ["data"]:
+        from extract.data import main as list_data
+
+        return list_data(words[1:])
     config = read_config(words)
     return run_command(
         "extract", lambda: run(config), "interrupted; the same command goes on from here"

@@ -32,7 +32,16 @@ INK, GREY, LINE = "#1a1a1a", "#6e6e6e", "#d4d4d4"
 # text's letters writes it; where none is installed, letters lose their accents.
 OTHER_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc")
 SPELLED = str.maketrans(
-    {"×": "x", "–": "-", "—": "-", "−": "-", "≤": "<=", "≥": ">=", "µ": "u", "ß": "ss"}
+    {
+        "\N{MULTIPLICATION SIGN}": "x",
+        "\N{EN DASH}": "-",
+        "\N{EM DASH}": "-",
+        "\N{MINUS SIGN}": "-",
+        "\N{LESS-THAN OR EQUAL TO}": "<=",
+        "\N{GREATER-THAN OR EQUAL TO}": ">=",
+        "\N{MICRO SIGN}": "u",
+        "\N{LATIN SMALL LETTER SHARP S}": "ss",
+    }
 )
 NO_GLYPH = "\uffff"  # a code point that no font has: how a font draws what it lacks
 
@@ -124,7 +133,11 @@ def draw_pairs(title: str, caption: Sequence[str], pairs: Sequence[Pair], side: 
 
 
 def _pair_words(pair: Pair, side: int) -> tuple["_Words", "_Words", "_Words"]:
-    both, left, right = _Words(2 * side + SEAM, centred=True), _Words(side - GAP), _Words(side - GAP)
+    both, left, right = (
+        _Words(2 * side + SEAM, centred=True),
+        _Words(side - GAP),
+        _Words(side - GAP),
+    )
     both.add(pair.words, FINE, INK)
     for words, lines in ((left, pair.left_words), (right, pair.right_words)):
         for line in lines:
@@ -148,9 +161,16 @@ def _other_font(name: str, size: int) -> Font | None:
         return None
 
 
+@functools.cache
+def _drawn(font: Font, letter: str) -> bytes:
+    square = Image.new("L", (2 * TITLE, 2 * TITLE))
+    ImageDraw.Draw(square).text((0, 0), letter, fill=255, font=font)
+    return square.tobytes()
+
+
 def _has_letters(font: Font, text: str) -> bool:
-    lacking = bytes(font.getmask(NO_GLYPH))
-    return all(letter == " " or bytes(font.getmask(letter)) != lacking for letter in set(text))
+    lacking = _drawn(font, NO_GLYPH)
+    return all(letter == " " or _drawn(font, letter) != lacking for letter in set(text))
 
 
 def choose_font(text: str, size: int) -> tuple[Font, str]:
@@ -168,13 +188,15 @@ def choose_font(text: str, size: int) -> tuple[Font, str]:
         font = _other_font(name, size)
         if font is not None and _has_letters(font, text):
             return font, text
-    bare = "".join(c for c in unicodedata.normalize("NFKD", spelled) if not unicodedata.combining(c))
+    bare = "".join(
+        c for c in unicodedata.normalize("NFKD", spelled) if not unicodedata.combining(c)
+    )
     return own, "".join(c if _has_letters(own, c) else "?" for c in bare)
 
 
 def is_writable(text: str) -> bool:
     """Whether some font here has all of a text's letters, accents aside."""
-    return "?" in text or "?" not in choose_font(text, BODY)[1]
+    return choose_font(text, BODY)[1].count("?") == text.count("?")
 
 
 def wrap(text: str, font: Font, width: float) -> list[str]:

@@ -17,7 +17,7 @@ from cache.store import partial_path
 from cache.units import count_units
 from extract.config import CHANNELS, COLOUR, INTENSITIES, ExtractConfig
 from extract.datasets.file_images import Reading
-from extract.datasets.looks import THUMBNAIL_SIDE
+from extract.datasets.looks import thumbnail_side
 from extract.datasets.medmnist import describe_download, download_bytes
 from extract.datasets.sources import INDEX, FileWishes, Source, expand_names, find_source
 from extract.datasets.statistics import recall_statistics
@@ -73,7 +73,7 @@ def make_plan(config: ExtractConfig, report: Report = lambda name, n, n_all: Non
         RequestError: nothing at all can be done; the message says why.
     """
     plan = Plan(config)
-    find = _SourceFinder(config, report)
+    find = SourceFinder(config, report)
     for model in dict.fromkeys(config.models):
         try:
             entry = find_entry(model)
@@ -101,7 +101,7 @@ def make_plan(config: ExtractConfig, report: Report = lambda name, n, n_all: Non
     return plan
 
 
-class _SourceFinder:
+class SourceFinder:
     """Finds what ``--data`` names, and files of images only once: no encoder changes them."""
 
     def __init__(self, config: ExtractConfig, report: Report) -> None:
@@ -212,9 +212,10 @@ def _short(value: Any) -> str:
     return "/".join(f"{v:.3g}" for v in value) if isinstance(value, tuple) else str(value)
 
 
-def file_bytes(description: Description, store: str, n_images: int) -> int:
+def file_bytes(description: Description, store: str, source: Source) -> int:
     """Length of a feature file, but for its small tables."""
-    looks = HASH_BYTES + THUMBNAIL_SIDE**2
+    n_images = source.n_images
+    looks = HASH_BYTES + thumbnail_side(source.source_size) ** 2
     width = sum(description.arrays.values())
     units = count_units(n_images) * RECORD_WORDS * 4
     return n_images * (width * np.dtype(store).itemsize + looks) + units
@@ -307,7 +308,7 @@ def describe_plan(plan: Plan, memory: DigestMemory) -> Iterator[str]:
             seen = d.entry.name
             channels = {j.source.n_channels for j in plan.jobs if j.description is d}
             yield from _describe_encoder(job, config, channels)
-        taken = file_bytes(d, config.store, source.n_images)
+        taken = file_bytes(d, config.store, source)
         path = find_file(job, config, memory)
         state = "complete" if path and path.exists() else "to do"
         total += bytes_to_reserve(job, config, memory)
@@ -339,6 +340,7 @@ def describe_files(source: Source) -> Iterator[str]:
     yield from describe_target(source.files.listing.target)
     yield from source.files.notes
     listing = source.files.listing
+    yield source.files.split_words
     if listing.groups is not None:
         yield f"{len({*listing.groups.tolist()})} patients"
 
@@ -435,7 +437,7 @@ def bytes_to_reserve(job: Job, config: ExtractConfig, memory: DigestMemory) -> i
     path = find_file(job, config, memory)
     if path and not config.overwrite and (path.exists() or partial_path(path).exists()):
         return 0
-    return file_bytes(job.description, config.store, job.source.n_images)
+    return file_bytes(job.description, config.store, job.source)
 
 
 def check_space(plan: Plan, memory: DigestMemory) -> None:

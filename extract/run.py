@@ -23,13 +23,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache import CacheError, RequestError
+from cache.features import Features
 from cache.fingerprint import summarise
 from cache.key import feature_path
 from cache.layout import HASH, HASH_BYTES, LOOKS, THUMBNAIL, FileSpec
+from cache.leak_memory import count_leaks
+from cache.leaks import describe_leaks
 from cache.store import FeatureWriter, check_storable
 from cache.units import unit_rows
 from extract.config import ExtractConfig, default_batch_size
-from extract.datasets.dataset import Dataset, Prepare
+from extract.datasets.dataset import Dataset, Prepare, as_stored
 from extract.datasets.medmnist import download
 from extract.datasets.origins import describe_seen
 from extract.datasets.sources import CSV
@@ -46,6 +49,7 @@ from extract.encoders.encoder import (
     set_precision,
 )
 from extract.encoders.weights import Hub
+from extract.leak_guard import refuse_leaks
 from extract.plan import (
     Job,
     Plan,
@@ -155,6 +159,8 @@ def run_job(
     spec = make_spec(job, dataset, encoder, config, transform)
     d = job.description
     path = feature_path(config.root, dataset.name, d.entry.name, d.size, spec.key)
+    if config.strict:
+        refuse_leaks(dataset, path, say)
     if config.overwrite or not path.exists():
         # First: weights that don't fit must not leave a reserved file behind.
         fingerprint = make_fingerprint(encoder.get(say), transform, dataset.n_channels)
@@ -180,6 +186,12 @@ def run_job(
                 compute_units(encoder.get(say), dataset, writer, todo, config, transform, progress)
         n_done = progress.done - progress.first
         cost = _cost(encoder, config, n_done, time.monotonic() - started)
+        whole = writer.whole()
+        if whole is not None:
+            leaks = count_leaks(Features(whole), say=lambda line: say(f"  {line}"))
+            if leaks is not None:
+                cost["leaks"] = leaks.summary()
+                say(f"  {job.label}: leaks across splits: {describe_leaks(cost['leaks'])}")
         complete = writer.finish(cost)
     if not complete:
         return f"{job.label}: this shard is done, others aren't yet · {writer.partial_path}"
@@ -480,11 +492,6 @@ def _store(
     for name in LOOKS:
         arrays[name] = np.concatenate([look[name] for look in looks])
     writer.write_unit(unit, arrays)
-
-
-def as_stored(images: NDArray[Any]) -> NDArray[Any]:
-    """Nothing is done to images on the host; a function that worker processes can be sent."""
-    return images
 
 
 def decode_pieces(

@@ -13,17 +13,18 @@ from extract.class_samples import (
     ClassSamples,
     by_class,
     grouped,
-    read_images,
     sample_kind,
     samples_of,
     spread,
+    stream_images,
 )
 from extract.config import FIRST_FILTER
-from extract.contact_sheet import Picture, Row, draw_rows, is_writable, shown_side
+from extract.contact_sheet import Picture, Row, draw_rows, fit, is_writable, shown_side
 from extract.datasets.dataset import Dataset
 from extract.transforms import Transform
 
 DISTORTING = ("scale", "scale-crop")  # rules that make any image square
+MOST_CLASSES = 60  # on a sheet: beyond, it would be gigabytes of white paper
 UNNOTICED = 1.02  # a stretch that nobody sees: 512 x 502 px are as good as square
 
 
@@ -48,26 +49,31 @@ def draw_classes(
     split = split or SPLITS[int(dataset.samples.split.min())]
     among = samples_of(dataset.name, dataset.samples, split)
     classes = by_class(dataset.task, dataset.class_names, dataset.samples.labels, among)
-    chosen = [spread(one.samples, per_class) for one in classes]
-    images = read_images(dataset, np.concatenate(chosen))
+    drawn = classes[:MOST_CLASSES]
+    chosen = [spread(one.samples, per_class) for one in drawn]
+    side = shown_side(transform.size)
+    pictures: dict[int, Picture] = {}
+    shapes: list[tuple[int, ...]] = []
+    for sample, image in stream_images(dataset, np.concatenate(chosen)):
+        shapes.append(image.shape[:2])
+        pictures[sample] = np.asarray(fit(preview(image, transform), side))
     kind = sample_kind(dataset)
-    rows, notes = [], []
-    for number, (one, samples) in enumerate(zip(classes, chosen, strict=True)):
+    rows, notes = [], describe_distortion(shapes, transform)
+    if len(drawn) < len(classes):
+        notes.append(f"the first {len(drawn)} of {grouped(len(classes))} classes are drawn")
+    caption = [
+        _transform_words(transform, side),
+        f"{_source_words(shapes, dataset)} · {_split_words(dataset, split, kind)}",
+        *notes,
+    ]
+    for number, (one, samples) in enumerate(zip(drawn, chosen, strict=True)):
         name = one.name
         if not is_writable(name):
             name = f"class {number}"
             notes.append(f"{name} is {one.name}; no font here has its letters")
-        pictures = [preview(images[sample], transform) for sample in samples.tolist()]
-        rows.append(Row(name, _class_words(one, len(among), kind), pictures))
-    shapes = [image.shape[:2] for image in images.values()]
-    distorted = describe_distortion(shapes, transform)
-    side = shown_side(transform.size)
-    caption = [
-        _transform_words(transform, side),
-        f"{_source_words(shapes, dataset)} · {_split_words(dataset, split, kind)}",
-        *distorted,
-    ]
-    return draw_rows(dataset.name, caption, rows, side), distorted + notes
+        of_class = [pictures[sample] for sample in samples.tolist()]
+        rows.append(Row(name, _class_words(one, len(among), kind), of_class))
+    return draw_rows(dataset.name, caption, rows, side), notes
 
 
 def preview(image: NDArray[Any], transform: Transform) -> Picture:
@@ -98,7 +104,7 @@ def describe_distortion(shapes: Sequence[tuple[int, ...]], transform: Transform)
     height, width = shapes[most]
     return [
         f"{transform.resize} distorts {n} of the {len(shapes)} images shown, at most "
-        f"{stretch[most]:.3g}-fold ({height} × {width} px); --resize pad-fit keeps their shape"
+        f"{stretch[most]:.3g}-fold ({height} x {width} px); --resize pad-fit keeps their shape"
     ]
 
 
@@ -107,7 +113,7 @@ def describe_distortion(shapes: Sequence[tuple[int, ...]], transform: Transform)
 
 def _class_words(one: ClassSamples, n: int, kind: str) -> tuple[str, ...]:
     count = len(one.samples)
-    words = [f"{grouped(count)} {kind if count != 1 else kind[:-1]} · {100 * count / n:.3g} %"]
+    words = [f"{grouped(count)} {kind if count != 1 else kind[:-1]} · {100 * count / n:.1f} %"]
     words += ["positive class"] if one.is_positive else []
     words += [f"{grouped(one.n_uncertain)} uncertain"] if one.n_uncertain else []
     return tuple(words)
@@ -120,7 +126,7 @@ def _transform_words(transform: Transform, side: int) -> str:
 
 def _source_words(shapes: Sequence[tuple[int, ...]], dataset: Dataset) -> str:
     sizes = sorted(set(shapes), key=lambda shape: (shape[0] * shape[1], shape))
-    small, large = (f"{height} × {width} px" for height, width in (sizes[0], sizes[-1]))
+    small, large = (f"{height} x {width} px" for height, width in (sizes[0], sizes[-1]))
     words = f"source {small}" + (f" to {large}" if large != small else "")
     if dataset.slicing is not None:
         words += f", middle slices along axis {dataset.slicing.axis}"

@@ -12,14 +12,15 @@ from cache.labels import REGRESSION
 from cache.layout import HASH, HASH_BYTES, SPLITS, THUMBNAIL
 from cache.leaks import Leaks, Twin, describe_leaks, find_twins
 from cache.units import UNIT_ROWS
-from extract.class_samples import class_words, read_images
-from extract.contact_sheet import Pair, Picture, draw_pairs
+from extract.class_samples import class_words, stream_images
+from extract.contact_sheet import Pair, Picture, draw_pairs, fit
 from extract.datasets.dataset import Dataset
 from extract.progress import Progress
 
 PER_SHEET = 50  # pairs
 SIDE = 160  # of a picture on the sheet, pixels
 ID_LETTERS = 36  # of an id under a picture: the end tells more than the folder
+LEGEND = "left: of the later split · right: its twin · r: correlation of their thumbnails"
 
 
 def look_for_twins(dataset: Dataset) -> Leaks:
@@ -54,47 +55,82 @@ def by_likeness(twins: Sequence[Twin]) -> list[Twin]:
     )
 
 
-def describe_twin(dataset: Dataset, twin: Twin) -> str:
-    """One line: kind, correlation, and both samples with their classes."""
-    left, right = (
-        f"{dataset.samples.ids[s]} ({_class_of(dataset, s)})" for s in (twin.sample, twin.other)
-    )
-    marks = "  labels differ" if labels_differ(dataset, twin) else ""
-    return f"{_likeness(twin):<10}  {left}  {right}{marks}"
-
-
-def draw_twins(
-    dataset: Dataset, leaks: Leaks, twins: Sequence[Twin], pages: tuple[int, int]
-) -> Image.Image:
+def draw_twins(dataset: Dataset, twins: Sequence[Twin], caption: Sequence[str]) -> Image.Image:
     """One sheet of pairs: left the later split's image, right its twin.
 
     Args:
-        dataset: its images; of a volume the middle slice is drawn.
-        leaks: of the whole data set, for the caption.
+        dataset: its images as stored; of a volume the middle slice is drawn.
         twins: the pairs of this sheet.
-        pages: the sheet's number, from 1, and how many there are.
+        caption: lines below the title.
     """
-    images = read_images(dataset, np.array([s for t in twins for s in (t.sample, t.other)]))
-
-    def picture(sample: int) -> Picture:
-        return np.clip(np.rint(images[sample]), 0, 255).astype(np.uint8)
-
+    both = np.array([sample for twin in twins for sample in (twin.sample, twin.other)])
+    pictures: dict[int, Picture] = {}
+    for sample, image in stream_images(dataset, both):
+        levels = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+        pictures[sample] = np.asarray(fit(levels, SIDE))
     pairs = [
         Pair(
-            picture(twin.sample),
-            picture(twin.other),
+            pictures[twin.sample],
+            pictures[twin.other],
             _likeness(twin) + (" · labels differ" if labels_differ(dataset, twin) else ""),
             _sample_words(dataset, twin.sample),
             _sample_words(dataset, twin.other),
         )
         for twin in twins
     ]
-    caption = [describe_leaks(leaks.summary())]
-    caption += [
-        "left: of the later split · right: its twin · r: correlation of their thumbnails"
-        + (f" · sheet {pages[0]} of {pages[1]}" if pages[1] > 1 else "")
+    return draw_pairs(f"{dataset.name}: twins across splits", [*caption, LEGEND], pairs, SIDE)
+
+
+# ---------------------------------------------------------------------------- words
+
+
+def describe_twin(dataset: Dataset, twin: Twin) -> str:
+    """One line: kind, correlation, and both samples with their classes."""
+    left, right = (
+        f"{' '.join(_place(dataset, s))} ({_class_of(dataset, s)})"
+        for s in (twin.sample, twin.other)
+    )
+    marks = "  labels differ" if labels_differ(dataset, twin) else ""
+    return f"{_likeness(twin):<10}  {left}  {right}{marks}"
+
+
+def describe_counts(leaks: Leaks) -> list[str]:
+    """How many there are: in test, and in val."""
+    summary = leaks.summary()
+    of_val = {**summary, "n": 0}  # what describe_leaks goes by
+    return [
+        f"{split}: {describe_leaks(counts)}"
+        for split, counts in (("test", summary), ("val", of_val))
+        if summary["n" if split == "test" else "val_n"]
     ]
-    return draw_pairs(f"{dataset.name}: twins across splits", caption, pairs, SIDE)
+
+
+def describe_shared(dataset: Dataset, leaks: Leaks) -> list[str]:
+    """A line for each patient of an earlier split too, with the samples in each split."""
+    samples = dataset.samples
+    if samples.groups is None or leaks.patient is None:
+        return []
+    lines = []
+    for patient in np.unique(samples.groups[leaks.patient]):
+        counts = np.bincount(samples.split[samples.groups == patient], minlength=len(SPLITS))
+        within = ", ".join(f"{s} {n}" for s, n in zip(SPLITS, counts, strict=False) if n)
+        lines.append(f"patient {patient}: {within}")
+    return lines
+
+
+def twin_facts(dataset: Dataset, twin: Twin) -> dict[str, Any]:
+    """One pair, as JSON has it."""
+    samples = dataset.samples
+    sides = {
+        side: {
+            "id": str(samples.ids[s]),
+            "split": SPLITS[samples.split[s]],
+            "class": _class_of(dataset, s),
+        }
+        for side, s in (("sample", twin.sample), ("other", twin.other))
+    }
+    correlation = None if np.isnan(twin.correlation) else twin.correlation
+    return {"kind": twin.kind, "correlation": correlation, **sides}
 
 
 def labels_differ(dataset: Dataset, twin: Twin) -> bool:
@@ -117,10 +153,13 @@ def _likeness(twin: Twin) -> str:
     return f"r = {np.floor(twin.correlation * 10_000) / 10_000:.4f}"
 
 
+def _place(dataset: Dataset, sample: int) -> tuple[str, ...]:
+    """Split and id; of an id that begins with its split only that."""
+    name, split = str(dataset.samples.ids[sample]), SPLITS[dataset.samples.split[sample]]
+    return (name,) if name.startswith(f"{split}/") else (split, name)
+
+
 def _sample_words(dataset: Dataset, sample: int) -> tuple[str, ...]:
-    name = str(dataset.samples.ids[sample])
-    split = SPLITS[dataset.samples.split[sample]]
-    if len(name) > ID_LETTERS:
-        name = "…" + name[-ID_LETTERS:]
-    words = (name, _class_of(dataset, sample))
-    return words if name.startswith(split) else (split, *words)
+    *split, name = _place(dataset, sample)
+    name = name if len(name) <= ID_LETTERS else f"…{name[-ID_LETTERS:]}"
+    return (*split, name, _class_of(dataset, sample))

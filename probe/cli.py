@@ -7,26 +7,37 @@ from typing import Any
 
 from cache.aggregate import AGGREGATES
 from cache.errors import RequestError
+from cache.labels import ASKED, UNCERTAIN_RULES
+from cache.split_rules import RULES, SplitRule
 from cache.terminal import Parser, complain, run_command, split_words
-from probe.config import KINDS, POOLS, ProbeConfig
+from probe.config import KINDS, META, POOLS, TEST_SPLITS, OverlayConfig, ProbeConfig
 from probe.knn import METRICS, VOTES, KnnConfig
 from probe.linear import FORMS, LinearConfig
+from probe.ridge import RidgeConfig
 
 EXAMPLES = """\
 examples:
   probe --kind knn --k 200                              all features found, one k
   probe --kind linear --model dinov2 --data breastmnist
   probe --kind knn --k 11 --metric euclidean            Doerrich et al. 2024
+  probe --kind ridge --data boneage                     continuous labels: MAE, R2
   probe --kind linear --layer all                       val numbers of every layer
   probe --kind zeroshot --data breastmnist              for encoders with `extract --text`
   probe features/demo/*.h5 --kind knn --k 10,20         files by path
+  probe --kind linear --data breastmnist --split kfold:5       other splits, no forward pass
+  probe --kind linear --data mine --split 80/10/10 --split-file mine_split.csv
+  probe --kind linear --data chexpert --target Edema --uncertain zeros
+  probe --kind knn --data mine --labels grades.csv --target grade --task ordinal
+  probe --kind ridge --data mine --target meta:age --task regression
+  probe --kind linear --train-data chexpert --test-data chestxray14 --target Edema
 """
 
 # Which flags belong to which kinds; the others are refused, not ignored.
 OWN_FLAGS = {
     **dict.fromkeys(("k", "metric", "vote", "temperature"), ("knn",)),
     **dict.fromkeys(("strengths", "form"), ("linear",)),
-    **dict.fromkeys(("layer", "all_test"), ("knn", "linear")),
+    "penalties": ("ridge",),
+    **dict.fromkeys(("layer", "all_test"), ("knn", "linear", "ridge")),
     "text": ("zeroshot",),
 }
 
@@ -72,6 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
     which.add_argument(
         "--all-test", action="store_true", help="with --layer all: read test for every layer"
     )
+    _add_overlay_flags(parser)
     k = ",".join(map(str, KnnConfig.k))
     of_knn = parser.add_argument_group("kind knn")
     of_knn.add_argument("--k", help=f"numbers of neighbours, comma separated ({k})")
@@ -93,6 +105,13 @@ def make_parser() -> argparse.ArgumentParser:
     of_linear.add_argument(
         "--form", choices=FORMS, help=f"for several classes ({LinearConfig.form})"
     )
+    of_ridge = parser.add_argument_group("kind ridge, for continuous labels")
+    of_ridge.add_argument(
+        "--penalties",
+        metavar="P",
+        help="scikit-learn's alpha over the number of training images, comma separated; the best "
+        "on val is taken (1e-06 to 1e+06, two a decade)",
+    )
     of_zeroshot = parser.add_argument_group("kind zeroshot")
     of_zeroshot.add_argument(
         "--text",
@@ -102,6 +121,11 @@ def make_parser() -> argparse.ArgumentParser:
         "the images)",
     )
     how = parser.add_argument_group("how")
+    how.add_argument(
+        "--strict",
+        action="store_true",
+        help="refuse files whose splits share exact copies or patients, or that can't tell",
+    )
     how.add_argument("--seed", type=int, default=0, help="of the bootstrap (%(default)s)")
     how.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (%(default)s)")
     how.add_argument("--name", default="", help="a tag for the rows of this run")
@@ -112,6 +136,61 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_overlay_flags(parser: argparse.ArgumentParser) -> None:
+    labels = parser.add_argument_group("which labels (the data set's own)")
+    labels.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="CSV: ids in the column id or the first, labels in the others; samples that it "
+        "doesn't name are left out",
+    )
+    labels.add_argument(
+        "--target",
+        metavar="NAME",
+        help=f"a column of --labels, one of several stored labels, or a stored column, as in "
+        f"{META}sex; several comma separated",
+    )
+    labels.add_argument("--task", choices=ASKED, help="(what the values look like)")
+    labels.add_argument("--positive", metavar="CLASS", help="which of two classes is label 1")
+    labels.add_argument(
+        "--label-sep", metavar="TEXT", help="between several labels in one cell, e.g. '|'"
+    )
+    labels.add_argument(
+        "--uncertain",
+        choices=UNCERTAIN_RULES,
+        help="what uncertain labels count as (must be said where there are any)",
+    )
+    splits = parser.add_argument_group("which split (the data set's own)")
+    splits.add_argument(
+        "--split",
+        metavar="RULE",
+        help=f"{RULES}; stratified by label, no group divided. Of folds and sites each is a row",
+    )
+    splits.add_argument(
+        "--split-seed",
+        type=int,
+        default=OverlayConfig.split_seed,
+        help="of the rule (%(default)s)",
+    )
+    splits.add_argument(
+        "--split-file",
+        type=Path,
+        metavar="FILE",
+        help="CSV of id,split: read; with --split written, where it isn't there",
+    )
+    external = parser.add_argument_group("external validation")
+    external.add_argument(
+        "--train-data", metavar="NAME", help="fit on its train, choose on its val (or a file)"
+    )
+    external.add_argument("--test-data", metavar="NAMES", help="and test on this, comma separated")
+    external.add_argument(
+        "--test-split",
+        choices=TEST_SPLITS,
+        help=f"of --test-data: its test split, or all of it ({ProbeConfig.test_split})",
+    )
+
+
 def read_config(arguments: Sequence[str] | None) -> ProbeConfig:
     """Flags -> settings; a wrong flag ends the process with status 2."""
     parser = make_parser()
@@ -120,32 +199,61 @@ def read_config(arguments: Sequence[str] | None) -> ProbeConfig:
         if options.kind not in kinds and getattr(options, flag) not in (None, False):
             name = flag.replace("_", "-")
             parser.error(f"--{name} belongs to --kind {' or '.join(kinds)}, not to {options.kind}")
-    for flag in ("model", "size", "data", "where", "features"):
+    for flag in ("model", "size", "data", "where", "features", "test_data"):
         if options.files and getattr(options, flag):
-            parser.error(f"name feature files by path or by --{flag}, not both")
+            name = flag.replace("_", "-")
+            parser.error(f"name feature files by path or by --{name}, not both")
+    if options.data and options.test_data:
+        parser.error("external validation takes --train-data and --test-data, and no --data")
+    if options.train_data and not (options.test_data or options.files):
+        parser.error("--train-data says what to fit on; add --test-data, what to test on")
+    for flag in ("test_data", "test_split"):
+        if getattr(options, flag) and not options.train_data:
+            name = flag.replace("_", "-")
+            parser.error(f"--{name} belongs to external validation; add --train-data")
     try:
         return ProbeConfig(
             kind=options.kind,
             knn=_knn(options) if options.kind == "knn" else None,
             linear=_linear(options) if options.kind == "linear" else None,
+            ridge=_ridge(options) if options.kind == "ridge" else None,
             layer=-1 if options.layer is None else _layer(options.layer),
             pool=options.pool,
             aggregate=options.aggregate,
             text=options.text,
             all_test=options.all_test,
+            strict=options.strict,
             seed=options.seed,
             n_resamples=options.resamples,
             name=options.name,
             files=tuple(options.files),
             models=split_words("--model", options.model),
             sizes=_numbers("--size", options.size, int),
-            data=split_words("--data", options.data),
+            data=split_words("--data", options.data)
+            or split_words("--test-data", options.test_data),
             where=tuple(_part(text) for text in options.where),
+            overlay=_overlay(options),
+            train_data=options.train_data,
+            test_split=options.test_split or ProbeConfig.test_split,
             features=options.features,
             results=options.results,
         )
     except RequestError as error:
         parser.error(str(error))
+
+
+def _overlay(options: argparse.Namespace) -> OverlayConfig:
+    return OverlayConfig(
+        labels=options.labels,
+        target=options.target,
+        task=options.task,
+        positive=options.positive,
+        separator=options.label_sep,
+        uncertain=options.uncertain,
+        split=None if options.split is None else SplitRule.parse(options.split),
+        split_seed=options.split_seed,
+        split_file=options.split_file,
+    )
 
 
 def _knn(options: argparse.Namespace) -> KnnConfig:
@@ -160,6 +268,11 @@ def _knn(options: argparse.Namespace) -> KnnConfig:
 def _linear(options: argparse.Namespace) -> LinearConfig:
     strengths = _numbers("--strengths", options.strengths, float) or None
     return LinearConfig(**_given({"strengths": strengths, "form": options.form}))
+
+
+def _ridge(options: argparse.Namespace) -> RidgeConfig:
+    penalties = _numbers("--penalties", options.penalties, float) or None
+    return RidgeConfig(**_given({"penalties": penalties}))
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:

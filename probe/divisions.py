@@ -57,7 +57,10 @@ def choose_splits(
     for named in splits:
         notes = (f"split: {how}, not the data set's own", *named.notes)
         digest = f"sha256:{split_digest(features.ids, named.split)}"
-        yield dataclasses.replace(named, notes=notes), {**said, "name": named.name, "digest": digest}
+        yield (
+            dataclasses.replace(named, notes=notes),
+            {**said, "name": named.name, "digest": digest},
+        )
 
 
 def stored_split(features: Features) -> NDArray[np.uint8]:

@@ -9,7 +9,6 @@ from cache.catalogue import Wish, find_features
 from cache.errors import RequestError
 from cache.features import Features, open_features
 from cache.key import key_differences
-from cache.labels import Target
 from cache.splits import LEFT_OUT, TEST, split_digest
 from probe.config import ProbeConfig
 from probe.overlay import Asked

@@ -1,6 +1,7 @@
 """From a feature file to what a probe eats: arrays and labels by split."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +9,8 @@ from numpy.typing import NDArray
 from cache.aggregate import aggregate_rows
 from cache.errors import RequestError
 from cache.features import Features
+from cache.layout import SPLITS
+from probe.overlay import Asked
 from probe.zeroshot import n_text_classes
 
 
@@ -16,7 +19,7 @@ class Split:
     """One split of one layer and pool. n samples."""
 
     x: NDArray[np.floating]  # (n, D)
-    y: NDArray[np.int64]  # (n,) or (n, C)
+    y: NDArray[Any]  # int64 (n,) or (n, C), of regression float64 (n,)
     ids: NDArray[np.str_]  # (n,)
 
     def __len__(self) -> int:
@@ -49,10 +52,10 @@ def rows_are_samples(features: Features) -> bool:
     return np.array_equal(features.row_sample, np.arange(len(features.labels)))
 
 
-def read_splits(
+def read_samples(
     features: Features, layer: int, pool: str, aggregate: str = "mean"
-) -> dict[str, Split]:
-    """Train, val and test of one layer and pool.
+) -> NDArray[np.floating]:
+    """(S, D) features of every sample, of one layer and pool.
 
     Args:
         features: the file.
@@ -67,10 +70,20 @@ def read_splits(
     x = read_layer(features, layer, pool)
     if not rows_are_samples(features):
         x = aggregate_rows(x, features.row_sample, len(features.labels), aggregate)
+    return x
+
+
+def divide_samples(x: NDArray[np.floating], asked: Asked) -> dict[str, Split]:
+    """Train, val and test; what is in no split is left out.
+
+    Args:
+        x: (S, D) features of the samples.
+        asked: their labels and split.
+    """
     splits = {}
-    for name in ("train", "val", "test"):
-        rows = _as_slice(np.flatnonzero(features.split == name))
-        splits[name] = Split(x[rows], features.labels[rows], features.ids[rows])
+    for name in SPLITS:
+        rows = _as_slice(np.flatnonzero(asked.is_in(name)))
+        splits[name] = Split(x[rows], asked.labels[rows], asked.features.ids[rows])
     return splits
 
 
@@ -84,7 +97,7 @@ class Prompts:
     logit_scale: float  # already exponentiated
 
 
-def read_prompts(text: Features, images: Features) -> Prompts:
+def read_prompts(text: Features, images: Asked) -> Prompts:
     """The prompts of a text file, for the classes of an image file.
 
     Raises:
@@ -92,7 +105,7 @@ def read_prompts(text: Features, images: Features) -> Prompts:
         BrokenCache: the stored rows don't match their checksums.
     """
     names, n_classes = images.class_names, n_text_classes(images.task, len(images.class_names))
-    if text.class_names[: len(names)] != names or len(text.class_names) != n_classes:
+    if tuple(text.class_names[: len(names)]) != names or len(text.class_names) != n_classes:
         negatives = ", then their negatives" if n_classes > len(names) else ""
         raise RequestError(
             f"{text.path.name} should have prompts for {', '.join(names)}{negatives}; found "

@@ -117,13 +117,15 @@ def scores(
     check_task(task)
     bank_labels = np.asarray(bank_labels)
     check_labels(bank_labels, task, n_classes)
-    hold = vote_multilabel if task == MULTI_LABEL else vote
-    results = {k: np.empty((len(query_features), n_classes)) for k in config.k}
-    for k, rows, *nearest in _nearest(config, bank_features, bank_labels, query_features):
-        results[k][rows] = hold(*nearest, n_classes, config.rule, config.temperature)
+    hold, shares = vote, np.zeros(n_classes)  # a vote on classes leaves no score open
     if task == MULTI_LABEL:
-        shares = known_shares(bank_labels)
-        results = {k: np.where(np.isnan(found), shares, found) for k, found in results.items()}
+        hold, shares = vote_multilabel, known_shares(bank_labels)
+    results = {k: np.empty((len(query_features), n_classes)) for k in config.k}
+    for k, rows, similarities, labels in _nearest(
+        config, bank_features, bank_labels, query_features
+    ):
+        found = hold(similarities, labels, n_classes, config.rule, config.temperature)
+        results[k][rows] = np.where(np.isnan(found), shares, found)
     return results
 
 

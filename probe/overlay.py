@@ -15,6 +15,7 @@ from cache.errors import RequestError
 from cache.features import Features
 from cache.labels import MISSING, REGRESSION, Target
 from cache.layout import SPLITS
+from cache.leaks import Leaks
 from probe.config import OverlayConfig
 from probe.divisions import choose_splits
 from probe.targets import choose_target, labels_digest
@@ -35,6 +36,8 @@ class Asked:
     target: Mapping[str, Any] = field(default_factory=dict)  # for the row; empty: as stored
     division: Mapping[str, Any] = field(default_factory=dict)  # for the row; empty: as stored
     marks: tuple[str, ...] = ()
+    trained_on: "Asked | None" = None  # external validation: whose train and val are used
+    leaks: Leaks | None = None  # None: not counted yet, or nobody knows; see twins.py
 
     @property
     def dataset(self) -> str:

@@ -20,7 +20,15 @@ from cache.key import file_stem, key_digest
 from probe.intervals import Interval
 
 ROW_VERSION = 1
-ADDED_LATER = {"seen": "unknown", "protocol": ""}  # what rows without these fields mean by that
+ADDED_LATER: dict[str, Any] = {  # what rows without these fields mean by that
+    "seen": "unknown",
+    "protocol": "",
+    "target": {},
+    "split": {},
+    "trained_on": {},
+    "leaks": None,
+    "without_twins": {},
+}
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,16 @@ class Row:
     versions: Mapping[str, str]
     marks: tuple[str, ...] = ()  # what a reader of the numbers must know
     seen: str = "unknown"  # whether the encoder saw these images before: "yes: ...", "no"
+    # Labels that are laid over the stored ones: file, target, uncertain, task, labels' digest.
+    target: Mapping[str, Any] = field(default_factory=dict)
+    # A split that is: rule, seed, file, name (e.g. "fold 2/5"), digest.
+    split: Mapping[str, Any] = field(default_factory=dict)
+    # External validation, what was fitted and chosen on: dataset, digest, samples.
+    trained_on: Mapping[str, Any] = field(default_factory=dict)
+    # What the splits share, as cache.leaks.Leaks.summary() counts it; None: nobody knows.
+    leaks: Mapping[str, int | None] | None = None
+    # n and every metric of the test samples that have no twin; empty where all have none.
+    without_twins: Mapping[str, float] = field(default_factory=dict)
     protocol: str = ""  # whose preprocessing this is, e.g. "wu2025"; empty: the encoder's own
     chosen: Mapping[str, Any] = field(default_factory=dict)  # what val decided
     scores: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # for the .npz
@@ -48,9 +66,21 @@ class Row:
         Labels and splits are not in the feature key, so that a corrected label costs no forward
         pass; but it makes another question of the same features.
         """
-        f = self.features
-        asked = {"features": f["digest"], "task": f["task"], "samples": dict(f["samples"])}
-        return key_digest({**asked, "probe": dict(self.probe), "seed": self.seed})
+        return key_digest(self._asked(dict(self.features["samples"])))
+
+    @property
+    def question(self) -> str:
+        """As ``digest``, but the same for all folds, or sites, of one rule."""
+        if not self.split.get("name"):
+            return self.digest
+        shared = {name: self.split[name] for name in ("rule", "seed")}
+        return key_digest(self._asked({**self.features["samples"], "split": shared}))
+
+    def _asked(self, samples: Mapping[str, Any]) -> dict[str, Any]:
+        asked = {"features": self.features["digest"], "task": self.features["task"]}
+        if self.trained_on:
+            asked["trained_on"] = dict(self.trained_on)
+        return {**asked, "samples": samples, "probe": dict(self.probe), "seed": self.seed}
 
     def path(self, root: Path) -> Path:
         """``root/{dataset}/{model}_{size}_{kind}_{digest}.json``."""
@@ -96,6 +126,9 @@ def write_row(root: Path, row: Row, name: str = "") -> Path:
         for metric, interval in row.metrics.items()
     }
     content["val_metrics"] = {m: _json_number(v) for m, v in row.val_metrics.items()}
+    content["without_twins"] = {
+        m: v if isinstance(v, int) else _json_number(v) for m, v in row.without_twins.items()
+    }
     content |= {"row_version": ROW_VERSION, "id": row.digest, "names": names}
     # Scores first: whoever sees a row finds its scores beside it.
     _write(path.with_suffix(".npz"), lambda file: np.savez(file, **scores))

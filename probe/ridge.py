@@ -80,10 +80,12 @@ def fit_path(
     """Fit every penalty, from one eigendecomposition.
 
     Features are standardised by their own mean and standard deviation; a feature that is constant
-    keeps scale 1 and gets weight 0. Memory is one min(N, D)^2 matrix and a block of features.
+    keeps scale 1 and gets weight 0, but for rounding. Memory is one min(N, D)^2 matrix and a block
+    of features.
 
     Args:
-        features: (N, D) training features; may be a float16 memmap, which is read three times, or four.
+        features: (N, D) training features; may be a float16 memmap, which is read three times, or
+            four where images are fewer.
         targets: (N, O) finite; each output is a problem of its own.
         config: the penalties; None for the defaults.
 

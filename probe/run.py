@@ -14,11 +14,24 @@ from numpy.typing import NDArray
 from cache.catalogue import Wish, find_features, find_text, text_differences
 from cache.errors import CacheError, RequestError
 from cache.features import Features, open_features
-from probe import knn, linear, metrics, zeroshot
+from cache.labels import REGRESSION
+from cache.layout import SPLITS
+from cache.splits import LEFT_OUT
+from probe import knn, linear, metrics, ridge, zeroshot
 from probe.config import ProbeConfig
-from probe.features import Split, default_pool, read_prompts, read_splits, rows_are_samples
-from probe.intervals import bootstrap
+from probe.external import choose_training, only_test
+from probe.features import (
+    Split,
+    default_pool,
+    divide_samples,
+    read_prompts,
+    read_samples,
+    rows_are_samples,
+)
+from probe.measure import measure
+from probe.overlay import Asked, lay_over
 from probe.results import Row, check_folder, write_row
+from probe.twins import leak_marks, refuse_leaks, with_leaks, without_twins
 
 Problem = tuple[str, str]  # what couldn't be done, and why
 LARGE_K = 0.1  # of the training set: a larger k asks most of the images, not the near ones
@@ -76,11 +89,14 @@ def run_probe(
     alike = Counter(map(_named, found))
     for features in found:
         try:
-            shares = describe_shares(features)
-            if shares not in told:  # twice for one data set: its labels or splits were changed
-                say(shares)
-                told.add(shares)
-            for row in probe_file(config, features):
+            questions = make_questions(config, features)
+            for asked in [x for q in questions for x in (q.trained_on, q) if x]:
+                shares = describe_shares(asked)
+                if shares not in told:  # twice for one data set: its labels or splits were changed
+                    say(shares)
+                    told.add(shares)
+            questions = count_all(config, questions, say)
+            for row in ask_all(config, features, questions):
                 if alike[_named(features)] > 1:
                     row = dataclasses.replace(row, marks=(*row.marks, str(features.path)))
                 write_row(config.results_dir, row, config.name)
@@ -103,6 +119,53 @@ def probe_file(config: ProbeConfig, features: Features) -> Iterator[Row]:
     Raises:
         CacheError, RequestError: what can't be answered; after the rows of what can.
     """
+    questions = count_all(config, make_questions(config, features))
+    yield from ask_all(config, features, questions)
+
+
+def make_questions(config: ProbeConfig, features: Features) -> list[Asked]:
+    """The labels and splits to ask a file with: one, or one for each fold or site.
+
+    Raises:
+        CacheError: there are no features of the training data.
+        RequestError: labels or a split that can't be laid over the file, or training features that
+            don't fit it.
+    """
+    if not config.train_data:
+        return lay_over(config.overlay, features)
+    # Of the data to test on nothing is divided: it is its test split, or all of it.
+    undivided = dataclasses.replace(config.overlay, split=None, split_file=None)
+    (test,) = lay_over(undivided, features)
+    (train,) = lay_over(config.overlay, choose_training(config, features))
+    return [only_test(test, train, config.test_split)]
+
+
+def count_all(
+    config: ProbeConfig, questions: list[Asked], say: Callable[[str], None] = lambda line: None
+) -> list[Asked]:
+    """The questions, with what their splits share counted.
+
+    Raises:
+        RequestError: they share something that ``strict`` refuses.
+        BrokenCache: a file is damaged.
+    """
+    # Where nothing is fitted or chosen, nothing can leak.
+    read = ["test"] if config.kind == "zeroshot" else read_splits(config)
+    counted = [with_leaks(asked, read, say) for asked in questions]
+    if config.strict:
+        for asked in counted:
+            refuse_leaks(asked)
+    return counted
+
+
+def ask_all(config: ProbeConfig, features: Features, questions: list[Asked]) -> Iterator[Row]:
+    """The rows of one file, layer by layer, of each all questions.
+
+    Raises:
+        CacheError, RequestError: what can't be answered; after the rows of what can.
+    """
+    for asked in questions:
+        check_kind(config.kind, asked)
     if config.kind == "zeroshot" and "proj" not in features.pools:
         raise RequestError(
             f"{features.path.name} has no proj, only {', '.join(features.pools)}: {features.encoder} "
@@ -112,40 +175,119 @@ def probe_file(config: ProbeConfig, features: Features) -> Iterator[Row]:
         layers = sorted(features.layers) or [features.last_layer]
     else:
         layers = [features.find_layer(config.layer)]
-    read_test = config.layer is not None or config.all_test
-    is_fitted = config.kind != "zeroshot"
-    one_to_one = rows_are_samples(features)
-    reads = {"train": is_fitted, "val": True, "test": read_test}
     for layer in layers:
-        pool = config.pool or (default_pool(features, layer) if is_fitted else "proj")
+        pool = config.pool or (
+            "proj" if config.kind == "zeroshot" else default_pool(features, layer)
+        )
         started = time.perf_counter()
-        splits = read_splits(features, layer, pool, config.aggregate)
-        if is_fitted and not len(splits["train"]):
-            raise RequestError(f"{features.dataset} has no training images")
-        if read_test and not len(splits["test"]):
-            raise RequestError(f"{features.dataset} has no test images")
-        if not read_test:
-            splits["test"] = _empty(splits["test"])
-            if not len(splits["val"]):
-                raise RequestError(
-                    f"{features.dataset} has no val images to compare layers on; name one layer"
-                )
-        ask = {"knn": ask_knn, "linear": ask_linear, "zeroshot": ask_zeroshot}[config.kind]
-        for settings, chosen, scores, marks in ask(config, features, splits):
-            probe = {
-                "kind": config.kind,
-                "layer": layer,
-                "pool": pool,
-                **({} if one_to_one else {"aggregate": config.aggregate}),
-                **settings,
-                "read": [name for name, is_read in reads.items() if is_read],
-                "n_resamples": config.n_resamples,
-            }
-            yield make_row(config, features, splits, probe, chosen, scores, marks, started)
+        x = read_samples(features, layer, pool, config.aggregate)
+        for asked in questions:
+            splits = _divide(config, asked, x, layer, pool)
+            yield from ask_one(config, asked, splits, layer, pool, started)
             started = time.perf_counter()
-    n_train = int((features.split == "train").sum())
-    if config.knn and (large := [str(k) for k in config.knn.k if k > n_train]):
-        raise RequestError(f"{n_train} training images are too few for k = {', '.join(large)}")
+    if config.knn:
+        n_train = min(int((asked.trained_on or asked).is_in("train").sum()) for asked in questions)
+        if large := [str(k) for k in config.knn.k if k > n_train]:
+            raise RequestError(f"{n_train} training images are too few for k = {', '.join(large)}")
+
+
+def _divide(
+    config: ProbeConfig, asked: Asked, x: NDArray[np.floating], layer: int, pool: str
+) -> dict[str, Split]:
+    """Train and val of what is fitted on, test of what is asked; what isn't read is empty.
+
+    Raises:
+        RequestError: a split that is needed has no images, or no labels.
+    """
+    fitted_on = asked.trained_on or asked
+    splits = divide_samples(x, asked)
+    if asked.trained_on:
+        own = read_samples(fitted_on.features, layer, pool, config.aggregate)
+        splits = {**divide_samples(own, fitted_on), "test": splits["test"]}
+    if config.kind != "zeroshot":
+        if not len(splits["train"]):
+            raise RequestError(f"{fitted_on.title} has no training images")
+        check_known(fitted_on, splits["train"])
+    if reads_test(config):
+        if not len(splits["test"]):
+            raise RequestError(f"{asked.title} has no test images")
+        return splits
+    if not len(splits["val"]):
+        raise RequestError(
+            f"{fitted_on.title} has no val images to compare layers on; name one layer"
+        )
+    return {**splits, "test": _empty(splits["test"])}
+
+
+def reads_test(config: ProbeConfig) -> bool:
+    """Whether test is read: not while layers are compared, unless asked for."""
+    return config.layer is not None or config.all_test
+
+
+def read_splits(config: ProbeConfig) -> list[str]:
+    """The splits that are read, by word."""
+    reads = {"train": config.kind != "zeroshot", "val": True, "test": reads_test(config)}
+    return [name for name, is_read in reads.items() if is_read]
+
+
+def ask_one(
+    config: ProbeConfig,
+    asked: Asked,
+    splits: dict[str, Split],
+    layer: int,
+    pool: str,
+    started: float,
+) -> Iterator[Row]:
+    """The rows of one layer and question: one for each k, else one."""
+    one_to_one = rows_are_samples(asked.features)
+    for settings, chosen, scores, marks in ASK[config.kind](config, asked, splits):
+        probe = {
+            "kind": config.kind,
+            "layer": layer,
+            "pool": pool,
+            **({} if one_to_one else {"aggregate": config.aggregate}),
+            **settings,
+            "read": read_splits(config),
+            "n_resamples": config.n_resamples,
+        }
+        yield make_row(config, asked, splits, probe, chosen, scores, marks, started)
+        started = time.perf_counter()
+
+
+def check_kind(kind: str, asked: Asked) -> None:
+    """Refuse a kind that has no answer to this task.
+
+    Raises:
+        RequestError: it hasn't.
+    """
+    is_continuous = asked.task == REGRESSION
+    if is_continuous and kind not in ("ridge", "knn"):
+        raise RequestError(
+            f"{asked.dataset} has continuous labels, and --kind {kind} tells classes apart; use "
+            "--kind ridge, or knn"
+        )
+    if kind == "ridge" and not is_continuous:
+        raise RequestError(
+            f"--kind ridge predicts continuous labels, and {asked.dataset} has the task "
+            f'"{asked.task}"; use --kind linear'
+        )
+
+
+def check_known(asked: Asked, train: Split) -> None:
+    """Refuse to train on several labels of which one is never known.
+
+    Raises:
+        RequestError: one isn't.
+    """
+    if asked.task != metrics.MULTI_LABEL:
+        return
+    shares = metrics.label_shares(train.y)
+    unknown = [n for n, s in zip(asked.class_names, shares, strict=True) if np.isnan(s)]
+    if unknown:
+        raise RequestError(
+            f"{asked.dataset} has no training image of which {', '.join(unknown[:3])} is known; "
+            "ask for another label by itself with --target NAME"
+        )
 
 
 def _empty(split: Split) -> Split:
@@ -156,7 +298,7 @@ def _empty(split: Split) -> Split:
 Answer = tuple[dict[str, Any], dict[str, Any], dict[str, NDArray[np.float64]], list[str]]
 
 
-def ask_knn(config: ProbeConfig, features: Features, splits: dict[str, Split]) -> Iterator[Answer]:
+def ask_knn(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> Iterator[Answer]:
     """One answer for each k that the training images allow, from one search for val and test."""
     settings = config.knn or knn.KnnConfig()
     train, val, test = splits["train"], splits["val"], splits["test"]
@@ -165,7 +307,11 @@ def ask_knn(config: ProbeConfig, features: Features, splits: dict[str, Split]) -
         return
     settings = dataclasses.replace(settings, k=fitting)
     queries = np.concatenate([val.x, test.x])
-    by_k = knn.scores(settings, train.x, train.y, queries, features.task, len(features.class_names))
+    if asked.task == REGRESSION:
+        by_k = knn.predictions(settings, train.x, train.y[:, None], queries)
+    else:
+        n_classes = len(asked.class_names)
+        by_k = knn.scores(settings, train.x, train.y, queries, asked.task, n_classes)
     for k, scores in by_k.items():
         marks = []
         if k > LARGE_K * len(train):
@@ -184,18 +330,12 @@ def ask_knn(config: ProbeConfig, features: Features, splits: dict[str, Split]) -
         )
 
 
-def ask_linear(
-    config: ProbeConfig, features: Features, splits: dict[str, Split]
-) -> Iterator[Answer]:
+def ask_linear(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> Iterator[Answer]:
     """One answer: the whole path is fitted on train, the strength is chosen on val."""
     settings = config.linear or linear.LinearConfig()
     train, val, test = splits["train"], splits["val"], splits["test"]
-    if not len(val):
-        raise RequestError(
-            f"{features.dataset} has no val images to choose the strength on, and it is never "
-            "chosen on test"
-        )
-    task, n_classes = features.task, len(features.class_names)
+    check_val(asked, val)
+    task, n_classes = asked.task, len(asked.class_names)
     fits = linear.fit_path(train.x, train.y, task, n_classes, settings)
     best, losses = linear.choose(fits, val.x, val.y, task)
     fit = fits[best]
@@ -223,12 +363,46 @@ def ask_linear(
     )
 
 
-def ask_zeroshot(
-    config: ProbeConfig, features: Features, splits: dict[str, Split]
-) -> Iterator[Answer]:
+def ask_ridge(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> Iterator[Answer]:
+    """One answer: every penalty is fitted on train, one is chosen on val."""
+    settings = config.ridge or ridge.RidgeConfig()
+    train, val, test = splits["train"], splits["val"], splits["test"]
+    check_val(asked, val)
+    fits = ridge.fit_path(train.x, train.y[:, None], settings)
+    best, errors = ridge.choose(fits, val.x, val.y[:, None])
+    fit = fits[best]
+    marks = []
+    if len(fits) > 1 and best in (0, len(fits) - 1):
+        marks.append(f"the chosen penalty {fit.penalty:g} is the end of the grid")
+    yield (
+        {
+            "penalties": [f.penalty for f in fits],
+            "standardised": True,
+            "chosen_by": "val squared error",
+        },
+        {"penalty": fit.penalty, "val_squared_error": [float(error) for error in errors]},
+        {"val": fit.predict(val.x), "test": fit.predict(test.x)},
+        marks,
+    )
+
+
+def check_val(asked: Asked, val: Split) -> None:
+    """Refuse to choose on nothing.
+
+    Raises:
+        RequestError: val has no images.
+    """
+    if not len(val):
+        raise RequestError(
+            f"{asked.dataset} has no val images to choose the strength on, and it is never "
+            "chosen on test"
+        )
+
+
+def ask_zeroshot(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> Iterator[Answer]:
     """One answer, from the text file of these images; nothing is fitted, nothing chosen."""
-    text = choose_text(config, features)
-    prompts = read_prompts(text, features)
+    text = choose_text(config, asked.features)
+    prompts = read_prompts(text, asked)
     vectors = zeroshot.class_vectors(prompts.x, prompts.y, prompts.n_classes)
     yield (
         {
@@ -241,11 +415,14 @@ def ask_zeroshot(
         },
         {},
         {
-            name: zeroshot.scores(splits[name].x, vectors, prompts.logit_scale, features.task)
+            name: zeroshot.scores(splits[name].x, vectors, prompts.logit_scale, asked.task)
             for name in ("val", "test")
         },
         [],
     )
+
+
+ASK = {"knn": ask_knn, "linear": ask_linear, "ridge": ask_ridge, "zeroshot": ask_zeroshot}
 
 
 def choose_text(config: ProbeConfig, features: Features) -> Features:
@@ -269,7 +446,7 @@ def choose_text(config: ProbeConfig, features: Features) -> Features:
 
 def make_row(
     config: ProbeConfig,
-    features: Features,
+    asked: Asked,
     splits: dict[str, Split],
     probe: dict[str, Any],
     chosen: dict[str, Any],
@@ -278,23 +455,11 @@ def make_row(
     started: float,
 ) -> Row:
     """Score the answer and put it into a row."""
-    task = features.task
-    val, test = splits["val"], splits["test"]
-    intervals, val_metrics = {}, {}
-    if len(val):
-        val_metrics = metrics.evaluate(scores["val"], val.y, task)
-    if len(test):
-        intervals = bootstrap(scores["test"], test.y, task, config.n_resamples, config.seed)
-        rate = metrics.larger_class_rate(test.y, task)
-        if abs(intervals["acc"].value - rate) < 1e-12:
-            marks = [*marks, "accuracy equals the larger-class rate"]
-    aucs = {
-        "val": val_metrics.get("auc", 0.0),
-        "test": intervals["auc"].value if intervals else 0.0,
-    }
-    absent = [name for name, auc in aucs.items() if np.isnan(auc)]
-    if absent:
-        marks = [*marks, f"no AUC on {' and '.join(absent)}: a class is absent there"]
+    features, task = asked.features, asked.task
+    labels = {name: splits[name].y for name in scores}
+    resampling = config.n_resamples, config.seed
+    measured = measure(scores, labels, task, asked.class_names, *resampling)
+    marks = [*asked.marks, *marks, *measured.marks, *leak_marks(asked)]
     notes = features.notes
     # Files from before these notes: nobody knows, and the images were prepared the usual way.
     seen, protocol = str(notes.get("seen") or "unknown"), str(notes.get("protocol") or "")
@@ -319,28 +484,42 @@ def make_row(
             "digest": features.digest,
             "key": features.key,
             # Their checksums: other labels or splits are another question of the same features.
-            "samples": {
-                name: features.header.tables[f"samples/{name}"] for name in ("labels", "split")
-            },
+            "samples": dict(asked.samples),
         },
         probe=probe,
         seed=config.seed,
-        metrics=intervals,
-        val_metrics=val_metrics,
+        metrics=measured.test,
+        val_metrics=measured.val,
         n={name: len(split) for name, split in splits.items()},
         seconds=round(time.perf_counter() - started, 4),
         versions=_versions(),
         marks=tuple(marks),
         seen=seen,
+        target=asked.target,
+        split=asked.division,
+        trained_on=_trained_on(asked.trained_on),
+        leaks=None if asked.leaks is None else asked.leaks.summary(),
+        without_twins=without_twins(asked, splits["test"], scores["test"]),
         protocol=protocol,
         chosen=chosen,
         scores={
-            **{f"{name}_scores": s.astype(np.float32) for name, s in scores.items()},
-            **{f"{name}_labels": splits[name].y for name in scores},
+            # Probabilities; predictions in a unit of the user's keep every digit.
+            **{
+                f"{name}_scores": s if task == REGRESSION else s.astype(np.float32)
+                for name, s in scores.items()
+            },
+            **{f"{name}_labels": y for name, y in labels.items()},
             **{f"{name}_ids": splits[name].ids for name in scores},
-            "class_names": np.array(features.class_names),
+            "class_names": np.array(asked.class_names),
         },
     )
+
+
+def _trained_on(train: Asked | None) -> dict[str, Any]:
+    if train is None:
+        return {}
+    samples = {"samples": dict(train.samples), "target": train.target, "split": train.division}
+    return {"dataset": train.dataset, "digest": train.features.digest, **samples}
 
 
 def _versions() -> dict[str, str]:
@@ -353,22 +532,38 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def describe_shares(features: Features) -> str:
+def describe_shares(asked: Asked) -> str:
     """How many images of which class each split has: they differ a lot in some sets.
+
+    Of continuous labels their mean and standard deviation.
 
     Raises:
         RequestError: labels that don't fit the task or the class names.
     """
-    metrics.check_labels(features.labels, features.task, len(features.class_names))
+    is_continuous, n_classes = asked.task == REGRESSION, len(asked.class_names)
     parts = []
-    for name in ("train", "val", "test"):
-        labels = features.labels[features.split == name]
-        if labels.ndim == 2:
-            shares = labels.mean(axis=0) if len(labels) else np.zeros(labels.shape[1])
-        else:
-            counts = np.bincount(labels, minlength=len(features.class_names))
-            shares = counts / max(len(labels), 1)
-        listed = " ".join(f"{share:.0%}" for share in shares)
+    for name in SPLITS:
+        labels = asked.labels[asked.is_in(name)]
+        if not is_continuous:
+            metrics.check_labels(labels, asked.task, n_classes)
+        listed = _spread(labels) if is_continuous else _shares(labels, n_classes)
         parts.append(f"{name} {len(labels):_}" + (f" ({listed})" if name != "val" else ""))
-    names = [name if len(name) <= 24 else name[:22] + ".." for name in features.class_names]
-    return f"{features.dataset}: {' · '.join(parts)} · classes: {', '.join(names)}"
+    if n_left_out := int((asked.split == LEFT_OUT).sum()):
+        parts.append(f"{n_left_out:_} left out")
+    names = [name if len(name) <= 24 else name[:22] + ".." for name in asked.class_names]
+    what = "labels" if is_continuous else "classes"
+    return f"{asked.title}: {' · '.join(parts)} · {what}: {', '.join(names)}"
+
+
+def _shares(labels: NDArray[np.integer], n_classes: int) -> str:
+    """The share of each class, or of each label's ones among what is known; "?" where nothing is."""
+    if labels.ndim == 2:
+        shares = metrics.label_shares(labels)
+    else:
+        shares = np.bincount(labels, minlength=n_classes) / max(len(labels), 1)
+    return " ".join("?" if np.isnan(share) else f"{share:.0%}" for share in shares)
+
+
+def _spread(labels: NDArray[np.floating]) -> str:
+    """Mean and standard deviation of continuous labels."""
+    return f"{labels.mean():.4g} ± {labels.std():.4g}" if len(labels) else "none"

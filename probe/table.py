@@ -1,20 +1,36 @@
 """One table over data sets, for a terminal or a log: plain text, one line a row."""
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 
 from probe.intervals import Interval
 from probe.results import Row
 
 RIGHT = {"size", "layer", "k", "C", "prompts", "bal. acc", "f1", "val acc", "val auc"}
+RIGHT |= {"acc w/o", "auc w/o", "mae w/o", "r2 w/o"}
+RIGHT |= {"penalty", "rmse", "r", "val mae", "val r2"}  # of continuous labels
+SPREAD = (
+    "mean ± standard deviation over folds or sites, whose training images overlap: no 95 % interval"
+)
+
+
+EMPTY = {"leaks": ("", "0")}  # what a column that isn't shown may hold; others: nothing
 
 
 def format_table(rows: Sequence[Row]) -> str:
-    """Rows as an aligned table; marks are numbered and explained below it."""
+    """Rows as an aligned table; marks are numbered and explained below it.
+
+    Folds of one question stand below one another, with their mean and standard deviation.
+    """
     if not rows:
         return ""
     notes: dict[str, int] = {}
-    records = [_record(row, notes) for row in rows]
-    columns = [name for name in records[0] if any(record[name] for record in records)]
+    records = []
+    for alike in _by_question(rows):
+        records += [_record(row, notes) for row in alike]
+        if len(alike) > 1:
+            records.append(_summary(alike, notes))
+    columns = [n for n in records[0] if any(r[n] not in EMPTY.get(n, ("",)) for r in records)]
     widths = {name: max(len(name), *(len(r[name]) for r in records)) for name in columns}
     lines = ["  ".join(_cell(name, name, widths) for name in columns).rstrip()]
     lines.append("  ".join("-" * widths[name] for name in columns))
@@ -23,10 +39,62 @@ def format_table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def _by_question(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows that differ only in the fold, or the site, together; each other row alone."""
+    alike: dict[str, list[Row]] = {}
+    for row in rows:
+        alike.setdefault(row.question, []).append(row)
+    return list(alike.values())
+
+
 def _record(row: Row, notes: dict[str, int]) -> dict[str, str]:
     numbers = [notes.setdefault(mark, len(notes) + 1) for mark in row.marks]
-    m, v = row.metrics, row.val_metrics
-    only_val = not m
+    test, val = row.metrics, {} if row.metrics else row.val_metrics
+    cells = {
+        column: _interval(test[metric], write) if "[" in column else write(test[metric].value)
+        for column, (metric, write) in OF_TEST.items()
+        if metric in test
+    }
+    for columns, found in ((OF_VAL, val), (OF_REST, row.without_twins)):
+        cells |= {c: write(found[m]) for c, (m, write) in columns.items() if m in found}
+    return {
+        **_asked(row),
+        "split": str(row.split.get("name", "")),
+        "C": f"{row.chosen['strength']:g}" if "strength" in row.chosen else "",
+        "penalty": f"{row.chosen['penalty']:g}" if "penalty" in row.chosen else "",
+        **{column: cells.get(column, "") for column in (*OF_TEST, *OF_VAL)},
+        "leaks": _leaks(row.leaks),
+        **{column: cells.get(column, "") for column in OF_REST},
+        "note": " ".join(f"[{number}]" for number in numbers),
+    }
+
+
+def _summary(rows: Sequence[Row], notes: dict[str, int]) -> dict[str, str]:
+    """Each metric's mean and standard deviation over folds or sites."""
+    number = notes.setdefault(SPREAD, len(notes) + 1)
+    cells: dict[str, str] = {}
+    for columns, found in [
+        (OF_TEST, [{name: m.value for name, m in row.metrics.items()} for row in rows]),
+        (OF_VAL, [{} if row.metrics else row.val_metrics for row in rows]),
+        (OF_REST, [row.without_twins for row in rows]),
+    ]:
+        for column, (metric, write) in columns.items():
+            if all(metric in values for values in found):
+                cells[column] = _spread([values[metric] for values in found], write)
+    return {
+        **_asked(rows[0]),
+        "split": f"mean of {len(rows)}",
+        "C": "",
+        "penalty": "",
+        **{column: cells.get(column, "") for column in (*OF_TEST, *OF_VAL)},
+        "leaks": "",
+        **{column: cells.get(column, "") for column in OF_REST},
+        "note": f"[{number}]",
+    }
+
+
+def _asked(row: Row) -> dict[str, str]:
+    """What rows of one question share."""
     return {
         "data": str(row.features["dataset"]),
         "model": str(row.features["model"]),
@@ -34,28 +102,64 @@ def _record(row: Row, notes: dict[str, int]) -> dict[str, str]:
         "layer": str(row.probe["layer"]),
         "pool": str(row.probe["pool"]),
         "k": str(row.probe.get("k", "")),
-        "C": f"{row.chosen['strength']:g}" if "strength" in row.chosen else "",
         "prompts": str(row.probe["text"]["n_prompts"]) if "text" in row.probe else "",
-        "acc [95 %]": _interval(m.get("acc")),
-        "auc [95 %]": _interval(m.get("auc")),
-        "bal. acc": _number(m["balanced_accuracy"].value) if m else "",
-        "f1": _number(m["f1_macro"].value) if m else "",
-        "val acc": _number(v["acc"]) if v and only_val else "",
-        "val auc": _number(v["auc"]) if v and only_val else "",
-        "note": " ".join(f"[{number}]" for number in numbers),
     }
+
+
+def _leaks(leaks: Mapping[str, int | None] | None) -> str:
+    """Exact copies + near twins, then patients, of test or else of val; "?" where nobody knows."""
+    if leaks is None:
+        return "?"
+    of = "" if leaks["n"] else "val_"
+    exact, near, groups = (leaks[f"{of}{what}"] for what in ("exact", "near", "groups"))
+    twins = f"{exact}+{near}" if exact or near else "0"
+    return f"{twins} {groups}p" if groups else twins
 
 
 def _cell(text: str, name: str, widths: dict[str, int]) -> str:
     return text.rjust(widths[name]) if name in RIGHT else text.ljust(widths[name])
 
 
-def _interval(interval: Interval | None) -> str:
-    if interval is None:
-        return ""
-    return f"{_number(interval.value)} [{_number(interval.low)} {_number(interval.high)}]"
+def _interval(interval: Interval, write: Callable[[float], str]) -> str:
+    value, low, high = map(write, interval)
+    return f"{value} [{low} {high}]"
+
+
+def _spread(values: Sequence[float], write: Callable[[float], str]) -> str:
+    """Mean and standard deviation, of n - 1; undefined where one value is."""
+    return f"{write(statistics.fmean(values))} ± {write(statistics.stdev(values))}"
 
 
 def _number(value: float) -> str:
     """.846 as "0.846"; an undefined metric as a dash."""
     return f"{value:.3f}" if value == value else "  -  "
+
+
+def _in_unit(value: float) -> str:
+    """A length or an age, in the labels' unit: four digits, wherever the point is."""
+    return f"{value:.4g}" if value == value else "  -  "
+
+
+# Column -> the metric that stands in it, and how it is written.
+OF_TEST = {
+    "acc [95 %]": ("acc", _number),
+    "auc [95 %]": ("auc", _number),
+    "bal. acc": ("balanced_accuracy", _number),
+    "f1": ("f1_macro", _number),
+    "mae [95 %]": ("mae", _in_unit),
+    "r2 [95 %]": ("r2", _number),
+    "rmse": ("rmse", _in_unit),
+    "r": ("pearson", _number),
+}
+OF_VAL = {  # where test wasn't read
+    "val acc": ("acc", _number),
+    "val auc": ("auc", _number),
+    "val mae": ("mae", _in_unit),
+    "val r2": ("r2", _number),
+}
+OF_REST = {  # of the test samples that have no twin
+    "acc w/o": ("acc", _number),
+    "auc w/o": ("auc", _number),
+    "mae w/o": ("mae", _in_unit),
+    "r2 w/o": ("r2", _number),
+}

@@ -98,7 +98,9 @@ def refuse_unknown(name: str, known: Sequence[str], what: str) -> None:
     if name in known:
         return
     near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
-    cure = f"did you mean {' or '.join(near)}?" if near else f"there is {', '.join(known) or 'none'}"
+    cure = (
+        f"did you mean {' or '.join(near)}?" if near else f"there is {', '.join(known) or 'none'}"
+    )
     raise RequestError(f"no {what} {name!r}; {cure}")
 
 
@@ -132,9 +134,7 @@ def _read_labels(config: OverlayConfig, path: Path, features: Features) -> Targe
     return dataclasses.replace(target, labels=labels)
 
 
-def _places(
-    path: Path, id_column: str, ids: Sequence[str], lines: Sequence[int]
-) -> dict[str, int]:
+def _places(path: Path, id_column: str, ids: Sequence[str], lines: Sequence[int]) -> dict[str, int]:
     place: dict[str, int] = {}
     for row, name in enumerate(ids):
         if place.setdefault(name, row) != row:

@@ -88,5 +88,7 @@ def _own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MEDPROBE_FEATURES", str(tmp_path / "features"))
     monkeypatch.setenv("MEDPROBE_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("MEDPROBE_DATASETS", str(tmp_path / "definitions"))
+    monkeypatch.setenv("MEDPROBE_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")

@@ -304,13 +304,13 @@ def test_words(counts, words):
 # ---------------------------------------------------------------------------- memory
 
 
-def write_looks(path, groups=None, spec=None, n=60):
+def write_looks(path, groups=None, n=60, side=8, **key):
     """A feature file whose last picture is its first's copy."""
     rng = np.random.default_rng(0)
-    pictures = rng.integers(0, 256, (n, 64), dtype=np.uint8)
+    pictures = rng.integers(0, 256, (n, side * side), dtype=np.uint8)
     pictures[-1] = pictures[0]
-    arrays = {"head": 3, HASH: 16, THUMBNAIL: 64}
-    spec = spec or make_spec(n, arrays)
+    spec = make_spec(n, {"head": 3, HASH: 16, THUMBNAIL: side * side}, **key)
+    groups = None if groups is None else groups[:n]
     spec = replace(spec, samples=replace(spec.samples, groups=groups))
     content = {HASH: hashes_of(pictures), THUMBNAIL: pictures, "head": np.ones((n, 3))}
     return open_features(write_rows(path, spec, content))
@@ -344,8 +344,7 @@ def test_leaks_are_searched_once(tmp_path, monkeypatch, with_groups):
     assert again is not None
     assert same(found, again)
     # Another encoder's file of the same images in the same folder.
-    spec = make_spec(60, {"head": 3, HASH: 16, THUMBNAIL: 64}, precision="bf16")
-    other = count_leaks(write_looks(tmp_path / "toys" / "b.h5", groups, spec))
+    other = count_leaks(write_looks(tmp_path / "toys" / "b.h5", groups, precision="bf16"))
     assert other is not None
     assert same(found, other)
 
@@ -398,6 +397,33 @@ def test_a_folder_that_cant_be_written_is_no_reason_to_stop(tmp_path):
 
 def test_files_without_pictures_have_unknown_leaks(tmp_path):
     assert count_leaks(open_features(write_file(tmp_path / "a.h5", make_spec()))) is None
+
+
+def test_leaks_between_two_data_sets(tmp_path, monkeypatch):
+    people = np.array(["p1"] * 60)
+    test = write_looks(tmp_path / "toys" / "a.h5", people)
+    train = write_looks(tmp_path / "others" / "a.h5", people, n=20)
+    train_split = np.repeat([TRAIN, VAL, LEFT_OUT], [8, 4, 8]).astype(np.uint8)
+    found = count_leaks(test, np.full(60, TEST, np.uint8), trained_on=(train, train_split))
+    assert found is not None
+    # The first rows of both files are drawn alike; each one's last is a copy of its first.
+    assert np.flatnonzero(found.exact).tolist() == [*range(12), 59]
+    assert {(t.sample, t.other) for t in found.twins} == {
+        *((i, 60 + i) for i in range(12)),
+        (59, 60),
+    }
+    assert found.summary()["groups"] is None  # another data set's p1 is somebody else
+    monkeypatch.setattr(leak_memory, "find_twins", refuse_to_search)
+    again = count_leaks(test, np.full(60, TEST, np.uint8), trained_on=(train, train_split))
+    assert again is not None
+    assert same(found, again)
+
+
+def test_thumbnails_of_two_sizes_cant_be_compared(tmp_path):
+    test = write_looks(tmp_path / "toys" / "a.h5")
+    train = write_looks(tmp_path / "others" / "a.h5", side=6)
+    split = np.full(60, TEST, np.uint8)
+    assert count_leaks(test, split, trained_on=(train, np.zeros(60, np.uint8))) is None
 
 
 def test_a_long_search_is_announced(tmp_path, monkeypatch):

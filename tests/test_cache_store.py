@@ -269,16 +269,18 @@ def test_labels_of_another_task_are_refused(task, labels, message):
 
 
 @pytest.mark.parametrize(
-    ("task", "labels"), [(REGRESSION, AGES), (MULTI_LABEL, SIDE_BY_SIDE)], ids=["type", "shape"]
+    ("task", "labels"),
+    [("multi-class", AGES), ("multi-class", SIDE_BY_SIDE), (MULTI_LABEL, np.arange(700) % 2)],
 )
 def test_a_file_whose_task_and_labels_disagree_is_refused(path, monkeypatch, task, labels):
     """Of another writer, whose attributes and tables are whole, and say two things."""
     monkeypatch.setattr("cache.layout._table_type", lambda name, _: labels.dtype.str)
     monkeypatch.setattr("cache.layout.check_stored_labels", lambda *given: None)
-    create_file(path.parent.parent / "a.h5", make_spec(labels=labels, task="multi-class"))
+    path.parent.mkdir()
+    create_file(path, make_spec(labels=labels, task=task))
     monkeypatch.undo()
     with pytest.raises(BrokenCache, match="samples/labels should be of the shape and type"):
-        read_header(path.parent.parent / "a.h5")
+        read_header(path)
 
 
 def test_a_path_that_is_not_utf8_can_stand_in_the_command(path):

@@ -13,9 +13,10 @@ from cache.layout import FileSpec, Samples
 from cache.store import FeatureWriter
 from cache.units import unit_rows
 from probe.cli import main
-from probe.config import ProbeConfig
-from probe.features import read_splits
+from probe.config import OverlayConfig, ProbeConfig
+from probe.features import divide_samples, read_samples
 from probe.knn import KnnConfig
+from probe.overlay import lay_over
 from probe.results import read_row
 from probe.run import probe_file, run_probe
 
@@ -290,7 +291,8 @@ def test_rows_in_another_order_than_samples_are_joined_to_their_own(places):
     path = make_features(places[0], order=np.r_[1, 0, 2:220])
     features = open_features(path)
     x = features.array(-1, "cls").astype(np.float32)
-    found = read_splits(features, -1, "cls")["train"].x
+    samples = read_samples(features, -1, "cls")
+    found = divide_samples(samples, *lay_over(OverlayConfig(), features))["train"].x
     np.testing.assert_array_equal(found[:3], x[[1, 0, 2]])
 
 

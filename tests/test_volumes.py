@@ -21,7 +21,9 @@ from extract.encoders.encoder import Weights, describe, load_encoder
 from extract.plan import make_transform
 from extract.preprocessing import preprocess
 from probe.cli import main as probe
-from probe.features import read_splits
+from probe.config import OverlayConfig
+from probe.features import divide_samples, read_samples
+from probe.overlay import lay_over
 
 SHAPE = (4, 5, 6)  # of a volume; all sides differ, so a wrong axis shows
 
@@ -121,7 +123,9 @@ def test_a_volume_is_one_sample_of_many_rows(tmp_path: Path, flags: list[str]):
         encoder(transform(torch.from_numpy(slicing.take(cube, 0, 6).copy())))["head"].mean(0)
         for cube in whole
     ]
-    splits = read_splits(features, -1, "head")
+    splits = divide_samples(
+        read_samples(features, -1, "head"), *lay_over(OverlayConfig(), features)
+    )
     found = np.concatenate([splits[s].x for s in ("train", "val", "test")])
     np.testing.assert_allclose(found, torch.stack(heads).numpy(), rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(splits["train"].y, arrays["train_labels"][:, 0])

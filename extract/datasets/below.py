@@ -18,6 +18,9 @@ class _Folder:
     folders: Mapping[str, str]
 
 
+NOTHING = _Folder({}, {})
+
+
 class Root:
     """A folder out of which no path leads.
 
@@ -55,8 +58,9 @@ class Root:
 
     def _relative(self, path: str) -> str:
         for root in (str(self.path), self._real):
-            if path.startswith(f"{root}/"):
-                return path[len(root) + 1 :]
+            folder = f"{root.rstrip('/')}/"
+            if path.startswith(folder):
+                return path[len(folder) :]
         return ".."
 
     def find(self, path: str) -> str | None:
@@ -80,7 +84,7 @@ class Root:
             parent, _, name = path.rpartition("/")
             folders = self._open(parent).folders if path else {}
             true = self._check_link(folders.get(name) or folders.get(composed(name)))
-            known = self._folders[path] = self._read(true or "") if true or not path else EMPTY
+            known = self._folders[path] = self._read(true or "") if true or not path else NOTHING
         return known
 
     def _read(self, folder: str) -> _Folder:
@@ -100,9 +104,6 @@ class Root:
         if path in self._links:
             refuse_leading_out(self.path / path, self._real)
         return path
-
-
-EMPTY = _Folder({}, {})
 
 
 def refuse_leading_out(link: Path, real_root: str) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.key import file_stem
 from cache.labels import MISSING, MULTI_LABEL, REGRESSION, Target, read_target, warn_of_classes
+from cache.splits import LEFT_OUT
 from cache.tables import Table, column, is_number, read_csv
 from extract.datasets.below import Root, composed
 from extract.datasets.decode import IMAGE_SUFFIXES
@@ -22,7 +23,6 @@ from extract.datasets.table_options import TableOptions
 
 PATH_COLUMNS = ("path", "image", "file", "filename")  # the first that is there
 SPLIT_COLUMN = "split"
-LEFT_OUT = 255  # of a split: no index into SPLITS
 NO_NUMBER = ("", "nan", "na", "null")  # in a column of numbers, in any case
 SHOWN = 3  # lines in a message
 SHOWN_COLUMNS = 8
@@ -196,7 +196,7 @@ class _Rows:
             return np.array(groups), ()
         # An empty name shared by all would be one huge patient; so each is a patient by itself.
         named = [group or f"{self.ids[s]} alone" for s, group in zip(samples, groups, strict=True)]
-        note = f"{len(alone):_} samples without {name}, each taken for a patient by itself"
+        note = f"without {name}: {len(alone):_}, each taken for a patient by itself"
         return np.array(named), (f"{note} ({self._lines(alone)})",)
 
     def read_meta(self, samples: NDArray[np.int64]) -> dict[str, NDArray]:
@@ -260,10 +260,10 @@ class _Rows:
     def note_left_out(self, n_without_split: int, without_label: NDArray[np.int64]) -> list[str]:
         notes = []
         if n_without_split:
-            notes.append(f"{n_without_split:_} samples left out: no {self.split_col}")
+            notes.append(f"left out: {n_without_split:_} without {self.split_col}")
         if len(without_label):
             lines = self._lines(without_label)
-            notes.append(f"{len(without_label):_} samples left out: no label ({lines})")
+            notes.append(f"left out: {len(without_label):_} without a label ({lines})")
         return notes
 
     def note_unused(self) -> list[str]:

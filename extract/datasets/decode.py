@@ -93,9 +93,8 @@ def inspect(path: Path, window: Window | None, slicing: Slicing | None) -> Image
         black, white = stored.span
         if high - low < (white - black) / NARROW:
             notes.append("narrow-range")
-    return ImageFacts(
-        height, width, n_channels, n, low, high, stored.kind, stored.patient, tuple(notes)
-    )
+    kind = stored.kind.name
+    return ImageFacts(height, width, n_channels, n, low, high, kind, stored.patient, tuple(notes))
 
 
 def read_image(

@@ -13,6 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cache.errors import RequestError
+from extract.datasets.csvs import list_table
+from extract.datasets.folders import list_folder
+from extract.datasets.listing import Listing
 from extract.datasets.medmnist import FLAGS
 from extract.datasets.table_options import TableOptions
 
@@ -31,6 +34,15 @@ class Definition:
     kind: str  # one of KINDS
     path: Path  # absolute: of the table or the folder
     options: TableOptions
+
+    def list(self) -> Listing:
+        """Its images, under its own name.
+
+        Raises:
+            RequestError: they aren't there any more, or not as they were described.
+        """
+        listing = {"csv": list_table, "folder": list_folder}[self.kind]
+        return listing(self.path, options=self.options, name=self.name)
 
 
 def definitions_dir() -> Path:

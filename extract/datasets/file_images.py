@@ -74,6 +74,17 @@ class FileImages:
         return sides.pop() if len(sides) == 1 else None
 
     @property
+    def split_words(self) -> str:
+        """Whose split it is."""
+        listing, reading = self.listing, self.reading
+        if listing.split is not None and not reading.split:
+            return "split: the owner's"
+        by = "patient" if listing.groups is not None else "image"
+        why = "as asked" if reading.split else "the owner has none"
+        rule = reading.split or USUAL_SPLIT
+        return f"split: {rule} by {by}, seed {reading.split_seed} ({why})"
+
+    @property
     def slicing(self) -> Slicing | None:
         """How volumes are cut into rows; None where every file is one image."""
         has_volumes = any(facts.n_frames > 1 for facts in self.facts)
@@ -223,7 +234,7 @@ def open_dataset(images: FileImages, name: str) -> Dataset:
     """
     listing, target = images.listing, images.listing.target
     ids = np.array(listing.ids)
-    split, notes = listing.split, list(images.notes)
+    split, notes = listing.split, [*images.notes, images.split_words]
     if split is None or images.reading.split:
         split, said = _split(images)
         notes += said
@@ -274,10 +285,11 @@ def _split(images: FileImages) -> tuple[NDArray[np.uint8], list[str]]:
         SplitRule.parse(rule),
         np.array(listing.ids),
         listing.target.labels,
-        listing.groups,
-        listing.meta,
-        reading.split_seed,
-        listing.target.class_names,
+        listing.target.task,
+        groups=listing.groups,
+        meta=listing.meta,
+        seed=reading.split_seed,
+        class_names=listing.target.class_names,
     )
     if len(made) > 1:
         raise RequestError(
@@ -287,9 +299,7 @@ def _split(images: FileImages) -> tuple[NDArray[np.uint8], list[str]]:
     (only,) = made
     if (only.split >= len(SPLITS)).any():
         raise RequestError(f"--split {rule} leaves samples out; give it to probe --split")
-    by = "patient" if listing.groups is not None else "image"
-    why = "as asked" if reading.split else "the owner has none"
-    return only.split, [f"split {rule} by {by}, seed {reading.split_seed}: {why}", *only.notes]
+    return only.split, list(only.notes)
 
 
 def _row_ids(ids: NDArray[np.str_], row_sample: NDArray[np.int64]) -> NDArray[np.str_]:

@@ -64,7 +64,7 @@ def list_folder(
     target = class_target(classes, where=str(root), task=options.task, positive=options.positive)
     empty = _empty_classes(folders, splits, set(classes))
     notes = [
-        *([f"{len(loose):_} images lie in no class folder: {_first(loose)}"] if loose else []),
+        *([f"left out: {len(loose):_} in no class folder ({_first(loose)})"] if loose else []),
         *([f"no images in {_first(empty)}, so no such class"] if empty else []),
         *([f"passed over: {_count_endings(others)}"] if others else []),
         *warn_of_classes(target),

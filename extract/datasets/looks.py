@@ -54,8 +54,8 @@ def thumbnail(image: NDArray[Any], side: int) -> NDArray[np.uint8]:
     if image.shape == (side, side) and image.dtype == np.uint8:
         return image
     if image.dtype == np.uint8:
-        small = Image.fromarray(image).resize((side, side), Image.Resampling.BOX)
-        return np.asarray(small.convert("L"))
+        grey = Image.fromarray(image).convert("L")
+        return np.asarray(grey.resize((side, side), Image.Resampling.BOX))
     grey = image if image.ndim == 2 else image.mean(axis=-1, dtype=np.float32)
     small = Image.fromarray(np.ascontiguousarray(grey)).resize((side, side), Image.Resampling.BOX)
     return np.clip(np.rint(np.asarray(small)), 0, 255).astype(np.uint8)

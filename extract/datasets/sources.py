@@ -18,6 +18,7 @@ from extract.datasets.folders import list_folder
 from extract.datasets.listing import Listing
 from extract.datasets.npz import check_images, is_volume, open_npz, read_members
 from extract.datasets.recipes import RECIPES, find_recipe, open_recipe
+from extract.datasets.table_flags import table_words
 from extract.datasets.table_options import TableOptions
 from extract.datasets.volumes import Slicing
 from extract.digests import DigestMemory, file_md5
@@ -47,10 +48,10 @@ class Source:
     n_channels: int
     open: Callable[[DigestMemory], Dataset]  # checks the file; raises RequestError
     path: Path | None = None  # the file whose MD5 stands for the images
-    digest: str | None = None  # of the images, where it is known already
     file: medmnist.MedmnistFile | None = None  # where it can be downloaded to
     classes: tuple[str, tuple[str, ...]] | None = None  # task and class names, where known already
     slicing: Slicing | None = None  # how volumes are cut into rows; None: images
+    digest: str | None = None  # of the images, where it is known already
     files: FileImages | None = None  # of a folder, a table or a recipe, checked
 
     @property
@@ -105,6 +106,7 @@ def find_source(
     if listing is not None:
         _refuse_source_size(listing.name, source_size, None)
         return _files_source(name, listing, slicing, wishes)
+    _refuse_reading(name, wishes.reading)
     if name == demo.NAME:
         _refuse_slicing(name, slicing)
         _refuse_source_size(name, source_size, demo.SIDE)
@@ -143,14 +145,41 @@ def list_files(name: str, root: Path | None, table: TableOptions) -> Listing | N
         RequestError: they aren't there, or not as they should be.
     """
     if name.startswith(FOLDER):
-        return _checked_name(name, list_folder(_path(name, FOLDER)))
+        return _checked_name(name, list_folder(_path(name, FOLDER), options=table))
     if name.startswith(CSV):
         return _checked_name(name, list_table(_path(name, CSV), table))
+    _refuse_table(name, table)
     definition = load_definition(name)
     if definition is not None:
         return definition.list()
     recipe = find_recipe(name)
     return None if recipe is None else open_recipe(recipe, root)
+
+
+def _refuse_table(name: str, table: TableOptions) -> None:
+    if table != TableOptions():
+        flags = " ".join(word for word in table_words(table) if word.startswith("--"))
+        raise RequestError(
+            f"{flags} is for --data csv:FILE (some for folder:PATH), and {name} says all of it "
+            "itself; leave it out, or name the two in commands of their own"
+        )
+
+
+def _refuse_reading(name: str, reading: Reading) -> None:
+    """What is said of files has no effect on arrays, and isn't ignored silently."""
+    said = {
+        "--window": reading.window,
+        "--skip-errors": reading.skip_errors,
+        "--split": reading.split,
+        "--split-seed": reading.split_seed,
+    }
+    cures = {"--split": "give it to probe, which needs no forward pass for it"}
+    for flag, value in said.items():
+        if value:
+            raise RequestError(
+                f"{flag} is for files of images, and {name} isn't one of those; "
+                f"{cures.get(flag, 'leave it out')}"
+            )
 
 
 def _path(name: str, prefix: str) -> Path:

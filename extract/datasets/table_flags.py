@@ -4,7 +4,12 @@ import argparse
 from typing import Protocol
 
 from cache.terminal import split_words
-from extract.datasets.table_options import TASK_WORDS, TableOptions
+from extract.datasets.table_options import TASK_WORDS, TableOptions, flag_of
+
+WITHOUT_FLAG = (
+    "licence",
+    "window",
+)  # the former only in definitions; the latter is `extract`'s own
 
 
 class Flags(Protocol):
@@ -95,10 +100,12 @@ def read_table_options(options: argparse.Namespace) -> TableOptions:
 
 
 def table_words(options: TableOptions) -> list[str]:
-    """The flags that say the same, for a command line."""
-    words = []
+    """The flags that say the same again, for a command line."""
+    words: list[str] = []
     for name, value in options.as_json().items():
-        flag = "--label-col" if name == "label_cols" else f"--{name.replace('_', '-')}"
+        if name in WITHOUT_FLAG:
+            continue
         text = ",".join(value) if isinstance(value, list) else value
-        words += [f"{flag}={text}"] if text.startswith("-") else [flag, text]
+        # One word where the value might pass for a flag.
+        words += [f"{flag_of(name)}={text}"] if text.startswith("-") else [flag_of(name), text]
     return words

@@ -76,8 +76,12 @@ class TableOptions:
         """
         wrong = [name for name in self.as_json() if name not in OF_FOLDERS]
         if wrong:
-            flags = ", ".join(f"--{name.replace('label_cols', 'label_col')}" for name in wrong)
             raise RequestError(
-                f"{where} is a folder, and {flags.replace('_', '-')} is for tables (--data "
-                "csv:FILE); leave it out"
+                f"{where} is a folder, and {', '.join(map(flag_of, wrong))} is for tables; leave it "
+                "out, or name a table: --data csv:FILE"
             )
+
+
+def flag_of(name: str) -> str:
+    """The flag that sets an option."""
+    return "--label-col" if name == "label_cols" else f"--{name.replace('_', '-')}"

@@ -19,6 +19,7 @@ SUFFIXES = (".dcm", ".dicom", ".ima")
 MAGIC_AT, MAGIC = 128, b"DICM"
 DIRECTORY = "1.2.840.10008.1.3.10"  # SOP class of a DICOMDIR
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+REQUIRED = ("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated")
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")  # pydicom turns them into RGB
 PALETTE = "PALETTE COLOR"
@@ -54,14 +55,14 @@ def read(path: Path) -> Stored:
             pixels = apply_color_lut(pixels, dataset)[..., :3]
         bits = 8 * pixels.dtype.itemsize if photometric == PALETTE else dataset.BitsStored
         return Stored(
-            pixels, pixels.dtype.name, (0, 2.0**bits - 1), is_stack=n > 1, patient=patient
+            pixels, pixels.dtype, (0, 2.0**bits - 1), is_stack=n > 1, patient=patient
         )
     settings = [_find_settings(dataset, frame) for frame in range(n)]
     values = _rescale(pixels, settings, dataset)
     has_window = all("VOILUTSequence" in s or "WindowCenter" in s for s in settings)
     return Stored(
         values,
-        pixels.dtype.name,
+        pixels.dtype,
         _span(pixels.dtype, settings, dataset),
         header=(lambda: _show(values, settings, dataset)) if has_window else None,
         inverted=photometric == "MONOCHROME1",
@@ -78,7 +79,10 @@ def _read_pixels(path: Path, dataset: Any) -> tuple[NDArray[Any], str]:
     if dataset.file_meta.get("MediaStorageSOPClassUID") == DIRECTORY:
         raise UnreadableImage("a DICOMDIR: the index of a disc, without pixels")
     if not any(name in dataset for name in PIXELS):
-        raise UnreadableImage("a DICOM file without pixels")
+        raise UnreadableImage("no pixels in it, or it is cut short before their end")
+    missing = [name for name in REQUIRED if dataset.get(name) is None]
+    if missing:
+        raise UnreadableImage(f"its header lacks {', '.join(missing)}")
     n, samples = int(dataset.get("NumberOfFrames") or 1), int(dataset.SamplesPerPixel)
     check_size(dataset.Rows, dataset.Columns, n)
     photometric = str(dataset.PhotometricInterpretation)
@@ -86,8 +90,16 @@ def _read_pixels(path: Path, dataset: Any) -> tuple[NDArray[Any], str]:
         3 if photometric in COLOUR else 1
     ):
         raise UnreadableImage(f"{samples} samples of {photometric} aren't supported")
-    pixels = pixel_array(dataset, decoding_plugin=_choose_codec(path, dataset))
-    return pixels.reshape(n, *pixels.shape[pixels.ndim - (3 if samples == 3 else 2) :]), photometric
+    codec = _choose_codec(path, dataset)
+    try:
+        pixels = pixel_array(dataset, decoding_plugin=codec)
+    except (NotImplementedError, RuntimeError, ValueError) as error:
+        if not codec:
+            raise
+        # pydicom's own words tell of plugins.
+        name = dataset.file_meta.TransferSyntaxUID.name
+        raise UnreadableImage(f"its pixels ({name}) can't be decoded") from error
+    return pixels.reshape(n, *pixels.shape[-3 if samples == 3 else -2 :]), photometric
 
 
 def _choose_codec(path: Path, dataset: Any) -> str:

@@ -28,7 +28,7 @@ def read(path: Path) -> Stored:
         shape = dataset.shape[::-1]
         check_size(shape[0], shape[1], *shape[2:])
         values = np.asarray(dataset[()]).T
-    kind = values.dtype.name
+    kind = values.dtype
     span = None
     if values.dtype.kind in "iu":
         limits = np.iinfo(values.dtype)

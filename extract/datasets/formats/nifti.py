@@ -1,6 +1,9 @@
 """NIfTI volumes, .nii and .nii.gz, through nibabel."""
 
+import contextlib
 import gzip
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -10,7 +13,10 @@ from numpy.typing import NDArray
 from extract.datasets.formats.stored import Stored, UnreadableImage, check_size, needs
 
 SUFFIXES = (".nii", ".nii.gz")
-HEADER_BYTES = {348: "Nifti1Image", 540: "Nifti2Image"}  # a file begins with its header's length
+# Asked of the file, because nibabel takes the header of a pair (.hdr, .img) for a volume as well,
+# and then reads the header as voxels.
+MAGICS = {"Nifti1Image": (344, b"n+1"), "Nifti2Image": (4, b"n+2")}
+HEAD = 348
 CHUNK = 1 << 20
 
 
@@ -24,18 +30,18 @@ def read(path: Path) -> Stored:
     """
     try:
         import nibabel
-        from nibabel.imageglobals import LoggingOutputSuppressor
     except ImportError:
         raise needs(path, "nibabel") from None
     opener: Any = gzip.open if path.name.lower().endswith(".gz") else open
-    with opener(path, "rb") as stream, LoggingOutputSuppressor():
-        head = stream.read(4)
+    with opener(path, "rb") as stream, _quiet():
+        head = stream.read(HEAD)
         stream.seek(0)
-        lengths = (int.from_bytes(head, "little"), int.from_bytes(head, "big"))
-        known = [HEADER_BYTES[length] for length in lengths if length in HEADER_BYTES]
-        if not known:
-            raise UnreadableImage("not NIfTI: its first bytes aren't a header's length")
-        image: Any = getattr(nibabel, known[0]).from_stream(stream)
+        kinds = [name for name, (at, word) in MAGICS.items() if head[at : at + 3] == word]
+        if not kinds:
+            raise UnreadableImage(
+                "not NIfTI in one file: the letters n+1 or n+2 aren't in its header"
+            )
+        image: Any = getattr(nibabel, kinds[0]).from_stream(stream)
         shape = image.shape + (1,) * (3 - len(image.shape))
         if any(n > 1 for n in shape[3:]):
             raise UnreadableImage(
@@ -45,20 +51,20 @@ def read(path: Path) -> Stored:
         kind = image.get_data_dtype()
         if kind.kind not in "iuf":
             raise UnreadableImage(f"values of {kind} aren't grey levels")
-        scale = image.dataobj.slope, image.dataobj.inter
-        scaled = scale != (1, 0)
-        # float32, where nibabel's own way is float64: half the memory, and 24 bits are enough.
-        stored = image.dataobj.get_scaled(np.float32) if scaled else image.dataobj.get_unscaled()
-        values = np.asarray(stored).reshape(shape[:3])
+        slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
+        values = np.asarray(image.dataobj.get_unscaled()).reshape(shape[:3])
         _finish(stream)
+    if (slope, intercept) != (1, 0):
+        # nibabel would take float64, twice the memory; float32 holds integers of 16 bit and more.
+        values = values.astype(np.result_type(kind, np.float32)) * slope + intercept
     span = None
     if kind.kind in "iu":
-        low, high = (float(limit) * scale[0] + scale[1] for limit in _limits(kind))
+        low, high = (limit * slope + intercept for limit in _limits(kind))
         span = min(low, high), max(low, high)
     placed = image.header["sform_code"] > 0 or image.header["qform_code"] > 0
     return Stored(
         np.ascontiguousarray(_upright(values, image.affine)),
-        kind.name,
+        kind,
         span,
         natural=False,
         is_stack=True,
@@ -80,6 +86,18 @@ def _upright(values: NDArray[Any], affine: NDArray[Any]) -> NDArray[Any]:
 def _limits(kind: np.dtype[Any]) -> tuple[int, int]:
     limits = np.iinfo(kind)
     return int(limits.min), int(limits.max)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """nibabel prints what it mends in a header; workers would print it for every file."""
+    logger = logging.getLogger("nibabel.global")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _finish(stream: IO[bytes]) -> None:

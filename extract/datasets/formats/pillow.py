@@ -4,7 +4,9 @@ Where Pillow would silently show less than the file holds, this file goes round 
 comes as 8 bit, signed bytes come as unsigned, and "white is zero" is ignored beyond 8 bit.
 """
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF")
 ORIENTATION = 0x0112  # of EXIF and TIFF; 1: upright
 BITS, PHOTOMETRIC, PLANES, SAMPLE_FORMAT = 258, 262, 284, 339  # tags of TIFF
 WHITE_IS_ZERO, SEPARATE, SIGNED = 0, 2, 2  # their values
+
+NOTES = ("exif-orientation", "transparency")
 
 TO_ALPHA = {"1": "LA", "L": "LA", "P": "RGBA", "RGB": "RGBA"}  # where one colour is transparent
 TO_PLAIN = {
@@ -56,7 +60,7 @@ def read(path: Path) -> Stored:
     values = first.values[None] if n == 1 else np.stack([page.values for page in pages])
     return Stored(
         values,
-        first.values.dtype.name,
+        first.values.dtype,
         first.span,
         # A signed or 32-bit image, say of Hounsfield units, fills next to nothing of its type.
         natural=first.values.dtype in (np.uint8, np.uint16),
@@ -66,11 +70,17 @@ def read(path: Path) -> Stored:
     )
 
 
-def _open(path: Path) -> Any:
-    try:
-        return Image.open(path, formats=FORMATS)
-    except UnidentifiedImageError as error:
-        raise UnreadableImage("not an image, or of a kind that Pillow can't read") from error
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    # Given a path, Pillow maps uncompressed files into memory, and garbles those that are to be
+    # turned by a right angle (seen with Pillow 13: TIFF, orientation 5 to 8). Given a file, it reads.
+    with path.open("rb") as file:
+        try:
+            image = Image.open(file, formats=FORMATS)
+        except UnidentifiedImageError as error:
+            raise UnreadableImage("not an image, or of a kind that Pillow can't read") from error
+        with image:
+            yield image
 
 
 def _count_pages(image: Any) -> int:
@@ -86,27 +96,31 @@ def _read_page(path: Path, image: Any, number: int) -> _Page:
     if number:
         image.seek(number)
     check_size(image.height, image.width)
-    # Asked before loading: TIFF turns itself and forgets the tag.
-    notes = ("exif-orientation",) if image.getexif().get(ORIENTATION, 1) in range(2, 9) else ()
+    # Both are asked before loading, which forgets them.
     rawmode = _rawmode(image)
+    turned = _is_turned(image)
     if ";16" in rawmode and not image.mode.startswith("I"):
         values, opaque = _read_colour16(path, number, rawmode)
         page = _Page(values, (0, 65535))
     else:
-        upright = _upright(image)
-        page, opaque = _convert(upright)
-    return _Page(page.values, page.span, (*notes, *(() if opaque else ("transparency",))))
+        if turned:
+            ImageOps.exif_transpose(image, in_place=True)
+        page, opaque = _convert(image)
+    notes = [note for note, given in zip(NOTES, (turned, not opaque), strict=True) if given]
+    return _Page(page.values, page.span, tuple(notes))
 
 
-def _upright(image: Any) -> Any:
-    ImageOps.exif_transpose(image, in_place=True)
-    return image
+def _is_turned(image: Any) -> bool:
+    tags = image.tag_v2 if image.format == "TIFF" else image.getexif()
+    return tags.get(ORIENTATION, 1) in range(2, 9)
 
 
 def _rawmode(image: Any) -> str:
     """How Pillow unpacks the stored bytes, e.g. "RGB;16B"; "" where its decoder doesn't say."""
     if image.format not in ("PNG", "TIFF") or not image.tile:
         return ""
+    if image.format == "TIFF" and _tag(image, BITS, 1) > 8 and _tag(image, PLANES, 1) == SEPARATE:
+        raise UnreadableImage("more than 8 bit in separate planes; store its colours side by side")
     args = image.tile[0][3]
     return args if isinstance(args, str) else args[0]
 
@@ -145,11 +159,16 @@ def _read_colour16(path: Path, number: int, rawmode: str) -> tuple[NDArray[Any],
 def _unpack(path: Path, number: int, rawmode: str) -> NDArray[np.uint8]:
     with _open(path) as image:
         image.seek(number)
-        image.tile = [
-            (codec, box, offset, rawmode if isinstance(args, str) else (rawmode, *args[1:]))
-            for codec, box, offset, args in image.tile
-        ]
-        return np.asarray(_upright(image))
+        image.tile = [_with_rawmode(tile, rawmode) for tile in image.tile]
+        ImageOps.exif_transpose(image, in_place=True)
+        return np.asarray(image)
+
+
+def _with_rawmode(tile: Any, rawmode: str) -> Any:
+    args = rawmode if isinstance(tile[3], str) else (rawmode, *tile[3][1:])
+    if hasattr(tile, "_replace"):
+        return tile._replace(args=args)
+    return (*tile[:3], args)  # Pillow before 11.1
 
 
 # ------------------------------------------------------------------------------- other modes

@@ -1,6 +1,7 @@
 """What a file holds once it is decoded, and how a decoder's failure becomes one line."""
 
 import contextlib
+import errno
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from cache import RequestError
 MAX_PIXELS = 89_478_485
 MAX_VOXELS = 2**30  # of a whole volume or series; 512 x 512 x 1000, a long CT, is a quarter of it
 REASON_LENGTH = 120
+# The machine's trouble, not the file's: it must not be remembered as a damaged file.
+PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)
 
 
 class UnreadableImage(RequestError):
@@ -27,7 +30,7 @@ class Stored:
     """A decoded file, its values as stored but for the header's rescaling. n frames of H x W."""
 
     values: NDArray[Any]  # (n, H, W) grey or (n, H, W, 3) colour; what a window acts on
-    kind: str  # numpy's name of the stored type, e.g. "uint16", before any rescaling
+    kind: np.dtype[Any]  # of the stored values, before any rescaling
     span: tuple[float, float] | None  # the type's whole range, rescaled; None: it has no bounds
     natural: bool = True  # whether span says where black and white are, if nobody else does
     header: Callable[[], NDArray[np.float32]] | None = None  # levels by the header's own window
@@ -48,6 +51,7 @@ def reading(path: Path) -> Iterator[None]:
     Raises:
         UnreadableImage: the reason, in a few words.
         RequestError: as raised inside, e.g. a package is missing.
+        OSError: the machine fails, not the file.
     """
     try:
         with warnings.catch_warnings():
@@ -55,7 +59,11 @@ def reading(path: Path) -> Iterator[None]:
             yield
     except RequestError:
         raise
+    except MemoryError as error:
+        raise OSError(errno.ENOMEM, "not enough memory to read it", str(path)) from error
     except OSError as error:
+        if error.errno in PASSING:
+            raise
         raise UnreadableImage(error.strerror or _reason(error, path)) from error
     # The one broad except: parsers of damaged files raise anything, struct.error to RecursionError.
     except Exception as error:
@@ -63,9 +71,10 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def _reason(error: Exception, path: Path) -> str:
-    """First line of an exception's message, without the path."""
-    text = str(error).strip() or type(error).__name__
-    text = text.splitlines()[0].replace(str(path), path.name)
+    """First line of an exception's message (and second, if it ends in a colon), without the path."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join(lines[: 2 if lines[0].endswith(":") else 1]) if lines else type(error).__name__
+    text = text.replace(str(path), path.name)
     return text if len(text) <= REASON_LENGTH else text[: REASON_LENGTH - 3] + "..."
 
 

@@ -30,7 +30,7 @@ GRADES = ("No DR", "Mild", "Moderate", "Severe", "Proliferative DR")
 
 def _list(root: Path) -> Listing:
     base = find_base(root, "train.csv")
-    require(base, "train_images")
+    require(base, "train.csv", "train_images")
     table = read_csv(base / "train.csv")
     diagnoses = column(table, "diagnosis")
     column(table, "id_code")

@@ -113,7 +113,7 @@ BRAIN_TUMOR = Recipe(
     "0.9 GB",
     "CC BY 4.0",
     "https://doi.org/10.6084/m9.figshare.1512427",
-    "nothing",
+    "",
     "Cheng et al. 2015, https://doi.org/10.1371/journal.pone.0140381",
     "Baharoon et al. 2023, 70 of 233 patients test, 50 val",
     ("brainTumorDataPublic_*/1.mat to 3064.mat (or all in one folder)", f"{FOLDS} (may be absent)"),

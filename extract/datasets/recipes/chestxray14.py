@@ -20,6 +20,7 @@ from cache.tables import Table, column, read_csv
 from extract.datasets.listing import Listing
 from extract.datasets.recipes.layouts import (
     Folders,
+    MissingFiles,
     find_base,
     numbers,
     read_lines,
@@ -76,9 +77,11 @@ class XRays:
 def _read(root: Path) -> XRays:
     base = find_base(root, TRAIN_VAL_LIST)
     require(base, TRAIN_VAL_LIST, TEST_LIST)
-    name = next((name for name in TABLES if (base / name).is_file()), None)
-    require(base, name or TABLES[0])
-    table = read_csv(base / (name or TABLES[0]))
+    folders = Folders(base)
+    name = next((name for name in TABLES if name in folders), None)
+    if name is None:
+        raise MissingFiles(TABLES[0])
+    table = read_csv(base / name)
     train_val, test = read_lines(base / TRAIN_VAL_LIST), read_lines(base / TEST_LIST)
     both = set(train_val) & set(test)
     if both:
@@ -89,7 +92,6 @@ def _read(root: Path) -> XRays:
     if unknown:
         raise RequestError(f"{table.path} has no row for {unknown[0]} ({len(unknown)} in all)")
     rows = [row[name] for name in names]
-    folders = Folders(base)
     paths = [_find(folders, name) for name in names]
     require_images(folders, paths)
     ages = _ages(table)
@@ -203,7 +205,7 @@ CHESTXRAY14 = Recipe(
     SIZE,
     LICENCE,
     URL,
-    "nothing",
+    "",
     REFERENCE,
     "the owner's test; every tenth of the other patients is val",
     LAYOUT,
@@ -218,7 +220,7 @@ CHESTXRAY14_BAHAROON2023 = Recipe(
     SIZE,
     LICENCE,
     URL,
-    "nothing",
+    "",
     REFERENCE,
     "the owner's test; the last 10 002 images of the other list are val",
     LAYOUT,

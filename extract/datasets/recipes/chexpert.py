@@ -219,7 +219,8 @@ def _list(root: Path) -> Listing:
         (TRAIN, read_views(base, tables / "train.csv")),
         (VAL, read_views(base, tables / "valid.csv")),
     ]
-    test = next((base / name for name in TEST_TABLES if (base / name).is_file()), None)
+    folders = Folders(base)
+    test = next((base / name for name in TEST_TABLES if name in folders), None)
     notes = ()
     if test is None:
         notes = (f"no {TEST_TABLES[0]}, so {SPLITS[TEST]} is empty: valid.csv is {SPLITS[VAL]}",)
@@ -229,7 +230,7 @@ def _list(root: Path) -> Listing:
 
 
 LICENCE = "Stanford University Dataset Research Use Agreement (non-commercial, not to be passed on)"
-URL = "https://aimi.stanford.edu/datasets/chexpert-chest-x-rays"
+URL = "https://stanfordmlgroup.github.io/competitions/chexpert/"
 ACCESS = "a registration with Stanford AIMI"
 REFERENCE = "Irvin et al. 2019, https://arxiv.org/abs/1901.07031"
 SIZE = "440 GB, or 11 GB as CheXpert-v1.0-small"

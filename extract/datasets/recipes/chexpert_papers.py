@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cache import RequestError
 from cache.labels import UNCERTAIN
 from cache.splits import TEST, TRAIN, VAL, systematic
 from extract.datasets.listing import Listing
@@ -51,6 +52,10 @@ def _list_huix(root: Path) -> Listing:
     place = np.argsort(order)  # of a row of the file in the sorted order
     last = int(place[min(int(n * 0.2) + 15, n - 1)])  # of test
     middle = int(place[(last + 1) // 2])  # of val, and the first of test
+    if middle > last:
+        raise RequestError(
+            f"{tables / 'train.csv'} isn't in the owner's order, which the split needs"
+        )
     return join_views(
         HUIX,
         base,

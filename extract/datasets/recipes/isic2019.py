@@ -20,6 +20,7 @@ from extract.datasets.recipes.layouts import (
     MissingFiles,
     find_base,
     numbers,
+    require,
     require_images,
     row_paths,
     sample_ids,
@@ -51,6 +52,7 @@ CLASSES = {  # the owner's columns; a ninth, UNK, is for the test set and empty 
 
 def _list(root: Path) -> Listing:
     base = find_base(root, TRUTH)
+    require(base, TRUTH)
     table = read_csv(base / TRUTH)
     names = column(table, "image")
     folders = Folders(base)
@@ -59,7 +61,7 @@ def _list(root: Path) -> Listing:
     ids = sample_ids(names)
     split = shuffled_split(len(ids), 0.2)
     groups, meta, notes = None, {}, (f"{METADATA} isn't here, so lesions aren't known",)
-    if (base / METADATA).is_file():
+    if METADATA in folders:
         groups, meta = _read_metadata(read_csv(base / METADATA), names)
         n_lesions = straddling(groups, split)
         notes = (f"{n_lesions} lesions lie in more than one split of Huix et al. 2024",)
@@ -129,7 +131,7 @@ ISIC2019 = Recipe(
     "9 GB",
     "CC BY-NC 4.0",
     "https://challenge.isic-archive.com/data/#2019",
-    "nothing",
+    "",
     "Tschandl et al. 2018 (HAM10000); Codella et al. 2018; Hernández-Pérez et al. 2024 (BCN20000)",
     "Huix et al. 2024, 80/10/10 as coded; lesions lie on both sides of it",
     (

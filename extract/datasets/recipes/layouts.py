@@ -29,10 +29,16 @@ def find_base(root: Path, *marks: str) -> Path:
     Raises:
         MissingFiles: neither, or several.
     """
-    folders = [root, *(root / name for name in sorted(Folders(root).names("")))]
-    found = [folder for folder in folders if any((folder / mark).exists() for mark in marks)]
-    if found[:1] == [root] or len(found) == 1:
-        return found[0]
+    folders = Folders(root)
+    if any(mark in folders for mark in marks):
+        return root
+    found = [
+        name
+        for name in sorted(folders.names(""))
+        if any((root / name / mark).exists() for mark in marks)
+    ]
+    if len(found) == 1 and found[0] in folders:
+        return root / found[0]
     raise MissingFiles(" or ".join(marks))
 
 
@@ -42,7 +48,8 @@ def require(base: Path, *names: str) -> None:
     Raises:
         MissingFiles: not all are there.
     """
-    missing = [name for name in names if not (base / name).exists()]
+    folders = Folders(base)
+    missing = [name for name in names if name not in folders]
     if missing:
         raise MissingFiles(", ".join(missing))
 

@@ -28,7 +28,7 @@ class Recipe:
     size: str  # of the archives, in words
     licence: str  # as its owner words it
     url: str  # where it is published
-    access: str  # what the owner wants first
+    access: str  # what the owner wants first; "" where it is nothing
     reference: str
     split: str  # whose, in words
     layout: tuple[str, ...]  # what is expected below the root
@@ -76,7 +76,8 @@ def open_recipe(recipe: Recipe, root: Path | None) -> Listing:
 
 
 def _expected(recipe: Recipe) -> str:
+    needs = f"needs {recipe.access}; " if recipe.access else ""
     return (
         f"expected there: {', '.join(recipe.layout)}. Published at {recipe.url} ({recipe.size}; "
-        f"needs {recipe.access}; licence: {recipe.licence}); name its folder with --data-root DIR"
+        f"{needs}licence: {recipe.licence}); name its folder with --data-root DIR"
     )

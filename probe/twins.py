@@ -1,0 +1,108 @@
+"""Leaks of a question: what its splits share is counted, refused with --strict, and done without."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import RequestError
+from cache.labels import REGRESSION
+from cache.layout import SPLITS
+from cache.leak_memory import count_leaks
+from cache.leaks import describe_leaks
+from cache.splits import LEFT_OUT
+from probe import metrics, regression_metrics
+from probe.features import Split
+from probe.overlay import Asked
+
+
+def with_leaks(asked: Asked, read: Sequence[str], say: Callable[[str], None]) -> Asked:
+    """The question, its leaks counted.
+
+    Args:
+        asked: the question.
+        read: the splits that the probe fits on, chooses on or tests on, by word.
+        say: told a line before a search that takes long.
+
+    Raises:
+        BrokenCache: the file is damaged.
+    """
+    train, trained_on = asked.trained_on, None
+    if train:
+        fitted = [name for name in read if name != "test"]
+        trained_on = train.features, _only(train.split, fitted)
+    split = _only(asked.split, read)
+    leaks = count_leaks(asked.features, split, trained_on=trained_on, say=say)
+    return dataclasses.replace(asked, leaks=leaks)
+
+
+def _only(split: NDArray[np.uint8], read: Sequence[str]) -> NDArray[np.uint8]:
+    is_read = np.isin(split, [SPLITS.index(name) for name in read])
+    return np.where(is_read, split, LEFT_OUT).astype(np.uint8)
+
+
+def refuse_leaks(asked: Asked) -> None:
+    """What --strict refuses: exact copies and patients in two splits, and not to know of them.
+
+    Near twins are for a person to judge: they stay, counted.
+
+    Raises:
+        RequestError: there are some, or nobody counted.
+    """
+    if asked.leaks is None:
+        raise RequestError(
+            f"--strict needs to know what the splits share, and {asked.features.path.name} can't "
+            "tell: it is of an earlier version, or was made to share; make it anew by adding "
+            f"--overwrite to its command:\n  {asked.features.header.attributes['command']}"
+        )
+    summary = asked.leaks.summary()
+    if any(summary[f"{of}{what}"] for of in ("", "val_") for what in ("exact", "groups")):
+        raise RequestError(
+            f"--strict refuses {asked.title}, whose splits share samples: "
+            f"{describe_leaks(summary)}; `extract data twins {asked.dataset}` lists them"
+        )
+
+
+def leak_marks(asked: Asked) -> list[str]:
+    """What a reader of the numbers must know; nothing where nothing is shared."""
+    if asked.leaks is None or not is_leaky(asked.leaks.summary()):
+        return []
+    words = describe_leaks(asked.leaks.summary())
+    n = int(asked.leaks.twin[asked.leaks.split == SPLITS.index("test")].sum())
+    return [f"leaks: {words}" + (f"; w/o: without the {n} that have a copy or twin" if n else "")]
+
+
+def is_leaky(summary: Mapping[str, Any]) -> bool:
+    """Whether the split that the numbers are of has a copy, twin or patient of another."""
+    of = "" if summary["n"] else "val_"
+    return any(summary[f"{of}{what}"] for what in ("exact", "near", "groups"))
+
+
+def without_twins(asked: Asked, test: Split, scores: NDArray[np.floating]) -> dict[str, Any]:
+    """The metrics of the test samples that have no twin.
+
+    Args:
+        asked: the question, its leaks counted.
+        test: the split, n samples.
+        scores: (n, C) of them.
+
+    Returns:
+        "n", how many they are, and name -> value of every metric, none where n is 0. Empty where
+        no test sample has a twin, or nobody knows.
+    """
+    if asked.leaks is None or not len(test):
+        return {}
+    S = len(asked.split)  # what follows are the samples of the training data
+    twins = asked.features.ids[asked.leaks.twin[:S]]
+    kept = ~np.isin(test.ids, twins)
+    if kept.all():
+        return {}
+    evaluate = (
+        regression_metrics.evaluate
+        if asked.task == REGRESSION
+        else lambda scores, labels: metrics.evaluate(scores, labels, asked.task)
+    )
+    values = evaluate(scores[kept], test.y[kept]) if kept.any() else {}
+    return {"n": int(kept.sum()), **values}

@@ -1,0 +1,49 @@
+"""DICOM files for the tests, made with pydicom."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset, uid
+from pydicom.dataset import FileMetaDataset
+
+
+def make_dataset(pixels: NDArray[Any], **tags: Any) -> Dataset:
+    """(H, W), (n, H, W), (H, W, 3) or (n, H, W, 3) as a secondary capture; tags are added last."""
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = uid.SecondaryCaptureImageStorage
+    dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    dataset.SOPClassUID, dataset.SOPInstanceUID = uid.SecondaryCaptureImageStorage, "1.2.3"
+    dataset.PatientID = "P1"
+    colour = pixels.shape[-1] == 3
+    shape = pixels.shape[:-1] if colour else pixels.shape
+    dataset.Rows, dataset.Columns = shape[-2:]
+    if len(shape) == 3:
+        dataset.NumberOfFrames = shape[0]
+    dataset.SamplesPerPixel = 3 if colour else 1
+    if colour:
+        dataset.PlanarConfiguration = 0
+    dataset.PhotometricInterpretation = "RGB" if colour else "MONOCHROME2"
+    dataset.BitsAllocated = dataset.BitsStored = 8 * pixels.dtype.itemsize
+    dataset.HighBit = dataset.BitsStored - 1
+    dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
+    dataset.PixelData = np.ascontiguousarray(pixels).tobytes()
+    for name, value in tags.items():
+        setattr(dataset, name, value)
+    if "BitsStored" in tags:
+        dataset.HighBit = dataset.BitsStored - 1
+    return dataset
+
+
+def write_dicom(path: Path, pixels: NDArray[Any], **tags: Any) -> Path:
+    """As ``make_dataset``, in a file."""
+    return save(path, make_dataset(pixels, **tags))
+
+
+def save(path: Path, dataset: Dataset) -> Path:
+    dataset["PixelData"].VR = "OB" if dataset.BitsAllocated == 8 else "OW"
+    dataset.save_as(path, enforce_file_format=True)
+    return path

@@ -1,0 +1,340 @@
+"""What splits share, in rows and tables: counted, refused with --strict, and done without."""
+
+import dataclasses
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from cache.features import open_features
+from cache.layout import HASH, THUMBNAIL, FileSpec, Samples
+from cache.store import FeatureWriter
+from cache.units import unit_rows
+from probe import metrics, regression_metrics
+from probe.cli import main
+from probe.config import ProbeConfig
+from probe.knn import KnnConfig
+from probe.results import read_row
+from probe.run import probe_file
+from probe.table import format_table
+
+N = (60, 20, 40)  # samples of train, val and test
+FIRST_TEST = 80
+COPIES = {FIRST_TEST: 0, FIRST_TEST + 1: 60}  # a test sample -> its exact copy in train or val
+TWINS = {FIRST_TEST + i: i for i in (2, 3, 4)}  # -> its near twin in train
+VAL_TWIN = {70: 5}
+
+
+def make_file(
+    root,
+    dataset="toys",
+    groups=None,
+    looks=True,
+    task="multi-class",
+    copies=COPIES,
+    twins=TWINS,
+    seed=0,
+    side=8,
+    slices=1,
+    **key,
+):
+    """A feature file whose copies and twins have the features of what they are alike."""
+    rng = np.random.default_rng(seed)
+    total = sum(N)
+    labels = rng.integers(0, 2, total)
+    pictures = rng.integers(0, 250, (total, slices, side * side), dtype=np.uint8)
+    x = rng.normal(size=(total, 4)) + 0.5 * labels[:, None]
+    for sample, other in {**copies, **twins, **(VAL_TWIN if twins else {})}.items():
+        labels[sample] = labels[other]
+        x[sample] = x[other]
+        pictures[sample] = pictures[other] + (sample not in copies)  # brighter: correlation 1
+    if task == "regression":
+        labels = x.sum(axis=1) + rng.normal(size=total)
+    if task == "multi-label, binary-class":
+        labels = np.stack([labels, rng.integers(0, 2, total)], axis=1)
+    ids = np.array([f"{dataset}/{i:03d}" for i in range(total)])
+    row_sample = np.arange(total).repeat(slices)
+    arrays = {"head": 4, **({HASH: 16, THUMBNAIL: side * side} if looks else {})}
+    spec = FileSpec(
+        model="toy",
+        encoder="toy.full",
+        size=32,
+        dataset=dataset,
+        task=task,
+        class_names=("age",) if task == "regression" else ("a", "b"),
+        key={"layers": {"of": 1}, "dataset": dataset, **key},
+        arrays=arrays,
+        dtype="float32",
+        row_ids=np.array([f"{ids[s]}:{i}" for i, s in enumerate(row_sample)]),
+        row_sample=row_sample,
+        samples=Samples(ids, np.repeat(np.arange(3, dtype=np.uint8), N), labels, groups),
+        command=f"extract --model toy --data {dataset}",
+    )
+    flat = pictures.reshape(-1, side * side)
+    hashes = b"".join(hashlib.sha256(picture.tobytes()).digest()[:16] for picture in flat)
+    content = {
+        "head": x.repeat(slices, axis=0),
+        HASH: np.frombuffer(hashes, np.uint8).reshape(-1, 16),
+        THUMBNAIL: flat,
+    }
+    path = root / dataset / f"toy_32_{len(key):012d}.h5"
+    with FeatureWriter(path, spec) as writer:
+        for unit in writer.todo:
+            rows = slice(*unit_rows(unit, len(flat)))
+            writer.write_unit(unit, {name: content[name][rows] for name in arrays})
+        assert writer.finish({})
+    return path
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "features"
+
+
+def ask(path, **settings):
+    config = ProbeConfig(kind="knn", knn=KnnConfig(k=(1,)), n_resamples=20)
+    (row,) = probe_file(dataclasses.replace(config, **settings), open_features(path))
+    return row
+
+
+def run(capsys, *words):
+    status = main([*words, "--kind", "knn", "--k", "1", "--resamples", "20"])
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err
+    return status, said.out, said.err
+
+
+def kept_metrics(row, evaluate, left_out):
+    kept = ~np.isin(row.scores["test_ids"], [f"toys/{i:03d}" for i in left_out])
+    return evaluate(
+        row.scores["test_scores"][kept].astype(np.float64), row.scores["test_labels"][kept]
+    )
+
+
+# ---------------------------------------------------------------------------- rows
+
+
+@pytest.mark.parametrize("slices", [1, 3])
+def test_a_row_counts_leaks_and_does_without_them(root, slices):
+    row = ask(make_file(root, slices=slices))
+    assert row.leaks == {
+        "n": 40,
+        "exact": 2,
+        "near": 3,
+        "groups": None,
+        "group_samples": None,
+        "val_n": 20,
+        "val_exact": 0,
+        "val_near": 1,
+        "val_groups": None,
+        "val_group_samples": None,
+    }
+    assert row.without_twins["n"] == 35
+    expected = kept_metrics(
+        row, lambda s, y: metrics.evaluate(s, y, "multi-class"), [*COPIES, *TWINS]
+    )
+    assert {m: v for m, v in row.without_twins.items() if m != "n"} == pytest.approx(expected)
+    # One neighbour: whoever has a twin in train is right.
+    assert row.without_twins["acc"] < row.metrics["acc"].value
+    assert row.marks[-1] == (
+        "leaks: 2 exact copies, 3 near twins, patients unknown of 40 test samples; w/o: without the "
+        "5 that have a copy or twin"
+    )
+
+
+def test_a_continuous_task_does_without_them_too(root):
+    row = ask(make_file(root, task="regression"))
+    expected = kept_metrics(row, regression_metrics.evaluate, [*COPIES, *TWINS])
+    assert row.without_twins == pytest.approx({"n": 35, **expected})
+
+
+def test_several_labels_do_without_them_too(root):
+    task = "multi-label, binary-class"
+    row = ask(make_file(root, task=task))
+    expected = kept_metrics(row, lambda s, y: metrics.evaluate(s, y, task), [*COPIES, *TWINS])
+    assert row.without_twins == pytest.approx({"n": 35, **expected})
+
+
+def test_nothing_shared_is_said_by_zeros(root):
+    row = ask(make_file(root, copies={}, twins={}))
+    assert row.leaks is not None
+    assert {row.leaks[name] for name in ("exact", "near", "val_exact", "val_near")} == {0}
+    assert (row.without_twins, row.marks) == ({}, ())
+
+
+def test_a_file_without_looks_is_not_counted(root):
+    row = ask(make_file(root, looks=False))
+    assert (row.leaks, row.without_twins, row.marks) == (None, {}, ())
+
+
+def test_leaks_change_no_question(root, tmp_path):
+    counted, not_counted = ask(make_file(root)), ask(make_file(tmp_path / "old", looks=False))
+    assert counted.digest == not_counted.digest
+    assert counted.path(tmp_path) == not_counted.path(tmp_path)
+
+
+def test_rows_are_kept_as_json(root, capsys, tmp_path):
+    assert run(capsys, str(make_file(root)))[0] == 0
+    (path,) = (tmp_path / "results" / "toys").glob("*.json")
+    row = read_row(path)
+    assert row["leaks"]["near"] == 3
+    assert row["without_twins"]["n"] == 35
+    old = json.loads(path.read_text())
+    del old["leaks"], old["without_twins"]
+    path.write_text(json.dumps(old))
+    assert (read_row(path)["leaks"], read_row(path)["without_twins"]) == (None, {})
+
+
+def test_where_every_test_sample_has_a_twin_nothing_is_left(root, capsys):
+    every = {FIRST_TEST + i: i for i in range(40)}
+    path = make_file(root, copies=every, twins={})
+    assert ask(path).without_twins == {"n": 0}
+    status, out, _ = run(capsys, str(path))
+    assert status == 0
+    assert "40+0" in out
+
+
+def test_a_class_that_only_twins_have_leaves_no_auc(root, tmp_path, capsys):
+    path = make_file(root)
+    features = open_features(path)
+    label = (~np.isin(np.arange(120), [*COPIES, *TWINS])).astype(int)
+    label[:60:2] = 0
+    lines = [f"{name},{'cd'[y]}" for name, y in zip(features.ids, label, strict=True)]
+    (tmp_path / "labels.csv").write_text("\n".join(["id,label", *lines]))
+    status, _, _ = run(capsys, str(path), "--labels", str(tmp_path / "labels.csv"))
+    assert status == 0
+    (stored,) = (tmp_path / "results" / "toys").glob("*.json")
+    assert read_row(stored)["without_twins"]["auc"] is None
+
+
+# ---------------------------------------------------------------------------- which splits
+
+
+def test_layers_compared_on_val_count_vals_leaks(root):
+    row = ask(make_file(root), layer=None)
+    assert row.leaks is not None
+    assert (row.leaks["n"], row.leaks["val_n"], row.leaks["val_near"]) == (0, 20, 1)
+    assert row.without_twins == {}
+    assert row.marks[-1].startswith(
+        "leaks: 0 exact copies, 1 near twin, patients unknown of 20 val"
+    )
+
+
+def test_the_split_in_use_counts_not_the_stored_one(root, tmp_path, capsys):
+    path = make_file(root)
+    apart = {
+        FIRST_TEST: "train",
+        FIRST_TEST + 1: "val",
+        **dict.fromkeys(TWINS, "train"),
+        70: "train",
+    }
+    features = open_features(path)
+    words = [apart.get(i, word) for i, word in enumerate(features.split)]
+    lines = [f"{name},{word}" for name, word in zip(features.ids, words, strict=True)]
+    (tmp_path / "split.csv").write_text("\n".join(["id,split", *lines]))
+    split = ["--split-file", str(tmp_path / "split.csv")]
+    status, out, _ = run(capsys, str(path), "--strict", *split)
+    assert status == 0
+    assert " leaks " not in out
+    assert run(capsys, str(path), "--strict")[0] == 1
+
+
+def test_samples_that_are_left_out_leak_nothing(root, tmp_path, capsys):
+    path = make_file(root)
+    features = open_features(path)
+    lines = [
+        f"{name},{word}"
+        for i, (name, word) in enumerate(zip(features.ids, features.split, strict=True))
+        if i not in (*COPIES, *TWINS)
+    ]
+    (tmp_path / "split.csv").write_text("\n".join(["id,split", *lines]))
+    status, _, err = run(capsys, str(path), "--strict", "--split-file", str(tmp_path / "split.csv"))
+    assert (status, err) == (0, "")
+
+
+def test_external_validation_compares_both_data_sets(root, capsys, tmp_path):
+    # Both are drawn alike: a test sample of one has its twins in the other's train and val too.
+    make_file(root)
+    make_file(root, dataset="others")
+    words = ["--train-data", "toys", "--test-data", "others"]
+    status, out, _ = run(capsys, *words)
+    assert status == 0
+    (path,) = (tmp_path / "results" / "others").glob("*.json")
+    leaks = read_row(path)["leaks"]
+    assert (leaks["n"], leaks["exact"], leaks["near"]) == (40, 2, 3)
+    assert leaks["groups"] is None
+    assert read_row(path)["without_twins"]["n"] == 35
+    assert "2+3" in out
+    status, _, err = run(capsys, *words, "--strict")
+    assert status == 1
+    assert "--strict refuses others, whose splits share samples" in err
+
+
+# ---------------------------------------------------------------------------- --strict
+
+
+def test_strict_refuses_copies(root, capsys, tmp_path):
+    status, out, err = run(capsys, str(make_file(root)), "--strict")
+    assert status == 1
+    assert err == (
+        "probe: toy on toys: --strict refuses toys, whose splits share samples: 2 exact copies, "
+        "3 near twins, patients unknown of 40 test samples; `extract data twins toys` lists them\n"
+    )
+    assert "acc" not in out
+    assert not [*(tmp_path / "results").rglob("*.json")]
+
+
+def test_strict_refuses_patients_in_two_splits(root, capsys):
+    groups = np.array([f"p{i % 119}" for i in range(120)])
+    path = make_file(root, groups=groups, copies={}, twins={})
+    status, _, err = run(capsys, str(path), "--strict")
+    assert status == 1
+    assert "0 exact copies, 0 near twins, 1 patient of 40 test samples" in err
+
+
+def test_strict_leaves_near_twins_to_people(root, capsys):
+    status, out, err = run(capsys, str(make_file(root, copies={})), "--strict")
+    assert (status, err) == (0, "")
+    assert "0+3" in out
+
+
+def test_strict_refuses_not_to_know(root, capsys):
+    status, _, err = run(capsys, str(make_file(root, looks=False)), "--strict")
+    assert status == 1
+    assert "toy_32_000000000000.h5 can't tell" in err
+    assert "--overwrite to its command:\n  extract --model toy --data toys" in err
+
+
+def test_one_refused_file_stops_no_other(root, capsys):
+    make_file(root)
+    make_file(root, dataset="clean", copies={}, twins={})
+    status, out, err = run(capsys, "--strict")
+    assert status == 1
+    assert "clean  toy" in out
+    assert "--strict refuses toys" in err
+
+
+# ---------------------------------------------------------------------------- the table
+
+
+def test_the_table_shows_leaks_only_where_there_are_some(root, capsys):
+    clean = make_file(root, dataset="clean", copies={}, twins={})
+    assert " leaks " not in run(capsys, str(clean))[1]
+    groups = np.array([f"p{i % 119}" for i in range(120)])
+    shared = make_file(root, dataset="shared", copies={}, twins={}, groups=groups)
+    rows = [ask(path) for path in (make_file(root), clean, shared)]
+    rows.append(ask(make_file(root, dataset="old", looks=False)))
+    head, _, *lines = format_table(rows).splitlines()
+    start, end = head.index("leaks"), head.index("acc w/o")
+    assert [line[start:end].strip() for line in lines[:4]] == ["2+3", "0", "0 1p", "?"]
+    assert lines[0][end : end + 7].strip() == f"{rows[0].without_twins['acc']:.3f}"
+    assert lines[1][end : end + 7].strip() == ""
+    assert "patients unknown of 40 test samples" in lines[4]
+
+
+def test_leaks_are_explained_once(root):
+    path = make_file(root)
+    config = ProbeConfig(kind="knn", knn=KnnConfig(k=(1, 3)), n_resamples=20)
+    rows = [*probe_file(config, open_features(path))]
+    assert format_table(rows).count("near twins") == 1
