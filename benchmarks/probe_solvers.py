@@ -17,11 +17,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
+from probe import ridge
 from probe.intervals import bootstrap
 from probe.knn import neighbours
 from probe.linear import LinearConfig, LinearFit, fit_path
@@ -81,6 +82,27 @@ def converged(fits: list[LinearFit]) -> str:
     return f"{sum(fit.converged for fit in fits)} of {len(fits)}"
 
 
+def compare_ridge(n_images: int, width: int) -> None:
+    features, labels = synthetic(n_images, width, 7)
+    targets = labels[:, None] + np.random.default_rng(2).normal(size=(n_images, 1))
+    ours, fits = timed(lambda: ridge.fit_path(features, targets))
+
+    def slowly() -> list[Any]:
+        standardised = StandardScaler().fit_transform(features.astype(np.float64))
+        models = [Ridge(alpha=fit.penalty * n_images, solver="cholesky") for fit in fits]
+        return [model.fit(standardised, targets).coef_.ravel() for model in models]
+
+    theirs, weights = timed(slowly)
+    apart = [
+        np.abs(fit.weights[:, 0] - w).max() / np.abs(w).max()
+        for fit, w in zip(fits, weights, strict=True)
+    ]
+    print(
+        f"ridge {n_images} x {width}, {len(fits)} penalties: {ours:.2f} s, scikit-learn {theirs:.2f} "
+        f"s: ratio {theirs / ours:.1f}; weights apart by at most {max(apart):.0e}"
+    )
+
+
 def compare_knn(n_bank: int, n_queries: int, width: int) -> None:
     bank, queries = synthetic(n_bank, width, 7)[0], synthetic(n_queries, width, 7, seed=3)[0]
     search = NearestNeighbors(n_neighbors=200, algorithm="brute")
@@ -138,6 +160,7 @@ def main() -> None:
     compare_linear(546, 384, 2, tolerance=1e-4)  # scikit-learn's default
     compare_linear(546, 384, 2, tolerance=1e-7)  # one that reaches the optimum
     compare_linear(7007, 768, 7, tolerance=1e-4)
+    compare_ridge(7007, 768)
     compare_knn(7007, 2005, 768)
     compare_bootstrap(156, 2)
     compare_bootstrap(47_280, 8)

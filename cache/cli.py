@@ -168,7 +168,8 @@ def run_show(options: argparse.Namespace) -> int:
         "made by": header.attributes["command"],
         "versions": _pairs(features.versions),
         "fingerprint": short_form(features.fingerprint),
-        "cost": _pairs(features.cost),
+        "cost": _pairs({name: v for name, v in features.cost.items() if name != "leaks"}),
+        "leaks": _leaks(features),
     }
     for name, value in {**facts, **{n: str(v) for n, v in features.notes.items()}}.items():
         if value:
@@ -185,6 +186,15 @@ def _samples(features: "Features") -> str:
         return f"{features.n_rows:_} prompts, no images"
     counts = {name: int((features.split == name).sum()) for name in ("train", "val", "test")}
     return ", ".join(f"{name} {n:_}" for name, n in counts.items())
+
+
+def _leaks(features: "Features") -> str:
+    """What was counted when the file was finished; nothing where it wasn't."""
+    from cache.leaks import describe_leaks
+
+    with contextlib.suppress(LookupError, TypeError):  # the cost has no checksum
+        return describe_leaks(features.cost["leaks"])
+    return ""
 
 
 def _pairs(values: Mapping[str, object]) -> str:

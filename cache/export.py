@@ -88,7 +88,9 @@ def export_features(
         made = Path(folder) / path.name
         with FeatureWriter(made, spec) as writer:
             _copy_units(features, writer)
-            writer.finish({})
+            # What it took tells of a machine; how many samples leak, of no one.
+            cost = features.cost
+            writer.finish({"leaks": cost["leaks"]} if "leaks" in cost else {})
         made.replace(path)
     sync_folder(path.parent)
     return salt if choice.hash_ids and choice.salt is None else None

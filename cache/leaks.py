@@ -79,19 +79,17 @@ class Leaks:
 
 
 def describe_leaks(summary: Mapping[str, Any]) -> str:
-    """A summary in words: of test, or of val where test has no samples.
-
-    >>> describe_leaks({"n": 156, "exact": 1, "near": 18, "groups": 0})
-    '1 exact copy, 18 near twins, 0 patients of 156 test samples'
-    """
-    prefix, split = ("", "test") if summary["n"] else ("val_", "val")
-    exact, near, groups = (summary[f"{prefix}{name}"] for name in ("exact", "near", "groups"))
-    patients = "patients unknown" if groups is None else _counted(groups, "patient", "patients")
-    if not (exact or near or groups):
-        return "0" if groups == 0 else f"0, {patients}"
-    copies = _counted(exact, "exact copy", "exact copies")
-    twins = _counted(near, "near twin", "near twins")
-    return f"{copies}, {twins}, {patients} of {summary[f'{prefix}n']} {split} samples"
+    """A summary in words, such as "1 exact copy, 18 near twins of 156 test samples" or "0"."""
+    parts = []
+    for split, prefix in (("test", ""), ("val", "val_")):
+        exact, near, patients = (summary[f"{prefix}{name}"] for name in ("exact", "near", "groups"))
+        words = [_counted(exact, "exact copy", "exact copies")] if exact else []
+        words += [_counted(near, "near twin", "near twins")] if near else []
+        words += [_counted(patients, "patient", "patients")] if patients else []
+        if words:
+            parts.append(f"{', '.join(words)} of {summary[f'{prefix}n']} {split} samples")
+    unknown = ["patients unknown"] if summary["groups"] is None else []
+    return "; ".join([*(parts or ["0"]), *unknown])
 
 
 def _counted(n: int, one: str, many: str) -> str:

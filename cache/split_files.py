@@ -60,7 +60,7 @@ def write_split_file(path: Path, ids: NDArray[np.str_], split: NDArray[np.uint8]
     """Write a split, sorted by id; what is left out isn't named.
 
     Raises:
-        OSError: it can't be written; then nothing stands there.
+        RequestError: it can't be written; then nothing stands there.
     """
     pairs = zip(np.asarray(ids).tolist(), split.tolist(), strict=True)
     rows = sorted((name, SPLITS[i]) for name, i in pairs if i != LEFT_OUT)
@@ -69,5 +69,7 @@ def write_split_file(path: Path, ids: NDArray[np.str_], split: NDArray[np.uint8]
         with temporary.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([HEADER, *rows])
         temporary.replace(path)
+    except OSError as error:
+        raise RequestError(f"can't write the split to {path} ({error.strerror})") from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ split as a file.
 """
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -202,7 +203,13 @@ def meta_texts(values: NDArray[Any]) -> NDArray[np.str_]:
     """A meta column as texts: numbers as they would be typed, what is missing as ""."""
     if values.dtype.kind != "f":
         return values.astype(np.str_)
-    return np.array(["" if np.isnan(v) else f"{v:.15g}" for v in values.tolist()], np.str_)
+    return np.array([_typed(value) for value in values.tolist()], np.str_)
+
+
+def _typed(value: float) -> str:
+    if math.isnan(value):
+        return ""
+    return str(int(value)) if value.is_integer() else repr(value)
 
 
 # ---------------------------------------------------------------------------- what is said of a split

@@ -20,7 +20,7 @@ def divide(
     labels: NDArray[np.number],
     groups: NDArray[np.str_] | None = None,
     seed: int = 0,
-) -> NDArray[np.uint8]:
+) -> NDArray[np.intp]:
     """The part of each sample. S samples, P parts.
 
     Single labels without groups are divided exactly (see ``apportion``): each part has its share of
@@ -43,7 +43,7 @@ def divide(
     order = np.argsort(_chance(names, seed))
     if labels.ndim == 1 and len(names) == len(ids):
         strata = _strata(labels, len(shares))[np.argsort(unit_of)]
-        return assign_classes(strata, shares, order)[unit_of].astype(np.uint8)
+        return assign_classes(strata, shares, order)[unit_of]
     if labels.ndim == 1:
         strata = _strata(labels, len(shares))
         n_classes = int(strata.max()) + 1
@@ -53,7 +53,7 @@ def divide(
         counts = np.zeros((len(names), labels.shape[1]), np.int64)
         np.add.at(counts, unit_of, labels == 1)
     sizes = np.bincount(unit_of, minlength=len(names))
-    return assign_units(sizes, counts, shares, order)[unit_of].astype(np.uint8)
+    return assign_units(sizes, counts, shares, order)[unit_of]
 
 
 def count_units(ids: NDArray[np.str_], groups: NDArray[np.str_] | None) -> int:

@@ -37,6 +37,7 @@ examples:
   extract --protocol wu2025 --model dinov2          prepare the images as a paper's code does
   extract --model openclip --text                   class prompts, for probe --kind zeroshot
   extract models                                    every encoder, and which are ready here
+  extract data                                      every data set, and what is in each
 
 Interrupt it whenever you like: the same command goes on where it stopped.
 """

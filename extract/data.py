@@ -273,7 +273,7 @@ def run_add(options: argparse.Namespace) -> int:
         read_table_options(options), licence=options.licence, window=options.window
     )
     make = {CSV: list_table, FOLDER: list_folder}[f"{kind}{colon}"]
-    listing = make(Path(path).expanduser(), described, name=options.name)
+    listing = make(Path(path).expanduser(), options=described, name=options.name)
     for line in describe_listing(listing):
         print(line)
     definitions.save(options.name, kind, Path(path), described, reserved_names())

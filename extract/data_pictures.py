@@ -1,15 +1,18 @@
 """``extract data show`` and ``extract data twins``: their flags, and the pictures they write."""
 
 import argparse
+import dataclasses
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from cache import RequestError
 from cache.layout import SPLITS
+from cache.leaks import describe_leaks
 from cache.terminal import Parser, run_command
 from extract.config import (
     INTENSITIES,
@@ -19,7 +22,6 @@ from extract.config import (
     ExtractConfig,
 )
 from extract.data_facts import medmnist_files
-from extract.datasets import medmnist
 from extract.datasets.dataset import Dataset
 from extract.datasets.looks import THUMBNAIL_SIDE
 from extract.datasets.sources import Source
@@ -35,7 +37,6 @@ from extract.transforms import Transform
 from extract.twins import (
     PER_SHEET,
     by_likeness,
-    describe_counts,
     describe_shared,
     describe_twin,
     draw_twins,
@@ -92,14 +93,8 @@ def run_show(options: argparse.Namespace) -> int:
         raise RequestError(f"--per-class takes 1 to {MOST_PER_CLASS}, not {options.per_class}")
     if options.protocol and not options.model:
         raise RequestError("--protocol prepares images for an encoder; name it with --model")
-    config, notes = make_config(options, options.size or SIZE)
-    with CheckProgress() as progress:
-        if options.model:
-            (job,) = make_plan(config, progress.report).jobs
-            source = job.source
-        else:
-            job = None
-            source = SourceFinder(config, progress.report)(options.name, options.size or SIZE)
+    found = find_present(make_config(options), options.size or SIZE)
+    config, source, job = found.config, found.source, found.job
     path = options.output or Path(f"{source.name}_contact_sheet.png")
     check_output(path, options.overwrite)
     memory = DigestMemory(config.root / ".digests.json")
@@ -107,7 +102,7 @@ def run_show(options: argparse.Namespace) -> int:
     transform = planned_transform(job, dataset, memory) if job else plain_transform(config, source)
     sheet, said = draw_classes(dataset, transform, options.of, options.per_class)
     write_png(sheet, path, options.overwrite)
-    for line in [*dataset.notes, *notes, str(transform), *said]:
+    for line in [*dataset.notes, *found.notes, str(transform), *said]:
         print(line)
     print(f"drawn: {path}")
     return 0
@@ -163,10 +158,8 @@ def run_twins(options: argparse.Namespace) -> int:
     """List twins across splits and draw them."""
     if options.sheets < 0:
         raise RequestError(f"--sheets takes 0 and more, not {options.sheets}")
-    config, _ = make_config(options, THUMBNAIL_SIDE)
-    with CheckProgress() as progress:
-        source = SourceFinder(config, progress.report)(options.name, THUMBNAIL_SIDE)
-        dataset = source.open(DigestMemory(config.root / ".digests.json"))
+    found = find_present(make_config(options), THUMBNAIL_SIDE)
+    dataset = found.source.open(DigestMemory(found.config.root / ".digests.json"))
     first = options.output or Path(f"{dataset.name}_twins.png")
     if options.sheets and not options.json:
         check_output(first, options.overwrite)
@@ -178,8 +171,8 @@ def run_twins(options: argparse.Namespace) -> int:
         return 0
     for twin in twins:
         print(describe_twin(dataset, twin))
-    counts = describe_counts(leaks)
-    for line in [*describe_shared(dataset, leaks), *dataset.notes, *counts]:
+    counts = f"leaks: {describe_leaks(leaks.summary())}"
+    for line in [*describe_shared(dataset, leaks), *dataset.notes, *found.notes, counts]:
         print(line)
     pages = [twins[i : i + PER_SHEET] for i in range(0, len(twins), PER_SHEET)]
     paths = [first, *(first.with_stem(f"{first.stem}_{n + 1}") for n in range(1, len(pages)))]
@@ -187,8 +180,8 @@ def run_twins(options: argparse.Namespace) -> int:
     for _, path in drawn:
         check_output(path, options.overwrite)
     for number, (page, path) in enumerate(drawn, 1):
-        caption = [*counts, f"sheet {number} of {len(pages)}"] if len(pages) > 1 else counts
-        write_png(draw_twins(dataset, page, caption), path, options.overwrite)
+        of = f" · sheet {number} of {len(pages)}" if len(pages) > 1 else ""
+        write_png(draw_twins(dataset, page, f"{counts}{of}"), path, options.overwrite)
         print(f"drawn: {path}")
     if 0 < len(drawn) < len(pages):
         print(f"not drawn: {len(pages) - len(drawn)} more sheets; --sheets {len(pages)}")
@@ -216,21 +209,13 @@ def _add_common_flags(parser: Parser, usual_output: str) -> None:
     add_table_flags(parser.add_argument_group("of a table: which column is what"))
 
 
-def make_config(options: argparse.Namespace, size: int) -> tuple[ExtractConfig, list[str]]:
-    """Flags -> settings of ``extract``, and what to say of the file that was chosen.
-
-    Args:
-        options: of either command.
-        size: that the images should have at least.
-    """
-    given = vars(options)
+def make_config(options: argparse.Namespace) -> ExtractConfig:
+    """Flags -> settings of ``extract``."""
     if options.name in ("all", "all3d") or "," in options.name:
         raise RequestError(f"{options.name} is several data sets; name one")
-    source_size, notes = options.source_size, []
-    if options.name in medmnist.FLAGS and source_size is None:
-        source_size, notes = choose_file(options.name, size, options.data_root)
-    config = ExtractConfig(
-        models=(given.get("model") or "none",),
+    given = vars(options)
+    return ExtractConfig(
+        models=tuple(filter(None, [given.get("model")])),
         size=given.get("size"),
         data=(options.name,),
         table=read_table_options(options),
@@ -238,7 +223,7 @@ def make_config(options: argparse.Namespace, size: int) -> tuple[ExtractConfig, 
         skip_errors=options.skip_errors,
         slice_axis=options.slice_axis,
         slice_neighbours=options.slice_neighbours,
-        source_size=source_size,
+        source_size=options.source_size,
         protocol=given.get("protocol"),
         resize=given.get("resize"),
         interpolation=given.get("interpolation"),
@@ -248,27 +233,52 @@ def make_config(options: argparse.Namespace, size: int) -> tuple[ExtractConfig, 
         workers=options.workers,
         data_root=options.data_root,
     )
-    return config, notes
 
 
-def choose_file(flag: str, size: int, root: Path | None) -> tuple[int, list[str]]:
-    """The source size of a MedMNIST file that is here: extract's choice, else the largest.
+@dataclass(frozen=True)
+class Found:
+    """A data set whose images are on this machine."""
+
+    config: ExtractConfig
+    source: Source
+    job: Job | None  # what extract would do, where an encoder was named
+    notes: tuple[str, ...] = ()  # about the file that was chosen
+
+
+def find_present(config: ExtractConfig, size: int) -> Found:
+    """What ``extract`` would open; of MedMNIST's files the largest that is here, if that isn't.
+
+    Args:
+        config: of one data set, and one encoder or none.
+        size: that the images should have at least, where no encoder says.
 
     Raises:
-        RequestError: none is here. A picture is no reason to fetch gigabytes unasked.
+        RequestError: it isn't here. A picture is no reason to fetch gigabytes unasked.
     """
-    wanted = medmnist.find_file(flag, size, None, root)
-    here = [s for s, file in medmnist_files(flag, root).items() if file.exists]
-    if wanted.source_size in here:
-        return wanted.source_size, []
-    if not here:
+    found = _find(config, size)
+    if found.source.present:
+        return found
+    wanted = found.source.file
+    assert wanted is not None, "only what has a file can be absent"
+    here = [s for s, file in medmnist_files(wanted.flag, config.data_root).items() if file.exists]
+    if not here or config.source_size is not None:
         raise RequestError(
-            f"no file of {flag} in {wanted.path.parent}; `extract --model dinov2 --data {flag}` "
-            f"fetches one, or get {wanted.url}, or name its folder with --data-root DIR"
+            f"no {wanted.path}; extract --model dinov2 --data {wanted.flag} --source-size "
+            f"{wanted.source_size} fetches it, or get {wanted.url}, or name its folder with "
+            "--data-root DIR"
         )
-    return max(here), [
-        f"{wanted.path.name} isn't here, which extract would take; drawn from {max(here)} px"
-    ]
+    note = f"{wanted.path.name} isn't here, which extract would take; {max(here)} px are drawn"
+    found = _find(dataclasses.replace(config, source_size=max(here)), size)
+    return dataclasses.replace(found, notes=(note,))
+
+
+def _find(config: ExtractConfig, size: int) -> Found:
+    with CheckProgress() as progress:
+        if config.models:
+            (job,) = make_plan(config, progress.report).jobs
+            return Found(config, job.source, job)
+        (name,) = config.data
+        return Found(config, SourceFinder(config, progress.report)(name, size), None)
 
 
 def check_output(path: Path, overwrite: bool) -> None:

@@ -33,6 +33,22 @@ class DigestMemory:
             self._remember(kind, file, known, stamp)
         return known
 
+    def get_of(self, kind: str, contents: str, compute: Callable[[], str]) -> str:
+        """The same for what follows from a digest of contents, which no file's time can change.
+
+        Args:
+            kind: what is remembered.
+            contents: the digest, and whatever else it follows from.
+            compute: makes it.
+        """
+        name = f"{kind}:{contents}"
+        entry = self._read().get(name)
+        if entry is not None:
+            return entry["digest"]
+        known = compute()
+        self._keep(name, known, [])
+        return known
+
     def recall(self, kind: str, file: Path) -> str | None:
         """The remembered digest, if the file is still the same."""
         entry = self._read().get(self._name(kind, file))
@@ -40,9 +56,12 @@ class DigestMemory:
         return entry["digest"] if entry and entry["stamp"] == stamp else None
 
     def _remember(self, kind: str, file: Path, digest: str, stamp: list[int]) -> None:
+        self._keep(self._name(kind, file), digest, stamp)
+
+    def _keep(self, name: str, digest: str, stamp: list[int]) -> None:
         """Keep a digest. A folder that can't be written is no reason to stop."""
         entries = self._read()
-        entries[self._name(kind, file)] = {"stamp": stamp, "digest": digest}
+        entries[name] = {"stamp": stamp, "digest": digest}
         temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

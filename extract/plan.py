@@ -337,10 +337,9 @@ def describe_side(source: Source) -> str:
 def describe_files(source: Source) -> Iterator[str]:
     """What a user should see of files of images, once: task, classes, and what was found."""
     assert source.files is not None
-    yield from describe_target(source.files.listing.target)
-    yield from source.files.notes
     listing = source.files.listing
-    yield source.files.split_words
+    lines = [*describe_target(listing.target), *source.files.notes, source.files.split_words]
+    yield from dict.fromkeys(lines)  # a listing may have said of its classes what we say
     if listing.groups is not None:
         yield f"{len({*listing.groups.tolist()})} patients"
 

@@ -36,7 +36,7 @@ from extract.datasets.dataset import Dataset, Prepare, as_stored
 from extract.datasets.medmnist import download
 from extract.datasets.origins import describe_seen
 from extract.datasets.sources import CSV
-from extract.datasets.statistics import dataset_statistics, recall_statistics
+from extract.datasets.statistics import dataset_statistics
 from extract.datasets.table_flags import table_words
 from extract.digests import DigestMemory
 from extract.encoders.checkpoints import read_checkpoint, tensors_digest
@@ -152,9 +152,9 @@ def run_job(
     dataset = job.source.open(memory)
     p, statistics = job.preprocessing, None
     if p.of_data_set:
-        if recall_statistics(job.source, memory) is None:
-            say(f"  {job.label}: reading the train images for their mean and std, once")
-        statistics = dataset_statistics(job.source, dataset, memory)
+        statistics = dataset_statistics(
+            job.source, dataset, memory, lambda line: say(f"  {job.label}: {line}")
+        )
     transform = make_transform(job.description.size, p, dataset.n_channels, statistics)
     spec = make_spec(job, dataset, encoder, config, transform)
     d = job.description

@@ -86,7 +86,8 @@ def preview(image: NDArray[Any], transform: Transform) -> Picture:
     Returns:
         (size, size, 3), or (size, size) where one filter alone sees it.
     """
-    seen = transform(torch.from_numpy(transform.on_host(image[None])))[0]  # (3, size, size)
+    batch = np.array(transform.on_host(image[None]))  # a copy: torch wants to be able to write
+    seen = transform(torch.from_numpy(batch))[0]  # (3, size, size)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (transform.mean, transform.std))
     levels = (seen * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8).numpy()
     return levels[0] if transform.channels == FIRST_FILTER else np.moveaxis(levels, 0, -1)

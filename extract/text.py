@@ -18,7 +18,7 @@ from cache.store import FeatureWriter
 from cache.units import unit_rows
 from extract.config import ExtractConfig
 from extract.datasets.prompts import TEMPLATES, make_prompts, prompt_classes, read_prompts
-from extract.datasets.sources import Source, expand_names, find_source
+from extract.datasets.sources import FileWishes, Source, expand_names, find_source
 from extract.digests import DigestMemory
 from extract.encoders.anatomy import Statistics
 from extract.encoders.checkpoints import read_checkpoint, tensors_digest
@@ -157,7 +157,8 @@ def _make_jobs(
 ) -> Iterator[TextJob]:
     for name in expand_names(config.data):
         try:
-            source = find_source(name, description.size, None, config.data_root)
+            wishes = FileWishes(table=config.table, only_classes=True)
+            source = find_source(name, description.size, None, config.data_root, files=wishes)
             settings = preprocess(config, description.entry, NO_PICTURES)
             classes, prompts = choose_prompts(source, config)
         except (RequestError, OSError) as error:

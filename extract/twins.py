@@ -10,7 +10,7 @@ from PIL import Image
 
 from cache.labels import REGRESSION
 from cache.layout import HASH, HASH_BYTES, SPLITS, THUMBNAIL
-from cache.leaks import Leaks, Twin, describe_leaks, find_twins
+from cache.leaks import Leaks, Twin, find_twins
 from cache.units import UNIT_ROWS
 from extract.class_samples import class_words, stream_images
 from extract.contact_sheet import Pair, Picture, draw_pairs, fit
@@ -55,13 +55,13 @@ def by_likeness(twins: Sequence[Twin]) -> list[Twin]:
     )
 
 
-def draw_twins(dataset: Dataset, twins: Sequence[Twin], caption: Sequence[str]) -> Image.Image:
+def draw_twins(dataset: Dataset, twins: Sequence[Twin], caption: str) -> Image.Image:
     """One sheet of pairs: left the later split's image, right its twin.
 
     Args:
         dataset: its images as stored; of a volume the middle slice is drawn.
         twins: the pairs of this sheet.
-        caption: lines below the title.
+        caption: line below the title.
     """
     both = np.array([sample for twin in twins for sample in (twin.sample, twin.other)])
     pictures: dict[int, Picture] = {}
@@ -78,7 +78,7 @@ def draw_twins(dataset: Dataset, twins: Sequence[Twin], caption: Sequence[str]) 
         )
         for twin in twins
     ]
-    return draw_pairs(f"{dataset.name}: twins across splits", [*caption, LEGEND], pairs, SIDE)
+    return draw_pairs(f"{dataset.name}: twins across splits", [caption, LEGEND], pairs, SIDE)
 
 
 # ---------------------------------------------------------------------------- words
@@ -94,28 +94,19 @@ def describe_twin(dataset: Dataset, twin: Twin) -> str:
     return f"{_likeness(twin):<10}  {left}  {right}{marks}"
 
 
-def describe_counts(leaks: Leaks) -> list[str]:
-    """How many there are: in test, and in val."""
-    summary = leaks.summary()
-    of_val = {**summary, "n": 0}  # what describe_leaks goes by
-    return [
-        f"{split}: {describe_leaks(counts)}"
-        for split, counts in (("test", summary), ("val", of_val))
-        if summary["n" if split == "test" else "val_n"]
-    ]
-
-
 def describe_shared(dataset: Dataset, leaks: Leaks) -> list[str]:
     """A line for each patient of an earlier split too, with the samples in each split."""
     samples = dataset.samples
     if samples.groups is None or leaks.patient is None:
         return []
-    lines = []
-    for patient in np.unique(samples.groups[leaks.patient]):
-        counts = np.bincount(samples.split[samples.groups == patient], minlength=len(SPLITS))
-        within = ", ".join(f"{s} {n}" for s, n in zip(SPLITS, counts, strict=False) if n)
-        lines.append(f"patient {patient}: {within}")
-    return lines
+    patients, number = np.unique(samples.groups, return_inverse=True)
+    counts = np.zeros((len(patients), len(SPLITS)), np.int64)
+    np.add.at(counts, (number, samples.split), 1)
+    return [
+        f"patient {patients[i]}: "
+        + ", ".join(f"{split} {n}" for split, n in zip(SPLITS, counts[i], strict=True) if n)
+        for i in np.unique(number[leaks.patient])
+    ]
 
 
 def twin_facts(dataset: Dataset, twin: Twin) -> dict[str, Any]:

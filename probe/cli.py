@@ -20,7 +20,6 @@ examples:
   probe --kind knn --k 200                              all features found, one k
   probe --kind linear --model dinov2 --data breastmnist
   probe --kind knn --k 11 --metric euclidean            Doerrich et al. 2024
-  probe --kind ridge --data boneage                     continuous labels: MAE, R2
   probe --kind linear --layer all                       val numbers of every layer
   probe --kind zeroshot --data breastmnist              for encoders with `extract --text`
   probe features/demo/*.h5 --kind knn --k 10,20         files by path
@@ -105,12 +104,13 @@ def make_parser() -> argparse.ArgumentParser:
     of_linear.add_argument(
         "--form", choices=FORMS, help=f"for several classes ({LinearConfig.form})"
     )
+    penalties = RidgeConfig.penalties
     of_ridge = parser.add_argument_group("kind ridge, for continuous labels")
     of_ridge.add_argument(
         "--penalties",
         metavar="P",
         help="scikit-learn's alpha over the number of training images, comma separated; the best "
-        "on val is taken (1e-06 to 1e+06, two a decade)",
+        f"on val is taken ({len(penalties)} from {min(penalties):g} to {max(penalties):g})",
     )
     of_zeroshot = parser.add_argument_group("kind zeroshot")
     of_zeroshot.add_argument(
@@ -170,6 +170,7 @@ def _add_overlay_flags(parser: argparse.ArgumentParser) -> None:
     splits.add_argument(
         "--split-seed",
         type=int,
+        metavar="SEED",
         default=OverlayConfig.split_seed,
         help="of the rule (%(default)s)",
     )

@@ -34,8 +34,8 @@ def choose_splits(
         Each split, and what the row says of it; nothing where it is the stored one.
 
     Raises:
-        RequestError: a file that fits the samples, or the rule, ill; a rule that can't be followed.
-        OSError: the split file can't be written.
+        RequestError: a file that fits the samples, or the rule, ill; a rule that can't be followed;
+            a split file that can't be written.
     """
     if config.split is None and config.split_file is None:
         split = np.where(is_known, stored_split(features), LEFT_OUT).astype(np.uint8)

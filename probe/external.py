@@ -29,6 +29,11 @@ def choose_training(config: ProbeConfig, test: Features) -> Features:
     else:
         wish = Wish((test.model,), (test.size,), (config.train_data,), dict(config.where))
         (train, *_), _ = find_features(config.features_dir, wish)
+    if train.dataset == test.dataset or train.key.get("images", 0) == test.key.get("images", 1):
+        raise RequestError(
+            f"{config.train_data} and {test.dataset} are the same images; leave out --train-data, "
+            "and --split divides them anew"
+        )
     keys = [
         {part: value for part, value in features.key.items() if part not in OF_DATA}
         for features in (train, test)
@@ -70,7 +75,7 @@ def only_test(asked: Asked, train: Asked, which: str) -> Asked:
         samples={**asked.samples, "split": digest},
         division={"rule": f"external:{which}", "name": "", "digest": digest},
         trained_on=train,
-        marks=(*asked.marks, f"trained on {train.title}", *train.marks),
+        marks=(*dict.fromkeys((*asked.marks, f"trained on {train.title}", *train.marks)),),
     )
 
 

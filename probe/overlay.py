@@ -65,7 +65,6 @@ def lay_over(config: OverlayConfig, features: Features) -> list[Asked]:
     Raises:
         RequestError: a table that can't be read or fits nothing, no such target, uncertain labels
             of which nobody says what they count as, or a split that can't be made.
-        OSError: the split file can't be written.
     """
     target, said = choose_target(config, features)
     is_known = _is_known(target)

@@ -49,7 +49,7 @@ class Row:
     target: Mapping[str, Any] = field(default_factory=dict)
     # A split that is: rule, seed, file, name (e.g. "fold 2/5"), digest.
     split: Mapping[str, Any] = field(default_factory=dict)
-    # External validation, what was fitted and chosen on: dataset, digest, samples.
+    # External validation, what was fitted and chosen on: dataset, digest, samples, target, split.
     trained_on: Mapping[str, Any] = field(default_factory=dict)
     # What the splits share, as cache.leaks.Leaks.summary() counts it; None: nobody knows.
     leaks: Mapping[str, int | None] | None = None
@@ -79,7 +79,7 @@ class Row:
     def _asked(self, samples: Mapping[str, Any]) -> dict[str, Any]:
         asked = {"features": self.features["digest"], "task": self.features["task"]}
         if self.trained_on:
-            asked["trained_on"] = dict(self.trained_on)
+            asked["trained_on"] = [self.trained_on[name] for name in ("digest", "samples")]
         return {**asked, "samples": samples, "probe": dict(self.probe), "seed": self.seed}
 
     def path(self, root: Path) -> Path:

@@ -4,37 +4,37 @@ import dataclasses
 import importlib.metadata
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.catalogue import Wish, find_features, find_text, text_differences
+from cache.catalogue import Wish, find_features
 from cache.errors import CacheError, RequestError
 from cache.features import Features, open_features
 from cache.labels import REGRESSION
 from cache.layout import SPLITS
 from cache.splits import LEFT_OUT
-from probe import knn, linear, metrics, ridge, zeroshot
+from probe import metrics
+from probe.answers import ASK, check_kind, check_known
 from probe.config import ProbeConfig
 from probe.external import choose_training, only_test
 from probe.features import (
     Split,
     default_pool,
     divide_samples,
-    read_prompts,
     read_samples,
     rows_are_samples,
 )
 from probe.measure import measure
 from probe.overlay import Asked, lay_over
 from probe.results import Row, check_folder, write_row
-from probe.twins import leak_marks, refuse_leaks, with_leaks, without_twins
+from probe.twins import refuse_leaks, with_leaks, without_twins
 
 Problem = tuple[str, str]  # what couldn't be done, and why
-LARGE_K = 0.1  # of the training set: a larger k asks most of the images, not the near ones
+N_TOLD = 10  # folds or sites whose shares are told
 
 
 def choose_files(config: ProbeConfig) -> tuple[list[Features], list[Problem]]:
@@ -90,11 +90,10 @@ def run_probe(
     for features in found:
         try:
             questions = make_questions(config, features)
-            for asked in [x for q in questions for x in (q.trained_on, q) if x]:
-                shares = describe_shares(asked)
-                if shares not in told:  # twice for one data set: its labels or splits were changed
-                    say(shares)
-                    told.add(shares)
+            for line in describe_questions(questions):
+                if line not in told:  # twice for one data set: its labels or splits were changed
+                    say(line)
+                    told.add(line)
             questions = count_all(config, questions, say)
             for row in ask_all(config, features, questions):
                 if alike[_named(features)] > 1:
@@ -159,7 +158,7 @@ def count_all(
 
 
 def ask_all(config: ProbeConfig, features: Features, questions: list[Asked]) -> Iterator[Row]:
-    """The rows of one file, layer by layer, of each all questions.
+    """The rows of one file, layer by layer, and of each layer every question.
 
     Raises:
         CacheError, RequestError: what can't be answered; after the rows of what can.
@@ -254,194 +253,8 @@ def ask_one(
         started = time.perf_counter()
 
 
-def check_kind(kind: str, asked: Asked) -> None:
-    """Refuse a kind that has no answer to this task.
-
-    Raises:
-        RequestError: it hasn't.
-    """
-    is_continuous = asked.task == REGRESSION
-    if is_continuous and kind not in ("ridge", "knn"):
-        raise RequestError(
-            f"{asked.dataset} has continuous labels, and --kind {kind} tells classes apart; use "
-            "--kind ridge, or knn"
-        )
-    if kind == "ridge" and not is_continuous:
-        raise RequestError(
-            f"--kind ridge predicts continuous labels, and {asked.dataset} has the task "
-            f'"{asked.task}"; use --kind linear'
-        )
-
-
-def check_known(asked: Asked, train: Split) -> None:
-    """Refuse to train on several labels of which one is never known.
-
-    Raises:
-        RequestError: one isn't.
-    """
-    if asked.task != metrics.MULTI_LABEL:
-        return
-    shares = metrics.label_shares(train.y)
-    unknown = [n for n, s in zip(asked.class_names, shares, strict=True) if np.isnan(s)]
-    if unknown:
-        raise RequestError(
-            f"{asked.dataset} has no training image of which {', '.join(unknown[:3])} is known; "
-            "ask for another label by itself with --target NAME"
-        )
-
-
 def _empty(split: Split) -> Split:
     return Split(split.x[:0], split.y[:0], split.ids[:0])
-
-
-# What a kind answers: its settings, what val chose, scores of val and test, marks.
-Answer = tuple[dict[str, Any], dict[str, Any], dict[str, NDArray[np.float64]], list[str]]
-
-
-def ask_knn(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> Iterator[Answer]:
-    """One answer for each k that the training images allow, from one search for val and test."""
-    settings = config.knn or knn.KnnConfig()
-    train, val, test = splits["train"], splits["val"], splits["test"]
-    fitting = tuple(k for k in settings.k if k <= len(train))
-    if not fitting:
-        return
-    settings = dataclasses.replace(settings, k=fitting)
-    queries = np.concatenate([val.x, test.x])
-    if asked.task == REGRESSION:
-        by_k = knn.predictions(settings, train.x, train.y[:, None], queries)
-    else:
-        n_classes = len(asked.class_names)
-        by_k = knn.scores(settings, train.x, train.y, queries, asked.task, n_classes)
-    for k, scores in by_k.items():
-        marks = []
-        if k > LARGE_K * len(train):
-            share = k / len(train)
-            marks.append(f"k is {share:.0%} of the {len(train)} training images")
-        yield (
-            {
-                "k": k,
-                "metric": settings.metric,
-                "vote": settings.rule,
-                **({"temperature": settings.temperature} if settings.rule == "weighted" else {}),
-            },
-            {},
-            {"val": scores[: len(val)], "test": scores[len(val) :]},
-            marks,
-        )
-
-
-def ask_linear(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> Iterator[Answer]:
-    """One answer: the whole path is fitted on train, the strength is chosen on val."""
-    settings = config.linear or linear.LinearConfig()
-    train, val, test = splits["train"], splits["val"], splits["test"]
-    check_val(asked, val)
-    task, n_classes = asked.task, len(asked.class_names)
-    fits = linear.fit_path(train.x, train.y, task, n_classes, settings)
-    best, losses = linear.choose(fits, val.x, val.y, task)
-    fit = fits[best]
-    marks = []
-    if not fit.converged:
-        marks.append(f"the solver stopped after {fit.n_iter} steps, short of its tolerance")
-    if len(fits) > 1 and best in (0, len(fits) - 1):
-        marks.append(f"the chosen strength {fit.strength:g} is the end of the grid")
-    yield (
-        {
-            "strengths": [float(f.strength) for f in fits],
-            # Of several classes only: two have one form, and several labels no other.
-            **({"form": settings.form} if task in (metrics.MULTI_CLASS, metrics.ORDINAL) else {}),
-            "tolerance": settings.tolerance,
-            "max_iter": settings.max_iter,
-            "standardised": True,
-            "chosen_by": "val log-loss",
-        },
-        {"strength": float(fit.strength), "val_log_loss": [float(loss) for loss in losses]},
-        {
-            "val": fit.predict_scores(val.x),
-            "test": fit.predict_scores(test.x) if len(test) else np.empty((0, n_classes)),
-        },
-        marks,
-    )
-
-
-def ask_ridge(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> Iterator[Answer]:
-    """One answer: every penalty is fitted on train, one is chosen on val."""
-    settings = config.ridge or ridge.RidgeConfig()
-    train, val, test = splits["train"], splits["val"], splits["test"]
-    check_val(asked, val)
-    fits = ridge.fit_path(train.x, train.y[:, None], settings)
-    best, errors = ridge.choose(fits, val.x, val.y[:, None])
-    fit = fits[best]
-    marks = []
-    if len(fits) > 1 and best in (0, len(fits) - 1):
-        marks.append(f"the chosen penalty {fit.penalty:g} is the end of the grid")
-    yield (
-        {
-            "penalties": [f.penalty for f in fits],
-            "standardised": True,
-            "chosen_by": "val squared error",
-        },
-        {"penalty": fit.penalty, "val_squared_error": [float(error) for error in errors]},
-        {"val": fit.predict(val.x), "test": fit.predict(test.x)},
-        marks,
-    )
-
-
-def check_val(asked: Asked, val: Split) -> None:
-    """Refuse to choose on nothing.
-
-    Raises:
-        RequestError: val has no images.
-    """
-    if not len(val):
-        raise RequestError(
-            f"{asked.dataset} has no val images to choose the strength on, and it is never "
-            "chosen on test"
-        )
-
-
-def ask_zeroshot(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> Iterator[Answer]:
-    """One answer, from the text file of these images; nothing is fitted, nothing chosen."""
-    text = choose_text(config, asked.features)
-    prompts = read_prompts(text, asked)
-    vectors = zeroshot.class_vectors(prompts.x, prompts.y, prompts.n_classes)
-    yield (
-        {
-            # The digest of the text's key: other prompts are another question.
-            "text": {
-                "key": text.digest,
-                "n_prompts": len(prompts.y),
-                "logit_scale": prompts.logit_scale,
-            }
-        },
-        {},
-        {
-            name: zeroshot.scores(splits[name].x, vectors, prompts.logit_scale, asked.task)
-            for name in ("val", "test")
-        },
-        [],
-    )
-
-
-ASK = {"knn": ask_knn, "linear": ask_linear, "ridge": ask_ridge, "zeroshot": ask_zeroshot}
-
-
-def choose_text(config: ProbeConfig, features: Features) -> Features:
-    """The text file that is named, or the one that belongs to these images.
-
-    Raises:
-        CacheError: there is none, or it can't be read.
-        RequestError: several belong to them; or the named one doesn't.
-    """
-    if config.text is None:
-        return find_text(features)
-    text = open_features(config.text)
-    if not text.is_text:
-        raise RequestError(f"--text takes a text file, and {config.text} holds images")
-    if differences := text_differences(features, text):
-        raise RequestError(
-            f"{config.text} doesn't belong to {features.path.name} ({'; '.join(differences)})"
-        )
-    return text
 
 
 def make_row(
@@ -459,7 +272,7 @@ def make_row(
     labels = {name: splits[name].y for name in scores}
     resampling = config.n_resamples, config.seed
     measured = measure(scores, labels, task, asked.class_names, *resampling)
-    marks = [*asked.marks, *marks, *measured.marks, *leak_marks(asked)]
+    marks = [*asked.marks, *marks, *measured.marks]
     notes = features.notes
     # Files from before these notes: nobody knows, and the images were prepared the usual way.
     seen, protocol = str(notes.get("seen") or "unknown"), str(notes.get("protocol") or "")
@@ -483,7 +296,8 @@ def make_row(
             "task": task,
             "digest": features.digest,
             "key": features.key,
-            # Their checksums: other labels or splits are another question of the same features.
+            # Checksums, or digests of what lies over them: other labels or splits are another
+            # question of the same features.
             "samples": dict(asked.samples),
         },
         probe=probe,
@@ -532,6 +346,17 @@ def _versions() -> dict[str, str]:
     return found
 
 
+def describe_questions(questions: Sequence[Asked]) -> list[str]:
+    """The shares of every question's splits, of many folds those of the first.
+
+    Raises:
+        RequestError: labels that don't fit the task or the class names.
+    """
+    told = [asked for q in questions[:N_TOLD] for asked in (q.trained_on, q) if asked]
+    more = len(questions) - N_TOLD
+    return [*map(describe_shares, told), *([f"... and {more} more splits"] if more > 0 else [])]
+
+
 def describe_shares(asked: Asked) -> str:
     """How many images of which class each split has: they differ a lot in some sets.
 
@@ -547,7 +372,8 @@ def describe_shares(asked: Asked) -> str:
         if not is_continuous:
             metrics.check_labels(labels, asked.task, n_classes)
         listed = _spread(labels) if is_continuous else _shares(labels, n_classes)
-        parts.append(f"{name} {len(labels):_}" + (f" ({listed})" if name != "val" else ""))
+        is_told = name != "val" and len(labels)
+        parts.append(f"{name} {len(labels):_}" + (f" ({listed})" if is_told else ""))
     if n_left_out := int((asked.split == LEFT_OUT).sum()):
         parts.append(f"{n_left_out:_} left out")
     names = [name if len(name) <= 24 else name[:22] + ".." for name in asked.class_names]

@@ -1,6 +1,8 @@
 """One table over data sets, for a terminal or a log: plain text, one line a row."""
 
+import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from probe.intervals import Interval
@@ -12,8 +14,10 @@ RIGHT |= {"penalty", "rmse", "r", "val mae", "val r2"}  # of continuous labels
 SPREAD = (
     "mean ± standard deviation over folds or sites, whose training images overlap: no 95 % interval"
 )
-
-
+LEAKS = (
+    "leaks: exact copies + near twins in an earlier split (of train, val, test), p: patients there, "
+    "?: the file can't tell; w/o: without test samples that have a copy or twin"
+)
 EMPTY = {"leaks": ("", "0")}  # what a column that isn't shown may hold; others: nothing
 
 
@@ -36,14 +40,19 @@ def format_table(rows: Sequence[Row]) -> str:
     lines.append("  ".join("-" * widths[name] for name in columns))
     lines += ["  ".join(_cell(r[name], name, widths) for name in columns).rstrip() for r in records]
     lines += [f"  [{number}] {text}" for text, number in notes.items()]
+    lines += [f"  {LEAKS}"] if "leaks" in columns else []
     return "\n".join(lines)
 
 
 def _by_question(rows: Sequence[Row]) -> list[list[Row]]:
     """Rows that differ only in the fold, or the site, together; each other row alone."""
-    alike: dict[str, list[Row]] = {}
+    alike: dict[tuple[str, int], list[Row]] = {}
+    seen: Counter[tuple[str, str]] = Counter()
     for row in rows:
-        alike.setdefault(row.question, []).append(row)
+        fold = row.question, row.split.get("name", "")
+        # The same fold twice is of two files of one key, not of two folds.
+        alike.setdefault((row.question, seen[fold]), []).append(row)
+        seen[fold] += 1
     return list(alike.values())
 
 
@@ -127,6 +136,8 @@ def _interval(interval: Interval, write: Callable[[float], str]) -> str:
 
 def _spread(values: Sequence[float], write: Callable[[float], str]) -> str:
     """Mean and standard deviation, of n - 1; undefined where one value is."""
+    if any(map(math.isnan, values)):
+        return write(math.nan)
     return f"{write(statistics.fmean(values))} ± {write(statistics.stdev(values))}"
 
 

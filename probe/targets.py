@@ -118,17 +118,22 @@ def _read_labels(config: OverlayConfig, path: Path, features: Features) -> Targe
     if (rows < 0).all():
         raise RequestError(
             f"{path} names no sample of {features.dataset}: column {id_column!r} holds "
-            f"{next(iter(place))!r} and the like, ids there look like {features.ids[0]!r}"
+            f"{next(iter(place))!r} and the like, ids there look like {str(features.ids[0])!r}"
         )
-    # Of all rows, not of ours alone: the classes are then the same for every data set it covers.
-    target = read_target(
-        columns,
-        where=str(path),
-        lines=table.lines,
-        task=config.task,
-        separator=config.separator,
-        positive=config.positive,
-    )
+    try:
+        # Of all rows, not of ours alone: the classes are then the same for every data set it covers.
+        target = read_target(
+            columns,
+            where=str(path),
+            lines=table.lines,
+            task=config.task,
+            separator=config.separator,
+            positive=config.positive,
+        )
+    except RequestError as error:
+        if wanted or len(names) == 1:
+            raise
+        raise RequestError(f"{error}; or name one of {', '.join(names)} with --target") from error
     labels = target.labels[rows]
     labels[rows < 0] = np.nan if target.task == REGRESSION else MISSING
     return dataclasses.replace(target, labels=labels)

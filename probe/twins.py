@@ -1,7 +1,7 @@
 """Leaks of a question: what its splits share is counted, refused with --strict, and done without."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,23 +61,8 @@ def refuse_leaks(asked: Asked) -> None:
     if any(summary[f"{of}{what}"] for of in ("", "val_") for what in ("exact", "groups")):
         raise RequestError(
             f"--strict refuses {asked.title}, whose splits share samples: "
-            f"{describe_leaks(summary)}; `extract data twins {asked.dataset}` lists them"
+            f"{describe_leaks(summary)}; `extract data twins` lists them"
         )
-
-
-def leak_marks(asked: Asked) -> list[str]:
-    """What a reader of the numbers must know; nothing where nothing is shared."""
-    if asked.leaks is None or not is_leaky(asked.leaks.summary()):
-        return []
-    words = describe_leaks(asked.leaks.summary())
-    n = int(asked.leaks.twin[asked.leaks.split == SPLITS.index("test")].sum())
-    return [f"leaks: {words}" + (f"; w/o: without the {n} that have a copy or twin" if n else "")]
-
-
-def is_leaky(summary: Mapping[str, Any]) -> bool:
-    """Whether the split that the numbers are of has a copy, twin or patient of another."""
-    of = "" if summary["n"] else "val_"
-    return any(summary[f"{of}{what}"] for what in ("exact", "near", "groups"))
 
 
 def without_twins(asked: Asked, test: Split, scores: NDArray[np.floating]) -> dict[str, Any]:

@@ -6,14 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from storing import make_spec, write_file, write_rows
+from storing import make_spec, unit_arrays, write_file, write_rows
 
 from cache import leak_memory, leaks
+from cache.cli import main
 from cache.errors import BrokenCache
 from cache.features import open_features
 from cache.layout import HASH, THUMBNAIL
 from cache.leak_memory import count_leaks
 from cache.leaks import MAX_TWINS, NEAR, Twin, describe_leaks, find_twins, sketch, unit_vectors
+from cache.store import FeatureWriter
 
 TRAIN, VAL, TEST, LEFT_OUT = 0, 1, 2, 255
 
@@ -283,22 +285,29 @@ def test_a_set_of_one_picture_ends_and_lists_a_few():
 
 
 @pytest.mark.parametrize(
-    ("counts", "words"),
+    ("of_test", "of_val", "words"),
     [
-        ((0, 0, 0), "0"),
-        ((0, 0, None), "0, patients unknown"),
-        ((1, 18, 0), "1 exact copy, 18 near twins, 0 patients of 156 test samples"),
-        ((2, 1, None), "2 exact copies, 1 near twin, patients unknown of 156 test samples"),
-        ((0, 0, 1), "0 exact copies, 0 near twins, 1 patient of 156 test samples"),
+        ((0, 0, 0), (0, 0, 0), "0"),
+        ((0, 0, None), (0, 0, None), "0; patients unknown"),
+        ((1, 18, 0), (0, 0, 0), "1 exact copy, 18 near twins of 156 test samples"),
+        (
+            (2, 1, None),
+            (0, 0, None),
+            "2 exact copies, 1 near twin of 156 test samples; patients unknown",
+        ),
+        ((0, 0, 1), (0, 0, 0), "1 patient of 156 test samples"),
+        (
+            (0, 3, 2),
+            (8, 0, 0),
+            "3 near twins, 2 patients of 156 test samples; 8 exact copies of 78 val samples",
+        ),
     ],
 )
-def test_words(counts, words):
-    summary = dict(zip(("exact", "near", "groups"), counts, strict=True))
-    assert describe_leaks({"n": 156, **summary}) == words
-    of_val = {f"val_{name}": count for name, count in summary.items()}
-    of_val |= dict.fromkeys(summary, 0)
-    said = describe_leaks({"n": 0, "val_n": 156, **of_val})
-    assert said == words.replace("test samples", "val samples")
+def test_words(of_test, of_val, words):
+    names = ("exact", "near", "groups")
+    summary = dict(zip(names, of_test, strict=True)) | {"n": 156, "val_n": 78}
+    summary |= {f"val_{name}": n for name, n in zip(names, of_val, strict=True)}
+    assert describe_leaks(summary) == words
 
 
 # ---------------------------------------------------------------------------- memory
@@ -424,6 +433,18 @@ def test_thumbnails_of_two_sizes_cant_be_compared(tmp_path):
     train = write_looks(tmp_path / "others" / "a.h5", side=6)
     split = np.full(60, TEST, np.uint8)
     assert count_leaks(test, split, trained_on=(train, np.zeros(60, np.uint8))) is None
+
+
+def test_show_tells_what_was_counted(tmp_path, capsys):
+    path = tmp_path / "toy_8_a.h5"
+    with FeatureWriter(path, make_spec(3)) as writer:
+        writer.write_unit(0, unit_arrays(writer.spec, 0))
+        zeros = dict.fromkeys(("near", "groups", "val_exact", "val_near", "val_groups"), 0)
+        writer.finish({"device": "cpu", "leaks": {"n": 1, "val_n": 1, "exact": 1, **zeros}})
+    assert main(["show", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert "  leaks           1 exact copy of 1 test samples\n" in shown
+    assert "  cost            device cpu\n" in shown
 
 
 def test_a_long_search_is_announced(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cache import open_features
 
@@ -57,7 +58,8 @@ def write_large(path: Path, n_train: int) -> Path:
 def peak(path: Path, features: Path, *arguments: str) -> int:
     """Bytes of resident memory that an extraction of this file took at most."""
     command = ["--model", "test_vit", "--size", "32", "--weights", "random", "--device", "cpu"]
-    command += ["--data", f"npz:{path}", "--features", str(features), *arguments]
+    data = f"folder:{path}" if path.is_dir() else f"npz:{path}"
+    command += ["--data", data, "--features", str(features), *arguments]
     result = subprocess.run(
         [sys.executable, "-c", CODE, *command],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
@@ -89,3 +91,30 @@ def test_skipping_to_a_late_shard_takes_no_memory(tmp_path: Path):
     small = peak(write_large(tmp_path / "small.npz", 300), tmp_path / "f")
     last = peak(path, tmp_path / "f", "--shard", f"{n_units - 1}/{n_units}")
     assert last - small < 0.3 * GB
+
+
+def write_photographs(root: Path, n: int, height: int, width: int) -> Path:
+    """n JPEGs in two classes: ten different ones, linked again and again."""
+    for i in range(n):
+        path = root / "ab"[i % 2] / f"{i:06d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if i < 10:
+            coarse = np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8)
+            Image.fromarray(coarse).resize((width, height)).save(path)
+        else:
+            path.hardlink_to(root / "ab"[i % 2] / f"{i % 10:06d}.jpg")
+    return root
+
+
+def test_memory_is_flat_in_the_number_of_files(tmp_path: Path):
+    small = peak(write_photographs(tmp_path / "small", 300, 224, 224), tmp_path / "f", "-j", "2")
+    large = peak(write_photographs(tmp_path / "large", 6_000, 224, 224), tmp_path / "f", "-j", "2")
+    assert 6_000 * SIDE * SIDE * 3 > 0.9 * GB
+    assert large - small < 0.3 * GB
+
+
+def test_photographs_of_36_mb_are_passed_on_one_by_one(tmp_path: Path):
+    small = peak(write_photographs(tmp_path / "small", 300, 224, 224), tmp_path / "f", "-j", "2")
+    large = peak(write_photographs(tmp_path / "large", 100, 3000, 4000), tmp_path / "f", "-j", "2")
+    # One on its way through the resize, in float32, and a few that wait.
+    assert large - small < 1 * GB

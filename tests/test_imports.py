@@ -51,6 +51,11 @@ def test_help_is_quick_because_it_loads_little(command):
     assert not loaded_by(code) & heavy
 
 
+def test_processes_that_decode_files_load_no_torch():
+    modules = "extract.datasets.file_images, extract.datasets.file_index, extract.workers"
+    assert not loaded_by(f"import {modules}") & {"torch", "timm", "medmnist", "rich"}
+
+
 def test_extract_loads_only_the_library_of_its_encoder(tmp_path, write_npz):
     images = write_npz(tmp_path / "x.npz", side=8)
     arguments = ["--model", "test_vit", "--weights", "random", "--data", f"npz:{images}"]

@@ -137,10 +137,6 @@ def test_a_row_counts_leaks_and_does_without_them(root, slices):
     assert {m: v for m, v in row.without_twins.items() if m != "n"} == pytest.approx(expected)
     # One neighbour: whoever has a twin in train is right.
     assert row.without_twins["acc"] < row.metrics["acc"].value
-    assert row.marks[-1] == (
-        "leaks: 2 exact copies, 3 near twins, patients unknown of 40 test samples; w/o: without the "
-        "5 that have a copy or twin"
-    )
 
 
 def test_a_continuous_task_does_without_them_too(root):
@@ -216,9 +212,7 @@ def test_layers_compared_on_val_count_vals_leaks(root):
     assert row.leaks is not None
     assert (row.leaks["n"], row.leaks["val_n"], row.leaks["val_near"]) == (0, 20, 1)
     assert row.without_twins == {}
-    assert row.marks[-1].startswith(
-        "leaks: 0 exact copies, 1 near twin, patients unknown of 20 val"
-    )
+    assert "  0+1\n" in format_table([row])
 
 
 def test_the_split_in_use_counts_not_the_stored_one(root, tmp_path, capsys):
@@ -279,7 +273,7 @@ def test_strict_refuses_copies(root, capsys, tmp_path):
     assert status == 1
     assert err == (
         "probe: toy on toys: --strict refuses toys, whose splits share samples: 2 exact copies, "
-        "3 near twins, patients unknown of 40 test samples; `extract data twins toys` lists them\n"
+        "3 near twins of 40 test samples; 1 near twin of 20 val samples; patients unknown; `extract data twins` lists them\n"
     )
     assert "acc" not in out
     assert not [*(tmp_path / "results").rglob("*.json")]
@@ -290,7 +284,14 @@ def test_strict_refuses_patients_in_two_splits(root, capsys):
     path = make_file(root, groups=groups, copies={}, twins={})
     status, _, err = run(capsys, str(path), "--strict")
     assert status == 1
-    assert "0 exact copies, 0 near twins, 1 patient of 40 test samples" in err
+    assert "whose splits share samples: 1 patient of 40 test samples; `extract" in err
+
+
+def test_strict_looks_at_val_too(root, capsys):
+    path = make_file(root, copies={70: 5}, twins={})
+    status, _, err = run(capsys, str(path), "--strict")
+    assert status == 1
+    assert "whose splits share samples: 1 exact copy of 20 val samples; patients unknown" in err
 
 
 def test_strict_leaves_near_twins_to_people(root, capsys):
@@ -330,11 +331,11 @@ def test_the_table_shows_leaks_only_where_there_are_some(root, capsys):
     assert [line[start:end].strip() for line in lines[:4]] == ["2+3", "0", "0 1p", "?"]
     assert lines[0][end : end + 7].strip() == f"{rows[0].without_twins['acc']:.3f}"
     assert lines[1][end : end + 7].strip() == ""
-    assert "patients unknown of 40 test samples" in lines[4]
+    assert lines[4].startswith("  leaks: exact copies + near twins in an earlier split")
 
 
 def test_leaks_are_explained_once(root):
     path = make_file(root)
     config = ProbeConfig(kind="knn", knn=KnnConfig(k=(1, 3)), n_resamples=20)
     rows = [*probe_file(config, open_features(path))]
-    assert format_table(rows).count("near twins") == 1
+    assert format_table(rows).count("\n  leaks: exact copies + near twins") == 1

@@ -78,7 +78,7 @@ class FileImages:
         """Whose split it is."""
         listing, reading = self.listing, self.reading
         if listing.split is not None and not reading.split:
-            return "split: the owner's"
+            return f"split: {listing.split_words}"
         by = "patient" if listing.groups is not None else "image"
         why = "as asked" if reading.split else "the owner has none"
         rule = reading.split or USUAL_SPLIT

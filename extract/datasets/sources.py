@@ -35,6 +35,7 @@ class FileWishes:
     table: TableOptions = field(default_factory=TableOptions)  # of "csv:FILE"
     index: Path | None = None  # folder of what the check pass found; None: among the features
     report: Callable[[str, int, int], None] = lambda name, n, n_all: None  # files just opened
+    only_classes: bool = False  # open none: what the classes are called is all that is wanted
 
 
 @dataclass(frozen=True)
@@ -205,8 +206,11 @@ def reserved_names() -> set[str]:
 def _files_source(
     name: str, listing: Listing, slicing: Slicing | None, wishes: FileWishes
 ) -> Source:
-    reading = dataclasses.replace(wishes.reading, slicing=slicing)
+    classes = (listing.target.task, listing.target.class_names)
     n_files = len(listing.paths)
+    if wishes.only_classes:
+        return Source(listing.name, name, n_files, None, 1, _not_opened, classes=classes)
+    reading = dataclasses.replace(wishes.reading, slicing=slicing)
     images = open_files(
         listing,
         reading,
@@ -221,10 +225,14 @@ def _files_source(
         images.n_channels,
         lambda memory: open_dataset(images, listing.name),
         digest=images.images_digest,
-        classes=(listing.target.task, listing.target.class_names),
+        classes=classes,
         slicing=images.slicing,
         files=images,
     )
+
+
+def _not_opened(memory: DigestMemory) -> Dataset:
+    raise AssertionError("only its classes were asked for")
 
 
 def _npz_source(path: Path, source_size: int | None, slicing: Slicing | None) -> Source:

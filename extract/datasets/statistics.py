@@ -1,12 +1,14 @@
 """Mean and standard deviation of a data set's pixels, for the protocol that wants them."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from cache import RequestError
 from cache.layout import SPLITS
+from cache.splits import split_digest
 from extract.datasets.dataset import Dataset, group_shapes
 from extract.datasets.sources import Source
 from extract.digests import DigestMemory
@@ -32,14 +34,18 @@ def recall_statistics(source: Source, memory: DigestMemory) -> tuple[Numbers, Nu
 
 
 def dataset_statistics(
-    source: Source, dataset: Dataset, memory: DigestMemory
+    source: Source,
+    dataset: Dataset,
+    memory: DigestMemory,
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Numbers, Numbers]:
     """Mean and std of each channel over the train split's pixels, values in 0..1.
 
     Args:
         source: what was named.
         dataset: its images.
-        memory: keeps the numbers of files.
+        memory: keeps the numbers.
+        say: told when images must be read for them.
 
     Raises:
         RequestError: there are no training images.
@@ -49,9 +55,16 @@ def dataset_statistics(
         return known
 
     def compute(path: Path | None = None) -> str:
+        say("reading the train images for their mean and std, once")
         return json.dumps(_train_statistics(dataset))
 
-    return _parse(memory.get(KIND, source.path, compute) if source.path else compute())
+    if source.path:
+        return _parse(memory.get(KIND, source.path, compute))
+    if source.files:
+        split = split_digest(dataset.samples.ids, dataset.samples.split)
+        of = f"{dataset.images_digest} {sorted(source.files.key.items())} {split}"
+        return _parse(memory.get_of(KIND, of, compute))
+    return _parse(compute())
 
 
 def _train_statistics(dataset: Dataset) -> tuple[list[float], list[float]]:

@@ -1,7 +1,7 @@
 """The flags that say which column of a user's table is what."""
 
 import argparse
-from typing import Protocol
+from typing import Any, Protocol
 
 from cache.terminal import split_words
 from extract.datasets.table_options import TASK_WORDS, TableOptions, flag_of
@@ -15,7 +15,7 @@ WITHOUT_FLAG = (
 class Flags(Protocol):
     """A parser, or a group of one."""
 
-    def add_argument(self, *names: str, **settings: object) -> argparse.Action: ...
+    def add_argument(self, *names: str, **settings: Any) -> argparse.Action: ...
 
 
 def add_table_flags(flags: Flags) -> None:

@@ -2,9 +2,9 @@
 
 Pixels go the standard's way (PS3.3, C.11.1 and C.11.2): stored bits, Modality LUT (slope and
 intercept, or a table), then the VOI LUT or window, then inversion where low values are bright.
+Padding (PixelPaddingValue) counts like any value, so "min-max" and percentiles see it.
 """
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -54,12 +54,10 @@ def read(path: Path) -> Stored:
         if photometric == PALETTE:
             pixels = apply_color_lut(pixels, dataset)[..., :3]
         bits = 8 * pixels.dtype.itemsize if photometric == PALETTE else dataset.BitsStored
-        return Stored(
-            pixels, pixels.dtype, (0, 2.0**bits - 1), is_stack=n > 1, patient=patient
-        )
+        return Stored(pixels, pixels.dtype, (0, 2.0**bits - 1), is_stack=n > 1, patient=patient)
     settings = [_find_settings(dataset, frame) for frame in range(n)]
     values = _rescale(pixels, settings, dataset)
-    has_window = all("VOILUTSequence" in s or "WindowCenter" in s for s in settings)
+    has_window = all("VOILUTSequence" in s or all(w in s for w in WINDOW) for s in settings)
     return Stored(
         values,
         pixels.dtype,
@@ -113,10 +111,10 @@ def _choose_codec(path: Path, dataset: Any) -> str:
     syntax = dataset.file_meta.TransferSyntaxUID
     if not syntax.is_compressed or syntax == uid.RLELossless:
         return ""
-    if importlib.util.find_spec("gdcm") is None:
-        raise needs(path, f"python-gdcm ({syntax.name})")
-    import gdcm
-
+    try:
+        import gdcm
+    except ImportError:
+        raise needs(path, f"python-gdcm ({syntax.name})") from None
     for silence in (gdcm.Trace.WarningOff, gdcm.Trace.ErrorOff, gdcm.Trace.DebugOff):
         silence()
     return "gdcm"
@@ -137,7 +135,7 @@ def _find_settings(dataset: Any, frame: int) -> Any:
     settings = Dataset()
     for place in (*places, dataset):
         for name in SETTINGS:
-            if name not in settings and place.get(name) not in (None, ""):
+            if name not in settings and name in place and not place[name].is_empty:
                 settings[name] = place[name]
     return settings
 
@@ -204,8 +202,8 @@ def _read_table(item: Any, dataset: Any) -> tuple[NDArray[Any], int, int]:
     data = item.LUTData
     if isinstance(data, bytes):
         order = "<" if dataset.original_encoding[1] else ">"
-        wide = len(data) >= 2 * n  # entries of 8 bit may lie two to a word
-        data = np.frombuffer(data, f"{order}u2" if wide else "u1")
+        packed = bits <= 8 and len(data) < 2 * n  # two entries to a word
+        data = np.frombuffer(data, "u1" if packed else f"{order}u2")
     entries = np.asarray(data)[:n]
     if len(entries) < n:
         raise UnreadableImage(f"a LUT of {len(entries)} entries, where its header says {n}")

@@ -104,7 +104,7 @@ def _read_page(path: Path, image: Any, number: int) -> _Page:
         page = _Page(values, (0, 65535))
     else:
         if turned:
-            ImageOps.exif_transpose(image, in_place=True)
+            _turn_upright(image)
         page, opaque = _convert(image)
     notes = [note for note, given in zip(NOTES, (turned, not opaque), strict=True) if given]
     return _Page(page.values, page.span, tuple(notes))
@@ -113,6 +113,13 @@ def _read_page(path: Path, image: Any, number: int) -> _Page:
 def _is_turned(image: Any) -> bool:
     tags = image.tag_v2 if image.format == "TIFF" else image.getexif()
     return tags.get(ORIENTATION, 1) in range(2, 9)
+
+
+def _turn_upright(image: Any) -> None:
+    image.load()
+    # Pillow has turned a TIFF by now; the older ones still say that it is to be turned.
+    if image.format != "TIFF":
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 def _rawmode(image: Any) -> str:
@@ -160,7 +167,7 @@ def _unpack(path: Path, number: int, rawmode: str) -> NDArray[np.uint8]:
     with _open(path) as image:
         image.seek(number)
         image.tile = [_with_rawmode(tile, rawmode) for tile in image.tile]
-        ImageOps.exif_transpose(image, in_place=True)
+        _turn_upright(image)
         return np.asarray(image)
 
 

@@ -72,7 +72,9 @@ def open_recipe(recipe: Recipe, root: Path | None) -> Listing:
     notes = listing.notes
     if recipe.n_images and len(listing.paths) != recipe.n_images:
         notes = (f"{recipe.n_images} images are published, {len(listing.paths)} are here", *notes)
-    return dataclasses.replace(listing, licence=recipe.licence, notes=notes)
+    return dataclasses.replace(
+        listing, licence=recipe.licence, notes=notes, split_words=recipe.split
+    )
 
 
 def _expected(recipe: Recipe) -> str:

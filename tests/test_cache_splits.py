@@ -1,0 +1,455 @@
+"""Splits by rule: exact shares, whole groups, the same on every machine; and splits as files."""
+
+import csv
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from cache.errors import RequestError
+from cache.split_files import read_split_file, write_split_file
+from cache.split_rules import SplitRule
+from cache.splits import LEFT_OUT, TEST, TRAIN, VAL, make_splits, split_digest, systematic
+from cache.strata import apportion, assign_units, divide
+
+BINARY, MULTI_CLASS, MULTI_LABEL = "binary-class", "multi-class", "multi-label, binary-class"
+
+
+def make_ids(n):
+    return np.array([f"{i:06d}.png" for i in range(n)])
+
+
+def split_of(text, labels, task=MULTI_CLASS, ids=None, **more):
+    (named,) = make_splits(
+        SplitRule.parse(text), make_ids(len(labels)) if ids is None else ids, labels, task, **more
+    )
+    return named.split
+
+
+def largest_remainder(n, shares):
+    """By hand, in whole numbers: the seats of a parliament."""
+    whole = sum(shares)
+    seats = [n * share // whole for share in shares]
+    rest = sorted(range(len(shares)), key=lambda p: (-(n * shares[p] % whole), p))
+    for p in rest[: n - sum(seats)]:
+        seats[p] += 1
+    return seats
+
+
+# ---------------------------------------------------------------------------- rules as typed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "80/10/10",
+        "80/20",
+        "100/0/0",
+        "kfold:5",
+        "kfold:5:2",
+        "site-out:hospital",
+        "site-out:hospital=St. Mary",
+        "systematic:70,50",
+        "systematic:70,0",
+        "test",
+    ],
+)
+def test_a_rule_says_itself_as_it_is_typed(text):
+    rule = SplitRule.parse(text)
+    again = SplitRule.parse(str(rule))
+    assert again == rule
+    assert str(again) == str(rule)
+    assert str(rule) == ("100/0" if text == "100/0/0" else text)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("80/30", "sum to 100"),
+        ("100", "sum to 100"),
+        ("70/10/10/10", "sum to 100"),
+        ("80/10/ten", "a split is one of"),
+        ("-10/100/10", "a split is one of"),
+        ("٨٠/٢٠", "a split is one of"),
+        ("", "a split is one of"),
+        ("kfold", "a split is one of"),
+        ("kfold:2", "3 folds and more"),
+        ("kfold:5:1:1", "3 folds and more"),
+        ("kfold:5:0", "numbered 1 to 5"),
+        ("kfold:5:6", "numbered 1 to 5"),
+        ("systematic:70", "number of test samples"),
+        ("systematic:0,50", "number of test samples"),
+        ("site-out:", "a split is one of"),
+        ("test:1", "a split is one of"),
+        ("random", "a split is one of"),
+    ],
+)
+def test_other_rules_are_refused(text, reason):
+    with pytest.raises(RequestError, match=reason):
+        SplitRule.parse(text)
+
+
+# ---------------------------------------------------------------------------- by shares
+
+
+def test_shares_are_those_of_the_largest_remainder():
+    """Of all samples, whatever the classes are; and of every class nearly."""
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        shares = rng.multinomial(100, [0.7, 0.15, 0.15]).tolist()
+        if 0 in shares:
+            continue
+        counts = (20 + rng.pareto(1, rng.integers(1, 9)) * 50).astype(int).tolist()
+        quotas = np.array(apportion(counts, shares))
+        assert quotas.sum(axis=1).tolist() == counts
+        assert quotas.sum(axis=0).tolist() == largest_remainder(sum(counts), shares)
+        assert np.abs(quotas - np.outer(counts, shares) / 100).max() < 2
+
+
+def test_small_classes_are_in_every_part_that_can_hold_them():
+    quotas = np.array(apportion([3, 3, 4, 500], [80, 10, 10]))
+    assert (quotas > 0).all()
+    assert quotas.sum(axis=0).tolist() == [408, 51, 51]
+    crowded = np.array(apportion([3] * 40, [80, 10, 10]))  # no room for 40 in a tenth of 120
+    assert crowded.sum(axis=0).tolist() == [96, 12, 12]
+
+
+def test_classes_keep_their_shares():
+    labels = np.repeat([0, 1, 2], [700, 200, 100])
+    split = split_of("80/10/10", labels)
+    for c, n in enumerate([700, 200, 100]):
+        assert np.bincount(split[labels == c]).tolist() == [n * 8 // 10, n // 10, n // 10]
+    assert np.bincount(split_of("80/20", labels), minlength=3).tolist() == [800, 0, 200]
+
+
+def test_a_split_is_the_same_everywhere_and_forever():
+    """Pinned: a change of it would change every number that was made with it."""
+    labels = np.arange(100) % 3
+    split = split_of("80/10/10", labels)
+    assert split_digest(make_ids(100), split) == (
+        "0009795f59b4324f210b6000e98a0951fb668d1f18ec88f20fadb983f10eff0c"
+    )
+    groups = np.array([f"p{i // 3}" for i in range(100)])
+    split = split_of("70/15/15", labels, groups=groups, seed=1)
+    assert split_digest(make_ids(100), split) == (
+        "1dc4a9b0a7c9822a5d23e1772d3251b8b45eaea213934b937b324242f288b715"
+    )
+
+
+def cases(n=400):
+    rng = np.random.default_rng(1)
+    groups = np.array([f"p{i}" for i in rng.integers(0, 90, n)])
+    groups[:20] = ""  # of nobody
+    several = rng.integers(-1, 2, (n, 5))
+    continuous = rng.normal(size=n)
+    continuous[:9] = np.nan
+    single = rng.choice(4, n, p=[0.6, 0.3, 0.07, 0.03]) - 1  # -1: missing
+    for task, labels in [
+        (MULTI_CLASS, single),
+        (MULTI_LABEL, several),
+        ("regression", continuous),
+    ]:
+        yield task, labels, None
+        yield task, labels, groups
+
+
+@pytest.mark.parametrize(("task", "labels", "groups"), list(cases()))
+def test_the_order_of_rows_means_nothing_and_the_seed_much(task, labels, groups):
+    ids, order = make_ids(len(labels)), np.random.default_rng(2).permutation(len(labels))
+    for rule in ("80/10/10", "kfold:4:2"):
+        split = split_of(rule, labels, task, ids, groups=groups)
+        moved = None if groups is None else groups[order]
+        again = split_of(rule, labels[order], task, ids[order], groups=moved)
+        np.testing.assert_array_equal(again, split[order])
+        other = split_of(rule, labels, task, ids, groups=groups, seed=1)
+        assert (other != split).any()
+
+
+@pytest.mark.parametrize(("task", "labels", "groups"), list(cases()))
+def test_shares_are_near_whatever_the_labels(task, labels, groups):
+    split = split_of("80/10/10", labels, task, groups=groups)
+    np.testing.assert_allclose(np.bincount(split) / len(split), [0.8, 0.1, 0.1], atol=0.02)
+    if task == MULTI_LABEL:
+        positive = [[(labels[split == s, c] == 1).sum() for s in range(3)] for c in range(5)]
+        shares = np.array(positive) / (labels == 1).sum(axis=0)[:, None]
+        np.testing.assert_allclose(shares, [[0.8, 0.1, 0.1]] * 5, atol=0.03)
+    if task == "regression":
+        means = [np.nanmean(labels[split == s]) for s in range(3)]
+        assert np.ptp(means) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "groups"), [case for case in cases() if case[2] is not None]
+)
+def test_a_group_is_never_divided(task, labels, groups):
+    for rule in ("80/10/10", "80/20", "kfold:5:1"):
+        split = split_of(rule, labels, task, groups=groups)
+        for group in np.unique(groups[groups != ""]):
+            assert len(np.unique(split[groups == group])) == 1
+    assert len(np.unique(split_of("80/10/10", labels, task, groups=groups)[groups == ""])) > 1
+
+
+def slow_assignment(sizes, counts, shares, order):
+    """As assign_units says it: every distance from scratch, in fractions."""
+    table = np.column_stack([sizes, counts]).astype(object)
+    totals, whole = table.sum(axis=0), sum(shares)
+    part: list[int | None] = [None] * len(table)
+
+    def held(p):
+        return table[[u for u in range(len(table)) if part[u] == p]].sum(axis=0)
+
+    def distance():
+        wrong = Fraction(0)
+        for p, share in enumerate(shares):
+            for has, total in zip(held(p), totals, strict=True):
+                ideal = Fraction(share, whole)
+                wrong += (Fraction(has, max(total, 1)) - ideal) ** 2 / ideal if total else 0
+        return wrong
+
+    def has_room(u, p):
+        return whole * (held(p)[0] + table[u][0]) <= shares[p] * totals[0]
+
+    def cost(u, p):
+        part[u] = p
+        found, part[u] = distance(), None
+        return found
+
+    place = {u: i for i, u in enumerate(order)}
+    parts = range(len(shares))
+    for c in sorted(range(1, len(totals)), key=lambda c: (totals[c], c)):
+        holders = sorted(np.flatnonzero(counts[:, c - 1]), key=lambda u: (sizes[u], place[u]))
+        if len(holders) < len(shares):
+            continue
+        for p in sorted(parts, key=lambda p: shares[p]):
+            if not held(p)[c]:
+                left = [u for u in holders if part[u] is None]
+                if left:
+                    holders = holders[holders.index(left[0]) + 1 :]
+                    if has_room(left[0], p):
+                        part[left[0]] = p
+    rarest = [min([totals[c + 1] for c in np.flatnonzero(row)] or [totals[0]]) for row in counts]
+    for u in sorted(range(len(table)), key=lambda u: (-sizes[u], rarest[u], place[u])):
+        if part[u] is None:
+            fitting = [p for p in parts if has_room(u, p)]
+            part[u] = min(fitting or parts, key=lambda p: cost(u, p))
+    return part
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_groups_go_where_they_are_lacked_most(seed):
+    rng = np.random.default_rng(seed)
+    n_units = 40
+    sizes = rng.integers(1, 12, n_units)
+    counts = rng.multinomial(1, [0.5, 0.3, 0.15, 0.05], n_units) * sizes[:, None]
+    if seed % 2:  # several labels of single samples
+        sizes = np.ones(n_units, np.int64)
+        counts = (rng.random((n_units, 4)) < [0.4, 0.3, 0.1, 0.05]).astype(np.int64)
+    shares = [[80, 10, 10], [1, 1, 1, 1]][seed // 3]
+    order = rng.permutation(n_units)
+    expected = slow_assignment(sizes, counts, shares, order.tolist())
+    assert assign_units(sizes, counts, shares, order).tolist() == expected
+
+
+def test_large_groups_do_not_upset_the_shares():
+    groups = np.repeat([f"p{i}" for i in range(44)], [100, 80, 60, 40, *[10] * 40])
+    labels = np.arange(len(groups)) % 2
+    parts = divide([80, 10, 10], make_ids(len(groups)), labels, groups)
+    np.testing.assert_allclose(np.bincount(parts) / len(parts), [0.8, 0.1, 0.1], atol=0.01)
+
+
+def test_a_rare_class_is_in_every_part_that_has_a_group_for_it():
+    groups = np.repeat([f"p{i}" for i in range(100)], 5)
+    labels = np.zeros(500, np.int64)
+    labels[[3, 101, 222]] = 1  # three patients
+    split = split_of("80/10/10", labels, BINARY, groups=groups)
+    assert sorted(split[labels == 1].tolist()) == [TRAIN, VAL, TEST]
+    np.testing.assert_allclose(np.bincount(split), [400, 50, 50], atol=5)
+
+
+def test_classes_too_small_are_named():
+    labels = np.repeat([0, 1], [50, 2])
+    (named,) = make_splits(
+        SplitRule.parse("80/10/10"), make_ids(52), labels, BINARY, class_names=("rest", "rare")
+    )
+    assert named.notes == ("rare has 2 samples, too few for each of 3 parts",)
+    with pytest.raises(RequestError, match="divides into 5, and there are 3 samples"):
+        split_of("kfold:5", np.arange(3))
+    with pytest.raises(RequestError, match="divides into 3, and there are 2 groups"):
+        split_of("80/10/10", labels, groups=np.repeat(["a", "b"], 26))
+
+
+# ---------------------------------------------------------------------------- folds
+
+
+@pytest.mark.parametrize("n_folds", [3, 5, 300])  # 300: more than a byte counts
+def test_every_sample_tests_once_and_chooses_once(n_folds):
+    labels = np.arange(620) % 3
+    splits = make_splits(SplitRule.parse(f"kfold:{n_folds}"), make_ids(620), labels, MULTI_CLASS)
+    assert [named.name for named in splits] == [f"fold {i + 1}/{n_folds}" for i in range(n_folds)]
+    table = np.stack([named.split for named in splits])
+    assert ((table == TEST).sum(axis=0) == 1).all()
+    assert ((table == VAL).sum(axis=0) == 1).all()
+    for i in range(n_folds):
+        np.testing.assert_array_equal(table[i] == VAL, table[(i + 1) % n_folds] == TEST)
+    sizes = (table == TEST).sum(axis=1)
+    assert sizes.max() - sizes.min() <= 1
+    (one,) = make_splits(SplitRule.parse(f"kfold:{n_folds}:2"), make_ids(620), labels, MULTI_CLASS)
+    np.testing.assert_array_equal(one.split, table[1])
+
+
+# ---------------------------------------------------------------------------- systematic
+
+
+def test_systematic_is_the_papers_expression():
+    """Baharoon et al. 2023: wherever theirs stays within the data, ours is theirs."""
+    for n in range(1, 120):
+        for k in range(1, n + 1):
+            theirs = np.arange(0, n, n / k).round().astype(int)
+            ours = systematic(n, k)
+            assert len(ours) == len(set(ours)) == k
+            assert ours.max() < n
+            np.testing.assert_array_equal(ours, theirs[:k])
+    np.testing.assert_array_equal(systematic(210, 70), np.arange(0, 210, 3))
+    assert len(systematic(140, 50)) == 50  # arange(0, 140, 2.8)
+    with pytest.raises(RequestError, match="4 of 3"):
+        systematic(3, 4)
+
+
+def test_a_systematic_split_goes_by_id_and_by_group():
+    order = np.random.default_rng(0).permutation(210)
+    ids = make_ids(210)[order]
+    split = split_of("systematic:70,50", np.zeros(210, np.int64), ids=ids)
+    by_id = split[np.argsort(ids)]
+    np.testing.assert_array_equal(np.flatnonzero(by_id == TEST), np.arange(0, 210, 3))
+    rest = np.flatnonzero(by_id != TEST)
+    chosen = rest[np.arange(0, 140, 2.8).round().astype(int)]
+    np.testing.assert_array_equal(np.flatnonzero(by_id == VAL), chosen)
+
+    groups = np.array([f"p{i // 7:02d}" for i in range(210)])
+    split = split_of("systematic:10,5", np.zeros(210, np.int64), groups=groups)
+    assert {*groups[split == TEST]} == {f"p{i:02d}" for i in range(0, 30, 3)}
+    assert (split == VAL).sum() == 35
+    with pytest.raises(RequestError, match="leaves none of 30 groups to train"):
+        split_of("systematic:20,10", np.zeros(210, np.int64), groups=groups)
+
+
+# ---------------------------------------------------------------------------- sites
+
+
+def sites(column, **more):
+    labels = np.arange(len(column)) % 2
+    rule = SplitRule.parse(more.pop("rule", "site-out:site"))
+    return make_splits(rule, make_ids(len(column)), labels, BINARY, meta={"site": column}, **more)
+
+
+def test_each_site_tests_in_turn():
+    column = np.repeat(["B", "A", "C"], 40)
+    splits = sites(column)
+    assert [named.name for named in splits] == ["site A", "site B", "site C"]
+    for named in splits:
+        value = named.name.removeprefix("site ")
+        np.testing.assert_array_equal(named.split == TEST, column == value)
+        assert np.bincount(named.split).tolist() == [72, 8, 40]
+    (one,) = sites(column, rule="site-out:site=B")
+    np.testing.assert_array_equal(one.split, splits[1].split)
+
+
+def test_what_can_not_be_on_one_side_of_a_site_is_left_out():
+    column = np.repeat(["A", "B", ""], [30, 30, 4])
+    groups = np.array([f"p{i}" for i in range(64)])
+    groups[[0, 30, 31]] = "moved"  # one image at A, two at B
+    a, b = sites(column, groups=groups)
+    assert (a.split[60:] == LEFT_OUT).all()
+    assert a.split[[0, 30, 31]].tolist() == [TEST, LEFT_OUT, LEFT_OUT]
+    assert b.split[[0, 30, 31]].tolist() == [LEFT_OUT, TEST, TEST]
+    assert a.notes == (
+        "4 samples without site are left out",
+        "2 samples elsewhere of groups that are also at A are left out",
+    )
+
+
+def test_sites_may_be_numbers():
+    column = np.repeat([2.0, 10.0, np.nan, 1.5], [20, 20, 3, 20])
+    assert {named.name for named in sites(column)} == {"site 2", "site 10", "site 1.5"}
+    (one,) = sites(column, rule="site-out:site=10")
+    np.testing.assert_array_equal(one.split == TEST, column == 10)
+
+
+@pytest.mark.parametrize(
+    ("rule", "reason"),
+    [
+        ("site-out:hospital", "no meta column 'hospital' .*; there is site"),
+        ("site-out:site=D", "site has no 'D'; it has A, B"),
+    ],
+)
+def test_unknown_sites_are_refused(rule, reason):
+    with pytest.raises(RequestError, match=reason):
+        sites(np.repeat(["A", "B"], 20), rule=rule)
+
+
+def test_one_site_alone_is_refused():
+    with pytest.raises(RequestError, match="two sites and more"):
+        sites(np.repeat(["A", ""], 20))
+
+
+def test_all_may_test():
+    assert split_of("test", np.zeros(5, np.int64)).tolist() == [TEST] * 5
+
+
+# ---------------------------------------------------------------------------- digests and files
+
+
+def test_a_digest_is_of_the_split_and_of_nothing_else():
+    ids, split = make_ids(30), np.arange(30, dtype=np.uint8) % 3
+    order = np.random.default_rng(0).permutation(30)
+    assert split_digest(ids, split) == split_digest(ids[order], split[order])
+    changed = split.copy()
+    changed[7] = LEFT_OUT
+    assert split_digest(ids, changed) != split_digest(ids, split)
+    assert split_digest(np.delete(ids, 7), np.delete(split, 7)) == split_digest(ids, changed)
+
+
+def test_a_file_keeps_a_split(tmp_path):
+    ids = np.array(["a, b", 'c"d', "é/1.png", "later", "out"])
+    split = np.array([TEST, TRAIN, VAL, TRAIN, LEFT_OUT], np.uint8)
+    path = tmp_path / "split.csv"
+    write_split_file(path, ids[::-1], split[::-1])
+    with path.open(encoding="utf-8", newline="") as file:
+        assert list(csv.reader(file)) == [
+            ["id", "split"],
+            ["a, b", "test"],
+            ['c"d', "train"],
+            ["later", "train"],
+            ["é/1.png", "val"],
+        ]
+    np.testing.assert_array_equal(read_split_file(path, ids), split)
+    assert [p.name for p in tmp_path.iterdir()] == ["split.csv"]
+
+
+def test_a_place_that_can_not_be_written_is_said(tmp_path):
+    with pytest.raises(RequestError, match="can't write the split to .*no/split.csv"):
+        write_split_file(tmp_path / "no" / "split.csv", make_ids(1), np.zeros(1, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("id,split\na,train\nb,tset\n", "line 3, column split: 'tset' is none of train, val, test"),
+        ("id,split\na,train\na,val\n", "line 3, column id: 'a' stands there twice"),
+        ("id,split\na,train\nx,val\ny,val\n", r"names 2 samples that aren't there \('x' in line 3"),
+        ("name,split\na,train\n", "no column 'id'"),
+        ("id,set\na,train\n", "no column 'split'"),
+    ],
+)
+def test_other_files_are_refused(tmp_path, text, reason):
+    path = tmp_path / "split.csv"
+    path.write_text(text)
+    with pytest.raises(RequestError, match=reason):
+        read_split_file(path, np.array(["a", "b"]))
+
+
+def test_what_a_file_does_not_name_is_left_out(tmp_path):
+    path = tmp_path / "split.csv"
+    path.write_text("split,id,reader\nval,c,Dr. A\n,b,Dr. B\n")
+    found = read_split_file(path, np.array(["a", "b", "c"]))
+    assert found.tolist() == [LEFT_OUT, LEFT_OUT, VAL]
