@@ -37,7 +37,7 @@ from extract.encoders.encoder import DTYPES, describe
 from extract.plan import Job, make_transform
 from extract.preprocessing import preprocess
 from extract.progress import Progress
-from extract.run import LazyEncoder, compute_units, decode_batches, make_spec
+from extract.run import LazyEncoder, compute_units, decode_pieces, make_spec
 
 
 def write_images(path: Path, n: int, side: int) -> None:
@@ -90,10 +90,11 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, list[float]]
             writer.finish({})
 
     def decode() -> None:
-        for _ in decode_batches(dataset, units, batch_size, pin=False):
+        for _ in decode_pieces(dataset, units, batch_size, pin=False):
             pass
 
-    batches = [images for _, _, images in decode_batches(dataset, units, batch_size, pin=False)]
+    pieces = decode_pieces(dataset, units, batch_size, pin=False)
+    batches = [group for _, _, images, _ in pieces for group in images]
 
     def prepare() -> None:
         for images in batches:

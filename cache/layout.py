@@ -214,8 +214,7 @@ class Header:
         if _identity(self.path) != self.identity:  # labels that changed make a new file
             return CacheError(f"{self.path} was replaced while it was read; run the command again")
         return BrokenCache(
-            f"{self.path} is damaged: {what}; {cure}:\n"
-            f"  {self.attributes['command']}"
+            f"{self.path} is damaged: {what}; {cure}:\n  {self.attributes['command']}"
         )
 
     @property

@@ -8,7 +8,6 @@ from cache.places import features_root
 from cache.split_rules import SplitRule
 from cache.units import UNIT_ROWS
 from extract.datasets.table_options import TableOptions
-from extract.datasets.windows import Window
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
 STORES = ("float16", "float32")
@@ -163,6 +162,8 @@ class ExtractConfig:
                 "uninterrupted one"
             )
         if self.window is not None:
+            from extract.datasets.windows import Window  # here: numpy would slow --help down
+
             Window.parse(self.window)
         if self.split is not None:
             SplitRule.parse(self.split)

@@ -473,6 +473,7 @@ def test_an_own_size_that_patches_do_not_fill_is_taken():
         ({**VIT, "image_size": [32, 64]}, "takes images of 32 x 64 px; here they are square"),
         ({**VIT, "pool_type": "none"}, r"its image tower gives \(17, 24\) numbers an image"),
         ({**VIT, "attentional_pool": "abs"}, "can't be built as its configuration says"),
+        ({**VIT, "layers": -1}, "it has no layers"),
         ({**VIT, "act_kwargs": {"steep": 3}}, "unexpected keyword argument 'steep'"),
         (timm_trunk("vit_none_such", "", "linear"), "no architecture 'vit_none_such'"),
         (timm_trunk("resnet18", "abs_attn", "none"), "a pool of its own over timm's maps"),

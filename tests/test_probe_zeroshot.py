@@ -411,7 +411,10 @@ def test_proj_alone_is_the_last_layer(root):
     ("words", "message"),
     [
         ("--layer 3", "--layer belongs to --kind knn or linear or ridge, not to zeroshot"),
-        ("--layer all --all-test", "--layer belongs to --kind knn or linear or ridge, not to zeroshot"),
+        (
+            "--layer all --all-test",
+            "--layer belongs to --kind knn or linear or ridge, not to zeroshot",
+        ),
         ("--all-test", "--all-test belongs to --kind knn or linear or ridge, not to zeroshot"),
         ("--k 5", "--k belongs to --kind knn, not to zeroshot"),
         ("--strengths 1", "--strengths belongs to --kind linear, not to zeroshot"),

@@ -26,9 +26,9 @@ class Listing:
     ids: tuple[str, ...]  # (S,) unique, NFC
     target: Target
     split: NDArray[np.uint8] | None = None  # (S,) index into SPLITS; None: the owner has none
-    split_words: str = "the owner's"  # whose split it is
     groups: NDArray[np.str_] | None = None  # (S,) patients, where known
     meta: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # (S,) text or float64
     licence: str = ""
     window: str | None = None  # how values beyond 8 bit become grey levels; None: nobody says
     notes: tuple[str, ...] = ()  # what a user should be told once, e.g. "3 rows without a label"
+    split_words: str = "the owner's"  # whose split it is

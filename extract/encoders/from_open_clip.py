@@ -100,8 +100,14 @@ def outline(entry: Entry, size: int | None) -> Outline:
             f"{entry.encoder} doesn't take --size {size} ({why}); "
             f"nearest valid: {near}; its own size is {own_size}"
         ) from error
-    except (TypeError, AttributeError, KeyError) as error:  # of a configuration that asks for more
+    except (
+        TypeError,
+        AttributeError,
+        LookupError,
+    ) as error:  # of a configuration that asks for more
         raise _unbuildable(entry, f"{type(error).__name__}: {first_line(error)}") from error
+    if not anatomy.n_layers:
+        raise _unbuildable(entry, "it has no layers")
 
     def build() -> Network:
         tower = _tower(config, size)

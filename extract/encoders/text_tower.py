@@ -108,9 +108,10 @@ def outline_text(entry: Entry) -> TextOutline:
     """
     refuse_textless(entry)
     config = find_configuration(entry)
-    text = dict(config.get("text_cfg") or {})
-    if not text:
+    text = config.get("text_cfg")
+    if not isinstance(text, dict) or not text:
         raise RequestError(f"{entry.encoder}: its configuration describes no text tower")
+    text = dict(text)
     with _unbuildable(entry):
         own = CLIPTextCfg(**text)
     name = text.pop("hf_model_name", None)

@@ -185,7 +185,10 @@ def _look_up(repository: str, name: str, revision: str) -> Any:
     """A path; None: never asked for; else the hub's note that the repository has no such file."""
     from huggingface_hub import try_to_load_from_cache
 
-    return try_to_load_from_cache(repository, name, revision=revision or None)
+    try:
+        return try_to_load_from_cache(repository, name, revision=revision or None)
+    except ValueError as error:  # huggingface_hub's own refusal of such a name
+        raise RequestError(f"{repository!r} can't be a repository's name") from error
 
 
 def config_file(repository: str, name: str, revision: str = "") -> Path | None:
