@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cache import RequestError
 from cache.layout import SPLITS
+from cache.names import near_names
 from extract.class_samples import ClassSamples, by_class
 from extract.datasets import definitions, demo, medmnist
 from extract.datasets.npz import open_npz
@@ -22,7 +23,6 @@ from extract.datasets.sources import list_files
 from extract.datasets.table_options import TableOptions
 from extract.datasets.volumes import Slicing
 from extract.encoders.table import ENTRIES
-from extract.names import near_names
 
 Facts = dict[str, Any]  # all that is known of one data set
 

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cache import RequestError
+from cache.names import near_names
 from cache.terminal import Parser, run_command
 from extract.encoders.table import ENTRIES, ENTRY_POINTS, Entry
 from extract.encoders.weights import Hub, Place, find, readiness
-from extract.names import near_names
 
 EXAMPLES = """\
 examples:

@@ -12,10 +12,23 @@ from cache.errors import RequestError
 from cache.features import Features, open_features
 from cache.labels import REGRESSION
 from probe import knn, linear, metrics, ridge, zeroshot
-from probe.config import ProbeConfig
+from probe.choosing import (
+    N_FOLDS,
+    Choice,
+    Plan,
+    choose,
+    fit_and_choose,
+    loss_name,
+    loss_of,
+    make_plan,
+)
+from probe.config import KINDS, ProbeConfig
+from probe.estimator import FittedProbes, Question, fit_all
 from probe.features import Split, read_prompts
+from probe.head_answers import ask_adamw, ask_heads
 from probe.overlay import Asked
 
+N_WARNED = 3  # warnings of an estimator that a row repeats
 LARGE_K = 0.1  # of the training set: a larger k asks most of the images, not the near ones
 
 # What a kind answers: its settings, what val chose, scores of val and test, marks.
@@ -23,50 +36,129 @@ Answer = tuple[dict[str, Any], dict[str, Any], dict[str, NDArray[np.float64]], l
 
 
 def ask_knn(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> Iterator[Answer]:
-    """One answer for each k that the training images allow, from one search for val and test."""
+    """One answer for each k that the training images allow, or for the best of these.
+
+    One search serves them all.
+    """
     settings = config.knn or knn.KnnConfig()
-    train, val, test = splits["train"], splits["val"], splits["test"]
-    fitting = tuple(k for k in settings.k if k <= len(train))
-    if not fitting:
+    plan = plan_choice(config, asked, splits, len(settings.k) if settings.one_k else 1)
+    fitting = tuple(k for k in settings.k if k + settings.n_needed <= plan.n_fitted)
+    if not fitting and plan.fold is None:
         return
+    if not fitting:
+        raise RequestError(_too_few(plan, settings.k))
+    if settings.one_k:  # the first of equals is taken: the most neighbours, the smoothest vote
+        fitting = tuple(sorted(fitting, reverse=True))
     settings = dataclasses.replace(settings, k=fitting)
-    queries = np.concatenate([val.x, test.x])
-    if asked.task == REGRESSION:
-        by_k = knn.predictions(settings, train.x, train.y[:, None], queries)
-    else:
-        n_classes = len(asked.class_names)
-        by_k = knn.scores(settings, train.x, train.y, queries, asked.task, n_classes)
-    for k, scores in by_k.items():
-        marks = []
-        if k > LARGE_K * len(train):
-            share = k / len(train)
-            marks.append(f"k is {share:.0%} of the {len(train)} training images")
+    by_k, test = _votes(settings, asked, plan, splits["test"].x)
+    common, said, answered = {**settings.settings, **plan.rounds_settings}, {}, fitting
+    if settings.one_k:
+        loss = loss_name(asked.task)
+        common |= {"k_among": list(fitting), **plan.settings(loss)}
+        choice = _choose_k(settings, asked, plan, by_k)
+        answered = (fitting[choice.place],)
+        said = {"k": answered[0], **plan.said(choice, loss)}
+    n_bank = len(plan.final)
+    for k in answered:
+        marks = list(plan.marks)
+        if k > LARGE_K * n_bank:
+            marks.append(f"k is {k / n_bank:.0%} of the {n_bank} training images")
+        if settings.one_k and len(fitting) > 1 and k in (fitting[0], fitting[-1]):
+            marks.append(f"the chosen k {k} is the end of the list")
         yield (
-            {
-                "k": k,
-                "metric": settings.metric,
-                "vote": settings.rule,
-                **({"temperature": settings.temperature} if settings.rule == "weighted" else {}),
-            },
-            {},
-            {"val": scores[: len(val)], "test": scores[len(val) :]},
+            {**({} if settings.one_k else {"k": k}), **common},
+            said,
+            {plan.held_out_name: by_k[k], "test": test[k]},
             marks,
         )
+    wanted = (config.knn or knn.KnnConfig()).k
+    # Without folds the caller says so, once for all questions.
+    if plan.fold is not None and not settings.one_k and len(fitting) < len(wanted):
+        raise RequestError(_too_few(plan, wanted))
+
+
+def _too_few(plan: Plan, wanted: tuple[int, ...]) -> str:
+    return (
+        f"{N_FOLDS} folds leave {plan.n_fitted} samples to find neighbours among, too few for "
+        f"k = {max(wanted)}; name smaller ones, or --choose val"
+    )
+
+
+Votes = dict[int, NDArray[np.float64]]  # k -> scores
+
+
+def _choose_k(settings: knn.KnnConfig, asked: Asked, plan: Plan, by_k: Votes) -> Choice:
+    """The k with the smallest loss on what the plan holds out, of equals the first."""
+    labels = plan.held_out.y
+    if not len(labels):  # one k, and no val: plan_choice refuses more
+        return Choice(0, np.empty(0), np.empty(0, np.int64))
+    fold = np.zeros(len(labels), np.intp) if plan.fold is None else plan.fold
+    losses = [
+        [
+            loss_of(
+                by_k[k][fold == part],
+                labels[fold == part],
+                asked.task,
+                votes=None if settings.rule == knn.MLKNN else k,  # it smooths by itself
+            )
+            for k in settings.k
+        ]
+        for part in range(int(fold.max()) + 1)
+    ]
+    return choose(np.array(losses), plan.n_held_out)
+
+
+def _votes(
+    settings: knn.KnnConfig, asked: Asked, plan: Plan, test: NDArray[np.floating]
+) -> tuple[Votes, Votes]:
+    """What the plan holds out, and test; one search where both ask the same bank."""
+
+    def ask(bank: Split, queries: NDArray[np.floating]) -> Votes:
+        if asked.task == REGRESSION:
+            return knn.predictions(settings, bank.x, bank.y[:, None], queries)
+        n_classes = len(asked.class_names)
+        return knn.scores(settings, bank.x, bank.y, queries, asked.task, n_classes)
+
+    if not plan.is_refitted:
+        n_val = len(plan.val)
+        both = ask(plan.train, np.concatenate([plan.val.x, test]))
+        return {k: s[:n_val] for k, s in both.items()}, {k: s[n_val:] for k, s in both.items()}
+    rounds = [ask(bank, held_out.x) for bank, held_out in plan.rounds()]
+    by_k = {k: plan.gather([votes[k] for votes in rounds]) for k in settings.k}
+    return by_k, ask(plan.final, test)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Strengths:
+    """The path of a linear probe as candidates."""
+
+    fits: list[linear.LinearFit]
+    task: str
+
+    def losses(self, x: NDArray[np.floating], y: NDArray[Any]) -> NDArray[np.float64]:
+        return linear.path_losses(self.fits, x, y, self.task)
+
+    def scores(self, x: NDArray[np.floating], place: int) -> NDArray[np.float64]:
+        return self.fits[place].predict_scores(x)
 
 
 def ask_linear(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> Iterator[Answer]:
-    """One answer: the whole path is fitted on train, the strength is chosen on val."""
+    """One answer: the whole path is fitted, one strength is chosen."""
     settings = config.linear or linear.LinearConfig()
-    train, val, test = splits["train"], splits["val"], splits["test"]
-    check_val(asked, val)
     task, n_classes = asked.task, len(asked.class_names)
-    fits = linear.fit_path(train.x, train.y, task, n_classes, settings)
-    best, losses = linear.choose(fits, val.x, val.y, task)
-    fit = fits[best]
-    marks = []
+    plan = plan_choice(config, asked, splits, len(settings.strengths))
+    chosen = fit_and_choose(
+        plan,
+        lambda split: _Strengths(
+            linear.fit_path(split.x, split.y, task, n_classes, settings), task
+        ),
+    )
+    fits, place = chosen.fitted.fits, chosen.choice.place
+    fit = fits[place]
+    marks = list(plan.marks)
     if not fit.converged:
         marks.append(f"the solver stopped after {fit.n_iter} steps, short of its tolerance")
-    if len(fits) > 1 and best in (0, len(fits) - 1):
+    if len(fits) > 1 and place in (0, len(fits) - 1):
         marks.append(f"the chosen strength {fit.strength:g} is the end of the grid")
     yield (
         {
@@ -75,52 +167,87 @@ def ask_linear(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> I
             **({"form": settings.form} if task in (metrics.MULTI_CLASS, metrics.ORDINAL) else {}),
             "tolerance": settings.tolerance,
             "max_iter": settings.max_iter,
+            "max_products": settings.max_products,
             "standardised": True,
-            "chosen_by": "val log-loss",
+            **plan.settings("log-loss"),
         },
-        {"strength": float(fit.strength), "val_log_loss": [float(loss) for loss in losses]},
+        {"strength": float(fit.strength), **plan.said(chosen.choice, "log-loss")},
         {
-            "val": fit.predict_scores(val.x),
-            "test": fit.predict_scores(test.x) if len(test) else np.empty((0, n_classes)),
+            plan.held_out_name: chosen.held_out,
+            "test": chosen.scores(splits["test"].x),
         },
         marks,
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Penalties:
+    """The path of a ridge probe as candidates."""
+
+    fits: list[ridge.RidgeFit]
+
+    def losses(self, x: NDArray[np.floating], y: NDArray[Any]) -> NDArray[np.float64]:
+        return ridge.path_errors(self.fits, x, y[:, None])
+
+    def scores(self, x: NDArray[np.floating], place: int) -> NDArray[np.float64]:
+        return self.fits[place].predict(x)
+
+
 def ask_ridge(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> Iterator[Answer]:
-    """One answer: every penalty is fitted on train, one is chosen on val."""
+    """One answer: every penalty is fitted, one is chosen."""
     settings = config.ridge or ridge.RidgeConfig()
-    train, val, test = splits["train"], splits["val"], splits["test"]
-    check_val(asked, val)
-    fits = ridge.fit_path(train.x, train.y[:, None], settings)
-    best, errors = ridge.choose(fits, val.x, val.y[:, None])
-    fit = fits[best]
-    marks = []
-    if len(fits) > 1 and best in (0, len(fits) - 1):
-        marks.append(f"the chosen penalty {fit.penalty:g} is the end of the grid")
+    plan = plan_choice(config, asked, splits, len(settings.penalties))
+    chosen = fit_and_choose(
+        plan, lambda split: _Penalties(ridge.fit_path(split.x, split.y[:, None], settings))
+    )
+    fits, place = chosen.fitted.fits, chosen.choice.place
+    marks = list(plan.marks)
+    if len(fits) > 1 and place in (0, len(fits) - 1):
+        marks.append(f"the chosen penalty {fits[place].penalty:g} is the end of the grid")
     yield (
         {
             "penalties": [f.penalty for f in fits],
             "standardised": True,
-            "chosen_by": "val squared error",
+            **plan.settings("squared error"),
         },
-        {"penalty": fit.penalty, "val_squared_error": [float(error) for error in errors]},
-        {"val": fit.predict(val.x), "test": fit.predict(test.x)},
+        {"penalty": fits[place].penalty, **plan.said(chosen.choice, "squared error")},
+        {plan.held_out_name: chosen.held_out, "test": chosen.scores(splits["test"].x)},
         marks,
     )
 
 
-def check_val(asked: Asked, val: Split) -> None:
-    """Refuse to choose on nothing.
+def ask_estimator(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> Iterator[Answer]:
+    """One answer: each combination of settings is fitted, one is chosen."""
+    assert config.estimator
+    settings, question = config.estimator, Question(asked.task, len(asked.class_names))
+    plan = plan_choice(config, asked, splits, len(settings.candidates))
+    chosen = fit_and_choose(plan, lambda split: fit_all(settings, split.x, split.y, question))
+    fitted: FittedProbes = chosen.fitted
+    is_continuous = asked.task == REGRESSION
+    loss = loss_name(asked.task, metrics.PROBABILITY if is_continuous else fitted.score_type)
+    yield (
+        {
+            "settings": {name: list(values) for name, values in settings.grid.items()},
+            **settings.facts,
+            **({} if is_continuous else {"score_type": fitted.score_type}),
+            **plan.settings(loss),
+        },
+        {"settings": settings.candidates[chosen.choice.place], **plan.said(chosen.choice, loss)},
+        {plan.held_out_name: chosen.held_out, "test": chosen.scores(splits["test"].x)},
+        [*plan.marks, *(f"{settings.name} warns: {text}" for text in fitted.warned[:N_WARNED])],
+    )
+
+
+def plan_choice(
+    config: ProbeConfig, asked: Asked, splits: dict[str, Split], n_candidates: int
+) -> Plan:
+    """How a kind chooses among its candidates; compared layers and pools are candidates, too.
 
     Raises:
-        RequestError: val has no images.
+        RequestError: see ``probe.choosing.make_plan``.
     """
-    if not len(val):
-        raise RequestError(
-            f"{asked.dataset} has no val images to choose the strength on, and it is never "
-            "chosen on test"
-        )
+    n_candidates = max(n_candidates, 2) if config.is_comparing else n_candidates
+    return make_plan(config.choosing, asked.trained_on or asked, splits, n_candidates)
 
 
 def ask_zeroshot(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> Iterator[Answer]:
@@ -146,7 +273,19 @@ def ask_zeroshot(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) ->
     )
 
 
-ASK = {"knn": ask_knn, "linear": ask_linear, "ridge": ask_ridge, "zeroshot": ask_zeroshot}
+ASK = {
+    "knn": ask_knn,
+    "linear": ask_linear,
+    "adamw": ask_adamw,
+    "heads": ask_heads,
+    "ridge": ask_ridge,
+    "zeroshot": ask_zeroshot,
+}
+
+
+def ask_kind(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> Iterator[Answer]:
+    """The answers of the kind, or the estimator, that is asked."""
+    return (ask_estimator if config.estimator else ASK[config.kind])(config, asked, splits)
 
 
 def choose_text(config: ProbeConfig, features: Features) -> Features:
@@ -168,22 +307,22 @@ def choose_text(config: ProbeConfig, features: Features) -> Features:
     return text
 
 
-def check_kind(kind: str, asked: Asked) -> None:
+def check_kind(kind: str, asked: Asked, few_shot: bool = False) -> None:
     """Refuse a kind that has no answer to this task.
 
     Raises:
         RequestError: it hasn't.
     """
     is_continuous = asked.task == REGRESSION
-    if is_continuous and kind not in ("ridge", "knn"):
+    if is_continuous and kind in KINDS and kind not in ("ridge", "knn"):
         raise RequestError(
             f"{asked.dataset} has continuous labels, and --kind {kind} tells classes apart; use "
             "--kind ridge, or knn"
         )
-    if kind == "ridge" and not is_continuous:
+    if kind == "ridge" and not is_continuous and not few_shot:
         raise RequestError(
             f"--kind ridge predicts continuous labels, and {asked.dataset} has the task "
-            f'"{asked.task}"; use --kind linear'
+            f'"{asked.task}"; use --kind linear, or few --shots'
         )
 
 

@@ -1,25 +1,54 @@
 """The command ``probe``: its flags, its output, its exit status."""
 
+from __future__ import annotations
+
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cache.aggregate import AGGREGATES
 from cache.errors import RequestError
 from cache.labels import ASKED, UNCERTAIN_RULES
 from cache.split_rules import RULES, SplitRule
 from cache.terminal import Parser, complain, run_command, split_words
-from probe.config import KINDS, META, POOLS, TEST_SPLITS, OverlayConfig, ProbeConfig
+from probe import adamw, heads
+from probe.adamw import AdamWConfig
+from probe.config import (
+    AUTO,
+    CHOOSE,
+    FEW,
+    FEW_OF_A_CLASS,
+    KINDS,
+    META,
+    POOLS,
+    REFIT,
+    TEST_SPLITS,
+    ChoosingConfig,
+    OverlayConfig,
+    ProbeConfig,
+)
+from probe.episodes import DRAWS, FewShotConfig
+from probe.fewshot import STRENGTH
+from probe.heads import HeadsConfig
 from probe.knn import METRICS, VOTES, KnnConfig
-from probe.linear import FORMS, LinearConfig
+from probe.linear import FORMS, STRENGTHS, LinearConfig
+from probe.prior import PRIORS
+from probe.protocols import PROTOCOL_NAMES, Followed, Preset, find_preset, follow, settings_of
 from probe.ridge import RidgeConfig
+
+if TYPE_CHECKING:
+    from probe.estimator import EstimatorConfig
 
 EXAMPLES = """\
 examples:
   probe --kind knn --k 200                              all features found, one k
   probe --kind linear --model dinov2 --data breastmnist
-  probe --kind knn --k 11 --metric euclidean            Doerrich et al. 2024
+  probe --protocol doerrich2024                         a paper's probe, with all its settings
+  probe --protocol wu2025 --lr 0.01                     ... but one: the row says so
+  probe --kind sklearn.svm.LinearSVC --set C=0.01,0.1,1 --data breastmnist
+  probe --kind my_probe.py:MyProbe                      your own: fit and predict_scores
   probe --kind linear --layer all                       val numbers of every layer
   probe --kind zeroshot --data breastmnist              for encoders with `extract --text`
   probe features/demo/*.h5 --kind knn --k 10,20         files by path
@@ -28,16 +57,32 @@ examples:
   probe --kind linear --data chexpert --target Edema --uncertain zeros
   probe --kind knn --data mine --labels grades.csv --target grade --task ordinal
   probe --kind ridge --data mine --target meta:age --task regression
+  probe --kind linear --data breastmnist --shots 1,5,10,25     100 episodes of each
   probe --kind linear --train-data chexpert --test-data chestxray14 --target Edema
 """
+
+ESTIMATOR = "sklearn.MODULE.CLASS or FILE.py:CLASS"  # as messages name what is none of KINDS
+PATIENT = "patient"  # the word of --aggregate that is about scores, not features
 
 # Which flags belong to which kinds; the others are refused, not ignored.
 OWN_FLAGS = {
     **dict.fromkeys(("k", "metric", "vote", "temperature"), ("knn",)),
     **dict.fromkeys(("strengths", "form"), ("linear",)),
     "penalties": ("ridge",),
-    **dict.fromkeys(("layer", "all_test"), ("knn", "linear", "ridge")),
+    "weight_decay": ("adamw",),
+    **dict.fromkeys(
+        ("lr", "batch_size", "iterations", "epochs", "choose_by", "seeds", "device"),
+        ("adamw", "heads"),
+    ),
+    **dict.fromkeys(("layer", "all_test"), ("knn", "linear", "adamw", "ridge", ESTIMATOR)),
+    "choose": ("knn", "linear", "ridge", ESTIMATOR),
+    "refit": ("knn", "linear", "heads", "ridge", ESTIMATOR),
+    **dict.fromkeys(
+        ("shots", "episodes", "episode_seed", "draw", "prior", "episodes_file"),
+        ("knn", "linear", "ridge"),
+    ),
     "text": ("zeroshot",),
+    "set": (ESTIMATOR,),
 }
 
 
@@ -51,7 +96,28 @@ def make_parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--kind", required=True, choices=KINDS, help="which probe")
+    parser.add_argument(
+        "--kind",
+        help=f"which probe: {', '.join(KINDS)}; sklearn.MODULE.CLASS; your own FILE.py:CLASS; or an "
+        "entry point of a package",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        metavar="NAME=VALUES",
+        help="a setting of an estimator, e.g. C=0.1,1,10; of several values, or several --set, the "
+        "best combination without test is taken",
+    )
+    parser.add_argument(
+        "--protocol",
+        choices=PROTOCOL_NAMES,
+        help="a paper's probe with all its settings; flags change single ones, and the row says so",
+    )
+    parser.add_argument(
+        "--as-published",
+        action="store_true",
+        help="with --protocol: with the faults of its release, too",
+    )
     which = parser.add_argument_group("which features")
     which.add_argument("files", nargs="*", type=Path, help="feature files (all that are found)")
     which.add_argument("--model", "-m", metavar="NAMES", help="encoders, comma separated")
@@ -66,32 +132,52 @@ def make_parser() -> argparse.ArgumentParser:
     )
     which.add_argument(
         "--layer",
-        help="number of the block or stage, -1 the last, or all: val numbers of every layer (-1)",
+        help="number of the block or stage, -1 the last; last4: the last four side by side; all: "
+        "val numbers of every layer; auto: test of the best by val, and of the last (-1)",
     )
     which.add_argument(
         "--pool",
-        choices=POOLS,
-        help="(cls where there is one, else head at the last layer, else mean; zeroshot: proj)",
+        metavar="NAMES",
+        help=f"{', '.join(POOLS)}; several comma separated are compared on val (cls where there is one, else head at the last layer, else mean; zeroshot: proj)",
     )
     which.add_argument(
         "--aggregate",
-        choices=AGGREGATES,
-        default=ProbeConfig.aggregate,
-        help="what the slices of a volume become before the probe (%(default)s)",
+        metavar="WORDS",
+        help=f"{' or '.join(AGGREGATES)}: what the slices of a volume become before the probe "
+        f"({ProbeConfig.aggregate}); {PATIENT}: measure patients, by the mean of their samples' "
+        f"scores; both as in max,{PATIENT}",
     )
     which.add_argument(
-        "--all-test", action="store_true", help="with --layer all: read test for every layer"
+        "--all-test",
+        action="store_true",
+        help="where layers or pools are compared: read test for each",
     )
     _add_overlay_flags(parser)
+    choosing = parser.add_argument_group("choosing strengths, penalties, layers and pools")
+    choosing.add_argument(
+        "--choose",
+        choices=CHOOSE,
+        help="on val, or by five folds of train and val, no patient divided; auto: folds where val "
+        f"has under {FEW} samples, or under {FEW_OF_A_CLASS} of some class ({ChoosingConfig.how})",
+    )
+    choosing.add_argument(
+        "--refit",
+        choices=REFIT,
+        help="what the chosen one is fitted on (train where val decides, train+val after folds)",
+    )
     k = ",".join(map(str, KnnConfig.k))
     of_knn = parser.add_argument_group("kind knn")
-    of_knn.add_argument("--k", help=f"numbers of neighbours, comma separated ({k})")
+    of_knn.add_argument(
+        "--k",
+        help=f"numbers of neighbours, comma separated ({k}); {AUTO}: the best of these without "
+        f"test, {AUTO}:1,5,25 of others",
+    )
     of_knn.add_argument("--metric", choices=METRICS, help=f"({KnnConfig.metric})")
     of_knn.add_argument(
         "--vote",
         choices=VOTES,
-        help="weighted by exp(similarity / temperature), or one vote each (weighted; majority "
-        "with --metric euclidean)",
+        help="weighted by exp(similarity / temperature), one vote each, or of several labels "
+        "Zhang & Zhou's ML-kNN (weighted; majority with --metric euclidean)",
     )
     of_knn.add_argument("--temperature", type=float, help=f"({KnnConfig.temperature})")
     of_linear = parser.add_argument_group("kind linear")
@@ -99,7 +185,8 @@ def make_parser() -> argparse.ArgumentParser:
     of_linear.add_argument(
         "--strengths",
         metavar="C",
-        help=f"scikit-learn's C, comma separated; the best on val is taken ({strengths})",
+        help="scikit-learn's C, comma separated, or dinov2: 45 from 1e-6 to 1e5; one is chosen "
+        f"({strengths})",
     )
     of_linear.add_argument(
         "--form", choices=FORMS, help=f"for several classes ({LinearConfig.form})"
@@ -112,6 +199,8 @@ def make_parser() -> argparse.ArgumentParser:
         help="scikit-learn's alpha over the number of training images, comma separated; the best "
         f"on val is taken ({len(penalties)} from {min(penalties):g} to {max(penalties):g})",
     )
+    _add_head_flags(parser)
+    _add_few_shot_flags(parser)
     of_zeroshot = parser.add_argument_group("kind zeroshot")
     of_zeroshot.add_argument(
         "--text",
@@ -134,6 +223,82 @@ def make_parser() -> argparse.ArgumentParser:
     )
     how.add_argument("--results", type=Path, metavar="DIR", help="($MEDPROBE_RESULTS or ./results)")
     return parser
+
+
+def _add_head_flags(parser: argparse.ArgumentParser) -> None:
+    of_heads = parser.add_argument_group(
+        "kinds adamw and heads, trained step by step; heads is a grid over --lr and the last layers"
+    )
+    of_heads.add_argument(
+        "--lr",
+        metavar="RATES",
+        help=f"learning rates, comma separated; adamw takes one ({AdamWConfig.lr:g}; "
+        f"{len(HeadsConfig.lrs)} from {min(HeadsConfig.lrs):g} to {max(HeadsConfig.lrs):g})",
+    )
+    of_heads.add_argument(
+        "--weight-decay", type=float, metavar="W", help=f"of adamw ({AdamWConfig.weight_decay:g})"
+    )
+    of_heads.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help=f"({AdamWConfig.batch_size}; {HeadsConfig.batch_size})",
+    )
+    of_heads.add_argument(
+        "--iterations",
+        type=int,
+        metavar="N",
+        help=f"of adamw in all ({AdamWConfig.iterations}), of heads in an epoch "
+        f"({HeadsConfig.iterations})",
+    )
+    of_heads.add_argument(
+        "--epochs", type=int, metavar="N", help=f"(as many as fit; {HeadsConfig.epochs})"
+    )
+    of_heads.add_argument(
+        "--choose-by",
+        choices=sorted({*adamw.CHOSEN_BY, *heads.CHOSEN_BY}),
+        help=f"what val decides by ({AdamWConfig.choose_by}; {HeadsConfig.choose_by})",
+    )
+    of_heads.add_argument(
+        "--seeds",
+        metavar="SEEDS",
+        help="of first weights and order, comma separated: a row each; heads takes one "
+        f"({','.join(map(str, AdamWConfig.seeds))}; {HeadsConfig.seed})",
+    )
+    of_heads.add_argument("--device", help="where to train, e.g. cuda (cpu)")
+
+
+def _add_few_shot_flags(parser: argparse.ArgumentParser) -> None:
+    few = parser.add_argument_group("few-shot, of kind knn, linear or ridge")
+    few.add_argument(
+        "--shots",
+        metavar="S",
+        help="learn from so many images of each class, or patients where they are known; comma "
+        "separated (all of train)",
+    )
+    few.add_argument(
+        "--episodes", type=int, metavar="E", help=f"draws of each ({DRAWS['balanced']})"
+    )
+    few.add_argument("--episode-seed", type=int, metavar="SEED", help="of the draw (0)")
+    few.add_argument(
+        "--draw",
+        choices=DRAWS,
+        help="evenly by class, or in the classes' shares; or as a paper: first of the file "
+        "(wu2025), patients by name (baharoon2023), bigvision (balanced)",
+    )
+    few.add_argument(
+        "--prior",
+        choices=PRIORS,
+        help="class shares that scores are corrected to: those of the whole of train, equal ones, "
+        "those that test scores make likeliest (em: transductive), or the episode's (train; none "
+        "with a paper's draw)",
+    )
+    few.add_argument(
+        "--episodes-file",
+        type=Path,
+        metavar="FILE",
+        help="CSV of shots,episode,id: read; written where it isn't there",
+    )
 
 
 def _add_overlay_flags(parser: argparse.ArgumentParser) -> None:
@@ -196,8 +361,10 @@ def read_config(arguments: Sequence[str] | None) -> ProbeConfig:
     """Flags -> settings; a wrong flag ends the process with status 2."""
     parser = make_parser()
     options = parser.parse_args(arguments)
+    preset = _preset(parser, options)
+    kind = options.kind if options.kind in KINDS else ESTIMATOR
     for flag, kinds in OWN_FLAGS.items():
-        if options.kind not in kinds and getattr(options, flag) not in (None, False):
+        if kind not in kinds and getattr(options, flag) not in (None, False):
             name = flag.replace("_", "-")
             parser.error(f"--{name} belongs to --kind {' or '.join(kinds)}, not to {options.kind}")
     for flag in ("model", "size", "data", "where", "features", "test_data"):
@@ -212,15 +379,23 @@ def read_config(arguments: Sequence[str] | None) -> ProbeConfig:
         if getattr(options, flag) and not options.train_data:
             name = flag.replace("_", "-")
             parser.error(f"--{name} belongs to external validation; add --train-data")
+    pools = split_words("--pool", options.pool)
+    choosing = _given({"how": options.choose, "refit": options.refit})
     try:
+        of_kind, protocol = _settings(options, preset, pools, choosing)
+        estimator = _estimator(options)
         return ProbeConfig(
-            kind=options.kind,
-            knn=_knn(options) if options.kind == "knn" else None,
-            linear=_linear(options) if options.kind == "linear" else None,
-            ridge=_ridge(options) if options.kind == "ridge" else None,
+            kind=estimator.name if estimator else options.kind,
+            estimator=estimator,
+            **{options.kind: of_kind} if of_kind else {},
+            protocol=protocol,
+            device=options.device or ProbeConfig.device,
+            few_shot=_few_shot(options),
             layer=-1 if options.layer is None else _layer(options.layer),
-            pool=options.pool,
-            aggregate=options.aggregate,
+            # Other layers than the last have other pools.
+            pools=pools or (preset.pools if options.layer in (None, "-1") else ()),
+            choosing=ChoosingConfig(**{**preset.choosing, **choosing}),
+            **_aggregate(options.aggregate),
             text=options.text,
             all_test=options.all_test,
             strict=options.strict,
@@ -257,38 +432,162 @@ def _overlay(options: argparse.Namespace) -> OverlayConfig:
     )
 
 
-def _knn(options: argparse.Namespace) -> KnnConfig:
+def _preset(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Preset:
+    """The protocol's probe, or one that changes nothing; settles the kind."""
+    if options.protocol is None:
+        if options.as_published:
+            parser.error("--as-published belongs to --protocol")
+        if options.kind is None:
+            parser.error(
+                f"name a probe with --kind ({', '.join(KINDS)}) or a paper's by --protocol"
+            )
+        return Preset()
+    try:
+        options.kind, preset = find_preset(options.protocol, options.kind, options.as_published)
+    except RequestError as error:
+        parser.error(str(error))
+    return preset
+
+
+def _settings(
+    options: argparse.Namespace, preset: Preset, pools: tuple[str, ...], choosing: dict[str, str]
+) -> tuple[Any, Followed | None]:
+    """The kind's own settings, flags over the protocol's; and what the row says of that."""
+    if options.kind not in READ:
+        return None, None
+    base = settings_of(preset, options.as_published)
+    found = READ[options.kind](options, base)
+    if options.protocol is None:
+        return found, None
+    plain = type(found)(**base)
+    changed = {
+        field.name: getattr(found, field.name)
+        for field in dataclasses.fields(found)
+        if getattr(found, field.name) != getattr(plain, field.name)
+    }
+    if options.layer not in (None, "-1"):
+        changed["layer"] = options.layer
+    if pools not in ((), preset.pools):
+        changed["pool"] = pools
+    if "refit" not in changed:
+        changed |= {word: v for word, v in choosing.items() if v != preset.choosing.get(word)}
+    if options.shots is not None:
+        changed["shots"] = options.shots
+    return found, follow(options.protocol, preset, options.as_published, changed)
+
+
+def _estimator(options: argparse.Namespace) -> EstimatorConfig | None:
+    """What --kind names beyond our own kinds; it is imported here, once a run."""
+    if options.kind in KINDS:
+        return None
+    from probe.custom import find_estimator
+
+    return find_estimator(options.kind, options.set or ())
+
+
+def _knn(options: argparse.Namespace, base: dict[str, Any]) -> KnnConfig:
     given = {name: getattr(options, name) for name in ("metric", "vote", "temperature")}
-    given["k"] = _numbers("--k", options.k, int) or None
-    config = KnnConfig(**_given(given))
-    if options.temperature is not None and config.rule == "majority":
-        raise RequestError("--temperature belongs to the weighted vote, not to the majority")
+    is_auto, listed = _one_of(options.k)
+    given["one_k"] = is_auto or None
+    given["k"] = _numbers("--k", listed, int) or (
+        (1,) if options.shots and "k" not in base and not is_auto else None
+    )
+    config = KnnConfig(**{**base, **_given(given)})
+    if options.temperature is not None and config.rule != "weighted":
+        raise RequestError(f"--temperature belongs to the weighted vote, not to {config.rule}")
     return config
 
 
-def _linear(options: argparse.Namespace) -> LinearConfig:
-    strengths = _numbers("--strengths", options.strengths, float) or None
-    return LinearConfig(**_given({"strengths": strengths, "form": options.form}))
+def _one_of(text: str | None) -> tuple[bool, str | None]:
+    """"auto:1,5" as True and "1,5"; "auto" as True and None: one of a list is to be chosen."""
+    word, colon, listed = (text or "").partition(":")
+    if word.strip() != AUTO:
+        return False, text
+    return True, listed if colon else None
 
 
-def _ridge(options: argparse.Namespace) -> RidgeConfig:
+def _linear(options: argparse.Namespace, base: dict[str, Any]) -> LinearConfig:
+    strengths = STRENGTHS.get(options.strengths) or _numbers(
+        "--strengths", options.strengths, float
+    )
+    strengths = strengths or ((STRENGTH,) if options.shots else None)
+    return LinearConfig(**{**base, **_given({"strengths": strengths, "form": options.form})})
+
+
+def _ridge(options: argparse.Namespace, base: dict[str, Any]) -> RidgeConfig:
     penalties = _numbers("--penalties", options.penalties, float) or None
-    return RidgeConfig(**_given({"penalties": penalties}))
+    return RidgeConfig(**{**base, **_given({"penalties": penalties})})
+
+
+def _adamw(options: argparse.Namespace, base: dict[str, Any]) -> AdamWConfig:
+    lrs = _numbers("--lr", options.lr, float)
+    if len(lrs) > 1:
+        raise RequestError(
+            f"--kind adamw takes one learning rate, not {options.lr!r}; --kind heads chooses among "
+            "several"
+        )
+    given = {name: getattr(options, name) for name in ("weight_decay", "batch_size", "choose_by")}
+    given |= {
+        "lr": lrs[0] if lrs else None,
+        "seeds": _numbers("--seeds", options.seeds, int) or None,
+    }
+    lasting = _given({"iterations": options.iterations, "epochs": options.epochs})
+    if lasting:  # of a pair, one of which is None
+        lasting = {"iterations": None, "epochs": None, **lasting}
+    return AdamWConfig(**{**base, **_given(given), **lasting})
+
+
+def _heads(options: argparse.Namespace, base: dict[str, Any]) -> HeadsConfig:
+    names = ("batch_size", "iterations", "epochs", "choose_by")
+    given = {name: getattr(options, name) for name in names}
+    seeds = _numbers("--seeds", options.seeds, int)
+    if len(seeds) > 1:
+        raise RequestError(f"--kind heads takes one seed at a time, not {options.seeds!r}")
+    given |= {
+        "lrs": _numbers("--lr", options.lr, float) or None,
+        "seed": seeds[0] if seeds else None,
+    }
+    given["refit"] = None if options.refit is None else options.refit != "train"
+    return HeadsConfig(**{**base, **_given(given)})
+
+
+READ = {"knn": _knn, "linear": _linear, "ridge": _ridge, "adamw": _adamw, "heads": _heads}
+
+
+def _few_shot(options: argparse.Namespace) -> FewShotConfig | None:
+    given = {
+        "n_episodes": options.episodes,
+        "seed": options.episode_seed,
+        "draw": options.draw,
+        "prior": options.prior,
+        "file": options.episodes_file,
+    }
+    if options.shots is None:
+        if _given(given):
+            raise RequestError("episodes are drawn for --shots; say how many, as in --shots 1,5,10")
+        return None
+    return FewShotConfig(_numbers("--shots", options.shots, int), **_given(given))
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _layer(text: str) -> int | None:
-    if text == "all":
-        return None
+def _aggregate(text: str | None) -> dict[str, Any]:
+    words = split_words("--aggregate", text)
+    of_rows = [word for word in words if word != PATIENT]
+    if len(set(words)) < len(words) or len(of_rows) > 1:
+        raise RequestError(
+            f"--aggregate takes one of {', '.join(AGGREGATES)}, and {PATIENT}; not {text!r}"
+        )
+    return {"per_patient": PATIENT in words, **({"aggregate": of_rows[0]} if of_rows else {})}
+
+
+def _layer(text: str) -> int | str:
     try:
         return int(text)
     except ValueError:
-        raise RequestError(
-            f"--layer takes a number, -1 for the last, or all; not {text!r}"
-        ) from None
+        return text
 
 
 def _numbers(flag: str, text: str | None, kind: type) -> tuple[Any, ...]:
@@ -315,15 +614,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(config: ProbeConfig) -> int:
     """Find the features, ask them, print the table."""
     # Here, not above: h5py is a quarter of the time that --help may take.
-    from probe.run import choose_files, run_probe
+    from probe.run import choose_files, reads_test, run_probe
     from probe.table import format_table
 
     found, problems = choose_files(config)
     rows, more = run_probe(config, found, say=lambda line: print(line, flush=True))
     if rows:
         print(f"\n{format_table(rows)}\n")
-        if config.layer is None and not config.all_test:
-            print("Test wasn't read: choose a layer by val, then ask for it with --layer N.")
+        if not reads_test(config):
+            print("Test wasn't read: --layer auto chooses layer and pool, or name one of each.")
         rows_word = "row" if len(rows) == 1 else "rows"
         print(f"{len(rows)} {rows_word} with scores in {config.results_dir}")
     for what, why in [*problems, *more]:

@@ -1,21 +1,51 @@
 """The settings of ``probe`` that every kind shares. A kind's own are beside its method."""
 
+from __future__ import annotations
+
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cache.aggregate import AGGREGATES
 from cache.errors import RequestError
 from cache.labels import UNCERTAIN_RULES
 from cache.places import features_root, results_root
 from cache.split_rules import SplitRule
+from probe.adamw import AdamWConfig
+from probe.episodes import FewShotConfig
+from probe.heads import HeadsConfig
 from probe.knn import KnnConfig
 from probe.linear import LinearConfig
+from probe.protocols import Followed
 from probe.ridge import RidgeConfig
 
-KINDS = ("knn", "linear", "ridge", "zeroshot")
+if TYPE_CHECKING:
+    from probe.estimator import EstimatorConfig
+
+KINDS = ("knn", "linear", "adamw", "heads", "ridge", "zeroshot")
 POOLS = ("cls", "mean", "head", "proj", "concat")
+ALL, AUTO = "all", "auto"  # of --layer
+LAST_N = re.compile(r"last([1-9]\d*)")  # "last4": the last four side by side
 META = "meta:"  # a target that begins with it is a stored column: "meta:sex"
 TEST_SPLITS = ("test", "all")
+CHOOSE = ("auto", "val", "cv")
+REFIT = ("train", "train+val")
+FEW = 500  # val samples: with fewer, and
+FEW_OF_A_CLASS = 50  # with fewer of some class, --choose auto takes folds
+
+
+def check_layer(layer: int | str) -> None:
+    """Refuse a word that names no layers.
+
+    Raises:
+        RequestError: it doesn't.
+    """
+    if isinstance(layer, str) and layer not in (ALL, AUTO) and not LAST_N.fullmatch(layer):
+        raise RequestError(
+            f"--layer takes a number, -1 for the last, {ALL}, {AUTO}, or last4 for the last four "
+            f"side by side; not {layer!r}"
+        )
 
 
 @dataclass(frozen=True)
@@ -60,17 +90,45 @@ class OverlayConfig:
 
 
 @dataclass(frozen=True)
+class ChoosingConfig:
+    """How candidates are compared, and what the chosen one is fitted on.
+
+    Raises:
+        RequestError: a word that is none of ``CHOOSE`` or ``REFIT``.
+    """
+
+    how: str = "auto"  # val where it is large enough, else folds
+    refit: str | None = None  # None: train where val decides, train+val where folds do
+
+    def __post_init__(self) -> None:
+        if self.how not in CHOOSE:
+            raise RequestError(f"--choose takes {', '.join(CHOOSE)}, not {self.how!r}")
+        if self.refit is not None and self.refit not in REFIT:
+            raise RequestError(f"--refit takes {' or '.join(REFIT)}, not {self.refit!r}")
+
+
+@dataclass(frozen=True)
 class ProbeConfig:
     """What to ask of which features."""
 
-    kind: str  # one of KINDS
+    kind: str  # one of KINDS, or the name of the estimator
+    estimator: EstimatorConfig | None = None  # see probe.custom.find_estimator
     knn: KnnConfig | None = None  # of kind "knn"
     linear: LinearConfig | None = None  # of kind "linear"
     ridge: RidgeConfig | None = None  # of kind "ridge"
-    layer: int | None = -1  # negative from the end; None: each stored layer, read on val only
-    # None: cls where there is one, else head (last layer), else mean; of kind "zeroshot" proj
-    pool: str | None = None
+    adamw: AdamWConfig | None = None  # of kind "adamw"
+    heads: HeadsConfig | None = None  # of kind "heads"
+    protocol: Followed | None = None  # the paper whose probe this is; its settings stand above
+    device: str = "cpu"  # of kinds "adamw" and "heads", as torch names it
+    few_shot: FewShotConfig | None = None  # learn from episodes of train; None: from all of it
+    # A number, negative from the end; "all": each stored layer, test unread; "auto": the one that
+    # is best without test, and the last; "last4": the last four side by side. See layers.py.
+    layer: int | str = -1
+    # Empty: cls where there is one, else head (last layer), else mean; of kind "zeroshot" proj
+    pools: tuple[str, ...] = ()
+    choosing: ChoosingConfig = ChoosingConfig()
     aggregate: str = "mean"  # or "max": what a volume's slices become
+    per_patient: bool = False  # measure patients, by the mean of their samples' scores
     text: Path | None = None  # of kind "zeroshot"; None: the text file beside the images
     all_test: bool = False  # read test for each of several layers
     strict: bool = False  # refuse files whose splits share samples or patients
@@ -90,29 +148,42 @@ class ProbeConfig:
     results: Path | None = None  # None: $MEDPROBE_RESULTS or ./results
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise RequestError(f"--kind takes {', '.join(KINDS)}, not {self.kind!r}")
-        if self.pool is not None and self.pool not in POOLS:
-            raise RequestError(f"--pool takes {', '.join(POOLS)}, not {self.pool!r}")
+        if self.kind not in KINDS and (not self.estimator or self.estimator.name != self.kind):
+            raise RequestError(
+                f"--kind takes {', '.join(KINDS)}, or an estimator's name; not {self.kind!r}"
+            )
+        check_layer(self.layer)
+        if unknown := [pool for pool in self.pools if pool not in POOLS]:
+            raise RequestError(f"--pool takes {', '.join(POOLS)}, not {unknown[0]!r}")
+        if len(set(self.pools)) < len(self.pools):
+            raise RequestError(f"each pool may be named once, found {', '.join(self.pools)}")
         if self.aggregate not in AGGREGATES:
             raise RequestError(f"--aggregate takes {', '.join(AGGREGATES)}, not {self.aggregate!r}")
         if self.kind == "zeroshot" and self.layer != -1:
             raise RequestError("--kind zeroshot has no choice of layers: proj belongs to the last")
-        if self.kind == "zeroshot" and self.pool not in (None, "proj"):
+        if self.kind == "zeroshot" and self.pools not in ((), ("proj",)):
             raise RequestError(
-                f"--kind zeroshot takes --pool proj, not {self.pool}: only proj lies in one space "
-                "with texts"
+                f"--kind zeroshot takes --pool proj, not {', '.join(self.pools)}: only proj lies in "
+                "one space with texts"
+            )
+        if self.kind == "heads" and (self.layer != -1 or self.pools):
+            raise RequestError(
+                "--kind heads chooses among the last layers and pools itself; name neither"
             )
         if self.kind != "zeroshot" and self.text:
             raise RequestError(f"--text belongs to --kind zeroshot, not to {self.kind}")
-        if self.all_test and self.layer is not None:
-            raise RequestError("--all-test belongs to --layer all; one layer reads test anyway")
+        if self.all_test and (not self.is_comparing or self.layer == AUTO):
+            raise RequestError(
+                "--all-test belongs to --layer all, or to several pools; one layer reads test anyway"
+            )
         if self.n_resamples < 1:
             raise RequestError(f"--resamples takes 1 and more, not {self.n_resamples}")
         if self.test_split not in TEST_SPLITS:
             raise RequestError(
                 f"--test-split takes {', '.join(TEST_SPLITS)}, not {self.test_split!r}"
             )
+        if self.few_shot:
+            self._check_few_shot()
         if self.train_data and self.kind == "zeroshot":
             raise RequestError("--kind zeroshot fits nothing, so it takes no --train-data")
         if self.train_data and self.overlay.split and self.overlay.split.makes_several:
@@ -122,6 +193,41 @@ class ProbeConfig:
             )
         if self.seed < 0:
             raise RequestError(f"--seed takes 0 and more, not {self.seed}")
+
+    def _check_few_shot(self) -> None:
+        if self.kind not in ("knn", "linear", "ridge"):
+            raise RequestError(
+                f"--shots belongs to --kind knn, linear or ridge, not to {self.kind}"
+            )
+        if self.is_comparing and not self.all_test:
+            raise RequestError(
+                "several layers or pools are compared on val, whose labels are more than the shots; "
+                "name one layer and pool, or add --all-test to --layer all"
+            )
+        if self.per_patient:
+            raise RequestError(
+                "--aggregate patient measures one probe's scores, and --shots fits many; leave one "
+                "out"
+            )
+        if self.choosing != ChoosingConfig():
+            raise RequestError(
+                "--choose and --refit take val, whose labels are more than the shots; leave them "
+                "out"
+            )
+        if self.knn and self.knn.one_k:
+            raise RequestError(
+                "an episode has nothing to choose k on: name each, as in --k 1,5, instead of auto"
+            )
+        if self.linear and len(self.linear.strengths) > 1:
+            raise RequestError(
+                f"an episode has nothing to choose one of {len(self.linear.strengths)} strengths "
+                "on: name one with --strengths, or use --kind ridge, which leaves one sample out"
+            )
+
+    @property
+    def is_comparing(self) -> bool:
+        """Whether several layers or pools are compared, and one may be chosen."""
+        return self.layer in (ALL, AUTO) or len(self.pools) > 1
 
     @property
     def features_dir(self) -> Path:

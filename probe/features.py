@@ -21,6 +21,7 @@ class Split:
     x: NDArray[np.floating]  # (n, D)
     y: NDArray[Any]  # int64 (n,) or (n, C), of regression float64 (n,)
     ids: NDArray[np.str_]  # (n,)
+    groups: NDArray[np.str_] | None = None  # (n,) patients, where known; an empty text is nobody
 
     def __len__(self) -> int:
         return len(self.y)
@@ -80,10 +81,11 @@ def divide_samples(x: NDArray[np.floating], asked: Asked) -> dict[str, Split]:
         x: (S, D) features of the samples.
         asked: their labels and split.
     """
-    splits = {}
+    splits, ids, groups = {}, asked.features.ids, asked.features.groups
     for name in SPLITS:
         rows = _as_slice(np.flatnonzero(asked.is_in(name)))
-        splits[name] = Split(x[rows], asked.labels[rows], asked.features.ids[rows])
+        patients = None if groups is None else groups[rows]
+        splits[name] = Split(x[rows], asked.labels[rows], ids[rows], patients)
     return splits
 
 

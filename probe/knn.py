@@ -3,7 +3,12 @@
 The default follows Wu et al. 2018 (https://arxiv.org/abs/1805.01978): cosine similarity and a
 vote weighted by exp(similarity / temperature). DINOv2 keeps its temperature, 0.07, and reports
 k = 10, 20, 100 and 200. Doerrich et al. 2024 (https://arxiv.org/abs/2404.15786) is
-``KnnConfig(k=(11,), metric="euclidean")``: raw features and one vote for each neighbour.
+``KnnConfig(k=(11,), metric="euclidean")``: raw features and one vote for each neighbour. Huix et al.
+2024 (``defaults/trainer.py`` of their release) is ``KnnConfig(k=(200,), temperature=0.1)``: their
+exp(similarity / temperature), divided by its sum, is the same softmax by another name.
+
+Of several labels at once the weighted vote is a weighted mean of the neighbours' labels, and
+``vote="mlknn"`` Zhang and Zhou's ML-kNN, see ``probe.mlknn``.
 
 One search, at the largest k, serves every k.
 """
@@ -22,11 +27,14 @@ from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.labels import MISSING
+from probe import mlknn
 from probe.metrics import MULTI_LABEL, check_labels, check_task, known_shares
 from probe.regression_metrics import check_targets
 
 METRICS = ("cosine", "euclidean")
-VOTES = ("weighted", "majority")
+MLKNN = "mlknn"
+MEANS = ("weighted", "majority")  # votes that are a mean of what the neighbours are
+VOTES = (*MEANS, MLKNN)
 
 # Distributions that hold the import package `faiss`; two of them overwrite each other's files.
 FAISS_DISTRIBUTIONS = (
@@ -40,8 +48,10 @@ FAISS_DISTRIBUTIONS = (
     "faiss-gpu-cuvs",
 )
 
-CHUNK_ROWS = 4096  # rows of features that are in work at one time
+CHUNK_ROWS = 4096  # queries that are searched for at one time
+CHUNK_PREPARED = 512  # rows that are cast, measured and scaled at one time: they stay in the cache
 CHUNK_VOTES = 2**22  # neighbour labels that are in work at one time
+GPU_MAX_K = 2048  # neighbours that faiss selects on a GPU: getMaxKSelection() of faiss/gpu/impl/IndexUtils.cu
 SPARE = 8  # neighbours searched beyond k, so that a tie at the k-th place is seen
 
 
@@ -51,13 +61,16 @@ class KnnConfig:
 
     Raises:
         RequestError: k is empty, below 1 or named twice; an unknown metric or vote; a weighted
-            vote on Euclidean distances; a temperature that isn't positive and finite.
+            vote on Euclidean distances; a temperature that isn't positive and finite; a published
+            fault of a vote that has none.
     """
 
     k: tuple[int, ...] = (10, 20, 100, 200)  # numbers of neighbours, DINOv2's
     metric: str = "cosine"  # "cosine" or "euclidean" (raw features)
-    vote: str | None = None  # "weighted" or "majority"; None: weighted where cosine
+    vote: str | None = None  # one of VOTES; None: weighted where cosine, else majority
     temperature: float = 0.07  # of the weighted vote, Wu et al.'s
+    one_k: bool = False  # answer for one of k alone, the best without test; else for each
+    self_counts: bool = False  # of mlknn: count a bank row among its own neighbours, as published
 
     def __post_init__(self) -> None:
         _check_word("metric", self.metric, METRICS)
@@ -74,11 +87,28 @@ class KnnConfig:
                 "the weighted vote needs cosine similarities, found euclidean: distances have no "
                 "common scale for a temperature; use the majority vote or the cosine metric"
             )
+        if self.self_counts and self.vote != MLKNN:
+            raise RequestError(f"only --vote {MLKNN} counts neighbours of the bank's own rows")
 
     @property
     def rule(self) -> str:
-        """The vote that will be held: "weighted" or "majority"."""
+        """The vote that will be held, one of VOTES."""
         return self.vote or ("weighted" if self.metric == "cosine" else "majority")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a row's question holds, beside k."""
+        return {
+            "metric": self.metric,
+            "vote": self.rule,
+            **({"temperature": self.temperature} if self.rule == "weighted" else {}),
+            **({"self_counts": True} if self.self_counts else {}),
+        }
+
+    @property
+    def n_needed(self) -> int:
+        """Rows of a bank beyond k that the vote needs: ML-kNN leaves each out of its own."""
+        return int(self.rule == MLKNN and not self.self_counts)
 
 
 def scores(
@@ -112,21 +142,45 @@ def scores(
 
     Raises:
         RequestError: labels that don't fit the task or the bank, or one of several labels that is
-            known of no row of it; see also ``neighbours``.
+            known of no row of it; ML-kNN of another task; see also ``neighbours``.
     """
     check_task(task)
     bank_labels = np.asarray(bank_labels)
     check_labels(bank_labels, task, n_classes)
+    if config.rule == MLKNN:
+        return _mlknn_scores(config, bank_features, bank_labels, query_features, task)
     hold, shares = vote, np.zeros(n_classes)  # a vote on classes leaves no score open
     if task == MULTI_LABEL:
         hold, shares = vote_multilabel, known_shares(bank_labels)
     results = {k: np.empty((len(query_features), n_classes)) for k in config.k}
-    for k, rows, similarities, labels in _nearest(
-        config, bank_features, bank_labels, query_features
-    ):
-        found = hold(similarities, labels, n_classes, config.rule, config.temperature)
+    for k, rows, weights, labels in _nearest(config, bank_features, bank_labels, query_features):
+        found = hold(weights, labels, n_classes)
         results[k][rows] = np.where(np.isnan(found), shares, found)
     return results
+
+
+def _mlknn_scores(
+    config: KnnConfig,
+    bank_features: NDArray[np.floating],
+    bank_labels: NDArray[np.integer],
+    query_features: NDArray[np.floating],
+    task: str,
+) -> dict[int, NDArray[np.float64]]:
+    """k -> (Q, C) probabilities by ML-kNN; a second search is among the bank itself."""
+    if task != MULTI_LABEL:
+        raise RequestError(
+            f"--vote {MLKNN} is for several labels at once, found the task {task!r}; use --vote "
+            "weighted or majority"
+        )
+    known_shares(bank_labels)  # refuses a label that is known of no row
+    k, metric = max(config.k), config.metric
+    _, own = neighbours(bank_features, bank_features, k + config.n_needed, metric)
+    if not config.self_counts:
+        own = mlknn.leave_out_self(own)
+    _, indices = neighbours(bank_features, query_features, k, metric)
+    own_ones = mlknn.count_ones(own, bank_labels, config.k)
+    ones = mlknn.count_ones(indices, bank_labels, config.k)
+    return {k: mlknn.fit(own_ones[k], bank_labels, k).predict(ones[k]) for k in config.k}
 
 
 def predictions(
@@ -148,14 +202,14 @@ def predictions(
         k -> (Q, O), in the order of ``config.k`` and the unit of the targets.
 
     Raises:
-        RequestError: targets that are not finite or don't fit the bank; see also ``neighbours``.
+        RequestError: targets that are not finite or don't fit the bank; ML-kNN; see also
+            ``neighbours``.
     """
     check_targets(bank_targets)
+    if config.rule == MLKNN:
+        raise RequestError(f"--vote {MLKNN} is for several labels, not for continuous ones")
     results = {k: np.empty((len(query_features), bank_targets.shape[1])) for k in config.k}
-    for k, rows, similarities, targets in _nearest(
-        config, bank_features, bank_targets, query_features
-    ):
-        weights = _weights(similarities, config.rule, config.temperature)  # (q, k)
+    for k, rows, weights, targets in _nearest(config, bank_features, bank_targets, query_features):
         sums = np.einsum("qk,qko->qo", weights, targets)
         results[k][rows] = sums / weights.sum(axis=1, keepdims=True)
     return results
@@ -166,12 +220,12 @@ def _nearest(
     bank_features: NDArray[np.floating],
     bank_labels: NDArray[Any],
     query_features: NDArray[np.floating],
-) -> Iterator[tuple[int, slice, NDArray[np.float32], NDArray[Any]]]:
+) -> Iterator[tuple[int, slice, NDArray[np.float64], NDArray[Any]]]:
     """One search; then, for each k and some queries at a time, what their neighbours say.
 
     Yields:
-        k, the rows of the queries, their similarities (q, k), their neighbours' labels (q, k) or
-        (q, k, C).
+        k, the rows of the queries, their neighbours' say (q, k), see ``weigh``, and labels (q, k)
+        or (q, k, C).
     """
     if len(bank_labels) != len(bank_features):
         raise RequestError(
@@ -182,36 +236,55 @@ def _nearest(
     width = int(np.prod(bank_labels.shape[1:]))
     for rows in _chunks(len(indices), max(1, CHUNK_VOTES // (max(config.k) * width))):
         labels = bank_labels[indices[rows]]
+        # Once for every k: the say is relative to the nearest, which is the same for all.
+        weights = weigh(similarities[rows], config.rule, config.temperature)
         for k in config.k:
-            yield k, rows, similarities[rows, :k], labels[:, :k]
+            yield k, rows, weights[:, :k], labels[:, :k]
+
+
+def weigh(
+    similarities: NDArray[np.floating], rule: str, temperature: float = 0.07
+) -> NDArray[np.float64]:
+    """Each neighbour's say.
+
+    Args:
+        similarities: (Q, K), highest first; the majority rule doesn't look at them.
+        rule: "weighted" by exp(similarity / temperature), or "majority": one vote each.
+        temperature: divides the similarities; the smaller it is, the more the nearest neighbour
+            decides.
+
+    Returns:
+        (Q, K) above 0, of the weighted rule relative to the nearest neighbour's; rows don't sum to 1.
+
+    Raises:
+        RequestError: another rule.
+    """
+    _check_word("vote", rule, MEANS)
+    if rule == "majority":
+        return np.ones(similarities.shape)
+    # Taking off the largest keeps exp() finite when a sweep tries temperatures below 0.01.
+    similarities = similarities.astype(np.float64)
+    return np.exp((similarities - similarities[:, :1]) / temperature)
 
 
 def vote(
-    similarities: NDArray[np.floating],
-    neighbour_labels: NDArray[np.integer],
-    n_classes: int,
-    rule: str = "weighted",
-    temperature: float = 0.07,
+    weights: NDArray[np.float64], neighbour_labels: NDArray[np.integer], n_classes: int
 ) -> NDArray[np.float64]:
     """Turn each query's neighbours into class scores.
 
     Args:
-        similarities: (Q, K), highest first; the majority rule doesn't look at them.
+        weights: (Q, K) each neighbour's say.
         neighbour_labels: (Q, K) labels, each in [0, n_classes).
         n_classes: C, the number of classes to score.
-        rule: "weighted" by exp(similarity / temperature), or "majority": one vote each.
-        temperature: divides the similarities; the smaller it is, the more the nearest neighbour
-            decides.
 
     Returns:
         (Q, C) scores; each row sums to 1. Equal counts under the majority rule are exactly equal
         scores, so that argmax gives a tie to the smallest label, as ``scipy.stats.mode`` does.
 
     Raises:
-        RequestError: a label lies outside [0, n_classes), or an unknown rule.
+        RequestError: a label lies outside [0, n_classes).
     """
     _check_neighbour_labels(neighbour_labels, n_classes)
-    weights = _weights(similarities, rule, temperature)  # (Q, K)
     cells = np.arange(len(weights))[:, None] * n_classes + neighbour_labels  # (Q, K)
     # bincount, not fancy +=: a class named twice among the neighbours must count twice.
     votes = np.bincount(cells.ravel(), weights.ravel(), minlength=len(weights) * n_classes)
@@ -220,35 +293,27 @@ def vote(
 
 
 def vote_multilabel(
-    similarities: NDArray[np.floating],
-    neighbour_labels: NDArray[np.integer],
-    n_classes: int,
-    rule: str = "weighted",
-    temperature: float = 0.07,
+    weights: NDArray[np.float64], neighbour_labels: NDArray[np.integer], n_classes: int
 ) -> NDArray[np.float64]:
     """Turn each query's neighbours into a score for each label: a mean of their label vectors.
 
     Args:
-        similarities: (Q, K), highest first; the majority rule doesn't look at them.
+        weights: (Q, K) each neighbour's say.
         neighbour_labels: (Q, K, C) zeros and ones; MISSING has no vote.
         n_classes: C, the number of labels.
-        rule: "weighted": the mean is weighted by exp(similarity / temperature); "majority": the
-            plain mean.
-        temperature: divides the similarities.
 
     Returns:
         (Q, C) scores, each in 0..1; rows don't sum to 1. nan where no neighbour has a vote, or one
         so far away that its weight is 0.
 
     Raises:
-        RequestError: labels that are not zeros and ones for C labels, or an unknown rule.
+        RequestError: labels that are not zeros and ones for C labels.
     """
     if neighbour_labels.shape[2:] != (n_classes,):
         raise RequestError(
             f"neighbour labels have shape (Q, K, {n_classes}), found {neighbour_labels.shape}"
         )
     _check_neighbour_labels(neighbour_labels, 2, MISSING)
-    weights = _weights(similarities, rule, temperature)  # (Q, K)
     votes = np.einsum("qk,qkc->qc", weights, neighbour_labels == 1, dtype=np.float64)
     is_known = neighbour_labels != MISSING
     if is_known.all():
@@ -292,36 +357,54 @@ def neighbours(
     _check_word("metric", metric, METRICS)
     _check_search(bank, queries, k)
     faiss = _import_faiss()
-    measure = faiss.METRIC_INNER_PRODUCT if metric == "cosine" else faiss.METRIC_L2
     centre = None if metric == "cosine" else _mean(bank)
-
     points = np.empty(bank.shape, dtype=np.float32)
-    for rows in _chunks(len(bank), CHUNK_ROWS):
-        points[rows] = _prepared(bank, rows, centre, "bank")
-
-    def search(prepared: NDArray[np.float32], n: int) -> tuple[NDArray, NDArray]:
-        distances, found = faiss.knn(prepared, points, n, metric=measure)
-        # faiss answers -1 for "no neighbour", which numpy would read as the last row.
-        assert found.min() >= 0, "faiss found fewer neighbours than the bank has rows"
-        return (distances if metric == "cosine" else -distances), found
+    _prepare(bank, points, centre, "bank")
+    search = _searcher(faiss, points, metric)
 
     similarities = np.empty((len(queries), k), dtype=np.float32)
     indices = np.empty((len(queries), k), dtype=np.int64)
+    prepared = np.empty((min(len(queries), CHUNK_ROWS), bank.shape[1]), dtype=np.float32)
     for rows in _chunks(len(queries), CHUNK_ROWS):
-        prepared = _prepared(queries, rows, centre, "queries")
-        similarities[rows], indices[rows] = _in_order(search, prepared, k, k + SPARE, len(points))
+        block = prepared[: rows.stop - rows.start]
+        _prepare(queries[rows], block, centre, "queries", rows.start)
+        similarities[rows], indices[rows] = _in_order(search, block, k, k + SPARE, len(points))
     if metric == "euclidean":
         # faiss gives squares, and rounding can take the square of a zero distance below zero.
         similarities = -np.sqrt(np.maximum(-similarities, 0))
     return similarities, indices
 
 
+Search = Callable[[NDArray[np.float32], int], tuple[NDArray[np.float32], NDArray[np.int64]]]
+
+
+def _searcher(faiss: ModuleType, points: NDArray[np.float32], metric: str) -> Search:
+    """What finds each query's n nearest points, the nearest first, on the GPU where there is one.
+
+    Returns:
+        Takes (q, D) queries and n; gives (q, n) similarities and row numbers.
+    """
+    measure = faiss.METRIC_INNER_PRODUCT if metric == "cosine" else faiss.METRIC_L2
+    sign = 1 if metric == "cosine" else -1
+    on_gpu = None
+    if faiss.get_num_gpus():
+        on_gpu = faiss.GpuIndexFlat(faiss.StandardGpuResources(), points.shape[1], measure)
+        on_gpu.add(points)
+
+    def search(queries: NDArray[np.float32], n: int) -> tuple[NDArray, NDArray]:
+        if on_gpu is not None and n <= GPU_MAX_K:
+            distances, found = on_gpu.search(queries, n)
+        else:
+            distances, found = faiss.knn(queries, points, n, metric=measure)
+        # faiss answers -1 for "no neighbour", which numpy would read as the last row.
+        assert found.min() >= 0, "faiss found fewer neighbours than the bank has rows"
+        return sign * distances, found
+
+    return search
+
+
 def _in_order(
-    search: Callable[[NDArray[np.float32], int], tuple[NDArray, NDArray]],
-    queries: NDArray[np.float32],
-    k: int,
-    n: int,
-    n_points: int,
+    search: Search, queries: NDArray[np.float32], k: int, n: int, n_points: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Search n >= k neighbours, order ties, and keep k; search wider where a tie reaches the n-th.
 
@@ -330,9 +413,10 @@ def _in_order(
     """
     n = min(n, n_points)
     similarities, found = search(queries, n)
-    order = np.lexsort((found, -similarities), axis=-1)[:, :k]
-    kept = np.take_along_axis(similarities, order, axis=1)
-    indices = np.take_along_axis(found, order, axis=1)
+    tied = np.flatnonzero((similarities[:, 1:] == similarities[:, :-1]).any(axis=1))
+    order = np.lexsort((found[tied], -similarities[tied]), axis=-1)
+    found[tied] = np.take_along_axis(found[tied], order, axis=1)
+    kept, indices = similarities[:, :k], found[:, :k]
 
     # Where the k-th equals the last one found, more of their like may be in the bank.
     crowded = np.flatnonzero(kept[:, -1] == similarities[:, -1]) if n < n_points else []
@@ -342,23 +426,43 @@ def _in_order(
     return kept, indices
 
 
-def _prepared(
-    features: NDArray[np.floating], rows: slice, centre: NDArray[np.float64] | None, name: str
-) -> NDArray[np.float32]:
-    """Some rows as the search wants them: L2-normalised, or less the centre where there is one."""
-    block = np.asarray(features[rows])
-    if block.dtype == np.float16:
-        block = block.astype(np.float32)
-    finite = np.isfinite(block).all(axis=1)
-    if not finite.all():
-        row = rows.start + int(np.argmin(finite))
-        raise RequestError(f"features are finite, found inf or nan in row {row} of the {name}")
-    if centre is not None:
-        return (block - centre).astype(np.float32)
-    # Squares in float64: those of a float32 may overflow, or vanish and leave a row of zeros.
-    norms = np.sqrt(np.einsum("nd,nd->n", block, block, dtype=np.float64))[:, None]
-    norms = np.where(norms > 0, norms, 1).astype(block.dtype)
-    return (block / norms).astype(np.float32, copy=False)
+def _prepare(
+    features: NDArray[np.floating],
+    out: NDArray[np.float32],
+    centre: NDArray[np.float64] | None,
+    name: str,
+    first_row: int = 0,
+) -> None:
+    """Write rows as the search wants them: L2-normalised, or less the centre where there is one.
+
+    Args:
+        features: (n, D), float16 or wider.
+        out: (n, D), written to.
+        centre: (D,), or None.
+        name: of the features, for a message, which counts their rows from ``first_row``.
+        first_row: see there.
+
+    Raises:
+        RequestError: a row that isn't finite.
+    """
+    for rows in _chunks(len(features), CHUNK_PREPARED):
+        block = np.asarray(features[rows])
+        if block.dtype == np.float16:
+            np.copyto(out[rows], block)
+            block = out[rows]
+        # Squares in float64: those of a float32 may overflow, or vanish and leave a row of zeros.
+        squares = np.einsum("nd,nd->n", block, block, dtype=np.float64)
+        if not np.isfinite(squares).all():  # or so long that its square overflows
+            finite = np.isfinite(block).all(axis=1)
+            if not finite.all():
+                row = first_row + rows.start + int(np.argmin(finite))
+                raise RequestError(f"features are finite, found inf or nan in row {row} of the {name}")
+        if centre is not None:
+            np.subtract(block, centre, out=out[rows], casting="same_kind")
+            continue
+        norms = np.sqrt(squares)[:, None]
+        norms = np.where(norms > 0, norms, 1).astype(block.dtype)
+        np.divide(block, norms, out=out[rows], casting="same_kind")
 
 
 def _mean(features: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -367,18 +471,6 @@ def _mean(features: NDArray[np.floating]) -> NDArray[np.float64]:
     for rows in _chunks(len(features), CHUNK_ROWS):
         total += np.sum(features[rows], axis=0, dtype=np.float64)
     return total / len(features)
-
-
-def _weights(
-    similarities: NDArray[np.floating], rule: str, temperature: float
-) -> NDArray[np.float64]:
-    """Each neighbour's say, (Q, K); rows don't sum to 1 yet."""
-    _check_word("vote", rule, VOTES)
-    if rule == "majority":
-        return np.ones(similarities.shape)
-    # Taking off the largest keeps exp() finite when a sweep tries temperatures below 0.01.
-    similarities = similarities.astype(np.float64)
-    return np.exp((similarities - similarities[:, :1]) / temperature)
 
 
 def _chunks(n_rows: int, size: int) -> Iterator[slice]:

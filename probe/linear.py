@@ -25,10 +25,16 @@ from probe.metrics import BINARY, MULTI_LABEL, check_labels, known_shares, valid
 from probe.standardise import chunks, mean_and_scale
 
 FORMS = ("multinomial", "ovr")
+# Grids by name. DINOv2's (dinov2/eval/log_regression.py, C_POWER_RANGE) has 45 from 1e-6 to 1e5.
+STRENGTHS = {"dinov2": tuple(float(c) for c in 10 ** np.linspace(-6, 5, 45))}
 
-SINGLE_ABOVE = 2**22  # numbers in the training matrix; above, it is held in float32
-CG_RESIDUAL = 0.05  # how well a Newton step is solved; 0.03 to 0.5 differ by 15 % in time
-CG_STEPS = 500  # never reached in our measurements; a step cut short still goes downhill
+SINGLE_ABOVE = 2**20  # numbers in the training matrix; above, it is held in float32
+CG_RESIDUAL = 0.2  # how well a Newton step is solved; 0.03 to 0.5 differ by 15 % in time
+# Where it isn't solved by then, the answer is all but separable and the quadratic model a poor one:
+# many short Newton steps fall faster than one that is solved. At C = 1e5, 200 steps of one Newton
+# step left four times the objective that nine of 22 reached.
+CG_STEPS = 50
+NEGLIGIBLE = 1e-20  # a probability
 HALVINGS = 40  # of a step that doesn't go downhill; seen: 0, now and then 1
 
 
@@ -50,9 +56,13 @@ class LinearConfig:
     form: str = "multinomial"  # or "ovr", one class against the rest; several classes only
     # Predicted distance from the smallest objective, relative to it. The prediction is a squared
     # gradient over the Hessian's diagonal; the true distance was 1 to 10 times that on features,
-    # and 120 times on a nearly separable problem at C = 1000: at 1e-9, never above 3e-7.
-    tolerance: float = 1e-9
+    # and 120 times on a nearly separable problem at C = 1000.
+    tolerance: float = 1e-6
     max_iter: int = 100  # Newton steps for each strength; 2 to 6 are usual
+    # Products with the Hessian for each strength, two of the training matrix each; 2 to 200 are
+    # usual. Weak regularisation of a hard problem would take thousands, where the validation loss
+    # has long been rising: the fit stops there and says so.
+    max_products: int = 200
 
     def __post_init__(self) -> None:
         bad = [c for c in self.strengths if not (math.isfinite(c) and c > 0)]
@@ -66,8 +76,9 @@ class LinearConfig:
             raise RequestError(f'unknown form "{self.form}": expected "multinomial" or "ovr"')
         if not self.tolerance > 0:
             raise RequestError(f"tolerance is positive, found {self.tolerance}")
-        if self.max_iter < 1:
-            raise RequestError(f"max_iter is 1 or more, found {self.max_iter}")
+        for name in ("max_iter", "max_products"):
+            if getattr(self, name) < 1:
+                raise RequestError(f"{name} is 1 or more, found {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -247,27 +258,19 @@ def _nats(probabilities: NDArray[np.floating]) -> NDArray[np.floating]:
     return -np.log(np.clip(probabilities, np.finfo(np.float64).eps, 1))
 
 
-def choose(
-    fits: list[LinearFit],
-    val_features: NDArray[np.floating],
-    val_labels: NDArray[np.integer],
-    task: str,
-) -> tuple[int, NDArray[np.float64]]:
-    """Choose the strength by the validation split.
+def path_losses(
+    fits: list[LinearFit], features: NDArray[np.floating], labels: NDArray[np.integer], task: str
+) -> NDArray[np.float64]:
+    """The log-loss of every fit of one path on other images: what one is chosen by.
 
     Args:
-        fits: from ``fit_path``, the strongest regularisation first.
-        val_features: (Q, D), not standardised.
-        val_labels: (Q,), or (Q, C) for the multi-label task, where some may be MISSING.
+        fits: from ``fit_path``.
+        features: (Q, D), not standardised; may be a memmap.
+        labels: (Q,), or (Q, C) for the multi-label task, where some may be MISSING.
         task: one of ``probe.metrics.TASKS``.
-
-    Returns:
-        The place in ``fits`` of the smallest validation log-loss, the stronger regularisation
-        where two are equal; and the log-loss of every fit.
     """
-    scores = path_scores(fits, val_features)
-    losses = np.array([log_loss(answers, val_labels, task) for answers in scores])
-    return int(np.argmin(losses)), losses
+    scores = path_scores(fits, features)
+    return np.array([log_loss(answers, labels, task) for answers in scores])
 
 
 # Before the solver: what to fit, and the matrix to fit it to.
@@ -428,8 +431,12 @@ def _minimise(
     ridge[-1] = 0  # the intercept is free
     logits = problem.logits(weights)
     objective = problem.loss(logits) + problem.inner(weights, ridge * weights) / 2
+    n_left = config.max_products
     for n_iter in range(config.max_iter + 1):
         probabilities = problem.probabilities(logits)
+        # Sure answers leave probabilities whose float32 products are denormal numbers, on which
+        # processors are slow: without this, a path up to C = 1e5 took more than twice as long. They weigh nothing.
+        probabilities[probabilities < NEGLIGIBLE] = 0
         residuals = problem.over_known(probabilities - problem.targets)
         gradient = problem.pull(residuals) + ridge * weights
         spread = problem.over_known(probabilities * (1 - probabilities)).mean(axis=1, keepdims=True)
@@ -437,10 +444,14 @@ def _minimise(
         diagonal = problem.curvatures * spread + ridge + np.finfo(np.float64).tiny
         fall = problem.inner(gradient, gradient / diagonal) / 2
         converged = bool((fall <= config.tolerance * objective).all())
-        if converged or n_iter == config.max_iter:
+        if converged or n_iter == config.max_iter or not n_left:
             break
         enough = np.maximum(CG_RESIDUAL**2 * 2 * fall, config.tolerance * objective)
-        step = _newton_step(problem, probabilities, gradient, diagonal, ridge, enough)
+        n_most = min(CG_STEPS, n_left)
+        step, n_products = _newton_step(
+            problem, probabilities, gradient, diagonal, ridge, enough, n_most
+        )
+        n_left -= n_products
         slope = problem.inner(gradient, step)
         moved = problem.logits(step)
         # The logits move in a line, so trying a length costs no matrix product.
@@ -464,16 +475,23 @@ def _newton_step(
     diagonal: NDArray[np.float64],
     ridge: NDArray[np.float64],
     enough: NDArray[np.float64],
-) -> NDArray[np.float64]:
+    n_most: int,
+) -> tuple[NDArray[np.float64], int]:
     """Solve Hessian @ step = -gradient by preconditioned conjugate gradients.
 
-    ``enough`` is the squared residual, in the metric of 1 / diagonal, at which to stop.
+    ``enough`` is the squared residual, in the metric of 1 / diagonal, at which to stop, and
+    ``n_most`` the products with the Hessian; a step cut short still goes downhill.
+
+    Returns:
+        The step, and how many products it took.
     """
     step = np.zeros_like(gradient)
     residual = -gradient
     direction = residual / diagonal
     size = problem.inner(residual, direction)
-    for _ in range(CG_STEPS):
+    n_products = 0
+    while n_products < n_most:
+        n_products += 1
         bent = problem.bend(probabilities, problem.logits(direction))
         image = problem.pull(bent) + ridge * direction
         length = _ratio(size, problem.inner(direction, image))
@@ -485,7 +503,7 @@ def _newton_step(
             break
         direction = scaled + _ratio(new_size, size) * direction
         size = new_size
-    return step
+    return step, n_products
 
 
 def _ratio(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.labels import REGRESSION
+from cache.labels import MISSING, REGRESSION
 from probe import metrics, regression_metrics
-from probe.intervals import Interval, bootstrap, bootstrap_regression
+from probe.intervals import GROUPS, Interval, estimate, estimate_regression
+from probe.per_class import per_class
 
 NAMED = 3  # labels that a mark names; the others are counted
 
@@ -21,6 +22,9 @@ class Measured(NamedTuple):
     val: dict[str, float]  # empty where val has no samples
     test: dict[str, Interval]  # empty where test wasn't read
     marks: list[str]  # what a reader of them must know
+    methods: dict[str, str]  # of test's intervals: see probe.intervals
+    per_class: dict[str, list[Any]]  # of test: see probe.per_class; of regression empty
+    temperature: float | None  # fitted on val, for ece_tempered; None where there is nothing to fit
 
 
 def measure(
@@ -30,47 +34,79 @@ def measure(
     class_names: Sequence[str],
     n_resamples: int,
     seed: int,
+    *,
+    score_type: str = metrics.PROBABILITY,
+    groups: NDArray[np.str_] | None = None,
 ) -> Measured:
     """Evaluate val, and test with intervals.
 
     Args:
-        scores: "val" and "test" -> (n, C) probabilities, of regression (n, 1) predictions; n may
-            be 0.
+        scores: "val" and "test" -> (n, C) probabilities or margins, of regression (n, 1)
+            predictions; n may be 0. Those of val must be of a probe that wasn't fitted to val:
+            the temperature is.
         labels: "val" and "test" -> (n,), or (n, C) for the multi-label task.
         task: one of ``probe.metrics.TASKS``, or "regression".
         class_names: C.
         n_resamples: of the bootstrap over test.
         seed: of the bootstrap.
+        score_type: ``probe.metrics.PROBABILITY`` or ``MARGIN``; of margins there is no figure of
+            calibration.
+        groups: (n,) patients of test, where known.
 
     Raises:
         RequestError: what ``probe.metrics.validate`` or ``probe.regression_metrics.validate``
             refuses.
     """
-    val, test = {}, {}
     if task == REGRESSION:
-        if len(labels["val"]):
-            val = regression_metrics.evaluate(scores["val"], labels["val"])
-        if len(labels["test"]):
-            test = bootstrap_regression(scores["test"], labels["test"], n_resamples, seed)
-        return Measured(val, test, _marks_of_regression(test))
+        return _measure_regression(scores, labels, n_resamples, seed, groups)
+    val, test, methods, by_class, temperature = {}, {}, {}, {}, None
     if len(labels["val"]):
-        val = metrics.evaluate(scores["val"], labels["val"], task)
-    marks = []
+        val = metrics.evaluate(scores["val"], labels["val"], task, score_type)
+        if score_type == metrics.PROBABILITY and (labels["val"] != MISSING).any():
+            temperature = metrics.fit_temperature(scores["val"], labels["val"], task)
+    marks = ["scores are margins, no probabilities"] if score_type == metrics.MARGIN else []
     if len(labels["test"]):
-        test = bootstrap(scores["test"], labels["test"], task, n_resamples, seed)
+        answers = scores["test"], labels["test"], task
+        test, methods = estimate(
+            *answers,
+            n_resamples,
+            seed,
+            score_type=score_type,
+            temperature=temperature,
+            groups=groups,
+        )
+        by_class = per_class(*answers, class_names, score_type)
         rate = metrics.larger_class_rate(labels["test"], task)
         if abs(test["acc"].value - rate) < 1e-12:
             marks.append("accuracy equals the larger-class rate")
+        if test["acc"].value == 1 and GROUPS in methods["acc"]:
+            marks.append(
+                "no test sample is answered wrongly: the bootstrap's intervals say nothing"
+            )
     undefined = [
         name
         for name, auc in (("val", val.get("auc", 0.0)), ("test", test["auc"].value if test else 0))
         if np.isnan(auc)
     ]
-    if undefined and task != metrics.MULTI_LABEL:
-        marks.append(f"no AUC on {' and '.join(undefined)}: a class is absent there")
-    elif undefined:
-        marks += [_one_sided(name, labels[name], class_names) for name in undefined]
-    return Measured(val, test, marks)
+    say = _one_sided if task == metrics.MULTI_LABEL else _absent
+    marks += [say(name, labels[name], class_names) for name in undefined]
+    return Measured(val, test, marks, methods, by_class, temperature)
+
+
+def _measure_regression(
+    scores: Mapping[str, NDArray[np.floating]],
+    labels: Mapping[str, NDArray[Any]],
+    n_resamples: int,
+    seed: int,
+    groups: NDArray[np.str_] | None,
+) -> Measured:
+    val, test, methods = {}, {}, {}
+    if len(labels["val"]):
+        val = regression_metrics.evaluate(scores["val"], labels["val"])
+    if len(labels["test"]):
+        answers = scores["test"], labels["test"]
+        test, methods = estimate_regression(*answers, n_resamples, seed, groups=groups)
+    return Measured(val, test, _marks_of_regression(test), methods, {}, None)
 
 
 def _marks_of_regression(test: Mapping[str, Interval]) -> list[str]:
@@ -79,6 +115,12 @@ def _marks_of_regression(test: Mapping[str, Interval]) -> list[str]:
     if np.isnan(test["r2"].value):
         return ["no R2 on test: all labels are one number there"]
     return [] if test["r2"].value > 0 else ["no better than the mean of the test labels"]
+
+
+def _absent(split: str, labels: NDArray[np.integer], class_names: Sequence[str]) -> str:
+    """Why a split has no AUC, by the names of the classes that it lacks."""
+    absent = np.bincount(labels, minlength=len(class_names)) == 0
+    return f"no AUC on {split}: none there is of class {_listed(absent, class_names)}"
 
 
 def _one_sided(split: str, labels: NDArray[np.integer], class_names: Sequence[str]) -> str:

@@ -1,21 +1,25 @@
 """Metrics of a classification probe, equal to MedMNIST's own evaluator.
 
 Follows ``medmnist/evaluator.py`` (3.0.2) for ``acc`` and ``auc``, and scikit-learn for
-``balanced_accuracy`` and ``f1_macro``, without importing either.
+the others, without importing either. Those that are about probabilities are in ``calibration.py``,
+those of ordered classes in ``grades.py``, those of the order of scores in ``ranking.py``.
 
 Conventions:
-    - ``scores`` are probabilities, (N, C) for every task. A binary task has two columns, class 0
-      and class 1; a multi-label task has one column for each label.
+    - ``scores`` are (N, C) for every task: probabilities, or margins where an estimator has no
+      probabilities (``score_type``). A binary task has two columns, class 0 and class 1, of margins
+      -m and m; a multi-label task has one column for each label.
     - ``labels`` are (N,) class numbers, or (N, C) zeros and ones for the multi-label task. There an
       entry may be ``MISSING``: nobody knows it, and each label is measured on the samples of which
       it is known, as if it stood alone.
-    - Everything but the AUC is a function of counts, and the AUC a function of ranks. Both take
-      leading axes, so that ``probe.intervals`` evaluates a thousand resamples with the code that
-      evaluates one test set.
+    - Several labels at once are as many problems of two classes: each metric is the mean over
+      labels of what it is for a binary task. F1 alone is that of the value one.
+    - Every metric is a function of sums over samples, or of ranks. Both take leading axes, so that
+      ``probe.intervals`` evaluates a thousand resamples with the code that evaluates one test set.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +27,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from cache.errors import RequestError
 from cache.labels import MISSING, UNCERTAIN
+from probe import calibration, grades
+from probe.ranking import Ranking
 
 MULTI_CLASS = "multi-class"
 BINARY = "binary-class"
@@ -30,9 +36,13 @@ MULTI_LABEL = "multi-label, binary-class"
 ORDINAL = "ordinal-regression"
 TASKS = (MULTI_CLASS, BINARY, MULTI_LABEL, ORDINAL)  # MedMNIST's four words
 
-METRICS = ("acc", "auc", "balanced_accuracy", "f1_macro")  # the order of every table
+METRICS = ("acc", "auc", "balanced_accuracy", "f1_macro")  # of every task; see metric_names
+ERRORS_OF_CALIBRATION = ("ece", "ece_tempered")  # no interval: see intervals.py
+RANKS = ("auc", "average_precision")  # those that depend on the order of scores alone
 
-THRESHOLD = 0.5  # MedMNIST's: a score of exactly 0.5 is not a positive
+PROBABILITY, MARGIN = "probability", "margin"
+# A score above it is a positive; one that equals it (MedMNIST's rule) is not.
+THRESHOLD = {PROBABILITY: 0.5, MARGIN: 0.0}
 ROUNDING = 1e-3  # how far outside 0..1 a probability in float16 may fall
 
 
@@ -127,19 +137,26 @@ def known_shares(labels: NDArray[np.integer]) -> NDArray[np.float64]:
     return shares
 
 
-def validate(scores: ArrayLike, labels: ArrayLike, task: str) -> None:
+def validate(
+    scores: ArrayLike, labels: ArrayLike, task: str, score_type: str = PROBABILITY
+) -> None:
     """Refuse scores and labels that no metric below can answer for.
 
     Args:
-        scores: (N, C) probabilities.
+        scores: (N, C) probabilities or margins.
         labels: (N,), or (N, C) for the multi-label task.
         task: one of ``TASKS``.
+        score_type: PROBABILITY or MARGIN.
 
     Raises:
         RequestError: no samples, shapes that don't match each other or the task, labels out of
-            range, or scores that are not finite or not probabilities.
+            range, an unknown score type, or scores that are not finite or not probabilities.
     """
     check_task(task)
+    if score_type not in THRESHOLD:
+        raise RequestError(
+            f'unknown score type "{score_type}": expected "{PROBABILITY}" or "{MARGIN}"'
+        )
     scores, labels = np.asarray(scores), np.asarray(labels)
     if scores.ndim != 2:
         raise RequestError(f"scores have shape (N, C), found {scores.shape}")
@@ -154,30 +171,34 @@ def validate(scores: ArrayLike, labels: ArrayLike, task: str) -> None:
         raise RequestError(
             f"scores are finite, found {scores[row, column]} in row {row}, column {column}"
         )
-    if scores.min() < -ROUNDING or scores.max() > 1 + ROUNDING:
+    if score_type == PROBABILITY and (scores.min() < -ROUNDING or scores.max() > 1 + ROUNDING):
         raise RequestError(
             f"scores are probabilities in 0..1, found {scores.min():.4g}..{scores.max():.4g}: "
-            "put logits through a softmax or a sigmoid first"
+            f'put logits through a softmax or a sigmoid first, or name the score type "{MARGIN}"'
         )
 
 
-def predict(scores: NDArray[np.floating], task: str) -> NDArray[np.int64]:
+def predict(
+    scores: NDArray[np.floating], task: str, score_type: str = PROBABILITY
+) -> NDArray[np.int64]:
     """Decide: what MedMNIST's accuracy counts as the answer.
 
     Args:
-        scores: (N, C) probabilities.
+        scores: (N, C) probabilities or margins.
         task: one of ``TASKS``.
+        score_type: PROBABILITY or MARGIN.
 
     Returns:
         (N,) class numbers; the smallest class wins a tie, as in ``np.argmax``. A binary task is
-        class 1 where the last column is above 0.5. (N, C) zeros and ones for the multi-label
-        task, one where a score is above 0.5.
+        class 1 where the last column is above 0.5, of margins above 0. (N, C) zeros and ones for
+        the multi-label task, one where a score is above that.
     """
     check_task(task)
+    threshold = THRESHOLD[score_type]
     if task == MULTI_LABEL:
-        return (scores > THRESHOLD).astype(np.int64)
+        return (scores > threshold).astype(np.int64)
     if task == BINARY:
-        return (scores[:, -1] > THRESHOLD).astype(np.int64)
+        return (scores[:, -1] > threshold).astype(np.int64)
     return scores.argmax(axis=1).astype(np.int64)
 
 
@@ -196,7 +217,8 @@ def balanced_accuracy(
 ) -> float:
     """Mean recall over the classes that occur in ``labels``, as in scikit-learn.
 
-    For the multi-label task, the mean over labels of each label's balanced accuracy.
+    Others call it macro recall, or mean per-class recall (Huix et al. 2024 on ISIC 2019). For the
+    multi-label task, the mean over labels of each label's balanced accuracy.
     """
     validate(scores, labels, task)
     return float(balanced_accuracy_of(count(scores, labels, task), task))
@@ -224,36 +246,81 @@ def auc(scores: NDArray[np.floating], labels: NDArray[np.integer], task: str) ->
         version of scikit-learn.)
     """
     validate(scores, labels, task)
-    columns = auc_columns(scores, labels, task)
-    return float(np.mean([_auc(*column) for column in columns]))
+    return float(np.mean([_auc(*column) for column in auc_columns(scores, labels, task)]))
+
+
+def metric_names(
+    task: str, score_type: str = PROBABILITY, tempered: bool = False
+) -> tuple[str, ...]:
+    """The metrics of a task, in the order of every row.
+
+    Args:
+        task: one of ``TASKS``.
+        score_type: of margins there is nothing that takes probabilities.
+        tempered: whether there is a temperature.
+    """
+    has_probabilities = score_type == PROBABILITY
+    return (
+        *METRICS,
+        *(["kappa"] if task == ORDINAL else []),
+        *(["average_precision"] if task == MULTI_LABEL else []),
+        *(["brier", "ece"] if has_probabilities else []),
+        *(["ece_tempered"] if has_probabilities and tempered else []),
+        *(["acc_expected", "kappa_expected"] if task == ORDINAL and has_probabilities else []),
+    )
 
 
 def evaluate(
-    scores: NDArray[np.floating], labels: NDArray[np.integer], task: str
+    scores: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    task: str,
+    score_type: str = PROBABILITY,
+    temperature: float | None = None,
 ) -> dict[str, float]:
     """Every metric of one set of answers.
 
     Args:
-        scores: (N, C) probabilities.
+        scores: (N, C) probabilities or margins.
         labels: (N,), or (N, C) for the multi-label task.
         task: one of ``TASKS``.
+        score_type: PROBABILITY or MARGIN.
+        temperature: from ``fit_temperature``; None: no ``ece_tempered``.
 
     Returns:
-        name -> value, in the order of ``METRICS``. ``auc`` may be nan, and every metric is where
-        one of several labels is known of no sample.
+        name -> value, as ``metric_names`` lists them: of every task ``METRICS``; of ordered classes
+        ``kappa`` (quadratic weights), and accuracy and kappa of the expected grade; of several
+        labels ``average_precision``, the mean over labels; of probabilities ``brier`` and ``ece``.
+        ``auc`` and ``average_precision`` may be nan, and every metric is where one of several
+        labels is known of no sample.
+
+    Raises:
+        RequestError: see ``validate``.
+    """
+    validate(scores, labels, task, score_type)
+    parts = sample_parts(scores, labels, task, score_type, temperature)
+    whole = np.ones((1, len(scores)), np.int32)
+    names = metric_names(task, score_type, temperature is not None)
+    found = {
+        **metrics_of({name: part.sum(axis=0)[None] for name, part in parts.items()}, task),
+        **rank_metrics_of(rankings(scores, labels, task), whole, names),
+    }
+    return {name: float(found[name][0]) for name in names}
+
+
+def fit_temperature(scores: NDArray[np.floating], labels: NDArray[np.integer], task: str) -> float:
+    """The temperature of ``calibration.fit_temperature``; one for all of several labels.
+
+    Args:
+        scores: (N, C) probabilities, of samples that the probe was not fitted to.
+        labels: (N,), or (N, C) for the multi-label task; something is known.
+        task: one of ``TASKS``.
 
     Raises:
         RequestError: see ``validate``.
     """
     validate(scores, labels, task)
-    counts = count(scores, labels, task)
-    columns = auc_columns(scores, labels, task)
-    return {
-        "acc": float(accuracy_of(counts, task)),
-        "auc": float(np.mean([_auc(*column) for column in columns])),
-        "balanced_accuracy": float(balanced_accuracy_of(counts, task)),
-        "f1_macro": float(f1_macro_of(counts, task)),
-    }
+    probabilities, truth = zip(*class_problems(scores, labels, task), strict=True)
+    return calibration.fit_temperature(np.concatenate(probabilities), np.concatenate(truth))
 
 
 def larger_class_rate(labels: NDArray[np.integer], task: str) -> float:
@@ -278,11 +345,108 @@ def larger_class_rate(labels: NDArray[np.integer], task: str) -> float:
     return float(np.bincount(labels).max() / len(labels))
 
 
-# The kernels: counts and ranks, with leading axes.
+# The kernels: sums and ranks, with leading axes.
+
+
+def sample_parts(
+    scores: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    task: str,
+    score_type: str = PROBABILITY,
+    temperature: float | None = None,
+) -> dict[str, NDArray[Any]]:
+    """Each sample's contributions: any weighted sum over N is what ``metrics_of`` takes.
+
+    Returns:
+        "counts": see ``indicators``. Of ordered classes "argmax" and, of probabilities, "expected":
+        (N, 7), see ``grades.sample_moments``. Of probabilities "brier", "calibration" and, with a
+        temperature, "tempered": (N, P, ...), see ``calibration.squares`` and ``gaps``; P is 1, of
+        several labels C.
+    """
+    parts: dict[str, NDArray[Any]] = {"counts": indicators(scores, labels, task, score_type)}
+    if task == ORDINAL:
+        parts["argmax"] = grades.sample_moments(predict(scores, task, score_type), labels)
+    if score_type != PROBABILITY:
+        return parts
+    if task == ORDINAL:
+        parts["expected"] = grades.sample_moments(grades.expected_grades(scores), labels)
+    problems = class_problems(scores, labels, task)
+    parts["brier"] = np.stack([calibration.squares(p, y) for p, y in problems], axis=1)
+    parts["calibration"] = np.stack([calibration.gaps(p, y) for p, y in problems], axis=1)
+    if temperature is not None:
+        tempered = [(calibration.temper(p, temperature), y) for p, y in problems]
+        parts["tempered"] = np.stack([calibration.gaps(p, y) for p, y in tempered], axis=1)
+    return parts
+
+
+def metrics_of(sums: Mapping[str, NDArray[Any]], task: str) -> dict[str, NDArray[np.float64]]:
+    """Every metric that is a function of sums; their leading axes stay.
+
+    Args:
+        sums: of ``sample_parts``, (..., 3, C) and so on.
+        task: one of ``TASKS``.
+    """
+    counts = Counts(*np.moveaxis(sums["counts"], -3 if task == MULTI_LABEL else -2, 0))
+    found = {
+        "acc": accuracy_of(counts, task),
+        "balanced_accuracy": balanced_accuracy_of(counts, task),
+        "f1_macro": f1_macro_of(counts, task),
+    }
+    if "argmax" in sums:
+        found["kappa"] = grades.kappa_of(sums["argmax"])
+    if "expected" in sums:
+        found["acc_expected"] = grades.accuracy_of(sums["expected"])
+        found["kappa_expected"] = grades.kappa_of(sums["expected"])
+    if "brier" in sums:
+        found["brier"] = calibration.brier_of(sums["brier"]).mean(axis=-1)
+    if "calibration" in sums:
+        found["ece"] = calibration.calibration_error_of(sums["calibration"]).mean(axis=-1)
+    if "tempered" in sums:
+        found["ece_tempered"] = calibration.calibration_error_of(sums["tempered"]).mean(axis=-1)
+    return found
+
+
+def rankings(scores: NDArray[np.floating], labels: NDArray[np.integer], task: str) -> list[Ranking]:
+    """The problems of ``auc_columns``, sorted."""
+    return [Ranking(*column) for column in auc_columns(scores, labels, task)]
+
+
+def rank_metrics_of(
+    problems: Sequence[Ranking], drawn: NDArray[np.int32], names: Collection[str]
+) -> dict[str, NDArray[np.float64]]:
+    """Those metrics of ``RANKS`` that are named, (R,) each; nan where one of their problems is.
+
+    Args:
+        problems: from ``rankings``.
+        drawn: (R, N) multiplicities, how often each sample is in each resample.
+        names: others are passed over.
+    """
+    kernels = {"auc": Ranking.auc, "average_precision": Ranking.average_precision}
+    return {
+        name: np.mean([kernels[name](problem, drawn) for problem in problems], axis=0)
+        for name in RANKS
+        if name in names
+    }
+
+
+def class_problems(
+    scores: NDArray[np.floating], labels: NDArray[np.integer], task: str
+) -> list[tuple[NDArray[np.floating], NDArray[np.integer]]]:
+    """Probabilities (N, V) and class numbers (N,) of classes that exclude one another.
+
+    One problem; of several labels one of two classes for each.
+    """
+    if task != MULTI_LABEL:
+        return [(scores, labels)]
+    columns = range(scores.shape[1])
+    return [(np.stack([1 - scores[:, c], scores[:, c]], axis=1), labels[:, c]) for c in columns]
 
 
 def indicators(
-    scores: NDArray[np.floating], labels: NDArray[np.integer], task: str
+    scores: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    task: str,
+    score_type: str = PROBABILITY,
 ) -> NDArray[np.bool_]:
     """Each sample's contribution to the counts.
 
@@ -293,15 +457,20 @@ def indicators(
     n_values = 2 if task == MULTI_LABEL else scores.shape[1]
     values = np.arange(n_values)  # MISSING is none of them
     labelled = labels[..., None] == values
-    predicted = predict(scores, task)[..., None] == values
+    predicted = predict(scores, task, score_type)[..., None] == values
     if task == MULTI_LABEL:
         predicted &= labels[..., None] != MISSING
     return np.stack([labelled & predicted, labelled, predicted], axis=1)
 
 
-def count(scores: NDArray[np.floating], labels: NDArray[np.integer], task: str) -> Counts:
+def count(
+    scores: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    task: str,
+    score_type: str = PROBABILITY,
+) -> Counts:
     """Counts of one set of answers, every sample once."""
-    return Counts(*indicators(scores, labels, task).sum(axis=0, dtype=np.float64))
+    return Counts(*indicators(scores, labels, task, score_type).sum(axis=0, dtype=np.float64))
 
 
 def accuracy_of(counts: Counts, task: str) -> NDArray[np.float64]:
@@ -341,33 +510,11 @@ def auc_columns(
     return [(scores[:, c], labels == c, labels != c) for c in classes]
 
 
-def negatives_below(
-    positives: NDArray[np.floating], negatives: NDArray[np.floating]
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Where each positive stands among the negatives.
-
-    Args:
-        positives: (P,) scores, in any order.
-        negatives: (M,) scores in ascending order.
-
-    Returns:
-        (P,) how many negatives score less, and (P,) how many score less or the same. Their mean
-        is the number of negatives beaten, ties counted half.
-    """
-    return (
-        np.searchsorted(negatives, positives, side="left"),
-        np.searchsorted(negatives, positives, side="right"),
-    )
-
-
 def _auc(
     scores: NDArray[np.floating], positive: NDArray[np.bool_], negative: NDArray[np.bool_]
 ) -> float:
-    positives, negatives = scores[positive], np.sort(scores[negative])
-    if len(positives) == 0 or len(negatives) == 0:
-        return float("nan")
-    less, less_or_same = negatives_below(positives, negatives)
-    return float((less + less_or_same).sum() / (2 * len(positives) * len(negatives)))
+    whole = np.ones((1, len(scores)), np.int32)
+    return float(Ranking(scores, positive, negative).auc(whole)[0])
 
 
 def _over_labels(values: NDArray[np.float64], task: str) -> NDArray[np.float64]:

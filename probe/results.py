@@ -7,7 +7,7 @@ without pickles, so that later questions (paired tests, subgroups, calibration) 
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,12 @@ ADDED_LATER: dict[str, Any] = {  # what rows without these fields mean by that
     "trained_on": {},
     "leaks": None,
     "without_twins": {},
+    "intervals": {},  # all by the bootstrap of samples
+    "per_class": {},
+    "temperature": None,
+    "score_type": "probability",
+    "episodes": {},
+    "probe_protocol": {},
 }
 
 
@@ -55,7 +61,17 @@ class Row:
     leaks: Mapping[str, int | None] | None = None
     # n and every metric of the test samples that have no twin; empty where all have none.
     without_twins: Mapping[str, float] = field(default_factory=dict)
+    # How each metric's interval was made: name -> "wilson", "delong"..., see probe/intervals.py.
+    intervals: Mapping[str, str] = field(default_factory=dict)
+    # Lists over classes, on test: class, n, recall, auc...; see probe/per_class.py.
+    per_class: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    temperature: float | None = None  # fitted on val, of ece_tempered
+    # Few-shot: name -> each episode's metric; metrics holds their means. See episode_metrics.py.
+    episodes: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    score_type: str = "probability"  # or "margin"; of regression "prediction"
     protocol: str = ""  # whose preprocessing this is, e.g. "wu2025"; empty: the encoder's own
+    # Whose probe this is: name, as_published, changed by flags, differs. Settings are in probe.
+    probe_protocol: Mapping[str, Any] = field(default_factory=dict)
     chosen: Mapping[str, Any] = field(default_factory=dict)  # what val decided
     scores: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # for the .npz
 
@@ -70,11 +86,15 @@ class Row:
 
     @property
     def question(self) -> str:
-        """As ``digest``, but the same for all folds, or sites, of one rule."""
-        if not self.split.get("name"):
-            return self.digest
-        shared = {name: self.split[name] for name in ("rule", "seed")}
-        return key_digest(self._asked({**self.features["samples"], "split": shared}))
+        """As ``digest``, but the same for all folds, or sites, of one rule, and all seeds of a
+        training.
+        """
+        samples = dict(self.features["samples"])
+        if self.split.get("name"):
+            samples["split"] = {name: self.split[name] for name in ("rule", "seed")}
+        asked = self._asked(samples)
+        asked["probe"].pop("training_seed", None)
+        return key_digest(asked)
 
     def _asked(self, samples: Mapping[str, Any]) -> dict[str, Any]:
         asked = {"features": self.features["digest"], "task": self.features["task"]}
@@ -84,8 +104,8 @@ class Row:
 
     def path(self, root: Path) -> Path:
         """``root/{dataset}/{model}_{size}_{kind}_{digest}.json``."""
-        f = self.features
-        name = f"{file_stem(f['model'])}_{f['size']}_{self.probe['kind']}_{self.digest[:16]}.json"
+        f, kind = self.features, file_stem(self.probe["kind"])
+        name = f"{file_stem(f['model'])}_{f['size']}_{kind}_{self.digest[:16]}.json"
         return root / file_stem(f["dataset"]) / name
 
 
@@ -128,6 +148,13 @@ def write_row(root: Path, row: Row, name: str = "") -> Path:
     content["val_metrics"] = {m: _json_number(v) for m, v in row.val_metrics.items()}
     content["without_twins"] = {
         m: v if isinstance(v, int) else _json_number(v) for m, v in row.without_twins.items()
+    }
+    content["per_class"] = {
+        name: [_json_number(v) if isinstance(v, float) else v for v in values]
+        for name, values in row.per_class.items()
+    }
+    content["episodes"] = {
+        metric: [_json_number(v) for v in values] for metric, values in row.episodes.items()
     }
     content |= {"row_version": ROW_VERSION, "id": row.digest, "names": names}
     # Scores first: whoever sees a row finds its scores beside it.

@@ -142,31 +142,24 @@ def path_predictions(
     return [part + first.intercept for part in np.split(found, len(fits), axis=1)]
 
 
-def choose(
-    fits: list[RidgeFit], val_features: NDArray[np.floating], val_targets: NDArray[np.floating]
-) -> tuple[int, NDArray[np.float64]]:
-    """Choose the penalty by the validation split.
+def path_errors(
+    fits: list[RidgeFit], features: NDArray[np.floating], targets: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """The mean squared error of every fit, over images and outputs: what one is chosen by.
 
     Args:
-        fits: from ``fit_path``, the strongest penalty first.
-        val_features: (Q, D), not standardised.
-        val_targets: (Q, O) finite.
-
-    Returns:
-        The place in ``fits`` of the smallest squared error, the stronger penalty where two are
-        equal; and the mean squared error of every fit, over images and outputs.
+        fits: from ``fit_path``.
+        features: (Q, D), not standardised; may be a memmap.
+        targets: (Q, O) finite.
 
     Raises:
         RequestError: no images, or targets that are not finite.
     """
-    check_targets(val_targets)
-    if not len(val_targets):
+    check_targets(targets)
+    if not len(targets):
         raise RequestError("a penalty is chosen on val images, found none")
-    errors = [
-        float(np.square(predicted - val_targets).mean())
-        for predicted in path_predictions(fits, val_features)
-    ]
-    return int(np.argmin(errors)), np.array(errors)
+    found = path_predictions(fits, features)
+    return np.array([float(np.square(predicted - targets).mean()) for predicted in found])
 
 
 # The solver: X is (N, D) standardised, in blocks; Y (N, O) centred; p penalties.

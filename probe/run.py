@@ -18,18 +18,23 @@ from cache.labels import REGRESSION
 from cache.layout import SPLITS
 from cache.splits import LEFT_OUT
 from probe import metrics
-from probe.answers import ASK, check_kind, check_known
-from probe.config import ProbeConfig
+from probe.adamw import MAX_BYTES
+from probe.answers import Answer, ask_kind, check_kind, check_known
+from probe.choosing import as_val, pick
+from probe.config import AUTO, ProbeConfig
+from probe.episode_answers import ask_episodes
+from probe.episode_metrics import measure_episodes
 from probe.external import choose_training, only_test
 from probe.features import (
     Split,
-    default_pool,
     divide_samples,
-    read_samples,
     rows_are_samples,
 )
-from probe.measure import measure
+from probe.head_answers import ask_adamw_at_once
+from probe.layers import Best, Compared, Place, find_places, last_place, read_place
+from probe.measure import Measured, measure
 from probe.overlay import Asked, lay_over
+from probe.patients import Scored, by_patient
 from probe.results import Row, check_folder, write_row
 from probe.twins import refuse_leaks, with_leaks, without_twins
 
@@ -164,34 +169,88 @@ def ask_all(config: ProbeConfig, features: Features, questions: list[Asked]) -> 
         CacheError, RequestError: what can't be answered; after the rows of what can.
     """
     for asked in questions:
-        check_kind(config.kind, asked)
+        check_kind(config.kind, asked, config.few_shot is not None)
     if config.kind == "zeroshot" and "proj" not in features.pools:
         raise RequestError(
             f"{features.path.name} has no proj, only {', '.join(features.pools)}: {features.encoder} "
             "has no projection into a space that it shares with texts, as CLIP-like encoders have"
         )
-    if config.layer is None:
-        layers = sorted(features.layers) or [features.last_layer]
+    places = find_places(features, config.layer, _pools(config))
+    if config.layer == AUTO:
+        yield from ask_best(config, features, questions, places)
+    elif config.kind == "adamw":
+        yield from ask_together(config, features, questions, places)
     else:
-        layers = [features.find_layer(config.layer)]
-    for layer in layers:
-        pool = config.pool or (
-            "proj" if config.kind == "zeroshot" else default_pool(features, layer)
-        )
-        started = time.perf_counter()
-        x = read_samples(features, layer, pool, config.aggregate)
-        for asked in questions:
-            splits = _divide(config, asked, x, layer, pool)
-            yield from ask_one(config, asked, splits, layer, pool, started)
+        for place in places:
             started = time.perf_counter()
+            x = read_place(features, place, config.aggregate)
+            for asked in questions:
+                splits = _divide(config, asked, x, place, reads_test(config))
+                yield from ask_one(config, asked, splits, place, started)
+                started = time.perf_counter()
     if config.knn:
         n_train = min(int((asked.trained_on or asked).is_in("train").sum()) for asked in questions)
-        if large := [str(k) for k in config.knn.k if k > n_train]:
+        large = [str(k) for k in config.knn.k if k + config.knn.n_needed > n_train]
+        # Of a list that one is chosen of, the row names those that were compared.
+        if large and not (config.knn.one_k and len(large) < len(config.knn.k)):
             raise RequestError(f"{n_train} training images are too few for k = {', '.join(large)}")
 
 
+def ask_together(
+    config: ProbeConfig, features: Features, questions: list[Asked], places: list[Place]
+) -> Iterator[Row]:
+    """The rows of places whose heads are trained in one loop, as many as memory allows."""
+    started = time.perf_counter()
+    held: list[tuple[Place, NDArray[np.floating]]] = []
+    for number, place in enumerate(places, start=1):
+        held.append((place, read_place(features, place, config.aggregate)))
+        # In training they are float32.
+        if number < len(places) and 4 * sum(x.size for _, x in held) < MAX_BYTES:
+            continue
+        for asked in questions:
+            splits = [_divide(config, asked, x, at, reads_test(config)) for at, x in held]
+            answers = ask_adamw_at_once(config, asked, splits)
+            for (at, _), own, found in zip(held, splits, answers, strict=True):
+                yield from ask_one(config, asked, own, at, started, answers=found)
+                started = time.perf_counter()
+        held.clear()
+
+
+def ask_best(
+    config: ProbeConfig, features: Features, questions: list[Asked], places: list[Place]
+) -> Iterator[Row]:
+    """The rows of the last layer, and of the place that is best without test.
+
+    Test is read for these two alone.
+    """
+    compared = [Compared(places) for _ in questions]
+    for place in places:
+        x = read_place(features, place, config.aggregate)
+        for asked, found in zip(questions, compared, strict=True):
+            splits = _divide(config, asked, x, place, with_test=False)
+            found.add(asked, splits, ask_kind(config, asked, splits))
+    last = last_place(features, config.pools)
+    for asked, found in zip(questions, compared, strict=True):
+        started = time.perf_counter()
+        splits = _divide(config, asked, read_place(features, last, config.aggregate), last)
+        yield from ask_one(config, asked, splits, last, started)
+        for number, best in enumerate(found.choose(first=last)):
+            started = time.perf_counter()
+            x = read_place(features, best.place, config.aggregate)
+            splits = _divide(config, asked, x, best.place)
+            yield from ask_one(config, asked, splits, best.place, started, best, number)
+
+
+def _pools(config: ProbeConfig) -> tuple[str, ...]:
+    return ("proj",) if config.kind == "zeroshot" else config.pools
+
+
 def _divide(
-    config: ProbeConfig, asked: Asked, x: NDArray[np.floating], layer: int, pool: str
+    config: ProbeConfig,
+    asked: Asked,
+    x: NDArray[np.floating],
+    place: Place,
+    with_test: bool = True,
 ) -> dict[str, Split]:
     """Train and val of what is fitted on, test of what is asked; what isn't read is empty.
 
@@ -201,31 +260,31 @@ def _divide(
     fitted_on = asked.trained_on or asked
     splits = divide_samples(x, asked)
     if asked.trained_on:
-        own = read_samples(fitted_on.features, layer, pool, config.aggregate)
+        own = read_place(fitted_on.features, place, config.aggregate)
         splits = {**divide_samples(own, fitted_on), "test": splits["test"]}
     if config.kind != "zeroshot":
         if not len(splits["train"]):
             raise RequestError(f"{fitted_on.title} has no training images")
         check_known(fitted_on, splits["train"])
-    if reads_test(config):
-        if not len(splits["test"]):
-            raise RequestError(f"{asked.title} has no test images")
-        return splits
-    if not len(splits["val"]):
-        raise RequestError(
-            f"{fitted_on.title} has no val images to compare layers on; name one layer"
-        )
-    return {**splits, "test": _empty(splits["test"])}
+    if not with_test:
+        return {**splits, "test": _empty(splits["test"])}
+    if not len(splits["test"]):
+        raise RequestError(f"{asked.title} has no test images")
+    return splits
 
 
 def reads_test(config: ProbeConfig) -> bool:
-    """Whether test is read: not while layers are compared, unless asked for."""
-    return config.layer is not None or config.all_test
+    """Whether test is read: not while layers or pools are compared, unless asked for."""
+    return not config.is_comparing or config.layer == AUTO or config.all_test
 
 
 def read_splits(config: ProbeConfig) -> list[str]:
     """The splits that are read, by word."""
-    reads = {"train": config.kind != "zeroshot", "val": True, "test": reads_test(config)}
+    reads = {
+        "train": config.kind != "zeroshot",
+        "val": not config.few_shot,
+        "test": reads_test(config),
+    }
     return [name for name, is_read in reads.items() if is_read]
 
 
@@ -233,18 +292,38 @@ def ask_one(
     config: ProbeConfig,
     asked: Asked,
     splits: dict[str, Split],
-    layer: int,
-    pool: str,
+    place: Place,
     started: float,
+    best: Best | None = None,
+    only: int | None = None,
+    answers: Iterator[Answer] | None = None,
 ) -> Iterator[Row]:
-    """The rows of one layer and question: one for each k, else one."""
+    """The rows of one place and question: one for each k or training seed, else one.
+
+    Args:
+        config: the question.
+        asked: labels and splits.
+        splits: what ``_divide`` makes of them.
+        place: where the features are from.
+        started: when their reading began.
+        best: why this place, where it was chosen.
+        only: of several answers the number of the one that it was chosen for.
+        answers: what the kind answers, where that is known already.
+    """
     one_to_one = rows_are_samples(asked.features)
-    for settings, chosen, scores, marks in ASK[config.kind](config, asked, splits):
+    ask = ask_episodes if config.few_shot else ask_kind
+    answers = answers or ask(config, asked, splits)
+    for number, (settings, chosen, scores, marks) in enumerate(answers):
+        if only not in (None, number):
+            continue
+        if best:
+            settings = {**settings, "place_chosen": best.settings}
+            chosen, marks = {**chosen, "place": best.said}, [*marks, best.mark]
         probe = {
             "kind": config.kind,
-            "layer": layer,
-            "pool": pool,
+            **place.settings,
             **({} if one_to_one else {"aggregate": config.aggregate}),
+            **({"scores_of": "patients", "groups": _groups(asked)} if config.per_patient else {}),
             **settings,
             "read": read_splits(config),
             "n_resamples": config.n_resamples,
@@ -253,8 +332,13 @@ def ask_one(
         started = time.perf_counter()
 
 
+def _groups(asked: Asked) -> int | None:
+    """The checksum of the patients' names: other patients are another question."""
+    return asked.features.header.tables.get("samples/groups")
+
+
 def _empty(split: Split) -> Split:
-    return Split(split.x[:0], split.y[:0], split.ids[:0])
+    return pick(split, np.zeros(len(split), bool))
 
 
 def make_row(
@@ -269,9 +353,41 @@ def make_row(
 ) -> Row:
     """Score the answer and put it into a row."""
     features, task = asked.features, asked.task
-    labels = {name: splits[name].y for name in scores}
-    resampling = config.n_resamples, config.seed
-    measured = measure(scores, labels, task, asked.class_names, *resampling)
+    score_type = probe.get("score_type", metrics.PROBABILITY)
+    n_samples = {name: len(split) for name, split in splits.items()}
+    splits, scores = as_val(splits, scores)
+    scored = {
+        name: Scored(scores[name], splits[name].y, splits[name].ids, splits[name].groups)
+        for name in scores
+    }
+    if config.per_patient:
+        scored = {name: by_patient(answers) for name, answers in scored.items()}
+        n = {name: f"{len(s.ids):_} of {name}" for name, s in scored.items() if len(s.ids)}
+        marks = [*marks, f"patients are measured, {' and '.join(n.values())}"]
+    episodes: dict[str, list[float]] = {}
+    if config.few_shot:
+        found = measure_episodes(
+            scored["test"].scores,
+            scored["test"].labels,
+            task,
+            config.n_resamples,
+            config.seed,
+            score_type=score_type,
+            groups=scored["test"].groups,
+        )
+        episodes = found.episodes
+        measured = Measured({}, found.mean, found.marks, found.methods, {}, None)
+    else:
+        measured = measure(
+            {name: answers.scores for name, answers in scored.items()},
+            {name: answers.labels for name, answers in scored.items()},
+            task,
+            asked.class_names,
+            config.n_resamples,
+            config.seed,
+            score_type=score_type,
+            groups=scored["test"].groups,
+        )
     marks = [*asked.marks, *marks, *measured.marks]
     notes = features.notes
     # Files from before these notes: nobody knows, and the images were prepared the usual way.
@@ -281,6 +397,8 @@ def make_row(
         marks = [*marks, "the encoder saw these images in pretraining" + (how and f": {how}")]
     if protocol:
         marks = [*marks, f"preprocessed as {protocol}"]
+    if config.protocol:
+        marks = [*marks, *config.protocol.marks]
     if notes.get("random_weights"):
         marks = [*marks, "random weights"]
     if notes.get("own_weights"):
@@ -304,29 +422,54 @@ def make_row(
         seed=config.seed,
         metrics=measured.test,
         val_metrics=measured.val,
-        n={name: len(split) for name, split in splits.items()},
+        n={
+            **n_samples,
+            **({"train": probe["few_shot"]["images"]} if config.few_shot else {}),
+        },
         seconds=round(time.perf_counter() - started, 4),
-        versions=_versions(),
+        versions=_versions(config),
         marks=tuple(marks),
         seen=seen,
         target=asked.target,
         split=asked.division,
         trained_on=_trained_on(asked.trained_on),
         leaks=None if asked.leaks is None else asked.leaks.summary(),
-        without_twins=without_twins(asked, splits["test"], scores["test"]),
+        without_twins=_without_twins(config, asked, splits["test"], scores["test"], score_type),
+        episodes=episodes,
+        intervals=measured.methods,
+        per_class=measured.per_class,
+        temperature=measured.temperature,
+        score_type="prediction" if task == REGRESSION else score_type,
         protocol=protocol,
+        probe_protocol=dataclasses.asdict(config.protocol) if config.protocol else {},
         chosen=chosen,
         scores={
             # Probabilities; predictions in a unit of the user's keep every digit.
             **{
                 f"{name}_scores": s if task == REGRESSION else s.astype(np.float32)
-                for name, s in scores.items()
+                for name, (s, *_) in scored.items()
             },
-            **{f"{name}_labels": y for name, y in labels.items()},
-            **{f"{name}_ids": splits[name].ids for name in scores},
+            **{f"{name}_labels": answers.labels for name, answers in scored.items()},
+            **{f"{name}_ids": answers.ids for name, answers in scored.items()},
             "class_names": np.array(asked.class_names),
         },
     )
+
+
+def _without_twins(
+    config: ProbeConfig,
+    asked: Asked,
+    test: Split,
+    scores: NDArray[np.float64],
+    score_type: str,
+) -> dict[str, Any]:
+    """See ``probe.twins``; of episodes the mean of each metric."""
+    wanted = {"score_type": score_type, "per_patient": config.per_patient}
+    if not config.few_shot:
+        return without_twins(asked, test, scores, **wanted)
+    each = [without_twins(asked, test, answers, **wanted) for answers in scores]
+    means = {name: float(np.mean([values[name] for values in each])) for name in each[0]}
+    return means | {name: each[0][name] for name in means if name == "n"}
 
 
 def _trained_on(train: Asked | None) -> dict[str, Any]:
@@ -336,9 +479,10 @@ def _trained_on(train: Asked | None) -> dict[str, Any]:
     return {"dataset": train.dataset, "digest": train.features.digest, **samples}
 
 
-def _versions() -> dict[str, str]:
+def _versions(config: ProbeConfig) -> dict[str, str]:
     found = {}
-    for name in ("medprobe", "numpy"):
+    others = ["scikit-learn"] if config.kind.startswith("sklearn.") else []
+    for name in ("medprobe", "numpy", *others):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

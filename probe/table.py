@@ -4,15 +4,22 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from probe.intervals import Interval
 from probe.results import Row
 
-RIGHT = {"size", "layer", "k", "C", "prompts", "bal. acc", "f1", "val acc", "val auc"}
+RIGHT = {"size", "layer", "k", "C", "seed", "prompts", "bal. acc", "f1", "val acc", "val auc"}
+RIGHT |= {"kappa", "mAP"}
+RIGHT |= {"shots", "acc sd", "auc sd", "mae sd"}  # of few-shot episodes
 RIGHT |= {"acc w/o", "auc w/o", "mae w/o", "r2 w/o"}
 RIGHT |= {"penalty", "rmse", "r", "val mae", "val r2"}  # of continuous labels
 SPREAD = (
     "mean ± standard deviation over folds or sites, whose training images overlap: no 95 % interval"
+)
+OVER_SEEDS = (
+    "mean ± standard deviation (divided by n - {ddof}) over training seeds: no 95 % interval, which "
+    "is of the test images"
 )
 LEAKS = (
     "leaks: exact copies + near twins in an earlier split (of train, val, test), p: patients there, "
@@ -45,11 +52,11 @@ def format_table(rows: Sequence[Row]) -> str:
 
 
 def _by_question(rows: Sequence[Row]) -> list[list[Row]]:
-    """Rows that differ only in the fold, or the site, together; each other row alone."""
+    """Rows that differ only in the fold, the site or the training seed together; others alone."""
     alike: dict[tuple[str, int], list[Row]] = {}
-    seen: Counter[tuple[str, str]] = Counter()
+    seen: Counter[tuple[str, str, Any]] = Counter()
     for row in rows:
-        fold = row.question, row.split.get("name", "")
+        fold = row.question, row.split.get("name", ""), row.probe.get("training_seed")
         # The same fold twice is of two files of one key, not of two folds.
         alike.setdefault((row.question, seen[fold]), []).append(row)
         seen[fold] += 1
@@ -68,10 +75,14 @@ def _record(row: Row, notes: dict[str, int]) -> dict[str, str]:
         cells |= {c: write(found[m]) for c, (m, write) in columns.items() if m in found}
     return {
         **_asked(row),
+        "k": str(row.probe.get("k", row.chosen.get("k", ""))),
+        "set": ", ".join(f"{name}={v}" for name, v in row.chosen.get("settings", {}).items()),
         "split": str(row.split.get("name", "")),
+        "seed": str(row.probe.get("training_seed", "")),
         "C": f"{row.chosen['strength']:g}" if "strength" in row.chosen else "",
         "penalty": f"{row.chosen['penalty']:g}" if "penalty" in row.chosen else "",
         **{column: cells.get(column, "") for column in (*OF_TEST, *OF_VAL)},
+        **{c: _episodes_sd(row, metric, write) for c, (metric, write) in OF_EPISODES.items()},
         "leaks": _leaks(row.leaks),
         **{column: cells.get(column, "") for column in OF_REST},
         "note": " ".join(f"[{number}]" for number in numbers),
@@ -79,8 +90,14 @@ def _record(row: Row, notes: dict[str, int]) -> dict[str, str]:
 
 
 def _summary(rows: Sequence[Row], notes: dict[str, int]) -> dict[str, str]:
-    """Each metric's mean and standard deviation over folds or sites."""
-    number = notes.setdefault(SPREAD, len(notes) + 1)
+    """Each metric's mean and standard deviation over folds or sites, or training seeds.
+
+    Of seeds it is divided as the protocol's paper has it; of both together by n - 1.
+    """
+    over_seeds = len({row.split.get("name") for row in rows}) == 1
+    ddof = rows[0].chosen.get("ddof", 1) if over_seeds else 1
+    note = OVER_SEEDS.format(ddof=ddof) if over_seeds else SPREAD
+    number = notes.setdefault(note, len(notes) + 1)
     cells: dict[str, str] = {}
     for columns, found in [
         (OF_TEST, [{name: m.value for name, m in row.metrics.items()} for row in rows]),
@@ -89,13 +106,16 @@ def _summary(rows: Sequence[Row], notes: dict[str, int]) -> dict[str, str]:
     ]:
         for column, (metric, write) in columns.items():
             if all(metric in values for values in found):
-                cells[column] = _spread([values[metric] for values in found], write)
+                cells[column] = _spread([values[metric] for values in found], write, ddof)
     return {
         **_asked(rows[0]),
-        "split": f"mean of {len(rows)}",
+        "set": "",
+        "split": "" if over_seeds else f"mean of {len(rows)}",
+        "seed": f"mean of {len(rows)}" if over_seeds else "",
         "C": "",
         "penalty": "",
         **{column: cells.get(column, "") for column in (*OF_TEST, *OF_VAL)},
+        **dict.fromkeys(OF_EPISODES, ""),
         "leaks": "",
         **{column: cells.get(column, "") for column in OF_REST},
         "note": f"[{number}]",
@@ -110,9 +130,18 @@ def _asked(row: Row) -> dict[str, str]:
         "size": str(row.features["size"]),
         "layer": str(row.probe["layer"]),
         "pool": str(row.probe["pool"]),
+        "shots": str(row.probe.get("few_shot", {}).get("shots", "")),
         "k": str(row.probe.get("k", "")),
         "prompts": str(row.probe["text"]["n_prompts"]) if "text" in row.probe else "",
     }
+
+
+def _episodes_sd(row: Row, metric: str, write: Callable[[float], str]) -> str:
+    """Standard deviation over episodes, of n - 1."""
+    values = row.episodes.get(metric, ())
+    if len(values) < 2:
+        return ""
+    return write(math.nan if any(map(math.isnan, values)) else statistics.stdev(values))
 
 
 def _leaks(leaks: Mapping[str, int | None] | None) -> str:
@@ -134,11 +163,12 @@ def _interval(interval: Interval, write: Callable[[float], str]) -> str:
     return f"{value} [{low} {high}]"
 
 
-def _spread(values: Sequence[float], write: Callable[[float], str]) -> str:
-    """Mean and standard deviation, of n - 1; undefined where one value is."""
+def _spread(values: Sequence[float], write: Callable[[float], str], ddof: int = 1) -> str:
+    """Mean and standard deviation, of n - ddof; undefined where one value is."""
     if any(map(math.isnan, values)):
         return write(math.nan)
-    return f"{write(statistics.fmean(values))} ± {write(statistics.stdev(values))}"
+    deviation = statistics.stdev if ddof else statistics.pstdev
+    return f"{write(statistics.fmean(values))} ± {write(deviation(values))}"
 
 
 def _number(value: float) -> str:
@@ -157,6 +187,8 @@ OF_TEST = {
     "auc [95 %]": ("auc", _number),
     "bal. acc": ("balanced_accuracy", _number),
     "f1": ("f1_macro", _number),
+    "kappa": ("kappa", _number),  # of ordered classes
+    "mAP": ("average_precision", _number),  # of several labels
     "mae [95 %]": ("mae", _in_unit),
     "r2 [95 %]": ("r2", _number),
     "rmse": ("rmse", _in_unit),
@@ -167,6 +199,11 @@ OF_VAL = {  # where test wasn't read
     "val auc": ("auc", _number),
     "val mae": ("mae", _in_unit),
     "val r2": ("r2", _number),
+}
+OF_EPISODES = {  # of few-shot episodes, the standard deviation
+    "acc sd": ("acc", _number),
+    "auc sd": ("auc", _number),
+    "mae sd": ("mae", _in_unit),
 }
 OF_REST = {  # of the test samples that have no twin
     "acc w/o": ("acc", _number),

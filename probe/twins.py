@@ -16,6 +16,7 @@ from cache.splits import LEFT_OUT
 from probe import metrics, regression_metrics
 from probe.features import Split
 from probe.overlay import Asked
+from probe.patients import Scored, by_patient
 
 
 def with_leaks(asked: Asked, read: Sequence[str], say: Callable[[str], None]) -> Asked:
@@ -65,16 +66,25 @@ def refuse_leaks(asked: Asked) -> None:
         )
 
 
-def without_twins(asked: Asked, test: Split, scores: NDArray[np.floating]) -> dict[str, Any]:
+def without_twins(
+    asked: Asked,
+    test: Split,
+    scores: NDArray[np.floating],
+    *,
+    score_type: str = metrics.PROBABILITY,
+    per_patient: bool = False,
+) -> dict[str, Any]:
     """The metrics of the test samples that have no twin.
 
     Args:
         asked: the question, its leaks counted.
         test: the split, n samples.
         scores: (n, C) of them.
+        score_type: see ``probe.metrics``.
+        per_patient: whether patients are measured: those that have samples left, by these.
 
     Returns:
-        "n", how many they are, and name -> value of every metric, none where n is 0. Empty where
+        "n", how many samples they are, and name -> value of every metric, none where n is 0. Empty where
         no test sample has a twin, or nobody knows.
     """
     if asked.leaks is None or not len(test):
@@ -84,10 +94,14 @@ def without_twins(asked: Asked, test: Split, scores: NDArray[np.floating]) -> di
     kept = ~np.isin(test.ids, twins)
     if kept.all():
         return {}
-    evaluate = (
-        regression_metrics.evaluate
-        if asked.task == REGRESSION
-        else lambda scores, labels: metrics.evaluate(scores, labels, asked.task)
-    )
-    values = evaluate(scores[kept], test.y[kept]) if kept.any() else {}
+    if not kept.any():
+        return {"n": 0}
+    groups = None if test.groups is None else test.groups[kept]
+    rest = Scored(scores[kept], test.y[kept], test.ids[kept], groups)
+    if per_patient:
+        rest = by_patient(rest)
+    if asked.task == REGRESSION:
+        values = regression_metrics.evaluate(rest.scores, rest.labels)
+    else:
+        values = metrics.evaluate(rest.scores, rest.labels, asked.task, score_type)
     return {"n": int(kept.sum()), **values}

@@ -104,7 +104,7 @@ def test_the_command_as_typed(places, capsys):
     row = rows(results)[0]
     assert row["probe"]["layer"] == 1
     assert row["probe"]["pool"] == "cls"
-    assert set(row["metrics"]) == {"acc", "auc", "balanced_accuracy", "f1_macro"}
+    assert {"acc", "auc", "balanced_accuracy", "f1_macro"} < set(row["metrics"])
     acc = row["metrics"]["acc"]
     assert acc["low"] <= acc["value"] <= acc["high"]
     assert acc["value"] > 0.6
@@ -385,7 +385,7 @@ def test_a_damaged_file_never_becomes_a_number(places, capsys):
     ("words", "message"),
     [
         ("", "--kind"),
-        ("--kind nonsense", "invalid choice"),
+        ("--kind nonsense", "--kind takes knn, linear, "),
         ("--kind knn --k 0", "k is one or more numbers from 1 up"),
         ("--kind knn --k five", "--k takes numbers"),
         ("--kind knn --k ,", "--k takes one or more"),

@@ -12,7 +12,7 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from cache.errors import RequestError
 from probe import metrics
-from probe.knn import KnnConfig, neighbours, scores, vote, vote_multilabel
+from probe.knn import KnnConfig, neighbours, scores, vote, vote_multilabel, weigh
 from probe.metrics import BINARY, MULTI_CLASS, MULTI_LABEL
 
 REAL = Path(os.environ.get("MEDPROBE_REAL", Path(__file__).parents[1] / ".." / "shared"))
@@ -129,20 +129,21 @@ def test_lengths_beyond_the_squares_of_float32(factor):
 def test_a_class_named_twice_counts_twice():
     similarities = np.zeros((1, 3), dtype=np.float32)  # equal weights: 1/3 each
     for rule in ("weighted", "majority"):
-        found = vote(similarities, np.array([[1, 1, 0]]), n_classes=3, rule=rule)
+        found = vote(weigh(similarities, rule), np.array([[1, 1, 0]]), n_classes=3)
         assert_allclose(found, [[1 / 3, 2 / 3, 0]], rtol=1e-12)
 
 
 def test_the_temperature_sets_the_odds():
     # exp(0.07 * ln 3 / 0.07) = 3: the first neighbour has three votes, the second one.
     similarities = np.array([[0.07 * np.log(3), 0.0]])
-    found = vote(similarities, np.array([[1, 0]]), n_classes=2, temperature=0.07)
-    assert_allclose(found, [[0.25, 0.75]], rtol=1e-12)
-    assert_allclose(vote(similarities, np.array([[1, 0]]), 2, temperature=1e-4), [[0, 1]])
+    weights = weigh(similarities, "weighted", 0.07)
+    assert_allclose(vote(weights, np.array([[1, 0]]), 2), [[0.25, 0.75]], rtol=1e-12)
+    weights = weigh(similarities, "weighted", 1e-4)
+    assert_allclose(vote(weights, np.array([[1, 0]]), 2), [[0, 1]])
 
 
 def test_a_majority_tie_is_exact():
-    found = vote(np.zeros((1, 11)), np.array([[2] * 5 + [1] * 5 + [0]]), 3, "majority")
+    found = vote(np.ones((1, 11)), np.array([[2] * 5 + [1] * 5 + [0]]), 3)
     assert found[0, 1] == found[0, 2]
     assert found.argmax() == 1
 
@@ -150,10 +151,20 @@ def test_a_majority_tie_is_exact():
 def test_multilabel_votes_by_eye():
     similarities = np.array([[0.07 * np.log(3), 0.0]])
     neighbour_labels = np.array([[[1, 1, 0], [0, 1, 0]]])
-    assert_allclose(vote_multilabel(similarities, neighbour_labels, 3), [[0.75, 1, 0]])
-    assert_allclose(
-        vote_multilabel(similarities, neighbour_labels, 3, rule="majority"), [[0.5, 1, 0]]
-    )
+    for rule, expected in (("weighted", [[0.75, 1, 0]]), ("majority", [[0.5, 1, 0]])):
+        found = vote_multilabel(weigh(similarities, rule), neighbour_labels, 3)
+        assert_allclose(found, expected)
+
+
+@pytest.mark.parametrize("k", [10, 200])
+def test_the_exponential_vote_divided_by_its_sum_is_the_softmax_vote(k):
+    # As in Huix et al.'s trainer.py, before the division, and in DINO's eval_knn.py, at k alone.
+    (bank, labels), (queries, _) = clusters(300, seed=1), clusters(40, seed=2)
+    similarities, indices = brute_force(bank, queries, k, "cosine")
+    one_hot = np.eye(3)[labels[indices]]
+    exponential = np.einsum("qk,qkc->qc", np.exp(similarities / 0.1), one_hot)
+    found = scores(KnnConfig((k,), temperature=0.1), bank, labels, queries, MULTI_CLASS, 3)[k]
+    assert_allclose(found, exponential / exponential.sum(axis=1, keepdims=True), atol=1e-5)
 
 
 def test_weighted_vote_equals_scikit_learn():
@@ -242,6 +253,7 @@ def test_breastmnist_pixels():
         ({"temperature": 0}, "positive and finite, found 0"),
         ({"temperature": float("inf")}, "positive and finite, found inf"),
         ({"metric": "euclidean", "vote": "weighted"}, "needs cosine similarities"),
+        ({"self_counts": True}, "only --vote mlknn counts"),
     ],
 )
 def test_config_refusals(settings, message):

@@ -10,11 +10,11 @@ from sklearn.preprocessing import StandardScaler
 
 from cache.errors import RequestError
 from probe import linear
-from probe.linear import LinearConfig, choose, fit_path, log_loss, path_scores
+from probe.linear import LinearConfig, fit_path, log_loss, path_losses, path_scores
 from probe.metrics import BINARY, MULTI_CLASS, MULTI_LABEL, ORDINAL
 
 STRENGTHS = (1e-5, 1e-2, 1.0, 1e3)  # very strong to very weak
-PRECISE = LinearConfig(STRENGTHS, tolerance=1e-13)
+PRECISE = LinearConfig(STRENGTHS, tolerance=1e-13, max_products=10_000)
 
 
 def clouds(n, width, n_classes=2, spread=1.5, seed=0):
@@ -88,7 +88,7 @@ def test_multilabel_equals_one_problem_for_each_label():
 
 def test_one_against_the_rest():
     features, labels = clouds(200, 15, 4)
-    config = LinearConfig((0.1, 10.0), form="ovr", tolerance=1e-13)
+    config = LinearConfig((0.1, 10.0), form="ovr", tolerance=1e-13, max_products=10_000)
     standardised = StandardScaler().fit_transform(features)
     for fit in fit_path(features, labels, MULTI_CLASS, 4, config):
         one = LogisticRegression(C=fit.strength, tol=1e-10, solver="newton-cholesky")
@@ -133,7 +133,7 @@ def test_float32_reaches_the_same_objective(shape, task, monkeypatch):
     n_classes = labels.max() + 1
     exact = fit_path(features, labels, task, n_classes, PRECISE)
     monkeypatch.setattr(linear, "SINGLE_ABOVE", 0)
-    single = fit_path(features, labels, task, n_classes, LinearConfig(STRENGTHS))
+    single = fit_path(features, labels, task, n_classes, LinearConfig(STRENGTHS, tolerance=1e-9))
     for one, other in zip(exact, single, strict=True):
         assert other.converged
         assert_allclose(other.objective, one.objective, rtol=1e-6)
@@ -156,10 +156,39 @@ def test_float16_memmap_and_chunks(tmp_path, monkeypatch):
 
 def test_the_order_and_company_of_strengths_change_nothing():
     features, labels = clouds(120, 10, 3)
-    fits = fit_path(features, labels, MULTI_CLASS, 3, LinearConfig((10.0, 1e-4, 0.1, 0.2)))
+    config = LinearConfig((10.0, 1e-4, 0.1, 0.2), tolerance=1e-9)
+    fits = fit_path(features, labels, MULTI_CLASS, 3, config)
     assert [fit.strength for fit in fits] == [1e-4, 0.1, 0.2, 10.0]
-    alone = fit_path(features, labels, MULTI_CLASS, 3, LinearConfig((0.2,)))[0]
+    alone = fit_path(features, labels, MULTI_CLASS, 3, LinearConfig((0.2,), tolerance=1e-9))[0]
     assert_allclose(fits[2].objective, alone.objective, rtol=1e-7)
+
+
+@pytest.mark.parametrize("n_classes", [2, 5])
+def test_the_default_tolerance_is_near_enough(n_classes):
+    features, labels = clouds(400, 60, n_classes, spread=3)
+    task = BINARY if n_classes == 2 else MULTI_CLASS
+    exact = fit_path(features, labels, task, n_classes, PRECISE)
+    for fit, best in zip(
+        fit_path(features, labels, task, n_classes, LinearConfig(STRENGTHS)), exact, strict=True
+    ):
+        assert fit.objective <= best.objective * (1 + 2e-5)
+
+
+def test_a_budget_of_products_is_kept_and_reported():
+    features, labels = clouds(300, 60, 3, spread=3)
+    short = LinearConfig((100.0,), max_products=3)
+    fit = fit_path(features, labels, MULTI_CLASS, 3, short)[0]
+    assert fit.n_iter <= 3
+    assert not fit.converged
+    assert fit_path(features, labels, MULTI_CLASS, 3, LinearConfig((100.0,)))[0].converged
+
+
+def test_answers_that_are_all_but_sure_keep_their_small_numbers():
+    features, labels = clouds(80, 5, 3, spread=0.01)
+    fit = fit_path(features, labels, MULTI_CLASS, 3, LinearConfig((1e9,)))[0]
+    scores = fit.predict_scores(features)
+    assert np.isfinite(fit.objective)
+    assert_allclose(scores[np.arange(80), labels], 1)
 
 
 def test_running_out_of_steps_is_reported():
@@ -199,20 +228,14 @@ def test_log_loss_equals_scikit_learn():
     assert_allclose(log_loss(scores, both, MULTI_LABEL), np.mean(columns))
 
 
-def test_choose_takes_the_smallest_validation_loss():
+def test_losses_of_a_path_are_those_of_its_fits():
     features, labels = clouds(60, 40, 3, spread=3)
     val_features, val_labels = clouds(200, 40, 3, spread=3, seed=9)
     fits = fit_path(features, labels, MULTI_CLASS, 3)
-    best, losses = choose(fits, val_features, val_labels, MULTI_CLASS)
+    losses = path_losses(fits, val_features, val_labels, MULTI_CLASS)
     expected = [log_loss(f.predict_scores(val_features), val_labels, MULTI_CLASS) for f in fits]
     assert_allclose(losses, expected, rtol=1e-10)
-    assert 0 < best < len(fits) - 1
-    assert losses[best] == losses.min()
-
-
-def test_choose_prefers_the_stronger_of_equals():
-    fits = fit_path(*clouds(60, 5), BINARY, 2, LinearConfig((1.0, 2.0)))
-    assert choose([fits[1], fits[1]], *clouds(20, 5), BINARY)[0] == 0
+    assert 0 < losses.argmin() < len(fits) - 1
 
 
 @pytest.mark.parametrize(
@@ -224,7 +247,8 @@ def test_choose_prefers_the_stronger_of_equals():
         ({"strengths": (1.0, 1.0)}, "named once"),
         ({"form": "ova"}, 'unknown form "ova": expected "multinomial" or "ovr"'),
         ({"tolerance": 0}, "tolerance is positive, found 0"),
-        ({"max_iter": 0}, "1 or more, found 0"),
+        ({"max_iter": 0}, "max_iter is 1 or more, found 0"),
+        ({"max_products": 0}, "max_products is 1 or more, found 0"),
     ],
 )
 def test_config_refusals(settings, message):

@@ -5,11 +5,21 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    balanced_accuracy_score,
+    brier_score_loss,
+    f1_score,
+    recall_score,
+    roc_auc_score,
+)
 
 from cache.errors import RequestError
+from cache.labels import MISSING
 from probe import metrics
-from probe.metrics import BINARY, METRICS, MULTI_CLASS, MULTI_LABEL, ORDINAL, TASKS
+from probe.metrics import BINARY, MARGIN, METRICS, MULTI_CLASS, MULTI_LABEL, ORDINAL, TASKS
+from probe.per_class import per_class
 
 ZERO: Any = 0  # scikit-learn's inferred type of zero_division is str
 N_CLASSES = {MULTI_CLASS: 5, BINARY: 2, MULTI_LABEL: 4, ORDINAL: 3}
@@ -60,14 +70,55 @@ def expected(scores, labels, task):
 def test_equal_to_scikit_learn(task, seed):
     scores, labels = answers(task, seed=seed)
     found = metrics.evaluate(scores, labels, task)
-    assert tuple(found) == METRICS
-    assert_allclose(list(found.values()), list(expected(scores, labels, task).values()), rtol=1e-12)
+    assert tuple(found) == metrics.metric_names(task)
+    wanted = expected(scores, labels, task)
+    assert tuple(wanted) == METRICS
+    assert_allclose([found[name] for name in wanted], list(wanted.values()), rtol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_average_precision_equals_scikit_learn(seed):
+    scores, labels = answers(MULTI_LABEL, seed=seed)
+    found = metrics.evaluate(scores, labels, MULTI_LABEL)["average_precision"]
+    assert_allclose(found, average_precision_score(labels, scores, average="macro"), rtol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_brier_equals_scikit_learn(seed):
+    scores, labels = answers(MULTI_CLASS, seed=seed, decimals=9)
+    scores /= scores.sum(axis=1, keepdims=True)
+    found = metrics.evaluate(scores, labels, MULTI_CLASS)["brier"]
+    assert_allclose(found, brier_score_loss(labels, scores), rtol=1e-12)
+    two = np.stack([1 - scores[:, 0], scores[:, 0]], axis=1)
+    found = metrics.evaluate(two, (labels == 0).astype(int), BINARY)["brier"]
+    expected = brier_score_loss(labels == 0, scores[:, 0], scale_by_half=False)
+    assert_allclose(found, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("score_type", ["probability", MARGIN])
+def test_one_of_several_labels_alone_is_a_binary_task(score_type):
+    """What the multi-label task means is what a binary task means, label by label."""
+    scores, labels = answers(MULTI_LABEL)
+
+    def two(s):
+        return np.stack([1 - s, s] if score_type == "probability" else [-s, s], axis=1)
+
+    if score_type == MARGIN:
+        scores = scores * 8 - 4
+    together = metrics.evaluate(scores, labels, MULTI_LABEL, score_type)
+    alone = [
+        metrics.evaluate(two(scores[:, c]), labels[:, c], BINARY, score_type) for c in range(4)
+    ]
+    for name in alone[0]:
+        if name != "f1_macro":  # of the value one alone, as scikit-learn has it
+            assert_allclose(together[name], np.mean([a[name] for a in alone]), rtol=1e-12)
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_one_by_one_equals_all_at_once(task):
     scores, labels = answers(task, seed=7)
-    assert metrics.evaluate(scores, labels, task) == {
+    found = metrics.evaluate(scores, labels, task)
+    assert {name: found[name] for name in METRICS} == {
         "acc": metrics.accuracy(scores, labels, task),
         "auc": metrics.auc(scores, labels, task),
         "balanced_accuracy": metrics.balanced_accuracy(scores, labels, task),
@@ -152,6 +203,60 @@ def test_larger_class_rate():
 def test_refusals(scores, labels, task, message):
     with pytest.raises(RequestError, match=message):
         metrics.evaluate(np.asarray(scores), np.asarray(labels), task)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_margins_are_decided_at_zero(task):
+    """A monotone map of a binary probability that takes 1/2 to 0 changes no decision, no rank."""
+    rng = np.random.default_rng(0)
+    scores, labels = answers(task, decimals=6)
+    margins = rng.normal(0, 3, scores.shape).round(1)
+    if task == BINARY:
+        margins[:, 0] = -margins[:, 1]
+    found = metrics.evaluate(margins, labels, task, MARGIN)
+    squashed = 1 / (1 + np.exp(-margins))  # 0 becomes exactly 0.5
+    same = metrics.evaluate(squashed, labels, task)
+    assert found == {name: same[name] for name in found}
+    assert set(same) - set(found) <= {"brier", "ece", "acc_expected", "kappa_expected"}
+    assert {"brier", "ece"} <= set(same) - set(found)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_per_class_equals_scikit_learn(task):
+    scores, labels = answers(task)
+    names = [f"class {c}" for c in range(scores.shape[1])]
+    found = per_class(scores, labels, task, names)
+    assert found["class"] == names
+    several = task == MULTI_LABEL
+    truth = labels if several else np.eye(len(names), dtype=int)[labels]
+    predicted = metrics.predict(scores, task)
+    assert found["n"] == truth.sum(axis=0).tolist()
+    assert_allclose(found["recall"], recall_score(labels, predicted, average=None))
+    columns = range(len(names))
+    assert_allclose(found["auc"], [roc_auc_score(truth[:, c], scores[:, c]) for c in columns])
+    assert ("average_precision" in found) == several
+    if several:
+        expected = average_precision_score(labels, scores, average=None)
+        assert_allclose(found["average_precision"], expected)
+    assert np.mean(found["auc"]) == pytest.approx(metrics.auc(scores, labels, task), abs=2e-2)
+
+
+def test_a_class_that_is_absent_has_no_numbers():
+    labels = np.array([0, 0, 2, 2])
+    found = per_class(np.eye(3)[[0, 1, 2, 2]], labels, MULTI_CLASS, ["a", "b", "c"])
+    assert found["n"] == [2, 0, 2]
+    assert_allclose(found["recall"], [0.5, np.nan, 1])
+    assert_allclose(found["auc"], [0.75, np.nan, 1])
+    missing = np.array([[1, MISSING], [0, MISSING], [MISSING, 1]])
+    found = per_class(np.full((3, 2), 0.9), missing, MULTI_LABEL, ["a", "b"])
+    assert (found["n"], found["recall"]) == ([1, 1], [1, 1])
+    assert_allclose(found["auc"], [0.5, np.nan])
+    assert_allclose(found["average_precision"], [0.5, 1])
+
+
+def test_an_unknown_score_type_is_refused():
+    with pytest.raises(RequestError, match='"probability" or "margin"'):
+        metrics.evaluate(np.eye(2), np.array([0, 1]), BINARY, "logit")
 
 
 def test_no_labels_have_no_larger_class():

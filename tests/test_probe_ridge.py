@@ -17,9 +17,9 @@ from storing import make_spec, write_rows
 from cache.errors import RequestError
 from probe import knn, regression_metrics
 from probe.cli import main
-from probe.intervals import bootstrap_regression, resampled_regression_metrics
+from probe.intervals import estimate_regression, resampled_regression_metrics
 from probe.knn import KnnConfig
-from probe.ridge import RidgeConfig, choose, fit_path, path_predictions
+from probe.ridge import RidgeConfig, fit_path, path_errors, path_predictions
 
 
 def slopes(n, width, n_outputs=1, noise=5.0, seed=0):
@@ -94,23 +94,14 @@ def test_the_order_and_company_of_penalties_change_nothing():
     assert_allclose(fits[1].weights, alone.weights, rtol=1e-12)
 
 
-def test_choose_takes_the_smallest_squared_error():
+def test_errors_of_a_path_are_those_of_its_fits():
     features, targets = slopes(60, 40, 2, noise=40)
     val_features, val_targets = slopes(200, 40, 2, noise=40, seed=9)
     fits = fit_path(features, targets)
-    best, errors = choose(fits, val_features, val_targets)
+    errors = path_errors(fits, val_features, val_targets)
     expected = [np.mean((fit.predict(val_features) - val_targets) ** 2) for fit in fits]
     assert_allclose(errors, expected, rtol=1e-12)
-    assert errors[best] == errors.min()
-    assert 0 < best < len(fits) - 1
-
-
-def test_choose_prefers_the_stronger_of_equals():
-    features, _ = slopes(20, 5)
-    fits = fit_path(features, np.full((20, 1), 7.0), RidgeConfig((1.0, 0.1)))
-    best, errors = choose(fits, features, np.full((20, 1), 8.0))
-    assert errors.tolist() == [1.0, 1.0]
-    assert fits[best].penalty == 1.0
+    assert 0 < errors.argmin() < len(fits) - 1
 
 
 @pytest.mark.parametrize(
@@ -136,7 +127,7 @@ def test_training_refusals():
     with pytest.raises(RequestError, match="trained on 4 features, found shape"):
         fit_path(features, targets)[0].predict(features[:, :3])
     with pytest.raises(RequestError, match="on val images, found none"):
-        choose(fit_path(features, targets), features[:0], targets[:0])
+        path_errors(fit_path(features, targets), features[:0], targets[:0])
     unknown = np.where(np.arange(20) == 7, np.nan, targets[:, 0])[:, None]
     with pytest.raises(RequestError, match="found nan in row 7: leave out the samples"):
         fit_path(features, unknown)
@@ -252,13 +243,14 @@ def test_every_resample_equals_the_obvious_one():
 def test_ends_are_percentiles_of_what_is_defined():
     predictions, labels = ages()
     samples = resampled_regression_metrics(predictions, labels, 100, seed=4)
-    for name, interval in bootstrap_regression(predictions, labels, 100, 4, level=0.9).items():
+    found, _ = estimate_regression(predictions, labels, 100, 4, level=0.9)
+    for name, interval in found.items():
         assert interval.value == regression_metrics.evaluate(predictions, labels)[name]
         assert_allclose(interval[1:], np.percentile(samples[name], [5, 95]), rtol=1e-12)
 
 
 def test_one_sample_has_an_error_and_no_r2():
-    found = bootstrap_regression(np.array([[3.0]]), np.array([5.0]), 5)
+    found, _ = estimate_regression(np.array([[3.0]]), np.array([5.0]), 5)
     assert found["mae"] == found["rmse"] == (2, 2, 2)
     assert np.isnan([*found["r2"], *found["pearson"]]).all()
 
@@ -280,9 +272,9 @@ def test_metric_refusals(predictions, labels, message):
 
 def test_bootstrap_refusals():
     with pytest.raises(RequestError, match="at least 1 resample, found 0"):
-        bootstrap_regression(*ages(), n_resamples=0)
+        estimate_regression(*ages(), n_resamples=0)
     with pytest.raises(RequestError, match="found 95"):
-        bootstrap_regression(*ages(), level=95)
+        estimate_regression(*ages(), level=95)
 
 
 # ---------------------------------------------------------------------------- the command
@@ -319,7 +311,7 @@ def test_ridge_as_typed(tmp_path, capsys):
     assert list(row["metrics"]) == list(row["val_metrics"]) == ["mae", "rmse", "r2", "pearson"]
     assert row["metrics"]["r2"]["low"] <= row["metrics"]["r2"]["value"] > 0.99
     assert row["chosen"]["penalty"] in row["probe"]["penalties"]
-    assert len(row["chosen"]["val_squared_error"]) == len(row["probe"]["penalties"]) == 25
+    assert len(row["chosen"]["out_of_fold_squared_error"]) == len(row["probe"]["penalties"]) == 25
     assert "± 30" in out
     assert "labels: months" in out
     header = next(line for line in out.splitlines() if "mae [95 %]" in line)

@@ -19,11 +19,11 @@ from filelock import FileLock
 
 from cache import RequestError
 from cache.layout import SPLITS, format_bytes
+from cache.names import first_line, near_names
 from extract.datasets.dataset import Dataset
 from extract.datasets.npz import open_npz, read_members
 from extract.datasets.volumes import Slicing
 from extract.digests import file_md5
-from extract.names import first_line, near_names
 from extract.network import offline, open_url
 
 FLAGS_2D = (  # smallest first, so that a long run has something to show soon

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.serialization import safe_globals
 
 from cache import RequestError
+from cache.names import first_line
 from extract.encoders.layouts import LAYOUTS, apply_layout, detect_layout
-from extract.names import first_line
 
 # Sub-dictionaries that trainers write: the usual ones, and those of particular releases.
 CONTAINERS = (

@@ -20,6 +20,7 @@ from open_clip.model import (
 from torch import Tensor, nn
 
 from cache import RequestError
+from cache.names import first_line, near_names
 from extract.encoders import checkpoints
 from extract.encoders.anatomy import Anatomy, Statistics, Tap
 from extract.encoders.families import study
@@ -28,7 +29,6 @@ from extract.encoders.outline import Network, Outline
 from extract.encoders.sizes import suggest_sizes
 from extract.encoders.table import Entry
 from extract.encoders.weights import OPEN_CLIP, Hub, Place, Url
-from extract.names import first_line, near_names
 
 RESNET_STAGES = ("avgpool", "layer1", "layer2", "layer3", "layer4")  # the stem ends in its pool
 

@@ -39,14 +39,15 @@ import torch
 from torch import Tensor, nn
 
 from cache import RequestError
+from cache.names import first_line, near_names
+from cache.user_code import where
 from extract.config import INTERPOLATIONS
 from extract.encoders.anatomy import Anatomy, Statistics, Tap
 from extract.encoders.families import study
 from extract.encoders.from_timm import TimmNetwork, check_patches
 from extract.encoders.outline import Network, Outline
 from extract.encoders.table import Entry
-from extract.encoders.user_code import call, user_function, where
-from extract.names import first_line, near_names
+from extract.encoders.user_code import call, user_function
 from extract.pooling import LAYOUTS
 
 TOKENS = ("tokens", "BTD")  # layouts; "BTD" has no prefix

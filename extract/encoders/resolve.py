@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from cache import RequestError
+from cache.names import first_line, near_names
 from extract.encoders.anatomy import Statistics
 from extract.encoders.table import ENTRIES, ENTRY_POINTS, Entry
 from extract.encoders.weights import OPEN_CLIP, SAFE, Hub, Local, Place, config_file
-from extract.names import first_line, near_names
 from extract.network import offline
 
 SHORT_NAMES = {entry.name: entry for entry in ENTRIES}

@@ -22,12 +22,12 @@ from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer
 from torch import Tensor, nn
 
 from cache import RequestError
+from cache.names import first_line
 from extract.encoders.from_open_clip import find_configuration
 from extract.encoders.from_transformers import import_transformers, network_values
 from extract.encoders.layouts import MODULE
 from extract.encoders.table import ENTRIES, Entry
 from extract.encoders.weights import Local, config_file
-from extract.names import first_line
 from extract.network import offline
 
 BATCH = 64  # prompts at once

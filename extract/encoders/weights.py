@@ -17,8 +17,8 @@ from typing import Any
 from filelock import FileLock
 
 from cache import RequestError
+from cache.names import first_line
 from extract.digests import file_md5
-from extract.names import first_line
 from extract.network import offline, open_url, why_unreachable
 from extract.progress import Progress
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cache import RequestError
 from cache.labels import Target
+from cache.names import first_line
 from extract.datasets.formats.mat import read_mat_scalar, read_mat_text
 from extract.datasets.formats.stored import UnreadableImage
 from extract.datasets.listing import Listing
@@ -28,7 +29,6 @@ from extract.datasets.recipes.layouts import (
     systematic_split,
 )
 from extract.datasets.recipes.recipe import Recipe
-from extract.names import first_line
 
 NAME = "brain-tumor"
 TASK = "multi-class"

@@ -1,0 +1,437 @@
+"""Linear heads trained by AdamW on frozen features, as papers without a closed grid train them.
+
+The default is Wu & Papiez 2025 (FupingWu90/FMMIC at 4119c3b, Common_Trainer.py:127-299): 15,000
+iterations of batches of 64, the best of about ten checkpoints by accuracy on val. Doerrich et al.
+2024 (train.py of their release) is ``AdamWConfig`` with a cosine, whole epochs and early stopping:
+see protocols.py.
+
+Every seed of every matrix (layers and pools of one encoder) is a head, and all heads of one width
+take their steps in one loop. AdamW works on each weight by itself, so H heads side by side in one
+tensor are H optimisers; the gradient of a linear head is written down, not traced. One step is then
+a dozen calls for all heads, where a head by itself costs a loader, a graph and an optimiser.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import RequestError
+from probe.metrics import accuracy
+from probe.outputs import Outputs, check_training
+from probe.standardise import chunks
+
+if TYPE_CHECKING:
+    import torch
+
+SCHEDULES = ("decay", "cosine")
+CHOSEN_BY = ("acc", "loss")
+
+BETAS, EPSILON = (0.9, 0.999), 1e-8  # torch.optim.AdamW's, which both papers leave as they are
+MAX_BYTES = 2**30  # of training features that are held at one time, unless one matrix is larger
+
+
+@dataclass(frozen=True)
+class AdamWConfig:
+    """Everything that changes the weights of these heads.
+
+    Raises:
+        RequestError: a number out of its range, an unknown word, or both of iterations and epochs.
+    """
+
+    lr: float = 1e-3  # Common_Trainer.py:127
+    weight_decay: float = 1e-2  # of weights and intercept alike, as torch's default group has it
+    batch_size: int = 64  # Common_Main.py:288
+    iterations: int | None = 15_000  # Common_Main.py:259; as many whole epochs as fit
+    epochs: int | None = None  # or this many epochs
+    # "decay": x 0.9 after every 200 iterations (Common_Main.py:250-251). "cosine": by epoch, to 0.
+    schedule: str = "decay"
+    drop_last: bool = True  # leave out an epoch's last batch where it is short
+    n_checks: int | None = 10  # on val, see ``check_epochs``; None: after each epoch
+    patience: int | None = None  # checks without improvement that end the training; None: none do
+    choose_by: str = "acc"  # on val: the highest accuracy, or the lowest "loss"; the earlier of two
+    loss_batch: int | None = (
+        None  # val loss as the mean over batches of this size; None: over images
+    )
+    one_logit: bool = True  # two classes: one logit, or two
+    seeds: tuple[int, ...] = (0, 1, 2)  # of first weights and order; a row each
+    ddof: int = 1  # of the standard deviation over seeds
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "weight_decay"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0) or (name == "lr" and value == 0):
+                raise RequestError(f"{name} is positive and finite, found {value}")
+        for name in ("batch_size", "iterations", "epochs", "n_checks", "patience", "loss_batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise RequestError(f"{name} is 1 or more, found {value}")
+        if (self.iterations is None) == (self.epochs is None):
+            raise RequestError("training lasts for iterations or for epochs, and not for both")
+        for name, words in (("schedule", SCHEDULES), ("choose_by", CHOSEN_BY)):
+            if getattr(self, name) not in words:
+                raise RequestError(f"{name} is {' or '.join(words)}, found {getattr(self, name)!r}")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise RequestError(
+                "seeds are different numbers from 0 up, found "
+                f"{', '.join(map(str, self.seeds)) or 'none'}"
+            )
+
+    def plan(self, n_images: int) -> tuple[int, int]:
+        """How many epochs, and how many batches each.
+
+        Raises:
+            RequestError: not one batch, or not one epoch.
+        """
+        batches = n_images / self.batch_size
+        n_batches = math.floor(batches) if self.drop_last else math.ceil(batches)
+        if n_batches == 0:
+            raise RequestError(
+                f"{n_images} training images fill no batch of {self.batch_size}, and a short one is "
+                f"dropped; take a smaller one, as --batch-size {n_images}"
+            )
+        n_epochs = self.epochs if self.epochs is not None else (self.iterations or 0) // n_batches
+        if n_epochs == 0:
+            raise RequestError(
+                f"an epoch of {n_images} images in batches of {self.batch_size} has {n_batches} "
+                f"iterations; take at least as many with --iterations, found {self.iterations}"
+            )
+        return n_epochs, n_batches
+
+    def rate(self, epoch: int, iteration: int, n_epochs: int) -> float:
+        """The learning rate of a step; epochs and iterations count from 0, iterations over all."""
+        if self.schedule == "decay":
+            return self.lr * 0.9 ** (iteration // 200)
+        # train.py:183 of Doerrich et al. tells timm's scheduler the epoch that has just ended, so
+        # that each epoch gets the rate of the one before it, and the first two the full one.
+        return self.lr * (1 + math.cos(math.pi * max(epoch - 1, 0) / n_epochs)) / 2
+
+
+@dataclass(frozen=True)
+class HeadFit:
+    """One head: the checkpoint of one seed that val chose."""
+
+    seed: int
+    weights: NDArray[np.float32]  # (D, O) on features as they are
+    intercept: NDArray[np.float32]  # (O,)
+    iteration: int  # steps that the chosen checkpoint has seen
+    checks: tuple[tuple[int, float], ...]  # iteration, and accuracy or loss on val there
+    outputs: Outputs
+
+    def predict_scores(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Score images.
+
+        Args:
+            features: (Q, D); may be a memmap.
+
+        Returns:
+            (Q, C) probabilities; rows sum to 1, except for the multi-label task.
+
+        Raises:
+            RequestError: features of another width than the training features.
+        """
+        if features.ndim != 2 or features.shape[1] != len(self.weights):
+            raise RequestError(
+                f"the head was trained on {len(self.weights)} features, found shape "
+                f"{features.shape}: training and test features must come from one encoder, layer "
+                "and pool"
+            )
+        scores = np.empty((len(features), self.outputs.n_classes))
+        for rows in chunks(len(features)):
+            block = np.asarray(features[rows], np.float32)
+            scores[rows] = self.outputs.scores(block @ self.weights + self.intercept)
+        return scores
+
+
+def fit_heads(
+    train: Sequence[NDArray[np.floating]],
+    labels: NDArray[np.integer],
+    val: Sequence[NDArray[np.floating]],
+    val_labels: NDArray[np.integer],
+    task: str,
+    n_classes: int,
+    config: AdamWConfig | None = None,
+    device: str = "cpu",
+) -> list[list[HeadFit]]:
+    """Train a head for each matrix and seed; those of one width take their steps together.
+
+    A head's numbers don't depend on the others, but for the last digits of sums. Features are taken
+    as they are, in float32: neither paper standardises. Loss: cross-entropy; binary
+    cross-entropy for one logit, and as the mean over labels for several, of which a missing one
+    counts nothing.
+
+    Args:
+        train: M matrices (N, D), D may differ; of the same images in the same order.
+        labels: (N,), or (N, C) zeros, ones and MISSING for the multi-label task.
+        val: M matrices (V, D).
+        val_labels: (V,) or (V, C).
+        task: one of ``probe.metrics.TASKS``.
+        n_classes: C.
+        config: the settings; None for the defaults.
+        device: where to train, as torch names it.
+
+    Returns:
+        For each matrix, the heads in the order of ``config.seeds``.
+
+    Raises:
+        RequestError: what can't be trained on (see ``check_training``), no val images, fewer
+            training images than a batch holds, or a training that diverged.
+    """
+    config = config or AdamWConfig()
+    if not len(val_labels):
+        raise RequestError("checkpoints are chosen on val images, found none")
+    for features in train:
+        check_training(features, labels)
+    outputs = Outputs(task, n_classes, config.one_logit)
+    found: list[list[HeadFit]] = [[] for _ in train]
+    for group in _groups(train):
+        heads = _train(
+            [train[i] for i in group],
+            outputs.targets(labels),
+            [val[i] for i in group],
+            val_labels,
+            outputs,
+            config,
+            device,
+        )
+        for i, of_seeds in zip(group, heads, strict=True):
+            found[i] = of_seeds
+    return found
+
+
+def check_epochs(n_epochs: int, n_checks: int | None) -> list[int]:
+    """The epochs, from 0, after which val is looked at: every ``n_epochs // n_checks``-th, the last.
+
+    The first is among them. Common_Trainer.py:255-260: 10 checks are 11 of 150 epochs, and 19 of 19.
+    """
+    step = 1 if n_checks is None else n_epochs // min(n_checks, n_epochs)
+    return sorted({*range(0, n_epochs, step), n_epochs - 1})
+
+
+def epoch_orders(n_images: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Epoch after epoch, the order (N,) of its images; by the seed alone."""
+    rng = np.random.default_rng((seed, 1))
+    while True:
+        yield rng.permutation(n_images)
+
+
+def first_weights(width: int, n_logits: int, seed: int) -> NDArray[np.float32]:
+    """(O, D + 1) weights and intercept: torch.nn.Linear's, uniform within 1 / sqrt(D).
+
+    timm's vision transformers start their heads from a normal of 0.02 instead; after thousands of
+    steps nothing of either is left.
+    """
+    bound = 1 / math.sqrt(width)
+    rng = np.random.default_rng((seed, 0))
+    return rng.uniform(-bound, bound, (n_logits, width + 1)).astype(np.float32)
+
+
+# The loop. M matrices, S seeds, H = M * S heads, matrices first; the intercept is the weight of a
+# feature 1. Weights are (H, O, D + 1): with logits before features both products of a step are
+# twice as fast as the other way round.
+
+
+def _train(
+    train: list[NDArray[np.floating]],
+    targets: NDArray[np.float32],
+    val: list[NDArray[np.floating]],
+    val_labels: NDArray[np.integer],
+    outputs: Outputs,
+    config: AdamWConfig,
+    device: str,
+) -> list[list[HeadFit]]:
+    import torch
+
+    n_images, width = train[0].shape
+    n_epochs, n_batches = config.plan(n_images)
+    draw = _Draw(train, targets, config, device)
+    first = np.stack([first_weights(width, outputs.n_logits, seed) for seed in config.seeds])
+    weights = torch.from_numpy(np.tile(first, (len(train), 1, 1))).to(device)  # (H, O, D + 1)
+    gradient = torch.empty_like(weights)
+    step = _AdamW(weights, config.weight_decay)
+    watch = _Watch(val, val_labels, outputs, config, device)
+    checked = set(check_epochs(n_epochs, config.n_checks))
+    for epoch in range(n_epochs):
+        for batch, (images, wanted) in enumerate(draw.epoch(n_batches)):
+            logits = torch.bmm(weights, images.transpose(1, 2))  # (H, O, B)
+            aside = logits.view(len(train), *wanted.shape)  # (M, S, O, B)
+            of_logits = outputs.gradient(aside, wanted).view(logits.shape)
+            share = 1 / images.shape[1]
+            torch.baddbmm(gradient, of_logits, images, beta=0, alpha=share, out=gradient)
+            step(gradient, config.rate(epoch, epoch * n_batches + batch, n_epochs))
+        if epoch in checked and watch.look(weights, (epoch + 1) * n_batches):
+            break
+    return watch.fits()
+
+
+class _Draw:
+    """Takes each seed's batches from every matrix."""
+
+    def __init__(
+        self,
+        train: list[NDArray[np.floating]],
+        targets: NDArray[np.float32],
+        config: AdamWConfig,
+        device: str,
+    ) -> None:
+        import torch
+
+        self._features = torch.from_numpy(_with_ones(train)).to(device)  # (M, N, D + 1)
+        self._targets = torch.from_numpy(targets).to(device)  # (N, O)
+        self._orders = [epoch_orders(len(targets), seed) for seed in config.seeds]
+        self._size = config.batch_size
+
+    def epoch(self, n_batches: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Batch after batch: images (H, B, D + 1) and targets (S, O, B).
+
+        The images are overwritten by the next batch: half a megabyte that is asked for anew at
+        each step costs as much as filling it.
+        """
+        import torch
+
+        n_seeds, (n_matrices, _, width) = len(self._orders), self._features.shape
+        orders = torch.from_numpy(np.stack([next(order) for order in self._orders]))
+        orders = orders.to(self._features.device)  # (S, N)
+        wanted = self._targets[orders].transpose(1, 2).contiguous()  # (S, O, N)
+        room = self._features.new_empty((n_matrices, n_seeds * self._size, width))
+        for start in range(0, n_batches * self._size, self._size):
+            rows = orders[:, start : start + self._size]
+            if rows.shape[1] < self._size:
+                room = room.new_empty((n_matrices, rows.numel(), width))
+            torch.index_select(self._features, 1, rows.reshape(-1), out=room)
+            images = room.view(n_matrices * n_seeds, rows.shape[1], width)
+            yield images, wanted[..., start : start + self._size]
+
+
+class _AdamW:
+    """torch.optim.AdamW on one tensor, in place: Loshchilov & Hutter 2019, algorithm 2."""
+
+    def __init__(self, weights: torch.Tensor, decay: float) -> None:
+        self._weights, self._decay, self._n_steps = weights, decay, 0
+        self._mean = weights.new_zeros(weights.shape)
+        self._square = weights.new_zeros(weights.shape)
+        self._scale = weights.new_empty(weights.shape)
+
+    def __call__(self, gradient: torch.Tensor, rate: float) -> None:
+        import torch
+
+        self._n_steps += 1
+        first, second = BETAS
+        root = math.sqrt(1 - second**self._n_steps)
+        self._weights.mul_(1 - rate * self._decay)
+        self._mean.lerp_(gradient, 1 - first)
+        self._square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
+        # mean / (1 - b1^t) over sqrt(square) / root + eps, both sides times the root.
+        torch.sqrt(self._square, out=self._scale).add_(EPSILON * root)
+        size = -rate * root / (1 - first**self._n_steps)
+        self._weights.addcdiv_(self._mean, self._scale, value=size)
+
+
+class _Watch:
+    """Looks at val now and then, and keeps each head's best weights."""
+
+    def __init__(
+        self,
+        val: list[NDArray[np.floating]],
+        labels: NDArray[np.integer],
+        outputs: Outputs,
+        config: AdamWConfig,
+        device: str,
+    ) -> None:
+        import torch
+
+        self._features = torch.from_numpy(_with_ones(val)).to(device)  # (M, V, D + 1)
+        self._labels, self._outputs, self._config = labels, outputs, config
+        self._targets = outputs.targets(labels)
+        self._share = _shares(len(labels), config.loss_batch)
+        n_heads = len(val) * len(config.seeds)
+        self._checks: list[list[tuple[int, float]]] = [[] for _ in range(n_heads)]
+        self._best: list[Any] = [None] * n_heads  # iteration, (O, D + 1) weights
+        self._value = np.full(n_heads, -np.inf)  # higher is better
+        self._n_worse = np.zeros(n_heads, int)
+        self._done = np.zeros(n_heads, bool)
+
+    def look(self, weights: torch.Tensor, iteration: int) -> bool:
+        """Check every head that goes on; returns whether all have stopped.
+
+        Raises:
+            RequestError: weights that are not finite any more.
+        """
+        n_seeds = len(self._config.seeds)
+        parts = weights.view(-1, n_seeds, *weights.shape[1:])  # (M, S, O, D + 1)
+        for head in map(int, np.flatnonzero(~self._done)):
+            matrix, seed = divmod(head, n_seeds)
+            own = parts[matrix, seed]
+            if not bool(own.isfinite().all()):
+                raise RequestError(
+                    f"training diverged: after {iteration} iterations the weights of seed "
+                    f"{self._config.seeds[seed]} are not finite; try --lr {self._config.lr / 10:g}"
+                )
+            logits = (self._features[matrix] @ own.T).cpu().numpy()
+            self._note(head, logits, own, iteration)
+        return bool(self._done.all())
+
+    def _note(
+        self, head: int, logits: NDArray[np.float32], weights: torch.Tensor, iteration: int
+    ) -> None:
+        value = self._measure(logits)
+        self._checks[head].append((iteration, value))
+        rank = value if self._config.choose_by == "acc" else -value
+        if rank > self._value[head]:
+            self._value[head], self._n_worse[head] = rank, 0
+            self._best[head] = iteration, weights.cpu().numpy().copy()
+        else:
+            self._n_worse[head] += 1
+        self._done[head] = self._n_worse[head] == self._config.patience
+
+    def _measure(self, logits: NDArray[np.float32]) -> float:
+        if self._config.choose_by == "acc":
+            return accuracy(self._outputs.scores(logits), self._labels, self._outputs.task)
+        losses = self._outputs.losses(logits.astype(np.float64), self._targets)
+        return float(self._share @ losses)
+
+    def fits(self) -> list[list[HeadFit]]:
+        found = []
+        for head, (iteration, weights) in enumerate(self._best):
+            seed = self._config.seeds[head % len(self._config.seeds)]
+            slopes, intercept = np.ascontiguousarray(weights[:, :-1].T), weights[:, -1].copy()
+            checks = tuple(self._checks[head])
+            found.append(HeadFit(seed, slopes, intercept, iteration, checks, self._outputs))
+        n_seeds = len(self._config.seeds)
+        return [found[i : i + n_seeds] for i in range(0, len(found), n_seeds)]
+
+
+def _groups(matrices: Sequence[NDArray[np.floating]]) -> list[list[int]]:
+    """Places of matrices of one width, as many together as ``MAX_BYTES`` allows."""
+    groups: list[list[int]] = []
+    open_groups: dict[int, list[int]] = {}
+    for i, matrix in enumerate(matrices):
+        n_rows, width = matrix.shape
+        limit = max(1, MAX_BYTES // (4 * n_rows * (width + 1)))
+        if width not in open_groups or len(open_groups[width]) == limit:
+            open_groups[width] = []
+            groups.append(open_groups[width])
+        open_groups[width].append(i)
+    return groups
+
+
+def _with_ones(matrices: list[NDArray[np.floating]]) -> NDArray[np.float32]:
+    """(M, N, D + 1): the last feature is 1."""
+    n_rows, width = matrices[0].shape
+    stacked = np.ones((len(matrices), n_rows, width + 1), np.float32)
+    for out, matrix in zip(stacked, matrices, strict=True):
+        out[:, :-1] = matrix
+    return stacked
+
+
+def _shares(n_images: int, batch: int | None) -> NDArray[np.float64]:
+    """(n,) each image's share in the mean loss: equal, or equal by batch."""
+    size = batch or n_images
+    starts = range(0, n_images, size)
+    sizes = [min(size, n_images - start) for start in starts]
+    return np.concatenate([np.full(n, 1 / (n * len(sizes))) for n in sizes])

@@ -1,0 +1,149 @@
+"""Calibration: whether answers given with 80 % are right 80 times of 100.
+
+Everything here takes one problem of V classes that exclude one another: (N, V) probabilities and
+(N,) class numbers, -1 (``cache.labels.MISSING``) where nobody knows. Of several labels at once each
+is such a problem of two classes.
+
+Brier score and calibration error are functions of sums over samples, which take leading axes, so
+that ``probe.intervals`` evaluates a thousand resamples with the code that evaluates one test set.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.labels import MISSING
+
+N_BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks", section 5: M = 15
+
+# Probabilities are kept this far from 0 before their logarithm is taken, as in scikit-learn's
+# log_loss: kNN gives exact zeros.
+SMALLEST = np.finfo(np.float64).eps
+COLDEST, HOTTEST = 0.01, 100.0  # temperatures looked at
+STEPS = 60  # of the search for it: enough to halve that range to rounding; Newton's needs about 6
+TOLERANCE = 1e-10  # relative, of the temperature
+
+
+def squares(
+    probabilities: NDArray[np.floating], labels: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """Each sample's part of Brier's score, (N, 2): any weighted sum over N gives sums.
+
+    Args:
+        probabilities: (N, V).
+        labels: (N,) class numbers or MISSING: such a sample contributes nothing.
+
+    Returns:
+        One, and the sum over classes of (probability - truth)^2.
+    """
+    truth = labels[:, None] == np.arange(probabilities.shape[1])
+    square = ((probabilities.astype(np.float64) - truth) ** 2).sum(axis=1)
+    return np.stack([np.ones(len(square)), square], axis=1) * (labels != MISSING)[:, None]
+
+
+def gaps(probabilities: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Each sample's part of the calibration error, (N, 1 + N_BINS), as ``squares``.
+
+    Returns:
+        One; and in the column of the bin that holds the answer's confidence, right (1 or 0) less
+        confidence. Zero elsewhere.
+    """
+    confidence = np.clip(probabilities.max(axis=1).astype(np.float64), 0, 1)
+    is_right = probabilities.argmax(axis=1) == labels
+    is_known = labels != MISSING
+    # Bins are open below and closed above, as in Guo et al., equation 3; 0 falls into the first.
+    # Rounded, so that the three of five neighbours that are 0.6 in float64 and in float32 (as rows
+    # store scores) fall into one bin.
+    place = np.ceil((confidence * N_BINS).round(5)).astype(int).clip(1)
+    parts = np.zeros((len(confidence), 1 + N_BINS))
+    parts[np.arange(len(parts)), place] = (is_right - confidence) * is_known
+    parts[:, 0] = is_known
+    return parts
+
+
+def brier_of(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Brier's score: the mean over samples of the sum over classes of (probability - truth)^2.
+
+    Brier's own form (1950): 0..2. Of two classes it is twice what scikit-learn's
+    ``brier_score_loss`` gives by default, (p - y)^2; ``scale_by_half=False`` is this.
+
+    Returns:
+        (...,) from (..., 2) sums of ``squares``; nan where nothing is known.
+    """
+    return _divided(sums[..., 1], sums[..., 0])
+
+
+def calibration_error_of(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Expected calibration error of the top label (Guo et al. 2017, equation 3).
+
+    Answers are sorted into 15 bins of equal width by their confidence, which is their largest
+    probability. In each bin the accuracy is compared with the mean confidence; the error is the
+    mean difference, weighted by the bin's share of samples. With few samples it is too large even
+    of a perfect probe: each bin's accuracy is rough.
+
+    Returns:
+        (...,) from (..., 1 + N_BINS) sums of ``gaps``, 0..1; nan where nothing is known.
+    """
+    return _divided(np.abs(sums[..., 1:]).sum(axis=-1), sums[..., 0])
+
+
+def temper(probabilities: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
+    """Soften (temperature above 1) or sharpen probabilities: softmax(log p / temperature).
+
+    Args:
+        probabilities: (N, V).
+        temperature: positive.
+
+    Returns:
+        (N, V), rows sum to 1; the order of the classes is kept, and so is every decision.
+    """
+    return _softmax(_logarithms(probabilities) / temperature)
+
+
+def fit_temperature(probabilities: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
+    """The temperature with the smallest log-loss (Guo et al. 2017, section 4.2).
+
+    The log-loss is convex in 1 / temperature, so its derivative has one zero: Newton's steps find
+    it, halving the range (in logarithms) where one leaves it. Where no answer is wrong the loss
+    falls with the temperature, which ends near COLDEST, where the loss is flat but for rounding;
+    where the answers are worse than none, it ends at HOTTEST.
+
+    Args:
+        probabilities: (N, V), of samples that the probe was not fitted to.
+        labels: (N,) class numbers or MISSING; at least one known.
+
+    Returns:
+        COLDEST..HOTTEST; 1 leaves everything as it is.
+    """
+    is_known = labels != MISSING
+    z, y = _logarithms(probabilities[is_known]), labels[is_known]
+    of_truth = z[np.arange(len(y)), y].mean()
+    low, high = 1 / HOTTEST, 1 / COLDEST
+    inverse = 1.0
+    for _ in range(STEPS):
+        p = _softmax(z * inverse)
+        mean = (p * z).sum(axis=1)
+        slope = mean.mean() - of_truth
+        curvature = ((p * z**2).sum(axis=1) - mean**2).mean()
+        low, high = (inverse, high) if slope < 0 else (low, inverse)
+        step = inverse - slope / curvature if curvature > 0 else high
+        if not low < step < high:
+            step = np.sqrt(low * high)
+        if abs(step - inverse) <= TOLERANCE * inverse:
+            break
+        inverse = step
+    return float(1 / inverse)
+
+
+def _logarithms(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+    return np.log(np.clip(probabilities.astype(np.float64), SMALLEST, 1))
+
+
+def _softmax(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    p = np.exp(z - z.max(axis=1, keepdims=True))
+    return p / p.sum(axis=1, keepdims=True)
+
+
+def _divided(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.divide(a, b, out=np.full(np.shape(b), np.nan), where=b > 0)

@@ -1,0 +1,117 @@
+"""DeLong's interval for the AUC, also for the mean over several classes or labels.
+
+DeLong, DeLong, Clarke-Pearson (1988, Biometrics 44:837): the AUC of one column is a mean over
+positives of their placements (the share of negatives below each) and a mean over negatives of
+theirs, and its variance follows from how much those scatter. Here it is written as a sum over
+samples: each moves the AUC by its own deviation, and the variance is the sum of the squares. Where
+the AUC is a mean over columns (one class against the rest, or one label after the other), each
+sample moves several of them; its deviations are averaged before they are squared, which counts
+every covariance. For one column, and for columns that share their positives, this is DeLong's
+estimate exactly.
+
+The ends are computed on the logit scale, ln(A / (1 - A)), where they can't leave 0..1 and the
+distribution is nearer to a normal one. Measured (benchmarks/interval_coverage.py; 156 samples, 27 %
+positives, AUCs of .7 to .95): these ends hold the truth 94 to 95 % of the time, the percentile
+bootstrap's 93 to 94; at .99 it is 93 and 87 %.
+
+All positives above all negatives scatter nothing, yet nobody believes that A is 1. There the
+interval is one-sided and exact for any distribution: k disjoint pairs of a positive and a negative
+are in order independently of each other, all of them with probability A^k at most. So
+A >= (1 - level)^(1 / k), with k the smaller of the two classes (of 42 positives: 0.931).
+"""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probe.metrics import auc_columns
+from probe.ranking import below
+
+
+def delong(
+    scores: NDArray[np.floating], labels: NDArray[np.integer], task: str, level: float = 0.95
+) -> tuple[float, float]:
+    """The ends of the interval around ``probe.metrics.auc``.
+
+    Args:
+        scores: (N, C) probabilities or margins.
+        labels: (N,), or (N, C) for the multi-label task.
+        task: one of ``probe.metrics.TASKS``.
+        level: how often the interval holds the AUC of all images there could be.
+
+    Returns:
+        Two ends in 0..1. Of a perfect AUC one-sided, up to 1 (of an AUC of 0, from 0). Where all
+        scores are the same, both ends are 0.5. nan where a column has positives or negatives only.
+    """
+    columns = auc_columns(scores, labels, task)
+    values = np.empty(len(columns))
+    alone = np.zeros(len(columns))  # variance that no deviation can show
+    shifts = np.zeros(len(scores))
+    for c, (column, positive, negative) in enumerate(columns):
+        values[c], shift, alone[c] = deviations(column, positive, negative)
+        shifts += shift / len(columns)
+    value = float(values.mean())
+    if np.isnan(value):
+        return float("nan"), float("nan")
+    if value in (0, 1):
+        pairs = [min(int(p.sum()), int(n.sum())) for _, p, n in columns]
+        return one_sided(value, pairs, level)
+    variance = (shifts**2).sum() + alone.sum() / len(columns) ** 2
+    half = NormalDist().inv_cdf((1 + level) / 2) * np.sqrt(variance) / (value * (1 - value))
+    centre = np.log(value / (1 - value))
+    low, high = 1 / (1 + np.exp(-(centre + np.array([-half, half]))))
+    return float(low), float(high)
+
+
+def deviations(
+    scores: NDArray[np.floating], positive: NDArray[np.bool_], negative: NDArray[np.bool_]
+) -> tuple[float, NDArray[np.float64], float]:
+    """How much each sample moves the AUC of one column.
+
+    Args:
+        scores: (N,).
+        positive: (N,) which samples are.
+        negative: (N,) which samples are; others are left out.
+
+    Returns:
+        The AUC; (N,) deviations, whose squares add up to DeLong's variance; and a variance to add:
+        the only positive, or negative, has no scatter, and counts as much as a placement with this
+        mean could scatter at most, A (1 - A).
+    """
+    n_positives, n_negatives = int(positive.sum()), int(negative.sum())
+    moved = np.zeros(len(scores))
+    if not (n_positives and n_negatives):
+        return float("nan"), moved, 0.0
+    positives, negatives = scores[positive], scores[negative]
+    of_positives = np.add(*below(positives, np.sort(negatives))) / (2 * n_negatives)
+    of_negatives = 1 - np.add(*below(negatives, np.sort(positives))) / (2 * n_positives)
+    value = float(of_positives.mean())
+    unseen = 0.0
+    for where, placements in ((positive, of_positives), (negative, of_negatives)):
+        n = len(placements)
+        if n == 1:
+            unseen += value * (1 - value)
+        else:
+            # Squares over n (n - 1): the sample variance of a mean.
+            moved[where] = (placements - value) / np.sqrt(n * (n - 1))
+    return value, moved, unseen
+
+
+def one_sided(value: float, pairs: list[int], level: float) -> tuple[float, float]:
+    """The interval of an AUC of 1, or of 0.
+
+    Args:
+        value: 0 or 1.
+        pairs: for each column, how many disjoint pairs of a positive and a negative there are
+            whose samples are independent.
+        level: of the interval.
+
+    Returns:
+        The two ends; one of them is the value. Of several columns the mean of their bounds: that
+        all are perfect is at most as likely as that the least likely one is.
+    """
+    bound = float(np.mean([(1 - level) ** (1 / k) for k in pairs]))
+    return (bound, 1.0) if value == 1 else (0.0, 1 - bound)

@@ -1,0 +1,293 @@
+"""Any estimator as a probe: scikit-learn's, a package's, or one in a user's own file.
+
+A new idea is one class in one file, here ``my_probe.py``:
+
+    from dataclasses import dataclass
+
+    import numpy as np
+
+    @dataclass
+    class NearestMean:
+        power: float = 1.0  # what --set may change
+        score_type = "margin"  # or "probability", which is meant where this line isn't there
+
+        def fit(self, features, labels):
+            classes = range(labels.max() + 1)
+            self.means = np.stack([features[labels == c].mean(axis=0) for c in classes])
+
+        def predict_scores(self, features):
+            distances = np.linalg.norm(features[:, None] - self.means, axis=2)
+            return -(distances**self.power)
+
+and ``probe --kind my_probe.py:NearestMean --set power=0.5,1,2`` fits it with each power and takes
+the best without test. A package offers its probes to every user under the entry point group
+``medprobe.probes``.
+
+``fit`` gets features (N, D) as they are stored, in float32, and labels: (N,) class numbers from 0; of
+several labels (N, C) zeros, ones and -1 where nobody knows; of a regression (N,) float64.
+``predict_scores`` gives (Q, C) for (Q, D): probabilities, or margins, which are larger for likelier
+classes; of two classes (Q,) for the second one is enough; of a regression (Q,). Whatever is random
+in it should be seeded: the same question is expected to have the same answer.
+
+Those of scikit-learn are named as they are imported: ``--kind sklearn.svm.LinearSVC --set
+C=0.01,0.1,1``. They get standardised features, and of several labels each is fitted by itself to the
+images of which it is known. Their scores are ``predict_proba``, else ``decision_function``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import RequestError
+from cache.labels import MISSING, REGRESSION
+from cache.names import first_line
+from cache.user_code import beside, where
+from probe.choosing import loss_of
+from probe.metrics import BINARY, MARGIN, MULTI_LABEL, PROBABILITY
+from probe.standardise import chunks, mean_and_scale
+
+SEED = 0  # of scikit-learn's estimators that are random, unless --set says another random_state
+ROUNDING = 1e-3  # how far from 1 the sum of a row of probabilities may be: float16's
+
+
+class Probe(Protocol):
+    """What every estimator is turned into, or is; see above for shapes."""
+
+    def fit(self, features: NDArray[np.float32], labels: NDArray[Any]) -> Any: ...
+
+    def predict_scores(self, features: NDArray[np.float32]) -> NDArray[np.floating]: ...
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a probe is asked to tell apart."""
+
+    task: str  # one of probe.metrics.TASKS, or "regression"
+    n_classes: int  # C; 2 for a binary task, the number of labels for the multi-label task
+
+
+@dataclass(frozen=True)
+class EstimatorConfig:
+    """An estimator, and the settings that are compared; see ``probe.custom.find_estimator``."""
+
+    name: str  # for rows: no part of it is a folder
+    make: Callable[[dict[str, Any], Question], Probe]
+    grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # setting -> values
+    facts: Mapping[str, Any] = field(default_factory=dict)  # for the row: digest of its code...
+    folder: Path | None = None  # of the user's file
+
+    @property
+    def candidates(self) -> list[dict[str, Any]]:
+        """Every combination of the values, the last setting's changing fastest."""
+        return [
+            dict(zip(self.grid, values, strict=True))
+            for values in itertools.product(*self.grid.values())
+        ]
+
+
+@dataclass(frozen=True)
+class FittedProbes:
+    """Each candidate of an estimator, fitted to the same samples. Satisfies choosing.Fitted."""
+
+    config: EstimatorConfig
+    question: Question
+    probes: list[Probe]
+    warned: tuple[str, ...]  # what fitting them made Python warn of
+
+    @property
+    def score_type(self) -> str:
+        """``PROBABILITY`` or ``MARGIN``.
+
+        Raises:
+            RequestError: another word, or both among the candidates.
+        """
+        found = sorted({getattr(probe, "score_type", PROBABILITY) for probe in self.probes})
+        if len(found) > 1 or found[0] not in (PROBABILITY, MARGIN):
+            raise RequestError(
+                f"{self.config.name} should have one score_type, {PROBABILITY} or {MARGIN}; found "
+                f"{' and '.join(map(repr, found))}"
+            )
+        return found[0]
+
+    def losses(self, x: NDArray[np.floating], y: NDArray[Any]) -> NDArray[np.float64]:
+        """(candidates,) log-loss of probabilities, 1 - AUC of margins, squared error of a regression.
+
+        Raises:
+            RequestError: what ``scores`` and ``probe.choosing.loss_of`` refuse.
+        """
+        return np.array(
+            [
+                loss_of(self.scores(x, place), y, self.question.task, score_type=self.score_type)
+                for place in range(len(self.probes))
+            ]
+        )
+
+    def scores(self, x: NDArray[np.floating], place: int) -> NDArray[np.float64]:
+        """(Q, C) scores of one candidate.
+
+        Raises:
+            RequestError: it fails, or answers something else.
+        """
+        n_outputs = 1 if self.question.task == REGRESSION else self.question.n_classes
+        if not len(x):
+            return np.empty((0, n_outputs))
+        with running(self.config, "predict_scores"):
+            found = self.probes[place].predict_scores(np.array(x, np.float32))
+            found = np.asarray(found, np.float64)
+        return _checked(found, len(x), self.question, self.score_type, self.config.name)
+
+
+def fit_all(
+    config: EstimatorConfig, features: NDArray[np.floating], labels: NDArray[Any], question: Question
+) -> FittedProbes:
+    """Fit every candidate.
+
+    Args:
+        config: the estimator and its grid.
+        features: (N, D), float16 or wider.
+        labels: (N,), or (N, C) of several labels.
+        question: what they are labels of.
+
+    Raises:
+        RequestError: it fails, in one line.
+    """
+    probes: list[Probe] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for candidate in config.candidates:
+            with running(config, "its constructor"):
+                probe = config.make(candidate, question)
+            with running(config, "fit"):
+                # Copies: a probe that changes what it is given must not change the next one's.
+                probe.fit(np.array(features, np.float32), np.array(labels))
+            probes.append(probe)
+    told = [f"{w.category.__name__}: {first_line(w.message)}" for w in caught]  # type: ignore[arg-type]
+    return FittedProbes(config, question, probes, tuple(dict.fromkeys(told)))
+
+
+@contextmanager
+def running(config: EstimatorConfig, what: str) -> Iterator[None]:
+    """Other people's code: whatever it does wrong is one line, with the place in the user's file.
+
+    Raises:
+        RequestError: it did something wrong.
+    """
+    try:
+        with beside(config.folder) if config.folder else nullcontext():
+            yield
+    except RequestError:
+        raise
+    except (Exception, SystemExit) as error:
+        found = where(error, config.folder)
+        raise RequestError(f"{config.name} fails in {what}: {found}") from error
+
+
+def _checked(
+    scores: NDArray[np.float64], n: int, question: Question, score_type: str, name: str
+) -> NDArray[np.float64]:
+    """Scores in the shape that metrics take: (n, C), of two classes' margins -m and m."""
+    is_binary = question.task == BINARY
+    if scores.ndim == 1:
+        scores = scores[:, None]
+    if is_binary and scores.shape == (n, 1):
+        rest = 1 - scores if score_type == PROBABILITY else -scores
+        scores = np.concatenate([rest, scores], axis=1)
+    n_outputs = 1 if question.task == REGRESSION else question.n_classes
+    if scores.shape != (n, n_outputs):
+        raise RequestError(
+            f"{name} should give scores of shape ({n}, {n_outputs}), found {scores.shape}"
+        )
+    if not np.isfinite(scores).all():
+        row, column = np.argwhere(~np.isfinite(scores))[0]
+        raise RequestError(
+            f"{name} should give finite scores, found {scores[row, column]} in row {row}, column "
+            f"{column}"
+        )
+    if question.task in (REGRESSION, MULTI_LABEL):
+        return scores
+    if score_type == MARGIN:
+        if is_binary:  # what exceeds the other class decides, and is thresholded at 0
+            margin = (scores[:, 1] - scores[:, 0]) / 2
+            scores = np.stack([-margin, margin], axis=1)
+        return scores
+    sums = scores.sum(axis=1)
+    if (off := np.abs(sums - 1)).max() > ROUNDING:
+        raise RequestError(
+            f"{name} should give probabilities, whose rows sum to 1; found a row of sum "
+            f'{sums[off.argmax()]:.4g}: write score_type = "{MARGIN}" if they are none'
+        )
+    return scores
+
+
+# ---------------------------------------------------------------------------- scikit-learn
+
+
+@dataclass
+class SklearnProbe:
+    """An estimator of scikit-learn on standardised features."""
+
+    make: Callable[[], Any]  # a new estimator
+    question: Question
+
+    def fit(self, features: NDArray[np.float32], labels: NDArray[Any]) -> None:
+        self.mean, self.scale = mean_and_scale(features)
+        x = self._standardised(features)
+        if self.question.task != MULTI_LABEL:
+            self.estimators = [self.make().fit(x, labels)]
+            return
+        self.estimators = []
+        for column in labels.T:
+            known = column != MISSING
+            self.estimators.append(self._fit_label(x[known], column[known]))
+
+    def _fit_label(self, x: NDArray[np.float32], labels: NDArray[np.integer]) -> Any:
+        """An estimator of one label; where it has one value in train, that value."""
+        return self.make().fit(x, labels) if np.ptp(labels) else int(labels[0])
+
+    @property
+    def score_type(self) -> str:
+        made = self.make()
+        return PROBABILITY if hasattr(made, "predict_proba") else MARGIN
+
+    def predict_scores(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        x = self._standardised(features)
+        if self.question.task == REGRESSION:
+            return self.estimators[0].predict(x)
+        if self.question.task == MULTI_LABEL:
+            return np.stack([self._of_label(x, one) for one in self.estimators], axis=1)
+        (estimator,) = self.estimators
+        scores = self._scores(x, estimator)
+        if len(estimator.classes_) == self.question.n_classes:
+            return scores
+        if self.score_type == MARGIN:
+            raise ValueError("a class has no training image, and margins can't say that")
+        full = np.zeros((len(x), self.question.n_classes))
+        full[:, estimator.classes_] = scores
+        return full
+
+    def _of_label(self, x: NDArray[np.float32], estimator: Any) -> NDArray[np.float64]:
+        """(Q,) scores of one label's ones."""
+        if isinstance(estimator, int):
+            sure = float(estimator)
+            return np.full(len(x), sure if self.score_type == PROBABILITY else 2 * sure - 1)
+        scores = self._scores(x, estimator)
+        return scores[:, 1] if scores.ndim == 2 else scores
+
+    def _scores(self, x: NDArray[np.float32], estimator: Any) -> NDArray[np.float64]:
+        by = "predict_proba" if self.score_type == PROBABILITY else "decision_function"
+        return getattr(estimator, by)(x)
+
+    def _standardised(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """In place: what is given is a copy."""
+        for rows in chunks(len(features)):
+            features[rows] = (features[rows] - self.mean) / self.scale
+        return features

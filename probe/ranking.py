@@ -1,0 +1,102 @@
+"""What depends on the order of scores alone: the AUC and the average precision.
+
+Scores are sorted once. Then one test set, or each of a thousand resamples of it, costs a cumulative
+sum over the sorted negatives: a resample is a vector of multiplicities, how often each sample was
+drawn. Counts are whole numbers all the way, so nothing is rounded before the last division.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def below(
+    scores: NDArray[np.floating], ascending: NDArray[np.floating]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Where each score stands among others.
+
+    Args:
+        scores: (Q,), in any order.
+        ascending: (M,) the others, in ascending order.
+
+    Returns:
+        (Q,) how many of the others are less, and (Q,) how many are less or the same. Their mean is
+        the number of others beaten, ties counted half.
+    """
+    return (
+        np.searchsorted(ascending, scores, side="left"),
+        np.searchsorted(ascending, scores, side="right"),
+    )
+
+
+class Ranking:
+    """One two-class problem, sorted once. N samples: P positives, M negatives, others neither."""
+
+    def __init__(
+        self,
+        scores: NDArray[np.floating],
+        positive: NDArray[np.bool_],
+        negative: NDArray[np.bool_],
+    ) -> None:
+        """Sort.
+
+        Args:
+            scores: (N,), finite; the larger, the more likely a positive.
+            positive: (N,) which samples are.
+            negative: (N,) which samples are; one whose label is missing is neither.
+        """
+        order = np.argsort(scores, kind="stable")
+        self.positives = order[positive[order]]  # (P,), ascending scores
+        self.negatives = order[negative[order]]  # (M,), ascending scores
+        ascending = scores[self.positives]
+        self.less, self.less_or_same = below(ascending, scores[self.negatives])
+        self.less_positives = below(ascending, ascending)[0]
+
+    def auc(self, drawn: NDArray[np.int32]) -> NDArray[np.float64]:
+        """Area under the ROC curve: the chance that a positive scores above a negative.
+
+        Args:
+            drawn: (R, N) multiplicities; all 1 is the test set itself.
+
+        Returns:
+            (R,) in 0..1, ties counted half; nan where there is no positive or no negative: there
+            the curve doesn't exist.
+        """
+        negatives = _cumulative(drawn, self.negatives)
+        # np.take and 32 bits: three times as fast as drawn[:, ...] and 64.
+        weights = np.take(drawn, self.positives, axis=1)  # (R, P)
+        beaten = np.take(negatives, self.less, axis=1)
+        beaten += np.take(negatives, self.less_or_same, axis=1)
+        twice = np.einsum("rp,rp->r", weights, beaten, dtype=np.int64)
+        pairs = weights.sum(axis=1, dtype=np.int64) * negatives[:, -1]
+        return np.divide(twice, 2 * pairs, out=np.full(len(drawn), np.nan), where=pairs > 0)
+
+    def average_precision(self, drawn: NDArray[np.int32]) -> NDArray[np.float64]:
+        """Mean over positives of the precision where each is found, as in scikit-learn.
+
+        The precision at a positive is the share of positives among all that score as much as it
+        does or more; nothing is interpolated.
+
+        Args:
+            drawn: (R, N) multiplicities; all 1 is the test set itself.
+
+        Returns:
+            (R,) in 0..1, by chance the share of positives; nan where there is no positive.
+        """
+        positives = _cumulative(drawn, self.positives)
+        negatives = _cumulative(drawn, self.negatives)
+        right = positives[:, -1:] - np.take(positives, self.less_positives, axis=1)  # (R, P)
+        wrong = negatives[:, -1:] - np.take(negatives, self.less, axis=1)
+        precision = right / np.maximum(right + wrong, 1)  # not drawn: weighs nothing
+        weights = np.take(drawn, self.positives, axis=1)
+        total = np.einsum("rp,rp->r", weights, precision)
+        n = positives[:, -1]
+        return np.divide(total, n, out=np.full(len(drawn), np.nan), where=n > 0)
+
+
+def _cumulative(drawn: NDArray[np.int32], places: NDArray[np.intp]) -> NDArray[np.int32]:
+    """(R, n + 1): [:, j] is how many draws fell on the first j places."""
+    sums = np.zeros((len(drawn), len(places) + 1), dtype=np.int32)
+    np.take(drawn, places, axis=1).cumsum(axis=1, dtype=np.int32, out=sums[:, 1:])
+    return sums

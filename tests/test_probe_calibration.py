@@ -1,0 +1,140 @@
+"""Calibration against slow, obvious versions, and against what temperatures are for."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from cache.labels import MISSING
+from probe import calibration, metrics
+from probe.calibration import COLDEST, HOTTEST, fit_temperature, temper
+from probe.metrics import BINARY, MULTI_CLASS, MULTI_LABEL
+
+
+def answers(n=500, n_classes=4, seed=0, sharpness=1.0):
+    """Probabilities that are true of their labels, then made too sure (or not sure enough)."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 1.5, (n, n_classes))
+    true = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    labels = (true.cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1)
+    sharp = true**sharpness
+    return sharp / sharp.sum(axis=1, keepdims=True), labels
+
+
+def obvious_error(probabilities, labels):
+    """Guo et al.'s equation 3, bin by bin."""
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    error = 0.0
+    edges = np.linspace(0, 1, 16)
+    confidence = confidence.round(7)  # one that is on an edge, but for float32
+    for low, high in zip(edges[:-1].round(7), edges[1:].round(7), strict=True):
+        here = (confidence > low) & (confidence <= high)
+        if here.any():
+            error += here.mean() * abs(right[here].mean() - probabilities.max(axis=1)[here].mean())
+    return error
+
+
+@pytest.mark.parametrize("decimals", [1, 2, 9])
+def test_error_equals_the_obvious_one(decimals):
+    probabilities, labels = answers()
+    probabilities = probabilities.round(decimals)  # on the edges of bins, too
+    found = metrics.evaluate(probabilities, labels, MULTI_CLASS)["ece"]
+    assert_allclose(found, obvious_error(probabilities, labels), rtol=1e-12)
+
+
+def test_error_by_eye():
+    # Eight of ten are right, and all were answered with 95 %: 0.15 too sure. The bins differ.
+    p = np.full(10, 0.95)
+    p[:5] = 0.94
+    labels = np.array([1, 1, 1, 1, 0, 1, 1, 1, 1, 0])
+    found = metrics.evaluate(np.stack([1 - p, p], axis=1), labels, BINARY)
+    assert_allclose(found["ece"], 0.145)
+    assert_allclose(found["brier"], 2 * np.mean((p - labels) ** 2))
+
+
+def test_several_labels_are_measured_where_they_are_known():
+    rng = np.random.default_rng(0)
+    scores = rng.random((80, 2)).round(2)
+    labels = (rng.random((80, 2)) < scores).astype(int)
+    labels[30:, 1] = MISSING
+    found = metrics.evaluate(scores, labels, MULTI_LABEL)
+    known = [slice(None), slice(30)]
+    alone = [
+        (np.stack([1 - scores[rows, c], scores[rows, c]], axis=1), labels[rows, c])
+        for c, rows in enumerate(known)
+    ]
+    assert_allclose(found["ece"], np.mean([obvious_error(*a) for a in alone]), rtol=1e-12)
+    brier = [2 * np.mean((p[:, 1] - y) ** 2) for p, y in alone]
+    assert_allclose(found["brier"], np.mean(brier), rtol=1e-12)
+
+
+def test_float16_and_rounding_stay_in_the_last_bin():
+    probabilities = np.array([[1.0005, 0.0], [0.0, 1.0]], np.float16)
+    assert metrics.evaluate(probabilities, np.array([0, 1]), BINARY)["ece"] == 0
+
+
+# ---------------------------------------------------------------------------- temperature
+
+
+def log_loss(probabilities, labels):
+    return -np.log(probabilities[np.arange(len(labels)), labels]).mean()
+
+
+@pytest.mark.parametrize("sharpness", [0.3, 1.0, 4.0])
+def test_temperature_has_the_smallest_log_loss(sharpness):
+    probabilities, labels = answers(sharpness=sharpness)
+    found = fit_temperature(probabilities, labels)
+    near = [log_loss(temper(probabilities, found * f), labels) for f in (0.999, 1, 1.001)]
+    assert near[1] == min(near)
+    grid = np.geomspace(0.1, HOTTEST, 2000)
+    losses = [log_loss(temper(probabilities, t), labels) for t in grid]
+    assert_allclose(found, grid[np.argmin(losses)], rtol=5e-3)
+    assert_allclose(found, sharpness, rtol=0.2)  # the probabilities were true before
+
+
+def test_tempering_mends_what_is_too_sure():
+    val, test = answers(seed=1, sharpness=4.0), answers(seed=2, sharpness=4.0)
+    t = metrics.fit_temperature(*val, MULTI_CLASS)
+    found = metrics.evaluate(*test, MULTI_CLASS, temperature=t)
+    assert found["ece_tempered"] < 0.5 * found["ece"]
+    assert_allclose(found["ece_tempered"], obvious_error(temper(test[0], t), test[1]), rtol=1e-12)
+    # No decision changes, and no order within a sample.
+    assert (temper(test[0], t).argmax(axis=1) == test[0].argmax(axis=1)).all()
+
+
+def test_one_temperature_for_all_labels():
+    probabilities, labels = answers(n_classes=2, sharpness=3.0)
+    p = probabilities[:, 1].reshape(-1, 2)
+    y = labels.reshape(-1, 2)
+    expected = fit_temperature(probabilities, labels)
+    assert_allclose(metrics.fit_temperature(p, y, MULTI_LABEL), expected)
+    half = np.where(np.arange(len(y))[:, None] < 100, y, MISSING)
+    expected = fit_temperature(probabilities[:200], labels[:200])
+    assert_allclose(metrics.fit_temperature(p, half, MULTI_LABEL), expected)
+
+
+def test_without_a_wrong_answer_the_temperature_ends_its_range():
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8]])
+    found = fit_temperature(probabilities, np.array([0, 1]))
+    assert COLDEST <= found < 0.05
+    assert_allclose(temper(probabilities, found), np.eye(2), atol=1e-12)
+    assert_allclose(fit_temperature(probabilities, np.array([1, 0])), HOTTEST, rtol=1e-3)
+
+
+def test_exact_zeros_and_no_information():
+    sure = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    found = fit_temperature(sure, np.array([0, 1, 1]))  # two of three: softened to 2/3
+    assert_allclose(temper(sure, found)[0, 0], 2 / 3, rtol=1e-6)
+    assert fit_temperature(np.full((4, 2), 0.5), np.array([0, 1, 1, 0])) > 0
+    assert np.isfinite(temper(np.zeros((1, 3)), 2.0)).all()
+
+
+def test_sums_take_leading_axes():
+    probabilities, labels = answers(60)
+    for parts, value in (
+        (calibration.squares, calibration.brier_of),
+        (calibration.gaps, calibration.calibration_error_of),
+    ):
+        sums = parts(probabilities, labels).sum(axis=0)
+        found = value(np.stack([sums, 2 * sums]))
+        assert found.shape == (2,)
+        assert found[0] == found[1] > 0

@@ -1,0 +1,101 @@
+"""Means over episodes, and intervals over episodes and test samples at once."""
+
+import numpy as np
+import pytest
+
+from probe import metrics
+from probe.episode_metrics import measure_episodes
+from probe.intervals import resampled_metrics
+from probe.metrics import BINARY, MULTI_CLASS, MULTI_LABEL, ORDINAL
+
+
+def answers(n_episodes, n, n_classes, seed=0, spread=1.0):
+    """Episodes that share the test set and are good by different degrees."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, n_classes, n)
+    gain = 1 + spread * rng.normal(size=(n_episodes, 1, 1))
+    logits = gain * np.eye(n_classes)[labels] + rng.normal(size=(n_episodes, n, n_classes))
+    powers = np.exp(logits)
+    return powers / powers.sum(axis=2, keepdims=True), labels
+
+
+@pytest.mark.parametrize(("task", "n_classes"), [(BINARY, 2), (MULTI_CLASS, 4), (ORDINAL, 4)])
+def test_each_episode_is_evaluated_by_itself(task, n_classes):
+    scores, labels = answers(5, 80, n_classes)
+    found = measure_episodes(scores, labels, task, 50)
+    for e, part in enumerate(scores):
+        for name, value in metrics.evaluate(part, labels, task).items():
+            assert found.episodes[name][e] == value
+    for name, values in found.episodes.items():
+        assert found.mean[name].value == pytest.approx(np.mean(values))
+
+
+@pytest.mark.parametrize(("task", "n_classes"), [(BINARY, 2), (MULTI_CLASS, 3)])
+def test_intervals_are_those_of_drawing_episodes_and_samples_the_slow_way(task, n_classes):
+    scores, labels = answers(12, 150, n_classes)
+    found = measure_episodes(scores, labels, task, 2000)
+    rng = np.random.default_rng(5)
+    slow = {name: [] for name in metrics.METRICS}
+    for _ in range(400):
+        rows, episodes = rng.integers(150, size=150), rng.integers(12, size=12)
+        each = [metrics.evaluate(scores[e][rows], labels[rows], task) for e in episodes]
+        for name, values in slow.items():
+            values.append(np.mean([one[name] for one in each]))
+    for name, values in slow.items():
+        low, high = np.percentile(values, [2.5, 97.5])
+        width = high - low
+        assert found.mean[name].low == pytest.approx(low, abs=0.15 * width), name
+        assert found.mean[name].high == pytest.approx(high, abs=0.15 * width), name
+
+
+def test_both_levels_widen_the_interval():
+    scores, labels = answers(8, 400, 2, spread=1.0)
+    same = np.repeat(scores[:1], 8, axis=0)
+    both, of_test = (measure_episodes(s, labels, BINARY, 1000).mean["acc"] for s in (scores, same))
+    assert both.high - both.low > 1.5 * (of_test.high - of_test.low)
+
+
+def test_one_episode_is_the_bootstrap_of_the_test_set():
+    scores, labels = answers(1, 90, 3)
+    found = measure_episodes(scores, labels, MULTI_CLASS, 300, seed=4)
+    samples = resampled_metrics(scores[0], labels, MULTI_CLASS, 300, 4, ranks=())
+    for name in ("acc", "balanced_accuracy", "f1_macro"):
+        ends = np.percentile(samples[name], [2.5, 97.5])
+        assert found.mean[name][1:] == pytest.approx(ends)
+
+
+def test_patients_are_drawn_whole():
+    """Ten copies of each image say no more than one of each."""
+    scores, labels = answers(6, 60, 2)
+    groups = np.array([f"p{i}" for i in range(60)])
+    copies = measure_episodes(
+        np.repeat(scores, 10, axis=1),
+        np.repeat(labels, 10),
+        BINARY,
+        500,
+        groups=np.repeat(groups, 10),
+    )
+    once = measure_episodes(scores, labels, BINARY, 500)
+    for name in ("acc", "auc"):
+        width = [m.mean[name].high - m.mean[name].low for m in (copies, once)]
+        assert width[0] == pytest.approx(width[1], rel=0.1)
+
+
+def test_several_labels_and_continuous_ones():
+    rng = np.random.default_rng(0)
+    scores, labels = rng.random((4, 50, 3)), rng.integers(-1, 2, (50, 3))
+    found = measure_episodes(scores, labels, MULTI_LABEL, 100)
+    assert found.mean["auc"].low < found.mean["auc"].value < found.mean["auc"].high
+    assert found.methods["average_precision"] == "none"
+    ages = rng.normal(size=50)
+    predicted = ages[None, :, None] + rng.normal(size=(4, 50, 1))
+    found = measure_episodes(predicted, ages, "regression", 100)
+    assert found.mean["mae"].low < found.mean["mae"].value < found.mean["mae"].high
+
+
+def test_an_absent_class_leaves_no_auc():
+    scores, _ = answers(3, 20, 2)
+    found = measure_episodes(scores, np.zeros(20, int), BINARY, 50)
+    assert np.isnan(found.mean["auc"]).all()
+    assert found.mean["acc"].low >= 0
+    assert "no AUC on test: a class or label has one value only there" in found.marks

@@ -1,0 +1,147 @@
+"""Many small probes at once, against one after another."""
+
+import numpy as np
+import pytest
+
+from cache.errors import RequestError
+from probe import fewshot, linear, ridge
+from probe.fewshot import logistic_scores, ridge_scores
+from probe.metrics import BINARY, MULTI_CLASS, MULTI_LABEL
+
+S, D = 60, 80
+
+
+def problem(task, n_classes, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(S, D)) * rng.gamma(1, size=D) + 1
+    if task == MULTI_LABEL:
+        y = rng.integers(-1, 2, (S, n_classes))
+    else:
+        y = rng.integers(0, n_classes, S)
+        x[:, :n_classes] += np.eye(n_classes)[y]
+    episodes = [np.sort(rng.choice(S, n, replace=False)) for n in (12, 24, 18, 24, 15)]
+    return x, y, episodes, rng.normal(size=(30, D)) + 1
+
+
+@pytest.mark.parametrize(("task", "n_classes"), [(BINARY, 2), (MULTI_CLASS, 4), (MULTI_LABEL, 3)])
+@pytest.mark.parametrize("strength", [1e-3, 1e-2, 1, 100])
+def test_every_episode_is_the_linear_probe_of_its_samples(task, n_classes, strength):
+    x, y, episodes, queries = problem(task, n_classes)
+    found = logistic_scores(x, y, episodes, queries, task, n_classes, strength)
+    config = linear.LinearConfig(strengths=(strength,), tolerance=1e-13, max_products=10_000)
+    for scores, rows in zip(found, episodes, strict=True):
+        (fit,) = linear.fit_path(x[rows], y[rows], task, n_classes, config)
+        assert scores == pytest.approx(fit.predict_scores(queries), abs=1e-3)
+
+
+def test_it_is_scikit_learns_logistic_regression():
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    x, y, episodes, queries = problem(MULTI_CLASS, 4)
+    found = logistic_scores(x, y, episodes, queries, MULTI_CLASS, 4)
+    for scores, rows in zip(found, episodes, strict=True):
+        scaler = StandardScaler().fit(x[rows])
+        model = LogisticRegression(C=fewshot.STRENGTH, tol=1e-9, max_iter=10_000)
+        model.fit(scaler.transform(x[rows]), y[rows])
+        assert scores == pytest.approx(model.predict_proba(scaler.transform(queries)), abs=1e-4)
+
+
+def test_an_episode_alone_scores_as_among_others(monkeypatch):
+    """Shorter ones are filled up, and many are done in pieces."""
+    x, y, episodes, queries = problem(MULTI_CLASS, 4)
+    together = logistic_scores(x, y, episodes, queries, MULTI_CLASS, 4)
+    monkeypatch.setattr(fewshot, "CHUNK_CELLS", 1)
+    assert logistic_scores(x, y, episodes, queries, MULTI_CLASS, 4) == pytest.approx(
+        together, abs=1e-4
+    )
+
+
+def test_a_class_that_an_episode_lacks_scores_0():
+    x, y, _, queries = problem(MULTI_CLASS, 4)
+    rows = np.flatnonzero(y != 2)[:20]
+    found = logistic_scores(x, y, [rows, np.arange(20)], queries, MULTI_CLASS, 4)
+    assert (found[0][:, 2] == 0).all()
+    assert found.sum(axis=2) == pytest.approx(1)
+    assert (found[1][:, 2] > 0).all()
+
+
+@pytest.mark.parametrize("task", [BINARY, MULTI_CLASS])
+def test_an_episode_of_one_class_is_sure_of_it(task):
+    n_classes = 2 if task == BINARY else 3
+    x, _, _, queries = problem(MULTI_CLASS, 4)
+    y = np.r_[np.zeros(30, int), np.ones(30, int)]
+    found = logistic_scores(x, y, [np.arange(30, 40)], queries, task, n_classes)
+    assert found[0] == pytest.approx(np.tile(np.eye(n_classes)[1], (30, 1)))
+
+
+def test_constant_features_and_equal_images_say_nothing():
+    """One shot each, the same image: as likely as not; a constant far from 0 changes nothing."""
+    x, y, episodes, queries = problem(BINARY, 2)
+    same = logistic_scores(
+        np.ones((4, D)), np.array([0, 1, 0, 1]), [np.arange(4)], queries, BINARY, 2
+    )
+    assert same == pytest.approx(0.5)
+    found = logistic_scores(x, y, episodes, queries, BINARY, 2)
+    wide, wide_queries = (np.column_stack([a, np.full(len(a), 1e4)]) for a in (x, queries))
+    assert logistic_scores(wide, y, episodes, wide_queries, BINARY, 2) == pytest.approx(
+        found, abs=1e-4
+    )
+
+
+def test_features_far_from_zero_keep_their_digits():
+    """As the massive activations of vision transformers: a mean of a thousand spreads."""
+    x, y, episodes, queries = problem(BINARY, 2)
+    found = logistic_scores(x, y, episodes, queries, BINARY, 2)
+    assert logistic_scores(x + 1000, y, episodes, queries + 1000, BINARY, 2) == pytest.approx(
+        found, abs=2e-3
+    )
+
+
+def test_features_are_finite():
+    x, y, episodes, queries = problem(BINARY, 2)
+    x[episodes[0][3], 7] = np.nan
+    with pytest.raises(RequestError, match="found inf or nan in column 7"):
+        logistic_scores(x, y, episodes, queries, BINARY, 2)
+
+
+PENALTIES = (1e-3, 0.1, 10.0)
+
+
+def test_ridge_is_that_of_the_samples_at_the_penalty_of_the_smallest_left_out_error():
+    """Leaving out by hand: refit without each sample, on the scale of all."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(S, 12))
+    y = x[:, :2] + rng.normal(size=(S, 2))
+    episodes = [np.sort(rng.choice(S, n, replace=False)) for n in (8, 20, 40)]
+    found, chosen = ridge_scores(x, y, episodes, x[:9], PENALTIES)
+    for scores, penalty, rows in zip(found, chosen, episodes, strict=True):
+        errors = [left_out_error(x[rows], y[rows], p) for p in PENALTIES]
+        assert penalty == PENALTIES[int(np.argmin(errors))]
+        fits = ridge.fit_path(x[rows], y[rows], ridge.RidgeConfig(penalties=(penalty,)))
+        assert scores == pytest.approx(fits[0].predict(x[:9]), abs=1e-4)
+
+
+def left_out_error(x, y, penalty):
+    x = (x - x.mean(axis=0)) / x.std(axis=0)
+    total = 0.0
+    for i in range(len(x)):
+        rest = np.arange(len(x)) != i
+        a = np.column_stack([x, np.ones(len(x))])
+        bend = np.diag([penalty * len(x)] * x.shape[1] + [0])
+        weights = np.linalg.solve(a[rest].T @ a[rest] + bend, a[rest].T @ y[rest])
+        total += np.square(y[i] - a[i] @ weights).sum()
+    return total
+
+
+def test_one_sample_has_nothing_to_leave_out():
+    rng = np.random.default_rng(1)
+    found, chosen = ridge_scores(
+        rng.normal(size=(5, 4)),
+        np.arange(5.0)[:, None],
+        [np.array([3])],
+        np.ones((2, 4)),
+        PENALTIES,
+    )
+    assert chosen.tolist() == [10.0]
+    assert found == pytest.approx(3.0)

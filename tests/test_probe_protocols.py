@@ -1,0 +1,197 @@
+"""Papers' probes by name, from the command line to the row."""
+
+import json
+import re
+
+import pytest
+from test_probe_cli import make_features, rows, run
+
+from probe.cli import read_config
+from probe.heads import HeadsConfig
+from probe.protocols import PROTOCOLS
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDPROBE_FEATURES", str(tmp_path / "features"))
+    monkeypatch.setenv("MEDPROBE_RESULTS", str(tmp_path / "results"))
+    return tmp_path / "features", tmp_path / "results"
+
+
+def asked(words):
+    return read_config(words.split())
+
+
+def test_wu2025_is_section_1_1():
+    config = asked("--protocol wu2025")
+    assert (config.kind, config.pools, config.layer) == ("adamw", ("head",), -1)
+    a = config.adamw
+    assert (a.lr, a.weight_decay, a.batch_size, a.iterations) == (1e-3, 1e-2, 64, 15_000)
+    assert (a.drop_last, a.n_checks, a.choose_by, a.one_logit) == (True, 10, "acc", True)
+    assert (a.seeds, a.ddof) == ((0, 1, 2), 0)
+    assert str(config.protocol) == "wu2025"
+
+
+def test_doerrich2024_is_section_1_2():
+    knn = asked("--protocol doerrich2024")
+    assert (knn.kind, knn.knn.k, knn.knn.metric, knn.knn.rule) == (
+        "knn", (11,), "euclidean", "majority",
+    )  # fmt: skip
+    config = asked("--protocol doerrich2024 --kind adamw")
+    a = config.adamw
+    assert (a.lr, a.weight_decay, a.batch_size, a.epochs) == (1e-4, 1e-2, 64, 100)
+    assert (a.schedule, a.patience, a.choose_by, a.drop_last) == ("cosine", 5, "loss", False)
+    assert (a.one_logit, a.seeds) == (False, (9930641, 115149041, 252139603))
+    assert config.pools == knn.pools == ("head",)
+    assert a.loss_batch is None
+    published = asked("--protocol doerrich2024 --kind adamw --as-published")
+    assert published.adamw.loss_batch == 256
+
+
+def test_the_grids_are_sections_1_5_and_1_6():
+    dinov2 = asked("--protocol dinov2").heads
+    assert dinov2 == HeadsConfig()
+    assert len(dinov2.lrs) == 13
+    assert (min(dinov2.lrs), max(dinov2.lrs)) == (1e-5, 0.1)
+    assert (dinov2.n_last, dinov2.batch_size, dinov2.epochs, dinov2.iterations) == (
+        (1, 4), 128, 10, 1250,
+    )  # fmt: skip
+    corrected = asked("--protocol baharoon2023").heads
+    published = asked("--protocol baharoon2023 --as-published").heads
+    assert set(corrected.lrs) == {1e-1, 1e-2, 5e-2, 1e-3, 5e-3, 1e-4, 5e-4, 1e-5}
+    assert (corrected.scale_lr, corrected.refit, corrected.one_logit) == (False, True, True)
+    assert (corrected.loss, corrected.test_every, corrected.by_sigmoid) == ("mean", None, False)
+    assert (published.loss, published.test_every, published.by_sigmoid) == ("sum", 5, True)
+
+
+def test_dinov2s_other_probes_and_huix2024():
+    linear = asked("--protocol dinov2 --kind linear")
+    assert linear.linear.strengths == pytest.approx([10 ** (-6 + i / 4) for i in range(45)])
+    assert (linear.choosing.how, linear.choosing.refit) == ("val", "train+val")
+    knn = asked("--protocol huix2024").knn
+    assert (knn.k, knn.temperature, knn.metric, knn.rule) == ((200,), 0.1, "cosine", "weighted")
+
+
+def test_flags_over_a_protocol_are_named():
+    config = asked("--protocol wu2025 --lr 0.01 --seeds 4,5 --pool cls")
+    assert str(config.protocol) == "wu2025, but lr 0.01, seeds 4/5, pool cls"
+    assert (config.adamw.lr, config.pools) == (0.01, ("cls",))
+    # What changes nothing isn't named.
+    assert str(asked("--protocol wu2025 --lr 0.001 --pool head").protocol) == "wu2025"
+    epochs = asked("--protocol wu2025 --epochs 3")
+    assert str(epochs.protocol) == "wu2025, but iterations None, epochs 3"
+    assert str(asked("--protocol dinov2 --refit train+val").protocol) == "dinov2, but refit True"
+    assert asked("--protocol wu2025 --layer all").pools == ()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--protocol huix2024 --kind linear", "augmented views.*finetune --mode head.*--kind knn"),
+        ("--protocol wu2025 --kind knn", "wu2025 asks --kind adamw, not knn"),
+        ("--protocol wu2025 --as-published", "none are known of wu2025"),
+        ("--as-published --kind knn", "--as-published belongs to --protocol"),
+        ("--data toys", "name a probe with --kind .* or a paper's by --protocol"),
+        ("--kind adamw --lr 0.1,0.2", "takes one learning rate.*--kind heads"),
+        ("--kind adamw --choose-by auc", "choose_by is acc or loss, found 'auc'"),
+        ("--kind heads --layer 3", "--layer belongs to --kind knn or linear or adamw or ridge"),
+        ("--kind heads --pool cls", "chooses among the last layers"),
+        ("--kind heads --seeds 1,2", "one seed at a time"),
+        ("--kind linear --lr 0.1", "--lr belongs to --kind adamw or heads"),
+        ("--kind adamw --epochs 0", "epochs is 1 or more, found 0"),
+    ],
+)
+def test_wrong_wishes_are_usage_errors(words, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        asked(words)
+    assert end.value.code == 2
+    assert re.search(message, " ".join(capsys.readouterr().err.split()))
+
+
+def test_every_protocol_can_be_asked():
+    for name, protocol in PROTOCOLS.items():
+        for kind in protocol.presets:
+            config = asked(f"--protocol {name} --kind {kind}")
+            assert config.kind == kind
+            assert getattr(config, kind) is not None
+
+
+@pytest.mark.parametrize("task", ["multi-class", "multi-label, binary-class"])
+def test_a_row_for_each_seed_and_their_spread(places, capsys, task):
+    make_features(places[0], task=task)
+    status, out, err = run(capsys, "--protocol wu2025 --iterations 40 --batch-size 16")
+    assert (status, err) == (0, "")
+    found = rows(places[1])
+    assert sorted(row["probe"]["training_seed"] for row in found) == [0, 1, 2]
+    assert {row["probe"]["pool"] for row in found} == {"head"}
+    assert found[0]["probe_protocol"]["name"] == "wu2025"
+    assert found[0]["probe_protocol"]["changed"] == ["batch size 16", "iterations 40"]
+    assert "mean of 3" in out
+    assert "divided by n - 0" in out
+    assert "probed as wu2025, but batch size 16, iterations 40" in out
+    accs = [row["metrics"]["acc"]["value"] for row in found]
+    mean = sum(accs) / 3
+    spread = (sum((a - mean) ** 2 for a in accs) / 3) ** 0.5
+    assert f"{mean:.3f} ± {spread:.3f}" in out
+
+
+def test_the_question_is_the_same_with_the_paper_named_and_without(places, capsys):
+    make_features(places[0])
+    words = "--iterations 20 --batch-size 16 --seeds 0"
+    assert run(capsys, f"--protocol wu2025 {words}")[0] == 0
+    assert run(capsys, f"--kind adamw --pool head {words}")[0] == 0
+    assert len(rows(places[1])) == 1
+
+
+def test_layers_are_trained_together_and_apart_alike(places, capsys):
+    make_features(places[0])
+    words = "--kind adamw --iterations 30 --batch-size 16 --seeds 0,7"
+    assert run(capsys, f"{words} --layer all --all-test")[0] == 0
+    together = {json.dumps(row["probe"]): row["metrics"]["acc"] for row in rows(places[1])}
+    assert len(together) == 4
+    assert run(capsys, f"{words} --layer 0")[0] == 0
+    assert run(capsys, f"{words} --layer 1")[0] == 0
+    assert {json.dumps(row["probe"]): row["metrics"]["acc"] for row in rows(places[1])} == together
+
+
+def test_auto_layer_with_seeds(places, capsys):
+    make_features(places[0])
+    words = "--kind adamw --iterations 30 --batch-size 16 --seeds 0,7 --layer auto"
+    status, _, err = run(capsys, words)
+    assert (status, err) == (0, "")
+    assert len(rows(places[1])) >= 2
+
+
+@pytest.mark.parametrize("task", ["multi-class", "multi-label, binary-class"])
+@pytest.mark.parametrize("published", ["", "--as-published"])
+def test_the_grid_from_the_command_line(places, capsys, task, published):
+    make_features(places[0], task=task, n_layers=4)
+    words = f"--protocol baharoon2023 {published} --batch-size 16 --epochs 6"
+    status, out, err = run(capsys, words)
+    assert (status, err) == (0, "")
+    (row,) = rows(places[1])
+    assert row["probe"]["pool"] == "grid"
+    assert len(row["chosen"]["val_auc"]) == 4 * 8
+    assert row["probe_protocol"]["as_published"] is bool(published)
+    assert ("test_auc" in row["chosen"]) is bool(published)
+    assert "finetune --mode head" in out
+    word = "is summed over a batch" if published else "not the sum"
+    assert word in out
+
+
+def test_the_grid_needs_the_layers(places, capsys):
+    make_features(places[0], n_layers=2)
+    status, _, err = run(capsys, "--protocol dinov2 --epochs 1 --iterations 2")
+    assert status == 1
+    assert "needs class tokens of the last 4 layers, and toy.full has 2" in err
+
+
+def test_no_val_and_no_device(places, capsys):
+    make_features(places[0], n=(60, 0, 30))
+    status, _, err = run(capsys, "--kind adamw --iterations 3")
+    assert status == 1
+    assert "no val images to choose a checkpoint on" in err
+    make_features(places[0], "others")
+    status, _, err = run(capsys, "--kind adamw --data others --device cuda:99")
+    assert status == 1
+    assert "--device cuda:99 can't be used" in err

@@ -1,0 +1,195 @@
+"""`probe --shots`: episodes, rows, refusals."""
+
+import json
+
+import numpy as np
+import pytest
+from test_probe_cli import make_features, rows, run
+
+from probe.answers import ASK
+from probe.results import read_row
+
+
+@pytest.fixture
+def places(tmp_path):
+    """Where conftest.py points the commands."""
+    return tmp_path / "features", tmp_path / "results"
+
+
+def scores_of(results):
+    (path,) = results.rglob("*.npz")
+    with np.load(path) as found:
+        return {name: found[name] for name in found.files}
+
+
+@pytest.mark.parametrize("kind", ["linear", "ridge", "knn"])
+@pytest.mark.parametrize("task", ["multi-class", "multi-label, binary-class"])
+def test_each_number_of_shots_is_a_row_with_its_episodes(places, capsys, kind, task):
+    make_features(places[0], task=task)
+    status, out, _ = run(capsys, f"--kind {kind} --shots 1,5 --episodes 8")
+    assert status == 0
+    assert "acc sd" in out
+    found = {row["probe"]["few_shot"]["shots"]: row for row in rows(places[1])}
+    assert set(found) == {1, 5}
+    for row in found.values():
+        values = row["episodes"]["acc"]
+        assert len(values) == 8
+        metric = row["metrics"]["acc"]
+        assert metric["value"] == pytest.approx(np.mean(values))
+        assert metric["low"] <= metric["value"] <= metric["high"]
+        assert row["val_metrics"] == {}
+        assert row["probe"]["read"] == ["train", "test"]
+    assert found[5]["metrics"]["auc"]["value"] > 0.6
+    assert found[1]["n"]["train"] < found[5]["n"]["train"]
+
+
+def test_scores_of_every_episode_stand_beside_the_row(places, capsys):
+    make_features(places[0])
+    run(capsys, "--kind linear --shots 2 --episodes 6")
+    found = scores_of(places[1])
+    assert found["test_scores"].shape == (6, 60, 3)
+    assert found["test_scores"].dtype == np.float32
+    assert found["test_scores"].sum(axis=2) == pytest.approx(1, abs=1e-5)
+    assert "val_scores" not in found
+
+
+def test_val_is_not_read(places, capsys, monkeypatch):
+    """Another val, the same rows, to the last digit."""
+    make_features(places[0])
+    run(capsys, "--kind linear --shots 2 --episodes 4")
+    first = scores_of(places[1])["test_scores"]
+    path = next(places[0].rglob("*.h5"))
+    path.unlink()
+    for old in places[1].rglob("*.*"):
+        old.unlink()
+
+    def spoil(labels):
+        return np.where((np.arange(len(labels)) >= 120) & (np.arange(len(labels)) < 160), 0, labels)
+
+    make_features(places[0], relabel=spoil)
+    run(capsys, "--kind linear --shots 2 --episodes 4")
+    assert np.array_equal(scores_of(places[1])["test_scores"], first)
+
+
+def test_the_same_question_is_one_row_and_another_draw_another(places, capsys):
+    make_features(places[0])
+    for _ in range(2):
+        run(capsys, "--kind linear --shots 2 --episodes 4")
+    assert len(rows(places[1])) == 1
+    for more in ("--episode-seed 1", "--draw natural", "--prior none", "--strengths 0.1"):
+        run(capsys, f"--kind linear --shots 2 --episodes 4 {more}")
+    assert len(rows(places[1])) == 5
+
+
+def test_two_encoders_see_the_same_episodes(places, capsys):
+    make_features(places[0])
+    make_features(places[0], model="other")
+    run(capsys, "--kind linear --shots 2 --episodes 4")
+    first, second = (row["probe"]["few_shot"] for row in rows(places[1]))
+    assert first == second
+
+
+def test_a_file_of_episodes_is_written_then_read(places, tmp_path, capsys):
+    make_features(places[0])
+    path = tmp_path / "episodes.csv"
+    words = f"--kind linear --shots 2 --episodes-file {path}"
+    assert run(capsys, f"{words} --episodes 4")[0] == 0
+    written = path.read_text()
+    assert len(written.splitlines()) == 1 + 4 * 3 * 2
+    assert run(capsys, f"{words} --episodes 4")[0] == 0  # the same draw
+    assert run(capsys, words)[0] == 0  # and whatever is there
+    assert path.read_text() == written
+    assert len(rows(places[1])) == 1
+    status, _, err = run(capsys, f"{words} --episode-seed 3")
+    assert status == 1
+    assert "holds other episodes of 2 shots" in err
+
+
+def test_every_prior_says_what_it_did(places, capsys):
+    make_features(places[0])
+    said = {
+        "train": "class shares of the whole of train",
+        "em": "transductive",
+        "uniform": "means over 3 episodes (balanced)",
+    }
+    for word, mark in said.items():
+        out = run(capsys, f"--kind linear --shots 2 --episodes 3 --prior {word}")[1]
+        assert mark in out
+
+
+def test_a_small_class_and_a_single_episode_are_said(places, capsys):
+    make_features(
+        places[0], relabel=lambda labels: np.where(np.arange(len(labels)) < 117, labels % 2, labels)
+    )
+    out = run(capsys, "--kind linear --shots 5 --draw first")[1]
+    assert "one episode (first): the interval is about the test set alone" in out
+    assert "fewer than 5 in train, all taken: class 2 1" in out
+
+
+def test_k_larger_than_an_episode_is_refused_after_the_rows_that_fit(places, capsys):
+    make_features(places[0])
+    status, _, err = run(capsys, "--kind knn --k 1,6 --shots 1,2 --episodes 3")
+    assert status == 1
+    assert "k = 6 is more than the images of some episodes (1 shots 3, 2 shots 6 at least)" in err
+    assert sorted((r["probe"]["few_shot"]["shots"], r["probe"]["k"]) for r in rows(places[1])) == [
+        (1, 1),
+        (2, 1),
+        (2, 6),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--kind zeroshot --shots 1", "--shots belongs to --kind knn"),
+        ("--kind linear --episodes 5", "say how many, as in --shots 1,5,10"),
+        ("--kind linear --shots 1 --layer all", "compared on val, whose labels are more"),
+        ("--kind linear --shots 1 --strengths 1,10", "nothing to choose one of 2 strengths on"),
+        ("--kind linear --shots 1 --draw first --episodes 5", "leaves nothing to chance"),
+        ("--kind linear --shots 1 --choose cv", "--choose and --refit take val"),
+        ("--kind linear --shots one", "--shots takes numbers"),
+        ("--kind linear --shots 1 --aggregate patient", "--shots fits many"),
+    ],
+)
+def test_wrong_flags_are_one_line(places, capsys, words, message):
+    from probe.cli import main
+
+    with pytest.raises(SystemExit) as end:
+        main(words.split())
+    said = capsys.readouterr().err
+    assert end.value.code == 2
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_older_rows_have_no_episodes(places, capsys):
+    make_features(places[0])
+    run(capsys, "--kind linear")
+    path = next(places[1].rglob("*.json"))
+    row = json.loads(path.read_text())
+    del row["episodes"]
+    path.write_text(json.dumps(row))
+    assert read_row(path)["episodes"] == {}
+
+
+def test_every_kind_that_learns_takes_shots():
+    from probe.episode_answers import SCORE
+
+    assert set(SCORE) <= set(ASK)
+
+
+def test_class_shares_move_accuracy_and_leave_the_auc(places, capsys):
+    """Two classes, nine to one: an even draw says that they are equally frequent."""
+    rng = np.random.default_rng(0)
+    make_features(
+        places[0],
+        task="binary-class",
+        n_classes=2,
+        n=(120, 40, 200),
+        relabel=lambda labels: (rng.random(len(labels)) < 0.9).astype(int),
+    )
+    for word in ("none", "train"):
+        run(capsys, f"--kind linear --shots 5 --episodes 20 --prior {word}")
+    found = {row["probe"]["few_shot"]["prior"]: row["metrics"] for row in rows(places[1])}
+    assert found["train"]["acc"]["value"] > found["none"]["acc"]["value"] + 0.2
+    assert found["train"]["auc"] == pytest.approx(found["none"]["auc"], abs=1e-3)
