@@ -13,7 +13,6 @@ Candidates come with the strongest regularisation first, and the first of equals
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -73,7 +72,8 @@ class Plan:
     val: Split
     fold: NDArray[np.intp] | None  # (n,) of train, then val; None: val decides
     refit: str  # one of REFIT
-    by_group: bool = False  # folds keep patients together
+    # Folds keep patients together: the checksum of their names, for the row; None: nobody knows any.
+    groups: int | None = None
     why: str = ""  # --choose auto decided, and not for the usual reason
 
     def rounds(self) -> Iterator[tuple[Split, Split]]:
@@ -133,14 +133,13 @@ class Plan:
     def rounds_settings(self) -> dict[str, Any]:
         """What the row's question holds of the rounds; nothing where train is fitted and val asked.
 
-        The folds stand there by digest: they depend on patients, of which labels and splits, the
-        rest of the question, say nothing.
+        Folds follow from ids, labels and split, which are in the question already, and from
+        patients, which are not.
         """
         folds = {}
         if self.fold is not None:
-            by = "patient" if self.by_group else "sample"
-            digest = hashlib.sha256(self.fold.astype("<u1").tobytes()).hexdigest()
-            folds = {"folds": {"n": N_FOLDS, "by": by, "digest": f"sha256:{digest}"}}
+            patients = {} if self.groups is None else {"groups": self.groups}
+            folds = {"folds": {"n": N_FOLDS, "seed": FOLD_SEED, **patients}}
         return {**folds, **({} if self.refit == "train" else {"refit": self.refit})}
 
     def settings(self, loss: str) -> dict[str, Any]:
@@ -160,7 +159,7 @@ class Plan:
         if self.fold is None:
             refit = [] if self.refit == "train" else ["fitted on train and val"]
             return [*refit, *([self.why] if self.why else [])]
-        keeping = ", no patient divided" if self.by_group else ""
+        keeping = "" if self.groups is None else ", no patient divided"
         return [
             f"compared by {N_FOLDS} folds of train and val{keeping} ({len(self.val)} val samples), "
             f"then fitted on {self.refit.replace('+', ' and ')}; val numbers are out of fold"
@@ -248,7 +247,8 @@ def make_plan(
             "--choose cv divides train into folds"
         )
     refit = config.refit or ("train" if folds is None else "train+val")
-    return Plan(train, val, folds, refit, folds is not None and _has_groups(train), why)
+    groups = asked.features.header.tables["samples/groups"] if _has_groups(train) else None
+    return Plan(train, val, folds, refit, groups, why)
 
 
 def has_few(train: Split, val: Split, task: str) -> bool:

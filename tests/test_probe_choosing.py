@@ -39,7 +39,9 @@ def split_of(labels, prefix="a", groups=None) -> Split:
 
 
 def asked_of(task=BINARY, names=("no", "yes")) -> Any:
-    return SimpleNamespace(task=task, class_names=names, title="toys", dataset="toys")
+    header = SimpleNamespace(tables={"samples/groups": 7})
+    features = SimpleNamespace(header=header)
+    return SimpleNamespace(task=task, class_names=names, title="toys", features=features)
 
 
 def plan_of(train, val, n_candidates=2, asked=None, **settings):
@@ -127,8 +129,7 @@ def test_what_the_row_holds():
     assert by_val.marks == []
     held = by_folds.settings("log-loss")
     assert held["chosen_by"] == "out-of-fold log-loss"
-    assert held["folds"]["n"] == N_FOLDS
-    assert held["folds"]["by"] == "sample"
+    assert held["folds"] == {"n": N_FOLDS, "seed": 0}
     assert held["refit"] == "train+val"
     assert "5 folds of train and val (10 val samples)" in by_folds.marks[0]
     fitted_on_both = plan_of(train, val, how="val", refit="train+val")
@@ -191,12 +192,10 @@ def test_no_patient_is_divided():
     groups = [f"p{i // 3}" for i in range(90)]
     train, val = split_of([0, 1] * 30, groups=groups[:60]), split_of([0, 1] * 15, "v", groups[60:])
     plan = plan_of(train, val)
-    assert plan.by_group
+    assert plan.settings("log-loss")["folds"]["groups"] == 7
     assert "no patient divided" in plan.marks[0]
     for fit_on, held_out in plan.rounds():
         assert not set(fit_on.groups) & set(held_out.groups)
-    others = plan_of(split_of([0, 1] * 30), split_of([0, 1] * 15, "v"))
-    assert plan.settings("log-loss")["folds"] != others.settings("log-loss")["folds"]
     few = split_of([0, 1] * 10, groups=["p"] * 20)
     with pytest.raises(RequestError, match="as many patients, found 1"):
         plan_of(few, pick(few, np.zeros(20, bool)), how="cv")

@@ -112,7 +112,7 @@ def test_a_classifier_is_scikit_learns_own_on_standardised_features():
         Question(MULTI_CLASS, 3),
     )
     assert fitted.score_type == "probability"
-    assert_allclose(found, expected.predict_proba(scaler.transform(queries)), atol=1e-4)
+    assert_allclose(found, expected.predict_proba(scaler.transform(queries)), atol=2e-3)
 
 
 def test_margins_of_two_classes_are_thresholded_at_0():

@@ -208,7 +208,7 @@ def test_a_class_that_only_twins_have_leaves_no_auc(root, tmp_path, capsys):
 
 
 def test_layers_compared_on_val_count_vals_leaks(root):
-    row = ask(make_file(root), layer="all")
+    row = ask(make_file(root), layer="all", choosing=ChoosingConfig("val"))
     assert row.leaks is not None
     assert (row.leaks["n"], row.leaks["val_n"], row.leaks["val_near"]) == (0, 20, 1)
     assert row.without_twins == {}
