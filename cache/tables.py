@@ -10,6 +10,7 @@ import difflib
 import io
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,9 +147,9 @@ def _check_header(path: Path, line: int, names: list[str]) -> list[str]:
         )
     if "" in names[:-1]:
         raise RequestError(f"{where}: column {names.index('') + 1} has no name; give it one")
-    for name in names:
-        if names.count(name) > 1:
-            raise RequestError(f"{where}: two columns are named {name!r}; rename one")
+    twice = next((name for name, n in Counter(names).items() if n > 1), None)
+    if twice is not None:
+        raise RequestError(f"{where}: two columns are named {twice!r}; rename one")
     return names
 
 

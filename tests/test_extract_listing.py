@@ -420,6 +420,16 @@ def test_accents_are_found_however_they_are_spelt(tmp_path: Path):
     assert (listing.ids[0], listing.paths[0]) == ("Läsion/ö.png", apart)
 
 
+def test_a_link_in_a_circle_disturbs_no_table(tmp_path: Path):
+    root = touch(tmp_path, "1.png", "2.png")
+    (root / "circle").symlink_to("circle")
+    (root / "t.csv").write_text("path,label\n1.png,a\n2.png,b\n")
+    assert list_table(root / "t.csv").paths == ("1.png", "2.png")
+    (root / "t.csv").write_text("path,label\n1.png,a\ncircle,b\n")
+    with pytest.raises(RequestError, match=r"1 of 2 files aren't in .*: circle \(line 3\)"):
+        list_table(root / "t.csv")
+
+
 def test_meta_columns_can_be_kept_in_a_file(tmp_path: Path):
     path = write(tmp_path, "path,label,age/years", "1.png,a,3", "2.png,b,4")
     with pytest.raises(RequestError, match="column 'age/years' can't be kept; rename it"):

@@ -95,7 +95,10 @@ class Root:
                 true = f"{folder}/{entry.name}" if folder else entry.name
                 if entry.is_symlink():
                     self._links.add(true)
-                names = folders if entry.is_dir() else files if entry.is_file() else {}
+                try:
+                    names = folders if entry.is_dir() else files if entry.is_file() else {}
+                except OSError:  # a link that leads round in a circle is neither
+                    continue
                 names[entry.name] = true
                 names.setdefault(composed(entry.name), true)
         return _Folder(files, folders)
