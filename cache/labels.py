@@ -49,6 +49,7 @@ __all__ = [
     "class_target",
     "count_classes",
     "describe_target",
+    "read_label",
     "read_target",
     "select_label",
     "warn_of_classes",
@@ -134,6 +135,20 @@ def read_target(
     if asked == REGRESSION:
         return _read_numbers(name, texts)
     return _read_classes(texts, asked, positive)
+
+
+def read_label(
+    name: str, cells: Sequence[str], *, where: str, lines: Sequence[int] | None = None
+) -> Target:
+    """One column that is one label: what several of them side by side mean in ``read_target``.
+
+    Returns:
+        Of several labels, of which there is one: (S, 1).
+
+    Raises:
+        RequestError: a cell is neither 0, 1, -1 (UNCERTAIN) nor missing, or none is known.
+    """
+    return _read_side_by_side({name: cells}, where, lines)
 
 
 def class_target(
@@ -315,7 +330,7 @@ def _read_side_by_side(
 ) -> Target:
     labels = np.stack(
         [
-            _read_label(_Texts(cells, f"{where}, column {name}", lines))
+            _read_cells(_Texts(cells, f"{where}, column {name}", lines))
             for name, cells in columns.items()
         ],
         axis=1,
@@ -325,7 +340,7 @@ def _read_side_by_side(
     return Target(MULTI_LABEL, _normalised(columns), labels)
 
 
-def _read_label(texts: _Texts) -> NDArray[np.int64]:
+def _read_cells(texts: _Texts) -> NDArray[np.int64]:
     """(S,) of 0, 1, MISSING, UNCERTAIN."""
     meaning = {text: LABEL_WORDS.get(text.lower()) for text in set(texts.texts)}
     for row, text in enumerate(texts.texts):

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from cache.errors import RequestError
 
+SHOWN = 30  # names in a message
 DELIMITERS = (",", ";", "\t")  # of equally frequent ones the first
 QUOTED = re.compile(r'"[^"]*"')
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -84,10 +85,16 @@ def column(table: Table, name: str) -> tuple[str, ...]:
 
 def near_columns(table: Table, name: str) -> str:
     """ "it has a, b, c; did you mean a?" """
-    has = f"it has {', '.join(table.columns)}"
+    has = f"it has {list_columns(table)}"
     lower = {known.lower(): known for known in table.columns}
     near = difflib.get_close_matches(name.lower(), lower, n=2)
     return f"{has}; did you mean {' or '.join(lower[n] for n in near)}?" if near else has
+
+
+def list_columns(table: Table) -> str:
+    """The names, as many as a message can hold."""
+    names = list(table.columns)
+    return ", ".join(names[:SHOWN]) + (" ..." if len(names) > SHOWN else "")
 
 
 def is_number(text: str) -> bool:

@@ -188,10 +188,11 @@ def run_job(
         cost = _cost(encoder, config, n_done, time.monotonic() - started)
         whole = writer.whole()
         if whole is not None:
-            leaks = count_leaks(Features(whole), say=lambda line: say(f"  {line}"))
-            if leaks is not None:
-                cost["leaks"] = leaks.summary()
-                say(f"  {job.label}: leaks across splits: {describe_leaks(cost['leaks'])}")
+            with contextlib.suppress(FileNotFoundError):  # another shard has just finished it
+                leaks = count_leaks(Features(whole), say=lambda line: say(f"  {line}"))
+                if leaks is not None:
+                    cost["leaks"] = leaks.summary()
+                    say(f"  {job.label}: leaks across splits: {describe_leaks(cost['leaks'])}")
         complete = writer.finish(cost)
     if not complete:
         return f"{job.label}: this shard is done, others aren't yet · {writer.partial_path}"
@@ -329,6 +330,9 @@ def versions() -> dict[str, str]:
         "numpy",
         "h5py",
         "pillow",
+        "pydicom",
+        "python-gdcm",
+        "nibabel",
     )
     found = {}
     for name in names:

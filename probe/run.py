@@ -298,7 +298,7 @@ def make_row(
             "key": features.key,
             # Checksums, or digests of what lies over them: other labels or splits are another
             # question of the same features.
-            "samples": dict(asked.samples),
+            "samples": _samples(asked),
         },
         probe=probe,
         seed=config.seed,
@@ -329,10 +329,17 @@ def make_row(
     )
 
 
+def _samples(asked: Asked) -> dict[str, int | str]:
+    """What makes labels and split another question, and which rows make a sample."""
+    tables = asked.features.header.tables
+    rows = {} if rows_are_samples(asked.features) else {"rows": tables["rows/sample"]}
+    return {**asked.samples, **rows}
+
+
 def _trained_on(train: Asked | None) -> dict[str, Any]:
     if train is None:
         return {}
-    samples = {"samples": dict(train.samples), "target": train.target, "split": train.division}
+    samples = {"samples": _samples(train), "target": train.target, "split": train.division}
     return {"dataset": train.dataset, "digest": train.features.digest, **samples}
 
 

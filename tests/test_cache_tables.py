@@ -96,6 +96,16 @@ def test_bad_tables_are_refused_by_line(tmp_path: Path, content: bytes, says: st
     assert str(tmp_path / "t.csv") in str(caught.value)
 
 
+def test_a_table_may_be_wide(tmp_path: Path):
+    n = 200_000  # minutes, if each name were looked for among all
+    head = ",".join(f"c{i}" for i in range(n))
+    table = read_csv(write(tmp_path, f"{head}\n{',' * (n - 1)}\n"))
+    assert len(table.columns) == n
+    with pytest.raises(RequestError, match=r"it has c0, .* \.\.\.; did you mean c17") as caught:
+        column(table, "C17")
+    assert len(str(caught.value)) < 1000
+
+
 def test_no_table(tmp_path: Path):
     for path in (tmp_path, tmp_path / "none.csv"):
         with pytest.raises(RequestError, match="no table at .*; expected a CSV file"):

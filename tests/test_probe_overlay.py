@@ -38,6 +38,7 @@ def make_file(root, dataset="toys", task="multi-class", labels=None, split=None,
     ids = np.array([f"{dataset}/{i:04d}" for i in rng.permutation(N)])
     stored = np.repeat([0, 1, 2], [120, 60, 60]) if split is None else split
     samples = {name: more.pop(name) for name in ("groups", "meta") if name in more}
+    row_sample = more.pop("row_sample", np.arange(N))
     spec = FileSpec(
         model="toy",
         encoder="toy.full",
@@ -49,7 +50,7 @@ def make_file(root, dataset="toys", task="multi-class", labels=None, split=None,
         arrays={"layers/00/cls": 8, "layers/01/cls": 8},
         dtype="float16",
         row_ids=ids,
-        row_sample=np.arange(N),
+        row_sample=row_sample,
         samples=Samples(ids, stored.astype(np.uint8), labels, **samples),
         command=f"extract --model toy --data {dataset}",
     )
@@ -113,6 +114,13 @@ def test_without_a_wish_a_row_is_what_it_was(places):
     probe = {"kind": "knn"}
     pinned = type(row)(asked | {"digest": "f"}, probe, 0, {}, {}, {}, 0.0, {})
     assert pinned.digest[:16] == "eb5c18757ac80c03"
+
+
+def test_which_rows_make_a_sample_is_part_of_the_question(places):
+    shifts = [np.roll(np.arange(N), i) for i in (1, 2)]
+    first, second = (one_row(make_file(places[0], row_sample=shift)) for shift in shifts)
+    assert first.probe["aggregate"] == "mean"
+    assert first.digest != second.digest
 
 
 def test_samples_without_a_label_are_in_no_split(places):
@@ -244,6 +252,37 @@ def test_one_of_several_labels_is_a_task_of_its_own(places, capsys):
     assert "no label 'Oedema'; did you mean Edema?" in err
 
 
+def test_one_column_with_uncertain_labels_is_a_label(places, tmp_path, capsys):
+    features = make_file(places[0])
+    said = np.resize(["1.0", "0.0", "-1.0", ""], N)
+    table = write_table(tmp_path / "chex.csv", features, {"Mass, large": said})
+    for how, value in {"ignore": MISSING, "zeros": 0, "ones": 1}.items():
+        overlay = OverlayConfig(labels=table, target="Mass, large", uncertain=how)
+        (asked,) = lay_over(overlay, features)
+        assert (asked.task, asked.class_names) == (
+            "binary-class",
+            ("no Mass, large", "Mass, large"),
+        )
+        np.testing.assert_array_equal(asked.labels, np.resize([1, 0, value, MISSING], N))
+        assert asked.target["uncertain"] == how
+    (asked,) = lay_over(OverlayConfig(labels=table), features)  # nobody said that -1 isn't a class
+    assert asked.class_names == ("-1", "0", "1")
+    words = ["--kind", "linear", "--labels", table, "--uncertain", "zeros", "--task", "ordinal"]
+    assert "leave out --task ordinal, or --uncertain" in refused(capsys, words)
+    table = write_table(tmp_path / "names.csv", features, {"y": np.resize(["x", "z"], N)})
+    words = ["--kind", "linear", "--labels", table, "--uncertain", "zeros"]
+    assert "'z'; where several columns are labels, each holds 0 or 1" in refused(capsys, words)
+
+
+def test_an_accent_in_an_id_may_be_a_character_of_its_own(places, tmp_path):
+    features = make_file(places[0], "sch\xf6n")
+    names = np.array(["x", "y", "z"])[features.labels]
+    table = write_table(tmp_path / "labels.csv", features, {"grade": names})
+    table.write_text(table.read_text("utf-8").replace("\xf6", "o\u0308"), encoding="utf-8")
+    (asked,) = lay_over(OverlayConfig(labels=table), features)
+    np.testing.assert_array_equal(asked.labels, features.labels)
+
+
 @pytest.mark.parametrize(
     ("text", "more", "reason"),
     [
@@ -254,6 +293,12 @@ def test_one_of_several_labels_is_a_task_of_its_own(places, capsys):
         ("id,y,z\ntoys/0000,1,b\n", [], "or name one of y, z with --target"),
         ("id,y\ntoys/0000,1.5\ntoys/0001,2.5\n", [], "say --task regression"),
         ("", [], "is empty"),
+        (
+            "id,y\ntoys/0000,1\ntoys/0001,-1e300\n",
+            ["--task", "regression"],
+            "y of toys reaches 1e+300",
+        ),
+        ("id,y\ntoys/0000,1\n", ["--target", ""], "--target takes one or more, comma separated"),
     ],
 )
 def test_tables_that_fit_nothing_are_refused(places, tmp_path, capsys, text, more, reason):
@@ -435,6 +480,21 @@ def test_fit_on_one_data_set_test_on_another(places, capsys):
     assert row["chosen"] == json.loads(json.dumps(plain.chosen))
 
 
+def test_several_labels_are_matched_by_name_too(places, capsys):
+    labels, order = np.random.default_rng(5).integers(0, 2, (N, 3)), [2, 0, 1]
+    names = np.array(["x", "y", "z"])
+    toys = make_file(places[0], task=MULTI_LABEL, labels=labels, class_names=tuple(names))
+    more = {"task": MULTI_LABEL, "labels": labels[:, order], "class_names": tuple(names[order])}
+    make_file(places[0], "others", **more)
+    assert run(capsys, [*EXTERNAL, "others"])[0] == 0
+    (row,) = rows(places[1])
+    assert row["metrics"]["auc"]["value"] == one_row(toys).metrics["auc"].value
+    (path,) = places[1].glob("*/*.npz")
+    with np.load(path) as scores:
+        assert scores["class_names"].tolist() == ["x", "y", "z"]
+        np.testing.assert_array_equal(scores["test_labels"], labels[180:])
+
+
 def test_all_of_the_other_data_set_may_test(places, capsys):
     make_file(places[0])
     shifted(places[0], "others", split=np.zeros(N))
@@ -468,6 +528,17 @@ def test_one_target_of_two_data_sets(places, tmp_path, capsys):
     (row,) = rows(places[1])
     assert row["features"]["task"] == "binary-class"
     assert out.count("labels: labels.csv") == 1
+
+
+def test_how_many_files_were_unreadable_is_no_other_way(places, capsys):
+    reading = {"decoder": 1, "window": "as stored", "skipped": 0}
+    make_file(places[0], reading=reading)
+    make_file(places[0], "others", reading={**reading, "skipped": 2})
+    make_file(places[0], "arrays")
+    assert run(capsys, [*EXTERNAL, "others"])[0] == 0
+    assert run(capsys, [*EXTERNAL, "arrays"])[0] == 0
+    make_file(places[0], "windowed", reading={**reading, "window": "ct"})
+    assert "(reading.window: as stored -> ct)" in refused(capsys, [*EXTERNAL, "windowed"])
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ class _Folder:
 
 
 NOTHING = _Folder({}, {})
+DEEPEST = 500  # folders on the way to a file; each takes a call of Python's, which allows 1000
 
 
 class Root:
@@ -50,6 +51,8 @@ class Root:
         if "\\" in text:
             raise RequestError(f"{text!r} has backslashes; write / between folders")
         path = posixpath.normpath(text)
+        if path.count("/") > DEEPEST:
+            raise RequestError(f"{text[:40]!r}... lies more than {DEEPEST} folders deep")
         if posixpath.isabs(path):
             path = self._relative(path)
         if not text or path == "." or path.split("/", 1)[0] == "..":
