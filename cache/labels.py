@@ -69,9 +69,10 @@ NEGATIVE_NAMES = frozenset(
     ("no", "neg", "negative", "normal", "healthy", "benign", "control", "false", "0", "absent")
 )
 NEGATION = re.compile(r"(no|non|not|without)[\s_-]")
+NAME_PARTS = re.compile(r"[\s_,/+&-]+(?:(?:or|and)[\s_-]+)?")
 # More different numbers than this are taken for measurements. MedMNIST has up to 14 classes; ages
 # in years, the numbers most often met beside images, have more.
-MANY_NUMBERS = 50
+MANY_NUMBERS = 30
 ORDER_BY_NUMBER = "the order of ordinal classes is that of their numbers"
 EXACT = 2**53  # whole numbers below it are exact as floats
 MAX_CLASSES = 4000  # HDF5 holds no list of names in an attribute beyond 64 KiB
@@ -304,7 +305,9 @@ def _order_binary(classes: list[str], positive: str | None, where: str) -> list[
 
 def _is_negation(name: str) -> bool:
     lower = name.lower()
-    return lower in NEGATIVE_NAMES or NEGATION.match(lower) is not None
+    words = [word for word in NAME_PARTS.split(lower) if word]
+    each_is = bool(words) and NEGATIVE_NAMES.issuperset(words)  # "normal or benign"
+    return each_is or NEGATION.match(lower) is not None
 
 
 def _read_numbers(name: str, texts: _Texts) -> Target:

@@ -157,7 +157,10 @@ def _sites_out(
 ) -> list[NamedSplit]:
     if rule.column not in meta:
         there = ", ".join(meta) or "none"
-        raise RequestError(f"no meta column {rule.column!r} for {rule}; there is {there}")
+        raise RequestError(
+            f"no meta column {rule.column!r} for {rule}; there is {there}; if the images stand in a "
+            f"table, extract with --meta-cols {rule.column} adds it and keeps the features"
+        )
     site = meta_texts(meta[rule.column])
     values = sorted({*site.tolist()} - {""})
     if len(values) < 2:

@@ -91,7 +91,8 @@ class FeatureWriter:
         self.shard = shard
         self.was_complete = False
         self.bad_units: list[int] = []  # had a record, but not the rows it promised
-        self.changed_tables: list[str] = []  # rewritten, with every feature kept
+        # Table -> how it changed; rewritten, with every feature kept.
+        self.changed_tables: dict[str, str] = {}
         self._file: Any = None
         self._locks = _Locks(path)
         if overwrite and count > 1:
@@ -446,19 +447,28 @@ def delete_file(path: Path) -> None:
         locks.remove_shard_files()
 
 
-def _changed_tables(header: Header, spec: FileSpec) -> list[str]:
-    """What differs of ids, labels, splits and their names: the key doesn't hold them."""
-    now = table_checksums(spec)
-    names = now.keys() | header.tables.keys()
-    changed = [name for name in sorted(names) if now.get(name) != header.tables.get(name)]
-    said = header.attributes
-    if said["task"] != spec.task:
-        changed.append("task")
-    if said["class_names"] != list(spec.class_names):
-        changed.append("class names")
-    if said["positive_class"] != (spec.positive_class or ""):
-        changed.append("positive class")
+def _changed_tables(header: Header, spec: FileSpec) -> dict[str, str]:
+    """What differs of ids, labels, splits and their names, and how: the key doesn't hold them."""
+    old, new = header.tables, table_checksums(spec)
+    changed = {
+        name: "added" if name not in old else "removed" if name not in new else "changed"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    }
+    said = {
+        "positive_class": spec.positive_class or "",
+        "class_names": spec.class_names,
+        "task": spec.task,
+    }
+    for name, value in said.items():
+        before, after = _words(header.attributes[name]), _words(value)
+        if before != after:
+            changed[name.replace("_", " ")] = f"{before or 'none'} -> {after or 'none'}"
     return changed
+
+
+def _words(value: Any) -> str:
+    return value if isinstance(value, str) else ", ".join(value)
 
 
 def _without_leaks(cost: bytes) -> bytes:

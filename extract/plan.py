@@ -343,6 +343,10 @@ def describe_files(source: Source) -> Iterator[str]:
     assert source.files is not None
     listing = source.files.listing
     lines = [*describe_target(listing.target), *source.files.notes, source.files.split_words]
+    if source.files.window:
+        lines.append(f"window: {source.files.window}")
+    if source.n_images != len(listing.ids):
+        lines.append(f"{source.n_images:_} images of {len(listing.ids):_} samples")
     yield from dict.fromkeys(lines)  # a listing may have said of its classes what we say
     if listing.groups is not None:
         yield f"{len({*listing.groups.tolist()})} patients"

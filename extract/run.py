@@ -167,8 +167,8 @@ def run_job(
         spec = dataclasses.replace(spec, fingerprint=fingerprint)
     with FeatureWriter(path, spec, shard=config.shard, overwrite=config.overwrite) as writer:
         if writer.changed_tables:
-            changed = ", ".join(writer.changed_tables)
-            say(f"  {job.label}: {changed} changed; the features are kept")
+            changed = ", ".join(f"{name} {how}" for name, how in writer.changed_tables.items())
+            say(f"  {job.label}: tables rewritten, features kept: {changed}")
         if writer.was_complete:
             return f"{job.label}: complete already, every checksum right · {path}"
         if not spec.fingerprint and writer.todo:
@@ -367,7 +367,10 @@ def compute_units(
     work = _UnitWork(encoder, transform, device, batch_size)
     checked = False
     pending: Future[None] | None = None
-    with closing(prefetch(pieces)) as ahead, ThreadPoolExecutor(1, "store") as storer:
+    with (
+        closing(prefetch(pieces, 1 if dataset.piece_bytes else 2)) as ahead,
+        ThreadPoolExecutor(1, "store") as storer,
+    ):
         for unit, is_last, images, looks in ahead:
             n_before = len(work.parts)
             work.add(images, looks)

@@ -35,6 +35,7 @@ from cache.tables import Table, column, read_csv
 from probe.config import META, OverlayConfig
 
 META_TABLES = "samples/meta/"
+LARGEST = 1e100  # of a continuous label: errors are squared and summed, and float64 ends at 1e308
 
 
 def choose_target(config: OverlayConfig, features: Features) -> tuple[Target, dict[str, Any]]:
@@ -188,7 +189,12 @@ def _places(table: Table, id_column: str, known: AbstractSet[str]) -> dict[str, 
 
 
 def _read_meta(config: OverlayConfig, name: str, features: Features) -> Target:
-    refuse_unknown(name, meta_columns(features), f"meta column of {features.path.name},")
+    if not (known := meta_columns(features)):
+        raise RequestError(
+            f"no meta column {name!r}: {features.path.name} has none; if its images stand in a "
+            f"table, extract with --meta-cols {name} adds it and keeps the features"
+        )
+    refuse_unknown(name, known, f"meta column of {features.path.name},")
     where = f"{features.path.name}, {META}{name}"
     return _read_columns(config, {name: read_meta(features, name).tolist()}, where)
 

@@ -369,6 +369,8 @@ def test_other_labels_and_splits_keep_every_feature(path):
         assert {"samples/labels", "samples/groups", "task", "class names"} <= {
             *writer.changed_tables
         }
+        assert writer.changed_tables["samples/groups"] == "added"
+        assert writer.changed_tables["task"] == "multi-class -> binary-class"
     new = open_features(path)
     assert payload(new) == before
     assert new.cost == cost
@@ -396,7 +398,7 @@ def test_leaks_are_forgotten_with_the_split_they_were_counted_of(path):
         writer.finish({"images": 3, "leaks": {"exact": 1}})
     labels = replace(make_spec().samples, labels=np.zeros(700, np.int64))
     with FeatureWriter(path, replace(make_spec(), samples=labels)) as writer:
-        assert writer.changed_tables == ["samples/labels"]
+        assert writer.changed_tables == {"samples/labels": "changed"}
     assert open_features(path).cost == {"images": 3, "leaks": {"exact": 1}}
     with FeatureWriter(path, relabelled()):
         assert open_features(path).cost == {"images": 3}

@@ -26,6 +26,7 @@ from extract.datasets.folders import list_folder
 from extract.datasets.looks import image_hash, thumbnail
 from extract.datasets.sources import FileWishes, find_source
 from extract.datasets.table_options import TableOptions
+from extract.datasets.volumes import Slicing
 from extract.encoders.encoder import Weights, describe, load_encoder
 from extract.transforms import Transform
 from extract.workers import map_ordered
@@ -267,6 +268,9 @@ def test_unreadable_files_are_named_and_counted(folder: Path):
     assert not {"a/002.png", "b/003.png"} & {*dataset.row_ids}
     assert dataset.reading["skipped"] == 2
     assert any("2 files can't be read and are left out" in note for note in dataset.notes)
+    (folder / "a" / "002.png").write_bytes((folder / "a" / "000.png").read_bytes())
+    dataset = dataset_of(folder, skip_errors=True)
+    assert any("1 file can't be read and is left out" in note for note in dataset.notes)
 
 
 def test_a_mended_file_is_seen_at_once(folder: Path):
@@ -326,7 +330,7 @@ def test_a_window_is_in_the_key_and_the_levels(folder: Path, tmp_path: Path):
     np.testing.assert_allclose(images[0], expected, atol=1e-3)
     plain = extract_to(tmp_path / "f", "--data", f"folder:{folder}")
     windowed = extract_to(tmp_path / "g", "--data", f"folder:{folder}", "--window", "50,150")
-    assert open_features(plain).key["reading"]["window"] == "as stored"
+    assert open_features(plain).key["reading"]["window"] == "as each file says"
     assert open_features(windowed).key["reading"]["window"] == "50,150"
     assert plain.name != windowed.name
 
@@ -373,6 +377,11 @@ def test_slices_of_volumes_are_rows(volumes: Path, tmp_path: Path):
     assert features.key["slices"] == {"axis": 0, "channels": "single"}
     with pytest.raises(AssertionError):  # no natural range, and none is guessed
         extract_to(tmp_path / "g", "--data", f"folder:{volumes}")
+
+
+def test_a_plan_says_that_volumes_are_divided_whole(volumes: Path, tmp_path: Path):
+    images = open_files(list_folder(volumes), Reading(window="ct"), tmp_path / "index")
+    assert images.split_words == "split: 80/10/10 by volume, seed 0 (the owner has none)"
 
 
 def test_a_range_may_begin_and_end_inside_volumes(volumes: Path):
@@ -448,7 +457,7 @@ def test_a_corrected_label_costs_no_forward_pass(
     (folder / "a" / "004.png").rename(folder / "b" / "004.png")
     capsys.readouterr()
     assert extract_to(tmp_path / "f", "--data", f"folder:{folder}") == path
-    assert "changed; the features are kept" in capsys.readouterr().out
+    assert "tables rewritten, features kept: rows/ids changed" in capsys.readouterr().out
     after = open_features(path)
     np.testing.assert_array_equal(after.array(-1, "head"), x)
     row = after.ids.tolist().index("b/004.png")
@@ -514,10 +523,22 @@ def test_flags_of_files_are_refused_for_arrays(
     assert message in capsys.readouterr().err
 
 
+def test_the_usual_slices_of_what_has_none_are_refused(folder: Path, tmp_path: Path):
+    with pytest.raises(RequestError, match="are for volumes, and scans has images; leave them out"):
+        find_source(f"folder:{folder}", 32, None, None, Slicing(), FileWishes(index=tmp_path / "i"))
+
+
 def test_a_folder_must_not_pass_for_a_published_set(folder: Path):
     folder.rename(folder.with_name("breastmnist"))
     with pytest.raises(RequestError, match="pass for it; give it a name of its own"):
         find_source(f"folder:{folder.with_name('breastmnist')}", 32, None, None)
+
+
+@pytest.mark.parametrize("name", ["\x1b[31mred", "two\nlines"])
+def test_names_that_could_rewrite_the_terminal_are_refused(folder: Path, name: str):
+    (folder / "a").rename(folder / name)
+    with pytest.raises(RequestError, match="holds a control character.*rename it"):
+        list_folder(folder)
 
 
 def test_a_split_of_several_folds_belongs_to_probe(folder: Path):

@@ -8,6 +8,7 @@ import pytest
 from storing import write_rows
 
 from cache import open_features
+from cache.errors import RequestError
 from cache.labels import MISSING, UNCERTAIN
 from cache.layout import FileSpec, Samples
 from cache.split_files import read_split_file
@@ -35,7 +36,7 @@ def make_file(root, dataset="toys", task="multi-class", labels=None, split=None,
     x = rng.normal(size=(N, 8)) + 1.2 * rng.normal(size=(3, 8))[truth]
     labels = truth if labels is None else np.asarray(labels)
     names = more.pop("class_names", ("a", "b", "c"))
-    ids = np.array([f"{dataset}/{i:04d}" for i in rng.permutation(N)])
+    ids = more.pop("ids", np.array([f"{dataset}/{i:04d}" for i in rng.permutation(N)]))
     stored = np.repeat([0, 1, 2], [120, 60, 60]) if split is None else split
     samples = {name: more.pop(name) for name in ("groups", "meta") if name in more}
     row_sample = more.pop("row_sample", np.arange(N))
@@ -154,6 +155,18 @@ def test_labels_laid_over_are_as_if_they_were_stored(places, tmp_path):
     assert one_row(features, labels=changed).digest != row.digest
 
 
+def test_whose_label_it_is_and_what_it_is_called_are_part_of_the_question(places, tmp_path):
+    features = make_file(places[0])
+    names = np.array(["a", "b", "c"])[features.labels]
+    swapped = np.where(names == "a", "b", np.where(names == "b", "a", "c"))
+    renamed = np.where(names == "c", "d", names)
+    tables = [
+        write_table(tmp_path / f"{i}.csv", features, {"y": y})
+        for i, y in enumerate((names, swapped, renamed))
+    ]
+    assert len({one_row(features, labels=table).digest for table in tables}) == 3
+
+
 def test_ids_without_a_row_are_left_out_and_counted(places, tmp_path, capsys):
     features = make_file(places[0])
     names = np.array(["x", "y", "z"])[features.labels]
@@ -207,6 +220,13 @@ def test_a_stored_column_may_be_the_target(places, capsys):
     assert row["metrics"]["mae"]["value"] > 0
     err = refused(capsys, ["--kind", "linear", "--target", "meta:sexe"])
     assert "no meta column of toy_32_0123456789ab.h5, 'sexe'; did you mean sex?" in err
+
+
+def test_a_file_without_columns_says_how_to_get_them(places, capsys):
+    make_file(places[0])
+    err = refused(capsys, ["--kind", "linear", "--target", "meta:age"])
+    assert "no meta column 'age': toy_32_0123456789ab.h5 has none;" in err
+    assert "extract with --meta-cols age adds it" in err
 
 
 def several_labels():
@@ -274,6 +294,27 @@ def test_one_column_with_uncertain_labels_is_a_label(places, tmp_path, capsys):
     assert "'z'; where several columns are labels, each holds 0 or 1" in refused(capsys, words)
 
 
+def test_ids_of_several_data_sets_are_no_place_to_join_a_table(places, tmp_path, capsys):
+    features = make_file(places[0], "toys")
+    twin = make_file(places[0], "others", ids=features.ids[::-1])
+    names = np.array(["x", "y", "z"])[features.labels]
+    labels = write_table(tmp_path / "labels.csv", features, {"grade": names})
+    split = write_table(
+        tmp_path / "split.csv", features, {"split": np.resize(["train", "test"], N)}
+    )
+    reason = "others and toys both have an id 'toys/0000', so no table can tell their samples apart"
+    knn = ["--kind", "knn", "--k", "5"]
+    assert reason in refused(capsys, [*knn, "--labels", labels])
+    assert reason in refused(capsys, [*knn, "--split-file", split])
+    err = refused(capsys, [*EXTERNAL, "others", "--labels", labels])
+    assert "both have an id 'toys/0000'" in err
+    assert not rows(places[1])
+    assert run(capsys, [*knn, "--labels", labels, "--data", "toys"])[0] == 0
+    copy = twin.path.with_name("toy_32_copy.h5")  # the same samples, stored twice
+    copy.write_bytes(twin.path.read_bytes())
+    assert run(capsys, [twin.path, copy, *knn, "--labels", labels])[0] == 0
+
+
 def test_an_accent_in_an_id_may_be_a_character_of_its_own(places, tmp_path):
     features = make_file(places[0], "sch\xf6n")
     names = np.array(["x", "y", "z"])[features.labels]
@@ -298,7 +339,6 @@ def test_an_accent_in_an_id_may_be_a_character_of_its_own(places, tmp_path):
             ["--task", "regression"],
             "y of toys reaches 1e+300",
         ),
-        ("id,y\ntoys/0000,1\n", ["--target", ""], "--target takes one or more, comma separated"),
     ],
 )
 def test_tables_that_fit_nothing_are_refused(places, tmp_path, capsys, text, more, reason):
@@ -306,6 +346,12 @@ def test_tables_that_fit_nothing_are_refused(places, tmp_path, capsys, text, mor
     table = tmp_path / "labels.csv"
     table.write_text(text)
     assert reason in refused(capsys, ["--kind", "linear", "--labels", table, *more])
+
+
+def test_an_unset_variable_is_no_target():
+    for text in ("", " , "):
+        with pytest.raises(RequestError, match="--target takes one or more, comma separated; not"):
+            OverlayConfig(target=text)
 
 
 def test_the_classes_of_a_file_are_one_target(places, capsys):
@@ -502,8 +548,11 @@ def test_all_of_the_other_data_set_may_test(places, capsys):
     assert run(capsys, [*EXTERNAL, "others", "--test-split", "all"])[0] == 0
     words = [*EXTERNAL, "others", "--test-split", "all", "--split", "90/10/0"]
     assert run(capsys, words)[0] == 0
+    # A rule is for the training data alone.
+    make_file(places[0], "tested", images="sha256:other")
+    assert run(capsys, [*EXTERNAL, "tested", "--split", "90/10/0"])[0] == 0
     n = sorted(tuple(row["n"].values()) for row in rows(places[1]))
-    assert n == [(120, 60, 240), (216, 24, 240)]
+    assert n == [(120, 60, 240), (216, 24, 60), (216, 24, 240)]
 
 
 def test_a_training_file_may_be_named_by_path(places, capsys):

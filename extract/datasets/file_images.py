@@ -26,13 +26,15 @@ from extract.datasets.file_index import (
     file_stamp,
     refuse_unreadable,
 )
+from extract.datasets.formats import dicom
 from extract.datasets.listing import Listing
 from extract.datasets.looks import thumbnail_side
 from extract.datasets.volumes import Slicing
-from extract.workers import map_ordered
+from extract.workers import AHEAD, map_ordered
 
 # A volume is decoded as a whole, so as many of its slices as a unit takes are passed on at once.
 VOLUME_PIECE_BYTES = 1 << 28
+VOLUME_WORKERS = 4  # each holds a volume, and a piece of it waits
 USUAL_SPLIT = "80/10/10"  # per cent of train, val and test, where the owner has none
 
 
@@ -88,7 +90,8 @@ class FileImages:
         listing, reading = self.listing, self.reading
         if listing.split is not None and not reading.split:
             return f"split: {listing.split_words}"
-        by = "patient" if listing.groups is not None else "image"
+        whole = "sample" if len(listing.ids) < len(listing.paths) else "image"
+        by = "patient" if listing.groups is not None else "volume" if self.slicing else whole
         why = "as asked" if reading.split else "the owner has none"
         rule = reading.split or USUAL_SPLIT
         return f"split: {rule} by {by}, seed {reading.split_seed} ({why})"
@@ -112,7 +115,7 @@ class FileImages:
         """How files became pixels, for the key."""
         return {
             "decoder": 1,
-            "window": self.window.words if self.window else "as stored",
+            "window": self.window.words if self.window else "as each file says",
             "skipped": self.n_skipped,
         }
 
@@ -149,7 +152,14 @@ def open_files(
         listing = dataclasses.replace(listing, groups=groups)
         notes += said
     if n_skipped:
-        notes.append(f"{n_skipped} files can't be read and are left out")
+        are = "file can't be read and is" if n_skipped == 1 else "files can't be read and are"
+        notes.append(f"{n_skipped} {are} left out")
+    n_dicom = sum(path.lower().endswith(dicom.SUFFIXES) for path in listing.paths)
+    if n_dicom and window is None:
+        notes.append(
+            f"{n_dicom} DICOM files are shown through the windows of their own headers; --window "
+            "LO,HI shows them otherwise"
+        )
     return FileImages(
         listing,
         facts,
@@ -273,11 +283,16 @@ def open_dataset(images: FileImages, name: str) -> Dataset:
         images.stamps,
     )
 
+    # Pieces of volumes are large: few of them wait.
+    n_workers, ahead = images.reading.n_workers, AHEAD
+    if images.slicing:
+        n_workers, ahead = min(n_workers, VOLUME_WORKERS), 1
+
     def stream(ranges: Ranges) -> Iterator[Images]:
-        return map_ordered(reader, ranges, images.reading.n_workers)
+        return map_ordered(reader, ranges, n_workers, ahead)
 
     def load(ranges: Ranges, prepare: Prepare) -> Iterator[Piece]:
-        return map_ordered(PieceReader(reader, prepare), ranges, images.reading.n_workers)
+        return map_ordered(PieceReader(reader, prepare), ranges, n_workers, ahead)
 
     return Dataset(
         name=name,

@@ -222,6 +222,8 @@ def _files_source(
         wishes.index or features_root() / INDEX,
         lambda n: wishes.report(listing.name, n, n_files),
     )
+    if all(facts.n_frames == 1 for facts in images.facts):
+        _refuse_slicing(listing.name, slicing)  # it would change nothing but the key
     return Source(
         listing.name,
         name,
