@@ -281,7 +281,9 @@ class Features:
     def _map(self, name: str) -> NDArray[Any]:
         extent = self.header.arrays[name]
         # Plain ndarray, not np.memmap: its subclass makes every slice slower and prints oddly.
-        mapped = np.memmap(self.path, extent.dtype, "r", extent.offset, extent.shape)
+        with self.path.open("rb") as file:
+            self.header.refuse_replaced(file)
+            mapped = np.memmap(file, extent.dtype, "r", extent.offset, extent.shape)
         return mapped.view(np.ndarray)
 
     def array(self, layer: int = -1, pool: str = "mean") -> NDArray[Any]:
@@ -297,8 +299,22 @@ class Features:
         """
         return self._checked(self.array_name(layer, pool))
 
+    def check_thumbnails(self) -> None:
+        """Compare the thumbnails with their checksums, which reading them through the map doesn't.
+
+        Raises:
+            BrokenCache: a unit's rows are not those that were written.
+        """
+        if self.thumbnails is not None:
+            self._compare(THUMBNAIL, self.thumbnails)
+
     def _checked(self, name: str) -> NDArray[Any]:
         values = _read(self.header, self.header.arrays[name])
+        self._compare(name, values)
+        values.flags.writeable = False
+        return values
+
+    def _compare(self, name: str, values: NDArray[Any]) -> None:
         column = 1 + list(self.header.arrays).index(name)
         records = read_units(self.header)
         for unit in range(self.header.n_units):
@@ -308,14 +324,14 @@ class Features:
                     f"rows {start}..{stop - 1} of {name} don't match their checksum",
                     "this computes just them again",
                 )
-        values.flags.writeable = False
-        return values
 
 
 def _read(header: Header, extent: Extent) -> NDArray[Any]:
     """An array by plain reads: a disk's error is an error, where a map would kill the process."""
     count = int(np.prod(extent.shape, dtype=np.int64))
-    values = np.fromfile(header.path, extent.dtype, count, offset=extent.offset)
+    with header.path.open("rb") as file:
+        header.refuse_replaced(file)
+        values = np.fromfile(file, extent.dtype, count, offset=extent.offset)
     if len(values) < count:
         raise BrokenCache(
             f"{header.path} could only be read in part; delete it and run\n"

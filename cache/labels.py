@@ -49,6 +49,7 @@ __all__ = [
     "class_target",
     "count_classes",
     "describe_target",
+    "read_label",
     "read_target",
     "select_label",
     "warn_of_classes",
@@ -68,9 +69,10 @@ NEGATIVE_NAMES = frozenset(
     ("no", "neg", "negative", "normal", "healthy", "benign", "control", "false", "0", "absent")
 )
 NEGATION = re.compile(r"(no|non|not|without)[\s_-]")
+NAME_PARTS = re.compile(r"[\s_,/+&-]+(?:(?:or|and)[\s_-]+)?")
 # More different numbers than this are taken for measurements. MedMNIST has up to 14 classes; ages
 # in years, the numbers most often met beside images, have more.
-MANY_NUMBERS = 50
+MANY_NUMBERS = 30
 ORDER_BY_NUMBER = "the order of ordinal classes is that of their numbers"
 EXACT = 2**53  # whole numbers below it are exact as floats
 MAX_CLASSES = 4000  # HDF5 holds no list of names in an attribute beyond 64 KiB
@@ -134,6 +136,20 @@ def read_target(
     if asked == REGRESSION:
         return _read_numbers(name, texts)
     return _read_classes(texts, asked, positive)
+
+
+def read_label(
+    name: str, cells: Sequence[str], *, where: str, lines: Sequence[int] | None = None
+) -> Target:
+    """One column that is one label: what several of them side by side mean in ``read_target``.
+
+    Returns:
+        Of several labels, of which there is one: (S, 1).
+
+    Raises:
+        RequestError: a cell is neither 0, 1, -1 (UNCERTAIN) nor missing, or none is known.
+    """
+    return _read_side_by_side({name: cells}, where, lines)
 
 
 def class_target(
@@ -289,7 +305,9 @@ def _order_binary(classes: list[str], positive: str | None, where: str) -> list[
 
 def _is_negation(name: str) -> bool:
     lower = name.lower()
-    return lower in NEGATIVE_NAMES or NEGATION.match(lower) is not None
+    words = [word for word in NAME_PARTS.split(lower) if word]
+    each_is = bool(words) and NEGATIVE_NAMES.issuperset(words)  # "normal or benign"
+    return each_is or NEGATION.match(lower) is not None
 
 
 def _read_numbers(name: str, texts: _Texts) -> Target:
@@ -315,7 +333,7 @@ def _read_side_by_side(
 ) -> Target:
     labels = np.stack(
         [
-            _read_label(_Texts(cells, f"{where}, column {name}", lines))
+            _read_cells(_Texts(cells, f"{where}, column {name}", lines))
             for name, cells in columns.items()
         ],
         axis=1,
@@ -325,7 +343,7 @@ def _read_side_by_side(
     return Target(MULTI_LABEL, _normalised(columns), labels)
 
 
-def _read_label(texts: _Texts) -> NDArray[np.int64]:
+def _read_cells(texts: _Texts) -> NDArray[np.int64]:
     """(S,) of 0, 1, MISSING, UNCERTAIN."""
     meaning = {text: LABEL_WORDS.get(text.lower()) for text in set(texts.texts)}
     for row, text in enumerate(texts.texts):

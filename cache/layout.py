@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import h5py
 import numpy as np
@@ -212,10 +212,32 @@ class Header:
             cure: what the file's own command does about it.
         """
         if _identity(self.path) != self.identity:  # labels that changed make a new file
-            return CacheError(f"{self.path} was replaced while it was read; run the command again")
+            return self._replaced()
         return BrokenCache(
             f"{self.path} is damaged: {what}; {cure}:\n  {self.attributes['command']}"
         )
+
+    def refuse_replaced(self, file: IO[bytes]) -> None:
+        """Refuse to read on where another file has taken this one's name, its arrays elsewhere.
+
+        Labels that changed make such a file, and a map of it has no checksum that would tell.
+
+        Args:
+            file: what was opened by this name now.
+
+        Raises:
+            CacheError: it was replaced.
+        """
+        status = os.fstat(file.fileno())
+        if (status.st_dev, status.st_ino) == self.identity:
+            return
+        now = read_header(self.path)  # a copy of the same file, or a drive that numbers files anew
+        places = [(h.digest, h.arrays, h.units, h.cost) for h in (now, self)]
+        if places[0] != places[1]:
+            raise self._replaced()
+
+    def _replaced(self) -> CacheError:
+        return CacheError(f"{self.path} was replaced while it was read; run the command again")
 
     @property
     def digest(self) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,8 @@ def read_split_file(path: Path, ids: NDArray[np.str_]) -> NDArray[np.uint8]:
             raise RequestError(
                 f"{path}, line {line}, column split: {word!r} is none of {', '.join(SPLITS)}"
             )
+        if name not in place:  # macOS writes é as two characters, ids hold one
+            name = unicodedata.normalize("NFC", name)
         if name in seen:
             raise RequestError(f"{path}, line {line}, column id: {name!r} stands there twice")
         seen.add(name)

@@ -18,7 +18,7 @@ from cache.errors import RequestError
 from cache.labels import REGRESSION
 from cache.layout import MULTI_LABEL, SPLITS
 from cache.split_rules import SplitRule
-from cache.strata import count_units, divide
+from cache.strata import count_units, divide, name_units
 
 TRAIN, VAL, TEST = range(3)  # indices into SPLITS
 LEFT_OUT = 255  # in no split
@@ -133,7 +133,7 @@ def _systematic_split(
     rule: SplitRule, ids: NDArray[np.str_], groups: NDArray[np.str_] | None
 ) -> NDArray[np.uint8]:
     n_test, n_val = rule.numbers
-    names, unit = np.unique(ids if groups is None else groups, return_inverse=True)
+    names, unit = np.unique(name_units(ids, groups), return_inverse=True)
     what = "samples" if groups is None else "groups"
     if n_test + n_val >= len(names):
         raise RequestError(f"{rule} leaves none of {len(names)} {what} to train; ask for fewer")
@@ -157,7 +157,10 @@ def _sites_out(
 ) -> list[NamedSplit]:
     if rule.column not in meta:
         there = ", ".join(meta) or "none"
-        raise RequestError(f"no meta column {rule.column!r} for {rule}; there is {there}")
+        raise RequestError(
+            f"no meta column {rule.column!r} for {rule}; there is {there}; if the images stand in a "
+            f"table, extract with --meta-cols {rule.column} adds it and keeps the features"
+        )
     site = meta_texts(meta[rule.column])
     values = sorted({*site.tolist()} - {""})
     if len(values) < 2:

@@ -44,6 +44,7 @@ from cache.units import unit_rows
 PARTIAL = ".partial"
 FINISH_TIMEOUT = 120.0  # s; reserving a large file on a slow disk is the longest of it
 COPY_BYTES = 1 << 24
+SPLIT_TABLES = {"rows/sample", "samples/split", "samples/groups"}  # what leaks are counted from
 FLOAT16_MAX = float(np.finfo(np.float16).max)  # 65504
 
 
@@ -90,7 +91,8 @@ class FeatureWriter:
         self.shard = shard
         self.was_complete = False
         self.bad_units: list[int] = []  # had a record, but not the rows it promised
-        self.changed_tables: list[str] = []  # rewritten, with every feature kept
+        # Table -> how it changed; rewritten, with every feature kept.
+        self.changed_tables: dict[str, str] = {}
         self._file: Any = None
         self._locks = _Locks(path)
         if overwrite and count > 1:
@@ -192,7 +194,18 @@ class FeatureWriter:
         making = self.path.with_name(self.path.name + ".new")
         making.unlink(missing_ok=True)
         create_file(making, spec)
-        new = read_header(making)
+        try:
+            self._copy_rows(there, making)
+        except BaseException:
+            making.unlink(missing_ok=True)
+            raise
+        making.replace(there)
+        sync_folder(there.parent)
+        self.header = read_header(there)
+
+    def _copy_rows(self, there: Path, making: Path) -> None:
+        """All but the tables, from the old file to the new one."""
+        old, new = self.header, read_header(making)
         pairs = [(old.arrays[name], new.arrays[name]) for name in old.arrays]
         pairs += [(old.units, new.units), (old.cost, new.cost)]
         with there.open("rb") as source, making.open("r+b", buffering=0) as target:
@@ -207,10 +220,11 @@ class FeatureWriter:
                     left -= len(data)
                     while data:
                         data = data[target.write(data) :]
+            if SPLIT_TABLES & {*self.changed_tables}:
+                source.seek(old.cost.offset)
+                target.seek(new.cost.offset)
+                target.write(_without_leaks(source.read(COST_BYTES)))
             os.fsync(target.fileno())
-        making.replace(there)
-        sync_folder(there.parent)
-        self.header = read_header(there)
 
     def check_fingerprint(self, fingerprint: Mapping[str, Sequence[float]]) -> None:
         """Refuse to add rows that other libraries, or changed weights, would make.
@@ -433,19 +447,38 @@ def delete_file(path: Path) -> None:
         locks.remove_shard_files()
 
 
-def _changed_tables(header: Header, spec: FileSpec) -> list[str]:
-    """What differs of ids, labels, splits and their names: the key doesn't hold them."""
-    now = table_checksums(spec)
-    names = now.keys() | header.tables.keys()
-    changed = [name for name in sorted(names) if now.get(name) != header.tables.get(name)]
-    said = header.attributes
-    if said["task"] != spec.task:
-        changed.append("task")
-    if said["class_names"] != list(spec.class_names):
-        changed.append("class names")
-    if said["positive_class"] != (spec.positive_class or ""):
-        changed.append("positive class")
+def _changed_tables(header: Header, spec: FileSpec) -> dict[str, str]:
+    """What differs of ids, labels, splits and their names, and how: the key doesn't hold them."""
+    old, new = header.tables, table_checksums(spec)
+    changed = {
+        name: "added" if name not in old else "removed" if name not in new else "changed"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    }
+    said = {
+        "positive_class": spec.positive_class or "",
+        "class_names": spec.class_names,
+        "task": spec.task,
+    }
+    for name, value in said.items():
+        before, after = _words(header.attributes[name]), _words(value)
+        if before != after:
+            changed[name.replace("_", " ")] = f"{before or 'none'} -> {after or 'none'}"
     return changed
+
+
+def _words(value: Any) -> str:
+    return value if isinstance(value, str) else ", ".join(value)
+
+
+def _without_leaks(cost: bytes) -> bytes:
+    """A cost whose count of leaks, if it has one, was of another split."""
+    try:
+        said = json.loads(cost.rstrip(b" \0") or b"{}")
+        said.pop("leaks", None)
+    except (ValueError, AttributeError):  # it has no checksum; who reads it says so
+        return cost
+    return canonical_json(said).encode().ljust(COST_BYTES)
 
 
 def _record_offset(header: Header, unit: int) -> int:

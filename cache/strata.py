@@ -38,7 +38,7 @@ def divide(
     Returns:
         (S,) 0 to P - 1.
     """
-    units = _units(ids, groups)
+    units = name_units(ids, groups)
     names, unit_of = np.unique(units, return_inverse=True)
     order = np.argsort(_chance(names, seed))
     if labels.ndim == 1 and len(names) == len(ids):
@@ -58,10 +58,10 @@ def divide(
 
 def count_units(ids: NDArray[np.str_], groups: NDArray[np.str_] | None) -> int:
     """How many things there are to divide: samples, or groups where they are known."""
-    return len(np.unique(_units(ids, groups)))
+    return len(np.unique(name_units(ids, groups)))
 
 
-def _units(ids: NDArray[np.str_], groups: NDArray[np.str_] | None) -> NDArray[np.str_]:
+def name_units(ids: NDArray[np.str_], groups: NDArray[np.str_] | None) -> NDArray[np.str_]:
     """(S,) what is never divided; prefixed, as an id may equal the name of a group."""
     alone = np.char.add("sample ", ids)
     return alone if groups is None else np.where(groups == "", alone, np.char.add("group ", groups))

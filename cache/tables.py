@@ -10,12 +10,14 @@ import difflib
 import io
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from cache.errors import RequestError
 
+SHOWN = 30  # names in a message
 DELIMITERS = (",", ";", "\t")  # of equally frequent ones the first
 QUOTED = re.compile(r'"[^"]*"')
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -83,10 +85,16 @@ def column(table: Table, name: str) -> tuple[str, ...]:
 
 def near_columns(table: Table, name: str) -> str:
     """ "it has a, b, c; did you mean a?" """
-    has = f"it has {', '.join(table.columns)}"
+    has = f"it has {list_columns(table)}"
     lower = {known.lower(): known for known in table.columns}
     near = difflib.get_close_matches(name.lower(), lower, n=2)
     return f"{has}; did you mean {' or '.join(lower[n] for n in near)}?" if near else has
+
+
+def list_columns(table: Table) -> str:
+    """The names, as many as a message can hold."""
+    names = list(table.columns)
+    return ", ".join(names[:SHOWN]) + (" ..." if len(names) > SHOWN else "")
 
 
 def is_number(text: str) -> bool:
@@ -146,9 +154,9 @@ def _check_header(path: Path, line: int, names: list[str]) -> list[str]:
         )
     if "" in names[:-1]:
         raise RequestError(f"{where}: column {names.index('') + 1} has no name; give it one")
-    for name in names:
-        if names.count(name) > 1:
-            raise RequestError(f"{where}: two columns are named {name!r}; rename one")
+    twice = next((name for name, n in Counter(names).items() if n > 1), None)
+    if twice is not None:
+        raise RequestError(f"{where}: two columns are named {twice!r}; rename one")
     return names
 
 

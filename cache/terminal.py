@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 
 from cache.errors import CacheError, RequestError
 
+HOMELESS = "determine home directory"  # in the message of Path.expanduser and Path.home
+
 
 class Parser(argparse.ArgumentParser):
     """Argparse whose errors are one line that names the next step. Flags are typed in full."""
@@ -78,6 +80,11 @@ def run_command(command: str, run: Callable[[], int], interrupted: str = "interr
         return 1
     except (CacheError, RequestError, OSError) as error:
         complain(command, str(error))
+        return 1
+    except RuntimeError as error:
+        if HOMELESS not in str(error):  # pathlib's, of "~nobody" and of a user without a home
+            raise
+        complain(command, "~ leads to no home folder; write the path in full, or set HOME")
         return 1
     except KeyboardInterrupt:
         complain(command, interrupted)

@@ -33,7 +33,7 @@ from extract.preprocessing import (
     wished_norm,
     wished_size,
 )
-from extract.transforms import Transform
+from extract.transforms import Transform, describe_distortion
 from extract.workers import default_workers
 
 Problem = tuple[str, str]  # what couldn't be done, and why
@@ -321,6 +321,10 @@ def describe_plan(plan: Plan, memory: DigestMemory) -> Iterator[str]:
         if source.files and source.name not in told:
             told.add(source.name)
             yield from (f"    {line}" for line in describe_files(source))
+        if source.files:
+            shapes = [(facts.height, facts.width) for facts in source.files.facts]
+            said = describe_distortion(shapes, job.preprocessing.resize)
+            yield from (f"    {line}" for line in said)
     free = shutil.disk_usage(existing_parent(config.root)).free
     yield f"features to make: {format_bytes(total)} in {config.root} ({format_bytes(free)} free)"
 
@@ -339,6 +343,10 @@ def describe_files(source: Source) -> Iterator[str]:
     assert source.files is not None
     listing = source.files.listing
     lines = [*describe_target(listing.target), *source.files.notes, source.files.split_words]
+    if source.files.window:
+        lines.append(f"window: {source.files.window}")
+    if source.n_images != len(listing.ids):
+        lines.append(f"{source.n_images:_} images of {len(listing.ids):_} samples")
     yield from dict.fromkeys(lines)  # a listing may have said of its classes what we say
     if listing.groups is not None:
         yield f"{len({*listing.groups.tolist()})} patients"

@@ -167,8 +167,8 @@ def run_job(
         spec = dataclasses.replace(spec, fingerprint=fingerprint)
     with FeatureWriter(path, spec, shard=config.shard, overwrite=config.overwrite) as writer:
         if writer.changed_tables:
-            changed = ", ".join(writer.changed_tables)
-            say(f"  {job.label}: {changed} changed; the features are kept")
+            changed = ", ".join(f"{name} {how}" for name, how in writer.changed_tables.items())
+            say(f"  {job.label}: tables rewritten, features kept: {changed}")
         if writer.was_complete:
             return f"{job.label}: complete already, every checksum right · {path}"
         if not spec.fingerprint and writer.todo:
@@ -188,10 +188,11 @@ def run_job(
         cost = _cost(encoder, config, n_done, time.monotonic() - started)
         whole = writer.whole()
         if whole is not None:
-            leaks = count_leaks(Features(whole), say=lambda line: say(f"  {line}"))
-            if leaks is not None:
-                cost["leaks"] = leaks.summary()
-                say(f"  {job.label}: leaks across splits: {describe_leaks(cost['leaks'])}")
+            with contextlib.suppress(FileNotFoundError):  # another shard has just finished it
+                leaks = count_leaks(Features(whole), say=lambda line: say(f"  {line}"))
+                if leaks is not None:
+                    cost["leaks"] = leaks.summary()
+                    say(f"  {job.label}: leaks across splits: {describe_leaks(cost['leaks'])}")
         complete = writer.finish(cost)
     if not complete:
         return f"{job.label}: this shard is done, others aren't yet · {writer.partial_path}"
@@ -329,6 +330,9 @@ def versions() -> dict[str, str]:
         "numpy",
         "h5py",
         "pillow",
+        "pydicom",
+        "python-gdcm",
+        "nibabel",
     )
     found = {}
     for name in names:
@@ -363,7 +367,10 @@ def compute_units(
     work = _UnitWork(encoder, transform, device, batch_size)
     checked = False
     pending: Future[None] | None = None
-    with closing(prefetch(pieces)) as ahead, ThreadPoolExecutor(1, "store") as storer:
+    with (
+        closing(prefetch(pieces, 1 if dataset.piece_bytes else 2)) as ahead,
+        ThreadPoolExecutor(1, "store") as storer,
+    ):
         for unit, is_last, images, looks in ahead:
             n_before = len(work.parts)
             work.add(images, looks)

@@ -21,11 +21,9 @@ from extract.class_samples import (
 from extract.config import FIRST_FILTER
 from extract.contact_sheet import Picture, Row, draw_rows, fit, is_writable, shown_side
 from extract.datasets.dataset import Dataset
-from extract.transforms import Transform
+from extract.transforms import Transform, describe_distortion
 
-DISTORTING = ("scale", "scale-crop")  # rules that make any image square
 MOST_CLASSES = 60  # on a sheet: beyond, it would be gigabytes of white paper
-UNNOTICED = 1.02  # a stretch that nobody sees: 512 x 502 px are as good as square
 
 
 def draw_classes(
@@ -58,7 +56,7 @@ def draw_classes(
         shapes.append(image.shape[:2])
         pictures[sample] = np.asarray(fit(preview(image, transform), side))
     kind = sample_kind(dataset)
-    rows, notes = [], describe_distortion(shapes, transform)
+    rows, notes = [], describe_distortion(shapes, transform.resize, "images shown")
     if len(drawn) < len(classes):
         notes.append(f"the first {len(drawn)} of {grouped(len(classes))} classes are drawn")
     caption = [
@@ -91,22 +89,6 @@ def preview(image: NDArray[Any], transform: Transform) -> Picture:
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (transform.mean, transform.std))
     levels = (seen * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8).numpy()
     return levels[0] if transform.channels == FIRST_FILTER else np.moveaxis(levels, 0, -1)
-
-
-def describe_distortion(shapes: Sequence[tuple[int, ...]], transform: Transform) -> list[str]:
-    """A line on how far the resize stretches images of these shapes; none where nobody sees it."""
-    if transform.resize not in DISTORTING:
-        return []
-    stretch = [max(shape) / min(shape) for shape in shapes]
-    n = sum(factor > UNNOTICED for factor in stretch)
-    if not n:
-        return []
-    most = int(np.argmax(stretch))
-    height, width = shapes[most]
-    return [
-        f"{transform.resize} distorts {n} of the {len(shapes)} images shown, at most "
-        f"{stretch[most]:.3g}-fold ({height} x {width} px); --resize pad-fit keeps their shape"
-    ]
 
 
 # ---------------------------------------------------------------------------- words

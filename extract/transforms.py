@@ -6,6 +6,7 @@ ignored: cropping would change the features of centred findings by 5 to 26 %. Th
 those of published pipelines, to compare with; Pillow's own resize, on the host, meets them exactly.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,6 +30,8 @@ from extract.config import (
 
 CENTRED = ("pad", "pad-fit", "pad-after-norm")
 NEVER_ENLARGED = ("pad", "pad-after-norm")
+DISTORTING = ("scale", "scale-crop")  # whatever an image's shape is, it becomes a square
+UNNOTICED = 1.02  # a stretch that nobody sees: 512 x 502 px are as good as square
 CROPPED = ("crop", "scale-crop")
 
 # Grey levels. In float32 the resize of a constant image leaves up to 5e-4 between its pixels (3000
@@ -279,3 +282,27 @@ class Transform:
             return x
         top, left = (below // 2, right // 2) if self.resize in CENTRED else (0, 0)
         return F.pad(x, (left, right - left, top, below - top))
+
+
+def describe_distortion(
+    shapes: Sequence[tuple[int, ...]], resize: str, what: str = "images"
+) -> list[str]:
+    """A line on how far a resize rule stretches images; none where nobody sees it.
+
+    Args:
+        shapes: (height, width) of each image.
+        resize: the rule.
+        what: the images are called.
+    """
+    if resize not in DISTORTING:
+        return []
+    stretch = [max(shape) / min(shape) for shape in shapes]
+    n = sum(factor > UNNOTICED for factor in stretch)
+    if not n:
+        return []
+    most = int(np.argmax(stretch))
+    height, width = shapes[most]
+    return [
+        f"{resize} distorts {n:_} of the {len(shapes):_} {what}, at most {stretch[most]:.3g}-fold "
+        f"({height} x {width} px); --resize pad-fit keeps their shape"
+    ]

@@ -28,7 +28,7 @@ def default_workers() -> int:
 
 
 def map_ordered(
-    work: Callable[[Item], Result], items: Iterable[Item], n_workers: int
+    work: Callable[[Item], Result], items: Iterable[Item], n_workers: int, ahead: int = AHEAD
 ) -> Generator[Result, None, None]:
     """``work(item)`` of each item, in order, done ahead by processes.
 
@@ -36,7 +36,8 @@ def map_ordered(
         work: sent to each process once, so it and its results must be picklable. What it raises
             is raised here.
         items: small, since each is sent to a process.
-        n_workers: processes; 0 does everything here. At most AHEAD x n_workers results wait.
+        n_workers: processes; 0 does everything here.
+        ahead: at most ahead x n_workers results wait.
 
     Raises:
         RequestError: a process died.
@@ -54,7 +55,7 @@ def map_ordered(
     try:
         for item in items:
             waiting.append(pool.submit(_do, item))
-            if len(waiting) >= AHEAD * n_workers:
+            if len(waiting) >= ahead * n_workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

@@ -64,6 +64,8 @@ class OverlayConfig:
 
     def __post_init__(self) -> None:
         is_meta = bool(self.target and self.target.startswith(META))
+        if self.target is not None and not self.target.strip(" ,"):
+            raise RequestError(f"--target takes one or more, comma separated; not {self.target!r}")
         if is_meta and self.labels:
             raise RequestError(
                 f"--target {self.target} is stored with the features; leave out --labels"

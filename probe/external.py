@@ -1,6 +1,8 @@
 """External validation: fit on one data set, choose on its val, test on another."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,16 +36,26 @@ def choose_training(config: ProbeConfig, test: Features) -> Features:
             f"{config.train_data} and {test.dataset} are the same images; leave out --train-data, "
             "and --split divides them anew"
         )
-    keys = [
-        {part: value for part, value in features.key.items() if part not in OF_DATA}
-        for features in (train, test)
-    ]
+    keys = [_of_encoder(a.key, b.key) for a, b in ((train, test), (test, train))]
     if differences := key_differences(*keys):
         raise RequestError(
             f"{train.path.name} of {train.dataset} and {test.path.name} of {test.dataset} were made "
             f"in different ways ({'; '.join(differences)}); extract one of them as the other"
         )
     return train
+
+
+def _of_encoder(key: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a key that the other must share."""
+    parts = {part: value for part, value in key.items() if part not in OF_DATA}
+    if reading := parts.pop("reading", None):
+        # Arrays aren't decoded, and how many files couldn't be is the data's own.
+        parts["reading"] = {
+            name: value
+            for name, value in reading.items()
+            if "reading" in other and name != "skipped"
+        }
+    return parts
 
 
 def only_test(asked: Asked, train: Asked, which: str) -> Asked:

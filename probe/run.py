@@ -1,7 +1,9 @@
 """Stage two: ask one question of feature files, and keep the answers as rows."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +40,7 @@ from probe.patients import Scored, by_patient
 from probe.results import Row, check_folder, write_row
 from probe.twins import refuse_leaks, with_leaks, without_twins
 
+LISTED = 14  # classes in a line; ChestMNIST has so many
 Problem = tuple[str, str]  # what couldn't be done, and why
 N_TOLD = 10  # folds or sites whose shares are told
 
@@ -85,8 +88,11 @@ def run_probe(
         The rows, already written, and what couldn't be done.
 
     Raises:
-        RequestError: the folder of results can't be written.
+        RequestError: the folder of results can't be written, or ids of --labels or --split-file
+            are ids of several data sets.
     """
+    if config.overlay.labels or (config.overlay.split_file and not config.train_data):
+        _refuse_shared_ids(found)
     check_folder(config.results_dir)
     rows: list[Row] = []
     problems: list[Problem] = []
@@ -110,6 +116,26 @@ def run_probe(
         except (CacheError, RequestError, OSError) as error:
             problems.append((f"{features.model} on {features.dataset}", str(error)))
     return rows, problems
+
+
+def _refuse_shared_ids(found: Sequence[Features]) -> None:
+    """Refuse to join a table by ids that mean other samples in another data set.
+
+    MedMNIST's sets all begin with train/000000, and folders with 001.png.
+
+    Raises:
+        RequestError: two data sets have an id in common.
+    """
+    datasets: dict[str, set[str]] = {}
+    for features in found:
+        with contextlib.suppress(CacheError):  # it is refused when it is asked
+            datasets.setdefault(features.dataset, set()).update(features.ids.tolist())
+    for (a, ids), (b, others) in itertools.combinations(datasets.items(), 2):
+        if shared := min(ids & others, default=None):
+            raise RequestError(
+                f"{a} and {b} both have an id {shared!r}, so no table can tell their samples "
+                "apart; ask one data set alone, with --data"
+            )
 
 
 def _named(features: Features) -> tuple[str, str, int]:
@@ -139,8 +165,11 @@ def make_questions(config: ProbeConfig, features: Features) -> list[Asked]:
         return lay_over(config.overlay, features)
     # Of the data to test on nothing is divided: it is its test split, or all of it.
     undivided = dataclasses.replace(config.overlay, split=None, split_file=None)
+    training = choose_training(config, features)
+    if config.overlay.labels:
+        _refuse_shared_ids([features, training])
     (test,) = lay_over(undivided, features)
-    (train,) = lay_over(config.overlay, choose_training(config, features))
+    (train,) = lay_over(config.overlay, training)
     return [only_test(test, train, config.test_split)]
 
 
@@ -416,7 +445,7 @@ def make_row(
             "key": features.key,
             # Checksums, or digests of what lies over them: other labels or splits are another
             # question of the same features.
-            "samples": dict(asked.samples),
+            "samples": _samples(asked),
         },
         probe=probe,
         seed=config.seed,
@@ -472,10 +501,17 @@ def _without_twins(
     return means | {name: each[0][name] for name in means if name == "n"}
 
 
+def _samples(asked: Asked) -> dict[str, int | str]:
+    """What makes labels and split another question, and which rows make a sample."""
+    tables = asked.features.header.tables
+    rows = {} if rows_are_samples(asked.features) else {"rows": tables["rows/sample"]}
+    return {**asked.samples, **rows}
+
+
 def _trained_on(train: Asked | None) -> dict[str, Any]:
     if train is None:
         return {}
-    samples = {"samples": dict(train.samples), "target": train.target, "split": train.division}
+    samples = {"samples": _samples(train), "target": train.target, "split": train.division}
     return {"dataset": train.dataset, "digest": train.features.digest, **samples}
 
 
@@ -522,6 +558,8 @@ def describe_shares(asked: Asked) -> str:
         parts.append(f"{n_left_out:_} left out")
     names = [name if len(name) <= 24 else name[:22] + ".." for name in asked.class_names]
     what = "labels" if is_continuous else "classes"
+    if len(names) > LISTED:
+        names = [*names[:LISTED], f"... ({len(names)})"]
     return f"{asked.title}: {' · '.join(parts)} · {what}: {', '.join(names)}"
 
 
@@ -531,7 +569,8 @@ def _shares(labels: NDArray[np.integer], n_classes: int) -> str:
         shares = metrics.label_shares(labels)
     else:
         shares = np.bincount(labels, minlength=n_classes) / max(len(labels), 1)
-    return " ".join("?" if np.isnan(share) else f"{share:.0%}" for share in shares)
+    listed = ["?" if np.isnan(share) else f"{share:.0%}" for share in shares]
+    return " ".join(listed[:LISTED] + (["..."] if len(listed) > LISTED else []))
 
 
 def _spread(labels: NDArray[np.floating]) -> str:

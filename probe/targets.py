@@ -6,7 +6,9 @@ Everything is joined by the samples' ids, whatever the order of the rows.
 import dataclasses
 import difflib
 import hashlib
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +25,17 @@ from cache.labels import (
     UNCERTAIN_RULES,
     Target,
     apply_uncertain,
+    read_label,
     read_target,
     select_label,
 )
 from cache.layout import MULTI_LABEL, read_table
 from cache.splits import meta_texts
-from cache.tables import column, read_csv
+from cache.tables import Table, column, read_csv
 from probe.config import META, OverlayConfig
 
 META_TABLES = "samples/meta/"
+LARGEST = 1e100  # of a continuous label: errors are squared and summed, and float64 ends at 1e308
 
 
 def choose_target(config: OverlayConfig, features: Features) -> tuple[Target, dict[str, Any]]:
@@ -61,6 +65,12 @@ def choose_target(config: OverlayConfig, features: Features) -> tuple[Target, di
         said["uncertain"] = config.uncertain
     if target.task == MULTI_LABEL and len(target.class_names) == 1:
         target = select_label(target, target.class_names[0])
+    if target.task == REGRESSION and np.nanmax(np.abs(target.labels), initial=0) > LARGEST:
+        raise RequestError(
+            f"{target.class_names[0]} of {features.dataset} reaches "
+            f"{np.nanmax(np.abs(target.labels)):g}, and the square of such a number is lost; is that "
+            "a code for a missing value? Leave it empty"
+        )
     return target, said
 
 
@@ -108,13 +118,14 @@ def _read_labels(config: OverlayConfig, path: Path, features: Features) -> Targe
     """The labels of a table, put beside the samples by their ids."""
     table = read_csv(path)
     id_column = "id" if "id" in table.columns else next(iter(table.columns))
-    wanted = tuple(name.strip() for name in config.target.split(",")) if config.target else ()
+    wanted = _column_names(config.target, table) if config.target else ()
     names = wanted or tuple(name for name in table.columns if name != id_column)
     if not names:
         raise RequestError(f"{path} has no column beside {id_column!r}; expected labels in one")
     columns = {name: column(table, name) for name in names}
-    place = _places(path, id_column, column(table, id_column), table.lines)
-    rows = np.array([place.get(name, -1) for name in features.ids.tolist()])
+    ids = features.ids.tolist()
+    place = _places(table, id_column, set(ids))
+    rows = np.array([place.get(name, -1) for name in ids])
     if (rows < 0).all():
         raise RequestError(
             f"{path} names no sample of {features.dataset}: column {id_column!r} holds "
@@ -122,14 +133,7 @@ def _read_labels(config: OverlayConfig, path: Path, features: Features) -> Targe
         )
     try:
         # Of all rows, not of ours alone: the classes are then the same for every data set it covers.
-        target = read_target(
-            columns,
-            where=str(path),
-            lines=table.lines,
-            task=config.task,
-            separator=config.separator,
-            positive=config.positive,
-        )
+        target = _read_columns(config, columns, str(path), table.lines)
     except RequestError as error:
         if wanted or len(names) == 1:
             raise
@@ -139,24 +143,60 @@ def _read_labels(config: OverlayConfig, path: Path, features: Features) -> Targe
     return dataclasses.replace(target, labels=labels)
 
 
-def _places(path: Path, id_column: str, ids: Sequence[str], lines: Sequence[int]) -> dict[str, int]:
+def _column_names(text: str, table: Table) -> tuple[str, ...]:
+    """The columns that are named; a name may hold a comma itself."""
+    return (text,) if text in table.columns else tuple(map(str.strip, text.split(",")))
+
+
+def _read_columns(
+    config: OverlayConfig,
+    columns: Mapping[str, Sequence[str]],
+    where: str,
+    lines: Sequence[int] | None = None,
+) -> Target:
+    if config.uncertain is None or config.separator is not None or len(columns) > 1:
+        return read_target(
+            columns,
+            where=where,
+            lines=lines,
+            task=config.task,
+            separator=config.separator,
+            positive=config.positive,
+        )
+    # Read as classes, a -1 would be one of them, and --uncertain without a meaning.
+    ((name, cells),) = columns.items()
+    for flag, value in {"--task": config.task, "--positive": config.positive}.items():
+        if value is not None:
+            raise RequestError(
+                f"{where}, column {name}: --uncertain reads it as 1, 0, and -1 for uncertain; leave "
+                f"out {flag} {value}, or --uncertain"
+            )
+    return read_label(name, cells, where=where, lines=lines)
+
+
+def _places(table: Table, id_column: str, known: AbstractSet[str]) -> dict[str, int]:
+    """Id -> row of the table; ``known`` are those of the samples."""
     place: dict[str, int] = {}
-    for row, name in enumerate(ids):
+    for row, text in enumerate(column(table, id_column)):
+        # macOS writes é as two characters, ids hold one.
+        name = text if text in known else unicodedata.normalize("NFC", text)
         if place.setdefault(name, row) != row:
             raise RequestError(
-                f"{path}, line {lines[row]}, column {id_column}: {name!r} stands there twice"
+                f"{table.path}, line {table.lines[row]}, column {id_column}: {text!r} stands there "
+                "twice"
             )
     return place
 
 
 def _read_meta(config: OverlayConfig, name: str, features: Features) -> Target:
-    refuse_unknown(name, meta_columns(features), f"meta column of {features.path.name},")
-    return read_target(
-        {name: read_meta(features, name).tolist()},
-        where=f"{features.path.name}, {META}{name}",
-        task=config.task,
-        positive=config.positive,
-    )
+    if not (known := meta_columns(features)):
+        raise RequestError(
+            f"no meta column {name!r}: {features.path.name} has none; if its images stand in a "
+            f"table, extract with --meta-cols {name} adds it and keeps the features"
+        )
+    refuse_unknown(name, known, f"meta column of {features.path.name},")
+    where = f"{features.path.name}, {META}{name}"
+    return _read_columns(config, {name: read_meta(features, name).tolist()}, where)
 
 
 def meta_columns(features: Features) -> list[str]:

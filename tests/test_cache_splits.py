@@ -331,6 +331,9 @@ def test_a_systematic_split_goes_by_id_and_by_group():
     assert (split == VAL).sum() == 35
     with pytest.raises(RequestError, match="leaves none of 30 groups to train"):
         split_of("systematic:20,10", np.zeros(210, np.int64), groups=groups)
+    groups[:70] = ""  # nobody's samples are 70, not one patient's
+    split = split_of("systematic:45,9", np.zeros(210, np.int64), groups=groups)
+    assert [(split[:70] == part).sum() for part in (TRAIN, VAL, TEST)] == [28, 7, 35]
 
 
 # ---------------------------------------------------------------------------- sites
@@ -453,3 +456,14 @@ def test_what_a_file_does_not_name_is_left_out(tmp_path):
     path.write_text("split,id,reader\nval,c,Dr. A\n,b,Dr. B\n")
     found = read_split_file(path, np.array(["a", "b", "c"]))
     assert found.tolist() == [LEFT_OUT, LEFT_OUT, VAL]
+
+
+def test_an_accent_may_be_a_character_of_its_own(tmp_path):
+    path = tmp_path / "split.csv"
+    path.write_text("id,split\ne\u0301,test\na\u0301,val\n", encoding="utf-8")
+    assert read_split_file(path, np.array(["\xe1", "\xe9"])).tolist() == [VAL, TEST]
+    # Ids that are written so themselves are found as they are.
+    assert read_split_file(path, np.array(["a\u0301", "e\u0301"])).tolist() == [VAL, TEST]
+    path.write_text("id,split\ne\u0301,test\n\xe9,val\n", encoding="utf-8")
+    with pytest.raises(RequestError, match="line 3, column id: 'é' stands there twice"):
+        read_split_file(path, np.array(["\xe9"]))

@@ -17,6 +17,7 @@ import pytest
 from storing import ARRAYS, array_places, make_spec, payload, unit_arrays, write_file, write_units
 
 from cache import BrokenCache, CacheError, CacheMiss, RequestError, StaleCache, open_features
+from cache.features import read_units
 from cache.fingerprint import summarise
 from cache.layout import Samples, _attributes_crc, _plain, create_file, read_header
 from cache.store import Busy, FeatureWriter, bad_arrays, done_units, partial_path
@@ -368,6 +369,8 @@ def test_other_labels_and_splits_keep_every_feature(path):
         assert {"samples/labels", "samples/groups", "task", "class names"} <= {
             *writer.changed_tables
         }
+        assert writer.changed_tables["samples/groups"] == "added"
+        assert writer.changed_tables["task"] == "multi-class -> binary-class"
     new = open_features(path)
     assert payload(new) == before
     assert new.cost == cost
@@ -378,6 +381,43 @@ def test_other_labels_and_splits_keep_every_feature(path):
     assert not list(path.parent.glob("*.new"))
     with FeatureWriter(path, relabelled()) as writer:
         assert not writer.changed_tables
+
+
+def test_tables_that_cannot_be_rewritten_leave_the_file_as_it_was(path, monkeypatch):
+    before = payload(open_features(write_file(path, make_spec())))
+    monkeypatch.setattr("cache.store.COPY_BYTES", 0)  # nothing can be read
+    with pytest.raises(BrokenCache, match="ends early"):
+        FeatureWriter(path, relabelled())
+    assert [p.name for p in path.parent.iterdir() if not p.name.endswith(".lock")] == [path.name]
+    assert payload(open_features(path)) == before
+
+
+def test_leaks_are_forgotten_with_the_split_they_were_counted_of(path):
+    with FeatureWriter(path, make_spec()) as writer:
+        write_units(writer)
+        writer.finish({"images": 3, "leaks": {"exact": 1}})
+    labels = replace(make_spec().samples, labels=np.zeros(700, np.int64))
+    with FeatureWriter(path, replace(make_spec(), samples=labels)) as writer:
+        assert writer.changed_tables == {"samples/labels": "changed"}
+    assert open_features(path).cost == {"images": 3, "leaks": {"exact": 1}}
+    with FeatureWriter(path, relabelled()):
+        assert open_features(path).cost == {"images": 3}
+
+
+def test_who_reads_a_file_whose_tables_change_gets_its_rows_or_an_error(path):
+    before = open_features(write_file(path, make_spec()))
+    head = before.memmap(-1, "head").copy()
+    held = before.memmap(-1, "head")
+    with FeatureWriter(path, relabelled()) as writer:  # longer tables: every array moves
+        assert writer.changed_tables
+    np.testing.assert_array_equal(held, head)
+    for read in (lambda: before.memmap(-1, "head"), lambda: read_units(before.header)):
+        with pytest.raises(CacheError, match="was replaced while it was read; run the command"):
+            read()
+    now = open_features(path)
+    path.with_name("copy").write_bytes(path.read_bytes())
+    path.with_name("copy").replace(path)  # by a copy of itself, which is no other file
+    np.testing.assert_array_equal(now.memmap(-1, "head"), head)
 
 
 def test_other_labels_of_an_unfinished_file_keep_its_units(path):

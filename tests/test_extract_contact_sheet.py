@@ -24,8 +24,8 @@ from extract.contact_sheet import (
 )
 from extract.datasets.dataset import Dataset
 from extract.datasets.volumes import Slicing
-from extract.show import describe_distortion, draw_classes, preview
-from extract.transforms import Transform
+from extract.show import draw_classes, preview
+from extract.transforms import Transform, describe_distortion
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 LONG = "pneumonoultramicroscopicsilicovolcanoconiosis " * 3
@@ -201,7 +201,7 @@ def test_where_one_filter_sees_the_image_it_is_grey():
 )
 def test_distortion_is_said(resize: str, shapes: list[tuple[int, int]], line: str | None):
     transform = Transform(32, *IMAGENET, resize=resize)
-    assert describe_distortion(shapes, transform) == ([line] if line else [])
+    assert describe_distortion(shapes, transform.resize, "images shown") == ([line] if line else [])
 
 
 # ---------------------------------------------------------------------------- sheets

@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cache import RequestError
 from cache.labels import ASKED
 from extract import data_facts
 from extract.cli import main
 from extract.data import format_table
 from extract.datasets import definitions, medmnist
 from extract.datasets.recipes import RECIPES
+from extract.datasets.sources import list_files
+from extract.datasets.table_options import TableOptions
 
 RECIPE_NAMES = [recipe.name for recipe in RECIPES]
 
@@ -213,6 +216,7 @@ def test_a_damaged_file_is_said_not_hidden(home: Path, capsys: pytest.CaptureFix
         (["add", "x", "scans/table.csv"], "a data set of your own is csv:FILE or folder:PATH"),
         (["add", "x", "csv:none.csv"], "none.csv"),
         (["add", "x", "folder:none"], "no folder"),
+        (["add", "x", "folder:~nobody.here/x"], "~ leads to no home folder"),
         (["add", "x", "folder:none", "--window", "wide"], "wide"),
         (["show", "all"], "all is several data sets; name one"),
         (["show", "breastmnist,demo"], "is several data sets"),
@@ -308,6 +312,20 @@ def test_one_damaged_definition_does_not_hide_the_others(capsys: pytest.CaptureF
     assert every["mine"]["state"] == "damaged"
     assert "mine.json" in every["mine"]["problem"]
     assert len(every) == len(medmnist.FLAGS) + len(RECIPES) + 2
+
+
+def test_what_is_no_file_defines_nothing(capsys: pytest.CaptureFixture[str]):
+    folder = definitions.definitions_dir()
+    (folder / "folder.json").mkdir(parents=True)
+    (folder / "link.json").symlink_to("nowhere")
+    assert definitions.names() == ()
+    assert len(facts(capsys)) == len(medmnist.FLAGS) + len(RECIPES) + 1
+
+
+def test_a_definition_older_than_a_recipe_does_not_pass_for_it(scans: Path):
+    definitions.save("aptos2019", "csv", scans, TableOptions(label_cols=("finding",)))
+    with pytest.raises(RequestError, match="published .* `extract data remove aptos2019`"):
+        list_files("aptos2019", None, TableOptions())
 
 
 def test_names_that_are_taken(scans: Path, capsys: pytest.CaptureFixture[str]):

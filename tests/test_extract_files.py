@@ -1,9 +1,11 @@
 """Files of images as a data set: rows, digests, the check pass, decoding, labels that change."""
 
 import dataclasses
+import json
 import os
 import shutil
 import time
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,13 +16,17 @@ from PIL import Image
 
 import extract.datasets.file_index as file_index
 from cache import CacheError, RequestError, open_features
+from cache.features import Features
 from cache.leak_memory import count_leaks
 from extract.cli import main
+from extract.datasets.csvs import list_table
 from extract.datasets.dataset import PIECE_BYTES, as_stored
 from extract.datasets.file_images import Reading, open_dataset, open_files
 from extract.datasets.folders import list_folder
 from extract.datasets.looks import image_hash, thumbnail
 from extract.datasets.sources import FileWishes, find_source
+from extract.datasets.table_options import TableOptions
+from extract.datasets.volumes import Slicing
 from extract.encoders.encoder import Weights, describe, load_encoder
 from extract.transforms import Transform
 from extract.workers import map_ordered
@@ -118,6 +124,22 @@ def test_the_digest_is_of_contents_in_an_order_that_labels_and_folders_dont_deci
     assert dataset_of(moved, tmp_path / "index2").images_digest != first.images_digest
 
 
+def test_a_samples_files_come_in_one_order_however_a_file_system_spells_accents(tmp_path: Path):
+    digests = set()
+    for form in ("NFC", "NFD"):
+        root = tmp_path / form
+        lines = ["path,label,case"]
+        for seed, name in enumerate(["étage", "aval", "face", "est"]):
+            name = unicodedata.normalize(form, name)
+            save(root / f"{name}.png", picture(seed, 9, 9))
+            lines.append(f"{name}.png,{'ab'[seed % 2]},{seed % 2}")
+        (root / "table.csv").write_text("\n".join(lines))
+        listing = list_table(root / "table.csv", TableOptions(sample_col="case"))
+        images = open_files(listing, Reading(), tmp_path / "index")
+        digests.add(images.images_digest)
+    assert len(digests) == 1
+
+
 def test_ranges_are_cut_by_rows_and_by_bytes(folder: Path):
     dataset = dataset_of(folder)
     assert dataset.cut([(0, 20), (30, 40)], 16) == [(0, 16), (16, 20), (30, 40)]
@@ -189,6 +211,38 @@ def test_a_file_that_was_just_written_is_not_remembered(folder: Path, opened: li
     assert opened == ["960.png"]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"n_frames": -1},
+        {"n_frames": 10**30},
+        {"height": "8"},
+        {"n_channels": 9},
+        {"patient": 5},
+        {"notes": [[1]]},
+        {"low": None},
+        {"sha256": "zz"},
+        {"sha256": 5},
+        None,
+    ],
+)
+def test_an_index_of_nonsense_is_not_believed(folder: Path, tmp_path: Path, change):
+    before = dataset_of(folder)
+    (index,) = (tmp_path / "index").iterdir()
+    entries = [json.loads(line) for line in index.read_text().splitlines()]
+    for entry in entries:
+        if change is None:
+            index.write_text("[" * 100_000)
+            break
+        entry[4] |= {name: value for name, value in change.items() if name != "sha256"}
+        entry[3] = change.get("sha256", entry[3])
+    else:
+        index.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    after = dataset_of(folder)
+    assert after.images_digest == before.images_digest
+    assert after.row_ids.tolist() == before.row_ids.tolist()
+
+
 def test_a_torn_or_unwritable_index_costs_only_time(
     folder: Path, tmp_path: Path, opened: list[str]
 ):
@@ -214,6 +268,9 @@ def test_unreadable_files_are_named_and_counted(folder: Path):
     assert not {"a/002.png", "b/003.png"} & {*dataset.row_ids}
     assert dataset.reading["skipped"] == 2
     assert any("2 files can't be read and are left out" in note for note in dataset.notes)
+    (folder / "a" / "002.png").write_bytes((folder / "a" / "000.png").read_bytes())
+    dataset = dataset_of(folder, skip_errors=True)
+    assert any("1 file can't be read and is left out" in note for note in dataset.notes)
 
 
 def test_a_mended_file_is_seen_at_once(folder: Path):
@@ -240,6 +297,15 @@ def test_a_file_that_changes_after_the_check_stops_the_run(folder: Path):
         list(dataset.stream([(0, N)]))
 
 
+def test_a_file_with_other_contents_than_the_key_has_stops_the_run(folder: Path):
+    dataset_of(folder)
+    dataset = dataset_of(folder)  # as the index remembers them
+    save(folder / "a" / "002.png", picture(9002, *shape_of(2)), old=False)  # another of its size
+    with pytest.raises(RequestError, match=r"002.png changed since it was checked; run again"):
+        list(dataset.stream([(0, N)]))
+    list(dataset_of(folder).stream([(0, N)]))
+
+
 # ---------------------------------------------------------------------------- deep images, volumes
 
 
@@ -264,7 +330,7 @@ def test_a_window_is_in_the_key_and_the_levels(folder: Path, tmp_path: Path):
     np.testing.assert_allclose(images[0], expected, atol=1e-3)
     plain = extract_to(tmp_path / "f", "--data", f"folder:{folder}")
     windowed = extract_to(tmp_path / "g", "--data", f"folder:{folder}", "--window", "50,150")
-    assert open_features(plain).key["reading"]["window"] == "as stored"
+    assert open_features(plain).key["reading"]["window"] == "as each file says"
     assert open_features(windowed).key["reading"]["window"] == "50,150"
     assert plain.name != windowed.name
 
@@ -281,6 +347,27 @@ def volumes(tmp_path: Path) -> Path:
     return tmp_path / "ct"
 
 
+def test_a_patient_id_makes_groups_where_it_tells_patients_apart(tmp_path: Path):
+    write_dicom = pytest.importorskip("making_dicom").write_dicom
+    for name, patient in [
+        ("one", lambda i: "anonymous"),
+        ("two", lambda i: f"p{i // 2}" * (i < 8)),
+    ]:
+        for i in range(20):
+            (tmp_path / name / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+            path = tmp_path / name / "ab"[i % 2] / f"{i:02d}.dcm"
+            write_dicom(path, picture(i, 9, 9), PatientID=patient(i))
+    dataset = dataset_of(tmp_path / "one")
+    assert dataset.samples.groups is None
+    assert "only one PatientID, which tells no patients apart" in dataset.notes
+    dataset = dataset_of(tmp_path / "two")
+    assert dataset.samples.groups is not None
+    assert dataset.samples.groups.tolist()[5:10] == [
+        "p2", "p3", "p3", "a/08.dcm alone", "b/09.dcm alone",
+    ]  # fmt: skip
+    assert "without PatientID: 12, each taken for a patient by itself" in dataset.notes
+
+
 def test_slices_of_volumes_are_rows(volumes: Path, tmp_path: Path):
     path = extract_to(tmp_path / "f", "--data", f"folder:{volumes}", "--window", "ct")
     features = open_features(path)
@@ -292,12 +379,41 @@ def test_slices_of_volumes_are_rows(volumes: Path, tmp_path: Path):
         extract_to(tmp_path / "g", "--data", f"folder:{volumes}")
 
 
+def test_a_plan_says_that_volumes_are_divided_whole(volumes: Path, tmp_path: Path):
+    images = open_files(list_folder(volumes), Reading(window="ct"), tmp_path / "index")
+    assert images.split_words == "split: 80/10/10 by volume, seed 0 (the owner has none)"
+
+
 def test_a_range_may_begin_and_end_inside_volumes(volumes: Path):
     dataset = dataset_of(volumes, window="ct")
     (whole,) = dataset.stream([(0, dataset.n_rows)])
     (part,) = dataset.stream([(3, 17)])
     for a, b in zip(part, whole[3:17], strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_folder_of_slices_is_a_sample(tmp_path: Path):
+    for case in range(12):
+        for number in (9, 10, 1):  # named without zeros
+            place = tmp_path / "ct" / "ab"[case % 2] / f"case {case}" / f"{number}.png"
+            save(place, picture(100 * case + number, 8, 8))
+    save(tmp_path / "ct" / "a" / "alone.png", picture(1, 8, 8))
+    listing = list_folder(tmp_path / "ct", options=TableOptions(samples="folders"))
+    dataset = open_dataset(open_files(listing, Reading(), tmp_path / "index"), "ct")
+    assert len(dataset.samples.ids) == 13
+    assert dataset.n_rows == 37
+    assert sorted(dataset.samples.ids)[:2] == ["a/alone.png", "a/case 0"]
+    (images,) = dataset.stream([(0, 37)])
+    for sample, name in enumerate(dataset.samples.ids):
+        rows = np.flatnonzero(dataset.row_sample == sample)
+        if name == "a/alone.png":
+            continue
+        case = int(name.rpartition(" ")[2])
+        for row, number in zip(rows, (1, 9, 10), strict=True):  # as people count
+            np.testing.assert_array_equal(images[row], picture(100 * case + number, 8, 8))
+        assert dataset.samples.labels[sample] == case % 2
+    with pytest.raises(RequestError, match="name the column of samples with --sample-col"):
+        list_table(tmp_path / "x.csv", TableOptions(samples="folders"))
 
 
 # ---------------------------------------------------------------------------- end to end
@@ -341,7 +457,7 @@ def test_a_corrected_label_costs_no_forward_pass(
     (folder / "a" / "004.png").rename(folder / "b" / "004.png")
     capsys.readouterr()
     assert extract_to(tmp_path / "f", "--data", f"folder:{folder}") == path
-    assert "changed; the features are kept" in capsys.readouterr().out
+    assert "tables rewritten, features kept: rows/ids changed" in capsys.readouterr().out
     after = open_features(path)
     np.testing.assert_array_equal(after.array(-1, "head"), x)
     row = after.ids.tolist().index("b/004.png")
@@ -378,6 +494,18 @@ def test_leaks_are_counted_while_extracting_and_refused_on_request(
     assert main([*MODEL, *data, "--strict", "--features", str(tmp_path / "s")]) == 0
 
 
+def test_another_shard_may_finish_a_file_whose_leaks_are_being_counted(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def finished_meanwhile(features: Features, say: Callable[[str], None]) -> None:
+        features.path.replace(features.path.with_suffix(""))
+        count_leaks(features, say=say)
+
+    monkeypatch.setattr("extract.run.count_leaks", finished_meanwhile)
+    path = extract_to(tmp_path / "f", "--data", f"folder:{folder}")
+    assert open_features(path).n_rows == N
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -395,10 +523,22 @@ def test_flags_of_files_are_refused_for_arrays(
     assert message in capsys.readouterr().err
 
 
+def test_the_usual_slices_of_what_has_none_are_refused(folder: Path, tmp_path: Path):
+    with pytest.raises(RequestError, match="are for volumes, and scans has images; leave them out"):
+        find_source(f"folder:{folder}", 32, None, None, Slicing(), FileWishes(index=tmp_path / "i"))
+
+
 def test_a_folder_must_not_pass_for_a_published_set(folder: Path):
     folder.rename(folder.with_name("breastmnist"))
     with pytest.raises(RequestError, match="pass for it; give it a name of its own"):
         find_source(f"folder:{folder.with_name('breastmnist')}", 32, None, None)
+
+
+@pytest.mark.parametrize("name", ["\x1b[31mred", "two\nlines"])
+def test_names_that_could_rewrite_the_terminal_are_refused(folder: Path, name: str):
+    (folder / "a").rename(folder / name)
+    with pytest.raises(RequestError, match="holds a control character.*rename it"):
+        list_folder(folder)
 
 
 def test_a_split_of_several_folds_belongs_to_probe(folder: Path):

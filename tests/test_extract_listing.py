@@ -420,6 +420,29 @@ def test_accents_are_found_however_they_are_spelt(tmp_path: Path):
     assert (listing.ids[0], listing.paths[0]) == ("Läsion/ö.png", apart)
 
 
+def test_a_link_in_a_circle_disturbs_no_table(tmp_path: Path):
+    root = touch(tmp_path, "1.png", "2.png")
+    (root / "circle").symlink_to("circle")
+    (root / "t.csv").write_text("path,label\n1.png,a\n2.png,b\n")
+    assert list_table(root / "t.csv").paths == ("1.png", "2.png")
+    (root / "t.csv").write_text("path,label\n1.png,a\ncircle,b\n")
+    with pytest.raises(RequestError, match=r"1 of 2 files aren't in .*: circle \(line 3\)"):
+        list_table(root / "t.csv")
+
+
+def test_ids_are_as_a_table_has_them(tmp_path: Path):
+    touch(tmp_path, " a/1.png", "b/1.png")  # cells are stripped, so labels could never name it
+    listing = list_folder(tmp_path)
+    assert listing.ids == ("a/1.png", "b/1.png")
+    assert listing.paths == (" a/1.png", "b/1.png")
+
+
+def test_a_path_of_a_table_has_an_end(tmp_path: Path):
+    (tmp_path / "t.csv").write_text(f"path,label\nx.png,a\n{'x/' * 1500}y.png,b\n")
+    with pytest.raises(RequestError, match="column path, line 3: .* more than 500 folders deep"):
+        list_table(tmp_path / "t.csv")
+
+
 def test_meta_columns_can_be_kept_in_a_file(tmp_path: Path):
     path = write(tmp_path, "path,label,age/years", "1.png,a,3", "2.png,b,4")
     with pytest.raises(RequestError, match="column 'age/years' can't be kept; rename it"):

@@ -16,6 +16,7 @@ from extract.cli import main
 from extract.config import PROTOCOL_NAMES, ExtractConfig
 from extract.datasets.sources import find_source
 from extract.datasets.statistics import dataset_statistics, recall_statistics
+from extract.datasets.volumes import Slicing
 from extract.digests import DigestMemory
 from extract.encoders.encoder import Weights, describe, load_encoder
 from extract.encoders.resolve import find_entry
@@ -361,6 +362,20 @@ def test_statistics_are_those_of_the_train_pixels(
     np.testing.assert_allclose(mean, np.broadcast_to(pixels.mean(0), 3), atol=5.1e-5)
     np.testing.assert_allclose(std, np.broadcast_to(pixels.std(0), 3), atol=5.1e-5)
     assert recall_statistics(source, memory) == (mean, std)
+
+
+def test_statistics_of_slices_with_neighbours_are_remembered_apart(tmp_path: Path):
+    volumes = np.zeros((4, 6, 6, 6), np.uint8)
+    volumes[:, 0] = 255  # an end: with neighbours it counts twice
+    labels = np.array([[0], [1], [0], [1]])
+    parts = {f"{s}_images": volumes for s in ("train", "val", "test")}
+    np.savez(tmp_path / "v.npz", **parts, **{name[:-6] + "labels": labels for name in parts})
+    memory = DigestMemory(tmp_path / "digests.json")
+    means = []
+    for slicing in (None, Slicing(0, neighbours=True)):
+        source = find_source(f"npz:{tmp_path / 'v.npz'}", 32, None, None, slicing)
+        means.append(dataset_statistics(source, source.open(memory), memory)[0])
+    assert means == [(0.1667,) * 3, (0.3333, 0.1667, 0.0)]
 
 
 def test_black_images_still_have_a_std(tmp_path: Path):

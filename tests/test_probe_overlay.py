@@ -8,6 +8,7 @@ import pytest
 from storing import write_rows
 
 from cache import open_features
+from cache.errors import RequestError
 from cache.labels import MISSING, UNCERTAIN
 from cache.layout import FileSpec, Samples
 from cache.split_files import read_split_file
@@ -35,9 +36,10 @@ def make_file(root, dataset="toys", task="multi-class", labels=None, split=None,
     x = rng.normal(size=(N, 8)) + 1.2 * rng.normal(size=(3, 8))[truth]
     labels = truth if labels is None else np.asarray(labels)
     names = more.pop("class_names", ("a", "b", "c"))
-    ids = np.array([f"{dataset}/{i:04d}" for i in rng.permutation(N)])
+    ids = more.pop("ids", np.array([f"{dataset}/{i:04d}" for i in rng.permutation(N)]))
     stored = np.repeat([0, 1, 2], [120, 60, 60]) if split is None else split
     samples = {name: more.pop(name) for name in ("groups", "meta") if name in more}
+    row_sample = more.pop("row_sample", np.arange(N))
     spec = FileSpec(
         model="toy",
         encoder="toy.full",
@@ -49,7 +51,7 @@ def make_file(root, dataset="toys", task="multi-class", labels=None, split=None,
         arrays={"layers/00/cls": 8, "layers/01/cls": 8},
         dtype="float16",
         row_ids=ids,
-        row_sample=np.arange(N),
+        row_sample=row_sample,
         samples=Samples(ids, stored.astype(np.uint8), labels, **samples),
         command=f"extract --model toy --data {dataset}",
     )
@@ -115,6 +117,13 @@ def test_without_a_wish_a_row_is_what_it_was(places):
     assert pinned.digest[:16] == "eb5c18757ac80c03"
 
 
+def test_which_rows_make_a_sample_is_part_of_the_question(places):
+    shifts = [np.roll(np.arange(N), i) for i in (1, 2)]
+    first, second = (one_row(make_file(places[0], row_sample=shift)) for shift in shifts)
+    assert first.probe["aggregate"] == "mean"
+    assert first.digest != second.digest
+
+
 def test_samples_without_a_label_are_in_no_split(places):
     labels = make_file(places[0]).labels.copy()
     labels[::7] = MISSING
@@ -144,6 +153,18 @@ def test_labels_laid_over_are_as_if_they_were_stored(places, tmp_path):
     names[0] = "a" if names[0] != "a" else "b"
     changed = write_table(tmp_path / "y.csv", features, {"grade": names})
     assert one_row(features, labels=changed).digest != row.digest
+
+
+def test_whose_label_it_is_and_what_it_is_called_are_part_of_the_question(places, tmp_path):
+    features = make_file(places[0])
+    names = np.array(["a", "b", "c"])[features.labels]
+    swapped = np.where(names == "a", "b", np.where(names == "b", "a", "c"))
+    renamed = np.where(names == "c", "d", names)
+    tables = [
+        write_table(tmp_path / f"{i}.csv", features, {"y": y})
+        for i, y in enumerate((names, swapped, renamed))
+    ]
+    assert len({one_row(features, labels=table).digest for table in tables}) == 3
 
 
 def test_ids_without_a_row_are_left_out_and_counted(places, tmp_path, capsys):
@@ -201,6 +222,13 @@ def test_a_stored_column_may_be_the_target(places, capsys):
     assert "no meta column of toy_32_0123456789ab.h5, 'sexe'; did you mean sex?" in err
 
 
+def test_a_file_without_columns_says_how_to_get_them(places, capsys):
+    make_file(places[0])
+    err = refused(capsys, ["--kind", "linear", "--target", "meta:age"])
+    assert "no meta column 'age': toy_32_0123456789ab.h5 has none;" in err
+    assert "extract with --meta-cols age adds it" in err
+
+
 def several_labels():
     labels = np.random.default_rng(5).integers(0, 2, (N, 3))
     labels[::5, 1] = UNCERTAIN
@@ -244,6 +272,58 @@ def test_one_of_several_labels_is_a_task_of_its_own(places, capsys):
     assert "no label 'Oedema'; did you mean Edema?" in err
 
 
+def test_one_column_with_uncertain_labels_is_a_label(places, tmp_path, capsys):
+    features = make_file(places[0])
+    said = np.resize(["1.0", "0.0", "-1.0", ""], N)
+    table = write_table(tmp_path / "chex.csv", features, {"Mass, large": said})
+    for how, value in {"ignore": MISSING, "zeros": 0, "ones": 1}.items():
+        overlay = OverlayConfig(labels=table, target="Mass, large", uncertain=how)
+        (asked,) = lay_over(overlay, features)
+        assert (asked.task, asked.class_names) == (
+            "binary-class",
+            ("no Mass, large", "Mass, large"),
+        )
+        np.testing.assert_array_equal(asked.labels, np.resize([1, 0, value, MISSING], N))
+        assert asked.target["uncertain"] == how
+    (asked,) = lay_over(OverlayConfig(labels=table), features)  # nobody said that -1 isn't a class
+    assert asked.class_names == ("-1", "0", "1")
+    words = ["--kind", "linear", "--labels", table, "--uncertain", "zeros", "--task", "ordinal"]
+    assert "leave out --task ordinal, or --uncertain" in refused(capsys, words)
+    table = write_table(tmp_path / "names.csv", features, {"y": np.resize(["x", "z"], N)})
+    words = ["--kind", "linear", "--labels", table, "--uncertain", "zeros"]
+    assert "'z'; where several columns are labels, each holds 0 or 1" in refused(capsys, words)
+
+
+def test_ids_of_several_data_sets_are_no_place_to_join_a_table(places, tmp_path, capsys):
+    features = make_file(places[0], "toys")
+    twin = make_file(places[0], "others", ids=features.ids[::-1])
+    names = np.array(["x", "y", "z"])[features.labels]
+    labels = write_table(tmp_path / "labels.csv", features, {"grade": names})
+    split = write_table(
+        tmp_path / "split.csv", features, {"split": np.resize(["train", "test"], N)}
+    )
+    reason = "others and toys both have an id 'toys/0000', so no table can tell their samples apart"
+    knn = ["--kind", "knn", "--k", "5"]
+    assert reason in refused(capsys, [*knn, "--labels", labels])
+    assert reason in refused(capsys, [*knn, "--split-file", split])
+    err = refused(capsys, [*EXTERNAL, "others", "--labels", labels])
+    assert "both have an id 'toys/0000'" in err
+    assert not rows(places[1])
+    assert run(capsys, [*knn, "--labels", labels, "--data", "toys"])[0] == 0
+    copy = twin.path.with_name("toy_32_copy.h5")  # the same samples, stored twice
+    copy.write_bytes(twin.path.read_bytes())
+    assert run(capsys, [twin.path, copy, *knn, "--labels", labels])[0] == 0
+
+
+def test_an_accent_in_an_id_may_be_a_character_of_its_own(places, tmp_path):
+    features = make_file(places[0], "sch\xf6n")
+    names = np.array(["x", "y", "z"])[features.labels]
+    table = write_table(tmp_path / "labels.csv", features, {"grade": names})
+    table.write_text(table.read_text("utf-8").replace("\xf6", "o\u0308"), encoding="utf-8")
+    (asked,) = lay_over(OverlayConfig(labels=table), features)
+    np.testing.assert_array_equal(asked.labels, features.labels)
+
+
 @pytest.mark.parametrize(
     ("text", "more", "reason"),
     [
@@ -254,6 +334,11 @@ def test_one_of_several_labels_is_a_task_of_its_own(places, capsys):
         ("id,y,z\ntoys/0000,1,b\n", [], "or name one of y, z with --target"),
         ("id,y\ntoys/0000,1.5\ntoys/0001,2.5\n", [], "say --task regression"),
         ("", [], "is empty"),
+        (
+            "id,y\ntoys/0000,1\ntoys/0001,-1e300\n",
+            ["--task", "regression"],
+            "y of toys reaches 1e+300",
+        ),
     ],
 )
 def test_tables_that_fit_nothing_are_refused(places, tmp_path, capsys, text, more, reason):
@@ -261,6 +346,12 @@ def test_tables_that_fit_nothing_are_refused(places, tmp_path, capsys, text, mor
     table = tmp_path / "labels.csv"
     table.write_text(text)
     assert reason in refused(capsys, ["--kind", "linear", "--labels", table, *more])
+
+
+def test_an_unset_variable_is_no_target():
+    for text in ("", " , "):
+        with pytest.raises(RequestError, match="--target takes one or more, comma separated; not"):
+            OverlayConfig(target=text)
 
 
 def test_the_classes_of_a_file_are_one_target(places, capsys):
@@ -435,6 +526,21 @@ def test_fit_on_one_data_set_test_on_another(places, capsys):
     assert row["chosen"] == json.loads(json.dumps(plain.chosen))
 
 
+def test_several_labels_are_matched_by_name_too(places, capsys):
+    labels, order = np.random.default_rng(5).integers(0, 2, (N, 3)), [2, 0, 1]
+    names = np.array(["x", "y", "z"])
+    toys = make_file(places[0], task=MULTI_LABEL, labels=labels, class_names=tuple(names))
+    more = {"task": MULTI_LABEL, "labels": labels[:, order], "class_names": tuple(names[order])}
+    make_file(places[0], "others", **more)
+    assert run(capsys, [*EXTERNAL, "others"])[0] == 0
+    (row,) = rows(places[1])
+    assert row["metrics"]["auc"]["value"] == one_row(toys).metrics["auc"].value
+    (path,) = places[1].glob("*/*.npz")
+    with np.load(path) as scores:
+        assert scores["class_names"].tolist() == ["x", "y", "z"]
+        np.testing.assert_array_equal(scores["test_labels"], labels[180:])
+
+
 def test_all_of_the_other_data_set_may_test(places, capsys):
     make_file(places[0])
     shifted(places[0], "others", split=np.zeros(N))
@@ -442,8 +548,11 @@ def test_all_of_the_other_data_set_may_test(places, capsys):
     assert run(capsys, [*EXTERNAL, "others", "--test-split", "all"])[0] == 0
     words = [*EXTERNAL, "others", "--test-split", "all", "--split", "90/10/0"]
     assert run(capsys, words)[0] == 0
+    # A rule is for the training data alone.
+    make_file(places[0], "tested", images="sha256:other")
+    assert run(capsys, [*EXTERNAL, "tested", "--split", "90/10/0"])[0] == 0
     n = sorted(tuple(row["n"].values()) for row in rows(places[1]))
-    assert n == [(120, 60, 240), (216, 24, 240)]
+    assert n == [(120, 60, 240), (216, 24, 60), (216, 24, 240)]
 
 
 def test_a_training_file_may_be_named_by_path(places, capsys):
@@ -468,6 +577,17 @@ def test_one_target_of_two_data_sets(places, tmp_path, capsys):
     (row,) = rows(places[1])
     assert row["features"]["task"] == "binary-class"
     assert out.count("labels: labels.csv") == 1
+
+
+def test_how_many_files_were_unreadable_is_no_other_way(places, capsys):
+    reading = {"decoder": 1, "window": "as stored", "skipped": 0}
+    make_file(places[0], reading=reading)
+    make_file(places[0], "others", reading={**reading, "skipped": 2})
+    make_file(places[0], "arrays")
+    assert run(capsys, [*EXTERNAL, "others"])[0] == 0
+    assert run(capsys, [*EXTERNAL, "arrays"])[0] == 0
+    make_file(places[0], "windowed", reading={**reading, "window": "ct"})
+    assert "(reading.window: as stored -> ct)" in refused(capsys, [*EXTERNAL, "windowed"])
 
 
 @pytest.mark.parametrize(

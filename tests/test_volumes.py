@@ -142,6 +142,8 @@ def test_probes_say_how_slices_were_joined(tmp_path: Path):
     rows = [json.loads(path.read_text()) for path in results.rglob("*.json")]
     assert sorted(row["probe"]["aggregate"] for row in rows) == ["max", "mean"]
     assert all(row["n"] == {"train": 12, "val": 4, "test": 6} for row in rows)
+    scores = [np.load(path)["test_scores"] for path in results.rglob("*.npz")]
+    assert not np.array_equal(*scores)
 
 
 def test_slices_of_images_are_refused(tmp_path: Path, write_npz, capsys):

@@ -19,6 +19,7 @@ class _Folder:
 
 
 NOTHING = _Folder({}, {})
+DEEPEST = 500  # folders on the way to a file; each takes a call of Python's, which allows 1000
 
 
 class Root:
@@ -50,6 +51,8 @@ class Root:
         if "\\" in text:
             raise RequestError(f"{text!r} has backslashes; write / between folders")
         path = posixpath.normpath(text)
+        if path.count("/") > DEEPEST:
+            raise RequestError(f"{text[:40]!r}... lies more than {DEEPEST} folders deep")
         if posixpath.isabs(path):
             path = self._relative(path)
         if not text or path == "." or path.split("/", 1)[0] == "..":
@@ -95,7 +98,10 @@ class Root:
                 true = f"{folder}/{entry.name}" if folder else entry.name
                 if entry.is_symlink():
                     self._links.add(true)
-                names = folders if entry.is_dir() else files if entry.is_file() else {}
+                try:
+                    names = folders if entry.is_dir() else files if entry.is_file() else {}
+                except OSError:  # a link that leads round in a circle is neither
+                    continue
                 names[entry.name] = true
                 names.setdefault(composed(entry.name), true)
         return _Folder(files, folders)

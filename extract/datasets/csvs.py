@@ -14,7 +14,7 @@ from cache.errors import RequestError
 from cache.key import file_stem
 from cache.labels import MISSING, MULTI_LABEL, REGRESSION, Target, read_target, warn_of_classes
 from cache.splits import LEFT_OUT
-from cache.tables import Table, column, is_number, read_csv
+from cache.tables import Table, column, is_number, list_columns, read_csv
 from extract.datasets.below import Root, composed
 from extract.datasets.decode import IMAGE_SUFFIXES
 from extract.datasets.folders import SPLIT_WORDS
@@ -44,6 +44,11 @@ def list_table(path: Path, options: TableOptions | None = None, name: str | None
             path leads out of the root; line and column are named.
     """
     options = options or TableOptions()
+    if options.samples != TableOptions().samples:
+        raise RequestError(
+            f"--samples {options.samples} is for folder:PATH; in a table name the column of samples "
+            "with --sample-col"
+        )
     rows = _Rows(read_csv(path.expanduser()), options)
     split = rows.read_splits()
     kept = np.arange(len(rows.first)) if split is None else np.flatnonzero(split != LEFT_OUT)
@@ -289,7 +294,7 @@ def _find_path_column(table: Table) -> str:
 
 
 def _lacks(table: Table, name: str, cure: str) -> str:
-    return f"{table.path} has no column {name}, but {', '.join(table.columns)}; {cure}"
+    return f"{table.path} has no column {name}, but {list_columns(table)}; {cure}"
 
 
 def _has_label(target: Target) -> NDArray[np.bool_]:

@@ -118,7 +118,7 @@ def load(name: str) -> Definition | None:
 def names() -> tuple[str, ...]:
     """All that are defined, sorted."""
     folder = definitions_dir()
-    stems = (path.name.removesuffix(".json") for path in folder.glob("*.json"))
+    stems = (path.name.removesuffix(".json") for path in folder.glob("*.json") if path.is_file())
     return tuple(sorted(stem for stem in stems if NAME.fullmatch(stem)))
 
 

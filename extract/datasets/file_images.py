@@ -15,16 +15,26 @@ from cache import RequestError
 from cache.layout import SPLITS, Samples
 from cache.split_rules import SplitRule
 from cache.splits import make_splits
+from extract.datasets.below import composed
 from extract.datasets.dataset import Dataset, Images, Piece, Prepare, Ranges, make_piece
 from extract.datasets.decode import ImageFacts, UnreadableImage, Window, read_image
-from extract.datasets.file_index import Check, CheckedFile, check_files, refuse_unreadable
+from extract.datasets.file_index import (
+    Check,
+    CheckedFile,
+    Stamp,
+    check_files,
+    file_stamp,
+    refuse_unreadable,
+)
+from extract.datasets.formats import dicom
 from extract.datasets.listing import Listing
 from extract.datasets.looks import thumbnail_side
 from extract.datasets.volumes import Slicing
-from extract.workers import map_ordered
+from extract.workers import AHEAD, map_ordered
 
 # A volume is decoded as a whole, so as many of its slices as a unit takes are passed on at once.
 VOLUME_PIECE_BYTES = 1 << 28
+VOLUME_WORKERS = 4  # each holds a volume, and a piece of it waits
 USUAL_SPLIT = "80/10/10"  # per cent of train, val and test, where the owner has none
 
 
@@ -52,6 +62,7 @@ class FileImages:
     window: Window | None
     n_skipped: int = 0
     notes: tuple[str, ...] = ()
+    stamps: tuple[Stamp | None, ...] = ()  # (F,) when they were checked
 
     @property
     def n_frames(self) -> NDArray[np.int64]:
@@ -79,7 +90,8 @@ class FileImages:
         listing, reading = self.listing, self.reading
         if listing.split is not None and not reading.split:
             return f"split: {listing.split_words}"
-        by = "patient" if listing.groups is not None else "image"
+        whole = "sample" if len(listing.ids) < len(listing.paths) else "image"
+        by = "patient" if listing.groups is not None else "volume" if self.slicing else whole
         why = "as asked" if reading.split else "the owner has none"
         rule = reading.split or USUAL_SPLIT
         return f"split: {rule} by {by}, seed {reading.split_seed} ({why})"
@@ -103,7 +115,7 @@ class FileImages:
         """How files became pixels, for the key."""
         return {
             "decoder": 1,
-            "window": self.window.words if self.window else "as stored",
+            "window": self.window.words if self.window else "as each file says",
             "skipped": self.n_skipped,
         }
 
@@ -134,12 +146,20 @@ def open_files(
     listing, order = _in_order(listing, checked, kept)
     files = [checked[i] for i in order]
     facts = tuple(file.facts for file in files if file.facts is not None)
-    patients = np.array([fact.patient for fact in facts])
-    if listing.groups is None and all(patients):  # DICOM's PatientID
-        listing = dataclasses.replace(listing, groups=_of_samples(listing, patients))
     notes = list(listing.notes)
+    if listing.groups is None:
+        groups, said = _find_patients(listing, facts)
+        listing = dataclasses.replace(listing, groups=groups)
+        notes += said
     if n_skipped:
-        notes.append(f"{n_skipped} files can't be read and are left out")
+        are = "file can't be read and is" if n_skipped == 1 else "files can't be read and are"
+        notes.append(f"{n_skipped} {are} left out")
+    n_dicom = sum(path.lower().endswith(dicom.SUFFIXES) for path in listing.paths)
+    if n_dicom and window is None:
+        notes.append(
+            f"{n_dicom} DICOM files are shown through the windows of their own headers; --window "
+            "LO,HI shows them otherwise"
+        )
     return FileImages(
         listing,
         facts,
@@ -148,6 +168,7 @@ def open_files(
         window,
         n_skipped,
         (*notes, *_describe(facts)),
+        tuple(file.stamp for file in files),
     )
 
 
@@ -164,7 +185,8 @@ def _in_order(
     for i in kept:
         of_sample.setdefault(int(listing.sample[i]), []).append(i)
     for files in of_sample.values():
-        files.sort(key=lambda i: (_natural(listing.paths[i]), listing.paths[i]))
+        # Composed: file systems spell accents apart.
+        files.sort(key=lambda i: (_natural(composed(listing.paths[i])), listing.paths[i]))
 
     def place(sample: int) -> tuple[str, str, str]:
         name = listing.ids[sample]
@@ -193,10 +215,20 @@ def _natural(path: str) -> list[tuple[int, str]]:
     ]
 
 
-def _of_samples(listing: Listing, of_files: NDArray[np.str_]) -> NDArray[np.str_]:
-    """(S,) what a sample's first file has."""
+def _find_patients(
+    listing: Listing, facts: Sequence[ImageFacts]
+) -> tuple[NDArray[np.str_] | None, list[str]]:
+    """(S,) DICOM's PatientID of each sample's first file, where it tells patients apart; notes."""
     first = np.unique(listing.sample, return_index=True)[1]
-    return of_files[first]
+    patients = [facts[file].patient for file in first]
+    known = {*patients} - {""}
+    if len(known) < 2:
+        # What anonymisers write; one patient for all couldn't be divided into splits.
+        return None, ["only one PatientID, which tells no patients apart"] if known else []
+    n_alone = patients.count("")
+    groups = [p or f"{name} alone" for p, name in zip(patients, listing.ids, strict=True)]
+    note = f"without PatientID: {n_alone:_}, each taken for a patient by itself"
+    return np.array(groups), [note] if n_alone else []
 
 
 def _describe(facts: Sequence[ImageFacts]) -> list[str]:
@@ -248,13 +280,19 @@ def open_dataset(images: FileImages, name: str) -> Dataset:
         images.reading.slicing,
         images.n_channels,
         thumbnail_side(images.source_size),
+        images.stamps,
     )
 
+    # Pieces of volumes are large: few of them wait.
+    n_workers, ahead = images.reading.n_workers, AHEAD
+    if images.slicing:
+        n_workers, ahead = min(n_workers, VOLUME_WORKERS), 1
+
     def stream(ranges: Ranges) -> Iterator[Images]:
-        return map_ordered(reader, ranges, images.reading.n_workers)
+        return map_ordered(reader, ranges, n_workers, ahead)
 
     def load(ranges: Ranges, prepare: Prepare) -> Iterator[Piece]:
-        return map_ordered(PieceReader(reader, prepare), ranges, images.reading.n_workers)
+        return map_ordered(PieceReader(reader, prepare), ranges, n_workers, ahead)
 
     return Dataset(
         name=name,
@@ -340,6 +378,7 @@ class FileReader:
     slicing: Slicing | None
     n_channels: int
     thumbnail_side: int
+    stamps: tuple[Stamp | None, ...]  # (F,) of what the digest is of
 
     def __call__(self, rows: tuple[int, int]) -> Images:
         """The images of the rows [first, behind last).
@@ -360,11 +399,12 @@ class FileReader:
         path = self.root / self.paths[file]
         try:
             frames = read_image(path, self.window, self.slicing, first, last)
+            stamp = file_stamp(path)  # behind it: what is written meanwhile is seen too
         except (UnreadableImage, OSError) as error:
             raise RequestError(
                 f"{path} could be read when it was checked, and no longer ({error}); run again"
             ) from error
-        if len(frames) != last - first:
+        if len(frames) != last - first or stamp != self.stamps[file]:
             raise RequestError(f"{path} changed since it was checked; run again")
         if self.n_channels == 3 and frames.ndim == 3:
             frames = np.repeat(frames[..., None], 3, axis=-1)

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 
 from cache import RequestError
 from extract.datasets.decode import ImageFacts, UnreadableImage, Window, inspect
+from extract.datasets.formats.stored import MAX_VOXELS
 from extract.datasets.volumes import Slicing
 from extract.digests import file_sha256
 from extract.workers import map_ordered
@@ -26,6 +28,7 @@ CHUNK_FILES = 32  # a task of a worker
 # A file that was written this short before it was looked at may be written again within the same
 # tick of the clock, and its time wouldn't tell: it isn't remembered.
 FRESH_SECONDS = 2.0
+SHA256 = re.compile("[0-9a-f]{64}")
 SAVE_SECONDS = 10.0  # what a kill may cost
 
 Stamp = tuple[int, int]  # size in bytes, modification time in ns
@@ -38,6 +41,7 @@ class CheckedFile:
     sha256: str  # of the file's bytes
     facts: ImageFacts | None
     error: str = ""
+    stamp: Stamp | None = None  # before it was opened; None of what can't be read
 
 
 @dataclass(frozen=True)
@@ -53,11 +57,12 @@ class Check:
 
     def _check(self, path: Path) -> CheckedFile:
         try:
+            stamp = file_stamp(path)
             sha256 = file_sha256(path)
         except OSError as error:
             return CheckedFile("", None, error.strerror or str(error))
         try:
-            return CheckedFile(sha256, inspect(path, self.window, self.slicing))
+            return CheckedFile(sha256, inspect(path, self.window, self.slicing), stamp=stamp)
         except UnreadableImage as error:
             return CheckedFile(sha256, None, str(error))
 
@@ -120,12 +125,16 @@ def _stamps(root: Path, paths: Sequence[str]) -> dict[str, Stamp]:
     base = os.fspath(root)
     for path in paths:
         try:
-            # A Path for each would double the time.
-            status = os.stat(f"{base}{os.sep}{path}")  # noqa: PTH116
+            stamps[path] = file_stamp(f"{base}{os.sep}{path}")  # a Path for each doubles the time
         except OSError:
             continue
-        stamps[path] = (status.st_size, status.st_mtime_ns)
     return stamps
+
+
+def file_stamp(path: str | Path) -> Stamp:
+    """What tells that a file isn't what it was."""
+    status = os.stat(path)  # noqa: PTH116
+    return status.st_size, status.st_mtime_ns
 
 
 def _index_name(check: Check) -> str:
@@ -161,9 +170,11 @@ class _Index:
         for line in lines:
             try:
                 path, size, time_ns, sha256, facts = json.loads(line)
-                facts["notes"] = tuple(facts["notes"])
-                entries[path] = (size, time_ns), CheckedFile(sha256, ImageFacts(**facts))
-            except (ValueError, TypeError, KeyError):
+                stamp = (size, time_ns)
+                file = CheckedFile(sha256, _parse_facts(facts), stamp=stamp)
+                if SHA256.fullmatch(sha256):
+                    entries[path] = stamp, file
+            except (ValueError, TypeError, KeyError, RecursionError):
                 continue
         return entries
 
@@ -191,6 +202,22 @@ class _Index:
 
     def __exit__(self, *exception: object) -> None:
         self._save()
+
+
+def _parse_facts(facts: dict[str, Any]) -> ImageFacts:
+    """What ``add`` wrote.
+
+    Raises:
+        ValueError, TypeError, KeyError: something else stands there.
+    """
+    parsed = ImageFacts(**{**facts, "notes": tuple(facts["notes"])})
+    counts = (parsed.height, parsed.width, parsed.n_frames)
+    if not all(isinstance(n, int) and 0 < n <= MAX_VOXELS for n in counts):
+        raise ValueError(f"impossible sizes: {counts}")
+    texts = (parsed.kind, parsed.patient, *parsed.notes)
+    if parsed.n_channels not in (1, 3) or not all(isinstance(text, str) for text in texts):
+        raise ValueError("impossible facts")
+    return dataclasses.replace(parsed, low=float(parsed.low), high=float(parsed.high))
 
 
 def refuse_unreadable(

@@ -59,7 +59,10 @@ def list_folder(
     images, loose = _divide(images, lambda path: path.count("/") > depth)
     if not images:
         raise RequestError(_say_no_images(root, loose, others))
-    classes = [composed(path.split("/")[depth]) for path in images]
+    ids, sample = _make_samples(_make_ids(root, images), depth, options.samples)
+    first = np.unique(sample, return_index=True)[1].tolist()
+    firsts = [images[i] for i in first]
+    classes = [composed(path.split("/")[depth]) for path in firsts]
     _refuse_one_class(root, set(classes))
     target = class_target(classes, where=str(root), task=options.task, positive=options.positive)
     empty = _empty_classes(folders, splits, set(classes))
@@ -73,10 +76,10 @@ def list_folder(
         name=name or file_stem(root.name),
         root=root,
         paths=tuple(images),
-        sample=np.arange(len(images)),
-        ids=_make_ids(root, images),
+        sample=sample,
+        ids=ids,
         target=target,
-        split=_read_splits(images, splits) if splits else None,
+        split=_read_splits(firsts, splits) if splits else None,
         licence=options.licence,
         window=options.window,
         notes=tuple(notes),
@@ -179,13 +182,32 @@ def _make_ids(root: Path, paths: Sequence[str]) -> tuple[str, ...]:
     for path in paths:
         if not path.isascii() and not _is_utf8(path):
             raise RequestError(f"{root}: the file name {path!r} isn't UTF-8; rename it")
-        name = composed(path)
+        name = composed(path).strip()  # as a table, read later, has them
         if name in ids:
             raise RequestError(
                 f"{root}: two files are named {name}, once with composed accents; rename one"
             )
         ids[name] = path
     return tuple(ids)
+
+
+def _make_samples(
+    names: Sequence[str], depth: int, samples: str
+) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Ids of the samples, and which of them each image belongs to.
+
+    Images in a folder below their class's are the slices or views of one sample, where folders are
+    samples; those in the class's own folder stand alone.
+    """
+    if samples == "files":
+        return tuple(names), np.arange(len(names))
+    places: dict[str, int] = {}
+    sample = []
+    for name in names:
+        folder = name.rsplit("/", 1)[0]
+        below = folder.count("/") > depth
+        sample.append(places.setdefault(folder if below else name, len(places)))
+    return tuple(places), np.array(sample, np.int64)
 
 
 def _is_utf8(path: str) -> bool:

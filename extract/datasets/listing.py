@@ -1,5 +1,6 @@
 """What is known of a data set of files before any image is opened."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cache import RequestError
 from cache.labels import Target
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)
@@ -32,3 +36,11 @@ class Listing:
     window: str | None = None  # how values beyond 8 bit become grey levels; None: nobody says
     notes: tuple[str, ...] = ()  # what a user should be told once, e.g. "3 rows without a label"
     split_words: str = "the owner's"  # whose split it is
+
+    def __post_init__(self) -> None:
+        for text in (*self.target.class_names, *self.ids):
+            if CONTROL.search(text):
+                raise RequestError(
+                    f"{self.name}: the name {text!r} holds a control character, which could rewrite "
+                    "the terminal that shows it; rename it"
+                )

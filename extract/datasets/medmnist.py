@@ -240,10 +240,18 @@ def _fetch(file: MedmnistFile, part: Path, report: Callable[[int, int | None], N
 
 
 def _no_download(file: MedmnistFile, reason: str) -> str:
+    here = [str(size) for size in SIZES_2D if size != file.source_size and _sibling(file, size)]
+    others = f", or take one that is here: --source-size {' or '.join(here)}" if here else ""
     return (
         f"{file.flag} at {file.source_size} px isn't at {file.path} and can't be downloaded "
-        f"({reason}); get {file.url} and put it there, or name its folder with --data-root DIR"
+        f"({reason}); get {file.url} and put it there, or name its folder with --data-root DIR{others}"
     )
+
+
+def _sibling(file: MedmnistFile, size: int) -> bool:
+    """Whether the same set is here at another size."""
+    suffix = "" if size == 28 else f"_{size}"
+    return file.path.with_name(f"{file.flag}{suffix}.npz").is_file()
 
 
 @functools.cache

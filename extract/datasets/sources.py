@@ -152,6 +152,11 @@ def list_files(name: str, root: Path | None, table: TableOptions) -> Listing | N
     _refuse_table(name, table)
     definition = load_definition(name)
     if definition is not None:
+        if name in reserved_names():  # it was added before there was a recipe of this name
+            raise RequestError(
+                f"{name} is a published set and a definition of yours; `extract data remove {name}`, "
+                "and add your own under another name"
+            )
         return definition.list()
     recipe = find_recipe(name)
     return None if recipe is None else open_recipe(recipe, root)
@@ -217,6 +222,8 @@ def _files_source(
         wishes.index or features_root() / INDEX,
         lambda n: wishes.report(listing.name, n, n_files),
     )
+    if all(facts.n_frames == 1 for facts in images.facts):
+        _refuse_slicing(listing.name, slicing)  # it would change nothing but the key
     return Source(
         listing.name,
         name,

@@ -29,7 +29,7 @@ def recall_statistics(source: Source, memory: DigestMemory) -> tuple[Numbers, Nu
         return DATASET_STATISTICS[source.name]
     if source.path is None or not source.path.is_file():
         return None
-    text = memory.recall(KIND, source.path)
+    text = memory.recall(_kind(source), source.path)
     return _parse(text) if text else None
 
 
@@ -59,12 +59,18 @@ def dataset_statistics(
         return json.dumps(_train_statistics(dataset))
 
     if source.path:
-        return _parse(memory.get(KIND, source.path, compute))
+        return _parse(memory.get(_kind(source), source.path, compute))
     if source.files:
         split = split_digest(dataset.samples.ids, dataset.samples.split)
         of = f"{dataset.images_digest} {sorted(source.files.key.items())} {split}"
-        return _parse(memory.get_of(KIND, of, compute))
+        return _parse(memory.get_of(_kind(source), of, compute))
     return _parse(compute())
+
+
+def _kind(source: Source) -> str:
+    """With neighbours, a channel has the slice at one end twice and lacks that at the other."""
+    cut = source.slicing
+    return f"{KIND}, {cut.key}" if cut and cut.neighbours else KIND
 
 
 def _train_statistics(dataset: Dataset) -> tuple[list[float], list[float]]:

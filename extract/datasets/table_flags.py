@@ -4,7 +4,7 @@ import argparse
 from typing import Any, Protocol
 
 from cache.terminal import split_words
-from extract.datasets.table_options import TASK_WORDS, TableOptions, flag_of
+from extract.datasets.table_options import SAMPLES, TASK_WORDS, TableOptions, flag_of
 
 WITHOUT_FLAG = (
     "licence",
@@ -65,6 +65,13 @@ def add_table_flags(flags: Flags) -> None:
         "--suffix", metavar="TEXT", help="added to each path, such as .png for lists of ids"
     )
     flags.add_argument(
+        "--samples",
+        choices=SAMPLES,
+        default=default.samples,
+        help="of folder:PATH: each file is a sample, or each folder below its class's: the slices of "
+        "a series, the views of a patient (%(default)s)",
+    )
+    flags.add_argument(
         "--task",
         choices=TASK_WORDS,
         help="what the labels are; ordinal and regression only by request (inferred, and shown)",
@@ -94,6 +101,7 @@ def read_table_options(options: argparse.Namespace) -> TableOptions:
         sample_col=options.sample_col,
         root=options.root,
         suffix=options.suffix or default.suffix,
+        samples=options.samples,
         task=options.task,
         positive=options.positive,
     )

@@ -8,7 +8,8 @@ from typing import Any
 from cache.errors import RequestError
 
 TASK_WORDS = ("binary", "multi-class", "multi-label", "ordinal", "regression")
-OF_FOLDERS = ("task", "positive", "licence", "window")  # the others are a table's only
+OF_FOLDERS = ("samples", "task", "positive", "licence", "window")  # the others are a table's only
+SAMPLES = ("files", "folders")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class TableOptions:
     suffix: str = ""  # added to each path, e.g. ".png"
     task: str | None = None  # one of TASK_WORDS; None: inferred
     positive: str | None = None  # the class that is label 1 of a binary task
+    samples: str = "files"  # of class folders: what is one sample, see SAMPLES
     licence: str = ""
     window: str | None = None  # how values beyond 8 bit become grey levels
 
@@ -35,6 +37,8 @@ class TableOptions:
             raise RequestError("--label-col takes one or more columns, comma separated")
         if self.sample_col and self.id_col:
             raise RequestError("--sample-col names the samples already; leave --id-col out")
+        if self.samples not in SAMPLES:
+            raise RequestError(f"--samples takes {', '.join(SAMPLES)}, not {self.samples!r}")
         if self.task is not None and self.task not in TASK_WORDS:
             raise RequestError(f"--task takes {', '.join(TASK_WORDS)}, not {self.task!r}")
 
