@@ -1,6 +1,7 @@
 """How fast the probes' own solvers are, beside scikit-learn in the same run.
 
     python benchmarks/probe_solvers.py            # two minutes
+    python benchmarks/probe_solvers.py --path FILE     # DINOv2's 45 strengths on real features: ten
     python benchmarks/probe_solvers.py --large    # 90,000 images, ours alone: minutes
 
 Features are synthetic, float16, with a spectrum that falls like those of vision transformers. The
@@ -14,6 +15,7 @@ import resource
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,11 +24,12 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
+from cache import open_features
 from probe import ridge
 from probe.intervals import resampled_metrics
 from probe.knn import neighbours
-from probe.linear import LinearConfig, LinearFit, fit_path
-from probe.metrics import BINARY, MULTI_CLASS
+from probe.linear import STRENGTHS, LinearConfig, LinearFit, fit_path, log_loss, path_losses
+from probe.metrics import BINARY, MULTI_CLASS, auc
 
 
 def synthetic(n_images: int, width: int, n_classes: int, seed: int = 0) -> tuple[Any, Any]:
@@ -76,6 +79,59 @@ def compare_linear(n_images: int, width: int, n_classes: int, tolerance: float) 
         f"{theirs / ours:.1f}; its objective is above ours by {min(excess):.0e} to "
         f"{max(excess):.0e}; converged: {converged(fits)}"
     )
+
+
+def compare_path(path: Path, n_train: int, n_val: int) -> None:
+    """DINOv2's 45 strengths and the choice on val, beside one LogisticRegression after the other.
+
+    Features are real, and so are the classes, if more than the file has: each of its own is divided
+    in four along the first principal component of the first layer, with some noise. Seconds are
+    CPU time, so that other processes don't count.
+    """
+    features = open_features(path)
+    x = np.concatenate([features.array(-1, "cls"), features.array(-1, "mean")], axis=1)
+    rng = np.random.default_rng(0)
+    early = features.array(0, "mean").astype(np.float64)
+    along = (early - early.mean(axis=0)) @ np.linalg.eigh(np.cov(early.T))[1][:, -1]
+    along += 0.3 * along.std() * rng.normal(size=len(x))
+    part = np.searchsorted(np.quantile(along, [0.4, 0.65, 0.85]), along)
+    labels = np.unique(features.labels.ravel() * 4 + part, return_inverse=True)[1]
+    n_classes = int(labels.max()) + 1
+    shuffled = rng.permutation(len(x))
+    train, val = shuffled[:n_train], shuffled[n_train : n_train + n_val]
+
+    start = time.process_time()
+    config = LinearConfig(STRENGTHS["dinov2"])
+    fits = fit_path(x[train], labels[train], MULTI_CLASS, n_classes, config)
+    losses = path_losses(fits, x[val], labels[val], MULTI_CLASS)
+    ours = time.process_time() - start
+
+    start = time.process_time()
+    scaler = StandardScaler().fit(x[train].astype(np.float64))
+    standardised, of_val = (scaler.transform(x[rows].astype(np.float64)) for rows in (train, val))
+    excess, their_losses, apart = [], [], []
+    for fit in fits:
+        model = LogisticRegression(C=fit.strength, max_iter=1000).fit(standardised, labels[train])
+        scores = model.predict_proba(of_val)
+        their_losses.append(log_loss(scores, labels[val], MULTI_CLASS))
+        logs = model.predict_log_proba(standardised)[np.arange(len(train)), labels[train]]
+        objective = -fit.strength * logs.sum() + (model.coef_**2).sum() / 2
+        excess.append(fit.objective / objective - 1)
+        our_auc = auc(fit.predict_scores(x[val]), labels[val], MULTI_CLASS)
+        apart.append(abs(our_auc - auc(scores, labels[val], MULTI_CLASS)))
+    theirs = time.process_time() - start
+    best = int(np.argmin(losses))
+    print(
+        f"path {len(train)} x {x.shape[1]}, {n_classes} classes, 45 strengths: {ours:.1f} s, "
+        f"scikit-learn {theirs:.1f} s: ratio {theirs / ours:.1f}; our objective is above its by "
+        f"{max(excess):.0e} at most; chosen: {fit_at(fits, losses)} and "
+        f"{fit_at(fits, np.array(their_losses))}; val AUC there apart by {apart[best]:.5f}; "
+        f"converged: {converged(fits)}"
+    )
+
+
+def fit_at(fits: list[LinearFit], losses: Any) -> str:
+    return f"{fits[int(np.argmin(losses))].strength:.3g}"
 
 
 def converged(fits: list[LinearFit]) -> str:
@@ -152,11 +208,18 @@ def measure_large() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time the probes' solvers beside scikit-learn.")
     parser.add_argument("--large", action="store_true", help="90,000 images, ours alone")
-    if parser.parse_args().large:
+    parser.add_argument("--path", type=Path, help="a feature file with cls and mean; see there")
+    parser.add_argument("--train", type=int, default=7007, help="images of it to fit on")
+    parser.add_argument("--val", type=int, default=1000, help="and to choose on")
+    given = parser.parse_args()
+    # scikit-learn says so where it runs out of iterations; its excess says it, too.
+    warnings.filterwarnings("ignore", message=".*failed to converge.*")
+    if given.path:
+        compare_path(given.path, given.train, given.val)
+        return
+    if given.large:
         measure_large()
         return
-    # scikit-learn says so where it runs out of iterations; its excess above says it, too.
-    warnings.filterwarnings("ignore", message=".*failed to converge.*")
     compare_linear(546, 384, 2, tolerance=1e-4)  # scikit-learn's default
     compare_linear(546, 384, 2, tolerance=1e-7)  # one that reaches the optimum
     compare_linear(7007, 768, 7, tolerance=1e-4)

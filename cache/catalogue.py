@@ -128,6 +128,8 @@ def _read_files(
 def find_features(root: Path, wish: Wish) -> tuple[list[Features], list[str]]:
     """Every complete file of images that fits a wish; of each encoder, size and set only one.
 
+    That with random weights is left out where there is another.
+
     Args:
         root: the folder of features.
         wish: what is wanted.
@@ -157,8 +159,22 @@ def find_features(root: Path, wish: Wish) -> tuple[list[Features], list[str]]:
             troubles += begun or [_missing(root, part, n_complete)]
     if not found:
         raise CacheMiss("; ".join(troubles))
+    found = _without_controls(found)
     refuse_mixtures(found)
     return found, troubles
+
+
+def _without_controls(found: list[Features]) -> list[Features]:
+    """Random weights are a control: they never stand for an encoder whose own are there.
+
+    With ``where``, as in weights=..., none but the wanted ones are left before.
+    """
+
+    def named(features: Features) -> tuple[str, int, str]:
+        return features.model, features.size, features.dataset
+
+    real = {named(f) for f in found if not f.notes.get("random_weights")}
+    return [f for f in found if not f.notes.get("random_weights") or named(f) not in real]
 
 
 def _missing(root: Path, wish: Wish, n_complete: int) -> str:

@@ -13,7 +13,6 @@ from cache.features import Features, open_features
 from cache.labels import REGRESSION
 from probe import knn, linear, metrics, ridge, zeroshot
 from probe.choosing import (
-    N_FOLDS,
     Choice,
     Plan,
     choose,
@@ -43,10 +42,8 @@ def ask_knn(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> Iter
     settings = config.knn or knn.KnnConfig()
     plan = plan_choice(config, asked, splits, len(settings.k) if settings.one_k else 1)
     fitting = tuple(k for k in settings.k if k + settings.n_needed <= plan.n_fitted)
-    if not fitting and plan.fold is None:
-        return
     if not fitting:
-        raise RequestError(_too_few(plan, settings.k))
+        return
     if settings.one_k:  # the first of equals is taken: the most neighbours, the smoothest vote
         fitting = tuple(sorted(fitting, reverse=True))
     settings = dataclasses.replace(settings, k=fitting)
@@ -71,17 +68,6 @@ def ask_knn(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> Iter
             {plan.held_out_name: by_k[k], "test": test[k]},
             marks,
         )
-    wanted = (config.knn or knn.KnnConfig()).k
-    # Without folds the caller says so, once for all questions.
-    if plan.fold is not None and not settings.one_k and len(fitting) < len(wanted):
-        raise RequestError(_too_few(plan, wanted))
-
-
-def _too_few(plan: Plan, wanted: tuple[int, ...]) -> str:
-    return (
-        f"{N_FOLDS} folds leave {plan.n_fitted} samples to find neighbours among, too few for "
-        f"k = {max(wanted)}; name smaller ones, or --choose val"
-    )
 
 
 Votes = dict[int, NDArray[np.float64]]  # k -> scores

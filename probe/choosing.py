@@ -101,7 +101,7 @@ class Plan:
         of_rounds = n - max(self.n_held_out)
         return min(n_train, of_rounds) if self.refit == "train" else of_rounds
 
-    def gather(self, scores: Sequence[NDArray[np.floating]]) -> NDArray[np.floating]:
+    def gather(self, scores: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
         """The rounds' scores in one array, in the order of val, or of train and then val."""
         if self.fold is None:
             return scores[0]
@@ -344,7 +344,7 @@ class Chosen(NamedTuple):
 
     choice: Choice
     fitted: Any  # a Fitted, on what the plan fits last; scores(x, choice.place) answers
-    held_out: NDArray[np.floating]  # (n, C) in the order of Plan.held_out
+    held_out: NDArray[np.float64]  # (n, C) in the order of Plan.held_out
 
     def scores(self, x: NDArray[np.floating]) -> NDArray[np.float64]:
         """(Q, C) the chosen one's scores."""

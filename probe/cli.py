@@ -211,6 +211,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
     how = parser.add_argument_group("how")
     how.add_argument(
+        "--controls",
+        action="store_true",
+        help="add rows of the larger class, of pixel statistics, and of random weights where such "
+        "features are there",
+    )
+    how.add_argument(
         "--strict",
         action="store_true",
         help="refuse files whose splits share exact copies or patients, or that can't tell",
@@ -398,6 +404,7 @@ def read_config(arguments: Sequence[str] | None) -> ProbeConfig:
             **_aggregate(options.aggregate),
             text=options.text,
             all_test=options.all_test,
+            controls=options.controls,
             strict=options.strict,
             seed=options.seed,
             n_resamples=options.resamples,
@@ -499,7 +506,7 @@ def _knn(options: argparse.Namespace, base: dict[str, Any]) -> KnnConfig:
 
 
 def _one_of(text: str | None) -> tuple[bool, str | None]:
-    """"auto:1,5" as True and "1,5"; "auto" as True and None: one of a list is to be chosen."""
+    """ "auto:1,5" as True and "1,5"; "auto" as True and None: one of a list is to be chosen."""
     word, colon, listed = (text or "").partition(":")
     if word.strip() != AUTO:
         return False, text

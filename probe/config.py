@@ -132,7 +132,8 @@ class ProbeConfig:
     aggregate: str = "mean"  # or "max": what a volume's slices become
     per_patient: bool = False  # measure patients, by the mean of their samples' scores
     text: Path | None = None  # of kind "zeroshot"; None: the text file beside the images
-    all_test: bool = False  # read test for each of several layers
+    all_test: bool = False  # read test for each of several layers or pools
+    controls: bool = False  # add rows without a trained encoder; see controls.py
     strict: bool = False  # refuse files whose splits share samples or patients
     seed: int = 0  # of the bootstrap
     n_resamples: int = 1000  # of the test set, for the 95 % intervals
@@ -186,6 +187,11 @@ class ProbeConfig:
             )
         if self.few_shot:
             self._check_few_shot()
+        if self.controls and (self.few_shot or self.kind == "zeroshot" or not self.reads_test):
+            raise RequestError(
+                "--controls stands beside numbers on test of a probe that learns from all of train; "
+                "leave out --shots, zeroshot, or --layer all without --all-test"
+            )
         if self.train_data and self.kind == "zeroshot":
             raise RequestError("--kind zeroshot fits nothing, so it takes no --train-data")
         if self.train_data and self.overlay.split and self.overlay.split.makes_several:
@@ -230,6 +236,11 @@ class ProbeConfig:
     def is_comparing(self) -> bool:
         """Whether several layers or pools are compared, and one may be chosen."""
         return self.layer in (ALL, AUTO) or len(self.pools) > 1
+
+    @property
+    def reads_test(self) -> bool:
+        """Whether test is read: not while layers or pools are compared, unless asked for."""
+        return not self.is_comparing or self.layer == AUTO or self.all_test
 
     @property
     def features_dir(self) -> Path:

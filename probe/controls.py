@@ -12,27 +12,31 @@ A number is worth what it is above these. Three are asked for with ``--controls`
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
+import math
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.aggregate import aggregate_rows
-from cache.errors import RequestError
-from cache.features import Features
+from cache.errors import CacheError, RequestError
+from cache.features import Features, open_features
+from cache.key import key_differences, key_digest
 from cache.labels import REGRESSION
 from probe.answers import Answer, ask_linear, ask_ridge
 from probe.config import ProbeConfig
 from probe.features import Split, divide_samples, rows_are_samples
-from probe.linear import LinearConfig
 from probe.metrics import MULTI_LABEL, known_shares
 from probe.overlay import Asked
-from probe.ridge import RidgeConfig
 
-LARGER_CLASS, PIXELS = "control: larger class", "control: pixels"
-N_BINS = 16  # of grey values 0..255, each 16 wide: fewer blur a window's edge, more are rarely filled
+KIND = "control"
+LARGER_CLASS, PIXELS = "larger class", "pixels"  # in the place of a model's name
+N_BINS = (
+    16  # of grey values 0..255, each 16 wide: fewer blur a window's edge, more are rarely filled
+)
 CHUNK_ROWS = 4096  # pictures that are in work at one time
 
 
@@ -58,34 +62,49 @@ def pixel_statistics(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def ask_controls(
     config: ProbeConfig, asked: Asked
-) -> Iterator[tuple[dict[str, Split], str, Answer]]:
+) -> Iterator[tuple[str, dict[str, Split], Answer]]:
     """The two controls that need no encoder.
 
     Args:
         config: the question; how candidates are chosen is taken from it.
-        asked: labels and splits.
+        asked: labels and splits, of which train and test have images.
 
     Yields:
-        The splits, what the row names as its kind, and the answer.
+        LARGER_CLASS or PIXELS, the splits, and the answer.
 
     Raises:
-        RequestError: a split has no images, or the file has no pictures; after the first control.
+        RequestError: a file has no small pictures; after the first control.
     """
-    splits = _divide(config, asked, np.empty((len(asked.labels), 0), np.float32))
-    yield splits, LARGER_CLASS, _larger_class(asked, splits)
-    fitted_on = asked.trained_on or asked
-    splits = _divide(config, asked, _pixels(config, asked.features))
-    if asked.trained_on:
-        own = divide_samples(_pixels(config, fitted_on.features), fitted_on)
-        splits = {**own, "test": splits["test"]}
-    # Its own defaults, whatever kind is asked beside it.
-    plain = dataclasses.replace(
-        config, kind="linear", linear=LinearConfig(), ridge=RidgeConfig(), estimator=None, layer=-1, pools=()
+    splits = _divide(asked, lambda one: np.empty((len(one.labels), 0), np.float32))
+    yield LARGER_CLASS, splits, _larger_class(asked, splits)
+    splits = _divide(asked, lambda one: _read_pixels(one.features, config.aggregate))
+    # Its own defaults, whatever is asked of the encoder.
+    plain = replace(
+        config, kind="linear", linear=None, ridge=None, estimator=None, layer=-1, pools=()
     )
     ask = ask_ridge if asked.task == REGRESSION else ask_linear
     for settings, chosen, scores, marks in ask(plain, asked, splits):
-        settings = {"n_bins": N_BINS, **settings}
-        yield splits, PIXELS, (settings, chosen, scores, marks)
+        yield PIXELS, splits, ({"bins": N_BINS, **settings}, chosen, scores, marks)
+
+
+def described(asked: Asked, control: str, samples: Mapping[str, Any]) -> dict[str, Any]:
+    """What a control's row says in the place of an encoder: the same for every encoder's file."""
+    features = asked.features
+    key = {name: features.key.get(name) for name in ("dataset", "images", "source_size")}
+    side = 0
+    if control == PIXELS and features.thumbnails is not None:
+        side = math.isqrt(features.thumbnails.shape[1])
+    key |= {"control": control, "side": side}
+    return {
+        "model": control,
+        "encoder": "none",
+        "size": side,
+        "dataset": features.dataset,
+        "task": asked.task,
+        "digest": key_digest(key),
+        "key": key,
+        "samples": samples,
+    }
 
 
 def _larger_class(asked: Asked, splits: dict[str, Split]) -> Answer:
@@ -98,3 +117,52 @@ def _larger_class(asked: Asked, splits: dict[str, Split]) -> Answer:
         shares = np.bincount(labels, minlength=n_classes) / len(labels)
     scores = {name: np.tile(shares, (len(splits[name]), 1)) for name in ("val", "test")}
     return {}, {}, scores, []
+
+
+def _divide(asked: Asked, read: Callable[[Asked], NDArray[np.floating]]) -> dict[str, Split]:
+    """Train and val of what is fitted on, test of what is asked."""
+    splits = divide_samples(read(asked), asked)
+    if train := asked.trained_on:
+        splits = {**divide_samples(read(train), train), "test": splits["test"]}
+    return splits
+
+
+def _read_pixels(features: Features, aggregate: str) -> NDArray[np.float32]:
+    """(S, 2 + N_BINS) statistics of every sample; of several pictures their mean, or maximum.
+
+    Raises:
+        RequestError: the file has no pictures.
+    """
+    pictures = features.thumbnails
+    if pictures is None:
+        raise RequestError(
+            f"{features.path.name} holds no small pictures, so there is no control by pixels; make "
+            f"it anew with\n  {features.header.attributes['command']} --overwrite"
+        )
+    found = pixel_statistics(pictures)
+    if rows_are_samples(features):
+        return found
+    return aggregate_rows(found, features.row_sample, len(features.labels), aggregate)
+
+
+def find_random(features: Features) -> Features | None:
+    """The finished file of the same images and architecture with random weights, if there is one."""
+    for path in sorted(features.path.parent.glob("*.h5")):
+        try:
+            other = open_features(path)
+        except (CacheError, OSError):
+            continue  # `cache verify` tells of it
+        if not other.is_text and other.notes.get("random_weights"):
+            differences = key_differences(features.key, other.key)
+            if all(line.startswith("weights: ") for line in differences):
+                return other
+    return None
+
+
+def random_command(features: Features) -> str:
+    """The command that makes the file which ``find_random`` looks for."""
+    words = shlex.split(features.header.attributes["command"])
+    if "--weights" in words:
+        place = words.index("--weights")
+        del words[place : place + 2]
+    return shlex.join([*words, "--weights", "random"])

@@ -147,7 +147,10 @@ class FittedProbes:
 
 
 def fit_all(
-    config: EstimatorConfig, features: NDArray[np.floating], labels: NDArray[Any], question: Question
+    config: EstimatorConfig,
+    features: NDArray[np.floating],
+    labels: NDArray[Any],
+    question: Question,
 ) -> FittedProbes:
     """Fit every candidate.
 

@@ -456,7 +456,9 @@ def _prepare(
             finite = np.isfinite(block).all(axis=1)
             if not finite.all():
                 row = first_row + rows.start + int(np.argmin(finite))
-                raise RequestError(f"features are finite, found inf or nan in row {row} of the {name}")
+                raise RequestError(
+                    f"features are finite, found inf or nan in row {row} of the {name}"
+                )
         if centre is not None:
             np.subtract(block, centre, out=out[rows], casting="same_kind")
             continue

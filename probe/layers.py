@@ -100,11 +100,15 @@ def _last(features: Features, n_last: int, pool: str) -> Place:
         )
     needed = "cls" if pool == "concat" else pool
     wanted = range(last - n_last + 1, last + 1)
+    if wanted.start < 0:
+        raise RequestError(
+            f"--layer last{n_last} needs {needed} of {n_last} layers; the encoder has {last + 1} layers"
+        )
     lacking = [number for number in wanted if needed not in features.layers.get(number, [])]
-    if wanted.start < 0 or lacking:
+    if lacking:
         raise RequestError(
             f"--layer last{n_last} needs {needed} of layers {wanted.start} to {last}, and "
-            f"{features.path.name} has none of layer {(lacking or wanted)[0]}; name fewer, or make "
+            f"{features.path.name} has none of layer {lacking[0]}; name fewer, or make "
             "it anew with `extract --layers all`"
         )
     return Place(last, pool, n_last)

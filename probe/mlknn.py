@@ -58,15 +58,10 @@ def fit(ones: NDArray[np.integer], labels: NDArray[np.integer], k: int) -> Count
     return Counted(prior, _shares(ones, has, k), _shares(ones, lacks, k))
 
 
-def _shares(
-    ones: NDArray[np.integer], which: NDArray[np.bool_], k: int
-) -> NDArray[np.float64]:
+def _shares(ones: NDArray[np.integer], which: NDArray[np.bool_], k: int) -> NDArray[np.float64]:
     """(C, k + 1) smoothed shares of each count among some rows, (N, C), of each label."""
     counts = np.stack(
-        [
-            np.bincount(ones[rows, label], minlength=k + 1)
-            for label, rows in enumerate(which.T)
-        ]
+        [np.bincount(ones[rows, label], minlength=k + 1) for label, rows in enumerate(which.T)]
     )
     return (SMOOTHING + counts) / (SMOOTHING * (k + 1) + counts.sum(axis=1, keepdims=True))
 

@@ -45,7 +45,7 @@ class Row:
     probe: Mapping[str, Any]  # every setting that changes the numbers
     seed: int
     metrics: Mapping[str, Interval]  # on test; empty where test wasn't read
-    val_metrics: Mapping[str, float]
+    val_metrics: Mapping[str, float]  # where folds decided: out of fold, over train and val
     n: Mapping[str, int]  # samples of each split
     seconds: float
     versions: Mapping[str, str]
@@ -72,7 +72,7 @@ class Row:
     protocol: str = ""  # whose preprocessing this is, e.g. "wu2025"; empty: the encoder's own
     # Whose probe this is: name, as_published, changed by flags, differs. Settings are in probe.
     probe_protocol: Mapping[str, Any] = field(default_factory=dict)
-    chosen: Mapping[str, Any] = field(default_factory=dict)  # what val decided
+    chosen: Mapping[str, Any] = field(default_factory=dict)  # what val, or folds, decided
     scores: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # for the .npz
 
     @property

@@ -22,8 +22,10 @@ from cache.splits import LEFT_OUT
 from probe import metrics
 from probe.adamw import MAX_BYTES
 from probe.answers import Answer, ask_kind, check_kind, check_known
-from probe.choosing import as_val, pick
+from probe.choosing import N_FOLDS, as_val, pick
 from probe.config import AUTO, ProbeConfig
+from probe.controls import KIND as CONTROL
+from probe.controls import ask_controls, described, find_random, random_command
 from probe.episode_answers import ask_episodes
 from probe.episode_metrics import measure_episodes
 from probe.external import choose_training, only_test
@@ -98,7 +100,8 @@ def run_probe(
     problems: list[Problem] = []
     told: set[str] = set()
     alike = Counter(map(_named, found))
-    for features in found:
+    asked_of: dict[str, list[Asked]] = {}  # data set -> questions, for the controls
+    for features in _with_random(found, say) if config.controls else found:
         try:
             questions = make_questions(config, features)
             for line in describe_questions(questions):
@@ -111,11 +114,62 @@ def run_probe(
                     row = dataclasses.replace(row, marks=(*row.marks, str(features.path)))
                 write_row(config.results_dir, row, config.name)
                 rows.append(row)
+            asked_of.setdefault(features.dataset, questions)
         except BrokenPipeError:  # of say: nobody listens any more
             raise
         except (CacheError, RequestError, OSError) as error:
             problems.append((f"{features.model} on {features.dataset}", str(error)))
+    for dataset, questions in asked_of.items() if config.controls else ():
+        try:
+            for row in control_rows(config, questions):
+                write_row(config.results_dir, row, config.name)
+                rows.append(row)
+        except (CacheError, RequestError, OSError) as error:
+            problems.append((f"controls on {dataset}", str(error)))
     return rows, problems
+
+
+def _with_random(found: list[Features], say: Callable[[str], None]) -> Iterator[Features]:
+    """The files, each followed by that of the same encoder with random weights."""
+    for features in found:
+        yield features
+        if features.notes.get("random_weights"):
+            continue
+        if other := find_random(features):
+            yield other
+        else:
+            say(
+                f"no features of {features.model} with random weights on {features.dataset}; make "
+                f"them with\n  {random_command(features)}"
+            )
+
+
+def control_rows(config: ProbeConfig, questions: list[Asked]) -> Iterator[Row]:
+    """The rows of the controls that need no encoder, for each question.
+
+    Raises:
+        CacheError, RequestError: what can't be answered; after the rows of what can.
+    """
+    config = dataclasses.replace(config, protocol=None)
+    for asked in questions:
+        started = time.perf_counter()
+        one_to_one = rows_are_samples(asked.features)
+        for control, splits, (settings, chosen, scores, marks) in ask_controls(config, asked):
+            probe = {
+                "kind": CONTROL,
+                "control": control,
+                **({} if one_to_one else {"aggregate": config.aggregate}),
+                **(
+                    {"scores_of": "patients", "groups": _groups(asked)}
+                    if config.per_patient
+                    else {}
+                ),
+                **settings,
+                "read": read_splits(config),
+                "n_resamples": config.n_resamples,
+            }
+            yield make_row(config, asked, splits, probe, chosen, scores, marks, started)
+            started = time.perf_counter()
 
 
 def _refuse_shared_ids(found: Sequence[Features]) -> None:
@@ -206,23 +260,40 @@ def ask_all(config: ProbeConfig, features: Features, questions: list[Asked]) -> 
         )
     places = find_places(features, config.layer, _pools(config))
     if config.layer == AUTO:
-        yield from ask_best(config, features, questions, places)
+        rows = ask_best(config, features, questions, places)
     elif config.kind == "adamw":
-        yield from ask_together(config, features, questions, places)
+        rows = ask_together(config, features, questions, places)
     else:
-        for place in places:
-            started = time.perf_counter()
-            x = read_place(features, place, config.aggregate)
-            for asked in questions:
-                splits = _divide(config, asked, x, place, reads_test(config))
-                yield from ask_one(config, asked, splits, place, started)
-                started = time.perf_counter()
+        rows = ask_each(config, features, questions, places)
+    answered = set()
+    for row in rows:
+        answered.add(row.probe.get("k"))
+        yield row
     if config.knn:
         n_train = min(int((asked.trained_on or asked).is_in("train").sum()) for asked in questions)
         large = [str(k) for k in config.knn.k if k + config.knn.n_needed > n_train]
         # Of a list that one is chosen of, the row names those that were compared.
         if large and not (config.knn.one_k and len(large) < len(config.knn.k)):
             raise RequestError(f"{n_train} training images are too few for k = {', '.join(large)}")
+        in_folds = [str(k) for k in config.knn.k if k not in answered]
+        if in_folds and not (config.knn.one_k or config.few_shot):
+            raise RequestError(
+                f"without one of {N_FOLDS} folds too few images are left for k = "
+                f"{', '.join(in_folds)}; --choose val compares on val"
+            )
+
+
+def ask_each(
+    config: ProbeConfig, features: Features, questions: list[Asked], places: list[Place]
+) -> Iterator[Row]:
+    """The rows of one place after the other, each matrix read once."""
+    for place in places:
+        started = time.perf_counter()
+        x = read_place(features, place, config.aggregate)
+        for asked in questions:
+            splits = _divide(config, asked, x, place, reads_test(config))
+            yield from ask_one(config, asked, splits, place, started)
+            started = time.perf_counter()
 
 
 def ask_together(
@@ -303,8 +374,8 @@ def _divide(
 
 
 def reads_test(config: ProbeConfig) -> bool:
-    """Whether test is read: not while layers or pools are compared, unless asked for."""
-    return not config.is_comparing or config.layer == AUTO or config.all_test
+    """See ``ProbeConfig.reads_test``."""
+    return config.reads_test
 
 
 def read_splits(config: ProbeConfig) -> list[str]:
@@ -418,7 +489,7 @@ def make_row(
             groups=scored["test"].groups,
         )
     marks = [*asked.marks, *marks, *measured.marks]
-    notes = features.notes
+    notes = {"seen": "no"} if probe["kind"] == CONTROL else features.notes
     # Files from before these notes: nobody knows, and the images were prepared the usual way.
     seen, protocol = str(notes.get("seen") or "unknown"), str(notes.get("protocol") or "")
     if seen.startswith("yes"):
@@ -435,7 +506,9 @@ def make_row(
     if notes.get("raw_layers"):
         marks = [*marks, "layers without a norm rule"]
     return Row(
-        features={
+        features=described(asked, probe["control"], _samples(asked))
+        if probe["kind"] == CONTROL
+        else {
             "model": features.model,
             "encoder": features.encoder,
             "size": features.size,

@@ -127,9 +127,9 @@ def _asked(row: Row) -> dict[str, str]:
     return {
         "data": str(row.features["dataset"]),
         "model": str(row.features["model"]),
-        "size": str(row.features["size"]),
-        "layer": str(row.probe["layer"]),
-        "pool": str(row.probe["pool"]),
+        "size": str(row.features["size"] or ""),
+        "layer": str(row.probe.get("layer", "")),  # controls have none
+        "pool": str(row.probe.get("pool", "")),
         "shots": str(row.probe.get("few_shot", {}).get("shots", "")),
         "k": str(row.probe.get("k", "")),
         "prompts": str(row.probe["text"]["n_prompts"]) if "text" in row.probe else "",

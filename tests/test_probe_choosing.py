@@ -195,6 +195,8 @@ def test_no_patient_is_divided():
     assert plan.settings("log-loss")["folds"]["groups"] == 7
     assert "no patient divided" in plan.marks[0]
     for fit_on, held_out in plan.rounds():
+        assert fit_on.groups is not None
+        assert held_out.groups is not None
         assert not set(fit_on.groups) & set(held_out.groups)
     few = split_of([0, 1] * 10, groups=["p"] * 20)
     with pytest.raises(RequestError, match="as many patients, found 1"):
@@ -230,6 +232,7 @@ def test_fit_and_choose_equals_a_plain_loop(how, refit):
         expected = np.full(20, train.y.mean())
         errors = (val.y - expected) ** 2
     else:
+        assert plan.fold is not None
         expected = np.array([pool.y[plan.fold != part].mean() for part in plan.fold])
         errors = (pool.y - expected) ** 2
     assert_allclose(chosen.held_out[:, 0], expected)

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from numpy.testing import assert_allclose
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
+from test_probe_cli import make_features
 
 import probe.estimator
 from cache.errors import RequestError
@@ -19,7 +21,6 @@ from probe.cli import main
 from probe.custom import find_estimator, read_grid
 from probe.estimator import Question, fit_all
 from probe.metrics import BINARY, MULTI_CLASS, MULTI_LABEL
-from test_probe_cli import make_features
 
 
 def clouds(n, n_classes=3, width=6, seed=0):
@@ -33,6 +34,11 @@ def documented():
     """The example of the module's docstring, as it stands there."""
     text = probe.estimator.__doc__.partition("``my_probe.py``:\n")[2].partition("\nand ``probe")[0]
     return textwrap.dedent(text)
+
+
+def test_the_readme_has_the_same_example():
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    assert documented().strip() in readme
 
 
 @pytest.fixture
@@ -251,7 +257,11 @@ PROBE = """
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("pass", "1 / 0", r"fails in fit: ZeroDivisionError: division by zero \(my_probe.py, line 5\)"),
+        (
+            "pass",
+            "1 / 0",
+            r"fails in fit: ZeroDivisionError: division by zero \(my_probe.py, line 5\)",
+        ),
         ("1 / 3)", "1 / 3", "my_probe.py fails: SyntaxError"),
         ("class Mine", "class Other", "no class 'Mine' in this file; it has Other"),
         ("def fit", "def train", "has no fit: a probe is a class with"),

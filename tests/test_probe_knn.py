@@ -185,8 +185,8 @@ def test_multilabel_equals_scikit_learn():
     bank, queries = clusters(400, seed=1)[0], clusters(80, seed=2)[0]
     labels = np.random.default_rng(3).integers(0, 2, (400, 4))
     rules: dict[str, Any] = {"weighted": lambda d: np.exp((1 - d) / 0.07), "majority": "uniform"}
-    for vote_name, weigh in rules.items():
-        reference = KNeighborsClassifier(20, metric="cosine", algorithm="brute", weights=weigh)
+    for vote_name, weights in rules.items():
+        reference = KNeighborsClassifier(20, metric="cosine", algorithm="brute", weights=weights)
         expected = reference.fit(bank.astype(np.float64), labels).predict_proba(queries)
         found = scores(KnnConfig((20,), vote=vote_name), bank, labels, queries, MULTI_LABEL, 4)[20]
         assert_allclose(found, np.stack([column[:, 1] for column in expected], axis=1), atol=1e-5)
@@ -301,3 +301,18 @@ def test_two_faiss_distributions_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     with pytest.raises(RequestError, match="pip uninstall -y faiss-cpu faiss-gpu-cu12"):
         neighbours(CORNERS, CORNERS, 1)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("k", [20, 2100])  # the second is more than a GPU selects
+def test_a_gpu_finds_the_same_neighbours(metric, k, monkeypatch):
+    import faiss
+
+    bank, queries = clusters(5000, seed=1)[0], clusters(300, seed=2)[0]
+    assert faiss.get_num_gpus(), "no GPU that faiss can use"
+    similarities, indices = neighbours(bank, queries, k, metric)
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0)
+    expected, order = neighbours(bank, queries, k, metric)
+    assert_allclose(similarities, expected, atol=1e-5)
+    assert np.mean(indices == order) > 0.999  # float32 may swap two that agree to 7 digits

@@ -13,7 +13,7 @@ from cache.store import FeatureWriter
 from cache.units import unit_rows
 from probe import metrics, regression_metrics
 from probe.cli import main
-from probe.config import ProbeConfig
+from probe.config import ChoosingConfig, ProbeConfig
 from probe.knn import KnnConfig
 from probe.results import read_row
 from probe.run import probe_file

@@ -108,9 +108,7 @@ def test_what_is_not_known_of_a_label_changes_no_other():
     assert not np.allclose(found[:, 1], whole[:, 1])
     # Rows of which it is not known tell nothing: neither prior nor counts change by them.
     ones = np.array([[1], [0], [1]])
-    two, three = (
-        mlknn.fit(ones[:n], np.array([[1], [0], [MISSING]])[:n], k=1) for n in (2, 3)
-    )
+    two, three = (mlknn.fit(ones[:n], np.array([[1], [0], [MISSING]])[:n], k=1) for n in (2, 3))
     assert_array_equal(two.predict(ones), three.predict(ones))
 
 

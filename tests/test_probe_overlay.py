@@ -15,7 +15,7 @@ from cache.split_files import read_split_file
 from cache.split_rules import SplitRule
 from cache.splits import LEFT_OUT, make_splits, split_digest
 from probe.cli import main
-from probe.config import OverlayConfig, ProbeConfig
+from probe.config import ChoosingConfig, OverlayConfig, ProbeConfig
 from probe.overlay import lay_over
 from probe.run import probe_file
 
@@ -90,7 +90,9 @@ def rows(results):
 
 
 def one_row(features, **overlay):
-    (row,) = probe_file(ProbeConfig("linear", overlay=OverlayConfig(**overlay)), features)
+    # Not by folds, which go by ids: here the same samples have other ones.
+    config = ProbeConfig("linear", overlay=OverlayConfig(**overlay), choosing=ChoosingConfig("val"))
+    (row,) = probe_file(config, features)
     return row
 
 
@@ -504,7 +506,7 @@ def shifted(root, dataset, order=(0, 1, 2), **more):
     return make_file(root, dataset, labels=labels, class_names=names, **more)
 
 
-EXTERNAL = ["--kind", "linear", "--train-data", "toys", "--test-data"]
+EXTERNAL = ["--kind", "linear", "--choose", "val", "--train-data", "toys", "--test-data"]
 
 
 def test_fit_on_one_data_set_test_on_another(places, capsys):

@@ -1,0 +1,121 @@
+"""Control rows: pixel statistics by eye, the larger class, and random weights."""
+
+import json
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from test_probe_cli import make_features
+
+from cache import open_features
+from extract.cli import main as extract
+from probe.cli import main
+from probe.controls import CHUNK_ROWS, N_BINS, find_random, pixel_statistics
+
+
+def rows(root):
+    return [json.loads(path.read_text()) for path in sorted(root.glob("results/*/*.json"))]
+
+
+def test_statistics_of_two_pictures_by_eye():
+    found = pixel_statistics(np.array([[0, 0, 255, 255], [15, 16, 17, 31]], np.uint8))
+    assert found.shape == (2, 2 + N_BINS)
+    assert found[0, :2].tolist() == [127.5, 127.5]
+    assert_array_equal(np.flatnonzero(found[0, 2:]), [0, 15])
+    assert found[1, 2:4].tolist() == [0.25, 0.75]
+
+
+def test_statistics_in_chunks_are_those_of_each_picture(monkeypatch):
+    pictures = np.random.default_rng(0).integers(0, 256, (CHUNK_ROWS + 3, 9), dtype=np.uint8)
+    found = pixel_statistics(pictures)
+    for row in (0, CHUNK_ROWS - 1, CHUNK_ROWS, CHUNK_ROWS + 2):
+        assert_allclose(found[row, 0], pictures[row].mean(), rtol=1e-6)
+        expected = np.histogram(pictures[row], bins=N_BINS, range=(0, 256))[0] / 9
+        assert_allclose(found[row, 2:], expected, rtol=1e-6)
+
+
+@pytest.fixture
+def bright(tmp_path, monkeypatch, write_npz):
+    """Feature files of images whose brightness tells their class, of a random encoder."""
+    monkeypatch.chdir(tmp_path)
+    path = write_npz(tmp_path / "x.npz", counts=(60, 30, 40), side=16)
+    content = dict(np.load(path))
+    for split in ("train", "val", "test"):
+        labels = content[f"{split}_labels"]
+        content[f"{split}_images"] = (
+            content[f"{split}_images"] // 4 + 60 * labels[..., None]
+        ).astype(np.uint8)
+    np.savez(path, **content)
+    words = ["--model", "test_vit", "--weights", "random", "--data", f"npz:{path}"]
+    assert extract(words) == 0
+    return tmp_path
+
+
+def test_the_controls_of_images_that_brightness_tells_apart(bright, capsys):
+    assert main(["--kind", "knn", "--k", "5", "--controls"]) == 0
+    found = {row["features"]["model"]: row for row in rows(bright)}
+    assert set(found) == {"test_vit", "larger class", "pixels"}
+    pixels, larger = found["pixels"], found["larger class"]
+    assert pixels["metrics"]["auc"]["value"] == 1
+    assert pixels["features"]["size"] == 16
+    assert pixels["probe"]["kind"] == "control"
+    assert larger["metrics"]["auc"]["value"] == 0.5
+    assert larger["metrics"]["balanced_accuracy"]["value"] == 0.5
+    assert "accuracy equals the larger-class rate" in larger["marks"]
+    assert not any("random weights" in mark for mark in pixels["marks"])
+    assert {row["seen"] for row in (pixels, larger)} == {"no"}
+    # Of another encoder of the same images they are the same two rows.
+    table = capsys.readouterr().out
+    assert "larger class" in table
+    assert main(["--kind", "linear", "--controls"]) == 0
+    assert len(rows(bright)) == 4
+
+
+def test_random_weights_are_a_row_beside_and_never_the_encoder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / "features"
+    real = make_features(root, weights="sha256:1")
+    words = ["--kind", "knn", "--k", "5", "--controls"]
+    assert main(words) == 1  # these files hold no pictures
+    said = capsys.readouterr()
+    assert "make them with\n  extract --model toy --data toys --weights random" in said.out
+    assert "holds no small pictures" in said.err
+    assert find_random(open_features(real)) is None
+    notes = {"random_weights": True}
+    random = make_features(root, weights="random, seed 0", notes=notes, n=(120, 40, 60), part=1)
+    assert find_random(open_features(real)) is None  # another part of the key differs, too
+    random.unlink()
+    # The same key but for the weights; the path of make_features doesn't tell them apart.
+    real = real.rename(real.with_name("real.h5"))
+    make_features(root, weights="random, seed 0", notes=notes)
+    main(words)
+    assert "random weights" not in capsys.readouterr().out.partition("toys")[0]
+    marked = [row for row in rows(tmp_path) if "random weights" in row["marks"]]
+    assert len(marked) == 1
+    assert main(["--kind", "knn", "--k", "7"]) == 0  # not two that differ: the real one
+    assert sum(row["probe"].get("k") == 7 for row in rows(tmp_path)) == 1
+    assert main(["--kind", "knn", "--k", "7", "--where", "weights=random, seed 0"]) == 0
+
+
+@pytest.mark.parametrize(
+    "words", ["--kind knn --shots 1", "--kind knn --layer all", "--kind zeroshot"]
+)
+def test_controls_stand_beside_test(words, capsys):
+    with pytest.raises(SystemExit):
+        main([*words.split(), "--controls"])
+    assert "--controls stands beside numbers on test" in capsys.readouterr().err
+
+
+def test_a_regression_is_controlled_by_its_mean(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path = make_features(tmp_path / "features")
+    ids = open_features(path).ids
+    values = np.random.default_rng(0).normal(50, 9, len(ids))
+    table = "\n".join(["id,age", *(f"{i},{v:.3f}" for i, v in zip(ids, values, strict=True))])
+    (tmp_path / "ages.csv").write_text(table)
+    main("--kind ridge --labels ages.csv --target age --task regression --controls".split())
+    (row,) = [row for row in rows(tmp_path) if row["probe"]["kind"] == "control"]
+    test = values[160:]
+    assert_allclose(
+        row["metrics"]["mae"]["value"], np.abs(test - values[:120].mean()).mean(), rtol=1e-3
+    )
