@@ -114,7 +114,9 @@ def compare_path(path: Path, n_train: int, n_val: int) -> None:
         model = LogisticRegression(C=fit.strength, max_iter=1000).fit(standardised, labels[train])
         scores = model.predict_proba(of_val)
         their_losses.append(log_loss(scores, labels[val], MULTI_CLASS))
-        logs = model.predict_log_proba(standardised)[np.arange(len(train)), labels[train]]
+        logits = model.decision_function(standardised)  # its log-probabilities may be -inf
+        logits -= logits.max(axis=1, keepdims=True)
+        logs = logits[np.arange(len(train)), labels[train]] - np.log(np.exp(logits).sum(axis=1))
         objective = -fit.strength * logs.sum() + (model.coef_**2).sum() / 2
         excess.append(fit.objective / objective - 1)
         our_auc = auc(fit.predict_scores(x[val]), labels[val], MULTI_CLASS)
