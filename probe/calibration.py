@@ -118,6 +118,8 @@ def fit_temperature(probabilities: NDArray[np.floating], labels: NDArray[np.inte
     """
     is_known = labels != MISSING
     z, y = _logarithms(probabilities[is_known]), labels[is_known]
+    if not np.ptp(z, axis=1).any():
+        return 1.0  # equal probabilities are the same at every temperature
     of_truth = z[np.arange(len(y)), y].mean()
     low, high = 1 / HOTTEST, 1 / COLDEST
     inverse = 1.0

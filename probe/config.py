@@ -226,6 +226,12 @@ class ProbeConfig:
             raise RequestError(
                 "an episode has nothing to choose k on: name each, as in --k 1,5, instead of auto"
             )
+        assert self.few_shot
+        if self.kind == "ridge" and self.few_shot.prior not in (None, "none"):
+            raise RequestError(
+                f"--prior {self.few_shot.prior} corrects probabilities, and --kind ridge has none; "
+                "use --kind linear"
+            )
         if self.linear and len(self.linear.strengths) > 1:
             raise RequestError(
                 f"an episode has nothing to choose one of {len(self.linear.strengths)} strengths "

@@ -49,6 +49,11 @@ def ask_episodes(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) ->
     n_classes = len(asked.class_names)
     draws, rule = _draw(few_shot, asked, train)
     is_continuous = asked.task == REGRESSION
+    if is_continuous and few_shot.prior not in (None, "none"):
+        raise RequestError(
+            f"--prior {few_shot.prior} is about shares of classes, and {asked.dataset} has "
+            "continuous labels; leave it out"
+        )
     smallest = {shots: min(map(len, draws[shots])) for shots in few_shot.shots}
     for shots in few_shot.shots:
         episodes = draws[shots]
@@ -71,10 +76,10 @@ def ask_episodes(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) ->
                 more = [*more, *PRIOR_MARKS[word]]
             answers = {"test": scores}
             yield {**settings, "few_shot": dict(drawn)}, chosen, answers, [*marks, *more]
-    if config.knn and max(config.knn.k) > min(smallest.values()):
+    if config.knn and max(config.knn.k) + config.knn.n_needed > min(smallest.values()):
         listed = ", ".join(f"{shots} shots {n}" for shots, n in smallest.items())
         raise RequestError(
-            f"k = {max(config.knn.k)} is more than the images of some episodes ({listed} at "
+            f"k = {max(config.knn.k)} needs more images than some episodes have ({listed} at "
             "least); name a smaller one with --k"
         )
 
@@ -119,6 +124,8 @@ def _marks(
     marks = [f"means over {len(episodes)} episodes ({how}); intervals resample episodes and test"]
     if len(episodes) == 1:
         marks = [f"one episode ({how}): the interval is about the test set alone"]
+    if config.file:
+        return [*marks, *_unlike(config.file.name, asked, train, shots, episodes)]
     units = train.ids
     if train.groups is not None and config.draw not in ("first", "bigvision"):
         units = np.where(train.groups == "", train.ids, train.groups)
@@ -138,6 +145,22 @@ def _marks(
     if few:
         marks.append(f"fewer than {shots} in train, all taken: {', '.join(few[:3])}")
     return marks
+
+
+def _unlike(
+    name: str, asked: Asked, train: Split, shots: int, episodes: list[NDArray[np.intp]]
+) -> list[str]:
+    """What a file of episodes, whoever made it, has of a class, where that isn't the shots.
+
+    Ids of one data set may be ids of another: an episode is then no longer even by class.
+    """
+    if asked.task in (REGRESSION, metrics.MULTI_LABEL):
+        return []
+    counts = np.array([_counts(train.y[rows], train.ids[rows], asked) for rows in episodes])
+    low, high = counts.min(), counts.max()
+    if low == high == shots:
+        return []
+    return [f"{name} has {low} to {high} images of a class where it says {shots} shots"]
 
 
 def _counts(labels: NDArray[np.integer], units: NDArray[np.str_], asked: Asked) -> list[int]:
@@ -206,7 +229,8 @@ def _knn(
     config: ProbeConfig, asked: Asked, splits: dict[str, Split], episodes: list[NDArray[np.intp]]
 ) -> Iterator[Scores]:
     settings = config.knn or knn.KnnConfig(k=(1,))
-    fitting = tuple(k for k in settings.k if k <= min(map(len, episodes)))
+    smallest = min(map(len, episodes))
+    fitting = tuple(k for k in settings.k if k + settings.n_needed <= smallest)
     if not fitting:
         return
     settings = dataclasses.replace(settings, k=fitting)

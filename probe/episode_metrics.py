@@ -9,12 +9,13 @@ interval is about the test set alone.
 Metrics of counts are exact on each resample. An AUC moves by DeLong's deviations
 (``probe.delong``), which is linear in the draw: sorting a thousand resamples of a hundred episodes
 would take minutes. Left out is what two drawn samples do together, of order 1 / (positives *
-negatives). Brier score, calibration error and average precision have a value and no interval.
+negatives). Calibration error and average precision have a value and no interval, and test images
+of one patient alone give none at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,8 @@ from numpy.typing import NDArray
 from cache.labels import REGRESSION
 from probe import metrics, regression_metrics
 from probe.delong import deviations
-from probe.intervals import NONE, Interval, multiplicities, percentiles, weighted_sums
+from probe.intervals import NONE, Interval, clusters, multiplicities, percentiles, weighted_sums
+from probe.measure import NONE_WRONG, why_no_auc
 
 TWO_LEVEL, TWO_LEVEL_GROUPS = (
     "bootstrap of episodes and samples",
@@ -50,6 +52,7 @@ def measure_episodes(
     *,
     score_type: str = metrics.PROBABILITY,
     groups: NDArray[np.str_] | None = None,
+    class_names: Sequence[str] | None = None,
     level: float = 0.95,
 ) -> EpisodeMetrics:
     """Evaluate every episode.
@@ -61,7 +64,9 @@ def measure_episodes(
         n_resamples: R.
         seed: of the bootstrap.
         score_type: ``probe.metrics.PROBABILITY`` or ``MARGIN``.
-        groups: (N,) patients, where known.
+        groups: (N,) patients, where known; as in ``probe.intervals.estimate``, they matter only
+            where one has several samples.
+        class_names: C, for the marks; None: the classes' numbers.
         level: how often the interval holds the mean of all episodes on all images there could be.
 
     Raises:
@@ -73,7 +78,11 @@ def measure_episodes(
     else:
         each = [metrics.evaluate(answers, labels, task, score_type) for answers in scores]
     values = {name: [float(found[name]) for found in each] for name in each[0]}
-    drawn_means = _resampled(scores, labels, task, score_type, groups, n_resamples, seed)
+    n_clusters = len(labels) if groups is None else int(clusters(groups).max()) + 1
+    groups = groups if n_clusters < len(labels) else None
+    drawn_means = {}
+    if groups is None or n_clusters > 1:
+        drawn_means = _resampled(scores, labels, task, score_type, groups, n_resamples, seed)
     method = TWO_LEVEL if groups is None else TWO_LEVEL_GROUPS
     means, methods = {}, {}
     for name, of_episodes in values.items():
@@ -81,19 +90,26 @@ def measure_episodes(
         ends = percentiles(drawn_means[name], level) if known else (np.nan, np.nan)
         means[name] = Interval(float(np.mean(of_episodes)), *ends)
         methods[name] = method if known else NONE
-    return EpisodeMetrics(means, values, methods, _marks(means, labels, task, score_type))
+    names = [str(c) for c in range(scores.shape[2])] if class_names is None else class_names
+    return EpisodeMetrics(means, values, methods, _marks(means, labels, task, score_type, names))
 
 
 def _marks(
-    means: dict[str, Interval], labels: NDArray[Any], task: str, score_type: str
+    means: dict[str, Interval],
+    labels: NDArray[Any],
+    task: str,
+    score_type: str,
+    class_names: Sequence[str],
 ) -> list[str]:
     marks = ["scores are margins, no probabilities"] if score_type == metrics.MARGIN else []
     if task == REGRESSION:
         return marks if means["r2"].value > 0 else ["no better than the mean of the test labels"]
     if abs(means["acc"].value - metrics.larger_class_rate(labels, task)) < 1e-12:
         marks.append("accuracy equals the larger-class rate")
+    if means["acc"].value == 1 and not np.isnan(means["acc"].low):
+        marks.append(NONE_WRONG)
     if np.isnan(means["auc"].value):
-        marks.append("no AUC on test: a class or label has one value only there")
+        marks.append(why_no_auc("test", labels, task, class_names))
     return marks
 
 

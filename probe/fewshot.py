@@ -392,7 +392,11 @@ def _leave_one_out(
     n = batch.is_real.sum(axis=1)[:, None, None]
     mean = (targets * real).sum(axis=1, keepdims=True) / n
     centred = (targets - mean) * real
-    eigenvalues, basis = np.linalg.eigh((batch.x @ batch.x.transpose(0, 2, 1)).astype(np.float64))
+    # In float64, means off again: where the fit runs through every sample, 1 - h is so small that
+    # float32's rounding would decide what is chosen.
+    x = batch.x.astype(np.float64)
+    x -= real * x.sum(axis=1, keepdims=True) / n
+    eigenvalues, basis = np.linalg.eigh(x @ x.transpose(0, 2, 1))
     eigenvalues = np.maximum(eigenvalues, 0)
     rotated = basis.transpose(0, 2, 1) @ centred  # (e, n, O)
     best = np.full(len(batch.rows), np.inf)

@@ -14,8 +14,8 @@ often each sample was drawn: metrics of sums are a matrix product, those of rank
 (ranking.py). Of groups it draws whole groups, so that what a patient's images share is not counted
 as often as they have images.
 
-It has no width where no sample is answered wrongly, which says nothing of the next one: a mark says
-so. And it can't see that a calibration error of few samples is too large: of 156 answers by a
+It has no width where no sample is answered wrongly, which says nothing of the next one: where it is
+the accuracy's, a mark says so. And it can't see that a calibration error of few samples is too large: of 156 answers by a
 perfectly calibrated probe, its 95 % covered the truth never in 600 test sets, turned around its
 value 61 % of the time. So there is none.
 """

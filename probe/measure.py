@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from cache.labels import MISSING, REGRESSION
 from probe import metrics, regression_metrics
-from probe.intervals import GROUPS, Interval, estimate, estimate_regression
+from probe.intervals import BOOTSTRAP, GROUPS, Interval, estimate, estimate_regression
 from probe.per_class import per_class
 
 NAMED = 3  # labels that a mark names; the others are counted
+NONE_WRONG = "no test sample is answered wrongly: the bootstrap's intervals say nothing"
 
 
 class Measured(NamedTuple):
@@ -79,17 +80,14 @@ def measure(
         rate = metrics.larger_class_rate(labels["test"], task)
         if abs(test["acc"].value - rate) < 1e-12:
             marks.append("accuracy equals the larger-class rate")
-        if test["acc"].value == 1 and GROUPS in methods["acc"]:
-            marks.append(
-                "no test sample is answered wrongly: the bootstrap's intervals say nothing"
-            )
+        if test["acc"].value == 1 and methods["acc"] in (BOOTSTRAP, GROUPS):
+            marks.append(NONE_WRONG)
     undefined = [
         name
         for name, auc in (("val", val.get("auc", 0.0)), ("test", test["auc"].value if test else 0))
         if np.isnan(auc)
     ]
-    say = _one_sided if task == metrics.MULTI_LABEL else _absent
-    marks += [say(name, labels[name], class_names) for name in undefined]
+    marks += [why_no_auc(name, labels[name], task, class_names) for name in undefined]
     return Measured(val, test, marks, methods, by_class, temperature)
 
 
@@ -115,6 +113,14 @@ def _marks_of_regression(test: Mapping[str, Interval]) -> list[str]:
     if np.isnan(test["r2"].value):
         return ["no R2 on test: all labels are one number there"]
     return [] if test["r2"].value > 0 else ["no better than the mean of the test labels"]
+
+
+def why_no_auc(
+    split: str, labels: NDArray[np.integer], task: str, class_names: Sequence[str]
+) -> str:
+    """Which classes or labels of a split are why it has no AUC, by name."""
+    say = _one_sided if task == metrics.MULTI_LABEL else _absent
+    return say(split, labels, class_names)
 
 
 def _absent(split: str, labels: NDArray[np.integer], class_names: Sequence[str]) -> str:

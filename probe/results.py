@@ -94,6 +94,11 @@ class Row:
             samples["split"] = {name: self.split[name] for name in ("rule", "seed")}
         asked = self._asked(samples)
         asked["probe"].pop("training_seed", None)
+        if self.split.get("name") and "few_shot" in asked["probe"]:
+            # Each fold has a train, and so episodes, of its own.
+            drawn = {"digest", "images"}
+            few = asked["probe"]["few_shot"].items()
+            asked["probe"]["few_shot"] = {name: v for name, v in few if name not in drawn}
         return key_digest(asked)
 
     def _asked(self, samples: Mapping[str, Any]) -> dict[str, Any]:

@@ -90,10 +90,11 @@ def run_probe(
         The rows, already written, and what couldn't be done.
 
     Raises:
-        RequestError: the folder of results can't be written, or ids of --labels or --split-file
-            are ids of several data sets.
+        RequestError: the folder of results can't be written, or ids of --labels, --split-file or
+            --episodes-file are ids of several data sets.
     """
-    if config.overlay.labels or (config.overlay.split_file and not config.train_data):
+    by_ids = config.overlay.split_file or (config.few_shot and config.few_shot.file)
+    if config.overlay.labels or (by_ids and not config.train_data):
         _refuse_shared_ids(found)
     check_folder(config.results_dir)
     rows: list[Row] = []
@@ -474,6 +475,7 @@ def make_row(
             config.seed,
             score_type=score_type,
             groups=scored["test"].groups,
+            class_names=asked.class_names,
         )
         episodes = found.episodes
         measured = Measured({}, found.mean, found.marks, found.methods, {}, None)

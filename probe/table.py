@@ -18,12 +18,12 @@ SPREAD = (
     "mean ± standard deviation over folds or sites, whose training images overlap: no 95 % interval"
 )
 OVER_SEEDS = (
-    "mean ± standard deviation (divided by n - {ddof}) over training seeds: no 95 % interval, which "
+    "mean ± standard deviation (ddof {ddof}) over training seeds: no 95 % interval, which "
     "is of the test images"
 )
 LEAKS = (
-    "leaks: exact copies + near twins in an earlier split (of train, val, test), p: patients there, "
-    "?: the file can't tell; w/o: without test samples that have a copy or twin"
+    "leaks: exact copies + near twins in an earlier split; p: patients there; ?: unknown; w/o: "
+    "without those test samples"
 )
 EMPTY = {"leaks": ("", "0")}  # what a column that isn't shown may hold; others: nothing
 

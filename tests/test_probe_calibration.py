@@ -120,6 +120,10 @@ def test_without_a_wrong_answer_the_temperature_ends_its_range():
     assert_allclose(fit_temperature(probabilities, np.array([1, 0])), HOTTEST, rtol=1e-3)
 
 
+def test_equal_probabilities_have_no_temperature():
+    assert fit_temperature(np.full((6, 3), 1 / 3), np.arange(6) % 3) == 1
+
+
 def test_exact_zeros_and_no_information():
     sure = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     found = fit_temperature(sure, np.array([0, 1, 1]))  # two of three: softened to 2/3

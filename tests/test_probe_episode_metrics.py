@@ -98,4 +98,28 @@ def test_an_absent_class_leaves_no_auc():
     found = measure_episodes(scores, np.zeros(20, int), BINARY, 50)
     assert np.isnan(found.mean["auc"]).all()
     assert found.mean["acc"].low >= 0
-    assert "no AUC on test: a class or label has one value only there" in found.marks
+    assert "no AUC on test: none there is of class 1" in found.marks
+    named = measure_episodes(scores, np.zeros(20, int), BINARY, 50, class_names=("well", "ill"))
+    assert "no AUC on test: none there is of class ill" in named.marks
+
+
+def test_no_wrong_answer_is_marked():
+    labels = np.arange(20) % 2
+    found = measure_episodes(np.stack([np.eye(2)[labels]] * 3), labels, BINARY, 50)
+    assert found.mean["acc"] == (1, 1, 1)
+    assert any("no test sample is answered wrongly" in mark for mark in found.marks)
+
+
+def test_patients_matter_where_one_has_several_samples():
+    scores, labels = answers(3, 20, 2)
+    each = np.array([f"patient {9 - i % 10}{i}" for i in range(20)])
+    found = measure_episodes(scores, labels, BINARY, 50, groups=each)
+    assert found == measure_episodes(scores, labels, BINARY, 50)
+
+
+def test_one_patient_alone_gives_no_interval():
+    scores, labels = answers(3, 20, 2)
+    found = measure_episodes(scores, labels, BINARY, 50, groups=np.full(20, "she"))
+    assert set(found.methods.values()) == {"none"}
+    assert not np.isnan(found.mean["acc"].value)
+    assert np.isnan(found.mean["acc"][1:]).all()

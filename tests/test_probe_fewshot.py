@@ -134,6 +134,27 @@ def left_out_error(x, y, penalty):
     return total
 
 
+def test_left_out_error_is_exact_where_the_fit_runs_through_every_sample():
+    """Next to no penalty: 1 - h is a thousandth, and rounding must not choose."""
+    rng = np.random.default_rng(0)
+    X, n = (rng.normal(size=(20, 384)) + 3).astype(np.float32), 20
+    T = np.sign(rng.normal(size=(n, 1)))
+    batch = fewshot._standardised(X, [np.arange(n)])
+    x, penalties = batch.x[0].astype(np.float64), np.array([1e-4, 1e-6])
+    errors = []
+    for penalty in penalties:
+        left_out = 0.0
+        for i in range(n):
+            k = np.arange(n) != i
+            mean, of_t = x[k].mean(axis=0), T[k].mean(axis=0)
+            own = x[k] - mean
+            a = np.linalg.solve(own @ own.T + penalty * n * np.eye(n - 1), T[k] - of_t)
+            left_out += float(((x[i] - mean) @ own.T @ a + of_t - T[i]).item() ** 2)
+        errors.append(left_out)
+    chosen = fewshot._leave_one_out(batch, T[None], penalties)[2][0]
+    assert chosen == penalties[int(np.argmin(errors))]
+
+
 def test_one_sample_has_nothing_to_leave_out():
     rng = np.random.default_rng(1)
     found, chosen = ridge_scores(

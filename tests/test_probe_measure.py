@@ -98,4 +98,12 @@ def test_patients_without_an_error_are_marked():
         "no test sample is answered wrongly: the bootstrap's intervals say nothing"
     ]
     alone = ask(BINARY, nothing(BINARY), (scores, labels))
-    assert alone.marks == []
+    assert alone.marks == []  # the accuracy's is Wilson's
+
+
+def test_several_labels_without_an_error_are_marked():
+    labels = np.stack([np.arange(40) // n % 2 for n in (1, 2, 4, 8)], axis=1)
+    found = ask(MULTI_LABEL, nothing(MULTI_LABEL), (labels * 1.0, labels))
+    assert found.marks == [
+        "no test sample is answered wrongly: the bootstrap's intervals say nothing"
+    ]

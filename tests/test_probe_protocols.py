@@ -127,7 +127,7 @@ def test_a_row_for_each_seed_and_their_spread(places, capsys, task):
     assert found[0]["probe_protocol"]["name"] == "wu2025"
     assert found[0]["probe_protocol"]["changed"] == ["batch size 16", "iterations 40"]
     assert "mean of 3" in out
-    assert "divided by n - 0" in out
+    assert "(ddof 0)" in out
     assert "probed as wu2025, but batch size 16, iterations 40" in out
     accs = [row["metrics"]["acc"]["value"] for row in found]
     mean = sum(accs) / 3

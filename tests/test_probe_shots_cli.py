@@ -130,7 +130,7 @@ def test_k_larger_than_an_episode_is_refused_after_the_rows_that_fit(places, cap
     make_features(places[0])
     status, _, err = run(capsys, "--kind knn --k 1,6 --shots 1,2 --episodes 3")
     assert status == 1
-    assert "k = 6 is more than the images of some episodes (1 shots 3, 2 shots 6 at least)" in err
+    assert "k = 6 needs more images than some episodes have (1 shots 3, 2 shots 6 at least)" in err
     assert sorted((r["probe"]["few_shot"]["shots"], r["probe"]["k"]) for r in rows(places[1])) == [
         (1, 1),
         (2, 1),
@@ -138,9 +138,60 @@ def test_k_larger_than_an_episode_is_refused_after_the_rows_that_fit(places, cap
     ]
 
 
+def test_ml_knn_needs_one_image_more_than_k(places, capsys):
+    make_features(places[0], task="multi-label, binary-class")
+    words = "--kind knn --vote mlknn --k 2,4 --shots 1,2 --episodes 3"  # 4 and 8 images
+    status, _, err = run(capsys, words)
+    assert status == 1
+    assert "k = 4 needs more images than some episodes have (1 shots 4, 2 shots 8 at least)" in err
+    assert sorted((r["probe"]["few_shot"]["shots"], r["probe"]["k"]) for r in rows(places[1])) == [
+        (1, 2),
+        (2, 2),
+        (2, 4),
+    ]
+
+
+def test_folds_have_episodes_of_their_own_and_one_mean(places, capsys):
+    make_features(places[0])
+    out = run(capsys, "--kind linear --shots 2,3 --episodes 3 --split kfold:3")[1]
+    assert out.count("mean of 3") == 2
+    assert len({row["probe"]["few_shot"]["digest"] for row in rows(places[1])}) == 6
+
+
+def test_a_file_says_what_it_has_and_not_what_a_rule_would(places, tmp_path, capsys):
+    make_features(places[0])
+    path = tmp_path / "mine.csv"
+    path.write_text("shots,episode,id\n2,a,00000\n2,a,00003\n2,a,00006\n2,a,00001\n")
+    out = run(capsys, f"--kind linear --shots 2 --episodes-file {path}")[1]
+    assert "mine.csv has 0 to 3 images of a class where it says 2 shots" in out
+    assert "all taken" not in out
+
+
+def test_a_file_of_episodes_belongs_to_one_data_set(places, tmp_path, capsys):
+    make_features(places[0])
+    make_features(places[0], dataset="others")
+    path = tmp_path / "episodes.csv"
+    status, _, err = run(capsys, f"--kind linear --shots 2 --episodes-file {path}")
+    assert status == 1
+    assert "both have an id '00000'" in err
+    assert not path.exists()
+
+
+def test_class_shares_of_continuous_labels_are_refused(places, tmp_path, capsys):
+    make_features(places[0])
+    ages = tmp_path / "ages.csv"
+    ages.write_text("id,age\n" + "".join(f"{i:05d},{i % 7}.5\n" for i in range(220)))
+    words = f"--kind knn --shots 9 --labels {ages} --target age --task regression"
+    assert run(capsys, f"{words} --episodes 2")[0] == 0
+    status, _, err = run(capsys, f"{words} --prior train")
+    assert status == 1
+    assert "--prior train is about shares of classes" in err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        ("--kind ridge --shots 1 --prior em", "corrects probabilities, and --kind ridge has none"),
         ("--kind zeroshot --shots 1", "--shots belongs to --kind knn"),
         ("--kind linear --episodes 5", "say how many, as in --shots 1,5,10"),
         ("--kind linear --shots 1 --layer all", "compared on val, whose labels are more"),
