@@ -84,7 +84,7 @@ def main() -> None:
     val = [x[:1003] for x in layers]
     plain_adamw(layers[0], labels, 1)  # the first backward pass of a process is slow
     print(f"{torch.get_num_threads()} threads, {N_IMAGES} x {WIDTH}, {N_CLASSES} classes")
-    config = AdamWConfig(iterations=None, epochs=10, n_checks=1)
+    config = AdamWConfig(iterations=None, epochs=40, n_checks=1)
     for n_layers in (1, 4):
         report(
             f"AdamW, 3 seeds x {n_layers} layers at once",
@@ -92,7 +92,7 @@ def main() -> None:
             lambda n=n_layers: fit_heads(
                 layers[:n], labels, val[:n], labels[:1003], MULTI_CLASS, N_CLASSES, config
             ),
-            n=10 * 3 * n_layers,
+            n=40 * 3 * n_layers,
         )
     blocks = np.concatenate([*layers, layers[3]], axis=1)
     grid = HeadsConfig(epochs=1, iterations=20)

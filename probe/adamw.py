@@ -380,6 +380,11 @@ class _Watch:
         self, head: int, logits: NDArray[np.float32], weights: torch.Tensor, iteration: int
     ) -> None:
         value = self._measure(logits)
+        if math.isnan(value):
+            raise RequestError(
+                f"val has no {self._config.choose_by} after {iteration} iterations: a label is known "
+                "of no val image, or logits overflow"
+            )
         self._checks[head].append((iteration, value))
         rank = value if self._config.choose_by == "acc" else -value
         if rank > self._value[head]:

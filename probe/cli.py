@@ -169,7 +169,7 @@ def make_parser() -> argparse.ArgumentParser:
     of_knn = parser.add_argument_group("kind knn")
     of_knn.add_argument(
         "--k",
-        help=f"numbers of neighbours, comma separated ({k}); {AUTO}: the best of these without "
+        help=f"numbers of neighbours, comma separated ({k}; with --shots 1); {AUTO}: the best of these without "
         f"test, {AUTO}:1,5,25 of others",
     )
     of_knn.add_argument("--metric", choices=METRICS, help=f"({KnnConfig.metric})")
@@ -186,7 +186,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--strengths",
         metavar="C",
         help="scikit-learn's C, comma separated, or dinov2: 45 from 1e-6 to 1e5; one is chosen "
-        f"({strengths})",
+        f"({strengths}; with --shots {STRENGTH:g})",
     )
     of_linear.add_argument(
         "--form", choices=FORMS, help=f"for several classes ({LinearConfig.form})"
@@ -283,7 +283,10 @@ def _add_few_shot_flags(parser: argparse.ArgumentParser) -> None:
         "separated (all of train)",
     )
     few.add_argument(
-        "--episodes", type=int, metavar="E", help=f"draws of each ({DRAWS['balanced']})"
+        "--episodes",
+        type=int,
+        metavar="E",
+        help=f"draws of each ({DRAWS['balanced']}; of bigvision {DRAWS['bigvision']})",
     )
     few.add_argument("--episode-seed", type=int, metavar="SEED", help="of the draw (0)")
     few.add_argument(
@@ -297,7 +300,7 @@ def _add_few_shot_flags(parser: argparse.ArgumentParser) -> None:
         choices=PRIORS,
         help="class shares that scores are corrected to: those of the whole of train, equal ones, "
         "those that test scores make likeliest (em: transductive), or the episode's (train; none "
-        "with a paper's draw)",
+        "with a paper's draw; ridge has no probabilities to correct)",
     )
     few.add_argument(
         "--episodes-file",
@@ -451,6 +454,11 @@ def _preset(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Pre
         return Preset()
     try:
         options.kind, preset = find_preset(options.protocol, options.kind, options.as_published)
+        if options.shots is not None and preset.choosing:
+            raise RequestError(
+                f"{options.protocol} chooses on val and refits on it, whose labels are more than the "
+                f"shots; take --kind {options.kind} --shots without --protocol"
+            )
     except RequestError as error:
         parser.error(str(error))
     return preset
@@ -476,7 +484,7 @@ def _settings(
         changed["layer"] = options.layer
     if pools not in ((), preset.pools):
         changed["pool"] = pools
-    if "refit" not in changed:
+    if options.kind != "heads":  # whose refit is among its own settings
         changed |= {word: v for word, v in choosing.items() if v != preset.choosing.get(word)}
     if options.shots is not None:
         changed["shots"] = options.shots

@@ -71,7 +71,14 @@ def ask_episodes(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) ->
                 learnt = [class_shares(train.y[r], asked.task, n_classes)[None] for r in episodes]
                 natural = class_shares(train.y, asked.task, n_classes)
                 word = few_shot.prior_word
-                scores = to_prior(scores, np.stack(learnt), natural, asked.task, word)
+                # One by one: all at once would take six times the memory of the scores. As they are
+                # stored: what float32 holds for equal is so in the metrics, too.
+                scores = np.stack(
+                    [
+                        to_prior(answers, shares, natural, asked.task, word).astype(np.float32)
+                        for answers, shares in zip(scores, learnt, strict=True)
+                    ]
+                )
                 drawn["prior"] = word
                 more = [*more, *PRIOR_MARKS[word]]
             answers = {"test": scores}
@@ -126,6 +133,8 @@ def _marks(
         marks = [f"one episode ({how}): the interval is about the test set alone"]
     if config.file:
         return [*marks, *_unlike(config.file.name, asked, train, shots, episodes)]
+    if config.draw == "patients" and train.groups is None:
+        marks.append("patients aren't known: each image stands for one")
     units = train.ids
     if train.groups is not None and config.draw not in ("first", "bigvision"):
         units = np.where(train.groups == "", train.ids, train.groups)

@@ -38,7 +38,7 @@ def ask_adamw_at_once(
     """
     settings = config.adamw or adamw.AdamWConfig()
     first = places[0]
-    check_val(asked, first["val"], "a checkpoint")
+    check_val(asked.trained_on or asked, first["val"], "a checkpoint")
     fits = adamw.fit_heads(
         [splits["train"].x for splits in places],
         first["train"].y,

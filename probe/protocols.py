@@ -47,12 +47,15 @@ class Protocol:
 
 
 ONE_VIEW = f"features of one view, where the paper trains on random crops (`{VIEWS}` does)"
+# model.train() on a frozen encoder: Common_Trainer.py:199 and train.py:113 of the two releases.
+BATCH_NORM = "CNNs: BatchNorm has its stored statistics, where the release trains on each batch's"
 
 PROTOCOLS = {
     # FupingWu90/FMMIC at 4119c3b: Common_Trainer.py:92-299, Common_Main.py:164-291. The settings
-    # are AdamWConfig's defaults. Its mean and np.std go over three seeds. "Frozen" CNNs there
-    # keep their BatchNorm in training mode; features were made with it in evaluation mode.
-    "wu2025": Protocol("Wu & Papiez 2025", {"adamw": Preset({"ddof": 0}, ("head",))}),
+    # are AdamWConfig's defaults. Its mean and np.std go over three seeds.
+    "wu2025": Protocol(
+        "Wu & Papiez 2025", {"adamw": Preset({"ddof": 0}, ("head",), notes=(BATCH_NORM,))}
+    ),
     # sdoerrich97/rethinking-model-prototyping-MedMNISTPlus: evaluate.py:88 and utils.py:133-157;
     # config.yaml and train.py:86-198.
     "doerrich2024": Protocol(
@@ -81,6 +84,7 @@ PROTOCOLS = {
                         "val loss is the mean over images, not over batches of 256",
                     ),
                 ),
+                notes=(BATCH_NORM,),
             ),
         },
     ),
@@ -89,11 +93,22 @@ PROTOCOLS = {
         "Oquab et al. 2023 (DINOv2)",
         {
             "heads": Preset(notes=(ONE_VIEW,)),
-            "knn": Preset({"k": (10, 20, 100, 200), "temperature": 0.07}),
+            "knn": Preset(
+                {"k": (10, 20, 100, 200), "temperature": 0.07},
+                notes=(
+                    "each k's scores sum to 1, where the release cuts off those of the largest k",
+                ),
+            ),
             "linear": Preset(
                 {"strengths": tuple(10 ** (-6 + 11 * i / 44) for i in range(45))},
                 choosing={"how": "val", "refit": "train+val"},
-                notes=("C is chosen on val, where the release takes a tenth of train",),
+                # log_regression.py: sweep_C_values, LogRegModule.
+                notes=(
+                    "C is chosen on val by log-loss, where the release takes a tenth of train and "
+                    "accuracy",
+                    "features are standardised, where the release fits them as they are: another "
+                    "penalty at the same C",
+                ),
             ),
         },
     ),
@@ -126,11 +141,12 @@ PROTOCOLS = {
                     Fault(
                         "test_every",
                         5,
-                        "the refit's checkpoint is chosen on test, every 5 epochs: a number too high",
+                        "CHOSEN ON TEST: the best of the refit's checkpoints, every 5 epochs; a "
+                        "number too high",
                         "the refit's last checkpoint is tested, not the best on test",
                     ),
                 ),
-                notes=(ONE_VIEW,),
+                notes=(ONE_VIEW, "10 epochs as in the release; the paper's number is unknown"),
             ),
             # eval/utils.py:456-594, eval/classification/mlknn.py:179-192; k of the paper's text.
             "knn": Preset(
@@ -156,7 +172,13 @@ PROTOCOLS = {
     # joanaapa/Foundation-Medical: defaults/trainer.py:202-207, 516-583; k of datasets.py:23.
     "huix2024": Protocol(
         "Huix et al. 2024",
-        {"knn": Preset({"k": (200,), "metric": "cosine", "vote": "weighted", "temperature": 0.1})},
+        {
+            "knn": Preset(
+                {"k": (200,), "metric": "cosine", "vote": "weighted", "temperature": 0.1},
+                # DataLoader(drop_last=True) in all its splits.
+                notes=("all training images have a vote, where the release drops a short batch",),
+            )
+        },
         trains_on_views=True,
     ),
 }

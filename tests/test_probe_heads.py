@@ -184,6 +184,10 @@ def test_what_no_head_can_be_trained_on():
         fit_heads([bad], y, [x], y, MULTI_CLASS, 3, SHORT)
     with pytest.raises(RequestError, match="chosen on val images, found none"):
         fit_heads([x], y, [x[:0]], y[:0], MULTI_CLASS, 3, SHORT)
+    several, labels = toys(MULTI_LABEL, 3)
+    unknown = np.where([False, False, True], -1, labels)
+    with pytest.raises(RequestError, match="a label is known of no val image"):
+        fit_heads([several], labels, [several], unknown, MULTI_LABEL, 3, SHORT)
     huge = dataclasses.replace(SHORT, lr=1e38)
     with pytest.raises(RequestError, match="diverged.*not finite; try --lr"):
         fit_heads([x], y, [x], y, MULTI_CLASS, 3, huge)

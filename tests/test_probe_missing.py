@@ -273,7 +273,9 @@ def test_where_everything_is_known_nothing_changes():
 def test_a_neighbour_without_weight_has_no_vote():
     # exp(-1 / 1e-4) is 0 in a float64.
     labels = np.array([[[MISSING], [1]]])
-    assert np.isnan(vote_multilabel(weigh(np.array([[1.0, 0.0]]), "weighted", 1e-4), labels, 1)).all()
+    assert np.isnan(
+        vote_multilabel(weigh(np.array([[1.0, 0.0]]), "weighted", 1e-4), labels, 1)
+    ).all()
 
 
 def test_a_label_known_nowhere_in_train_cannot_be_learnt():

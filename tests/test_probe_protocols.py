@@ -81,6 +81,8 @@ def test_flags_over_a_protocol_are_named():
     epochs = asked("--protocol wu2025 --epochs 3")
     assert str(epochs.protocol) == "wu2025, but iterations None, epochs 3"
     assert str(asked("--protocol dinov2 --refit train+val").protocol) == "dinov2, but refit True"
+    assert str(asked("--protocol dinov2 --refit train").protocol) == "dinov2"
+    assert str(asked("--protocol baharoon2023 --refit train+val").protocol) == "baharoon2023"
     assert asked("--protocol wu2025 --layer all").pools == ()
 
 
@@ -90,6 +92,7 @@ def test_flags_over_a_protocol_are_named():
         ("--protocol huix2024 --kind linear", "augmented views.*finetune --mode head.*--kind knn"),
         ("--protocol wu2025 --kind knn", "wu2025 asks --kind adamw, not knn"),
         ("--protocol wu2025 --as-published", "none are known of wu2025"),
+        ("--protocol dinov2 --kind linear --shots 5", "chooses on val.*without --protocol"),
         ("--as-published --kind knn", "--as-published belongs to --protocol"),
         ("--data toys", "name a probe with --kind .* or a paper's by --protocol"),
         ("--kind adamw --lr 0.1,0.2", "takes one learning rate.*--kind heads"),
@@ -106,6 +109,22 @@ def test_wrong_wishes_are_usage_errors(words, message, capsys):
         asked(words)
     assert end.value.code == 2
     assert re.search(message, " ".join(capsys.readouterr().err.split()))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("wu2025", "BatchNorm"),
+        ("doerrich2024 --kind adamw", "BatchNorm"),
+        ("dinov2 --kind linear", "log-loss.*accuracy.*standardised"),
+        ("dinov2 --kind knn", "each k's scores sum to 1"),
+        ("baharoon2023", "10 epochs"),
+        ("baharoon2023 --as-published", "CHOSEN ON TEST"),
+        ("huix2024", "all training images have a vote"),
+    ],
+)
+def test_what_differs_from_the_release_is_marked(words, said):
+    assert re.search(said, " ".join(asked(f"--protocol {words}").protocol.marks))
 
 
 def test_every_protocol_can_be_asked():

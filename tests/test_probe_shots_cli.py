@@ -7,6 +7,7 @@ import pytest
 from test_probe_cli import make_features, rows, run
 
 from probe.answers import ASK
+from probe.metrics import BINARY, evaluate
 from probe.results import read_row
 
 
@@ -136,6 +137,22 @@ def test_k_larger_than_an_episode_is_refused_after_the_rows_that_fit(places, cap
         (2, 1),
         (2, 6),
     ]
+
+
+def test_patients_that_nobody_knows_are_said(places, capsys):
+    make_features(places[0])
+    out = run(capsys, "--kind linear --shots 2 --draw patients")[1]
+    assert "patients aren't known: each image stands for one" in out
+
+
+def test_stored_scores_give_the_metrics(places, capsys):
+    """Not those of more digits: near 0 and 1 they tell apart what is equal in the file."""
+    make_features(places[0], n_classes=2, task="binary-class")
+    run(capsys, "--kind linear --shots 1 --episodes 9 --strengths 1000 --layer 0")
+    (row,), stored = rows(places[1]), scores_of(places[1])
+    each = [evaluate(s, stored["test_labels"], BINARY) for s in stored["test_scores"]]
+    for name, values in row["episodes"].items():
+        assert values == [found[name] for found in each], name
 
 
 def test_ml_knn_needs_one_image_more_than_k(places, capsys):
