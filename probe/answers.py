@@ -171,21 +171,27 @@ class _Penalties:
     """The path of a ridge probe as candidates."""
 
     fits: list[ridge.RidgeFit]
+    task: str
+    n_classes: int
 
     def losses(self, x: NDArray[np.floating], y: NDArray[Any]) -> NDArray[np.float64]:
-        return ridge.path_errors(self.fits, x, y[:, None])
+        return ridge.path_errors(self.fits, x, ridge.ridge_targets(y, self.task, self.n_classes))
 
     def scores(self, x: NDArray[np.floating], place: int) -> NDArray[np.float64]:
-        return self.fits[place].predict(x)
+        return ridge.as_scores(self.fits[place].predict(x), self.task)
 
 
 def ask_ridge(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> Iterator[Answer]:
     """One answer: every penalty is fitted, one is chosen."""
     settings = config.ridge or ridge.RidgeConfig()
     plan = plan_choice(config, asked, splits, len(settings.penalties))
-    chosen = fit_and_choose(
-        plan, lambda split: _Penalties(ridge.fit_path(split.x, split.y[:, None], settings))
-    )
+    task, n_classes = asked.task, len(asked.class_names)
+
+    def fit(split: Split) -> _Penalties:
+        targets = ridge.ridge_targets(split.y, task, n_classes)
+        return _Penalties(ridge.fit_path(split.x, targets, settings), task, n_classes)
+
+    chosen = fit_and_choose(plan, fit)
     fits, place = chosen.fitted.fits, chosen.choice.place
     marks = list(plan.marks)
     if len(fits) > 1 and place in (0, len(fits) - 1):
@@ -195,6 +201,8 @@ def ask_ridge(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> It
             "penalties": [f.penalty for f in fits],
             "standardised": True,
             **plan.settings("squared error"),
+            # Outputs for +1 and -1 aren't probabilities.
+            **({} if task == REGRESSION else {"score_type": metrics.MARGIN}),
         },
         {"penalty": fits[place].penalty, **plan.said(chosen.choice, "squared error")},
         {plan.held_out_name: chosen.held_out, "test": chosen.scores(splits["test"].x)},
@@ -293,7 +301,7 @@ def choose_text(config: ProbeConfig, features: Features) -> Features:
     return text
 
 
-def check_kind(kind: str, asked: Asked, few_shot: bool = False) -> None:
+def check_kind(kind: str, asked: Asked) -> None:
     """Refuse a kind that has no answer to this task.
 
     Raises:
@@ -304,11 +312,6 @@ def check_kind(kind: str, asked: Asked, few_shot: bool = False) -> None:
         raise RequestError(
             f"{asked.dataset} has continuous labels, and --kind {kind} tells classes apart; use "
             "--kind ridge, or knn"
-        )
-    if kind == "ridge" and not is_continuous and not few_shot:
-        raise RequestError(
-            f"--kind ridge predicts continuous labels, and {asked.dataset} has the task "
-            f'"{asked.task}"; use --kind linear, or few --shots'
         )
 
 

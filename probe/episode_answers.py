@@ -29,7 +29,7 @@ from probe.features import Split
 from probe.linear import LinearConfig
 from probe.overlay import Asked
 from probe.prior import class_shares, to_prior
-from probe.ridge import RidgeConfig
+from probe.ridge import RidgeConfig, as_scores, ridge_targets
 
 # What a kind answers: its settings, what the episodes chose, (E, N, C) scores of test, marks.
 Scores = tuple[dict[str, Any], dict[str, Any], NDArray[np.floating], list[str]]
@@ -204,10 +204,9 @@ def _ridge(
     penalties = (config.ridge or RidgeConfig()).penalties
     train, test = splits["train"], splits["test"]
     is_continuous = asked.task == REGRESSION
-    targets = train.y[:, None] if is_continuous else signs(train.y, asked)
+    targets = ridge_targets(train.y, asked.task, len(asked.class_names))
     answers, chosen = fewshot.ridge_scores(train.x, targets, episodes, test.x, penalties)
-    if asked.task == metrics.BINARY:
-        answers = np.concatenate([-answers, answers], axis=2)
+    answers = as_scores(answers, asked.task)
     said = {
         "penalties": sorted(penalties, reverse=True),
         "standardised": "by each episode",
@@ -215,23 +214,6 @@ def _ridge(
         **({} if is_continuous else {"score_type": metrics.MARGIN}),
     }
     yield said, {"penalty": float(np.median(chosen)), "penalties": chosen.tolist()}, answers, []
-
-
-def signs(labels: NDArray[np.integer], asked: Asked) -> NDArray[np.float64]:
-    """(S, C) one output for each class or label, +1 where it is and -1 where not; of two, one.
-
-    Raises:
-        RequestError: one of several labels is missing somewhere.
-    """
-    if asked.task == metrics.MULTI_LABEL:
-        if (labels < 0).any():
-            raise RequestError(
-                f"--kind ridge needs every label, and {int((labels < 0).sum()):_} are missing in "
-                f"{asked.dataset}; use --kind linear"
-            )
-        return labels.astype(np.float64) * 2 - 1
-    classes = [1] if asked.task == metrics.BINARY else range(len(asked.class_names))
-    return (labels[:, None] == np.array(classes)) * 2.0 - 1
 
 
 def _knn(

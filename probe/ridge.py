@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
+from cache.labels import BINARY, MULTI_LABEL, REGRESSION
 from probe.regression_metrics import check_targets
 from probe.standardise import chunks, mean_and_scale
 
@@ -212,3 +214,38 @@ def _shrunk(
     # Rounding leaves some eigenvalues of 0 below it, and a small penalty would become a negative.
     shrinkage = np.maximum(eigenvalues, 0)[:, None] + penalties  # (r, p)
     return (rotated[:, None] / shrinkage[:, :, None]).reshape(len(rotated), -1)
+
+
+def ridge_targets(labels: NDArray[Any], task: str, n_classes: int) -> NDArray[np.float64]:
+    """What the outputs are to be: continuous labels, or +1 and -1 for a class and the others.
+
+    As big_vision's few-shot probe has it (evaluators/fewshot_lsr.py), but that two classes take one
+    output.
+
+    Args:
+        labels: (N,) or (N, C).
+        task: one of cache.layout.TASKS.
+        n_classes: C.
+
+    Returns:
+        (N, 1), of several classes or labels (N, C).
+
+    Raises:
+        RequestError: one of several labels is missing somewhere.
+    """
+    if task == REGRESSION:
+        return np.asarray(labels, np.float64)[:, None]
+    if task == MULTI_LABEL:
+        if (labels < 0).any():
+            raise RequestError(
+                f"--kind ridge needs every label, and {int((labels < 0).sum()):_} are missing; use "
+                "--kind linear"
+            )
+        return labels.astype(np.float64) * 2 - 1
+    classes = [1] if task == BINARY else range(n_classes)
+    return (labels[:, None] == np.array(classes)) * 2.0 - 1
+
+
+def as_scores(outputs: NDArray[np.float64], task: str) -> NDArray[np.float64]:
+    """(..., N, O) outputs as (..., N, C) scores: of two classes one output is the margin of both."""
+    return np.concatenate([-outputs, outputs], axis=-1) if task == BINARY else outputs

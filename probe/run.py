@@ -253,7 +253,7 @@ def ask_all(config: ProbeConfig, features: Features, questions: list[Asked]) -> 
         CacheError, RequestError: what can't be answered; after the rows of what can.
     """
     for asked in questions:
-        check_kind(config.kind, asked, config.few_shot is not None)
+        check_kind(config.kind, asked)
     if config.kind == "zeroshot" and "proj" not in features.pools:
         raise RequestError(
             f"{features.path.name} has no proj, only {', '.join(features.pools)}: {features.encoder} "

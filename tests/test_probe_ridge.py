@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import pearsonr
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import Ridge, RidgeClassifier
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.preprocessing import StandardScaler
@@ -374,13 +374,54 @@ def test_kinds_that_tell_classes_apart_name_ridge(tmp_path, capsys, kind):
     assert f"has continuous labels, and --kind {kind} tells classes apart; use --kind ridge" in err
 
 
-def test_ridge_on_classes_names_linear(tmp_path, capsys):
-    spec = make_spec(n_rows=60, arrays={"layers/01/cls": 6})
-    path = tmp_path / "features" / "toys" / "toy_8_a.h5"
-    write_rows(path, spec, {"layers/01/cls": np.ones((60, 6))})
-    status, _, err = ask(capsys, "--kind ridge")
+def classes_of(task, n):
+    """Labels that the features below tell nearly apart, and (n, 6) features."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(n, 6)).astype(np.float32)
+    scores = x[:, :3] + 0.7 * rng.normal(size=(n, 3))
+    if task == "multi-label, binary-class":
+        return (scores > 0.4).astype(np.int64), x
+    if task == "binary-class":
+        return (scores[:, 0] > 0.4).astype(np.int64), x
+    return scores.argmax(axis=1), x
+
+
+@pytest.mark.parametrize("task", ["binary-class", "multi-class", "multi-label, binary-class"])
+def test_ridge_on_classes_is_scikit_learns_ridge_classifier(tmp_path, capsys, task):
+    n = 300
+    labels, x = classes_of(task, n)
+    names = ("no", "yes") if task == "binary-class" else ("a", "b", "c")
+    spec = make_spec(n, {"layers/01/cls": 6}, "float32", labels, task=task)
+    spec = replace(spec, class_names=names, positive_class=names[1] if len(names) == 2 else None)
+    write_rows(tmp_path / "features" / "toys" / "toy_8_a.h5", spec, {"layers/01/cls": x})
+    status, out, err = ask(capsys, "--kind ridge --penalties 0.3 --choose val")
+    assert (status, err) == (0, "")
+    assert "scores are margins, no probabilities" in out
+    (row,) = read_rows(tmp_path)
+    assert row["score_type"] == "margin"
+    (path,) = (tmp_path / "results").glob("*/*.npz")
+    with np.load(path) as file:
+        scores, answers = file["test_scores"], file["test_labels"]
+    train, test = spec.samples.split == 0, spec.samples.split == 2
+    scaler = StandardScaler().fit(x[train])
+    model = RidgeClassifier(alpha=0.3 * train.sum(), solver="svd")
+    model.fit(scaler.transform(x[train]), labels[train])
+    expected = model.decision_function(scaler.transform(x[test]))
+    if task == "binary-class":
+        expected = np.stack([-expected, expected], axis=1)
+    assert_allclose(scores, expected, rtol=1e-5, atol=1e-6)
+    predicted = model.predict(scaler.transform(x[test]))
+    assert row["metrics"]["acc"]["value"] == pytest.approx((predicted == answers).mean())
+
+
+def test_ridge_needs_every_label(tmp_path, capsys):
+    labels, x = classes_of("multi-label, binary-class", 300)
+    labels[5, 1] = -1
+    spec = make_spec(300, {"layers/01/cls": 6}, "float32", labels, task="multi-label, binary-class")
+    write_rows(tmp_path / "features" / "toys" / "toy_8_a.h5", spec, {"layers/01/cls": x})
+    status, _, err = ask(capsys, "--kind ridge --choose val")
     assert status == 1
-    assert 'toys has the task "multi-class"; use --kind linear' in err
+    assert "--kind ridge needs every label, and 1 are missing; use --kind linear" in err
 
 
 @pytest.mark.parametrize(
