@@ -184,7 +184,7 @@ class _Penalties:
 def ask_ridge(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> Iterator[Answer]:
     """One answer: every penalty is fitted, one is chosen."""
     settings = config.ridge or ridge.RidgeConfig()
-    plan = plan_choice(config, asked, splits, len(settings.penalties))
+    plan = plan_choice(config, asked, splits, len(settings.at(1)))
     task, n_classes = asked.task, len(asked.class_names)
 
     def fit(split: Split) -> _Penalties:
@@ -198,7 +198,8 @@ def ask_ridge(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> It
         marks.append(f"the chosen penalty {fits[place].penalty:g} is the end of the grid")
     yield (
         {
-            "penalties": [f.penalty for f in fits],
+            **({"penalties": [f.penalty for f in fits]} if settings.alpha is None else {}),
+            **({} if settings.alpha is None else {"alpha": settings.alpha}),
             "standardised": True,
             **plan.settings("squared error"),
             # Outputs for +1 and -1 aren't probabilities.

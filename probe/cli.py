@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -399,7 +399,7 @@ def read_config(arguments: Sequence[str] | None) -> ProbeConfig:
             **{options.kind: of_kind} if of_kind else {},
             protocol=protocol,
             device=options.device or ProbeConfig.device,
-            few_shot=_few_shot(options),
+            few_shot=_few_shot(options, preset.few_shot),
             layer=-1 if options.layer is None else _layer(options.layer),
             # Other layers than the last have other pools.
             pools=pools or (preset.pools if options.layer in (None, "-1") else ()),
@@ -486,8 +486,15 @@ def _settings(
         changed["pool"] = pools
     if options.kind != "heads":  # whose refit is among its own settings
         changed |= {word: v for word, v in choosing.items() if v != preset.choosing.get(word)}
-    if options.shots is not None:
-        changed["shots"] = options.shots
+    few_shot = _few_shot(options, preset.few_shot)
+    if few_shot is not None:
+        usual = FewShotConfig(**preset.few_shot) if preset.few_shot else None
+        changed |= {
+            name: value
+            for name in ("shots", "n_episodes", "draw", "prior")
+            if (value := getattr(few_shot, name)) != getattr(usual, name, None)
+            and (usual or getattr(options, FEW_SHOT_FLAGS[name]) is not None)
+        }
     return found, follow(options.protocol, preset, options.as_published, changed)
 
 
@@ -531,6 +538,8 @@ def _linear(options: argparse.Namespace, base: dict[str, Any]) -> LinearConfig:
 
 def _ridge(options: argparse.Namespace, base: dict[str, Any]) -> RidgeConfig:
     penalties = _numbers("--penalties", options.penalties, float) or None
+    if penalties:
+        base = {**base, "alpha": None}  # they are multiples of it, and stand in its place
     return RidgeConfig(**{**base, **_given({"penalties": penalties})})
 
 
@@ -566,10 +575,12 @@ def _heads(options: argparse.Namespace, base: dict[str, Any]) -> HeadsConfig:
     return HeadsConfig(**{**base, **_given(given)})
 
 
+FEW_SHOT_FLAGS = {"shots": "shots", "n_episodes": "episodes", "draw": "draw", "prior": "prior"}
 READ = {"knn": _knn, "linear": _linear, "ridge": _ridge, "adamw": _adamw, "heads": _heads}
 
 
-def _few_shot(options: argparse.Namespace) -> FewShotConfig | None:
+def _few_shot(options: argparse.Namespace, preset: Mapping[str, Any]) -> FewShotConfig | None:
+    """The draw of episodes, flags over the protocol's."""
     given = {
         "n_episodes": options.episodes,
         "seed": options.episode_seed,
@@ -577,11 +588,13 @@ def _few_shot(options: argparse.Namespace) -> FewShotConfig | None:
         "prior": options.prior,
         "file": options.episodes_file,
     }
-    if options.shots is None:
-        if _given(given):
-            raise RequestError("episodes are drawn for --shots; say how many, as in --shots 1,5,10")
+    given["shots"] = _numbers("--shots", options.shots, int) or None
+    found = {**preset, **_given(given)}
+    if not found:
         return None
-    return FewShotConfig(_numbers("--shots", options.shots, int), **_given(given))
+    if "shots" not in found:
+        raise RequestError("episodes are drawn for --shots; say how many, as in --shots 1,5,10")
+    return FewShotConfig(**found)
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:

@@ -201,16 +201,30 @@ def _linear(
 def _ridge(
     config: ProbeConfig, asked: Asked, splits: dict[str, Split], episodes: list[NDArray[np.intp]]
 ) -> Iterator[Scores]:
-    penalties = (config.ridge or RidgeConfig()).penalties
+    settings = config.ridge or RidgeConfig()
     train, test = splits["train"], splits["test"]
     is_continuous = asked.task == REGRESSION
     targets = ridge_targets(train.y, asked.task, len(asked.class_names))
-    answers, chosen = fewshot.ridge_scores(train.x, targets, episodes, test.x, penalties)
+    lengths = np.array([len(rows) for rows in episodes])
+    answers = np.empty((len(episodes), len(test), targets.shape[1]))
+    chosen = np.empty(len(episodes))
+    for n in np.unique(lengths).tolist():  # a penalty may depend on it
+        alike = np.flatnonzero(lengths == n)
+        rows = [episodes[i] for i in alike]
+        answers[alike], chosen[alike] = fewshot.ridge_scores(
+            train.x, targets, rows, test.x, settings.at(n)
+        )
     answers = as_scores(answers, asked.task)
     said = {
-        "penalties": sorted(penalties, reverse=True),
+        **(
+            {
+                "penalties": sorted(settings.penalties, reverse=True),
+                "chosen_by": "leave-one-out squared error",
+            }
+            if settings.alpha is None
+            else {"alpha": settings.alpha, "chosen_by": "fixed"}
+        ),
         "standardised": "by each episode",
-        "chosen_by": "leave-one-out squared error",
         **({} if is_continuous else {"score_type": metrics.MARGIN}),
     }
     yield said, {"penalty": float(np.median(chosen)), "penalties": chosen.tolist()}, answers, []

@@ -33,6 +33,7 @@ class Preset:
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the kind; others: its defaults
     pools: tuple[str, ...] = ()  # empty: the usual one
     choosing: Mapping[str, str] = field(default_factory=dict)  # of probe.config.ChoosingConfig
+    few_shot: Mapping[str, Any] = field(default_factory=dict)  # of probe.episodes.FewShotConfig
     faults: tuple[Fault, ...] = ()
     notes: tuple[str, ...] = ()  # in what this can't be the paper's
 
@@ -180,6 +181,21 @@ PROTOCOLS = {
             )
         },
         trains_on_views=True,
+    ),
+    # google-research/big_vision: evaluators/fewshot_lsr.py.
+    "bigvision": Protocol(
+        "Beyer et al. 2022 (big_vision)",
+        {
+            "ridge": Preset(
+                {"alpha": 2.0**10},
+                pools=("head",),
+                few_shot={"shots": (1, 5, 10, 25), "draw": "bigvision"},
+                notes=(
+                    "the intercept is free, where the release has a bias feature of 100 under the "
+                    "same penalty",
+                ),
+            )
+        },
     ),
 }
 PROTOCOL_NAMES = tuple(PROTOCOLS)

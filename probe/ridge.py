@@ -38,8 +38,16 @@ class RidgeConfig:
     # those of deep features span nine decades. So 1e-6 is next to no penalty, and 1e6 leaves less
     # than D / 1e6 of any weight: the prediction is the mean of the training labels.
     penalties: tuple[float, ...] = tuple(float(p) for p in 10 ** np.linspace(-6, 6, 25))
+    # scikit-learn's alpha itself, however many images there are; in the place of all penalties.
+    alpha: float | None = None
+
+    def at(self, n_images: int) -> tuple[float, ...]:
+        """The penalties for so many training images."""
+        return self.penalties if self.alpha is None else (self.alpha / n_images,)
 
     def __post_init__(self) -> None:
+        if self.alpha is not None and not (math.isfinite(self.alpha) and self.alpha > 0):
+            raise RequestError(f"alpha is positive and finite, found {self.alpha}")
         bad = [p for p in self.penalties if not (math.isfinite(p) and p > 0)]
         if bad or not self.penalties:
             raise RequestError(
@@ -107,7 +115,7 @@ def fit_path(
         )
     standard = mean_and_scale(features)
     intercept = targets.mean(axis=0, dtype=np.float64)
-    penalties = sorted(config.penalties, reverse=True)
+    penalties = sorted(config.at(len(features)), reverse=True)
     solve = _by_features if len(features) >= features.shape[1] else _by_images
     weights = solve(features, *standard, targets - intercept, np.array(penalties))
     return [

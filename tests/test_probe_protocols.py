@@ -3,10 +3,15 @@
 import json
 import re
 
+import numpy as np
 import pytest
+from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler
 from test_probe_cli import make_features, rows, run
 
+from cache import open_features
 from probe.cli import read_config
+from probe.episodes import FewShotConfig, draw_episodes
 from probe.heads import HeadsConfig
 from probe.protocols import PROTOCOLS
 
@@ -133,6 +138,42 @@ def test_every_protocol_can_be_asked():
             config = asked(f"--protocol {name} --kind {kind}")
             assert config.kind == kind
             assert getattr(config, kind) is not None
+
+
+def test_bigvision_is_ridge_of_a_fixed_alpha_in_nested_episodes(places, capsys):
+    features = open_features(make_features(places[0]))
+    status, out, err = run(capsys, "--protocol bigvision --shots 1,5,10")
+    assert (status, err) == (0, "")
+    assert "probed as bigvision, but shots 1/5/10" in out
+    assert "the intercept is free, where the release has a bias feature" in out
+    found = {row["probe"]["few_shot"]["shots"]: row for row in rows(places[1])}
+    assert set(found) == {1, 5, 10}
+    train, test = features.split == "train", features.split == "test"
+    x, y = features.array(-1, "head").astype(np.float64), features.labels
+    episodes = draw_episodes(
+        FewShotConfig((1, 5, 10), draw="bigvision"), features.ids[train], y[train], "multi-class", 3
+    )
+    for shots, row in found.items():
+        assert row["probe"]["alpha"] == 1024
+        assert row["score_type"] == "margin"
+        assert len(row["episodes"]["acc"]) == 3
+        for rows_of, acc in zip(episodes[shots], row["episodes"]["acc"], strict=True):
+            scaler = StandardScaler().fit(x[train][rows_of])
+            targets = np.eye(3)[y[train][rows_of]] * 2 - 1
+            model = Ridge(alpha=1024).fit(scaler.transform(x[train][rows_of]), targets)
+            said = model.predict(scaler.transform(x[test])).argmax(axis=1)
+            assert acc == pytest.approx((said == y[test]).mean(), abs=1 / 60)
+
+
+def test_bigvisions_shots_and_penalty_can_be_changed():
+    config = asked("--protocol bigvision")
+    assert (config.few_shot.shots, config.few_shot.draw) == ((1, 5, 10, 25), "bigvision")
+    assert (config.ridge.alpha, config.pools) == (1024, ("head",))
+    assert config.ridge.at(8) == (128,)
+    assert str(config.protocol) == "bigvision"
+    changed = asked("--protocol bigvision --shots 5 --draw balanced --penalties 0.1,1")
+    assert changed.ridge.at(8) == (0.1, 1)
+    assert {"shots 5", "draw balanced"} <= {*changed.protocol.changed}
 
 
 @pytest.mark.parametrize("task", ["multi-class", "multi-label, binary-class"])
