@@ -6,6 +6,7 @@ A new idea is one class in one file, here ``my_probe.py``:
 
     import numpy as np
 
+
     @dataclass
     class NearestMean:
         power: float = 1.0  # what --set may change

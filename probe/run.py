@@ -548,11 +548,9 @@ def make_row(
         probe_protocol=dataclasses.asdict(config.protocol) if config.protocol else {},
         chosen=chosen,
         scores={
-            # Probabilities; predictions in a unit of the user's keep every digit.
-            **{
-                f"{name}_scores": s if task == REGRESSION else s.astype(np.float32)
-                for name, (s, *_) in scored.items()
-            },
+            # As they were measured: in float32 a saturated probability ties with its neighbours,
+            # and an evaluator that reads the file would find another AUC.
+            **{f"{name}_scores": s for name, (s, *_) in scored.items()},
             **{f"{name}_labels": answers.labels for name, answers in scored.items()},
             **{f"{name}_ids": answers.ids for name, answers in scored.items()},
             "class_names": np.array(asked.class_names),
