@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cache import CacheError, RequestError
@@ -43,6 +44,7 @@ from extract.encoders.checkpoints import read_checkpoint, tensors_digest
 from extract.encoders.encoder import (
     Description,
     Encoder,
+    Weights,
     choose_device,
     find_weights,
     load_encoder,
@@ -61,10 +63,11 @@ from extract.plan import (
     weights_words,
 )
 from extract.prefetch import prefetch
-from extract.progress import Progress
+from extract.progress import Progress, per_second
 from extract.transforms import Transform
 
 Say = Callable[[str], None]
+TRAINED = "medprobe_trained"  # in the metadata of finetune's encoders: what on, and how
 
 
 class LazyEncoder:
@@ -196,7 +199,7 @@ def run_job(
         complete = writer.finish(cost)
     if not complete:
         return f"{job.label}: this shard is done, others aren't yet · {writer.partial_path}"
-    return f"{job.label}: {n_done:_} images, {cost['images_per_s']:.3g} images/s · {path}"
+    return f"{job.label}: {n_done:_} images, {per_second(cost['images_per_s'], 'images')} · {path}"
 
 
 def make_spec(
@@ -222,7 +225,7 @@ def make_spec(
     notes = {
         "transform": str(transform),
         "licence": dataset.licence,
-        **encoder_notes(job, encoder, config),
+        **encoder_notes(job, encoder.weights, config),
     }
     if config.protocol:
         notes["protocol"] = protocol_words(job, config)
@@ -248,9 +251,9 @@ def make_spec(
     )
 
 
-def encoder_notes(job: Job, encoder: LazyEncoder, config: ExtractConfig) -> dict[str, Any]:
+def encoder_notes(job: Job, weights: Weights, config: ExtractConfig) -> dict[str, Any]:
     """What a file says of the encoder beside its key; rows carry it on."""
-    weights, entry = encoder.weights, job.description.entry
+    entry = job.description.entry
     made = "random" if weights.random else "made by the encoder's own code"
     published = config.weights == "pretrained"
     # Random weights saw nothing; of a user's own file nobody knows.
@@ -266,9 +269,24 @@ def encoder_notes(job: Job, encoder: LazyEncoder, config: ExtractConfig) -> dict
 
 
 def _describe_file(job: Job, path: Path, published: bool) -> str:
-    """A weight file's name; of the hub's, which are all called alike, the repository's too."""
+    """A weight file's name; of the hub's, which are all called alike, the repository's too.
+
+    And ``finetune``'s say what they were trained on.
+    """
     place = job.description.outline.place
-    return f"{place.repository}/{path.name}" if published and isinstance(place, Hub) else path.name
+    if published:
+        return f"{place.repository}/{path.name}" if isinstance(place, Hub) else path.name
+    trained = _read_metadata(path).get(TRAINED)
+    return path.name + (f", {trained}" if trained else "")
+
+
+def _read_metadata(path: Path) -> Mapping[str, str]:
+    """What the writer of a safetensors file said of it; nothing of other files."""
+    try:
+        with safe_open(path, "np") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError):  # another format: whoever reads its tensors says more
+        return {}
 
 
 def command_line(job: Job, config: ExtractConfig) -> str:

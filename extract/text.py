@@ -303,6 +303,6 @@ def make_spec(job: TextJob, text: LazyText, tokens: Tensor) -> FileSpec:
         row_sample=np.arange(len(ids)),
         samples=Samples(ids, np.zeros(len(ids), np.uint8), labels),
         command=command_line(job.job, config),
-        notes=encoder_notes(job.job, encoder, config),
+        notes=encoder_notes(job.job, encoder.weights, config),
         versions=versions(),
     )

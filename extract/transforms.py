@@ -29,6 +29,8 @@ from extract.config import (
 )
 
 CENTRED = ("pad", "pad-fit", "pad-after-norm")
+BLACK_PADDED = ("pad", "pad-fit")
+MEAN_PADDED = ("pad-after-norm", "longest")
 NEVER_ENLARGED = ("pad", "pad-after-norm")
 DISTORTING = ("scale", "scale-crop")  # whatever an image's shape is, it becomes a square
 UNNOTICED = 1.02  # a stretch that nobody sees: 512 x 502 px are as good as square
@@ -182,6 +184,52 @@ class Transform:
             RequestError: colour images for the first filter alone, or images that ``on_host``
                 should have resized.
         """
+        x, white = self._content(images)
+        if self.resize in BLACK_PADDED:
+            x = self._padded(x)
+        x = self._normalised(x, white)
+        if self.resize in MEAN_PADDED:
+            x = self._padded(x)
+        return self._to_filters(x)
+
+    def levels(self, images: Tensor) -> Tensor:
+        """All but mean and std: what an augmentation of prepared images works on.
+
+        Args:
+            images: as ``__call__`` takes them.
+
+        Returns:
+            (B, C, size, size) float32 levels of 0..255, padding included; C is 1 of grey images,
+            but 3 where they are padded with a mean colour that isn't grey. ``from_levels`` makes
+            the encoder's input of them, to rounding that of ``__call__``.
+
+        Raises:
+            RequestError: as ``__call__``.
+        """
+        x, white = self._content(images)
+        x = x if white == 255 else x * 255
+        if self.resize in BLACK_PADDED:
+            return self._padded(x)
+        if self.resize not in MEAN_PADDED:
+            return x
+        mean, _ = self._statistics(x, 255.0)
+        if x.shape[1] == 1 and (mean == mean[:, :1]).all():
+            mean = mean[:, :1]
+        return self._padded(x - mean) + mean
+
+    def from_levels(self, levels: Tensor) -> Tensor:
+        """The encoder's input from prepared images.
+
+        Args:
+            levels: (B, 1 or 3, size, size) of 0..255, of any type, on the device to compute on.
+
+        Returns:
+            (B, 3, size, size) float32.
+        """
+        return self._to_filters(self._normalised(levels.float(), 255.0))
+
+    def _content(self, images: Tensor) -> tuple[Tensor, float]:
+        """Resized, cropped and stretched, (B, 1 or 3, h, w) float32; and which level is white."""
         grey = images.ndim == 3
         if self.channels == FIRST_FILTER and not grey:
             raise RequestError(
@@ -190,20 +238,26 @@ class Transform:
             )
         x = images[:, None] if grey else images.permute(0, 3, 1, 2)
         x = self._on_device(x) if self.backend == "device" else self._from_host(x)
-        white = 255.0
-        if self.intensity != INTENSITIES["255"]:
-            x, white = self._stretched(x), 1.0
-        if self.resize in ("pad", "pad-fit"):
-            x = self._padded(x)
+        if self.intensity == INTENSITIES["255"]:
+            return x, 255.0
+        return self._stretched(x), 1.0
+
+    def _statistics(self, x: Tensor, white: float) -> tuple[Tensor, Tensor]:
+        """(1, C, 1, 1) mean and std in the levels of x, of the channels that have a filter."""
         filters = 1 if self.channels == FIRST_FILTER else 3
         mean = torch.tensor(self.mean[:filters], device=x.device).view(1, -1, 1, 1)
         std = torch.tensor(self.std[:filters], device=x.device).view(1, -1, 1, 1)
-        # One pass over the pixels; a grey channel is repeated by broadcasting.
-        x = (x - white * mean).div_(white * std)
-        if self.resize in ("pad-after-norm", "longest"):
-            x = self._padded(x)
+        return white * mean, white * std
+
+    def _normalised(self, x: Tensor, white: float) -> Tensor:
+        """Mean off, divided by std, in one pass; a grey channel is repeated by broadcasting."""
+        mean, std = self._statistics(x, white)
+        return (x - mean).div_(std)
+
+    def _to_filters(self, x: Tensor) -> Tensor:
+        """(B, 3, size, size); of a single filter's channel the others are zeros."""
         # Zeros add nothing to a convolution: only the first input channel's filter counts.
-        return x if filters == 3 else F.pad(x, (0, 0, 0, 0, 0, 2))
+        return F.pad(x, (0, 0, 0, 0, 0, 2)) if self.channels == FIRST_FILTER else x
 
     def _on_device(self, x: Tensor) -> Tensor:
         """Resize and crop (B, C, H, W) to float32 levels of 0..255, not rounded."""

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
@@ -28,7 +28,11 @@ def default_workers() -> int:
 
 
 def map_ordered(
-    work: Callable[[Item], Result], items: Iterable[Item], n_workers: int, ahead: int = AHEAD
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    n_workers: int,
+    ahead: int = AHEAD,
+    preload: Sequence[str] = (),
 ) -> Generator[Result, None, None]:
     """``work(item)`` of each item, in order, done ahead by processes.
 
@@ -38,6 +42,8 @@ def map_ordered(
         items: small, since each is sent to a process.
         n_workers: processes; 0 does everything here.
         ahead: at most ahead x n_workers results wait.
+        preload: modules that take long to load: of forked processes all share one copy, unless
+            some were started before without it.
 
     Raises:
         RequestError: a process died.
@@ -45,12 +51,12 @@ def map_ordered(
     if n_workers == 0:
         yield from map(work, items)
         return
-    # Processes that don't inherit this one: a copy of torch's threads and locks may hang, and none
-    # of them needs torch.
+    # Processes that don't inherit this one: a copy of torch's threads and locks may hang.
     method = "spawn" if sys.platform in ("win32", "darwin") else "forkserver"
-    pool = ProcessPoolExecutor(
-        n_workers, multiprocessing.get_context(method), _begin, initargs=(work,)
-    )
+    context = multiprocessing.get_context(method)
+    if preload and method == "forkserver":
+        context.set_forkserver_preload([*preload])
+    pool = ProcessPoolExecutor(n_workers, context, _begin, initargs=(work,))
     waiting: deque[Future[Any]] = deque()
     try:
         for item in items:

@@ -223,17 +223,29 @@ def load_encoder(description: Description, weights: Weights) -> tuple[Encoder, s
     Raises:
         RequestError: the weights don't fit.
     """
+    network, digest, said = load_network(description, weights)
+    return Encoder(description, network, said=tuple(said)), digest
+
+
+def load_network(description: Description, weights: Weights) -> tuple[Network, str, list[str]]:
+    """The same, not frozen and without taps: what is fine-tuned.
+
+    Returns:
+        The network, the SHA-256 of its weights as read, and what loading did, in words.
+
+    Raises:
+        RequestError: the weights don't fit.
+    """
     outline, entry = description.outline, description.entry
     if weights.path is None or outline.load is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(weights.seed or 0)
             network = outline.build()
-        digest = checkpoints.tensors_digest(network.module.state_dict())
-        return Encoder(description, network), digest
+        return network, checkpoints.tensors_digest(network.module.state_dict()), []
     tensors = checkpoints.read_checkpoint(weights.path)
     digest = checkpoints.tensors_digest(tensors)
     network, said = outline.load(tensors, str(weights.path), _layout(entry, weights.path))
-    return Encoder(description, network, said=tuple(said)), digest
+    return network, digest, said
 
 
 def _layout(entry: Entry, path: Path) -> str | None:
@@ -305,34 +317,44 @@ class Encoder:
 
     def _take(self, layer: int, layout: str, module: object, inputs: object, output: Any) -> None:
         output = output[0] if isinstance(output, tuple) else output
-        if layout == "tokens":
-            self._keep_tokens(layer, output)
-        else:
-            self._keep_map(layer, layout, output)
-
-    def _keep_tokens(self, layer: int, tokens: Tensor) -> None:
-        on_cpu = tokens.device.type == "cpu"
-        parts = [self._pool(part) for part in (tokens.split(CPU_IMAGES) if on_cpu else [tokens])]
+        in_parts = layout == "tokens" and output.device.type == "cpu"
+        anatomy, rule = self.description.anatomy, self.description.norm_rule
+        parts = [
+            pool_layer(self.network, anatomy, rule, layer, part, self.dtype)
+            for part in (output.split(CPU_IMAGES) if in_parts else [output])
+        ]
         for pool in parts[0]:
             vectors = torch.cat([part[pool] for part in parts])
             self._pooled[f"layers/{layer:02d}/{pool}"] = vectors
 
-    def _pool(self, tokens: Tensor) -> dict[str, Tensor]:
-        """Norm and pool one block's tokens, as the family has it."""
-        anatomy, rule = self.description.anatomy, self.description.norm_rule
-        if rule == "tokens":
-            tokens = self.network.norm_tokens(tokens)
-        pooled = pool_tokens(tokens, anatomy.n_prefix, anatomy.has_cls)
-        if rule == "pooled":
-            for pool, vectors in pooled.items():
-                pooled[pool] = self.network.norm_pooled(vectors.to(self.dtype)).float()
-        return pooled
 
-    def _keep_map(self, layer: int, layout: str, features: Tensor) -> None:
-        rule, last = self.description.norm_rule, self.description.anatomy.n_layers - 1
-        if rule == "each stage" or (rule == "last stage" and layer == last):
-            features = self.network.norm_stage(layer, features)
-        self._pooled[f"layers/{layer:02d}/mean"] = mean_map(features, layout)
+def pool_layer(
+    network: Network, anatomy: Anatomy, rule: str, layer: int, output: Tensor, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """Norm and pool one tapped layer's output, as the family has it. Gradients pass.
+
+    Args:
+        network: that it came from.
+        anatomy: of the network.
+        rule: one of ``anatomy.NORM_RULES``.
+        layer: its number.
+        output: of the tapped module, laid out as its tap says.
+        dtype: of the network's parameters.
+
+    Returns:
+        Pool -> (B, D) float32.
+    """
+    layout = anatomy.taps[layer].layout
+    if layout == "tokens":
+        if rule == "tokens":
+            output = network.norm_tokens(output)
+        pooled = pool_tokens(output, anatomy.n_prefix, anatomy.has_cls)
+        if rule == "pooled":
+            pooled = {p: network.norm_pooled(v.to(dtype)).float() for p, v in pooled.items()}
+        return pooled
+    if rule == "each stage" or (rule == "last stage" and layer == anatomy.n_layers - 1):
+        output = network.norm_stage(layer, output)
+    return {"mean": mean_map(output, layout)}
 
 
 def set_precision(precision: str, device: torch.device) -> None:

@@ -55,12 +55,25 @@ class ClipNetwork(Network):
     def norm_pooled(self, vectors: Tensor) -> Tensor:
         return self.tower.ln_post(vectors)
 
+    @property
+    def final_norms(self) -> list[nn.Module]:
+        return [self.tower.ln_post]
+
+    def file_tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {
+            f"visual.{'proj' if name == 'projection' else name}": value
+            for name, value in tensors.items()
+        }
+
 
 class ClipResNetwork(Network):
     """open_clip's ModifiedResNet: its attention pool is pool and projection in one."""
 
     def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
         return {"proj": self.module(images)}
+
+    def file_tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {f"visual.{name}": value for name, value in tensors.items()}
 
 
 def outline(entry: Entry, size: int | None) -> Outline:

@@ -54,6 +54,24 @@ class TimmNetwork(Network):
         norms = getattr(self.model, "stage_norms", None)
         return (self.model.norm if norms is None else norms[layer])(features)
 
+    @property
+    def final_norms(self) -> list[nn.Module]:
+        norms = [getattr(self.model, name, None) for name in ("norm", "fc_norm")]
+        norms += list(getattr(self.model, "stage_norms", None) or [])[-1:]
+        return [norm for norm in norms if norm is not None and any(True for _ in norm.parameters())]
+
+    def file_tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if self.project is None:
+            return dict(tensors)
+        # The projection is the tower's head, or the trunk's own classifier: then it is there twice.
+        of_trunk = any(module is self.project for module in self.model.modules())
+        return {
+            f"visual.{name.replace('project.', 'head.', 1) if beside else name}": value
+            for name, value in tensors.items()
+            for beside in [name.startswith("project.")]
+            if not (beside and of_trunk)
+        }
+
     def maps(self, images: Tensor, last_normed: bool) -> tuple[Mapping[str, Tensor], list[Tensor]]:
         final, maps = self.model.forward_intermediates(images, norm=last_normed)
         return self._finish(final), maps

@@ -184,6 +184,10 @@ class TransformersNetwork(Network):
     def norm_tokens(self, tokens: Tensor) -> Tensor:
         return self.norm(tokens)
 
+    @property
+    def final_norms(self) -> list[nn.Module]:
+        return [self.norm]
+
 
 def import_transformers() -> Any:
     """The library, quiet: what loading finds is said by us.

@@ -102,6 +102,10 @@ class UserNetwork(Network):
         assert self.norm is not None
         return self.norm(tokens)
 
+    @property
+    def final_norms(self) -> list[nn.Module]:
+        return [] if self.norm is None else [self.norm]
+
 
 def outline(entry: Entry, size: int | None) -> Outline:
     """What a user's encoder gives at a size. Runs the user's code.

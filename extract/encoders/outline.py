@@ -43,6 +43,18 @@ class Network:
         """The norm of one stage's map (norm rules "each stage", "last stage")."""
         raise NotImplementedError
 
+    @property
+    def final_norms(self) -> list[nn.Module]:
+        """The encoder's own norms behind its last layer."""
+        return []
+
+    def file_tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors named as in ``module.state_dict()``, under the names that a file has.
+
+        ``Outline.load`` takes such a file.
+        """
+        return dict(tensors)
+
     def maps(self, images: Tensor, last_normed: bool) -> tuple[Mapping[str, Tensor], list[Tensor]]:
         """For models without taps: a forward pass that keeps every map, (B, D, H, W) each."""
         raise NotImplementedError
