@@ -1,7 +1,9 @@
 """How fast the probes' own solvers are, beside scikit-learn in the same run.
 
     python benchmarks/probe_solvers.py            # two minutes
-    python benchmarks/probe_solvers.py --path FILE     # DINOv2's 45 strengths on real features: ten
+    OMP_NUM_THREADS=1 python benchmarks/probe_solvers.py --path FILES     # DINOv2's 45 strengths on
+                                                  # real features, cls and mean: ten minutes
+    ... --train 90000 --every 4 --path FILES      # every fourth of them: half an hour
     python benchmarks/probe_solvers.py --large    # 90,000 images, ours alone: minutes
 
 Features are synthetic, float16, with a spectrum that falls like those of vision transformers. The
@@ -14,7 +16,7 @@ import argparse
 import resource
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,54 +83,79 @@ def compare_linear(n_images: int, width: int, n_classes: int, tolerance: float) 
     )
 
 
-def compare_path(path: Path, n_train: int, n_val: int) -> None:
-    """DINOv2's 45 strengths and the choice on val, beside one LogisticRegression after the other.
+def read_rows(paths: Sequence[Path]) -> tuple[Any, Any]:
+    """Features (N, 2D) of every image of some files, cls and mean side by side, and labels (N,).
 
-    Features are real, and so are the classes, if more than the file has: each of its own is divided
-    in four along the first principal component of the first layer, with some noise. Seconds are
-    CPU time, so that other processes don't count.
+    Real classes, and more than one data set has: the data set, its class, and of volumes the half
+    that a slice is from. Several sizes of one data set share them.
     """
-    features = open_features(path)
-    x = np.concatenate([features.array(-1, "cls"), features.array(-1, "mean")], axis=1)
-    rng = np.random.default_rng(0)
-    early = features.array(0, "mean").astype(np.float64)
-    along = (early - early.mean(axis=0)) @ np.linalg.eigh(np.cov(early.T))[1][:, -1]
-    along += 0.3 * along.std() * rng.normal(size=len(x))
-    part = np.searchsorted(np.quantile(along, [0.4, 0.65, 0.85]), along)
-    labels = np.unique(features.labels.ravel() * 4 + part, return_inverse=True)[1]
+    parts, names = [], []
+    for features in map(open_features, paths):
+        cls, mean = (features.array(-1, pool) for pool in ("cls", "mean"))
+        parts.append(np.concatenate([cls, mean], axis=1))
+        sample = features.row_sample
+        place = np.arange(len(sample)) - np.searchsorted(
+            sample, sample
+        )  # a sample's rows are in order
+        half = 2 * place // np.bincount(sample)[sample]
+        labels = features.labels.ravel()[sample]
+        names += [f"{features.dataset} {y} {h}" for y, h in zip(labels, half, strict=True)]
+    return np.concatenate(parts), np.unique(names, return_inverse=True)[1]
+
+
+def objective_of(weights: Any, intercept: Any, x: Any, labels: Any, strength: float) -> float:
+    """C * sum of log-losses + |weights|^2 / 2 in float64, on standardised features."""
+    logits = x @ weights + intercept
+    logits -= logits.max(axis=1, keepdims=True)  # log-probabilities may be -inf
+    logs = logits[np.arange(len(x)), labels] - np.log(np.exp(logits).sum(axis=1))
+    return float(-strength * logs.sum() + (weights**2).sum() / 2)
+
+
+def compare_path(paths: Sequence[Path], n_train: int, n_val: int, every: int) -> None:
+    """DINOv2's strengths and the choice on val, beside one LogisticRegression after the other.
+
+    Seconds are CPU time, so that other processes don't count: give BLAS one thread, whose waiting
+    would count, too.
+    """
+    x, labels = read_rows(paths)
     n_classes = int(labels.max()) + 1
-    shuffled = rng.permutation(len(x))
+    shuffled = np.random.default_rng(0).permutation(len(x))
     train, val = shuffled[:n_train], shuffled[n_train : n_train + n_val]
+    strengths = STRENGTHS["dinov2"][::every]
 
     start = time.process_time()
-    config = LinearConfig(STRENGTHS["dinov2"])
-    fits = fit_path(x[train], labels[train], MULTI_CLASS, n_classes, config)
+    fits = fit_path(x[train], labels[train], MULTI_CLASS, n_classes, LinearConfig(strengths))
     losses = path_losses(fits, x[val], labels[val], MULTI_CLASS)
     ours = time.process_time() - start
+    print(f"{len(fits)} strengths in {ours:.1f} s, now scikit-learn", flush=True)
 
-    start = time.process_time()
+    theirs = -time.process_time()
     scaler = StandardScaler().fit(x[train].astype(np.float64))
     standardised, of_val = (scaler.transform(x[rows].astype(np.float64)) for rows in (train, val))
-    excess, their_losses, apart = [], [], []
+    theirs += time.process_time()
+    their_losses, excess, apart = [], [], []
     for fit in fits:
+        theirs -= time.process_time()
         model = LogisticRegression(C=fit.strength, max_iter=1000).fit(standardised, labels[train])
         scores = model.predict_proba(of_val)
         their_losses.append(log_loss(scores, labels[val], MULTI_CLASS))
-        logits = model.decision_function(standardised)  # its log-probabilities may be -inf
-        logits -= logits.max(axis=1, keepdims=True)
-        logs = logits[np.arange(len(train)), labels[train]] - np.log(np.exp(logits).sum(axis=1))
-        objective = -fit.strength * logs.sum() + (model.coef_**2).sum() / 2
-        excess.append(fit.objective / objective - 1)
+        theirs += time.process_time()
+        known = standardised, labels[train], fit.strength
+        found = objective_of(fit.weights, fit.intercept, *known)
+        excess.append(found / objective_of(model.coef_.T, model.intercept_, *known) - 1)
         our_auc = auc(fit.predict_scores(x[val]), labels[val], MULTI_CLASS)
         apart.append(abs(our_auc - auc(scores, labels[val], MULTI_CLASS)))
-    theirs = time.process_time() - start
-    best = int(np.argmin(losses))
+        print(
+            f"  C {fit.strength:.2e}: {model.n_iter_.max()} iterations, {theirs:.0f} s so far; our "
+            f"objective {excess[-1]:+.1e}, val AUC apart by {apart[-1]:.5f}",
+            flush=True,
+        )
     print(
-        f"path {len(train)} x {x.shape[1]}, {n_classes} classes, 45 strengths: {ours:.1f} s, "
+        f"path {len(train)} x {x.shape[1]}, {n_classes} classes, {len(fits)} strengths: {ours:.1f} s, "
         f"scikit-learn {theirs:.1f} s: ratio {theirs / ours:.1f}; our objective is above its by "
         f"{max(excess):.0e} at most; chosen: {fit_at(fits, losses)} and "
-        f"{fit_at(fits, np.array(their_losses))}; val AUC there apart by {apart[best]:.5f}; "
-        f"converged: {converged(fits)}"
+        f"{fit_at(fits, np.array(their_losses))}; val AUC there apart by "
+        f"{apart[int(np.argmin(losses))]:.5f}, at most {max(apart):.5f}; converged: {converged(fits)}"
     )
 
 
@@ -210,14 +237,17 @@ def measure_large() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time the probes' solvers beside scikit-learn.")
     parser.add_argument("--large", action="store_true", help="90,000 images, ours alone")
-    parser.add_argument("--path", type=Path, help="a feature file with cls and mean; see there")
+    parser.add_argument(
+        "--path", type=Path, nargs="+", help="feature files of one encoder, with cls and mean"
+    )
     parser.add_argument("--train", type=int, default=7007, help="images of it to fit on")
     parser.add_argument("--val", type=int, default=1000, help="and to choose on")
+    parser.add_argument("--every", type=int, default=1, help="take each so-many-th strength")
     given = parser.parse_args()
     # scikit-learn says so where it runs out of iterations; its excess says it, too.
     warnings.filterwarnings("ignore", message=".*failed to converge.*")
     if given.path:
-        compare_path(given.path, given.train, given.val)
+        compare_path(given.path, given.train, given.val, given.every)
         return
     if given.large:
         measure_large()

@@ -217,6 +217,9 @@ def _list_differences(group: Sequence[Features]) -> list[str]:
         lines.append(f"  {group[0].path} -> {other.path}")
         differences = key_differences(group[0].key, other.key)
         lines += [f"    {_shortened(line)}" for line in differences or ["nothing: a copy"]]
+        files = [str(of.notes.get("weights", "?")) for of in (group[0], other)]
+        if files[0] != files[1]:  # their digests tell nobody which is which
+            lines.append(f"    their files: {files[0]} -> {files[1]}")
     return lines
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cache.errors import BrokenCache, CacheMiss, RequestError
 from cache.layout import HASH, LOOKS, SPLITS, THUMBNAIL, Extent, Header, read_header, read_table
+from cache.leaks import number_copies
 from cache.store import PARTIAL, partial_path
 from cache.units import unit_rows
 
@@ -262,6 +263,18 @@ class Features:
             BrokenCache: a unit's rows are not those that were written.
         """
         return self._checked(HASH) if HASH in self.header.arrays else None
+
+    @cached_property
+    def copies(self) -> NDArray[np.intp] | None:
+        """(S,) a number for each sample, the same for exact copies; None in files without hashes.
+
+        Raises:
+            BrokenCache: a unit's rows are not those that were written.
+        """
+        hashes = self.hashes
+        if hashes is None:
+            return None
+        return number_copies(hashes, self.row_sample, len(self.ids))
 
     @property
     def thumbnails(self) -> NDArray[np.uint8] | None:

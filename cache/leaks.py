@@ -127,7 +127,7 @@ def find_twins(
     split = np.asarray(split, np.uint8)
     rows = _Rows(row_sample, len(split))
     pictures = _Pictures(thumbnails, rows)
-    same = np.unique(_sample_hashes(hashes, rows), return_inverse=True)[1]
+    same = number_copies(hashes, row_sample, len(split))
     exact = _is_earlier(same, split)
     twins = {
         sample: {other: Twin(sample, other, 1.0, "exact") for other in others}
@@ -152,6 +152,22 @@ def find_twins(
 
 
 # ---------------------------------------------------------------------------- same things
+
+
+def number_copies(
+    hashes: NDArray[np.uint8], row_sample: NDArray[np.integer], n_samples: int
+) -> NDArray[np.intp]:
+    """(S,) a number for each sample, the same for exact copies and for them alone.
+
+    Args:
+        hashes: (N, 16) of the rows' pixels.
+        row_sample: (N,) index of each row's sample; see ``find_twins``.
+        n_samples: S.
+
+    Raises:
+        BrokenCache: a sample has no rows.
+    """
+    return np.unique(_sample_hashes(hashes, _Rows(row_sample, n_samples)), return_inverse=True)[1]
 
 
 def _is_earlier(thing: NDArray[np.intp], split: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""Where features and results live unless a flag says otherwise. Never inside the package."""
+"""Where features, results and runs live unless a flag says otherwise. Never inside the package."""
 
 import os
 from pathlib import Path
@@ -12,3 +12,8 @@ def features_root() -> Path:
 def results_root() -> Path:
     """``$MEDPROBE_RESULTS`` or ``./results``."""
     return Path(os.environ.get("MEDPROBE_RESULTS") or "results")
+
+
+def runs_root() -> Path:
+    """``$MEDPROBE_RUNS`` or ``./runs``: the checkpoints of ``finetune``."""
+    return Path(os.environ.get("MEDPROBE_RUNS") or "runs")

@@ -1,4 +1,4 @@
-"""A split as a file: CSV of ``id,split``, to keep, to publish, or to bring along."""
+"""A split as a file: CSV of ``id,split,dataset``, to keep, to publish, or to bring along."""
 
 import csv
 import os
@@ -11,26 +11,29 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.layout import SPLITS
 from cache.splits import LEFT_OUT
-from cache.tables import column, read_csv
+from cache.tables import DATASET, check_dataset, column, read_csv
 
-HEADER = ("id", "split")
+HEADER = ("id", "split", DATASET)  # the last may be missing
 
 
-def read_split_file(path: Path, ids: NDArray[np.str_]) -> NDArray[np.uint8]:
+def read_split_file(path: Path, ids: NDArray[np.str_], dataset: str) -> NDArray[np.uint8]:
     """The split that a file gives S samples; those that it doesn't name are left out.
 
     Args:
-        path: a CSV file with the columns id and split (train, val or test; empty: left out).
+        path: a CSV file with the columns id and split (train, val or test; empty: left out); it may
+            name its data set in a column dataset.
         ids: (S,) unique.
+        dataset: whose they are.
 
     Returns:
         (S,) index into SPLITS, or LEFT_OUT.
 
     Raises:
-        RequestError: not such a file, another word, an id twice, or ids that there are none of:
-            a split of other data would leave nearly everything out.
+        RequestError: not such a file, one of another data set, another word, an id twice, or ids
+            that there are none of: a split of other data would leave nearly everything out.
     """
     table = read_csv(path)
+    check_dataset(table, dataset)
     place = {name: i for i, name in enumerate(np.asarray(ids).tolist())}
     split = np.full(len(place), LEFT_OUT, np.uint8)
     seen: set[str] = set()
@@ -59,14 +62,16 @@ def read_split_file(path: Path, ids: NDArray[np.str_]) -> NDArray[np.uint8]:
     return split
 
 
-def write_split_file(path: Path, ids: NDArray[np.str_], split: NDArray[np.uint8]) -> None:
+def write_split_file(
+    path: Path, ids: NDArray[np.str_], split: NDArray[np.uint8], dataset: str
+) -> None:
     """Write a split, sorted by id; what is left out isn't named.
 
     Raises:
         RequestError: it can't be written; then nothing stands there.
     """
     pairs = zip(np.asarray(ids).tolist(), split.tolist(), strict=True)
-    rows = sorted((name, SPLITS[i]) for name, i in pairs if i != LEFT_OUT)
+    rows = sorted((name, SPLITS[i], dataset) for name, i in pairs if i != LEFT_OUT)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("w", encoding="utf-8", newline="") as file:

@@ -18,6 +18,7 @@ from pathlib import Path
 from cache.errors import RequestError
 
 SHOWN = 30  # names in a message
+DATASET = "dataset"  # the column in which a table of ids says whose they are
 DELIMITERS = (",", ";", "\t")  # of equally frequent ones the first
 QUOTED = re.compile(r'"[^"]*"')
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -81,6 +82,21 @@ def column(table: Table, name: str) -> tuple[str, ...]:
     if name not in table.columns:
         raise RequestError(f"no column {name!r} in {table.path}; {near_columns(table, name)}")
     return table.columns[name]
+
+
+def check_dataset(table: Table, dataset: str) -> None:
+    """Refuse a table of another data set's ids: many begin with the same, as train/000000.
+
+    Raises:
+        RequestError: it names another one. Without the column ``DATASET``, or where that is empty,
+            nobody knows.
+    """
+    for name, line in zip(table.columns.get(DATASET, ()), table.lines, strict=False):
+        if name not in ("", dataset):
+            raise RequestError(
+                f"{table.path}, line {line}: these are ids of {name}, and {dataset} is asked; name "
+                f"another file, or take out the column {DATASET} if they are the same samples"
+            )
 
 
 def near_columns(table: Table, name: str) -> str:

@@ -8,7 +8,8 @@ see protocols.py.
 Every seed of every matrix (layers and pools of one encoder) is a head, and all heads of one width
 take their steps in one loop. AdamW works on each weight by itself, so H heads side by side in one
 tensor are H optimisers; the gradient of a linear head is written down, not traced. One step is then
-a dozen calls for all heads, where a head by itself costs a loader, a graph and an optimiser.
+a dozen calls for all heads, where a head by itself costs a loader, a graph and an optimiser. The
+loop is one work: its rows come at its end, and an interrupted one leaves none.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ SCHEDULES = ("decay", "cosine")
 CHOSEN_BY = ("acc", "loss")
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # torch.optim.AdamW's, which both papers leave as they are
+ALIGNED = 16  # numbers that rows are padded to: whole cache lines
 MAX_BYTES = 2**30  # of training features that are held at one time, unless one matrix is larger
 
 
@@ -148,6 +150,14 @@ class HeadFit:
         return scores
 
 
+@dataclass(frozen=True)
+class Diverged:
+    """A head that has no answer: what it computes overflowed. The heads beside it go on."""
+
+    seed: int
+    iteration: int  # steps taken when val was looked at and this was seen
+
+
 def fit_heads(
     train: Sequence[NDArray[np.floating]],
     labels: NDArray[np.integer],
@@ -157,7 +167,7 @@ def fit_heads(
     n_classes: int,
     config: AdamWConfig | None = None,
     device: str = "cpu",
-) -> list[list[HeadFit]]:
+) -> list[list[HeadFit | Diverged]]:
     """Train a head for each matrix and seed; those of one width take their steps together.
 
     A head's numbers don't depend on the others, but for the last digits of sums. Features are taken
@@ -176,11 +186,12 @@ def fit_heads(
         device: where to train, as torch names it.
 
     Returns:
-        For each matrix, the heads in the order of ``config.seeds``.
+        For each matrix, the heads in the order of ``config.seeds``; where one diverged, at which
+        check that was seen.
 
     Raises:
-        RequestError: what can't be trained on (see ``check_training``), no val images, fewer
-            training images than a batch holds, or a training that diverged.
+        RequestError: what can't be trained on (see ``check_training``), no val images, or fewer
+            training images than a batch holds.
     """
     config = config or AdamWConfig()
     if not len(val_labels):
@@ -188,7 +199,7 @@ def fit_heads(
     for features in train:
         check_training(features, labels)
     outputs = Outputs(task, n_classes, config.one_logit)
-    found: list[list[HeadFit]] = [[] for _ in train]
+    found: list[list[HeadFit | Diverged]] = [[] for _ in train]
     for group in _groups(train):
         heads = _train(
             [train[i] for i in group],
@@ -232,8 +243,8 @@ def first_weights(width: int, n_logits: int, seed: int) -> NDArray[np.float32]:
 
 
 # The loop. M matrices, S seeds, H = M * S heads, matrices first; the intercept is the weight of a
-# feature 1. Weights are (H, O, D + 1): with logits before features both products of a step are
-# twice as fast as the other way round.
+# feature 1. Weights are (H, O, D'), D' being D + 1 and zeros up to whole cache lines: with logits
+# before features both products of a step are twice as fast as the other way round.
 
 
 def _train(
@@ -244,14 +255,15 @@ def _train(
     outputs: Outputs,
     config: AdamWConfig,
     device: str,
-) -> list[list[HeadFit]]:
+) -> list[list[HeadFit | Diverged]]:
     import torch
 
     n_images, width = train[0].shape
     n_epochs, n_batches = config.plan(n_images)
     draw = _Draw(train, targets, config, device)
     first = np.stack([first_weights(width, outputs.n_logits, seed) for seed in config.seeds])
-    weights = torch.from_numpy(np.tile(first, (len(train), 1, 1))).to(device)  # (H, O, D + 1)
+    first = _padded(np.tile(first, (len(train), 1, 1)))
+    weights = torch.from_numpy(first).to(device)  # (H, O, D')
     gradient = torch.empty_like(weights)
     step = _AdamW(weights, config.weight_decay)
     watch = _Watch(val, val_labels, outputs, config, device)
@@ -281,13 +293,13 @@ class _Draw:
     ) -> None:
         import torch
 
-        self._features = torch.from_numpy(_with_ones(train)).to(device)  # (M, N, D + 1)
+        self._features = torch.from_numpy(_with_ones(train)).to(device)  # (M, N, D')
         self._targets = torch.from_numpy(targets).to(device)  # (N, O)
         self._orders = [epoch_orders(len(targets), seed) for seed in config.seeds]
         self._size = config.batch_size
 
     def epoch(self, n_batches: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Batch after batch: images (H, B, D + 1) and targets (S, O, B).
+        """Batch after batch: images (H, B, D') and targets (S, O, B).
 
         The images are overwritten by the next batch: half a megabyte that is asked for anew at
         each step costs as much as filling it.
@@ -296,16 +308,15 @@ class _Draw:
 
         n_seeds, (n_matrices, _, width) = len(self._orders), self._features.shape
         orders = torch.from_numpy(np.stack([next(order) for order in self._orders]))
-        orders = orders.to(self._features.device)  # (S, N)
+        orders = orders[:, : n_batches * self._size].to(self._features.device)  # (S, N)
         wanted = self._targets[orders].transpose(1, 2).contiguous()  # (S, O, N)
+        rows = [part.flatten() for part in orders.split(self._size, dim=1)]  # (S * B,)
         room = self._features.new_empty((n_matrices, n_seeds * self._size, width))
-        for start in range(0, n_batches * self._size, self._size):
-            rows = orders[:, start : start + self._size]
-            if rows.shape[1] < self._size:
-                room = room.new_empty((n_matrices, rows.numel(), width))
-            torch.index_select(self._features, 1, rows.reshape(-1), out=room)
-            images = room.view(n_matrices * n_seeds, rows.shape[1], width)
-            yield images, wanted[..., start : start + self._size]
+        for batch, aims in zip(rows, wanted.split(self._size, dim=2), strict=True):
+            if len(batch) < room.shape[1]:
+                room = room.new_empty((n_matrices, len(batch), width))
+            torch.index_select(self._features, 1, batch, out=room)
+            yield room.view(n_matrices * n_seeds, -1, width), aims
 
 
 class _AdamW:
@@ -345,35 +356,32 @@ class _Watch:
     ) -> None:
         import torch
 
-        self._features = torch.from_numpy(_with_ones(val)).to(device)  # (M, V, D + 1)
+        self._features = torch.from_numpy(_with_ones(val)).to(device)  # (M, V, D')
         self._labels, self._outputs, self._config = labels, outputs, config
+        self._width = val[0].shape[1]
         self._targets = outputs.targets(labels)
         self._share = _shares(len(labels), config.loss_batch)
         n_heads = len(val) * len(config.seeds)
         self._checks: list[list[tuple[int, float]]] = [[] for _ in range(n_heads)]
-        self._best: list[Any] = [None] * n_heads  # iteration, (O, D + 1) weights
+        self._best: list[Any] = [None] * n_heads  # iteration, (O, D') weights
         self._value = np.full(n_heads, -np.inf)  # higher is better
         self._n_worse = np.zeros(n_heads, int)
         self._done = np.zeros(n_heads, bool)
+        self._diverged: dict[int, int] = {}  # head -> iteration
 
     def look(self, weights: torch.Tensor, iteration: int) -> bool:
-        """Check every head that goes on; returns whether all have stopped.
-
-        Raises:
-            RequestError: weights that are not finite any more.
-        """
+        """Check every head that goes on; returns whether all have stopped."""
         n_seeds = len(self._config.seeds)
-        parts = weights.view(-1, n_seeds, *weights.shape[1:])  # (M, S, O, D + 1)
+        parts = weights.view(-1, n_seeds, *weights.shape[1:])  # (M, S, O, D')
         for head in map(int, np.flatnonzero(~self._done)):
             matrix, seed = divmod(head, n_seeds)
             own = parts[matrix, seed]
-            if not bool(own.isfinite().all()):
-                raise RequestError(
-                    f"training diverged: after {iteration} iterations the weights of seed "
-                    f"{self._config.seeds[seed]} are not finite; try --lr {self._config.lr / 10:g}"
-                )
             logits = (self._features[matrix] @ own.T).cpu().numpy()
-            self._note(head, logits, own, iteration)
+            # Both: a weight of a feature that is 0 in all of val shows in no logit.
+            if bool(own.isfinite().all()) and np.isfinite(logits).all():
+                self._note(head, logits, own, iteration)
+            else:
+                self._diverged[head], self._done[head] = iteration, True
         return bool(self._done.all())
 
     def _note(
@@ -382,8 +390,7 @@ class _Watch:
         value = self._measure(logits)
         if math.isnan(value):
             raise RequestError(
-                f"val has no {self._config.choose_by} after {iteration} iterations: a label is known "
-                "of no val image, or logits overflow"
+                f"val has no {self._config.choose_by}: a label is known of no val image"
             )
         self._checks[head].append((iteration, value))
         rank = value if self._config.choose_by == "acc" else -value
@@ -400,11 +407,16 @@ class _Watch:
         losses = self._outputs.losses(logits.astype(np.float64), self._targets)
         return float(self._share @ losses)
 
-    def fits(self) -> list[list[HeadFit]]:
-        found = []
-        for head, (iteration, weights) in enumerate(self._best):
+    def fits(self) -> list[list[HeadFit | Diverged]]:
+        found: list[HeadFit | Diverged] = []
+        for head, best in enumerate(self._best):
             seed = self._config.seeds[head % len(self._config.seeds)]
-            slopes, intercept = np.ascontiguousarray(weights[:, :-1].T), weights[:, -1].copy()
+            if head in self._diverged:
+                found.append(Diverged(seed, self._diverged[head]))
+                continue
+            iteration, weights = best
+            slopes = np.ascontiguousarray(weights[:, : self._width].T)
+            intercept = weights[:, self._width].copy()
             checks = tuple(self._checks[head])
             found.append(HeadFit(seed, slopes, intercept, iteration, checks, self._outputs))
         n_seeds = len(self._config.seeds)
@@ -426,12 +438,23 @@ def _groups(matrices: Sequence[NDArray[np.floating]]) -> list[list[int]]:
 
 
 def _with_ones(matrices: list[NDArray[np.floating]]) -> NDArray[np.float32]:
-    """(M, N, D + 1): the last feature is 1."""
+    """(M, N, D'): the features, a 1, and zeros up to a width that ``_padded`` makes."""
     n_rows, width = matrices[0].shape
-    stacked = np.ones((len(matrices), n_rows, width + 1), np.float32)
+    stacked = np.zeros((len(matrices), n_rows, _wide(width + 1)), np.float32)
     for out, matrix in zip(stacked, matrices, strict=True):
-        out[:, :-1] = matrix
+        out[:, :width] = matrix
+    stacked[..., width] = 1
     return stacked
+
+
+def _wide(width: int) -> int:
+    return -(-width // ALIGNED) * ALIGNED
+
+
+def _padded(weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(..., D + 1) to (..., D') with zeros, which no step changes."""
+    n_more = _wide(weights.shape[-1]) - weights.shape[-1]
+    return np.pad(weights, [(0, 0)] * (weights.ndim - 1) + [(0, n_more)])
 
 
 def _shares(n_images: int, batch: int | None) -> NDArray[np.float64]:

@@ -22,12 +22,11 @@ from probe.choosing import (
     make_plan,
 )
 from probe.config import KINDS, ProbeConfig
-from probe.estimator import FittedProbes, Question, fit_all
+from probe.estimator import N_WARNED, FittedProbes, Question, fit_all
 from probe.features import Split, read_prompts
 from probe.head_answers import ask_adamw, ask_heads
 from probe.overlay import Asked
 
-N_WARNED = 3  # warnings of an estimator that a row repeats
 LARGE_K = 0.1  # of the training set: a larger k asks most of the images, not the near ones
 
 # What a kind answers: its settings, what val chose, scores of val and test, marks.

@@ -42,12 +42,16 @@ def squares(
     return np.stack([np.ones(len(square)), square], axis=1) * (labels != MISSING)[:, None]
 
 
-def gaps(probabilities: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Each sample's part of the calibration error, (N, 1 + N_BINS), as ``squares``.
+def gap_sums(
+    probabilities: NDArray[np.floating], labels: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """What the calibration error is a function of, summed over samples: (1 + N_BINS,).
+
+    Not by sample as ``squares``: it has no interval, and nothing resamples it.
 
     Returns:
-        One; and in the column of the bin that holds the answer's confidence, right (1 or 0) less
-        confidence. Zero elsewhere.
+        How many samples are known; and for each bin of confidence, the sum over its answers of
+        right (1 or 0) less confidence.
     """
     confidence = np.clip(probabilities.max(axis=1).astype(np.float64), 0, 1)
     is_right = probabilities.argmax(axis=1) == labels
@@ -56,10 +60,8 @@ def gaps(probabilities: NDArray[np.floating], labels: NDArray[np.integer]) -> ND
     # Rounded, so that the three of five neighbours that are 0.6 in float64 and in float32 (as rows
     # store scores) fall into one bin.
     place = np.ceil((confidence * N_BINS).round(5)).astype(int).clip(1)
-    parts = np.zeros((len(confidence), 1 + N_BINS))
-    parts[np.arange(len(parts)), place] = (is_right - confidence) * is_known
-    parts[:, 0] = is_known
-    return parts
+    sums = np.bincount(place, (is_right - confidence) * is_known, minlength=1 + N_BINS)
+    return np.array([is_known.sum(), *sums[1:]], np.float64)
 
 
 def brier_of(sums: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -83,7 +85,7 @@ def calibration_error_of(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     of a perfect probe: each bin's accuracy is rough.
 
     Returns:
-        (...,) from (..., 1 + N_BINS) sums of ``gaps``, 0..1; nan where nothing is known.
+        (...,) from (..., 1 + N_BINS) of ``gap_sums``, 0..1; nan where nothing is known.
     """
     return _divided(np.abs(sums[..., 1:]).sum(axis=-1), sums[..., 0])
 

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from cache.aggregate import AGGREGATES
 from cache.errors import RequestError
-from cache.labels import ASKED, UNCERTAIN_RULES
-from cache.split_rules import RULES, SplitRule
 from cache.terminal import Parser, complain, run_command, split_words
 from probe import adamw, heads
 from probe.adamw import AdamWConfig
@@ -21,19 +19,18 @@ from probe.config import (
     FEW,
     FEW_OF_A_CLASS,
     KINDS,
-    META,
     POOLS,
     REFIT,
     TEST_SPLITS,
     ChoosingConfig,
-    OverlayConfig,
     ProbeConfig,
 )
 from probe.episodes import DRAWS, FewShotConfig
 from probe.fewshot import STRENGTH
 from probe.heads import HeadsConfig
-from probe.knn import METRICS, VOTES, KnnConfig
+from probe.knn import K_OF_EPISODES, METRICS, VOTES, KnnConfig
 from probe.linear import FORMS, STRENGTHS, LinearConfig
+from probe.overlay_flags import add_overlay_flags, read_overlay
 from probe.prior import PRIORS
 from probe.protocols import PROTOCOL_NAMES, Followed, Preset, find_preset, follow, settings_of
 from probe.ridge import RidgeConfig
@@ -79,7 +76,7 @@ OWN_FLAGS = {
     "refit": ("knn", "linear", "heads", "ridge", ESTIMATOR),
     **dict.fromkeys(
         ("shots", "episodes", "episode_seed", "draw", "prior", "episodes_file"),
-        ("knn", "linear", "ridge"),
+        ("knn", "linear", "ridge", ESTIMATOR),
     ),
     "text": ("zeroshot",),
     "set": (ESTIMATOR,),
@@ -106,7 +103,7 @@ def make_parser() -> argparse.ArgumentParser:
         action="append",
         metavar="NAME=VALUES",
         help="a setting of an estimator, e.g. C=0.1,1,10; of several values, or several --set, the "
-        "best combination without test is taken",
+        "best combination without test is taken, with --shots in each episode by its own folds",
     )
     parser.add_argument(
         "--protocol",
@@ -152,13 +149,14 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="where layers or pools are compared: read test for each",
     )
-    _add_overlay_flags(parser)
+    add_overlay_flags(parser)
+    _add_external_flags(parser)
     choosing = parser.add_argument_group("choosing strengths, penalties, layers and pools")
     choosing.add_argument(
         "--choose",
         choices=CHOOSE,
-        help="on val, or by five folds of train and val, no patient divided; auto: folds where val "
-        f"has under {FEW} samples, or under {FEW_OF_A_CLASS} of some class ({ChoosingConfig.how})",
+        help="on val, or by five folds of train and val, no patient or copy divided; auto: folds "
+        f"where val has under {FEW} samples, or under {FEW_OF_A_CLASS} of some class ({ChoosingConfig.how})",
     )
     choosing.add_argument(
         "--refit",
@@ -170,7 +168,8 @@ def make_parser() -> argparse.ArgumentParser:
     of_knn.add_argument(
         "--k",
         help=f"numbers of neighbours, comma separated ({k}; with --shots 1); {AUTO}: the best of these without "
-        f"test, {AUTO}:1,5,25 of others",
+        f"test, {AUTO}:1,5,25 of others; with --shots each episode's own, by leaving one out "
+        f"({','.join(map(str, K_OF_EPISODES))})",
     )
     of_knn.add_argument("--metric", choices=METRICS, help=f"({KnnConfig.metric})")
     of_knn.add_argument(
@@ -233,7 +232,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _add_head_flags(parser: argparse.ArgumentParser) -> None:
     of_heads = parser.add_argument_group(
-        "kinds adamw and heads, trained step by step; heads is a grid over --lr and the last layers"
+        "kinds adamw and heads, trained step by step; heads is a grid over --lr and the last layers",
+        "All seeds and layers of a file are one loop of adamw, and its rows one work: interrupted, "
+        "it leaves none of them. Heads that diverge are named after the rows of the others.",
     )
     of_heads.add_argument(
         "--lr",
@@ -275,7 +276,7 @@ def _add_head_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_few_shot_flags(parser: argparse.ArgumentParser) -> None:
-    few = parser.add_argument_group("few-shot, of kind knn, linear or ridge")
+    few = parser.add_argument_group("few-shot, of kind knn, linear, ridge or an estimator")
     few.add_argument(
         "--shots",
         metavar="S",
@@ -306,54 +307,11 @@ def _add_few_shot_flags(parser: argparse.ArgumentParser) -> None:
         "--episodes-file",
         type=Path,
         metavar="FILE",
-        help="CSV of shots,episode,id: read; written where it isn't there",
+        help="CSV of shots,episode,id and, if it says so, dataset: read; written where it isn't there",
     )
 
 
-def _add_overlay_flags(parser: argparse.ArgumentParser) -> None:
-    labels = parser.add_argument_group("which labels (the data set's own)")
-    labels.add_argument(
-        "--labels",
-        type=Path,
-        metavar="FILE",
-        help="CSV: ids in the column id or the first, labels in the others; samples that it "
-        "doesn't name are left out",
-    )
-    labels.add_argument(
-        "--target",
-        metavar="NAME",
-        help=f"a column of --labels, one of several stored labels, or a stored column, as in "
-        f"{META}sex; several comma separated",
-    )
-    labels.add_argument("--task", choices=ASKED, help="(what the values look like)")
-    labels.add_argument("--positive", metavar="CLASS", help="which of two classes is label 1")
-    labels.add_argument(
-        "--label-sep", metavar="TEXT", help="between several labels in one cell, e.g. '|'"
-    )
-    labels.add_argument(
-        "--uncertain",
-        choices=UNCERTAIN_RULES,
-        help="what uncertain labels count as (must be said where there are any)",
-    )
-    splits = parser.add_argument_group("which split (the data set's own)")
-    splits.add_argument(
-        "--split",
-        metavar="RULE",
-        help=f"{RULES}; stratified by label, no group divided. Of folds and sites each is a row",
-    )
-    splits.add_argument(
-        "--split-seed",
-        type=int,
-        metavar="SEED",
-        default=OverlayConfig.split_seed,
-        help="of the rule (%(default)s)",
-    )
-    splits.add_argument(
-        "--split-file",
-        type=Path,
-        metavar="FILE",
-        help="CSV of id,split: read; with --split written, where it isn't there",
-    )
+def _add_external_flags(parser: argparse.ArgumentParser) -> None:
     external = parser.add_argument_group("external validation")
     external.add_argument(
         "--train-data", metavar="NAME", help="fit on its train, choose on its val (or a file)"
@@ -418,7 +376,7 @@ def read_config(arguments: Sequence[str] | None) -> ProbeConfig:
             data=split_words("--data", options.data)
             or split_words("--test-data", options.test_data),
             where=tuple(_part(text) for text in options.where),
-            overlay=_overlay(options),
+            overlay=read_overlay(options),
             train_data=options.train_data,
             test_split=options.test_split or ProbeConfig.test_split,
             features=options.features,
@@ -426,20 +384,6 @@ def read_config(arguments: Sequence[str] | None) -> ProbeConfig:
         )
     except RequestError as error:
         parser.error(str(error))
-
-
-def _overlay(options: argparse.Namespace) -> OverlayConfig:
-    return OverlayConfig(
-        labels=options.labels,
-        target=options.target,
-        task=options.task,
-        positive=options.positive,
-        separator=options.label_sep,
-        uncertain=options.uncertain,
-        split=None if options.split is None else SplitRule.parse(options.split),
-        split_seed=options.split_seed,
-        split_file=options.split_file,
-    )
 
 
 def _preset(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Preset:
@@ -512,12 +456,17 @@ def _knn(options: argparse.Namespace, base: dict[str, Any]) -> KnnConfig:
     is_auto, listed = _one_of(options.k)
     given["one_k"] = is_auto or None
     given["k"] = _numbers("--k", listed, int) or (
-        (1,) if options.shots and "k" not in base and not is_auto else None
+        _k_of_episodes(is_auto) if options.shots and "k" not in base else None
     )
     config = KnnConfig(**{**base, **_given(given)})
     if options.temperature is not None and config.rule != "weighted":
         raise RequestError(f"--temperature belongs to the weighted vote, not to {config.rule}")
     return config
+
+
+def _k_of_episodes(is_auto: bool) -> tuple[int, ...]:
+    """An episode has few images: the nearest one, or a choice among few."""
+    return K_OF_EPISODES if is_auto else (1,)
 
 
 def _one_of(text: str | None) -> tuple[bool, str | None]:

@@ -203,28 +203,19 @@ class ProbeConfig:
             raise RequestError(f"--seed takes 0 and more, not {self.seed}")
 
     def _check_few_shot(self) -> None:
-        if self.kind not in ("knn", "linear", "ridge"):
+        if self.kind not in ("knn", "linear", "ridge") and not self.estimator:
             raise RequestError(
-                f"--shots belongs to --kind knn, linear or ridge, not to {self.kind}"
+                f"--shots belongs to --kind knn, linear, ridge or an estimator, not to {self.kind}"
             )
         if self.is_comparing and not self.all_test:
             raise RequestError(
                 "several layers or pools are compared on val, whose labels are more than the shots; "
                 "name one layer and pool, or add --all-test to --layer all"
             )
-        if self.per_patient:
-            raise RequestError(
-                "--aggregate patient measures one probe's scores, and --shots fits many; leave one "
-                "out"
-            )
         if self.choosing != ChoosingConfig():
             raise RequestError(
                 "--choose and --refit take val, whose labels are more than the shots; leave them "
                 "out"
-            )
-        if self.knn and self.knn.one_k:
-            raise RequestError(
-                "an episode has nothing to choose k on: name each, as in --k 1,5, instead of auto"
             )
         assert self.few_shot
         if self.kind == "ridge" and self.few_shot.prior not in (None, "none"):

@@ -27,8 +27,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from probe.metrics import auc_columns
-from probe.ranking import below
+from probe.metrics import rankings
+from probe.ranking import Ranking
 
 
 def delong(
@@ -46,51 +46,45 @@ def delong(
         Two ends in 0..1. Of a perfect AUC one-sided, up to 1 (of an AUC of 0, from 0). Where all
         scores are the same, both ends are 0.5. nan where a column has positives or negatives only.
     """
-    columns = auc_columns(scores, labels, task)
-    values = np.empty(len(columns))
-    alone = np.zeros(len(columns))  # variance that no deviation can show
+    problems = rankings(scores, labels, task)
+    values = np.empty(len(problems))
+    alone = np.zeros(len(problems))  # variance that no deviation can show
     shifts = np.zeros(len(scores))
-    for c, (column, positive, negative) in enumerate(columns):
-        values[c], shift, alone[c] = deviations(column, positive, negative)
-        shifts += shift / len(columns)
+    for c, problem in enumerate(problems):
+        values[c], shift, alone[c] = deviations(problem)
+        shifts += shift / len(problems)
     value = float(values.mean())
     if np.isnan(value):
         return float("nan"), float("nan")
     if value in (0, 1):
-        pairs = [min(int(p.sum()), int(n.sum())) for _, p, n in columns]
+        pairs = [min(len(p.positives), len(p.negatives)) for p in problems]
         return one_sided(value, pairs, level)
-    variance = (shifts**2).sum() + alone.sum() / len(columns) ** 2
+    variance = (shifts**2).sum() + alone.sum() / len(problems) ** 2
     half = NormalDist().inv_cdf((1 + level) / 2) * np.sqrt(variance) / (value * (1 - value))
     centre = np.log(value / (1 - value))
     low, high = 1 / (1 + np.exp(-(centre + np.array([-half, half]))))
     return float(low), float(high)
 
 
-def deviations(
-    scores: NDArray[np.floating], positive: NDArray[np.bool_], negative: NDArray[np.bool_]
-) -> tuple[float, NDArray[np.float64], float]:
+def deviations(problem: Ranking) -> tuple[float, NDArray[np.float64], float]:
     """How much each sample moves the AUC of one column.
 
     Args:
-        scores: (N,).
-        positive: (N,) which samples are.
-        negative: (N,) which samples are; others are left out.
+        problem: the column, sorted. N samples.
 
     Returns:
         The AUC; (N,) deviations, whose squares add up to DeLong's variance; and a variance to add:
         the only positive, or negative, has no scatter, and counts as much as a placement with this
         mean could scatter at most, A (1 - A).
     """
-    n_positives, n_negatives = int(positive.sum()), int(negative.sum())
-    moved = np.zeros(len(scores))
-    if not (n_positives and n_negatives):
+    moved = np.zeros(problem.n_samples)
+    if not (len(problem.positives) and len(problem.negatives)):
         return float("nan"), moved, 0.0
-    positives, negatives = scores[positive], scores[negative]
-    of_positives = np.add(*below(positives, np.sort(negatives))) / (2 * n_negatives)
-    of_negatives = 1 - np.add(*below(negatives, np.sort(positives))) / (2 * n_positives)
+    of_positives, of_negatives = problem.placements()
     value = float(of_positives.mean())
     unseen = 0.0
-    for where, placements in ((positive, of_positives), (negative, of_negatives)):
+    sides = (problem.positives, of_positives), (problem.negatives, of_negatives)
+    for where, placements in sides:
         n = len(placements)
         if n == 1:
             unseen += value * (1 - value)

@@ -43,7 +43,8 @@ def choose_splits(
         return
     if config.split is None:
         assert config.split_file
-        split = np.where(is_known, read_split_file(config.split_file, features.ids), LEFT_OUT)
+        there = read_split_file(config.split_file, features.ids, features.dataset)
+        split = np.where(is_known, there, LEFT_OUT)
         splits = [NamedSplit("", split.astype(np.uint8), _left_out(split, is_known))]
         said = {"rule": "file", "file": config.split_file.name}
         how = config.split_file.name
@@ -53,7 +54,7 @@ def choose_splits(
         said = {"rule": str(config.split), **seed}
         how = f"{config.split}, seed {config.split_seed}" if seed else str(config.split)
         if config.split_file:
-            _keep(config.split_file, how, features.ids, splits[0].split)
+            _keep(config.split_file, how, features, splits[0].split)
     for named in splits:
         notes = (f"split: {how}, not the data set's own", *named.notes)
         digest = f"sha256:{split_digest(features.ids, named.split)}"
@@ -95,14 +96,14 @@ def _by_rule(
     ]
 
 
-def _keep(path: Path, how: str, ids: NDArray[np.str_], split: NDArray[np.uint8]) -> None:
+def _keep(path: Path, how: str, features: Features, split: NDArray[np.uint8]) -> None:
     """Write the split to its file, or find it there."""
     if not path.exists():
-        write_split_file(path, ids, split)
+        write_split_file(path, features.ids, split, features.dataset)
         return
-    there = read_split_file(path, ids)
+    there = read_split_file(path, features.ids, features.dataset)
     if n := int((there != split).sum()):
         raise RequestError(
-            f"{path} isn't the split that {how} makes: {n:_} of {len(ids):_} samples differ; leave "
+            f"{path} isn't the split that {how} makes: {n:_} of {len(split):_} samples differ; leave "
             "--split out to use the file, or name another file to write"
         )

@@ -1,7 +1,9 @@
 """What each kind of probe answers from few shots: from episodes to the scores of test.
 
 Nothing is chosen on val: it holds far more labels than an episode. Logistic regression has one
-strength, ridge chooses its penalty inside each episode by leaving one sample out, kNN has its k.
+strength, ridge chooses its penalty inside each episode by leaving one sample out, kNN its k by
+leaving out a patient or a sample, where it isn't named, and any other estimator its settings by
+folds of the episode.
 """
 
 from __future__ import annotations
@@ -16,7 +18,17 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.labels import REGRESSION
 from probe import fewshot, knn, metrics
+from probe.choosing import FOLD_SEED, N_FOLDS, loss_name, loss_of, pick
 from probe.config import ProbeConfig
+from probe.episode_choosing import (
+    TooFewError,
+    by_patient_settings,
+    choose_settings,
+    count_units,
+    mark_of,
+    said_of,
+    units_of,
+)
 from probe.episodes import (
     Draws,
     FewShotConfig,
@@ -25,7 +37,9 @@ from probe.episodes import (
     read_episodes,
     write_episodes,
 )
+from probe.estimator import N_WARNED, Question, fit_all
 from probe.features import Split
+from probe.left_out import largest_k, left_out_scores
 from probe.linear import LinearConfig
 from probe.overlay import Asked
 from probe.prior import class_shares, to_prior
@@ -42,11 +56,10 @@ def ask_episodes(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) ->
 
     Raises:
         RequestError: what the kind, the rule of drawing or an episodes file refuses; after the
-            answers that there are, k that are larger than the episodes.
+            answers that there are, shots that are too few for a k or a choice.
     """
     few_shot, train = config.few_shot, splits["train"]
     assert few_shot is not None
-    n_classes = len(asked.class_names)
     draws, rule = _draw(few_shot, asked, train)
     is_continuous = asked.task == REGRESSION
     if is_continuous and few_shot.prior not in (None, "none"):
@@ -54,7 +67,7 @@ def ask_episodes(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) ->
             f"--prior {few_shot.prior} is about shares of classes, and {asked.dataset} has "
             "continuous labels; leave it out"
         )
-    smallest = {shots: min(map(len, draws[shots])) for shots in few_shot.shots}
+    too_few: list[str] = []
     for shots in few_shot.shots:
         episodes = draws[shots]
         marks = _marks(few_shot, asked, train, shots, episodes)
@@ -65,30 +78,54 @@ def ask_episodes(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) ->
             **rule,
             "digest": digest_of(episodes, train.ids),
         }
-        for settings, chosen, scores, more in SCORE[config.kind](config, asked, splits, episodes):
-            has_prior = not is_continuous and settings.get("score_type") != metrics.MARGIN
-            if has_prior:
-                learnt = [class_shares(train.y[r], asked.task, n_classes)[None] for r in episodes]
-                natural = class_shares(train.y, asked.task, n_classes)
-                word = few_shot.prior_word
-                # One by one: all at once would take six times the memory of the scores. As they are
-                # stored: what float32 holds for equal is so in the metrics, too.
-                scores = np.stack(
-                    [
-                        to_prior(answers, shares, natural, asked.task, word).astype(np.float32)
-                        for answers, shares in zip(scores, learnt, strict=True)
-                    ]
-                )
-                drawn["prior"] = word
-                more = [*more, *PRIOR_MARKS[word]]
-            answers = {"test": scores}
-            yield {**settings, "few_shot": dict(drawn)}, chosen, answers, [*marks, *more]
-    if config.knn and max(config.knn.k) + config.knn.n_needed > min(smallest.values()):
-        listed = ", ".join(f"{shots} shots {n}" for shots, n in smallest.items())
-        raise RequestError(
-            f"k = {max(config.knn.k)} needs more images than some episodes have ({listed} at "
-            "least); name a smaller one with --k"
-        )
+        score = _estimator if config.estimator else SCORE[config.kind]
+        try:
+            for settings, chosen, scores, more in score(config, asked, splits, episodes):
+                score_type = settings.get("score_type", metrics.PROBABILITY)
+                has_prior = not is_continuous and score_type == metrics.PROBABILITY
+                if has_prior:
+                    scores = _corrected(few_shot.prior_word, asked, train, episodes, scores)
+                    drawn["prior"] = few_shot.prior_word
+                    more = [*more, *PRIOR_MARKS[few_shot.prior_word]]
+                elif few_shot.prior not in (None, "none"):
+                    raise RequestError(
+                        f"--prior {few_shot.prior} corrects probabilities, and {config.kind} gives "
+                        "none; leave it out"
+                    )
+                said = {**settings, "few_shot": dict(drawn)}
+                yield said, chosen, {"test": scores}, [*marks, *more]
+        except TooFewError as error:
+            too_few.append(f"--shots {shots}: {error}")
+    if too_few:
+        raise RequestError("; ".join(too_few))
+
+
+def _corrected(
+    word: str,
+    asked: Asked,
+    train: Split,
+    episodes: list[NDArray[np.intp]],
+    scores: NDArray[np.floating],
+) -> NDArray[np.float32]:
+    """(E, N, C) probabilities under the class shares that a word of ``probe.prior`` means.
+
+    One by one: all at once would take six times the memory of the scores. As they are stored: what
+    float32 holds for equal is so in the metrics, too.
+    """
+    n_classes = len(asked.class_names)
+    natural = class_shares(train.y, asked.task, n_classes)
+    return np.stack(
+        [
+            to_prior(
+                answers,
+                class_shares(train.y[rows], asked.task, n_classes)[None],
+                natural,
+                asked.task,
+                word,
+            ).astype(np.float32)
+            for answers, rows in zip(scores, episodes, strict=True)
+        ]
+    )
 
 
 PRIOR_MARKS = {
@@ -101,20 +138,22 @@ PRIOR_MARKS = {
 
 def _draw(config: FewShotConfig, asked: Asked, train: Split) -> tuple[Draws, dict[str, Any]]:
     """The episodes, and what the row says of how they were made."""
+    dataset = (asked.trained_on or asked).dataset
     if config.file is not None and config.file.exists() and not config.names_rule:
-        return read_episodes(config.file, config.shots, train.ids), {"draw": "file"}
+        return read_episodes(config.file, config.shots, train.ids, dataset), {"draw": "file"}
     n_classes = len(asked.class_names)
     draws = draw_episodes(config, train.ids, train.y, asked.task, n_classes, train.groups)
     if config.file is None:
-        return draws, {"draw": config.draw, "episode_seed": config.seed}
+        return draws, {"draw": config.rule, "episode_seed": config.first_seed}
     if not config.file.exists():
-        write_episodes(config.file, draws, train.ids)
-    there = read_episodes(config.file, config.shots, train.ids)
+        write_episodes(config.file, draws, train.ids, dataset)
+    there = read_episodes(config.file, config.shots, train.ids, dataset)
     for shots, episodes in draws.items():
         if digest_of(there[shots], train.ids) != digest_of(episodes, train.ids):
             raise RequestError(
                 f"{config.file} holds other episodes of {shots} shots than --draw, --episodes and "
-                "--episode-seed make; leave them out to use the file, or name another file to write"
+                "--episode-seed, or the protocol, make; leave them out to use the file, or name "
+                "another file to write"
             )
     # Whether it was read or written: the ids, by digest, are what was asked.
     return draws, {"draw": "file"}
@@ -127,16 +166,16 @@ def _marks(
     shots: int,
     episodes: list[NDArray[np.intp]],
 ) -> list[str]:
-    how = config.file.name if config.file else config.draw
+    how = config.file.name if config.file else config.rule
     marks = [f"means over {len(episodes)} episodes ({how}); intervals resample episodes and test"]
     if len(episodes) == 1:
         marks = [f"one episode ({how}): the interval is about the test set alone"]
     if config.file:
         return [*marks, *_unlike(config.file.name, asked, train, shots, episodes)]
-    if config.draw == "patients" and train.groups is None:
+    if config.rule == "patients" and train.groups is None:
         marks.append("patients aren't known: each image stands for one")
     units = train.ids
-    if train.groups is not None and config.draw not in ("first", "bigvision"):
+    if train.groups is not None and config.rule not in ("first", "bigvision"):
         units = np.where(train.groups == "", train.ids, train.groups)
     if len(np.unique(units)) < len(units):
         marks.append("shots are patients, with all their images")
@@ -149,7 +188,7 @@ def _marks(
     few = [
         f"{name} {count}"
         for name, count in zip(asked.class_names, counts.max(axis=0), strict=True)
-        if config.draw != "natural" and 0 < count < shots
+        if config.rule != "natural" and 0 < count < shots
     ]
     if few:
         marks.append(f"fewer than {shots} in train, all taken: {', '.join(few[:3])}")
@@ -234,15 +273,71 @@ def _knn(
     config: ProbeConfig, asked: Asked, splits: dict[str, Split], episodes: list[NDArray[np.intp]]
 ) -> Iterator[Scores]:
     settings = config.knn or knn.KnnConfig(k=(1,))
-    smallest = min(map(len, episodes))
-    fitting = tuple(k for k in settings.k if k + settings.n_needed <= smallest)
-    if not fitting:
+    if settings.one_k:
+        yield _best_k(settings, asked, splits, episodes)
         return
-    settings = dataclasses.replace(settings, k=fitting)
-    found = [_neighbours_say(settings, asked, splits, rows) for rows in episodes]
-    for k in fitting:
-        said = {"k": k, **settings.settings}
-        yield said, {}, np.stack([scores[k] for scores in found]), []
+    largest = min(map(len, episodes)) - settings.n_needed
+    fitting = tuple(k for k in settings.k if k <= largest)
+    if fitting:
+        fits = dataclasses.replace(settings, k=fitting)
+        found = [_neighbours_say(fits, asked, splits, rows) for rows in episodes]
+        for k in fitting:
+            said = {"k": k, **settings.settings}
+            yield said, {}, np.stack([scores[k] for scores in found]), []
+    if large := [str(k) for k in settings.k if k > largest]:
+        raise TooFewError(_too_large(large, largest))
+
+
+def _best_k(
+    settings: knn.KnnConfig,
+    asked: Asked,
+    splits: dict[str, Split],
+    episodes: list[NDArray[np.intp]],
+) -> Scores:
+    """The k of each episode that answers its own samples best, each by the others.
+
+    Raises:
+        TooFewError: there is nothing to leave out, or no k that leaves so many.
+    """
+    train, task = splits["train"], asked.task
+    parts = [pick(train, rows) for rows in episodes]
+    if min(max(count_units(part, task)) for part in parts) < 2:
+        raise TooFewError(
+            "leaving out the one sample, or patient, of a class says nothing of k; name one with --k"
+        )
+    largest = min(largest_k(settings, units_of(part)) for part in parts)
+    # The first of equals is taken: the most neighbours, the smoothest vote.
+    ks = tuple(sorted((k for k in settings.k if k <= largest), reverse=True))
+    if not ks:
+        raise TooFewError(_too_large([str(min(settings.k))], largest))
+    settings = dataclasses.replace(settings, k=ks)
+    places, found = [], []
+    for part, rows in zip(parts, episodes, strict=True):
+        said = left_out_scores(
+            settings, part.x, part.y, units_of(part), task, len(asked.class_names)
+        )
+        losses = [
+            # ML-kNN smooths by itself.
+            loss_of(said[k], part.y, task, votes=None if settings.rule == knn.MLKNN else k)
+            for k in ks
+        ]
+        places.append(int(np.argmin(losses)))
+        only = dataclasses.replace(settings, k=(ks[places[-1]],))
+        found.append(_neighbours_say(only, asked, splits, rows)[ks[places[-1]]])
+    asked_of = {
+        "k_among": list(ks),
+        **settings.settings,
+        "chosen_by": f"leave-one-out {loss_name(task)}",
+        "left_out": {"n": 1, **by_patient_settings(asked, train)},
+    }
+    chosen = said_of("k", ks, places)
+    return asked_of, chosen, np.stack(found), [mark_of("k is", "leaving one out", chosen)]
+
+
+def _too_large(large: list[str], largest: int) -> str:
+    """Why no answer has these k; the largest that has one."""
+    most = f"at most {largest}; name that with --k" if largest > 0 else "too few for any k"
+    return f"k = {', '.join(large)} needs more images than some episodes have: {most}"
 
 
 def _neighbours_say(
@@ -253,6 +348,37 @@ def _neighbours_say(
         return knn.predictions(settings, train.x[rows], train.y[rows][:, None], test.x)
     n_classes = len(asked.class_names)
     return knn.scores(settings, train.x[rows], train.y[rows], test.x, asked.task, n_classes)
+
+
+def _estimator(
+    config: ProbeConfig, asked: Asked, splits: dict[str, Split], episodes: list[NDArray[np.intp]]
+) -> Iterator[Scores]:
+    settings, question = config.estimator, Question(asked.task, len(asked.class_names))
+    assert settings
+    train, test, candidates = splits["train"], splits["test"], settings.candidates
+    places, scores, warned, score_type = [], [], {}, ""
+    for rows in episodes:
+        part = pick(train, rows)
+        places.append(choose_settings(settings, part, question) if len(candidates) > 1 else 0)
+        fitted = fit_all(settings.only(candidates[places[-1]]), part.x, part.y, question)
+        scores.append(fitted.scores(test.x, 0))
+        score_type = fitted.score_type
+        warned |= dict.fromkeys(fitted.warned)
+    asked_of: dict[str, Any] = {
+        "settings": {name: list(values) for name, values in settings.grid.items()},
+        **settings.facts,
+        **({} if asked.task == REGRESSION else {"score_type": score_type}),
+        "chosen_by": "fixed",
+    }
+    chosen: dict[str, Any] = {"settings": candidates[0]}
+    marks = [f"{settings.name} warns: {text}" for text in [*warned][:N_WARNED]]
+    if len(candidates) > 1:
+        asked_of["chosen_by"] = f"in-episode {loss_name(asked.task, score_type)}"
+        folds = {"n": N_FOLDS, "seed": FOLD_SEED, **by_patient_settings(asked, train)}
+        asked_of["folds"] = folds
+        chosen = said_of("settings", candidates, places)
+        marks = [mark_of("settings are", "folds of its own", chosen), *marks]
+    yield asked_of, chosen, np.stack(scores), marks
 
 
 Ask = Callable[

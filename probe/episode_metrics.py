@@ -9,8 +9,9 @@ interval is about the test set alone.
 Metrics of counts are exact on each resample. An AUC moves by DeLong's deviations
 (``probe.delong``), which is linear in the draw: sorting a thousand resamples of a hundred episodes
 would take minutes. Left out is what two drawn samples do together, of order 1 / (positives *
-negatives). Calibration error and average precision have a value and no interval, and test images
-of one patient alone give none at all.
+negatives). Calibration error and average precision have a value and no interval, nor have metrics
+of decisions where no episode answers any sample wrongly; test images of one patient alone give none
+at all.
 """
 
 from __future__ import annotations
@@ -24,14 +25,23 @@ from numpy.typing import NDArray
 from cache.labels import REGRESSION
 from probe import metrics, regression_metrics
 from probe.delong import deviations
-from probe.intervals import NONE, Interval, clusters, multiplicities, percentiles, weighted_sums
-from probe.measure import NONE_WRONG, why_no_auc
+from probe.episode_sums import EpisodeSums
+from probe.intervals import (
+    DECISIONS,
+    NO_ENDS,
+    NONE,
+    Interval,
+    clusters,
+    multiplicities,
+    percentiles,
+)
+from probe.measure import none_wrong, why_no_auc
 
 TWO_LEVEL, TWO_LEVEL_GROUPS = (
     "bootstrap of episodes and samples",
     "bootstrap of episodes and groups",
 )
-CHUNK_CELLS = 2**22  # numbers of all episodes' contributions in work at one time
+CHUNK_CELLS = 2**23  # numbers of all episodes' contributions in work at one time
 
 
 class EpisodeMetrics(NamedTuple):
@@ -63,7 +73,7 @@ def measure_episodes(
         task: one of ``probe.metrics.TASKS``, or "regression".
         n_resamples: R.
         seed: of the bootstrap.
-        score_type: ``probe.metrics.PROBABILITY`` or ``MARGIN``.
+        score_type: see ``probe.metrics``.
         groups: (N,) patients, where known; as in ``probe.intervals.estimate``, they matter only
             where one has several samples.
         class_names: C, for the marks; None: the classes' numbers.
@@ -73,72 +83,113 @@ def measure_episodes(
         RequestError: what ``probe.metrics.validate`` or ``probe.regression_metrics.validate``
             refuses.
     """
-    if task == REGRESSION:
-        each = [regression_metrics.evaluate(answers, labels) for answers in scores]
-    else:
-        each = [metrics.evaluate(answers, labels, task, score_type) for answers in scores]
-    values = {name: [float(found[name]) for found in each] for name in each[0]}
     n_clusters = len(labels) if groups is None else int(clusters(groups).max()) + 1
     groups = groups if n_clusters < len(labels) else None
-    drawn_means = {}
-    if groups is None or n_clusters > 1:
-        drawn_means = _resampled(scores, labels, task, score_type, groups, n_resamples, seed)
+    is_drawn = groups is None or n_clusters > 1
+    drawn = _draw(len(labels), n_resamples if is_drawn else 0, seed, groups)
+    weights = _episode_weights(len(scores), n_resamples, seed)
+    each: list[dict[str, float]] = []
+    drawn_means: dict[str, NDArray[np.float64]] = {}
+    for episodes in _pieces(scores):
+        piece = [_evaluated(answers, labels, task, score_type) for answers in scores[episodes]]
+        each += [episode.values for episode in piece]
+        for name, mean in _resampled(piece, drawn, weights[:, episodes], task).items():
+            drawn_means[name] = drawn_means.get(name, 0) + mean
+    if "auc" in drawn_means:
+        # DeLong's deviations are linear, and an AUC is not: near its end the line leads past it.
+        drawn_means["auc"] = np.clip(drawn_means["auc"], 0, 1)
+    values = {name: [float(found[name]) for found in each] for name in each[0]}
     method = TWO_LEVEL if groups is None else TWO_LEVEL_GROUPS
     means, methods = {}, {}
     for name, of_episodes in values.items():
-        known = name in drawn_means
-        ends = percentiles(drawn_means[name], level) if known else (np.nan, np.nan)
+        # Where no episode answers any sample wrongly, resamples would show no width.
+        has_width = set(values.get(DECISIONS.get(name, ""), ())) != {1.0}
+        known = name in drawn_means and has_width
+        ends = percentiles(drawn_means[name], level) if known else NO_ENDS
         means[name] = Interval(float(np.mean(of_episodes)), *ends)
-        methods[name] = method if known else NONE
+        methods[name] = NONE if np.isnan(ends[0]) else method
     names = [str(c) for c in range(scores.shape[2])] if class_names is None else class_names
-    return EpisodeMetrics(means, values, methods, _marks(means, labels, task, score_type, names))
+    marks = _marks(means, methods, labels, task, score_type, names)
+    return EpisodeMetrics(means, values, methods, marks)
 
 
 def _marks(
     means: dict[str, Interval],
+    methods: dict[str, str],
     labels: NDArray[Any],
     task: str,
     score_type: str,
     class_names: Sequence[str],
 ) -> list[str]:
-    marks = ["scores are margins, no probabilities"] if score_type == metrics.MARGIN else []
+    marks = [*metrics.SCORE_MARKS[score_type]]
     if task == REGRESSION:
         return marks if means["r2"].value > 0 else ["no better than the mean of the test labels"]
     if abs(means["acc"].value - metrics.larger_class_rate(labels, task)) < 1e-12:
         marks.append("accuracy equals the larger-class rate")
-    if means["acc"].value == 1 and not np.isnan(means["acc"].low):
-        marks.append(NONE_WRONG)
+    marks += none_wrong(means, methods)
     if np.isnan(means["auc"].value):
         marks.append(why_no_auc("test", labels, task, class_names))
     return marks
 
 
+class _Episode(NamedTuple):
+    """One episode, looked at once."""
+
+    values: dict[str, float]  # its metrics
+    parts: dict[str, NDArray[Any]]  # what each sample adds to them; to the AUC by DeLong
+    auc: float  # of regression 0
+
+
+def _evaluated(
+    answers: NDArray[np.floating], labels: NDArray[Any], task: str, score_type: str
+) -> _Episode:
+    if task == REGRESSION:
+        values = regression_metrics.evaluate(answers, labels)
+        return _Episode(values, {"moments": regression_metrics.sample_moments(answers, labels)}, 0)
+    prepared = metrics.prepare(answers, labels, task, score_type)
+    shifts, auc = np.zeros(len(answers)), 0.0
+    for problem in prepared.problems:
+        value, shift, _ = deviations(problem)
+        auc += value / len(prepared.problems)
+        shifts += shift / len(prepared.problems)
+    return _Episode(prepared.evaluate(), {**prepared.parts, "auc": shifts}, auc)
+
+
 def _resampled(
-    scores: NDArray[np.floating],
-    labels: NDArray[Any],
+    piece: Sequence[_Episode],
+    drawn: NDArray[np.unsignedinteger],
+    weights: NDArray[np.float64],
     task: str,
-    score_type: str,
-    groups: NDArray[np.str_] | None,
-    n_resamples: int,
-    seed: int,
 ) -> dict[str, NDArray[np.float64]]:
-    """name -> (R,) the mean over the drawn episodes, nan where one has no value."""
-    weights = _episode_weights(len(scores), n_resamples, seed)  # (R, E)
-    found: dict[str, NDArray[np.float64]] = {}
-    for episodes in _pieces(scores):
-        parts, auc = _contributions(scores[episodes], labels, task, score_type)
-        start = 0
-        for drawn in multiplicities(scores.shape[1], n_resamples, seed, groups):  # (R', N)
-            rows = slice(start, start + len(drawn))
-            values = _values(weighted_sums(drawn, parts), auc, task)  # (R', e)
-            for name, value in values.items():
-                whole = found.setdefault(name, np.zeros(n_resamples))
-                whole[rows] += (weights[rows, episodes] * value).sum(axis=1)
-            start += len(drawn)
-    if "auc" in found:
-        # DeLong's deviations are linear, and an AUC is not: near its end the line leads past it.
-        found["auc"] = np.clip(found["auc"], 0, 1)
-    return found
+    """name -> (R,) the piece's share of the mean over the drawn episodes, nan where one has no value.
+
+    Args:
+        piece: e episodes.
+        drawn: (R, N) multiplicities.
+        weights: (R, e) how often each episode is drawn, over E.
+        task: as in ``measure_episodes``.
+    """
+    sums = EpisodeSums([episode.parts for episode in piece])
+    auc = np.array([episode.auc for episode in piece])
+    found: dict[str, list[NDArray[np.float64]]] = {}
+    size = max(1, CHUNK_CELLS // drawn.shape[1])
+    for start in range(0, len(drawn), size):
+        rows = slice(start, start + size)
+        for name, value in _values(sums.of(drawn[rows]), auc, task).items():  # (R', e)
+            found.setdefault(name, []).append((weights[rows] * value).sum(axis=1))
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def _draw(
+    n_samples: int, n_resamples: int, seed: int, groups: NDArray[np.str_] | None
+) -> NDArray[np.unsignedinteger]:
+    """(R, N) multiplicities, drawn once for all episodes: of 1000 resamples 2 KB a sample."""
+    drawn = np.empty((n_resamples, n_samples), np.uint16)
+    start = 0
+    for part in multiplicities(n_samples, n_resamples, seed, groups):
+        drawn[start : start + len(part)] = part
+        start += len(part)
+    return drawn
 
 
 def _episode_weights(n_episodes: int, n_resamples: int, seed: int) -> NDArray[np.float64]:
@@ -154,27 +205,6 @@ def _pieces(scores: NDArray[np.floating]) -> Iterator[slice]:
     """Consecutive episodes, as many as fit."""
     size = max(1, CHUNK_CELLS // (4 * scores[0].size + 8 * len(scores[0])))
     return (slice(start, start + size) for start in range(0, len(scores), size))
-
-
-def _contributions(
-    scores: NDArray[np.floating], labels: NDArray[Any], task: str, score_type: str
-) -> tuple[dict[str, NDArray[Any]], NDArray[np.float64]]:
-    """name -> (N, e, ...) what each sample adds to each episode's metrics; and (e,) the AUC."""
-    if task == REGRESSION:
-        moments = [regression_metrics.sample_moments(answers, labels) for answers in scores]
-        return {"moments": np.stack(moments, axis=1)}, np.zeros(len(scores))
-    each, auc = [], np.zeros(len(scores))
-    for e, answers in enumerate(scores):
-        parts = metrics.sample_parts(answers, labels, task, score_type)
-        parts.pop("calibration", None)
-        columns = metrics.auc_columns(answers, labels, task)
-        parts["auc"] = np.zeros(len(answers))
-        for column in columns:
-            value, shift, _ = deviations(*column)
-            auc[e] += value / len(columns)
-            parts["auc"] += shift / len(columns)
-        each.append(parts)
-    return {name: np.stack([parts[name] for parts in each], axis=1) for name in each[0]}, auc
 
 
 def _values(

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.labels import MISSING, REGRESSION
-from cache.tables import column, read_csv
+from cache.tables import DATASET, check_dataset, column, read_csv
 from probe.metrics import MULTI_LABEL
 from probe.prior import check_prior
 
@@ -34,7 +34,7 @@ DRAWS: dict[str, int | None] = {
     "patients": None,
     "bigvision": 3,  # big_vision evaluators/fewshot_lsr.py: num_seeds
 }
-HEADER = ("shots", "episode", "id")  # of an episodes file
+HEADER = ("shots", "episode", "id", DATASET)  # of an episodes file; the last may be missing
 
 Queues = list[NDArray[np.intp]]  # for each class the units that stand for it, the next one first
 Draws = dict[int, list[NDArray[np.intp]]]  # shots -> for each episode its rows, ascending
@@ -51,8 +51,8 @@ class FewShotConfig:
 
     shots: tuple[int, ...]  # samples, or patients, of each class
     n_episodes: int | None = None  # of each number of shots; None: as DRAWS has it
-    seed: int = 0  # of the draw
-    draw: str = "balanced"  # one of DRAWS
+    seed: int | None = None  # of the draw; None: 0
+    draw: str | None = None  # one of DRAWS; None: balanced
     prior: str | None = None  # one of probe.prior.PRIORS; None: see ``prior_word``
     file: Path | None = None  # CSV of HEADER: read; written where it isn't there
 
@@ -60,34 +60,44 @@ class FewShotConfig:
         if not self.shots or min(self.shots) < 1 or len(set(self.shots)) < len(self.shots):
             listed = ",".join(map(str, self.shots)) or "nothing"
             raise RequestError(f"--shots takes numbers from 1 up, each once; not {listed}")
-        if self.draw not in DRAWS:
+        if self.rule not in DRAWS:
             raise RequestError(f"--draw takes {', '.join(DRAWS)}, not {self.draw!r}")
         if self.prior is not None:
             check_prior(self.prior)
         if self.n_episodes is not None and self.n_episodes < 1:
             raise RequestError(f"--episodes takes 1 and more, not {self.n_episodes}")
-        if self.seed < 0:
+        if self.first_seed < 0:
             raise RequestError(f"--episode-seed takes 0 and more, not {self.seed}")
-        if DRAWS[self.draw] is None and (self.n_episodes not in (None, 1) or self.seed):
+        if DRAWS[self.rule] is None and (self.n_episodes not in (None, 1) or self.seed):
             raise RequestError(
-                f"--draw {self.draw} leaves nothing to chance and makes one episode; leave out "
+                f"--draw {self.rule} leaves nothing to chance and makes one episode; leave out "
                 "--episodes and --episode-seed"
             )
 
     @property
     def names_rule(self) -> bool:
-        """Whether something of the draw is asked for that isn't the default."""
-        return (self.draw, self.n_episodes, self.seed) != ("balanced", None, 0)
+        """Whether anything of the draw is asked for by name, be it the default."""
+        return (self.draw, self.n_episodes, self.seed) != (None, None, None)
+
+    @property
+    def rule(self) -> str:
+        """The rule that is meant, one of DRAWS."""
+        return "balanced" if self.draw is None else self.draw
+
+    @property
+    def first_seed(self) -> int:
+        """The seed that is meant."""
+        return self.seed or 0
 
     @property
     def count(self) -> int:
         """How many episodes there are of each number of shots."""
-        return self.n_episodes or DRAWS[self.draw] or 1
+        return self.n_episodes or DRAWS[self.rule] or 1
 
     @property
     def prior_word(self) -> str:
         """The prior that is meant: the papers' rules come as published, without a correction."""
-        return self.prior or ("train" if self.draw in ("balanced", "natural") else "none")
+        return self.prior or ("train" if self.rule in ("balanced", "natural") else "none")
 
 
 def draw_episodes(
@@ -141,43 +151,43 @@ def draw_episodes(
         RequestError: a rule that the task has no classes for.
     """
     single = task not in (MULTI_LABEL, REGRESSION)
-    if config.draw in ("first", "bigvision"):
+    if config.rule in ("first", "bigvision"):
         if not single:
             raise RequestError(
-                f"--draw {config.draw} counts images of single classes, and the task is "
+                f"--draw {config.rule} counts images of single classes, and the task is "
                 f'"{task}"; use --draw natural'
             )
         groups = None
-    if config.draw == "patients" and task == REGRESSION:
+    if config.rule == "patients" and task == REGRESSION:
         raise RequestError("--draw patients counts patients of a class, and labels are continuous")
 
     names, unit_of = np.unique(_units(ids, groups), return_inverse=True)
     place = np.unique(unit_of, return_index=True)[1]  # (U,) of a unit's first sample in the file
     shows = _shows(labels, task, n_classes, unit_of, len(names))
     draws: Draws = {}
-    if config.draw == "patients":
+    if config.rule == "patients":
         for shots in config.shots:
             taken = _one_after_another(shows, np.arange(len(names)), shots)
             draws[shots] = [_rows(taken, unit_of)]
         return draws
 
-    at_random = task == REGRESSION or (task == MULTI_LABEL and config.draw == "natural")
-    if config.draw == "first":
+    at_random = task == REGRESSION or (task == MULTI_LABEL and config.rule == "natural")
+    if config.rule == "first":
         episodes = [_by_class(shows, np.argsort(place))]
-    elif config.draw == "bigvision":
-        seeds = range(config.seed, config.seed + config.count)
+    elif config.rule == "bigvision":
+        seeds = range(config.first_seed, config.first_seed + config.count)
         episodes = [_permuted(shows, np.argsort(place), seed) for seed in seeds]
     elif at_random:
-        episodes = [[order] for order in _orders(names, config.seed, config.count)]
+        episodes = [[order] for order in _orders(names, config.first_seed, config.count)]
     elif task == MULTI_LABEL:
-        orders = _orders(names, config.seed, config.count)
+        orders = _orders(names, config.first_seed, config.count)
         episodes = [_in_rounds(shows, order, max(config.shots)) for order in orders]
     else:
-        episodes = [_by_class(shows, o) for o in _orders(names, config.seed, config.count)]
+        episodes = [_by_class(shows, o) for o in _orders(names, config.first_seed, config.count)]
     for shots in config.shots:
         if at_random:
             quotas = [shots * (1 if task == REGRESSION else n_classes)]
-        elif config.draw == "natural":
+        elif config.rule == "natural":
             quotas = seats(shows.sum(axis=0).tolist(), shots * n_classes)
         else:
             quotas = [shots] * len(episodes[0])
@@ -318,25 +328,28 @@ def seats(counts: Sequence[int], n_seats: int) -> list[int]:
 # ------------------------------------------------------------------------------- as a file
 
 
-def read_episodes(path: Path, shots: Sequence[int], ids: NDArray[np.str_]) -> Draws:
+def read_episodes(path: Path, shots: Sequence[int], ids: NDArray[np.str_], dataset: str) -> Draws:
     """The episodes of a file.
 
     Args:
-        path: CSV of shots, episode (any word) and id, a line for each sample of each episode.
+        path: CSV of shots, episode (any word) and id, a line for each sample of each episode; it
+            may name its data set in a column dataset.
         shots: those that are wanted.
         ids: (S,) of the training samples; a sample of val or test is none.
+        dataset: whose they are.
 
     Returns:
         As ``draw_episodes``, the episodes in the order in which the file first names them.
 
     Raises:
-        RequestError: not such a file, shots that it hasn't, an id twice in one episode, or one
-            that isn't a training sample's.
+        RequestError: not such a file, one of another data set, shots that it hasn't, an id twice in
+            one episode, or one that isn't a training sample's.
     """
     table = read_csv(path)
+    check_dataset(table, dataset)
     place = {name: row for row, name in enumerate(ids.tolist())}
     found: dict[str, dict[str, set[int]]] = {}
-    cells = (column(table, name) for name in HEADER)
+    cells = (column(table, name) for name in HEADER if name != DATASET)
     for n, episode, name, line in zip(*cells, table.lines, strict=True):
         if name not in place:
             raise RequestError(
@@ -354,7 +367,7 @@ def read_episodes(path: Path, shots: Sequence[int], ids: NDArray[np.str_]) -> Dr
     return {n: [np.array(sorted(rows)) for rows in found[str(n)].values()] for n in shots}
 
 
-def write_episodes(path: Path, draws: Draws, ids: NDArray[np.str_]) -> None:
+def write_episodes(path: Path, draws: Draws, ids: NDArray[np.str_], dataset: str) -> None:
     """Write episodes, to keep and to publish.
 
     Raises:
@@ -367,7 +380,8 @@ def write_episodes(path: Path, draws: Draws, ids: NDArray[np.str_]) -> None:
             writer.writerow(HEADER)
             for shots, episodes in draws.items():
                 for number, rows in enumerate(episodes):
-                    writer.writerows((shots, number, name) for name in ids[rows].tolist())
+                    named = ids[rows].tolist()
+                    writer.writerows((shots, number, name, dataset) for name in named)
         temporary.replace(path)
     except OSError as error:
         raise RequestError(f"can't write {path}: {error.strerror}; name another file") from error

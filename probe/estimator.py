@@ -41,7 +41,7 @@ import itertools
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -57,6 +57,7 @@ from probe.metrics import BINARY, MARGIN, MULTI_LABEL, PROBABILITY
 from probe.standardise import chunks, mean_and_scale
 
 SEED = 0  # of scikit-learn's estimators that are random, unless --set says another random_state
+N_WARNED = 3  # warnings of an estimator that a row repeats
 ROUNDING = 1e-3  # how far from 1 the sum of a row of probabilities may be: float16's
 
 
@@ -93,6 +94,10 @@ class EstimatorConfig:
             dict(zip(self.grid, values, strict=True))
             for values in itertools.product(*self.grid.values())
         ]
+
+    def only(self, candidate: Mapping[str, Any]) -> EstimatorConfig:
+        """The same with one candidate alone."""
+        return replace(self, grid={name: (value,) for name, value in candidate.items()})
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,24 @@ if TYPE_CHECKING:
 GRID = "grid"  # the pool of a row whose head chose among several
 
 
+class DivergedError(RequestError):
+    """Heads of one matrix that have no answer, said after those that have one.
+
+    ``seeds`` says which, and when that was seen: "seed 0 after 240 iterations".
+    """
+
+    def __init__(self, heads: Sequence[adamw.Diverged], lr: float) -> None:
+        self.seeds = ", ".join(f"seed {h.seed} after {h.iteration} iterations" for h in heads)
+        self.cure = f"try --lr {lr / 10:g}"
+        super().__init__(f"training diverged: {self.seeds}; {self.cure}")
+
+
 def ask_adamw(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> Iterator[Answer]:
-    """One answer for each seed."""
+    """One answer for each seed.
+
+    Raises:
+        DivergedError: some diverged; after the answers of the others.
+    """
     return ask_adamw_at_once(config, asked, [splits])[0]
 
 
@@ -32,6 +48,11 @@ def ask_adamw_at_once(
     config: ProbeConfig, asked: Asked, places: Sequence[dict[str, Split]]
 ) -> list[Iterator[Answer]]:
     """For each place one answer for each seed, from one loop over all of them.
+
+    That loop is one work: interrupted, none of its answers is there.
+
+    Returns:
+        For each place its answers; each raises ``DivergedError`` after the last where heads did.
 
     Raises:
         RequestError: see ``probe.adamw.fit_heads``.
@@ -53,11 +74,15 @@ def ask_adamw_at_once(
 
 
 def _of_seeds(
-    settings: adamw.AdamWConfig, fits: list[adamw.HeadFit], splits: dict[str, Split]
+    settings: adamw.AdamWConfig,
+    fits: list[adamw.HeadFit | adamw.Diverged],
+    splits: dict[str, Split],
 ) -> Iterator[Answer]:
     shared = dataclasses.asdict(settings)
     del shared["seeds"], shared["ddof"]  # neither changes this row's numbers
     for fit in fits:
+        if isinstance(fit, adamw.Diverged):
+            continue
         at_end = fit.iteration == fit.checks[-1][0]
         is_rising = at_end and len(fit.checks) > 1 and settings.patience is not None
         yield (
@@ -70,6 +95,8 @@ def _of_seeds(
             {name: fit.predict_scores(splits[name].x) for name in ("val", "test")},
             ["val was still improving when training ended"] if is_rising else [],
         )
+    if diverged := [fit for fit in fits if isinstance(fit, adamw.Diverged)]:
+        raise DivergedError(diverged, settings.lr)
 
 
 def ask_heads(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> Iterator[Answer]:
@@ -116,11 +143,13 @@ def ask_heads(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> It
         if not fit.is_finite:
             raise RequestError("the refit diverged; name smaller learning rates with --lr")
     scores["test"] = fit.predict_scores(x["test"][: len(splits["test"])])
+    score_type = fit.outputs.score_type
     yield (
         {
             **dataclasses.asdict(used),
             "pool": GRID if inputs.has_cls else inputs.pool,
             "standardised": False,
+            **({} if score_type == metrics.PROBABILITY else {"score_type": score_type}),
         },
         chosen,
         scores,
@@ -181,9 +210,16 @@ def _blocks(features: Features, settings: heads.HeadsConfig, aggregate: str) -> 
             "`extract --layers all`"
         )
     has_mean = "mean" in features.layers[last]
-    parts = [read_samples(features, i, "cls", aggregate) for i in needed]
-    parts += [read_samples(features, last, "mean", aggregate)] if has_mean else []
-    return Blocks(np.concatenate(parts, axis=1), len(needed), has_mean, "cls")
+    places = [(i, "cls") for i in needed] + ([(last, "mean")] if has_mean else [])
+    x = np.empty(0)
+    for number, place in enumerate(places):  # one after the other: all twice would be gigabytes
+        part = read_samples(features, *place, aggregate)
+        n_rows, width = part.shape
+        if number == 0:
+            x = np.empty((n_rows, width * len(places)), part.dtype)
+        x[:, number * width : (number + 1) * width] = part
+        del part  # before the next is read
+    return Blocks(x, len(needed), has_mean, "cls")
 
 
 def check_val(asked: Asked, val: Split, what: str) -> None:

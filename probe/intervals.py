@@ -6,6 +6,8 @@ not about seeds.
     metric                        samples are independent    groups (patients) have several samples
     accuracy of one label         Wilson (1927)              bootstrap of groups
     AUC                           DeLong, see delong.py      bootstrap of groups
+    balanced accuracy of 1        one-sided, see below       none
+    macro F1, kappa of 1          none                       none
     calibration error             none                       none, as of one group alone
     all others                    bootstrap of samples       bootstrap of groups
 
@@ -14,10 +16,17 @@ often each sample was drawn: metrics of sums are a matrix product, those of rank
 (ranking.py). Of groups it draws whole groups, so that what a patient's images share is not counted
 as often as they have images.
 
-It has no width where no sample is answered wrongly, which says nothing of the next one: where it is
-the accuracy's, a mark says so. And it can't see that a calibration error of few samples is too large: of 156 answers by a
-perfectly calibrated probe, its 95 % covered the truth never in 600 test sets, turned around its
-value 61 % of the time. So there is none.
+It would have no width where no sample is answered wrongly, which says nothing of the next one. There
+Wilson's serves the accuracy. The balanced accuracy has an exact one-sided interval, as the perfect
+AUC has: that every sample of every class is right has the probability of the recalls' product, each
+as often as its class has samples, so the interval holds every mean recall for which that is at
+least 1 - level. Macro F1 and kappa also hang on where the errors would go, which no sample shows:
+they have none, nor has any of these where groups are known or labels are several, and a mark says
+so.
+
+And it can't see that a calibration error of few samples is too large: of 156 answers by a perfectly
+calibrated probe, its 95 % covered the truth never in 600 test sets, turned around its value 61 % of
+the time. So there is none.
 """
 
 from __future__ import annotations
@@ -38,6 +47,11 @@ CHUNK_CELLS = 2**20  # resamples by samples in work at one time: about 30 MB in 
 WILSON, DELONG, ONE_SIDED, NONE = "wilson", "delong", "one-sided", "none"
 BOOTSTRAP, GROUPS = "bootstrap", "bootstrap of groups"
 NO_ENDS = math.nan, math.nan  # one object each, so that equal rows compare as equal
+# Metrics of decisions, and the one of them that is 1 where no decision is wrong.
+DECISIONS = {
+    **dict.fromkeys(("acc", "balanced_accuracy", "f1_macro", "kappa"), "acc"),
+    **dict.fromkeys(("acc_expected", "kappa_expected"), "acc_expected"),
+}
 
 
 class Interval(NamedTuple):
@@ -81,7 +95,7 @@ def estimate(
         n_resamples: of the bootstrap; more of them make the ends steadier, not narrower.
         seed: of the bootstrap; the same seed gives the same interval, whatever the size of chunks.
         level: how often an interval holds the metric of all images there could be.
-        score_type: ``probe.metrics.PROBABILITY`` or ``MARGIN``.
+        score_type: see ``probe.metrics``.
         temperature: see ``probe.metrics.evaluate``.
         groups: (N,) patients, where known; an empty text is nobody. They matter only where one has
             several samples.
@@ -95,6 +109,7 @@ def estimate(
     cluster = np.arange(len(scores)) if groups is None else clusters(groups)
     n_clusters = int(cluster.max()) + 1
     is_grouped = n_clusters < len(scores)
+    is_simple = not is_grouped and task != metrics.MULTI_LABEL
     samples = resampled_metrics(
         scores,
         labels,
@@ -114,12 +129,16 @@ def estimate(
             ends, method = _of_perfect(value, scores, labels, task, cluster, level), ONE_SIDED
         elif name == "auc" and not is_grouped:
             ends, method = delong(scores, labels, task, level), DELONG
-        elif name in ("acc", "acc_expected") and not is_grouped and task != metrics.MULTI_LABEL:
+        elif name in ("acc", "acc_expected") and is_simple:
             ends, method = wilson(value, len(labels), level), WILSON
+        elif values.get(DECISIONS.get(name, "")) == 1:
+            ends, method = NO_ENDS, NONE
+            if name == "balanced_accuracy" and is_simple:
+                ends, method = perfect_recall(np.bincount(labels), level), ONE_SIDED
         else:
             ends = percentiles(samples[name], level)
         found.metrics[name] = Interval(value, *ends)
-        found.methods[name] = method
+        found.methods[name] = NONE if math.isnan(ends[0]) else method
     return found
 
 
@@ -139,6 +158,25 @@ def wilson(share: float, n: int, level: float = 0.95) -> tuple[float, float]:
     half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     low, high = (centre + np.array([-half, half])) / (1 + z**2 / n)
     return float(min(low, share)), float(max(high, share))  # rounding may take an end past it
+
+
+def perfect_recall(counts: NDArray[np.integer], level: float = 0.95) -> tuple[float, float]:
+    """The interval of a balanced accuracy of 1, exact and one-sided.
+
+    The smallest mean of recalls r with prod(r ** counts) >= 1 - level. Where the product is at that
+    bound, every r below 1 is in proportion to its class's count (Lagrange), so the small classes
+    give way first.
+
+    Args:
+        counts: of each class's samples; a class without any has no recall, and isn't counted.
+        level: how often the interval holds the mean recall of all samples there could be.
+    """
+    n = np.sort(counts[counts > 0]).astype(np.float64)
+    logs = n * np.log(n)
+    # For each number of classes below 1, what their counts are multiplied by.
+    factors = np.exp((np.log(1 - level) - logs.cumsum()) / n.cumsum())
+    n_below = int(np.flatnonzero(factors * n <= 1)[-1]) + 1  # of all that fit, the smallest mean
+    return float(np.minimum(factors[n_below - 1] * n, 1).mean()), 1.0
 
 
 def estimate_regression(
@@ -172,7 +210,8 @@ def estimate_regression(
     if method == NONE:
         ends = dict.fromkeys(ends, NO_ENDS)
     found = {name: Interval(value, *ends[name]) for name, value in values.items()}
-    return Estimates(found, dict.fromkeys(found, method))
+    methods = {name: NONE if math.isnan(low) else method for name, (low, _) in ends.items()}
+    return Estimates(found, {name: methods[name] for name in found})
 
 
 def clusters(groups: NDArray[np.str_]) -> NDArray[np.intp]:
@@ -202,7 +241,7 @@ def resampled_metrics(
         task: one of ``probe.metrics.TASKS``.
         n_resamples: R.
         seed: of the draws.
-        score_type: ``probe.metrics.PROBABILITY`` or ``MARGIN``.
+        score_type: see ``probe.metrics``.
         groups: (N,) what is drawn as a whole; None: each sample by itself.
         ranks: which metrics of ranks are wanted; they take longest.
 
@@ -214,7 +253,6 @@ def resampled_metrics(
     names = metrics.metric_names(task, score_type)
     ranks = [name for name in ranks if name in names]
     parts = metrics.sample_parts(scores, labels, task, score_type)
-    parts.pop("calibration", None)
     problems = metrics.rankings(scores, labels, task) if ranks else []
     found: dict[str, list[NDArray[np.float64]]] = {}
     for drawn in multiplicities(len(scores), n_resamples, seed, groups):  # (R', N)

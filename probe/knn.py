@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.labels import MISSING
 from probe import mlknn
-from probe.metrics import MULTI_LABEL, check_labels, check_task, known_shares
+from probe.metrics import MULTI_LABEL, UNNORMALISED, check_labels, check_task, known_shares
 from probe.regression_metrics import check_targets
 
 METRICS = ("cosine", "euclidean")
@@ -47,6 +47,8 @@ FAISS_DISTRIBUTIONS = (
     "faiss-gpu-cu13-cuvs",
     "faiss-gpu-cuvs",
 )
+
+K_OF_EPISODES = (1, 3, 5, 11, 21)  # one of which a few-shot episode may choose
 
 CHUNK_ROWS = 4096  # queries that are searched for at one time
 CHUNK_PREPARED = 512  # rows that are cast, measured and scaled at one time: they stay in the cache
@@ -71,6 +73,9 @@ class KnnConfig:
     temperature: float = 0.07  # of the weighted vote, Wu et al.'s
     one_k: bool = False  # answer for one of k alone, the best without test; else for each
     self_counts: bool = False  # of mlknn: count a bank row among its own neighbours, as published
+    # Of the weighted vote: shares of the largest k's weights, cut off at each smaller one, as
+    # DINOv2 publishes it (eval/knn.py); see ``scores``.
+    cut_off: bool = False
 
     def __post_init__(self) -> None:
         _check_word("metric", self.metric, METRICS)
@@ -89,6 +94,11 @@ class KnnConfig:
             )
         if self.self_counts and self.vote != MLKNN:
             raise RequestError(f"only --vote {MLKNN} counts neighbours of the bank's own rows")
+        if self.cut_off and (self.rule != "weighted" or self.one_k):
+            raise RequestError(
+                "only the weighted vote is cut off at each k, and none of k is chosen then; leave out "
+                "--as-published"
+            )
 
     @property
     def rule(self) -> str:
@@ -103,6 +113,8 @@ class KnnConfig:
             "vote": self.rule,
             **({"temperature": self.temperature} if self.rule == "weighted" else {}),
             **({"self_counts": True} if self.self_counts else {}),
+            # The other numbers of neighbours change nothing, else.
+            **({"cut_off_from": max(self.k), "score_type": UNNORMALISED} if self.cut_off else {}),
         }
 
     @property
@@ -124,7 +136,8 @@ def scores(
     DINOv2's own code takes the softmax over its largest k and then cuts it off at each smaller
     one, so those scores sum to less than 1, by an amount that differs from query to query. The
     largest class stays the largest, but AUC compares queries with each other and changes. Here
-    each k is normalised by itself: k = 10 gives the same numbers alone as beside k = 200.
+    each k is normalised by itself: k = 10 gives the same numbers alone as beside k = 200. With
+    ``cut_off`` it is as there.
 
     Args:
         config: the numbers of neighbours, the metric and the vote.
@@ -135,27 +148,56 @@ def scores(
         n_classes: C; 2 for a binary task, the number of labels for the multi-label task.
 
     Returns:
-        k -> (Q, C) probabilities, in the order of ``config.k``. Rows sum to 1, except for the
-        multi-label task, where each column is one label's share of the vote. There a neighbour
-        whose label is missing has no vote on it; where none of the k has one, the score is the
-        label's share of ones in the bank.
+        k -> (Q, C) probabilities, in the order of ``config.k``. Rows sum to 1, except where they
+        are cut off, and for the multi-label task, where each column is one label's share of the
+        vote. There a neighbour whose label is missing has no vote on it; where none of the k has
+        one, the score is the label's share of ones in the bank.
 
     Raises:
         RequestError: labels that don't fit the task or the bank, or one of several labels that is
-            known of no row of it; ML-kNN of another task; see also ``neighbours``.
+            known of no row of it; ML-kNN of another task; several labels that are to be cut off;
+            see also ``neighbours``.
     """
     check_task(task)
     bank_labels = np.asarray(bank_labels)
     check_labels(bank_labels, task, n_classes)
     if config.rule == MLKNN:
         return _mlknn_scores(config, bank_features, bank_labels, query_features, task)
+    found = _nearest(config, bank_features, bank_labels, query_features)
+    return scores_of(config, found, bank_labels, task, n_classes)
+
+
+Found = tuple[NDArray[np.float32], NDArray[np.int64]]  # see ``neighbours``
+
+
+def scores_of(
+    config: KnnConfig, found: Found, bank_labels: NDArray[np.integer], task: str, n_classes: int
+) -> dict[int, NDArray[np.float64]]:
+    """``scores`` of neighbours that are found already, by a vote that is a mean.
+
+    Args:
+        config: as of ``scores``.
+        found: the neighbours of Q queries, as many as the largest k and more.
+        bank_labels: as of ``scores``.
+        task: as of ``scores``.
+        n_classes: as of ``scores``.
+
+    Raises:
+        RequestError: several labels that are to be cut off.
+    """
+    if config.cut_off and task == MULTI_LABEL:
+        raise RequestError(
+            "DINOv2's release asks kNN for single labels only; leave out --as-published"
+        )
     hold, shares = vote, np.zeros(n_classes)  # a vote on classes leaves no score open
     if task == MULTI_LABEL:
         hold, shares = vote_multilabel, known_shares(bank_labels)
-    results = {k: np.empty((len(query_features), n_classes)) for k in config.k}
-    for k, rows, weights, labels in _nearest(config, bank_features, bank_labels, query_features):
-        found = hold(weights, labels, n_classes)
-        results[k][rows] = np.where(np.isnan(found), shares, found)
+    results = {k: np.empty((len(found[0]), n_classes)) for k in config.k}
+    for k, rows, weights, labels in _heard(config, found, bank_labels):
+        said = hold(weights, labels, n_classes)
+        if config.cut_off:
+            said *= weights.sum(axis=1, keepdims=True)
+        results[k][rows] = np.where(np.isnan(said), shares, said)
     return results
 
 
@@ -202,14 +244,31 @@ def predictions(
         k -> (Q, O), in the order of ``config.k`` and the unit of the targets.
 
     Raises:
-        RequestError: targets that are not finite or don't fit the bank; ML-kNN; see also
-            ``neighbours``.
+        RequestError: targets that are not finite or don't fit the bank; ML-kNN, or shares that are
+            to be cut off; see also ``neighbours``.
     """
     check_targets(bank_targets)
     if config.rule == MLKNN:
         raise RequestError(f"--vote {MLKNN} is for several labels, not for continuous ones")
-    results = {k: np.empty((len(query_features), bank_targets.shape[1])) for k in config.k}
-    for k, rows, weights, targets in _nearest(config, bank_features, bank_targets, query_features):
+    found = _nearest(config, bank_features, bank_targets, query_features)
+    return predictions_of(config, found, bank_targets)
+
+
+def predictions_of(
+    config: KnnConfig, found: Found, bank_targets: NDArray[np.floating]
+) -> dict[int, NDArray[np.float64]]:
+    """``predictions`` of neighbours that are found already; arguments as of ``scores_of``.
+
+    Raises:
+        RequestError: shares that are to be cut off.
+    """
+    if config.cut_off:
+        raise RequestError(
+            "DINOv2's release asks kNN for classes, not for continuous labels; leave out "
+            "--as-published"
+        )
+    results = {k: np.empty((len(found[0]), bank_targets.shape[1])) for k in config.k}
+    for k, rows, weights, targets in _heard(config, found, bank_targets):
         sums = np.einsum("qk,qko->qo", weights, targets)
         results[k][rows] = sums / weights.sum(axis=1, keepdims=True)
     return results
@@ -220,24 +279,33 @@ def _nearest(
     bank_features: NDArray[np.floating],
     bank_labels: NDArray[Any],
     query_features: NDArray[np.floating],
-) -> Iterator[tuple[int, slice, NDArray[np.float64], NDArray[Any]]]:
-    """One search; then, for each k and some queries at a time, what their neighbours say.
-
-    Yields:
-        k, the rows of the queries, their neighbours' say (q, k), see ``weigh``, and labels (q, k)
-        or (q, k, C).
-    """
+) -> Found:
+    """One search, for every k."""
     if len(bank_labels) != len(bank_features):
         raise RequestError(
             f"the bank needs one label for each row of features, found {len(bank_labels)} labels "
             f"and {len(bank_features)} rows"
         )
-    similarities, indices = neighbours(bank_features, query_features, max(config.k), config.metric)
+    return neighbours(bank_features, query_features, max(config.k), config.metric)
+
+
+def _heard(
+    config: KnnConfig, found: Found, bank_labels: NDArray[Any]
+) -> Iterator[tuple[int, slice, NDArray[np.float64], NDArray[Any]]]:
+    """For each k and some queries at a time, what their neighbours say.
+
+    Yields:
+        k, the rows of the queries, their neighbours' say (q, k), see ``weigh``, and labels (q, k)
+        or (q, k, C).
+    """
+    similarities, indices = found
     width = int(np.prod(bank_labels.shape[1:]))
     for rows in _chunks(len(indices), max(1, CHUNK_VOTES // (max(config.k) * width))):
         labels = bank_labels[indices[rows]]
         # Once for every k: the say is relative to the nearest, which is the same for all.
         weights = weigh(similarities[rows], config.rule, config.temperature)
+        if config.cut_off:
+            weights /= weights[:, : max(config.k)].sum(axis=1, keepdims=True)
         for k in config.k:
             yield k, rows, weights[:, :k], labels[:, :k]
 

@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from cache.labels import MISSING, REGRESSION
 from probe import metrics, regression_metrics
-from probe.intervals import BOOTSTRAP, GROUPS, Interval, estimate, estimate_regression
+from probe.intervals import DECISIONS, NONE, Interval, estimate, estimate_regression
 from probe.per_class import per_class
 
 NAMED = 3  # labels that a mark names; the others are counted
-NONE_WRONG = "no test sample is answered wrongly: the bootstrap's intervals say nothing"
 
 
 class Measured(NamedTuple):
@@ -50,8 +49,8 @@ def measure(
         class_names: C.
         n_resamples: of the bootstrap over test.
         seed: of the bootstrap.
-        score_type: ``probe.metrics.PROBABILITY`` or ``MARGIN``; of margins there is no figure of
-            calibration.
+        score_type: ``probe.metrics.PROBABILITY``, ``MARGIN`` or ``UNNORMALISED``; only of
+            probabilities there are figures of calibration.
         groups: (n,) patients of test, where known.
 
     Raises:
@@ -65,7 +64,7 @@ def measure(
         val = metrics.evaluate(scores["val"], labels["val"], task, score_type)
         if score_type == metrics.PROBABILITY and (labels["val"] != MISSING).any():
             temperature = metrics.fit_temperature(scores["val"], labels["val"], task)
-    marks = ["scores are margins, no probabilities"] if score_type == metrics.MARGIN else []
+    marks = [*metrics.SCORE_MARKS[score_type]]
     if len(labels["test"]):
         answers = scores["test"], labels["test"], task
         test, methods = estimate(
@@ -80,8 +79,7 @@ def measure(
         rate = metrics.larger_class_rate(labels["test"], task)
         if abs(test["acc"].value - rate) < 1e-12:
             marks.append("accuracy equals the larger-class rate")
-        if test["acc"].value == 1 and methods["acc"] in (BOOTSTRAP, GROUPS):
-            marks.append(NONE_WRONG)
+        marks += none_wrong(test, methods)
     undefined = [
         name
         for name, auc in (("val", val.get("auc", 0.0)), ("test", test["auc"].value if test else 0))
@@ -113,6 +111,14 @@ def _marks_of_regression(test: Mapping[str, Interval]) -> list[str]:
     if np.isnan(test["r2"].value):
         return ["no R2 on test: all labels are one number there"]
     return [] if test["r2"].value > 0 else ["no better than the mean of the test labels"]
+
+
+def none_wrong(test: Mapping[str, Interval], methods: Mapping[str, str]) -> list[str]:
+    """Which metrics have no interval because no test sample is answered wrongly."""
+    without = [name for name in DECISIONS if methods.get(name) == NONE]
+    if test["acc"].value != 1 or not without:
+        return []
+    return [f"no test sample is answered wrongly: no interval of {', '.join(without)}"]
 
 
 def why_no_auc(

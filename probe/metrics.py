@@ -7,7 +7,8 @@ those of ordered classes in ``grades.py``, those of the order of scores in ``ran
 Conventions:
     - ``scores`` are (N, C) for every task: probabilities, or margins where an estimator has no
       probabilities (``score_type``). A binary task has two columns, class 0 and class 1, of margins
-      -m and m; a multi-label task has one column for each label.
+      -m and m; a multi-label task has one column for each label. Unnormalised scores are what some
+      releases measure: in 0..1, larger for likelier classes, but a sample's don't sum to 1.
     - ``labels`` are (N,) class numbers, or (N, C) zeros and ones for the multi-label task. There an
       entry may be ``MISSING``: nobody knows it, and each label is measured on the samples of which
       it is known, as if it stood alone.
@@ -40,9 +41,15 @@ METRICS = ("acc", "auc", "balanced_accuracy", "f1_macro")  # of every task; see 
 ERRORS_OF_CALIBRATION = ("ece", "ece_tempered")  # no interval: see intervals.py
 RANKS = ("auc", "average_precision")  # those that depend on the order of scores alone
 
-PROBABILITY, MARGIN = "probability", "margin"
+PROBABILITY, MARGIN, UNNORMALISED = "probability", "margin", "unnormalised"
 # A score above it is a positive; one that equals it (MedMNIST's rule) is not.
-THRESHOLD = {PROBABILITY: 0.5, MARGIN: 0.0}
+THRESHOLD = {PROBABILITY: 0.5, MARGIN: 0.0, UNNORMALISED: 0.5}
+# What a reader of such scores must know.
+SCORE_MARKS = {
+    PROBABILITY: [],
+    MARGIN: ["scores are margins, no probabilities"],
+    UNNORMALISED: ["scores of a sample don't sum to 1, so there is no figure of calibration"],
+}
 ROUNDING = 1e-3  # how far outside 0..1 a probability in float16 may fall
 
 
@@ -146,7 +153,7 @@ def validate(
         scores: (N, C) probabilities or margins.
         labels: (N,), or (N, C) for the multi-label task.
         task: one of ``TASKS``.
-        score_type: PROBABILITY or MARGIN.
+        score_type: PROBABILITY, MARGIN or UNNORMALISED.
 
     Raises:
         RequestError: no samples, shapes that don't match each other or the task, labels out of
@@ -155,7 +162,7 @@ def validate(
     check_task(task)
     if score_type not in THRESHOLD:
         raise RequestError(
-            f'unknown score type "{score_type}": expected "{PROBABILITY}" or "{MARGIN}"'
+            f'unknown score type "{score_type}": expected one of {", ".join(THRESHOLD)}'
         )
     scores, labels = np.asarray(scores), np.asarray(labels)
     if scores.ndim != 2:
@@ -186,18 +193,18 @@ def predict(
     Args:
         scores: (N, C) probabilities or margins.
         task: one of ``TASKS``.
-        score_type: PROBABILITY or MARGIN.
+        score_type: PROBABILITY, MARGIN or UNNORMALISED.
 
     Returns:
         (N,) class numbers; the smallest class wins a tie, as in ``np.argmax``. A binary task is
-        class 1 where the last column is above 0.5, of margins above 0. (N, C) zeros and ones for
-        the multi-label task, one where a score is above that.
+        class 1 where the last column is above 0.5, of margins above 0, of unnormalised scores above
+        the first. (N, C) zeros and ones for the multi-label task, one where a score is above that.
     """
     check_task(task)
     threshold = THRESHOLD[score_type]
     if task == MULTI_LABEL:
         return (scores > threshold).astype(np.int64)
-    if task == BINARY:
+    if task == BINARY and score_type != UNNORMALISED:
         return (scores[:, -1] > threshold).astype(np.int64)
     return scores.argmax(axis=1).astype(np.int64)
 
@@ -283,7 +290,7 @@ def evaluate(
         scores: (N, C) probabilities or margins.
         labels: (N,), or (N, C) for the multi-label task.
         task: one of ``TASKS``.
-        score_type: PROBABILITY or MARGIN.
+        score_type: PROBABILITY, MARGIN or UNNORMALISED.
         temperature: from ``fit_temperature``; None: no ``ece_tempered``.
 
     Returns:
@@ -296,15 +303,7 @@ def evaluate(
     Raises:
         RequestError: see ``validate``.
     """
-    validate(scores, labels, task, score_type)
-    parts = sample_parts(scores, labels, task, score_type, temperature)
-    whole = np.ones((1, len(scores)), np.int32)
-    names = metric_names(task, score_type, temperature is not None)
-    found = {
-        **metrics_of({name: part.sum(axis=0)[None] for name, part in parts.items()}, task),
-        **rank_metrics_of(rankings(scores, labels, task), whole, names),
-    }
-    return {name: float(found[name][0]) for name in names}
+    return prepare(scores, labels, task, score_type, temperature).evaluate()
 
 
 def fit_temperature(scores: NDArray[np.floating], labels: NDArray[np.integer], task: str) -> float:
@@ -348,20 +347,56 @@ def larger_class_rate(labels: NDArray[np.integer], task: str) -> float:
 # The kernels: sums and ranks, with leading axes.
 
 
-def sample_parts(
+class Prepared(NamedTuple):
+    """Answers, looked at once: what every metric and every resample of them is computed of."""
+
+    task: str
+    names: tuple[str, ...]  # of their metrics
+    parts: dict[str, NDArray[Any]]  # see ``sample_parts``
+    calibration: dict[str, NDArray[np.float64]]  # see ``calibration_sums``
+    problems: list[Ranking]  # see ``rankings``
+
+    def evaluate(self) -> dict[str, float]:
+        """See ``evaluate``, which this is."""
+        sums = {name: part.sum(axis=0)[None] for name, part in self.parts.items()}
+        whole = np.ones((1, len(self.parts["counts"])), np.int32)
+        found = {
+            **metrics_of({**sums, **{n: s[None] for n, s in self.calibration.items()}}, self.task),
+            **rank_metrics_of(self.problems, whole, self.names),
+        }
+        return {name: float(found[name][0]) for name in self.names}
+
+
+def prepare(
     scores: NDArray[np.floating],
     labels: NDArray[np.integer],
     task: str,
     score_type: str = PROBABILITY,
     temperature: float | None = None,
+) -> Prepared:
+    """Look at answers once; arguments and errors are those of ``evaluate``."""
+    validate(scores, labels, task, score_type)
+    return Prepared(
+        task,
+        metric_names(task, score_type, temperature is not None),
+        sample_parts(scores, labels, task, score_type),
+        calibration_sums(scores, labels, task, score_type, temperature),
+        rankings(scores, labels, task),
+    )
+
+
+def sample_parts(
+    scores: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    task: str,
+    score_type: str = PROBABILITY,
 ) -> dict[str, NDArray[Any]]:
     """Each sample's contributions: any weighted sum over N is what ``metrics_of`` takes.
 
     Returns:
         "counts": see ``indicators``. Of ordered classes "argmax" and, of probabilities, "expected":
-        (N, 7), see ``grades.sample_moments``. Of probabilities "brier", "calibration" and, with a
-        temperature, "tempered": (N, P, ...), see ``calibration.squares`` and ``gaps``; P is 1, of
-        several labels C.
+        (N, 7), see ``grades.sample_moments``. Of probabilities "brier": (N, P, 2), see
+        ``calibration.squares``; P is 1, of several labels C.
     """
     parts: dict[str, NDArray[Any]] = {"counts": indicators(scores, labels, task, score_type)}
     if task == ORDINAL:
@@ -372,18 +407,37 @@ def sample_parts(
         parts["expected"] = grades.sample_moments(grades.expected_grades(scores), labels)
     problems = class_problems(scores, labels, task)
     parts["brier"] = np.stack([calibration.squares(p, y) for p, y in problems], axis=1)
-    parts["calibration"] = np.stack([calibration.gaps(p, y) for p, y in problems], axis=1)
+    return parts
+
+
+def calibration_sums(
+    scores: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    task: str,
+    score_type: str = PROBABILITY,
+    temperature: float | None = None,
+) -> dict[str, NDArray[np.float64]]:
+    """What the errors of calibration are functions of, for ``metrics_of``.
+
+    Returns:
+        Of probabilities "calibration" and, with a temperature, "tempered": (P, ...), see
+        ``calibration.gap_sums``; P as in ``sample_parts``.
+    """
+    if score_type != PROBABILITY:
+        return {}
+    problems = class_problems(scores, labels, task)
+    found = {"calibration": np.stack([calibration.gap_sums(p, y) for p, y in problems])}
     if temperature is not None:
         tempered = [(calibration.temper(p, temperature), y) for p, y in problems]
-        parts["tempered"] = np.stack([calibration.gaps(p, y) for p, y in tempered], axis=1)
-    return parts
+        found["tempered"] = np.stack([calibration.gap_sums(p, y) for p, y in tempered])
+    return found
 
 
 def metrics_of(sums: Mapping[str, NDArray[Any]], task: str) -> dict[str, NDArray[np.float64]]:
     """Every metric that is a function of sums; their leading axes stay.
 
     Args:
-        sums: of ``sample_parts``, (..., 3, C) and so on.
+        sums: of ``sample_parts``, (..., 3, C) and so on; ``calibration_sums`` where wanted.
         task: one of ``TASKS``.
     """
     counts = Counts(*np.moveaxis(sums["counts"], -3 if task == MULTI_LABEL else -2, 0))

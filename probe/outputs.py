@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.labels import MISSING
-from probe.metrics import BINARY, MULTI_LABEL, check_labels
+from probe.metrics import BINARY, MULTI_LABEL, PROBABILITY, UNNORMALISED, check_labels
 
 if TYPE_CHECKING:
     import torch
@@ -27,14 +27,19 @@ class Outputs:
     task: str  # one of probe.metrics.TASKS
     n_classes: int  # C
     one_logit: bool = True  # two classes: one logit through a sigmoid, or two through a softmax
-    by_sigmoid: bool = (
-        False  # several classes: score each by its own sigmoid, though not trained so
-    )
+    # Several classes: score each by its own sigmoid, though not trained so. No probabilities.
+    by_sigmoid: bool = False
 
     @property
     def is_independent(self) -> bool:
         """Whether every logit goes through a sigmoid of its own in training."""
         return self.task == MULTI_LABEL or (self.task == BINARY and self.one_logit)
+
+    @property
+    def score_type(self) -> str:
+        """What the scores are: sigmoids of classes that exclude one another don't sum to 1."""
+        is_loose = self.by_sigmoid and self.task not in (BINARY, MULTI_LABEL)
+        return UNNORMALISED if is_loose else PROBABILITY
 
     @property
     def n_logits(self) -> int:
@@ -84,13 +89,13 @@ class Outputs:
         return np.where(np.isnan(targets), 0, nats).mean(axis=1)
 
     def scores(self, logits: NDArray[np.floating]) -> NDArray[np.float64]:
-        """(Q, O) logits -> (Q, C) scores in 0..1; of one label they sum to 1, but for
-        ``by_sigmoid``.
+        """(Q, O) logits -> (Q, C) scores in 0..1; of one label they sum to 1, unless
+        ``score_type`` says that they don't.
         """
         logits = logits.astype(np.float64)
         if self.task == BINARY and self.one_logit:
             return np.hstack([_sigmoid(-logits), _sigmoid(logits)])
-        if self.is_independent or self.by_sigmoid:
+        if self.is_independent or self.score_type == UNNORMALISED:
             return _sigmoid(logits)
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)

@@ -26,7 +26,7 @@ def per_class(
         labels: (N,), or (N, C) for the multi-label task.
         task: one of ``probe.metrics.TASKS``.
         class_names: C.
-        score_type: ``probe.metrics.PROBABILITY`` or ``MARGIN``.
+        score_type: see ``probe.metrics``.
 
     Returns:
         Lists of C: "class", its name; "n", how many samples are of it; "recall", the share of those

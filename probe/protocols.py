@@ -96,8 +96,14 @@ PROTOCOLS = {
             "heads": Preset(notes=(ONE_VIEW,)),
             "knn": Preset(
                 {"k": (10, 20, 100, 200), "temperature": 0.07},
-                notes=(
-                    "each k's scores sum to 1, where the release cuts off those of the largest k",
+                faults=(
+                    Fault(
+                        "cut_off",
+                        True,
+                        "scores of a smaller k are cut off those of the largest: the same decisions, "
+                        "another AUC",
+                        "each k's scores sum to 1, where the release cuts off those of the largest k",
+                    ),
                 ),
             ),
             "linear": Preset(
@@ -136,7 +142,8 @@ PROTOCOLS = {
                     Fault(
                         "by_sigmoid",
                         True,
-                        "several classes are scored by a sigmoid each",
+                        "several classes are scored by a sigmoid each, so without figures of "
+                        "calibration",
                         "several classes are scored by the softmax they are trained with",
                     ),
                     Fault(
@@ -267,14 +274,23 @@ def follow(name: str, preset: Preset, as_published: bool, changed: Mapping[str, 
         name: of the protocol.
         preset: the probe.
         as_published: whether its faults are repeated.
-        changed: setting -> value, of flags that differ from the preset.
+        changed: setting -> value, of flags that differ from the preset. None: a setting that
+            another one of them has taken the place of, which alone is worth a word.
     """
-    words = [f"{setting.replace('_', ' ')} {_short(value)}" for setting, value in changed.items()]
+    words = [_named(setting, value) for setting, value in changed.items() if value is not None]
     told = [f for f in preset.faults if f.setting not in changed]
     faults = [f"as published: {f.as_published}" for f in told]
     if not as_published:
         faults = [f"corrected: {f.corrected}" for f in told]
     return Followed(name, as_published, tuple(words), (*faults, *preset.notes))
+
+
+def _named(setting: str, value: Any) -> str:
+    """("lr", 0.01) as "lr 0.01", ("refit", True) as "refit", and False as "no refit"."""
+    name = setting.replace("_", " ")
+    if isinstance(value, bool):
+        return name if value else f"no {name}"
+    return f"{name} {_short(value)}"
 
 
 def _short(value: Any) -> str:

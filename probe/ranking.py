@@ -46,6 +46,7 @@ class Ranking:
             positive: (N,) which samples are.
             negative: (N,) which samples are; one whose label is missing is neither.
         """
+        self.n_samples = len(scores)
         order = np.argsort(scores, kind="stable")
         self.positives = order[positive[order]]  # (P,), ascending scores
         self.negatives = order[negative[order]]  # (M,), ascending scores
@@ -71,6 +72,22 @@ class Ranking:
         twice = np.einsum("rp,rp->r", weights, beaten, dtype=np.int64)
         pairs = weights.sum(axis=1, dtype=np.int64) * negatives[:, -1]
         return np.divide(twice, 2 * pairs, out=np.full(len(drawn), np.nan), where=pairs > 0)
+
+    def placements(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """How well each sample is placed among those of the other side, ties counted half.
+
+        Returns:
+            (P,) the share of negatives below each positive, and (M,) the share of positives above
+            each negative, in the order of ``positives`` and ``negatives``. There must be both.
+        """
+        n_positives, n_negatives = len(self.positives), len(self.negatives)
+        # A positive isn't above the j-th negative if it is above j of them or fewer.
+        not_above, under = (
+            np.bincount(beaten, minlength=n_negatives + 1).cumsum()[:n_negatives]
+            for beaten in (self.less, self.less_or_same)
+        )
+        of_positives = (self.less + self.less_or_same) / (2 * n_negatives)
+        return of_positives, 1 - (not_above + under) / (2 * n_positives)
 
     def average_precision(self, drawn: NDArray[np.int32]) -> NDArray[np.float64]:
         """Mean over positives of the precision where each is found, as in scikit-learn.

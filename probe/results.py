@@ -68,7 +68,7 @@ class Row:
     temperature: float | None = None  # fitted on val, of ece_tempered
     # Few-shot: name -> each episode's metric; metrics holds their means. See episode_metrics.py.
     episodes: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    score_type: str = "probability"  # or "margin"; of regression "prediction"
+    score_type: str = "probability"  # or see probe.metrics; of regression "prediction"
     protocol: str = ""  # whose preprocessing this is, e.g. "wu2025"; empty: the encoder's own
     # Whose probe this is: name, as_published, changed by flags, differs. Settings are in probe.
     probe_protocol: Mapping[str, Any] = field(default_factory=dict)

@@ -34,7 +34,8 @@ from probe.features import (
     divide_samples,
     rows_are_samples,
 )
-from probe.head_answers import ask_adamw_at_once
+from probe.head_answers import DivergedError, ask_adamw_at_once
+from probe.intervals import clusters
 from probe.layers import Best, Compared, Place, find_places, last_place, read_place
 from probe.measure import Measured, measure
 from probe.overlay import Asked, lay_over
@@ -160,11 +161,7 @@ def control_rows(config: ProbeConfig, questions: list[Asked]) -> Iterator[Row]:
                 "kind": CONTROL,
                 "control": control,
                 **({} if one_to_one else {"aggregate": config.aggregate}),
-                **(
-                    {"scores_of": "patients", "groups": _groups(asked)}
-                    if config.per_patient
-                    else {}
-                ),
+                **of_patients(config, asked),
                 **settings,
                 "read": read_splits(config),
                 "n_resamples": config.n_resamples,
@@ -300,8 +297,15 @@ def ask_each(
 def ask_together(
     config: ProbeConfig, features: Features, questions: list[Asked], places: list[Place]
 ) -> Iterator[Row]:
-    """The rows of places whose heads are trained in one loop, as many as memory allows."""
+    """The rows of places whose heads are trained in one loop, as many as memory allows.
+
+    Raises:
+        CacheError, RequestError: what can't be answered. Heads that diverged are named after the
+            rows of all the others.
+    """
     started = time.perf_counter()
+    diverged: list[str] = []
+    cure = ""
     held: list[tuple[Place, NDArray[np.floating]]] = []
     for number, place in enumerate(places, start=1):
         held.append((place, read_place(features, place, config.aggregate)))
@@ -312,9 +316,16 @@ def ask_together(
             splits = [_divide(config, asked, x, at, reads_test(config)) for at, x in held]
             answers = ask_adamw_at_once(config, asked, splits)
             for (at, _), own, found in zip(held, splits, answers, strict=True):
-                yield from ask_one(config, asked, own, at, started, answers=found)
+                try:
+                    yield from ask_one(config, asked, own, at, started, answers=found)
+                except DivergedError as error:
+                    which = f"{asked.name}, {at}" if asked.name else f"{at}"
+                    diverged.append(f"{which} ({error.seeds})")
+                    cure = error.cure
                 started = time.perf_counter()
         held.clear()
+    if diverged:
+        raise RequestError(f"training diverged at {'; '.join(diverged)}; {cure}")
 
 
 def ask_best(
@@ -323,13 +334,22 @@ def ask_best(
     """The rows of the last layer, and of the place that is best without test.
 
     Test is read for these two alone.
+
+    Raises:
+        CacheError, RequestError: what can't be answered; or a place has no answer, so that none can
+            be chosen.
     """
     compared = [Compared(places) for _ in questions]
     for place in places:
         x = read_place(features, place, config.aggregate)
         for asked, found in zip(questions, compared, strict=True):
             splits = _divide(config, asked, x, place, with_test=False)
-            found.add(asked, splits, ask_kind(config, asked, splits))
+            try:
+                found.add(asked, splits, ask_kind(config, asked, splits))
+            except DivergedError as error:
+                raise RequestError(
+                    f"no layer can be chosen, for at {place} {error}, or name one --layer"
+                ) from None
     last = last_place(features, config.pools)
     for asked, found in zip(questions, compared, strict=True):
         started = time.perf_counter()
@@ -424,7 +444,7 @@ def ask_one(
             "kind": config.kind,
             **place.settings,
             **({} if one_to_one else {"aggregate": config.aggregate}),
-            **({"scores_of": "patients", "groups": _groups(asked)} if config.per_patient else {}),
+            **of_patients(config, asked),
             **settings,
             "read": read_splits(config),
             "n_resamples": config.n_resamples,
@@ -433,9 +453,19 @@ def ask_one(
         started = time.perf_counter()
 
 
-def _groups(asked: Asked) -> int | None:
-    """The checksum of the patients' names: other patients are another question."""
-    return asked.features.header.tables.get("samples/groups")
+def of_patients(config: ProbeConfig, asked: Asked) -> dict[str, Any]:
+    """What the question holds of patients, where they may be measured or resampled.
+
+    The checksum of their names: the same features with other patients have other intervals. Whether
+    one has several samples is asked of all splits: folds of one rule are one question. What is
+    chosen by folds, and episodes, name patients among their own settings.
+    """
+    groups = asked.features.groups
+    resampled = groups is not None and int(clusters(groups).max(initial=-1)) + 1 < len(groups)
+    if not (config.per_patient or (resampled and reads_test(config))):
+        return {}
+    checksum = {"groups": asked.features.header.tables.get("samples/groups")}
+    return {"scores_of": "patients", **checksum} if config.per_patient else checksum
 
 
 def _empty(split: Split) -> Split:
@@ -508,7 +538,7 @@ def make_row(
     if notes.get("raw_layers"):
         marks = [*marks, "layers without a norm rule"]
     return Row(
-        features=described(asked, probe["control"], _samples(asked))
+        features=described(asked, probe["control"], samples_of(asked))
         if probe["kind"] == CONTROL
         else {
             "model": features.model,
@@ -520,7 +550,7 @@ def make_row(
             "key": features.key,
             # Checksums, or digests of what lies over them: other labels or splits are another
             # question of the same features.
-            "samples": _samples(asked),
+            "samples": samples_of(asked),
         },
         probe=probe,
         seed=config.seed,
@@ -574,7 +604,7 @@ def _without_twins(
     return means | {name: each[0][name] for name in means if name == "n"}
 
 
-def _samples(asked: Asked) -> dict[str, int | str]:
+def samples_of(asked: Asked) -> dict[str, int | str]:
     """What makes labels and split another question, and which rows make a sample."""
     tables = asked.features.header.tables
     rows = {} if rows_are_samples(asked.features) else {"rows": tables["rows/sample"]}
@@ -584,7 +614,7 @@ def _samples(asked: Asked) -> dict[str, int | str]:
 def _trained_on(train: Asked | None) -> dict[str, Any]:
     if train is None:
         return {}
-    samples = {"samples": _samples(train), "target": train.target, "split": train.division}
+    samples = {"samples": samples_of(train), "target": train.target, "split": train.division}
     return {"dataset": train.dataset, "digest": train.features.digest, **samples}
 
 
@@ -633,7 +663,8 @@ def describe_shares(asked: Asked) -> str:
     what = "labels" if is_continuous else "classes"
     if len(names) > LISTED:
         names = [*names[:LISTED], f"... ({len(names)})"]
-    return f"{asked.title}: {' · '.join(parts)} · {what}: {', '.join(names)}"
+    between = "; " if any("," in name for name in names) else ", "  # "normal, benign" is one class
+    return f"{asked.title}: {' · '.join(parts)} · {what}: {between.join(names)}"
 
 
 def _shares(labels: NDArray[np.integer], n_classes: int) -> str:

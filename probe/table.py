@@ -10,7 +10,7 @@ from probe.intervals import Interval
 from probe.results import Row
 
 RIGHT = {"size", "layer", "k", "C", "seed", "prompts", "bal. acc", "f1", "val acc", "val auc"}
-RIGHT |= {"kappa", "mAP"}
+RIGHT |= {"kappa", "mAP", "encoder lr", "head lr"}
 RIGHT |= {"shots", "acc sd", "auc sd", "mae sd"}  # of few-shot episodes
 RIGHT |= {"acc w/o", "auc w/o", "mae w/o", "r2 w/o"}
 RIGHT |= {"penalty", "rmse", "r", "val mae", "val r2"}  # of continuous labels
@@ -76,6 +76,8 @@ def _record(row: Row, notes: dict[str, int]) -> dict[str, str]:
     return {
         **_asked(row),
         "k": str(row.probe.get("k", row.chosen.get("k", ""))),
+        "encoder lr": f"{row.chosen['encoder_lr']:g}" if "encoder_lr" in row.chosen else "",
+        "head lr": f"{row.chosen['head_lr']:g}" if "head_lr" in row.chosen else "",
         "set": ", ".join(f"{name}={v}" for name, v in row.chosen.get("settings", {}).items()),
         "split": str(row.split.get("name", "")),
         "seed": str(row.probe.get("training_seed", "")),
@@ -109,6 +111,8 @@ def _summary(rows: Sequence[Row], notes: dict[str, int]) -> dict[str, str]:
                 cells[column] = _spread([values[metric] for values in found], write, ddof)
     return {
         **_asked(rows[0]),
+        "encoder lr": "",
+        "head lr": "",
         "set": "",
         "split": "" if over_seeds else f"mean of {len(rows)}",
         "seed": f"mean of {len(rows)}" if over_seeds else "",
@@ -128,12 +132,21 @@ def _asked(row: Row) -> dict[str, str]:
         "data": str(row.features["dataset"]),
         "model": str(row.features["model"]),
         "size": str(row.features["size"] or ""),
+        "mode": _mode(row.probe),
         "layer": str(row.probe.get("layer", "")),  # controls have none
         "pool": str(row.probe.get("pool", "")),
         "shots": str(row.probe.get("few_shot", {}).get("shots", "")),
         "k": str(row.probe.get("k", "")),
         "prompts": str(row.probe["text"]["n_prompts"]) if "text" in row.probe else "",
     }
+
+
+def _mode(probe: Mapping[str, Any]) -> str:
+    """What trained of a fine-tuned encoder: "full", "partial from 8", "head, deit"."""
+    words = str(probe.get("mode", ""))
+    if probe.get("freeze_until") is not None:
+        words += f" from {probe['freeze_until']}"
+    return words + (", deit" if probe.get("head") == "deit" else "")
 
 
 def _episodes_sd(row: Row, metric: str, write: Callable[[float], str]) -> str:

@@ -416,22 +416,22 @@ def test_a_file_keeps_a_split(tmp_path):
     ids = np.array(["a, b", 'c"d', "é/1.png", "later", "out"])
     split = np.array([TEST, TRAIN, VAL, TRAIN, LEFT_OUT], np.uint8)
     path = tmp_path / "split.csv"
-    write_split_file(path, ids[::-1], split[::-1])
+    write_split_file(path, ids[::-1], split[::-1], "toys")
     with path.open(encoding="utf-8", newline="") as file:
         assert list(csv.reader(file)) == [
-            ["id", "split"],
-            ["a, b", "test"],
-            ['c"d', "train"],
-            ["later", "train"],
-            ["é/1.png", "val"],
+            ["id", "split", "dataset"],
+            ["a, b", "test", "toys"],
+            ['c"d', "train", "toys"],
+            ["later", "train", "toys"],
+            ["é/1.png", "val", "toys"],
         ]
-    np.testing.assert_array_equal(read_split_file(path, ids), split)
+    np.testing.assert_array_equal(read_split_file(path, ids, "toys"), split)
     assert [p.name for p in tmp_path.iterdir()] == ["split.csv"]
 
 
 def test_a_place_that_can_not_be_written_is_said(tmp_path):
     with pytest.raises(RequestError, match="can't write the split to .*no/split.csv"):
-        write_split_file(tmp_path / "no" / "split.csv", make_ids(1), np.zeros(1, np.uint8))
+        write_split_file(tmp_path / "no" / "split.csv", make_ids(1), np.zeros(1, np.uint8), "toys")
 
 
 @pytest.mark.parametrize(
@@ -448,22 +448,37 @@ def test_other_files_are_refused(tmp_path, text, reason):
     path = tmp_path / "split.csv"
     path.write_text(text)
     with pytest.raises(RequestError, match=reason):
-        read_split_file(path, np.array(["a", "b"]))
+        read_split_file(path, np.array(["a", "b"]), "toys")
 
 
 def test_what_a_file_does_not_name_is_left_out(tmp_path):
     path = tmp_path / "split.csv"
     path.write_text("split,id,reader\nval,c,Dr. A\n,b,Dr. B\n")
-    found = read_split_file(path, np.array(["a", "b", "c"]))
+    found = read_split_file(path, np.array(["a", "b", "c"]), "toys")
     assert found.tolist() == [LEFT_OUT, LEFT_OUT, VAL]
+
+
+def test_the_ids_of_another_data_set_are_refused(tmp_path):
+    """Many begin with the same, as MedMNIST's do."""
+    path = tmp_path / "split.csv"
+    ids = np.array(["train/0", "train/1"])
+    write_split_file(path, ids, np.array([TRAIN, TEST], np.uint8), "toys")
+    with pytest.raises(
+        RequestError, match="line 2: these are ids of toys, and dolls is asked.*tak"
+    ):
+        read_split_file(path, ids, "dolls")
+    path.write_text("id,split,dataset\ntrain/0,train,\ntrain/1,test,dolls\n")  # empty: nobody knows
+    assert read_split_file(path, ids, "dolls").tolist() == [TRAIN, TEST]
+    with pytest.raises(RequestError, match="line 3: these are ids of dolls"):
+        read_split_file(path, ids, "toys")
 
 
 def test_an_accent_may_be_a_character_of_its_own(tmp_path):
     path = tmp_path / "split.csv"
     path.write_text("id,split\ne\u0301,test\na\u0301,val\n", encoding="utf-8")
-    assert read_split_file(path, np.array(["\xe1", "\xe9"])).tolist() == [VAL, TEST]
+    assert read_split_file(path, np.array(["\xe1", "\xe9"]), "toys").tolist() == [VAL, TEST]
     # Ids that are written so themselves are found as they are.
-    assert read_split_file(path, np.array(["a\u0301", "e\u0301"])).tolist() == [VAL, TEST]
+    assert read_split_file(path, np.array(["a\u0301", "e\u0301"]), "toys").tolist() == [VAL, TEST]
     path.write_text("id,split\ne\u0301,test\n\xe9,val\n", encoding="utf-8")
     with pytest.raises(RequestError, match="line 3, column id: 'é' stands there twice"):
-        read_split_file(path, np.array(["\xe9"]))
+        read_split_file(path, np.array(["\xe9"]), "toys")

@@ -134,11 +134,10 @@ def test_exact_zeros_and_no_information():
 
 def test_sums_take_leading_axes():
     probabilities, labels = answers(60)
-    for parts, value in (
-        (calibration.squares, calibration.brier_of),
-        (calibration.gaps, calibration.calibration_error_of),
+    for sums, value in (
+        (calibration.squares(probabilities, labels).sum(axis=0), calibration.brier_of),
+        (calibration.gap_sums(probabilities, labels), calibration.calibration_error_of),
     ):
-        sums = parts(probabilities, labels).sum(axis=0)
         found = value(np.stack([sums, 2 * sums]))
         assert found.shape == (2,)
         assert found[0] == found[1] > 0

@@ -68,12 +68,6 @@ def test_layers_are_compared_by_the_chosen_k(folder):
     assert {row["probe"]["layer"] for row in rows(folder)} == {1}
 
 
-def test_an_episode_has_nothing_to_choose_k_on(folder, capsys):
-    with pytest.raises(SystemExit):
-        main("--kind knn --k auto --shots 5".split())
-    assert "nothing to choose k on" in capsys.readouterr().err
-
-
 def test_several_labels_as_a_paper_has_them(folder, capsys):
     make_features(folder / "features", task="multi-label, binary-class", n=(120, 60, 60))
     assert main("--protocol baharoon2023 --kind knn --k 5,20".split()) == 0

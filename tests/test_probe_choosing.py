@@ -38,9 +38,9 @@ def split_of(labels, prefix="a", groups=None) -> Split:
     return Split(x, labels, ids, None if groups is None else np.array(groups))
 
 
-def asked_of(task=BINARY, names=("no", "yes")) -> Any:
+def asked_of(task=BINARY, names=("no", "yes"), copies=None, ids=None) -> Any:
     header = SimpleNamespace(tables={"samples/groups": 7})
-    features = SimpleNamespace(header=header)
+    features = SimpleNamespace(header=header, copies=copies, ids=ids)
     return SimpleNamespace(task=task, class_names=names, title="toys", features=features)
 
 
@@ -186,6 +186,49 @@ def test_folds_do_not_depend_on_the_order_of_rows():
     shuffled = np.random.default_rng(1).permutation(90)
     again = Split(pool.x[shuffled], pool.y[shuffled], pool.ids[shuffled])
     assert_array_equal(make_folds(asked_of(), pool)[shuffled], make_folds(asked_of(), again))
+
+
+def test_no_exact_copies_are_divided():
+    rng = np.random.default_rng(5)
+    train, val = split_of(rng.integers(2, size=80)), split_of(rng.integers(2, size=40), "v")
+    pool = join(train, val)
+    copies = np.arange(120)
+    copies[[70, 90, 100]] = 3  # of sample 3, two of them in val
+    copies[50] = 51
+    shuffled = rng.permutation(120)
+    asked = asked_of(copies=copies[shuffled], ids=pool.ids[shuffled])
+    fold = make_folds(asked, pool)
+    assert len(set(fold[[3, 70, 90, 100]])) == len(set(fold[[50, 51]])) == 1
+    divided = make_folds(asked_of(), pool)
+    assert len(set(divided[[3, 70, 90, 100]])) > 1  # else this test could not fail
+    counts = np.array([np.bincount(pool.y[fold == k], minlength=2) for k in range(N_FOLDS)])
+    assert np.ptp(counts, axis=0).max() <= 3  # still stratified
+    plan = plan_of(train, val, asked=asked)
+    assert plan.settings("log-loss")["folds"]["copies"] == 6
+    assert "no copy divided" in plan.marks[0]
+    none = asked_of(copies=np.arange(120), ids=pool.ids)
+    assert_array_equal(make_folds(none, pool), divided)
+    assert "copies" not in plan_of(train, val, asked=none).settings("log-loss")["folds"]
+
+
+def test_a_copy_joins_patients():
+    groups = [f"p{i // 3}" for i in range(90)]
+    train, val = split_of([0, 1] * 30, groups=groups[:60]), split_of([0, 1] * 15, "v", groups[60:])
+    pool = join(train, val)
+    copies = np.arange(90)
+    copies[[4, 36]] = 4  # p1 and p12
+    copies[[37, 86]] = 37  # p12 and p28
+    copies[8] = 7  # within p2
+    fold = make_folds(asked_of(copies=copies, ids=pool.ids), pool)
+    assert pool.groups is not None
+    for name in ("p0", "p2", "p5"):
+        assert len(set(fold[pool.groups == name])) == 1
+    assert len(set(fold[np.isin(pool.groups, ["p1", "p12", "p28"])])) == 1
+    apart = make_folds(asked_of(), pool)
+    assert len(set(apart[np.isin(pool.groups, ["p1", "p12", "p28"])])) > 1
+    within = np.arange(90)
+    within[8] = 7  # one patient's: nothing changes
+    assert_array_equal(make_folds(asked_of(copies=within, ids=pool.ids), pool), apart)
 
 
 def test_no_patient_is_divided():

@@ -10,6 +10,7 @@ from cache.labels import MISSING
 from probe import metrics
 from probe.delong import delong, deviations
 from probe.metrics import BINARY, MULTI_CLASS, MULTI_LABEL
+from probe.ranking import Ranking
 
 
 def two_columns(p):
@@ -34,7 +35,7 @@ def test_one_column_equals_the_papers_formula():
     s, y = scores[:, 0], labels[:, 0]
     v10, v01 = placements(s[y == 1], s[y == 0])
     variance = v10.var(ddof=1) / len(v10) + v01.var(ddof=1) / len(v01)
-    value, moved, unseen = deviations(s, y == 1, y == 0)
+    value, moved, unseen = deviations(Ranking(s, y == 1, y == 0))
     assert (value, unseen) == (pytest.approx(v10.mean(), abs=1e-12), 0)
     assert_allclose((moved**2).sum(), variance, rtol=1e-12)
     # On the logit scale, by hand.
@@ -48,7 +49,7 @@ def test_columns_with_the_same_positives_have_the_papers_covariance():
     y = labels[:, 0]
     v10, v01 = zip(*(placements(scores[y == 1, c], scores[y == 0, c]) for c in (0, 1)), strict=True)
     expected = np.cov(v10) / y.sum() + np.cov(v01) / (1 - y).sum()
-    moved = np.stack([deviations(scores[:, c], y == 1, y == 0)[1] for c in (0, 1)])
+    moved = np.stack([deviations(Ranking(scores[:, c], y == 1, y == 0))[1] for c in (0, 1)])
     assert_allclose(moved @ moved.T, expected, rtol=1e-12)
 
 

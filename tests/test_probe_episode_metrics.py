@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from probe import metrics
+from probe import episode_metrics, metrics
 from probe.episode_metrics import measure_episodes
 from probe.intervals import resampled_metrics
 from probe.metrics import BINARY, MULTI_CLASS, MULTI_LABEL, ORDINAL
@@ -46,6 +46,16 @@ def test_intervals_are_those_of_drawing_episodes_and_samples_the_slow_way(task, 
         width = high - low
         assert found.mean[name].low == pytest.approx(low, abs=0.15 * width), name
         assert found.mean[name].high == pytest.approx(high, abs=0.15 * width), name
+
+
+def test_pieces_of_episodes_and_of_draws_change_nothing(monkeypatch):
+    scores, labels = answers(7, 90, 3)
+    whole = measure_episodes(scores, labels, MULTI_CLASS, 60)
+    monkeypatch.setattr(episode_metrics, "CHUNK_CELLS", 2000)
+    found = measure_episodes(scores, labels, MULTI_CLASS, 60)
+    assert found.episodes == whole.episodes
+    for name, interval in found.mean.items():
+        assert interval == pytest.approx(whole.mean[name], rel=1e-12, nan_ok=True), name
 
 
 def test_both_levels_widen_the_interval():
@@ -97,6 +107,7 @@ def test_an_absent_class_leaves_no_auc():
     scores, _ = answers(3, 20, 2)
     found = measure_episodes(scores, np.zeros(20, int), BINARY, 50)
     assert np.isnan(found.mean["auc"]).all()
+    assert found.methods["auc"] == "none"
     assert found.mean["acc"].low >= 0
     assert "no AUC on test: none there is of class 1" in found.marks
     named = measure_episodes(scores, np.zeros(20, int), BINARY, 50, class_names=("well", "ill"))
@@ -106,8 +117,11 @@ def test_an_absent_class_leaves_no_auc():
 def test_no_wrong_answer_is_marked():
     labels = np.arange(20) % 2
     found = measure_episodes(np.stack([np.eye(2)[labels]] * 3), labels, BINARY, 50)
-    assert found.mean["acc"] == (1, 1, 1)
-    assert any("no test sample is answered wrongly" in mark for mark in found.marks)
+    assert found.mean["acc"].value == 1
+    assert np.isnan(found.mean["acc"][1:]).all()
+    assert found.methods["acc"] == found.methods["f1_macro"] == "none"
+    (mark,) = (mark for mark in found.marks if "no test sample is answered wrongly" in mark)
+    assert mark.endswith("no interval of acc, balanced_accuracy, f1_macro")
 
 
 def test_patients_matter_where_one_has_several_samples():

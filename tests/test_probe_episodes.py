@@ -159,17 +159,26 @@ def test_continuous_labels_have_no_classes():
 def test_a_file_gives_back_what_was_written_and_refuses_what_is_not_of_train(tmp_path):
     draws = draw(shots=(1, 5), n_episodes=3)
     path = tmp_path / "episodes.csv"
-    write_episodes(path, draws, IDS)
+    write_episodes(path, draws, IDS, "toys")
     order = np.random.default_rng(0).permutation(N)
-    there = read_episodes(path, (5,), IDS[order])
+    there = read_episodes(path, (5,), IDS[order], "toys")
     assert digest_of(there[5], IDS[order]) == digest_of(draws[5], IDS)
     with pytest.raises(RequestError, match="episodes of 1, 5 shots, and none of 10"):
-        read_episodes(path, (10,), IDS)
+        read_episodes(path, (10,), IDS, "toys")
     with pytest.raises(RequestError, match="isn't a training sample"):
-        read_episodes(path, (5,), IDS[:50])
+        read_episodes(path, (5,), IDS[:50], "toys")
+    with pytest.raises(RequestError, match="line 2: these are ids of toys, and dolls is asked"):
+        read_episodes(path, (5,), IDS, "dolls")
     path.write_text("shots,episode,id\n1,0,train/001\n1,0,train/001\n")
     with pytest.raises(RequestError, match="line 3: 'train/001' stands twice in episode 0"):
-        read_episodes(path, (1,), IDS)
+        read_episodes(path, (1,), IDS, "toys")
+
+
+def test_what_is_named_is_told_from_what_is_meant():
+    assert FewShotConfig((1,)).rule == FewShotConfig((1,), draw="balanced").rule == "balanced"
+    assert not FewShotConfig((1,)).names_rule
+    for named in ({"draw": "balanced"}, {"seed": 0}, {"n_episodes": 100}):
+        assert FewShotConfig((1,), **named).names_rule
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,17 @@ from torch import nn
 
 from cache.errors import RequestError
 from probe import adamw, heads
-from probe.adamw import AdamWConfig, check_epochs, epoch_orders, fit_heads
+from probe.adamw import AdamWConfig, Diverged, check_epochs, epoch_orders, fit_heads
 from probe.heads import HeadsConfig, fit_grid, image_batches
-from probe.metrics import BINARY, MULTI_CLASS, MULTI_LABEL, accuracy, auc
+from probe.metrics import (
+    BINARY,
+    MULTI_CLASS,
+    MULTI_LABEL,
+    ORDINAL,
+    UNNORMALISED,
+    accuracy,
+    auc,
+)
 from probe.outputs import Outputs
 
 TASKS = [(MULTI_CLASS, 3), (BINARY, 2), (MULTI_LABEL, 4)]
@@ -166,6 +174,17 @@ def test_a_missing_label_counts_nothing():
     fit_heads([x], y, [x], y, MULTI_LABEL, 3, SHORT)
 
 
+def test_sigmoids_of_classes_that_exclude_one_another_are_no_probabilities():
+    found = {
+        (task, by): Outputs(task, n, one_logit=False, by_sigmoid=by).score_type
+        for task, n in [*TASKS, (ORDINAL, 5)]
+        for by in (False, True)
+    }
+    assert {key for key, word in found.items() if word == UNNORMALISED} == {
+        (MULTI_CLASS, True), (ORDINAL, True),
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("by_sigmoid", [False, True])
 def test_scores_are_torchs(by_sigmoid):
     logits = np.random.default_rng(0).normal(size=(5, 3)) * 50
@@ -188,9 +207,19 @@ def test_what_no_head_can_be_trained_on():
     unknown = np.where([False, False, True], -1, labels)
     with pytest.raises(RequestError, match="a label is known of no val image"):
         fit_heads([several], labels, [several], unknown, MULTI_LABEL, 3, SHORT)
-    huge = dataclasses.replace(SHORT, lr=1e38)
-    with pytest.raises(RequestError, match="diverged.*not finite; try --lr"):
-        fit_heads([x], y, [x], y, MULTI_CLASS, 3, huge)
+
+
+def test_a_head_that_diverges_leaves_the_others_alone():
+    x, y = toys(MULTI_CLASS, 3)
+    huge = np.sign(x) * np.float32(3e38)  # logits overflow
+    config = dataclasses.replace(SHORT, seeds=(0, 5))
+    (alone,) = fit_heads([x], y, [x], y, MULTI_CLASS, 3, config)
+    beside, gone = fit_heads([x, huge], y, [x, huge], y, MULTI_CLASS, 3, config)
+    n_batches = len(x) // config.batch_size
+    assert gone == [Diverged(0, n_batches), Diverged(5, n_batches)]  # the first check
+    for one, other in zip(alone, beside, strict=True):
+        assert one.iteration == other.iteration
+        np.testing.assert_allclose(one.weights, other.weights, atol=1e-6)
 
 
 def test_constant_features_name_the_larger_class():

@@ -18,6 +18,7 @@ from probe.intervals import (
     clusters,
     estimate,
     estimate_regression,
+    perfect_recall,
     resampled_metrics,
     wilson,
 )
@@ -176,7 +177,8 @@ def test_perfect_answers():
     assert found["acc"] == (1, *wilson(1.0, 75))
     pairs = [0.05 ** (1 / k) for k in (20, 25, 30)]
     assert (found["auc"], methods["auc"]) == ((1, pytest.approx(np.mean(pairs)), 1), ONE_SIDED)
-    assert found["balanced_accuracy"] == (1, 1, 1)  # the bootstrap can't know of errors
+    low = perfect_recall(np.array([20, 25, 30]))[0]  # the bootstrap can't know of errors
+    assert found["balanced_accuracy"] == (1, low, 1)
 
 
 def test_perfect_answers_of_patients_count_patients():
@@ -209,7 +211,7 @@ def test_undefined_everywhere_is_nan():
 def test_one_sample():
     found, _ = estimate(np.array([[0.2, 0.8]]), np.array([1]), BINARY, 5)
     assert found["acc"] == (1, *wilson(1.0, 1))
-    assert found["balanced_accuracy"] == (1, 1, 1)
+    assert found["balanced_accuracy"] == (1, pytest.approx(0.05), 1)
 
 
 def test_margins_have_intervals_too():
@@ -247,3 +249,41 @@ def test_refusals():
         estimate(scores, labels, BINARY, level=95)
     with pytest.raises(RequestError, match="90 rows of scores and 89 of labels"):
         estimate(scores, labels[:-1], BINARY)
+
+
+@pytest.mark.parametrize("counts", [(1, 1), (1, 100), (7, 9), (42, 114), (5, 0, 30), (3, 4, 50)])
+def test_a_perfect_balanced_accuracy_begins_at_the_worst_recalls_that_could_be(counts):
+    """By a grid over all recalls but one, which the bound on the product then gives."""
+    n = np.array([c for c in counts if c])
+    grids = np.meshgrid(*[np.linspace(0.002, 1, 500)] * (len(n) - 1), indexing="ij")
+    rest = sum(c * np.log(r) for c, r in zip(n[:-1], grids, strict=True))
+    last = np.exp((np.log(0.05) - rest) / n[-1])
+    means = (sum(grids) + last) / len(n)
+    low, high = perfect_recall(np.array(counts))
+    assert (low, high) == (pytest.approx(means[last <= 1].min(), abs=3e-3), 1)
+
+
+def test_one_class_alone_begins_where_its_rule_of_three_does():
+    assert perfect_recall(np.array([100]))[0] == pytest.approx(0.05 ** (1 / 100))
+
+
+@pytest.mark.parametrize("task", [BINARY, MULTI_CLASS, ORDINAL])
+def test_without_a_wrong_answer_no_interval_is_without_width(task):
+    labels = np.arange(60) % N_CLASSES[task]
+    found, methods = estimate(np.eye(N_CLASSES[task])[labels], labels, task, 50)
+    assert methods["acc"] == WILSON
+    assert methods["balanced_accuracy"] == ONE_SIDED
+    assert methods["f1_macro"] == methods.get("kappa", NONE) == NONE
+    assert found["balanced_accuracy"].low < found["balanced_accuracy"].high == 1
+    groups = (np.arange(60) // 2).astype(str)
+    grouped = estimate(np.eye(N_CLASSES[task])[labels], labels, task, 50, groups=groups).methods
+    assert grouped["acc"] == grouped["balanced_accuracy"] == grouped["f1_macro"] == NONE
+
+
+def test_a_metric_that_is_not_defined_has_no_method():
+    found, methods = estimate(np.full((9, 2), 0.5), np.zeros(9, int), BINARY, 20)
+    assert np.isnan(found["auc"].value)
+    assert methods["auc"] == NONE
+    found, methods = estimate_regression(np.ones((9, 1)), np.ones(9), 20)
+    assert methods["r2"] == NONE
+    assert methods["mae"] == BOOTSTRAP

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
+from torch import nn
 
 from cache.errors import RequestError
 from probe import metrics
-from probe.knn import KnnConfig, neighbours, scores, vote, vote_multilabel, weigh
+from probe.knn import KnnConfig, neighbours, predictions, scores, vote, vote_multilabel, weigh
 from probe.metrics import BINARY, MULTI_CLASS, MULTI_LABEL
 
 REAL = Path(os.environ.get("MEDPROBE_REAL", Path(__file__).parents[1] / ".." / "shared"))
@@ -316,3 +318,29 @@ def test_a_gpu_finds_the_same_neighbours(metric, k, monkeypatch):
     expected, order = neighbours(bank, queries, k, metric)
     assert_allclose(similarities, expected, atol=1e-5)
     assert np.mean(indices == order) > 0.999  # float32 may swap two that agree to 7 digits
+
+
+def dinov2s_votes(similarities, labels, ks, n_classes, temperature):
+    """dinov2/eval/knn.py at 05c66df, KnnModule: softmax over the largest k, then sums over each."""
+    shares = torch.softmax(similarities / temperature, dim=1)
+    votes = nn.functional.one_hot(labels, n_classes) * shares[..., None]
+    return {k: votes[:, :k].sum(dim=1).numpy() for k in ks}
+
+
+def test_cut_off_scores_are_those_of_dinov2s_code():
+    rng = np.random.default_rng(3)
+    bank, queries = rng.normal(size=(60, 5)), rng.normal(size=(17, 5))
+    labels = rng.integers(0, 3, 60)
+    config = KnnConfig(k=(2, 30, 7), temperature=0.2, cut_off=True)
+    found = scores(config, bank, labels, queries, MULTI_CLASS, 3)
+    x, q = (nn.functional.normalize(torch.from_numpy(a), dim=1) for a in (bank, queries))
+    similarities, nearest = (q @ x.T).topk(30, dim=1)
+    expected = dinov2s_votes(similarities, torch.from_numpy(labels)[nearest], config.k, 3, 0.2)
+    plain = scores(KnnConfig(k=(2, 30, 7), temperature=0.2), bank, labels, queries, MULTI_CLASS, 3)
+    for k in config.k:
+        assert_allclose(found[k], expected[k], atol=1e-6)
+        assert_array_equal(found[k].argmax(axis=1), plain[k].argmax(axis=1))
+    assert found[2].sum(axis=1).max() < 0.9
+    assert_allclose(found[30], plain[30], atol=1e-12)
+    with pytest.raises(RequestError, match="not for continuous labels"):
+        predictions(config, bank, labels[:, None].astype(float), queries)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cache.labels import MISSING
-from probe.intervals import DELONG, WILSON
+from probe.intervals import DELONG, NONE, ONE_SIDED, WILSON
 from probe.measure import measure
 from probe.metrics import BINARY, MARGIN, MULTI_CLASS, MULTI_LABEL, ORDINAL, TASKS, metric_names
 
@@ -72,6 +72,7 @@ def test_an_absent_class_is_named():
     found = ask(MULTI_CLASS, answers(MULTI_CLASS), (scores[here], labels[here]))
     assert found.marks == ["no AUC on test: none there is of class moderate, none"]
     assert np.isnan(found.test["auc"]).all()
+    assert found.methods["auc"] == NONE
     assert found.per_class["auc"][0] > 0.5
     assert np.isnan(found.per_class["auc"][1])
     only_one = np.zeros(40, int)
@@ -95,15 +96,16 @@ def test_patients_without_an_error_are_marked():
     groups = (np.arange(40) // 4).astype(str)
     found = ask(BINARY, nothing(BINARY), (scores, labels), groups=groups)
     assert found.marks == [
-        "no test sample is answered wrongly: the bootstrap's intervals say nothing"
+        "no test sample is answered wrongly: no interval of acc, balanced_accuracy, f1_macro"
     ]
     alone = ask(BINARY, nothing(BINARY), (scores, labels))
-    assert alone.marks == []  # the accuracy's is Wilson's
+    assert alone.marks == ["no test sample is answered wrongly: no interval of f1_macro"]
+    assert (alone.methods["acc"], alone.methods["balanced_accuracy"]) == (WILSON, ONE_SIDED)
 
 
 def test_several_labels_without_an_error_are_marked():
     labels = np.stack([np.arange(40) // n % 2 for n in (1, 2, 4, 8)], axis=1)
     found = ask(MULTI_LABEL, nothing(MULTI_LABEL), (labels * 1.0, labels))
     assert found.marks == [
-        "no test sample is answered wrongly: the bootstrap's intervals say nothing"
+        "no test sample is answered wrongly: no interval of acc, balanced_accuracy, f1_macro"
     ]

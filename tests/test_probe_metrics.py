@@ -255,7 +255,7 @@ def test_a_class_that_is_absent_has_no_numbers():
 
 
 def test_an_unknown_score_type_is_refused():
-    with pytest.raises(RequestError, match='"probability" or "margin"'):
+    with pytest.raises(RequestError, match="one of probability, margin, unnormalised"):
         metrics.evaluate(np.eye(2), np.array([0, 1]), BINARY, "logit")
 
 

@@ -169,6 +169,18 @@ def test_whose_label_it_is_and_what_it_is_called_are_part_of_the_question(places
     assert len({one_row(features, labels=table).digest for table in tables}) == 3
 
 
+def test_a_class_with_a_comma_in_its_name_is_one_class(places, tmp_path, capsys):
+    features = make_file(places[0])
+    names = np.array(["malignant", "normal, benign", "z"])[features.labels]
+    table = write_table(tmp_path / "labels.csv", features, {"grade": names})
+    assert (
+        run(capsys, ["--kind", "linear", "--labels", table])[1].count(
+            "classes: malignant; normal, benign; z"
+        )
+        == 1
+    )
+
+
 def test_ids_without_a_row_are_left_out_and_counted(places, tmp_path, capsys):
     features = make_file(places[0])
     names = np.array(["x", "y", "z"])[features.labels]
@@ -467,7 +479,9 @@ def test_a_split_file_is_written_once_then_kept(places, tmp_path, capsys):
     assert "no table at" in refused(capsys, words)
     assert run(capsys, [*words, "--split", "80/10/10"])[0] == 0
     (asked,) = lay_over(OverlayConfig(split=SplitRule.parse("80/10/10")), features)
-    np.testing.assert_array_equal(read_split_file(path, features.ids), asked.split)
+    np.testing.assert_array_equal(
+        read_split_file(path, features.ids, features.dataset), asked.split
+    )
     assert run(capsys, [*words, "--split", "80/10/10"])[0] == 0  # the same again
     kept = path.read_bytes()
     err = refused(capsys, [*words, "--split", "80/10/10", "--split-seed", "1"])

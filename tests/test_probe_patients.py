@@ -161,3 +161,23 @@ def test_twins_are_left_out_before_patients_are_averaged(capsys, tmp_path):
     with np.load(file) as arrays:
         assert len(arrays["test_ids"]) == 39
     assert row["without_twins"]["n"] == 35  # samples; each is a patient by now
+
+
+def test_other_patients_are_another_question(capsys, tmp_path, path):
+    """Their names aren't in the features' key, and intervals resample them."""
+    first = ask(capsys, tmp_path, path)[3]
+    assert first["probe"]["groups"] == open_features(path).header.tables["samples/groups"]
+    again = ask(capsys, tmp_path, path)[3]
+    assert again["id"] == first["id"]
+    groups = np.array([f"p{i // 3}" for i in range(120)])
+    make_file(tmp_path / "features", copies={}, twins={}, groups=groups, patients=True)
+    other = ask(capsys, tmp_path, path)[3]
+    assert other["id"] != first["id"]
+    value, *ends = other["metrics"]["acc"].values()
+    assert value == first["metrics"]["acc"]["value"]
+    assert ends != [*first["metrics"]["acc"].values()][1:]
+    assert len([*(tmp_path / "results").rglob("*.json")]) == 2
+    # The names alone change nothing where each has one sample.
+    alone = np.array([f"p{i}" for i in range(120)])
+    make_file(tmp_path / "features", copies={}, twins={}, groups=alone, patients=True)
+    assert "groups" not in ask(capsys, tmp_path, path)[3]["probe"]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
+from storing import make_spec, write_rows
 from test_probe_cli import make_features, rows, run
 
 from cache import open_features
@@ -77,6 +78,53 @@ def test_dinov2s_other_probes_and_huix2024():
     assert (knn.k, knn.temperature, knn.metric, knn.rule) == ((200,), 0.1, "cosine", "weighted")
 
 
+def test_dinov2s_knn_as_published(places, capsys):
+    make_features(places[0], n_classes=2, task="binary-class", n=(300, 60, 60))
+    assert run(capsys, "--protocol dinov2 --kind knn --k 5,20,100")[0] == 0
+    status, out, err = run(capsys, "--protocol dinov2 --kind knn --k 5,20,100 --as-published")
+    assert (status, err) == (0, "")
+    assert "as published: scores of a smaller k are cut off those of the largest" in out
+    found = {(r["probe"]["k"], r["probe_protocol"]["as_published"]): r for r in rows(places[1])}
+    assert len(found) == 6
+    for k in (5, 20, 100):
+        published, corrected = found[k, True], found[k, False]
+        assert published["probe"]["cut_off_from"] == 100
+        assert published["score_type"] == "unnormalised"
+        assert published["probe_protocol"]["name"] == corrected["probe_protocol"]["name"]
+        assert not {"brier", "ece"} & published["metrics"].keys()
+        same_auc = published["metrics"]["auc"] == corrected["metrics"]["auc"]
+        assert same_auc == (k == 100)
+        for metric in ("acc", "balanced_accuracy", "f1_macro"):
+            assert published["metrics"][metric] == corrected["metrics"][metric]
+        assert published["per_class"]["recall"] == corrected["per_class"]["recall"]
+
+
+def test_dinov2s_knn_as_published_in_episodes(places, capsys):
+    make_features(places[0])
+    words = "--protocol dinov2 --kind knn --k 2,6 --shots 5 --episodes 4 --prior none"
+    assert run(capsys, words)[0] == 0
+    status, _, err = run(capsys, f"{words} --as-published")
+    assert (status, err) == (0, "")
+    found = {(r["probe"]["k"], r["probe_protocol"]["as_published"]): r for r in rows(places[1])}
+    for k in (2, 6):
+        published, corrected = found[k, True], found[k, False]
+        assert published["score_type"] == "unnormalised"
+        assert published["episodes"]["acc"] == corrected["episodes"]["acc"]
+        same = published["episodes"]["auc"] == pytest.approx(corrected["episodes"]["auc"], abs=1e-6)
+        assert same == (k == 6)
+
+
+def test_dinov2s_knn_as_published_has_no_other_form(places, capsys):
+    make_features(places[0], task="multi-label, binary-class", n=(300, 60, 60))
+    status, _, err = run(capsys, "--protocol dinov2 --kind knn --k 5,20 --as-published")
+    assert status == 1
+    assert "for single labels only; leave out --as-published" in err
+    for words in ("--k auto:5,20", "--vote majority"):
+        with pytest.raises(SystemExit):
+            asked(f"--protocol dinov2 --kind knn {words} --as-published")
+        assert "only the weighted vote is cut off" in capsys.readouterr().err
+
+
 def test_flags_over_a_protocol_are_named():
     config = asked("--protocol wu2025 --lr 0.01 --seeds 4,5 --pool cls")
     assert str(config.protocol) == "wu2025, but lr 0.01, seeds 4/5, pool cls"
@@ -84,8 +132,8 @@ def test_flags_over_a_protocol_are_named():
     # What changes nothing isn't named.
     assert str(asked("--protocol wu2025 --lr 0.001 --pool head").protocol) == "wu2025"
     epochs = asked("--protocol wu2025 --epochs 3")
-    assert str(epochs.protocol) == "wu2025, but iterations None, epochs 3"
-    assert str(asked("--protocol dinov2 --refit train+val").protocol) == "dinov2, but refit True"
+    assert str(epochs.protocol) == "wu2025, but epochs 3"
+    assert str(asked("--protocol dinov2 --refit train+val").protocol) == "dinov2, but refit"
     assert str(asked("--protocol dinov2 --refit train").protocol) == "dinov2"
     assert str(asked("--protocol baharoon2023 --refit train+val").protocol) == "baharoon2023"
     assert asked("--protocol wu2025 --layer all").pools == ()
@@ -173,7 +221,7 @@ def test_bigvisions_shots_and_penalty_can_be_changed():
     assert str(config.protocol) == "bigvision"
     changed = asked("--protocol bigvision --shots 5 --draw balanced --penalties 0.1,1")
     assert changed.ridge.at(8) == (0.1, 1)
-    assert {"shots 5", "draw balanced"} <= {*changed.protocol.changed}
+    assert changed.protocol.changed == ("penalties 0.1/1", "shots 5", "draw balanced")
 
 
 @pytest.mark.parametrize("task", ["multi-class", "multi-label, binary-class"])
@@ -214,6 +262,39 @@ def test_layers_are_trained_together_and_apart_alike(places, capsys):
     assert {json.dumps(row["probe"]): row["metrics"]["acc"] for row in rows(places[1])} == together
 
 
+def large_at_layer_0(root):
+    """A feature file whose layer 0 is so large that --lr 1e36 overflows there, and only there."""
+    spec = make_spec(300)
+    rng = np.random.default_rng(0)
+    content = {name: rng.normal(size=(300, width)) for name, width in spec.arrays.items()}
+    content["layers/00/cls"] *= 1e4
+    (root / "toys").mkdir(parents=True)
+    return write_rows(root / "toys" / "toy_8_000000000000.h5", spec, content)
+
+
+def test_heads_that_diverge_are_named_after_the_rows_of_the_others(places, capsys):
+    large_at_layer_0(places[0])
+    words = "--kind adamw --layer all --pool cls --all-test --iterations 30 --batch-size 10"
+    status, out, err = run(capsys, f"{words} --lr 1e36 --weight-decay 0 --seeds 0,7")
+    assert status == 1
+    assert err == (
+        "probe: toy on toys: training diverged at layer 0, cls (seed 0 after 10 iterations, seed 7 "
+        "after 10 iterations); try --lr 1e+35\n"
+    )
+    assert {(r["probe"]["layer"], r["probe"]["training_seed"]) for r in rows(places[1])} == {
+        (1, 0), (1, 7),
+    }  # fmt: skip
+    assert "2 rows with scores" in out
+
+
+def test_no_layer_is_chosen_where_one_has_no_answer(places, capsys):
+    large_at_layer_0(places[0])
+    words = "--kind adamw --layer auto --pool cls --iterations 30 --batch-size 10"
+    status, _, err = run(capsys, f"{words} --lr 1e36 --weight-decay 0 --seeds 0")
+    assert status == 1
+    assert "no layer can be chosen, for at layer 0, cls training diverged: seed 0" in err
+
+
 def test_auto_layer_with_seeds(places, capsys):
     make_features(places[0])
     words = "--kind adamw --iterations 30 --batch-size 16 --seeds 0,7 --layer auto"
@@ -237,6 +318,25 @@ def test_the_grid_from_the_command_line(places, capsys, task, published):
     assert "finetune --mode head" in out
     word = "is summed over a batch" if published else "not the sum"
     assert word in out
+
+
+def test_sigmoids_of_several_classes_get_no_figure_of_calibration(places, capsys):
+    make_features(places[0], n_layers=4)
+    words = "--protocol baharoon2023 --batch-size 16 --epochs 6"
+    assert run(capsys, words)[0] == 0
+    status, out, err = run(capsys, f"{words} --as-published")
+    assert (status, err) == (0, "")
+    assert "scores of a sample don't sum to 1" in out
+    found = {row["probe_protocol"]["as_published"]: row for row in rows(places[1])}
+    of_probabilities = {"brier", "ece", "ece_tempered"}
+    assert of_probabilities <= found[False]["metrics"].keys()
+    assert not of_probabilities & found[True]["metrics"].keys()
+    assert (found[True]["score_type"], found[True]["temperature"]) == ("unnormalised", None)
+    (path,) = [p for p in places[1].glob("*/*.json") if json.loads(p.read_text()) == found[True]]
+    with np.load(path.with_suffix(".npz")) as stored:
+        scores, labels = stored["test_scores"], stored["test_labels"]
+    assert np.abs(scores.sum(axis=1) - 1).max() > 0.01
+    assert found[True]["metrics"]["acc"]["value"] == (scores.argmax(axis=1) == labels).mean()
 
 
 def test_the_grid_needs_the_layers(places, capsys):

@@ -106,6 +106,31 @@ def test_a_file_of_episodes_is_written_then_read(places, tmp_path, capsys):
     assert "holds other episodes of 2 shots" in err
 
 
+def test_a_file_and_a_named_draw_that_differ_contradict_each_other(places, tmp_path, capsys):
+    """Also where what is named is the default."""
+    make_features(places[0])
+    path = tmp_path / "mine.csv"
+    path.write_text("shots,episode,id\n1,a,00000\n1,a,00001\n1,a,00002\n")
+    words = f"--kind linear --shots 1 --episodes-file {path}"
+    assert run(capsys, words)[0] == 0
+    for named in ("--draw balanced", "--episode-seed 0", "--episodes 100"):
+        status, _, err = run(capsys, f"{words} {named}")
+        assert status == 1
+        assert "holds other episodes of 1 shots" in err
+
+
+def test_a_file_of_another_data_set_is_refused_by_name(places, tmp_path, capsys):
+    make_features(places[0])
+    make_features(places[0], dataset="others")
+    path = tmp_path / "episodes.csv"
+    words = f"--kind linear --shots 2 --episodes-file {path}"
+    assert run(capsys, f"{words} --data toys")[0] == 0
+    assert path.read_text().startswith("shots,episode,id,dataset\n2,0,")
+    status, _, err = run(capsys, f"{words} --data others")
+    assert status == 1
+    assert "these are ids of toys, and others is asked; name another file, or take out" in err
+
+
 def test_every_prior_says_what_it_did(places, capsys):
     make_features(places[0])
     said = {
@@ -131,7 +156,7 @@ def test_k_larger_than_an_episode_is_refused_after_the_rows_that_fit(places, cap
     make_features(places[0])
     status, _, err = run(capsys, "--kind knn --k 1,6 --shots 1,2 --episodes 3")
     assert status == 1
-    assert "k = 6 needs more images than some episodes have (1 shots 3, 2 shots 6 at least)" in err
+    assert "--shots 1: k = 6 needs more images than some episodes have: at most 3; name that" in err
     assert sorted((r["probe"]["few_shot"]["shots"], r["probe"]["k"]) for r in rows(places[1])) == [
         (1, 1),
         (2, 1),
@@ -160,7 +185,7 @@ def test_ml_knn_needs_one_image_more_than_k(places, capsys):
     words = "--kind knn --vote mlknn --k 2,4 --shots 1,2 --episodes 3"  # 4 and 8 images
     status, _, err = run(capsys, words)
     assert status == 1
-    assert "k = 4 needs more images than some episodes have (1 shots 4, 2 shots 8 at least)" in err
+    assert "--shots 1: k = 4 needs more images than some episodes have: at most 3; name that" in err
     assert sorted((r["probe"]["few_shot"]["shots"], r["probe"]["k"]) for r in rows(places[1])) == [
         (1, 2),
         (2, 2),
@@ -216,7 +241,6 @@ def test_class_shares_of_continuous_labels_are_refused(places, tmp_path, capsys)
         ("--kind linear --shots 1 --draw first --episodes 5", "leaves nothing to chance"),
         ("--kind linear --shots 1 --choose cv", "--choose and --refit take val"),
         ("--kind linear --shots one", "--shots takes numbers"),
-        ("--kind linear --shots 1 --aggregate patient", "--shots fits many"),
     ],
 )
 def test_wrong_flags_are_one_line(places, capsys, words, message):
