@@ -1,1 +1,1 @@
-"""What needs gradients: end-to-end and parameter-efficient tuning. Nothing is here yet."""
+"""What needs gradients: end-to-end and parameter-efficient tuning, and everything between."""

@@ -1,0 +1,249 @@
+"""Papers' fine-tuning by name: what of the network trains and how, from their released code.
+
+A protocol prepares the images as its paper does, too (extract/preprocessing.py). What a release gets
+wrong is put right by default, and the row says so; ``--as-published`` repeats it where it can be
+repeated without choosing on test.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cache.errors import RequestError
+from probe.protocols import Fault, Followed, Preset, follow
+
+CNN = "CNN"
+
+# Decades that the released lists and job names speak of; which of them won isn't known.
+DECADES = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
+WU_GRID = "the encoder's learning rates are decades: the release holds its last edit alone"
+# Four in [1e-5, 1e-3], says the paper; here evenly by logarithm.
+HUIX_LRS = (1e-5, 4.64e-5, 2.15e-4, 1e-3)
+BAHAROON_LRS = (5e-4, 1e-4, 5e-5, 1e-5, 5e-6, 1e-6, 5e-7, 1e-7)
+
+NOT_ON_TEST = "the checkpoint is chosen on val; the paper reports the best of those tested"
+LOSS_FAULT = Fault(
+    "multi_label_loss",
+    "sum",
+    "the loss of several labels is summed over a batch",
+    "the loss of several labels is the mean over a batch, not the sum",
+)
+SIGMOID_FAULT = Fault(
+    "by_sigmoid",
+    True,
+    "several classes are scored by a sigmoid each",
+    "several classes are scored by the softmax they are trained with",
+)
+
+
+@dataclass(frozen=True)
+class TunePreset:
+    """One way of fine-tuning of a paper."""
+
+    # By the names of ModelConfig's and TrainConfig's fields, and LoraConfig's with "lora_" before.
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    # The same for single encoders, by short name, or for CNNs.
+    special: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    faults: tuple[Fault, ...] = ()
+    notes: tuple[str, ...] = ()
+    notes_of: Mapping[str, str] = field(default_factory=dict)  # on single encoders, by short name
+
+
+HUIX = {
+    "optimiser": "adamw",
+    "weight_decay": 1e-5,
+    "decay_1d": False,  # defaults/wrappers.py:235-251
+    "head_lr": None,
+    "encoder_lr": HUIX_LRS,
+    "iterations": None,
+    "epochs": 100,
+    "batch_size": 64,
+    "clip": 1.0,
+    "schedule": "plateau",
+    "plateau_checks": 2,
+    "warmup": 1000,  # ISIC, CheXpert; APTOS and DDSM 5 epochs: classification.py:103-112
+    "n_checks": None,
+    "choose_by": "auto",
+    "augment": "huix",
+    "drop_last": True,
+    "one_logit": False,  # cross-entropy of two classes: softmax[:, 1]
+    "seeds": (0, 1, 2, 3, 4),
+}
+HUIX_NOTES = (
+    "all of val is read, where the release drops a short last batch",
+    "warm-up takes 1000 iterations; of APTOS and DDSM the release takes 5 epochs "
+    "(--warmup-epochs 5)",
+    "trained in float32, where the release mixes in float16 (--precision fp16)",
+    "the four learning rates are evenly spaced from 1e-5 to 1e-3: the paper names the range alone",
+)
+# What a linear head sees, where that isn't the encoder's own: defaults/models.py.
+HUIX_POOLS = {
+    "openclip": {"pool": "proj"},  # 512-d
+    "sam": {"pool": "mean"},  # of the last block's tokens, 768-d; the neck is taken off
+}
+HUIX_NOTES_OF = {
+    # utils/transformers/vit.py:196; defaults/models.py:132-133
+    "blip": "BLIP's class token is read and its own encoder loaded, where the release reads the "
+    "first patch token of a mix with the momentum encoder",
+}
+BAHAROON = {
+    "pool": "cls",
+    "optimiser": "sgd",
+    "momentum": 0.9,
+    "weight_decay": 0.0,
+    "iterations": None,
+    "epochs": 10,  # CheXpert; NIH 20
+    "batch_size": 32,
+    "schedule": "cosine",
+    "n_checks": None,
+    "choose_by": "auc",
+    "augment": "baharoon",
+    "drop_last": True,
+    "seeds": (0,),
+}
+BAHAROON_NOTES = (
+    NOT_ON_TEST,
+    "trained on train alone; the paper trains its final models on train and val",
+    "the head begins as torch's linear layers do, the release's from a normal of 0.01",
+    "10 epochs, the paper's of CheXpert; of NIH it takes 20 (--epochs 20)",
+)
+BAHAROON_SPECIAL = {
+    CNN: {"batch_size": 128, "pool": "head"},
+    # Without a class token: the mean over the tokens, without the neck (eval/utils.py:265-277).
+    "sam-l": {"pool": "mean"},
+    "biomedclip": {"pool": "proj"},  # eval/utils.py:204
+}
+
+# By protocol and mode; the first mode is meant where none is named.
+PROTOCOLS: Mapping[str, Mapping[str, TunePreset]] = {
+    # FupingWu90/FMMIC at 4119c3b: Common_Main.py:32-33, 250-291, Common_Trainer.py:92-299. All else
+    # is TrainConfig's defaults.
+    "wu2025": {
+        "full": TunePreset(
+            {"encoder_lr": DECADES, "ddof": 0},
+            special={"dinov2": {"batch_size": 32}},
+            notes=(WU_GRID,),
+        ),
+        "head": TunePreset(
+            {"ddof": 0},
+            faults=(
+                Fault(
+                    "batchnorm",
+                    "train",
+                    "BatchNorm of the frozen encoder trains on each batch's statistics",
+                    "BatchNorm of the frozen encoder keeps its statistics, where the release trains "
+                    "on each batch's",
+                ),
+            ),
+        ),
+    },
+    # joanaapa/Foundation-Medical: params.json, defaults/models.py, defaults/wrappers.py, trainer.py.
+    "huix2024": {
+        "full": TunePreset(HUIX, HUIX_POOLS, notes=HUIX_NOTES, notes_of=HUIX_NOTES_OF),
+        "head": TunePreset(HUIX, HUIX_POOLS, notes=HUIX_NOTES, notes_of=HUIX_NOTES_OF),
+        "partial": TunePreset(
+            {**HUIX, "freeze_norm": True},  # models.py:177-181, 276-281
+            HUIX_POOLS,
+            notes=HUIX_NOTES,
+            notes_of=HUIX_NOTES_OF,
+        ),
+    },
+    # MohammedSB/DINOv2ForRadiology: eval/classification/linear.py:147-601.
+    "baharoon2023": {
+        "full": TunePreset(
+            {**BAHAROON, "encoder_lr": BAHAROON_LRS},
+            special=BAHAROON_SPECIAL,
+            faults=(LOSS_FAULT, SIGMOID_FAULT),
+            notes=(
+                *BAHAROON_NOTES,
+                "the head's rate is 1e-3; the release takes that of its best linear probe (--lr)",
+            ),
+        ),
+        "lora": TunePreset(
+            {
+                **BAHAROON,
+                "encoder_lr": (2e-4,),
+                "head_lr": 5e-3,
+                "lora_rank": 48,
+                "lora_alpha": 16.0,
+                "lora_dropout": 0.1,
+                "lora_targets": ("qkv", "fc1", "fc2"),
+                "lora_train_bias": True,
+            },
+            special=BAHAROON_SPECIAL,
+            faults=(LOSS_FAULT, SIGMOID_FAULT),
+            notes=(
+                *BAHAROON_NOTES,
+                "adapters have gradients, which the released forward pass takes from them",
+                "rank 48 as in the release; the paper's count of parameters fits 32 (--lora-rank 32)",
+            ),
+            # timm's fc1 and fc2 are the release's w12 and w3.
+            notes_of={
+                "dinov2-g": "SwiGLU's layers have adapters too; the release's names match qkv alone "
+                "there (--lora-targets qkv)"
+            },
+        ),
+        "bitfit": TunePreset(
+            {**BAHAROON, "encoder_lr": (2e-4,), "head_lr": 5e-3},
+            special=BAHAROON_SPECIAL,
+            faults=(LOSS_FAULT, SIGMOID_FAULT),
+            notes=(
+                *BAHAROON_NOTES,
+                "biases have gradients, which the released forward pass takes from them",
+                "the rates are those of LoRA; the paper names none for BitFit",
+            ),
+        ),
+    },
+}
+PROTOCOL_NAMES = tuple(PROTOCOLS)
+
+
+def find_tuning(name: str, mode: str | None) -> tuple[str, TunePreset]:
+    """A paper's fine-tuning: its mode and settings.
+
+    Args:
+        name: one of ``PROTOCOL_NAMES``.
+        mode: None for the first.
+
+    Raises:
+        RequestError: no such protocol, or it has no such mode.
+    """
+    if name not in PROTOCOLS:
+        raise RequestError(f"--protocol takes {', '.join(PROTOCOLS)}, not {name!r}")
+    modes = PROTOCOLS[name]
+    mode = mode or next(iter(modes))
+    if mode not in modes:
+        raise RequestError(f"{name} has --mode {' or '.join(modes)}, not {mode}")
+    return mode, modes[mode]
+
+
+def settings_for(
+    preset: TunePreset, encoder: str, is_cnn: bool, as_published: bool
+) -> dict[str, Any]:
+    """All that a paper sets for one encoder.
+
+    Args:
+        preset: of the protocol and mode.
+        encoder: its short name.
+        is_cnn: whether it is one.
+        as_published: with the release's faults.
+
+    Raises:
+        RequestError: there are no faults to repeat.
+    """
+    if as_published and not preset.faults:
+        raise RequestError(
+            "--as-published repeats a release's faults, and none are known of this protocol and "
+            "mode; leave it out"
+        )
+    faults = {fault.setting: fault.published for fault in preset.faults} if as_published else {}
+    special = {**(preset.special.get(CNN, {}) if is_cnn else {}), **preset.special.get(encoder, {})}
+    return {**preset.settings, **special, **faults}
+
+
+def follow_tuning(
+    name: str, preset: TunePreset, encoder: str, as_published: bool, changed: Mapping[str, Any]
+) -> Followed:
+    """What the row of an encoder says of it; see ``probe.protocols.follow``."""
+    notes = preset.notes + ((preset.notes_of[encoder],) if encoder in preset.notes_of else ())
+    return follow(name, Preset(faults=preset.faults, notes=notes), as_published, changed)

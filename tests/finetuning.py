@@ -1,0 +1,63 @@
+"""Helpers of finetune's tests: small learnable data, and the command run in this process."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from finetune.cli import main
+
+VIT = "--model test_vit --weights random --size 32"
+CNN = "--model test_resnet --weights random --size 32"
+
+
+def write_images(path, counts=(48, 16, 16), classes=2, side=32, seed=0):
+    """A data set in MedMNIST's layout whose classes differ in brightness, with noise.
+
+    Args:
+        path: the file.
+        counts: images of train, val and test.
+        classes: C.
+        side: pixels.
+        seed: of noise.
+    """
+    rng = np.random.default_rng(seed)
+    arrays = {}
+    for split, n in zip(("train", "val", "test"), counts, strict=True):
+        labels = rng.permutation(np.arange(n) % classes)
+        level = 60 + 120 * labels / max(classes - 1, 1)
+        images = rng.normal(level[:, None, None], 40, (n, side, side))
+        # A bright half tells the classes apart beyond their mean.
+        images[:, :, : side // 2] += 30 * (labels % 2)[:, None, None]
+        arrays[f"{split}_images"] = images.clip(0, 255).astype(np.uint8)
+        arrays[f"{split}_labels"] = labels[:, None].astype(np.uint8)
+    np.savez(path, **arrays)
+    return path
+
+
+def run(words, data=None, status=0):
+    """Run ``finetune``; returns the rows by id, and checks the exit status."""
+    if data is not None:
+        words += f" --data npz:{data}"
+    assert main(words.split()) == status
+    return read_rows()
+
+
+def read_rows(kind="finetune"):
+    """The stored rows of a kind with their scores, in the order of seeds."""
+    import os
+
+    found = []
+    for path in Path(os.environ["MEDPROBE_RESULTS"]).glob("*/*.json"):
+        row = json.loads(path.read_text())
+        if row["probe"]["kind"] == kind:
+            with np.load(path.with_suffix(".npz")) as scores:
+                row["scores"] = {name: scores[name] for name in scores.files}
+            row["path"] = path
+            found.append(row)
+    return sorted(found, key=lambda row: row["probe"].get("training_seed", 0))
+
+
+def trials(root):
+    """The folders of trials below the runs."""
+    return sorted(path.parent for path in Path(root).glob("*/*/*/last.pt"))
