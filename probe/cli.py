@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,7 @@ examples:
   probe --kind ridge --data mine --target meta:age --task regression
   probe --kind linear --data breastmnist --shots 1,5,10,25     100 episodes of each
   probe --kind linear --train-data chexpert --test-data chestxray14 --target Edema
+  probe table --data breastmnist                        stored rows, finetune's too, as one table
 """
 
 ESTIMATOR = "sklearn.MODULE.CLASS or FILE.py:CLASS"  # as messages name what is none of KINDS
@@ -584,7 +586,12 @@ def _part(text: str) -> tuple[str, str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    config = read_config(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words[:1] == ["table"]:
+        from probe.stored import main as show_stored
+
+        return show_stored(words[1:])
+    config = read_config(words)
     return run_command("probe", lambda: run(config), "interrupted; rows already written stay")
 
 

@@ -28,10 +28,14 @@ LEAKS = (
 EMPTY = {"leaks": ("", "0")}  # what a column that isn't shown may hold; others: nothing
 
 
-def format_table(rows: Sequence[Row]) -> str:
+def format_table(rows: Sequence[Row], *, with_kind: bool = False) -> str:
     """Rows as an aligned table; marks are numbered and explained below it.
 
     Folds of one question stand below one another, with their mean and standard deviation.
+
+    Args:
+        rows: in order.
+        with_kind: whether a column tells the kinds apart.
     """
     if not rows:
         return ""
@@ -41,6 +45,8 @@ def format_table(rows: Sequence[Row]) -> str:
         records += [_record(row, notes) for row in alike]
         if len(alike) > 1:
             records.append(_summary(alike, notes))
+    if not with_kind:
+        records = [{n: text for n, text in r.items() if n != "kind"} for r in records]
     columns = [n for n in records[0] if any(r[n] not in EMPTY.get(n, ("",)) for r in records)]
     widths = {name: max(len(name), *(len(r[name]) for r in records)) for name in columns}
     lines = ["  ".join(_cell(name, name, widths) for name in columns).rstrip()]
@@ -132,6 +138,7 @@ def _asked(row: Row) -> dict[str, str]:
         "data": str(row.features["dataset"]),
         "model": str(row.features["model"]),
         "size": str(row.features["size"] or ""),
+        "kind": str(row.probe["kind"]),
         "mode": _mode(row.probe),
         "layer": str(row.probe.get("layer", "")),  # controls have none
         "pool": str(row.probe.get("pool", "")),

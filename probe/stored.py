@@ -1,0 +1,146 @@
+"""``probe table``: stored rows as one table, of probes and of fine-tuned encoders alike."""
+
+import argparse
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cache.errors import RequestError
+from cache.places import results_root
+from cache.terminal import Parser, complain, run_command, split_words
+from probe.intervals import Interval
+from probe.results import Row, read_row
+
+Problem = tuple[str, str]  # which file, and what is wrong with it
+
+EXAMPLES = """\
+examples:
+  probe table                                every stored row
+  probe table --data breastmnist             of one data set
+  probe table --kind linear,finetune --model dinov2
+  probe table results/breastmnist/*.json     rows by file
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The flags."""
+    parser = Parser(
+        prog="probe table",
+        description="Print stored rows, of probe and of finetune, as one table. Nothing is computed.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("files", nargs="*", type=Path, help="rows by file (all that are stored)")
+    parser.add_argument("--data", metavar="NAMES", help="data sets, comma separated")
+    parser.add_argument("--model", "-m", metavar="NAMES", help="encoders, comma separated")
+    parser.add_argument("--kind", metavar="KINDS", help="kinds, comma separated; finetune is one")
+    parser.add_argument("--name", metavar="TAG", help="rows that were tagged so by --name")
+    parser.add_argument(
+        "--results", type=Path, metavar="DIR", help="($MEDPROBE_RESULTS or ./results)"
+    )
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; returns the exit status."""
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    if options.files and options.results:
+        parser.error("name rows by file or their folder by --results, not both")
+    return run_command("probe table", lambda: run(options))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Read the rows, print those that are asked for."""
+    from probe.table import format_table
+
+    root = options.results or results_root()
+    paths = options.files or sorted(root.glob("*/*.json"))
+    wishes = {
+        "dataset": split_words("--data", options.data),
+        "model": split_words("--model", options.model),
+        "kind": split_words("--kind", options.kind),
+    }
+    rows, problems = read_stored(paths, wishes, options.name)
+    for path, why in problems:
+        complain("probe table", f"{path}: {why}")
+    if not rows and not problems:
+        where = f"the {len(paths)} named files" if options.files else str(root)
+        raise RequestError(f"no such row in {where}; `probe --kind linear` makes some")
+    if rows:
+        print(format_table(rows, with_kind=True))
+    return 1 if problems else 0
+
+
+def read_stored(
+    paths: Sequence[Path], wishes: Mapping[str, Sequence[str]], name: str | None = None
+) -> tuple[list[Row], list[Problem]]:
+    """Stored rows, by data set, encoder, kind and seed.
+
+    Args:
+        paths: of their JSON files.
+        wishes: "dataset", "model" and "kind" -> the words that are wanted; none: all.
+        name: a tag that they have; None: whatever they have.
+
+    Returns:
+        The rows, without scores, and the files that aren't any.
+    """
+    rows, problems = [], []
+    for path in paths:
+        try:
+            content = read_row(path)
+            row, names = as_row(content), content["names"]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            problems.append((str(path), f"no row of probe or finetune ({type(error).__name__})"))
+            continue
+        found = {
+            "dataset": row.features["dataset"],
+            "model": row.features["model"],
+            "kind": row.probe["kind"],
+        }
+        is_wanted = all(not words or found[what] in words for what, words in wishes.items())
+        if is_wanted and (name is None or name in names):
+            rows.append(row)
+    return sorted(rows, key=_place), problems
+
+
+def as_row(content: Mapping[str, Any]) -> Row:
+    """What ``probe.results.read_row`` gives, as the row that was written; scores stay on disk.
+
+    Raises:
+        KeyError, TypeError, AttributeError: it is none.
+    """
+    values = {f.name: content[f.name] for f in dataclasses.fields(Row) if f.name in content}
+    values["metrics"] = {
+        name: Interval(*(_number(of[end]) for end in Interval._fields))
+        for name, of in content["metrics"].items()
+    }
+    for name in ("val_metrics", "without_twins"):
+        values[name] = {metric: _number(value) for metric, value in content[name].items()}
+    values["episodes"] = {
+        metric: [_number(value) for value in each] for metric, each in content["episodes"].items()
+    }
+    return Row(**{**values, "marks": tuple(content["marks"])})
+
+
+def _number(value: Any) -> Any:
+    """JSON's null is a metric that is undefined."""
+    return math.nan if value is None else value
+
+
+def _place(row: Row) -> tuple[Any, ...]:
+    features, probe = row.features, row.probe
+    last = (str(probe.get("mode", "")), probe.get("layer", -1), str(probe.get("pool", "")))
+    return (
+        str(features["dataset"]),
+        str(features["model"]),
+        features["size"] or 0,
+        str(probe["kind"]),
+        *(str(part).zfill(4) for part in last),
+        probe.get("few_shot", {}).get("shots", 0),
+        row.question,
+        str(row.split.get("name", "")),
+        probe.get("training_seed", 0),
+    )
