@@ -29,6 +29,19 @@ def key_digest(key: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical_json(key).encode()).hexdigest()
 
 
+def untagged(encoder: str) -> str:
+    """An encoder's full name without the tag of its published weights: other weights don't get it.
+
+    Names with a colon are of repositories, folders and code, and whole; but open_clip's have a tag.
+
+    >>> untagged("vit_base_patch16_224.dino"), untagged("open_clip:ViT-B-16/laion2b_s34b_b88k")
+    ('vit_base_patch16_224', 'open_clip:ViT-B-16')
+    """
+    if encoder.startswith("open_clip:"):
+        return encoder.partition("/")[0]
+    return encoder if ":" in encoder else encoder.partition(".")[0]
+
+
 def file_stem(name: str) -> str:
     """``name`` with everything that a path could trip over replaced: a name is never a path.
 

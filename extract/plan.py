@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cache import CacheError, RequestError
-from cache.key import feature_path
+from cache.key import feature_path, untagged
 from cache.labels import describe_target
 from cache.layout import HASH_BYTES, RECORD_WORDS, format_bytes
 from cache.store import partial_path
@@ -280,12 +280,8 @@ def make_slicing(config: ExtractConfig) -> Slicing | None:
 
 def encoder_name(description: Description, config: ExtractConfig) -> str:
     """The encoder's full name. The tag names published weights, so other weights don't get it."""
-    entry = description.entry
-    if config.weights == "pretrained":
-        return entry.encoder
-    if entry.library == "open_clip" and not entry.config:
-        return "open_clip:" + entry.network.partition("/")[0]
-    return entry.encoder if ":" in entry.encoder else entry.encoder.partition(".")[0]
+    encoder = description.entry.encoder
+    return encoder if config.weights == "pretrained" else untagged(encoder)
 
 
 def weights_words(weights: Weights, digest: str) -> str:

@@ -16,6 +16,7 @@ import math
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,9 @@ from numpy.typing import NDArray
 from cache.aggregate import aggregate_rows
 from cache.errors import CacheError, RequestError
 from cache.features import Features, open_features
-from cache.key import key_differences, key_digest
+from cache.key import file_stem, key_digest, untagged
 from cache.labels import REGRESSION
+from cache.places import features_root
 from probe.answers import Answer, ask_linear, ask_ridge
 from probe.config import ProbeConfig
 from probe.features import Split, divide_samples, rows_are_samples
@@ -145,24 +147,49 @@ def _read_pixels(features: Features, aggregate: str) -> NDArray[np.float32]:
     return aggregate_rows(found, features.row_sample, len(features.labels), aggregate)
 
 
-def find_random(features: Features) -> Features | None:
-    """The finished file of the same images and architecture with random weights, if there is one."""
-    for path in sorted(features.path.parent.glob("*.h5")):
+def find_random(features: Features, root: Path) -> Features | None:
+    """The finished file of the same images and architecture with random weights, if there is one.
+
+    It is looked for beside the other, and where ``advise_random`` has it made. Of several seeds the
+    lowest.
+
+    Args:
+        features: of the encoder with its own weights.
+        root: the folder of features.
+    """
+    folders = dict.fromkeys([features.path.parent, root / file_stem(features.dataset)])
+    found: list[Features] = []
+    for path in (path for folder in folders for path in sorted(folder.glob("*.h5"))):
         try:
             other = open_features(path)
         except (CacheError, OSError):
             continue  # `cache verify` tells of it
-        if not other.is_text and other.notes.get("random_weights"):
-            differences = key_differences(features.key, other.key)
-            if all(line.startswith("weights: ") for line in differences):
-                return other
-    return None
+        is_random = not other.is_text and other.notes.get("random_weights")
+        if is_random and _but_for_weights(other.key) == _but_for_weights(features.key):
+            found.append(other)
+    return min(found, key=lambda other: str(other.key["weights"]), default=None)
 
 
-def random_command(features: Features) -> str:
-    """The command that makes the file which ``find_random`` looks for."""
-    words = shlex.split(features.header.attributes["command"])
-    if "--weights" in words:
-        place = words.index("--weights")
-        del words[place : place + 2]
-    return shlex.join([*words, "--weights", "random"])
+def _but_for_weights(key: Mapping[str, Any]) -> dict[str, Any]:
+    """What a key says of all but the weights, whose tag stands behind the encoder's name."""
+    return {**key, "encoder": untagged(str(key.get("encoder", ""))), "weights": None}
+
+
+def advise_random(features: Features, root: Path) -> str:
+    """What a user can do where ``find_random`` finds nothing: the command that makes the file."""
+    missing = f"no features of {features.model} with random weights on {features.dataset}; "
+    if str(features.key.get("weights", "")).startswith("made by code"):
+        return (
+            missing + "its own code makes its weights: offer random ones there, as another --model"
+        )
+    try:
+        words = shlex.split(features.header.attributes["command"])
+    except ValueError:  # whoever wrote the file may have put anything there
+        words = ["extract", "--model", features.model, "--data", features.dataset]
+    for flag in ("--weights", "--features"):
+        if flag in words:
+            place = words.index(flag)
+            del words[place : place + 2]
+    words += ["--weights", "random"]
+    words += [] if root == features_root() else ["--features", str(root)]
+    return f"{missing}make them with\n  {shlex.join(words)}"

@@ -25,7 +25,7 @@ from probe.answers import Answer, ask_kind, check_kind, check_known
 from probe.choosing import N_FOLDS, as_val, pick
 from probe.config import AUTO, ProbeConfig
 from probe.controls import KIND as CONTROL
-from probe.controls import ask_controls, described, find_random, random_command
+from probe.controls import advise_random, ask_controls, described, find_random
 from probe.episode_answers import ask_episodes
 from probe.episode_metrics import measure_episodes
 from probe.external import choose_training, only_test
@@ -103,7 +103,7 @@ def run_probe(
     told: set[str] = set()
     alike = Counter(map(_named, found))
     asked_of: dict[str, list[Asked]] = {}  # data set -> questions, for the controls
-    for features in _with_random(found, say) if config.controls else found:
+    for features in _with_random(config, found, say) if config.controls else found:
         try:
             questions = make_questions(config, features)
             for line in describe_questions(questions):
@@ -131,19 +131,23 @@ def run_probe(
     return rows, problems
 
 
-def _with_random(found: list[Features], say: Callable[[str], None]) -> Iterator[Features]:
-    """The files, each followed by that of the same encoder with random weights."""
+def _with_random(
+    config: ProbeConfig, found: list[Features], say: Callable[[str], None]
+) -> Iterator[Features]:
+    """The files, each followed by that of the same architecture with random weights, once."""
+    there = {features.path.resolve() for features in found}
     for features in found:
         yield features
         if features.notes.get("random_weights"):
             continue
-        if other := find_random(features):
+        other = find_random(features, config.features_dir)
+        if other is None:
+            say(advise_random(features, config.features_dir))
+        elif (
+            other.path.resolve() not in there
+        ):  # by path, or of another encoder that is built alike
+            there.add(other.path.resolve())
             yield other
-        else:
-            say(
-                f"no features of {features.model} with random weights on {features.dataset}; make "
-                f"them with\n  {random_command(features)}"
-            )
 
 
 def control_rows(config: ProbeConfig, questions: list[Asked]) -> Iterator[Row]:

@@ -1,6 +1,8 @@
 """Control rows: pixel statistics by eye, the larger class, and random weights."""
 
 import json
+import shlex
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +11,13 @@ from test_probe_cli import make_features
 
 from cache import open_features
 from extract.cli import main as extract
+from extract.config import ExtractConfig
+from extract.encoders.encoder import describe
+from extract.encoders.resolve import find_entry
+from extract.plan import feature_key
+from extract.transforms import Transform
 from probe.cli import main
-from probe.controls import CHUNK_ROWS, N_BINS, find_random, pixel_statistics
+from probe.controls import CHUNK_ROWS, N_BINS, advise_random, find_random, pixel_statistics
 
 
 def rows(root):
@@ -80,10 +87,10 @@ def test_random_weights_are_a_row_beside_and_never_the_encoder(tmp_path, monkeyp
     said = capsys.readouterr()
     assert "make them with\n  extract --model toy --data toys --weights random" in said.out
     assert "holds no small pictures" in said.err
-    assert find_random(open_features(real)) is None
+    assert find_random(open_features(real), root) is None
     notes = {"random_weights": True}
     random = make_features(root, weights="random, seed 0", notes=notes, n=(120, 40, 60), part=1)
-    assert find_random(open_features(real)) is None  # another part of the key differs, too
+    assert find_random(open_features(real), root) is None  # another part of the key differs, too
     random.unlink()
     # The same key but for the weights; the path of make_features doesn't tell them apart.
     real = real.rename(real.with_name("real.h5"))
@@ -95,6 +102,77 @@ def test_random_weights_are_a_row_beside_and_never_the_encoder(tmp_path, monkeyp
     assert main(["--kind", "knn", "--k", "7"]) == 0  # not two that differ: the real one
     assert sum(row["probe"].get("k") == 7 for row in rows(tmp_path)) == 1
     assert main(["--kind", "knn", "--k", "7", "--where", "weights=random, seed 0"]) == 0
+
+
+# Names with the tag of published weights, with one of ours, and whole; of open_clip, whose tag
+# stands behind a stroke; of weights of a user's own, which have none.
+@pytest.mark.parametrize(
+    ("model", "weights"),
+    [
+        ("dinov2", "pretrained"),
+        ("test_vit", "pretrained"),
+        ("vit_base_patch16_224.dino", "pretrained"),
+        ("medsam", "pretrained"),
+        ("biomedclip", "pretrained"),
+        ("openclip", "pretrained"),
+        ("open_clip:ViT-B-16/openai", "pretrained"),
+        ("phikon", "pretrained"),
+        ("dinov2", "w.safetensors"),
+        ("openclip", "w.safetensors"),
+    ],
+)
+def test_random_weights_are_found_by_the_keys_of_extract(tmp_path, sketch, model, weights):
+    def make(part, model, weights, words):
+        description = replace(sketch, entry=find_entry(model))
+        config = ExtractConfig((model,), weights=weights)
+        transform = Transform(32, (0.5,) * 3, (0.5,) * 3)
+        source = {"dataset": "toys", "images": "md5:0", "source_size": 28}
+        key = feature_key(description, config, transform, weights=words, **source)
+        del key["dataset"]  # make_features has it
+        notes = {"random_weights": weights == "random"}
+        path = make_features(tmp_path, notes=notes, n=(20, 10, 10), **key)
+        return path.rename(path.with_name(f"{part}.h5"))
+
+    real = open_features(make(1, model, weights, "sha256:1"))
+    make(2, "resnet18", "random", "random, seed 0, sha256:2")
+    assert find_random(real, tmp_path) is None  # of another architecture
+    seeded = make(3, model, "random", "random, seed 1, sha256:3")
+    assert find_random(real, tmp_path).path == seeded
+    lowest = make(4, model, "random", "random, seed 0, sha256:4")
+    assert find_random(real, tmp_path).path == lowest
+
+
+@pytest.fixture(scope="module")
+def sketch():
+    """An encoder whose name alone is changed: to build the large ones takes seconds."""
+    return describe("test_vit", 32)
+
+
+def test_the_command_that_is_printed_makes_what_is_missing(bright, capsys):
+    """Of an encoder whose published weights come by pip, so with a tag in its name."""
+    words = ["--model", "efficientnet-lite0", "--size", "32", "--data", f"npz:{bright}/x.npz"]
+    assert extract([*words, "--features", "elsewhere"]) == 0
+    asking = ["--kind", "knn", "--k", "5", "--controls", "--features", "elsewhere"]
+    assert main(asking) == 0
+    _, found, command = capsys.readouterr().out.partition(
+        "with random weights on x; make them with\n"
+    )
+    assert found
+    _, *words = shlex.split(command.splitlines()[0])
+    assert extract(words) == 0
+    capsys.readouterr()
+    assert main(asking) == 0
+    assert "make them with" not in capsys.readouterr().out
+    (random,) = [row for row in rows(bright) if "random weights" in row["marks"]]
+    assert random["features"]["encoder"] == "tf_efficientnet_lite0"
+    both = sorted(map(str, bright.glob("elsewhere/x/*.h5")))
+    assert main(["--kind", "knn", "--k", "5", "--controls", *both]) == 0
+    assert capsys.readouterr().out.count("random weights") == 1  # by path, too, once
+
+
+def test_an_encoder_that_makes_its_own_weights_is_told_so(tmp_path):
+    path = make_features(tmp_path / "features", weights="made by code, sha256:1")
+    assert "its own code makes its weights" in advise_random(open_features(path), tmp_path)
 
 
 @pytest.mark.parametrize(
