@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.features import Features
 from probe.choosing import HELD_OUT, N_FOLDS, Choice, choose, join, loss_name, loss_of, make_folds
-from probe.config import ALL, AUTO
+from probe.config import ALL, AUTO, POOLS
 from probe.features import Split, default_pool, read_samples
 from probe.knn import MEANS
 from probe.metrics import PROBABILITY
@@ -47,7 +47,9 @@ class Place:
 def find_places(features: Features, layer: int | str, pools: Sequence[str] = ()) -> list[Place]:
     """The places that are asked for, from the first layer to the last.
 
-    Of all layers, each gives those of the pools that it has: head belongs to the last one only.
+    Each layer gives those of the pools that it has, so that encoders with a class token and without
+    are asked by one command: head belongs to the last one only, and ``lacking_pools`` names those
+    that no layer has.
 
     Args:
         features: the file.
@@ -55,27 +57,44 @@ def find_places(features: Features, layer: int | str, pools: Sequence[str] = ())
         pools: in the order that is wanted; none: ``probe.features.default_pool`` of each layer.
 
     Raises:
-        RequestError: the file doesn't hold the layer, or a pool at any of them.
+        RequestError: the file doesn't hold the layer, or none of the pools there.
     """
-    if layer in (ALL, AUTO):
-        numbers = sorted(features.layers) or [features.last_layer]
-        places = [
-            Place(number, pool)
-            for number in numbers
-            for pool in (pools or [default_pool(features, number)])
-            if has_pool(features, number, pool)
-        ]
-        if missing := [pool for pool in pools if pool not in {place.pool for place in places}]:
-            raise RequestError(
-                f"{features.path.name} has no pool {missing[0]} at any layer; it has "
-                f"{', '.join(features.pools)}"
-            )
-        return places
+    numbers = _numbers(features, layer)
+    lacking = lacking_pools(features, layer, pools)
+    if pools and len(lacking) == len(pools):
+        where = f"layer {numbers[0]}" if isinstance(layer, int) else "any layer"
+        there = [p for p in POOLS if any(has_pool(features, number, p) for number in numbers)]
+        raise RequestError(
+            f"{features.path.name} has no pool {' or '.join(pools)} at {where} of "
+            f"{features.encoder}; there it has {', '.join(there)}"
+        )
+    wanted = [pool for pool in pools if pool not in lacking]
+    if isinstance(layer, str) and layer not in (ALL, AUTO):
+        pools = wanted or [default_pool(features, -1)]
+        return [_last(features, int(layer.removeprefix("last")), pool) for pool in pools]
+    return [
+        Place(number, pool)
+        for number in numbers
+        for pool in (wanted or [default_pool(features, number)])
+        if has_pool(features, number, pool)
+    ]
+
+
+def lacking_pools(features: Features, layer: int | str, pools: Sequence[str]) -> list[str]:
+    """Those of the pools that none of the layers has: cls and concat, of a CNN."""
+    numbers = _numbers(features, layer)
+    return [pool for pool in pools if not any(has_pool(features, n, pool) for n in numbers)]
+
+
+def _numbers(features: Features, layer: int | str) -> list[int]:
+    """The layers that are meant; of several side by side all, for each must have the pool.
+
+    Raises:
+        RequestError: the file doesn't hold the one that is named.
+    """
     if isinstance(layer, int):
-        number = features.find_layer(layer)
-        return [Place(number, pool) for pool in (pools or [default_pool(features, number)])]
-    n_last = int(layer.removeprefix("last"))
-    return [_last(features, n_last, pool) for pool in (pools or [default_pool(features, -1)])]
+        return [features.find_layer(layer)]
+    return sorted(features.layers) or [features.last_layer]
 
 
 def has_pool(features: Features, layer: int, pool: str) -> bool:

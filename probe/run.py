@@ -36,7 +36,7 @@ from probe.features import (
 )
 from probe.head_answers import DivergedError, ask_adamw_at_once
 from probe.intervals import clusters
-from probe.layers import Best, Compared, Place, find_places, last_place, read_place
+from probe.layers import Best, Compared, Place, find_places, lacking_pools, last_place, read_place
 from probe.measure import Measured, measure
 from probe.overlay import Asked, lay_over
 from probe.patients import Scored, by_patient
@@ -106,7 +106,7 @@ def run_probe(
     for features in _with_random(config, found, say) if config.controls else found:
         try:
             questions = make_questions(config, features)
-            for line in describe_questions(questions):
+            for line in [*describe_questions(questions), *describe_lacking(config, features)]:
                 if line not in told:  # twice for one data set: its labels or splits were changed
                     say(line)
                     told.add(line)
@@ -642,6 +642,19 @@ def describe_questions(questions: Sequence[Asked]) -> list[str]:
     told = [asked for q in questions[:N_TOLD] for asked in (q.trained_on, q) if asked]
     more = len(questions) - N_TOLD
     return [*map(describe_shares, told), *([f"... and {more} more splits"] if more > 0 else [])]
+
+
+def describe_lacking(config: ProbeConfig, features: Features) -> list[str]:
+    """A line on pools that an encoder hasn't, where it has others that are asked for.
+
+    Raises:
+        RequestError: the file doesn't hold the layer.
+    """
+    lacking = lacking_pools(features, config.layer, config.pools)
+    asked = [pool for pool in config.pools if pool not in lacking]
+    if not (lacking and asked):
+        return []
+    return [f"{features.model} has no {', '.join(lacking)} there: asked is {', '.join(asked)}"]
 
 
 def describe_shares(asked: Asked) -> str:

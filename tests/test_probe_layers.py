@@ -28,9 +28,8 @@ LAYERS = {0: ("cls", "mean"), 1: ("cls", "mean"), 2: ("mean",), 3: ("cls", "mean
 STRENGTHS = (0.01, 1.0)
 
 
-@pytest.fixture
-def toys(tmp_path):
-    """Layer 1 of four tells the classes apart, the others hardly."""
+def write_toys(root, model="toy", layers=LAYERS):
+    """Layer 1 tells the classes apart, the others hardly."""
     rng = np.random.default_rng(0)
     labels = rng.permutation(sum(N)) % 2
 
@@ -40,27 +39,32 @@ def toys(tmp_path):
 
     content = {
         f"layers/{layer:02d}/{pool}": made(layer, 3 if pool == "cls" else 2)
-        for layer, pools in LAYERS.items()
+        for layer, pools in layers.items()
         for pool in pools
     }
     content["head"] = made(3, 4)
     ids = np.array([f"{i:03d}" for i in range(sum(N))])
     spec = FileSpec(
-        model="toy",
-        encoder="toy.full",
+        model=model,
+        encoder=f"{model}.full",
         size=32,
         dataset="toys",
         task="binary-class",
         class_names=("no", "yes"),
-        key={"layers": {"of": 4}},
+        key={"layers": {"of": len(layers)}},
         arrays={name: x.shape[1] for name, x in content.items()},
         dtype="float32",
         row_ids=ids,
         row_sample=np.arange(sum(N)),
         samples=Samples(ids, np.repeat(np.arange(3, dtype=np.uint8), N), labels),
-        command="extract --model toy --data toys",
+        command=f"extract --model {model} --data toys",
     )
-    return write_rows(tmp_path / "features" / "toys" / "toy_32_000000000000.h5", spec, content)
+    return write_rows(root / "features" / "toys" / f"{model}_32_000000000000.h5", spec, content)
+
+
+@pytest.fixture
+def toys(tmp_path):
+    return write_toys(tmp_path)
 
 
 @pytest.fixture
@@ -84,7 +88,10 @@ def ask(features, **settings):
         (-1, ("mean", "head"), [Place(3, "mean"), Place(3, "head")]),
         ("all", (), [Place(0, "cls"), Place(1, "cls"), Place(2, "mean"), Place(3, "cls")]),
         ("auto", ("head", "concat"), [Place(0, "concat"), Place(1, "concat"), Place(3, "head"), Place(3, "concat")]),
+        ("all", ("proj", "head"), [Place(3, "head")]),
+        (2, ("cls", "mean", "concat"), [Place(2, "mean")]),
         ("last1", ("concat",), [Place(3, "concat")]),
+        ("last2", ("proj", "mean"), [Place(3, "mean", 2)]),
         ("last2", ("mean",), [Place(3, "mean", 2)]),
     ],
 )  # fmt: skip
@@ -93,8 +100,11 @@ def test_places(features, layer, pools, expected):
 
 
 def test_place_refusals(features):
-    with pytest.raises(RequestError, match="no pool proj at any layer; it has cls, mean, head"):
-        find_places(features, "all", ("cls", "proj"))
+    where = "at any layer of toy.full; there it has cls, mean, head, concat"
+    with pytest.raises(RequestError, match=f"no pool proj {where}"):
+        find_places(features, "all", ("proj",))
+    with pytest.raises(RequestError, match="no pool cls or head at layer 2.*it has mean"):
+        find_places(features, 2, ("cls", "head"))
     with pytest.raises(RequestError, match=r"last2 needs cls of layers 2 to 3.*none of layer 2"):
         find_places(features, "last2", ("concat",))
     with pytest.raises(RequestError, match="last2 takes --pool cls, mean or concat, not head"):
@@ -221,3 +231,34 @@ def test_as_typed(toys, tmp_path, capsys):
     assert len(row["probe"]["strengths"]) == 45
     with pytest.raises(SystemExit):
         main([*words.split(), "--refit", "test"])
+
+
+@pytest.mark.parametrize(
+    ("words", "of_vit", "of_cnn"),
+    [
+        ("--layer all --pool cls,mean,concat", 12, 4),
+        ("--layer auto --pool mean,concat,cls", 2, 2),
+        ("--layer last3 --pool cls,mean,concat", 3, 1),
+        ("--pool concat,mean", 2, 1),
+    ],
+)
+def test_encoders_with_a_class_token_and_without_are_asked_together(
+    tmp_path, monkeypatch, capsys, words, of_vit, of_cnn
+):
+    """Of a CNN, which has the mean alone, that one is asked, and it is said."""
+    monkeypatch.chdir(tmp_path)
+    write_toys(tmp_path, "vit", dict.fromkeys(range(4), ("cls", "mean")))
+    write_toys(tmp_path, "cnn", dict.fromkeys(range(4), ("mean",)))
+    assert main(["--kind", "knn", "--k", "5", *words.split()]) == 0
+    out = capsys.readouterr().out
+    assert "cnn has no " in out
+    assert "there: asked is mean" in out
+    assert "vit has no " not in out
+    rows = [json.loads(path.read_text()) for path in tmp_path.glob("results/*/*.json")]
+    found = [row["features"]["model"] for row in rows]
+    assert (found.count("vit"), found.count("cnn")) == (of_vit, of_cnn)
+    # Of one pool, which it hasn't, there is nothing to say but that.
+    assert main("--kind knn --k 5 --layer all --pool cls --model cnn".split()) == 1
+    said = capsys.readouterr()
+    assert "no pool cls at any layer of cnn.full; there it has mean, head" in said.err
+    assert "asked is" not in said.out
