@@ -58,6 +58,11 @@ class ImageFacts:
     # "no-orientation" (of NIfTI: taken as stored), "not-finite" (NaN becomes black), "constant",
     # "narrow-range" (less than a sixteenth of the type's range, and that is shown whole).
     notes: tuple[str, ...]
+    shown: str  # the rule of its window, see Window: HEADER, FULL...
+    span: tuple[float, float] | None  # of its type, rescaled; None: it has no bounds
+    # The decoder that first read it as it is read now. The key has the highest of a data set, so
+    # that features of files once read wrongly are stale, and no others.
+    decoder: int = 1
 
 
 def inspect(path: Path, window: Window | None, slicing: Slicing | None) -> ImageFacts:
@@ -93,8 +98,21 @@ def inspect(path: Path, window: Window | None, slicing: Slicing | None) -> Image
         black, white = stored.span
         if high - low < (white - black) / NARROW:
             notes.append("narrow-range")
-    kind = stored.kind.name
-    return ImageFacts(height, width, n_channels, n, low, high, kind, stored.patient, tuple(notes))
+    decoder = max(stored.decoder, stored.header_decoder if chosen.rule == HEADER else 1)
+    return ImageFacts(
+        height,
+        width,
+        n_channels,
+        n,
+        low,
+        high,
+        stored.kind.name,
+        stored.patient,
+        tuple(notes),
+        chosen.rule,
+        stored.span,
+        decoder,
+    )
 
 
 def read_image(

@@ -26,10 +26,10 @@ from extract.datasets.file_index import (
     file_stamp,
     refuse_unreadable,
 )
-from extract.datasets.formats import dicom
 from extract.datasets.listing import Listing
 from extract.datasets.looks import thumbnail_side
 from extract.datasets.volumes import Slicing
+from extract.datasets.windows import FULL, HEADER
 from extract.workers import AHEAD, map_ordered
 
 # A volume is decoded as a whole, so as many of its slices as a unit takes are passed on at once.
@@ -114,7 +114,7 @@ class FileImages:
     def key(self) -> dict[str, Any]:
         """How files became pixels, for the key."""
         return {
-            "decoder": 1,
+            "decoder": max((facts.decoder for facts in self.facts), default=1),
             "window": self.window.words if self.window else "as each file says",
             "skipped": self.n_skipped,
         }
@@ -154,11 +154,11 @@ def open_files(
     if n_skipped:
         are = "file can't be read and is" if n_skipped == 1 else "files can't be read and are"
         notes.append(f"{n_skipped} {are} left out")
-    n_dicom = sum(path.lower().endswith(dicom.SUFFIXES) for path in listing.paths)
-    if n_dicom and window is None:
+    n_header = sum(fact.shown == HEADER for fact in facts)
+    if n_header and window is None:
         notes.append(
-            f"{n_dicom} DICOM files are shown through the windows of their own headers; --window "
-            "LO,HI shows them otherwise"
+            f"{n_header} of {len(facts)} files are shown through the windows of their own headers; "
+            "--window LO,HI shows them otherwise"
         )
     return FileImages(
         listing,
@@ -241,17 +241,20 @@ def _describe(facts: Sequence[ImageFacts]) -> list[str]:
     n_colour = sum(fact.n_channels == 3 for fact in facts)
     if 0 < n_colour < len(facts):
         lines.append(f"{len(facts) - n_colour} grey files among {n_colour} in colour")
-    wide = [fact for fact in facts if fact.kind == "uint16"]
-    highest = max((fact.high for fact in wide), default=0)
-    if wide and highest < WIDE_USED:
-        lines.append(
-            f"16-bit files reach only {highest:g} of 65535; --window 0,{highest:g} would use the "
-            "whole range"
-        )
+    wide = [fact for fact in facts if fact.kind == "uint16" and fact.shown == FULL]
+    spans = {fact.span for fact in wide if fact.span is not None}
+    if len(spans) == 1:
+        [(black, white)] = spans
+        highest = max(fact.high for fact in wide)
+        if black < highest < black + (white - black) * WIDE_USED:
+            lines.append(
+                f"16-bit files reach only {highest:g} of {white:g}; --window {black:g},{highest:g} "
+                "would use the whole range"
+            )
     return lines
 
 
-WIDE_USED = 65536 / 4  # below it two bits and more of 16 are never used
+WIDE_USED = 1 / 4  # below it two bits and more of the range are never used
 
 
 def open_dataset(images: FileImages, name: str) -> Dataset:

@@ -23,7 +23,7 @@ from extract.datasets.volumes import Slicing
 from extract.digests import file_sha256
 from extract.workers import map_ordered
 
-INDEX_VERSION = 1  # another decoder that finds other facts needs another number
+INDEX_VERSION = 2  # another decoder that finds other facts needs another number
 CHUNK_FILES = 32  # a task of a worker
 # A file that was written this short before it was looked at may be written again within the same
 # tick of the clock, and its time wouldn't tell: it isn't remembered.
@@ -210,11 +210,15 @@ def _parse_facts(facts: dict[str, Any]) -> ImageFacts:
     Raises:
         ValueError, TypeError, KeyError: something else stands there.
     """
-    parsed = ImageFacts(**{**facts, "notes": tuple(facts["notes"])})
-    counts = (parsed.height, parsed.width, parsed.n_frames)
+    span = facts["span"]
+    if span is not None:
+        black, white = span
+        span = float(black), float(white)
+    parsed = ImageFacts(**{**facts, "notes": tuple(facts["notes"]), "span": span})
+    counts = (parsed.height, parsed.width, parsed.n_frames, parsed.decoder)
     if not all(isinstance(n, int) and 0 < n <= MAX_VOXELS for n in counts):
         raise ValueError(f"impossible sizes: {counts}")
-    texts = (parsed.kind, parsed.patient, *parsed.notes)
+    texts = (parsed.kind, parsed.patient, parsed.shown, *parsed.notes)
     if parsed.n_channels not in (1, 3) or not all(isinstance(text, str) for text in texts):
         raise ValueError("impossible facts")
     return dataclasses.replace(parsed, low=float(parsed.low), high=float(parsed.high))

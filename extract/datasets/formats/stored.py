@@ -38,6 +38,10 @@ class Stored:
     is_stack: bool = False  # frames follow each other in space or time
     patient: str = ""
     notes: tuple[str, ...] = ()
+    # The decoder that first read such a file as it is read now: 1, or a later one where an earlier
+    # one was wrong. Of the values, and of what header() gives.
+    decoder: int = 1
+    header_decoder: int = 1
 
     @property
     def in_colour(self) -> bool:
