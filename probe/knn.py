@@ -15,7 +15,6 @@ One search, at the largest k, serves every k.
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.labels import MISSING
 from probe import mlknn
+from probe.faiss_library import load_faiss
 from probe.metrics import MULTI_LABEL, UNNORMALISED, check_labels, check_task, known_shares
 from probe.regression_metrics import check_targets
 
@@ -35,18 +35,6 @@ METRICS = ("cosine", "euclidean")
 MLKNN = "mlknn"
 MEANS = ("weighted", "majority")  # votes that are a mean of what the neighbours are
 VOTES = (*MEANS, MLKNN)
-
-# Distributions that hold the import package `faiss`; two of them overwrite each other's files.
-FAISS_DISTRIBUTIONS = (
-    "faiss-cpu",
-    "faiss-cuda",
-    "faiss-gpu",
-    "faiss-gpu-cu11",
-    "faiss-gpu-cu12",
-    "faiss-gpu-cu12-cuvs",
-    "faiss-gpu-cu13-cuvs",
-    "faiss-gpu-cuvs",
-)
 
 K_OF_EPISODES = (1, 3, 5, 11, 21)  # one of which a few-shot episode may choose
 
@@ -424,7 +412,7 @@ def neighbours(
     """
     _check_word("metric", metric, METRICS)
     _check_search(bank, queries, k)
-    faiss = _import_faiss()
+    faiss = load_faiss()
     centre = None if metric == "cosine" else _mean(bank)
     points = np.empty(bank.shape, dtype=np.float32)
     _prepare(bank, points, centre, "bank")
@@ -583,25 +571,3 @@ def _check_word(setting: str, word: str, choices: tuple[str, ...]) -> None:
 
 def _listed(numbers: tuple[int, ...]) -> str:
     return ", ".join(map(str, numbers)) or "none"
-
-
-def _import_faiss() -> ModuleType:
-    """Import faiss late: half a second of loading that only a kNN probe should pay for."""
-    installed = [name for name in FAISS_DISTRIBUTIONS if _is_installed(name)]
-    if len(installed) > 1:
-        raise RequestError(
-            f"{' and '.join(installed)} are installed side by side and have overwritten each "
-            "other's files; keep one of them:\n"
-            f"  pip uninstall -y {' '.join(installed)} && pip install {installed[-1]}"
-        )
-    import faiss
-
-    return faiss
-
-
-def _is_installed(distribution: str) -> bool:
-    try:
-        importlib.metadata.distribution(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True

@@ -29,6 +29,7 @@ from probe.controls import advise_random, ask_controls, described, find_random
 from probe.episode_answers import ask_episodes
 from probe.episode_metrics import measure_episodes
 from probe.external import choose_training, only_test
+from probe.faiss_library import faiss_versions
 from probe.features import (
     Split,
     divide_samples,
@@ -630,7 +631,7 @@ def _versions(config: ProbeConfig) -> dict[str, str]:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed"
-    return found
+    return found | (faiss_versions() if config.kind == "knn" else {})
 
 
 def describe_questions(questions: Sequence[Asked]) -> list[str]:

@@ -455,7 +455,9 @@ def test_an_unfinished_file_is_named_with_its_command(places, capsys):
 
 def test_two_faiss_distributions_are_refused(places, capsys, monkeypatch):
     make_features(places[0])
-    monkeypatch.setattr("probe.knn._is_installed", lambda name: name in ("faiss-cpu", "faiss-gpu"))
+    monkeypatch.setattr(
+        "probe.faiss_library._is_installed", lambda name: name in ("faiss-cpu", "faiss-gpu")
+    )
     status, _, err = run(capsys, "--kind knn --k 5")
     assert status == 1
     assert "pip uninstall" in err

@@ -1,7 +1,6 @@
 """The kNN probe against float64 brute force, scikit-learn, and corners that can be seen by eye."""
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -293,16 +292,6 @@ def test_label_refusals():
         scores(KnnConfig((1,)), CORNERS, np.zeros(3, dtype=int), CORNERS, MULTI_CLASS, 2)
     with pytest.raises(RequestError, match=r"0\.\.1, found 0\.\.3"):
         scores(KnnConfig((1,)), CORNERS, np.arange(4), CORNERS, BINARY, 2)
-
-
-def test_two_faiss_distributions_are_refused(tmp_path, monkeypatch):
-    for name in ("faiss-cpu", "faiss-gpu-cu12"):
-        folder = tmp_path / f"{name.replace('-', '_')}-1.0.dist-info"
-        folder.mkdir()
-        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    with pytest.raises(RequestError, match="pip uninstall -y faiss-cpu faiss-gpu-cu12"):
-        neighbours(CORNERS, CORNERS, 1)
 
 
 @pytest.mark.gpu
