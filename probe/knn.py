@@ -39,6 +39,8 @@ VOTES = (*MEANS, MLKNN)
 K_OF_EPISODES = (1, 3, 5, 11, 21)  # one of which a few-shot episode may choose
 
 CHUNK_ROWS = 4096  # queries that are searched for at one time
+BANK_BYTES = 2**29  # of prepared rows of the bank that are held at one time, in float32
+FAISS_ROWS = 1024  # of a bank that one product takes: faiss's distance_compute_blas_database_bs
 CHUNK_PREPARED = 512  # rows that are cast, measured and scaled at one time: they stay in the cache
 CHUNK_VOTES = 2**22  # neighbour labels that are in work at one time
 GPU_MAX_K = 2048  # neighbours that faiss selects on a GPU: getMaxKSelection() of faiss/gpu/impl/IndexUtils.cu
@@ -397,7 +399,9 @@ def neighbours(
     k = 200 as well.)
 
     Args:
-        bank: (N, D) features, float16 or wider; may be a memmap. It is held once, in float32.
+        bank: (N, D) features, float16 or wider; may be a memmap. In float32 at most BANK_BYTES of
+            it are held at one time: a larger one is prepared anew for every CHUNK_ROWS queries, and
+            the answers are the same to the last bit.
         queries: (Q, D), read in chunks; may be a memmap.
         k: K, at most N.
         metric: "cosine" or "euclidean".
@@ -414,9 +418,7 @@ def neighbours(
     _check_search(bank, queries, k)
     faiss = load_faiss()
     centre = None if metric == "cosine" else _mean(bank)
-    points = np.empty(bank.shape, dtype=np.float32)
-    _prepare(bank, points, centre, "bank")
-    search = _searcher(faiss, points, metric)
+    search = _searcher(faiss, _Bank(bank, centre), metric)
 
     similarities = np.empty((len(queries), k), dtype=np.float32)
     indices = np.empty((len(queries), k), dtype=np.int64)
@@ -424,17 +426,45 @@ def neighbours(
     for rows in _chunks(len(queries), CHUNK_ROWS):
         block = prepared[: rows.stop - rows.start]
         _prepare(queries[rows], block, centre, "queries", rows.start)
-        similarities[rows], indices[rows] = _in_order(search, block, k, k + SPARE, len(points))
+        similarities[rows], indices[rows] = _in_order(search, block, k, k + SPARE, len(bank))
     if metric == "euclidean":
         # faiss gives squares, and rounding can take the square of a zero distance below zero.
         similarities = -np.sqrt(np.maximum(-similarities, 0))
     return similarities, indices
 
 
+def bytes_held(n_bank: int, n_queries: int, width: int, k: int) -> int:
+    """About how much memory ``neighbours`` takes at its peak, beside the features themselves."""
+    points = min(4 * n_bank * width, max(BANK_BYTES, 4 * FAISS_ROWS * width))
+    chunk = 4 * CHUNK_ROWS * width + 3 * 12 * CHUNK_ROWS * (k + SPARE)  # two parts and both merged
+    return points + chunk + 12 * n_queries * k
+
+
 Search = Callable[[NDArray[np.float32], int], tuple[NDArray[np.float32], NDArray[np.int64]]]
 
 
-def _searcher(faiss: ModuleType, points: NDArray[np.float32], metric: str) -> Search:
+class _Bank:
+    """Rows of a bank as the search wants them, some at a time; kept where one time is enough."""
+
+    def __init__(self, features: NDArray[np.floating], centre: NDArray[np.float64] | None) -> None:
+        self.features, self.centre = features, centre
+        n_held = max(1, BANK_BYTES // (4 * features.shape[1] * FAISS_ROWS)) * FAISS_ROWS
+        # Whole products of faiss: its sums don't depend on where the bank is cut.
+        self.parts = list(_chunks(len(features), n_held))
+        self.points = np.empty((min(len(features), n_held), features.shape[1]), dtype=np.float32)
+        self.held: slice | None = None
+
+    def __iter__(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """First row and points of each part; they are good until the next one is asked for."""
+        for rows in self.parts:
+            points = self.points[: rows.stop - rows.start]
+            if rows != self.held:
+                _prepare(self.features[rows], points, self.centre, "bank", rows.start)
+                self.held = rows
+            yield rows.start, points
+
+
+def _searcher(faiss: ModuleType, bank: _Bank, metric: str) -> Search:
     """What finds each query's n nearest points, the nearest first, on the GPU where there is one.
 
     Returns:
@@ -444,19 +474,37 @@ def _searcher(faiss: ModuleType, points: NDArray[np.float32], metric: str) -> Se
     sign = 1 if metric == "cosine" else -1
     on_gpu = None
     if faiss.get_num_gpus():
-        on_gpu = faiss.GpuIndexFlat(faiss.StandardGpuResources(), points.shape[1], measure)
-        on_gpu.add(points)
+        on_gpu = faiss.GpuIndexFlat(faiss.StandardGpuResources(), bank.points.shape[1], measure)
+        for _, points in bank:
+            on_gpu.add(points)
 
     def search(queries: NDArray[np.float32], n: int) -> tuple[NDArray, NDArray]:
         if on_gpu is not None and n <= GPU_MAX_K:
             distances, found = on_gpu.search(queries, n)
-        else:
-            distances, found = faiss.knn(queries, points, n, metric=measure)
-        # faiss answers -1 for "no neighbour", which numpy would read as the last row.
-        assert found.min() >= 0, "faiss found fewer neighbours than the bank has rows"
-        return sign * distances, found
+            return sign * distances, _checked(found)
+        nearest = None
+        for start, points in bank:
+            distances, found = faiss.knn(queries, points, min(n, len(points)), metric=measure)
+            own = sign * distances, _checked(found) + start
+            nearest = own if nearest is None else _nearer(nearest, own, n)
+        assert nearest is not None
+        return nearest
 
     return search
+
+
+def _checked(found: NDArray[np.int64]) -> NDArray[np.int64]:
+    # faiss answers -1 for "no neighbour", which numpy would read as the last row.
+    assert found.min() >= 0, "faiss found fewer neighbours than the bank has rows"
+    return found
+
+
+def _nearer(a: Found, b: Found, n: int) -> Found:
+    """The n nearest of what two parts of a bank have, the nearest first."""
+    similarities = np.concatenate([a[0], b[0]], axis=1)
+    rows = np.concatenate([a[1], b[1]], axis=1)
+    order = np.argsort(-similarities, axis=1, kind="stable")[:, :n]
+    return np.take_along_axis(similarities, order, axis=1), np.take_along_axis(rows, order, axis=1)
 
 
 def _in_order(

@@ -12,7 +12,7 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from torch import nn
 
 from cache.errors import RequestError
-from probe import metrics
+from probe import knn, metrics
 from probe.knn import KnnConfig, neighbours, predictions, scores, vote, vote_multilabel, weigh
 from probe.metrics import BINARY, MULTI_CLASS, MULTI_LABEL
 
@@ -292,6 +292,20 @@ def test_label_refusals():
         scores(KnnConfig((1,)), CORNERS, np.zeros(3, dtype=int), CORNERS, MULTI_CLASS, 2)
     with pytest.raises(RequestError, match=r"0\.\.1, found 0\.\.3"):
         scores(KnnConfig((1,)), CORNERS, np.arange(4), CORNERS, BINARY, 2)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("k", [1, 20, 1500])  # the last is more than a part of the bank has
+def test_a_bank_in_parts_gives_the_same_to_the_last_bit(metric, k, monkeypatch):
+    bank, queries = clusters(2500, width=8, seed=1)[0], clusters(60, width=8, seed=2)[0]
+    bank[2400:] = bank[:100]  # ties across the parts
+    expected = neighbours(bank.astype(np.float16), queries, k, metric)
+    assert (np.diff(expected[0], axis=1) == 0).any() or k == 1
+    monkeypatch.setattr(knn, "BANK_BYTES", 1)
+    assert len(knn._Bank(bank, None).parts) == 3
+    found = neighbours(bank.astype(np.float16), queries, k, metric)
+    for part, whole in zip(found, expected, strict=True):
+        assert_array_equal(part, whole)
 
 
 @pytest.mark.gpu
