@@ -17,7 +17,7 @@ from cache.catalogue import Wish, find_features
 from cache.errors import CacheError, RequestError
 from cache.features import Features, open_features
 from cache.labels import REGRESSION
-from cache.layout import SPLITS
+from cache.layout import SPLITS, format_bytes
 from cache.splits import LEFT_OUT
 from probe import metrics
 from probe.adamw import MAX_BYTES
@@ -37,6 +37,7 @@ from probe.features import (
 )
 from probe.head_answers import DivergedError, ask_adamw_at_once
 from probe.intervals import clusters
+from probe.knn import KnnConfig, bytes_held
 from probe.layers import Best, Compared, Place, find_places, lacking_pools, last_place, read_place
 from probe.measure import Measured, measure
 from probe.overlay import Asked, lay_over
@@ -46,6 +47,7 @@ from probe.twins import refuse_leaks, with_leaks, without_twins
 
 LISTED = 14  # classes in a line; ChestMNIST has so many
 Problem = tuple[str, str]  # what couldn't be done, and why
+TOLD_BYTES = 10**9  # of memory that a search takes; less is not worth a line
 N_TOLD = 10  # folds or sites whose shares are told
 
 
@@ -111,6 +113,8 @@ def run_probe(
                 if line not in told:  # twice for one data set: its labels or splits were changed
                     say(line)
                     told.add(line)
+            if config.knn and (line := _memory_words(config.knn, features, questions)):
+                say(line)
             questions = count_all(config, questions, say)
             for row in ask_all(config, features, questions):
                 if alike[_named(features)] > 1:
@@ -130,6 +134,22 @@ def run_probe(
         except (CacheError, RequestError, OSError) as error:
             problems.append((f"controls on {dataset}", str(error)))
     return rows, problems
+
+
+def _memory_words(config: KnnConfig, features: Features, questions: list[Asked]) -> str:
+    """What the largest search will hold in memory, where a machine may not have that."""
+    stored = [e for e in features.header.arrays.values() if e.dtype.kind == "f"]
+    widest, held = max(stored, key=lambda extent: extent.row_bytes), 0
+    for asked in questions:
+        n_bank = int(
+            sum((asked.trained_on or asked).is_in(name).sum() for name in ("train", "val"))
+        )
+        n_queries = int(sum(asked.is_in(name).sum() for name in ("val", "test")))
+        searched = bytes_held(n_bank, n_queries, widest.shape[1], max(config.k))
+        held = max(held, searched + (n_bank + n_queries) * widest.row_bytes)
+    if held < TOLD_BYTES:
+        return ""
+    return f"kNN on {features.dataset} will hold about {format_bytes(held)} in memory"
 
 
 def _with_random(

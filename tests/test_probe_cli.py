@@ -1,6 +1,7 @@
 """The command `probe`: from feature files to rows, tables and one-line errors."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -481,3 +482,11 @@ def test_features_without_a_signal_are_chance(places, tmp_path, capsys):
     path = write_file(tmp_path / "elsewhere" / "a.h5", make_spec())
     assert run(capsys, f"{path} --kind linear")[0] == 0
     assert abs(rows(places[1])[0]["metrics"]["auc"]["value"] - 0.5) < 0.1
+
+
+def test_a_large_search_says_what_it_will_hold(places, capsys, monkeypatch):
+    make_features(places[0])
+    assert "in memory" not in run(capsys, "--kind knn --k 5")[1]
+    monkeypatch.setattr("probe.run.TOLD_BYTES", 1)
+    _, out, _ = run(capsys, "--kind knn --k 5")
+    assert re.search(r"kNN on toys will hold about [\d.]+ MB in memory", out)
