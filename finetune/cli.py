@@ -33,7 +33,7 @@ from finetune.config import (
     TrainConfig,
     settle,
 )
-from finetune.protocols import PROTOCOL_NAMES
+from finetune.protocols import PROTOCOL_NAMES, Subject
 from probe.config import META
 from probe.overlay_flags import add_overlay_flags, read_overlay
 
@@ -391,7 +391,7 @@ def read_request(arguments: Sequence[str] | None) -> Request:
             runs=options.runs,
             dry_run=options.dry_run,
         )
-        settle(request, "", False)  # contradictions are known before anything is loaded
+        settle(request, Subject())  # contradictions are known before anything is loaded
     except RequestError as error:
         parser.error(str(error))
     return request

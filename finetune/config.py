@@ -14,7 +14,7 @@ from typing import Any
 from cache.errors import RequestError
 from cache.places import results_root, runs_root
 from extract.config import PRECISIONS, ExtractConfig
-from finetune.protocols import TunePreset, find_tuning, follow_tuning, settings_for
+from finetune.protocols import Subject, TunePreset, find_tuning, follow_tuning, settings_for
 from probe.config import OverlayConfig
 from probe.protocols import Followed
 
@@ -298,13 +298,12 @@ class Request:
         return self.runs or runs_root()
 
 
-def settle(request: Request, encoder: str, is_cnn: bool) -> tuple[FinetuneConfig, Followed | None]:
+def settle(request: Request, subject: Subject) -> tuple[FinetuneConfig, Followed | None]:
     """The settings for one encoder: flags first, then the protocol's, then the defaults.
 
     Args:
         request: the user's.
-        encoder: its short name.
-        is_cnn: papers treat these otherwise.
+        subject: the encoder, which papers treat by its kind.
 
     Raises:
         RequestError: settings that contradict each other, or that the protocol has none of.
@@ -315,7 +314,9 @@ def settle(request: Request, encoder: str, is_cnn: bool) -> tuple[FinetuneConfig
     if request.protocol:
         mode, preset = find_tuning(request.protocol, mode)
     mode = mode or "full"
-    base = settings_for(preset, encoder, is_cnn, request.as_published) if request.protocol else {}
+    base: dict[str, Any] = {}
+    if request.protocol:
+        base = settings_for(request.protocol, preset, subject, request.as_published)
     if "epochs" in given and "iterations" not in given:
         given["iterations"] = None
     if "iterations" in given and given["iterations"] is not None and "epochs" not in given:
@@ -346,7 +347,7 @@ def settle(request: Request, encoder: str, is_cnn: bool) -> tuple[FinetuneConfig
         for name, value in request.given.items()
         if name != "seeds" and value != usual.get(name)
     }
-    return config, follow_tuning(request.protocol, preset, encoder, request.as_published, changed)
+    return config, follow_tuning(request.protocol, preset, subject, request.as_published, changed)
 
 
 def _refuse_idle(given: Mapping[str, Any], config: FinetuneConfig) -> None:

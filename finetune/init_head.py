@@ -233,7 +233,7 @@ def _seen_by(row: Mapping[str, Any], features: Features, name: str) -> tuple[int
     is_single = probe.get("n_last", 1) == 1 and pool != "concat"
     if probe["kind"] == "heads":  # its n_last is the grid's; val chose one
         layer, pool = features.last_layer, "cls" if pool == GRID else pool
-        is_single = chosen["n_last"] == 1 and not chosen["with_mean"]
+        is_single = chosen["n_last"] == 1 and not chosen["with_mean"] and pool != "concat"
     if not is_single:
         raise RequestError(f"{FLAG}: {name} saw several layers or pools side by side, a head one")
     return layer, pool

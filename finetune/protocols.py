@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cache.errors import RequestError
+from probe.paper_encoders import reading_of
 from probe.protocols import Fault, Followed, Preset, follow
 
 CNN = "CNN"
+EVERY_POOL = ("cls", "mean", "head", "proj")
 
 # Decades that the released lists and job names speak of; which of them won isn't known.
 DECADES = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
@@ -37,8 +39,18 @@ SIGMOID_FAULT = Fault(
 
 
 @dataclass(frozen=True)
+class Subject:
+    """What a paper tells encoders apart by."""
+
+    name: str = ""  # short
+    encoder: str = ""  # full
+    is_cnn: bool = False
+    pools: tuple[str, ...] = EVERY_POOL  # that its last layer has
+
+
+@dataclass(frozen=True)
 class TunePreset:
-    """One way of fine-tuning of a paper."""
+    """One way of fine-tuning of a paper. What its head reads is in probe/paper_encoders.py."""
 
     # By the names of ModelConfig's and TrainConfig's fields, and LoraConfig's with "lora_" before.
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -76,18 +88,7 @@ HUIX_NOTES = (
     "trained in float32, where the release mixes in float16 (--precision fp16)",
     "the four learning rates are evenly spaced from 1e-5 to 1e-3: the paper names the range alone",
 )
-# What a linear head sees, where that isn't the encoder's own: defaults/models.py.
-HUIX_POOLS = {
-    "openclip": {"pool": "proj"},  # 512-d
-    "sam": {"pool": "mean"},  # of the last block's tokens, 768-d; the neck is taken off
-}
-HUIX_NOTES_OF = {
-    # utils/transformers/vit.py:196; defaults/models.py:132-133
-    "blip": "BLIP's class token is read and its own encoder loaded, where the release reads the "
-    "first patch token of a mix with the momentum encoder",
-}
 BAHAROON = {
-    "pool": "cls",
     "optimiser": "sgd",
     "momentum": 0.9,
     "weight_decay": 0.0,
@@ -107,12 +108,7 @@ BAHAROON_NOTES = (
     "the head begins as torch's linear layers do, the release's from a normal of 0.01",
     "10 epochs, the paper's of CheXpert; of NIH it takes 20 (--epochs 20)",
 )
-BAHAROON_SPECIAL = {
-    CNN: {"batch_size": 128, "pool": "head"},
-    # Without a class token: the mean over the tokens, without the neck (eval/utils.py:265-277).
-    "sam-l": {"pool": "mean"},
-    "biomedclip": {"pool": "proj"},  # eval/utils.py:204
-}
+BAHAROON_SPECIAL = {CNN: {"batch_size": 128}}
 
 # By protocol and mode; the first mode is meant where none is named.
 PROTOCOLS: Mapping[str, Mapping[str, TunePreset]] = {
@@ -139,13 +135,11 @@ PROTOCOLS: Mapping[str, Mapping[str, TunePreset]] = {
     },
     # joanaapa/Foundation-Medical: params.json, defaults/models.py, defaults/wrappers.py, trainer.py.
     "huix2024": {
-        "full": TunePreset(HUIX, HUIX_POOLS, notes=HUIX_NOTES, notes_of=HUIX_NOTES_OF),
-        "head": TunePreset(HUIX, HUIX_POOLS, notes=HUIX_NOTES, notes_of=HUIX_NOTES_OF),
+        "full": TunePreset(HUIX, notes=HUIX_NOTES),
+        "head": TunePreset(HUIX, notes=HUIX_NOTES),
         "partial": TunePreset(
             {**HUIX, "freeze_norm": True},  # models.py:177-181, 276-281
-            HUIX_POOLS,
             notes=HUIX_NOTES,
-            notes_of=HUIX_NOTES_OF,
         ),
     },
     # MohammedSB/DINOv2ForRadiology: eval/classification/linear.py:147-601.
@@ -218,14 +212,14 @@ def find_tuning(name: str, mode: str | None) -> tuple[str, TunePreset]:
 
 
 def settings_for(
-    preset: TunePreset, encoder: str, is_cnn: bool, as_published: bool
+    name: str, preset: TunePreset, subject: Subject, as_published: bool
 ) -> dict[str, Any]:
     """All that a paper sets for one encoder.
 
     Args:
+        name: of the protocol.
         preset: of the protocol and mode.
-        encoder: its short name.
-        is_cnn: whether it is one.
+        subject: the encoder.
         as_published: with the release's faults.
 
     Raises:
@@ -237,13 +231,16 @@ def settings_for(
             "mode; leave it out"
         )
     faults = {fault.setting: fault.published for fault in preset.faults} if as_published else {}
-    special = {**(preset.special.get(CNN, {}) if is_cnn else {}), **preset.special.get(encoder, {})}
-    return {**preset.settings, **special, **faults}
+    of_cnns = preset.special.get(CNN, {}) if subject.is_cnn else {}
+    special = {**of_cnns, **preset.special.get(subject.name, {})}
+    pool = reading_of(name).pool(subject.encoder, subject.pools)
+    return {"pool": pool, **preset.settings, **special, **faults}
 
 
 def follow_tuning(
-    name: str, preset: TunePreset, encoder: str, as_published: bool, changed: Mapping[str, Any]
+    name: str, preset: TunePreset, subject: Subject, as_published: bool, changed: Mapping[str, Any]
 ) -> Followed:
     """What the row of an encoder says of it; see ``probe.protocols.follow``."""
-    notes = preset.notes + ((preset.notes_of[encoder],) if encoder in preset.notes_of else ())
+    of_mode = (preset.notes_of[subject.name],) if subject.name in preset.notes_of else ()
+    notes = preset.notes + of_mode + reading_of(name).notes_on(subject.encoder)
     return follow(name, Preset(faults=preset.faults, notes=notes), as_published, changed)

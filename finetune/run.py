@@ -26,6 +26,7 @@ from cache.labels import REGRESSION
 from extract.digests import DigestMemory
 from extract.encoders.checkpoints import read_checkpoint, tensors_digest
 from extract.encoders.encoder import (
+    Description,
     Weights,
     choose_device,
     find_weights,
@@ -57,6 +58,7 @@ from finetune.model import (
 from finetune.modes import Trains
 from finetune.objective import Objective, make_objective
 from finetune.predict import predict
+from finetune.protocols import Subject
 from finetune.ranks import Ranks, join_ranks
 from finetune.training import Diverged, Learned, Training
 from probe import metrics
@@ -114,6 +116,21 @@ def run_request(
     return rows, problems
 
 
+def subject_of(description: Description) -> Subject:
+    """What of an encoder a paper's settings depend on."""
+    anatomy, entry = description.anatomy, description.entry
+    return Subject(
+        entry.name,
+        entry.encoder,
+        anatomy.family in RAW_MAPS,
+        (
+            *anatomy.pools(anatomy.n_layers - 1),
+            *(("head",) if anatomy.head_width else ()),
+            *(("proj",) if anatomy.proj_width else ()),
+        ),
+    )
+
+
 def describe_plan(request: Request, plan: Plan) -> Iterator[str]:
     """What will be trained, in lines to print.
 
@@ -122,7 +139,7 @@ def describe_plan(request: Request, plan: Plan) -> Iterator[str]:
     """
     for job in plan.jobs:
         d = job.description
-        config, followed = settle(request, d.entry.name, d.anatomy.family in RAW_MAPS)
+        config, followed = settle(request, subject_of(d))
         check_model(d, config.model)
         check_start(request, config)
         t = config.train
@@ -249,8 +266,8 @@ def prepare(
     request: Request, job: Job, memory: DigestMemory, device: torch.device, ranks: Ranks, say: Say
 ) -> Setting:
     """Everything before the first training."""
-    d, name = job.description, job.description.entry.name
-    config, followed = settle(request, name, d.anatomy.family in RAW_MAPS)
+    d = job.description
+    config, followed = settle(request, subject_of(d))
     check_model(d, config.model)
     set_precision(config.train.precision, device)
     weights = find_weights(d, request.images.weights, request.images.seed, download=True)

@@ -137,7 +137,7 @@ def make_parser() -> argparse.ArgumentParser:
     which.add_argument(
         "--pool",
         metavar="NAMES",
-        help=f"{', '.join(POOLS)}; several comma separated are compared on val (cls where there is one, else head at the last layer, else mean; zeroshot: proj)",
+        help=f"{', '.join(POOLS)}; several comma separated are compared on val (cls where there is one, else head at the last layer, else mean; with --protocol what its paper reads; zeroshot: proj)",
     )
     which.add_argument(
         "--aggregate",
@@ -351,7 +351,7 @@ def read_config(arguments: Sequence[str] | None) -> ProbeConfig:
     pools = split_words("--pool", options.pool)
     choosing = _given({"how": options.choose, "refit": options.refit})
     try:
-        of_kind, protocol = _settings(options, preset, pools, choosing)
+        of_kind, protocol = _settings(options, preset, choosing)
         estimator = _estimator(options)
         return ProbeConfig(
             kind=estimator.name if estimator else options.kind,
@@ -361,8 +361,7 @@ def read_config(arguments: Sequence[str] | None) -> ProbeConfig:
             device=options.device or ProbeConfig.device,
             few_shot=_few_shot(options, preset.few_shot),
             layer=-1 if options.layer is None else _layer(options.layer),
-            # Other layers than the last have other pools.
-            pools=pools or (preset.pools if options.layer in (None, "-1") else ()),
+            pools=pools,
             choosing=ChoosingConfig(**{**preset.choosing, **choosing}),
             **_aggregate(options.aggregate),
             text=options.text,
@@ -411,7 +410,7 @@ def _preset(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Pre
 
 
 def _settings(
-    options: argparse.Namespace, preset: Preset, pools: tuple[str, ...], choosing: dict[str, str]
+    options: argparse.Namespace, preset: Preset, choosing: dict[str, str]
 ) -> tuple[Any, Followed | None]:
     """The kind's own settings, flags over the protocol's; and what the row says of that."""
     if options.kind not in READ:
@@ -428,8 +427,6 @@ def _settings(
     }
     if options.layer not in (None, "-1"):
         changed["layer"] = options.layer
-    if pools not in ((), preset.pools):
-        changed["pool"] = pools
     if options.kind != "heads":  # whose refit is among its own settings
         changed |= {word: v for word, v in choosing.items() if v != preset.choosing.get(word)}
     few_shot = _few_shot(options, preset.few_shot)

@@ -17,6 +17,7 @@ from probe.episodes import FewShotConfig
 from probe.heads import HeadsConfig
 from probe.knn import KnnConfig
 from probe.linear import LinearConfig
+from probe.paper_encoders import Reading, reading_of
 from probe.protocols import Followed
 from probe.ridge import RidgeConfig
 
@@ -169,9 +170,10 @@ class ProbeConfig:
                 f"--kind zeroshot takes --pool proj, not {', '.join(self.pools)}: only proj lies in "
                 "one space with texts"
             )
-        if self.kind == "heads" and (self.layer != -1 or self.pools):
+        if self.kind == "heads" and (self.layer != -1 or len(self.pools) > 1):
             raise RequestError(
-                "--kind heads chooses among the last layers and pools itself; name neither"
+                "--kind heads chooses among the last layers itself, and their pools; leave out "
+                "--layer, and name one --pool at most"
             )
         if self.kind != "zeroshot" and self.text:
             raise RequestError(f"--text belongs to --kind zeroshot, not to {self.kind}")
@@ -238,6 +240,13 @@ class ProbeConfig:
     def reads_test(self) -> bool:
         """Whether test is read: not while layers or pools are compared, unless asked for."""
         return not self.is_comparing or self.layer == AUTO or self.all_test
+
+    @property
+    def reading(self) -> Reading:
+        """Which pool is meant where none is named."""
+        name = self.protocol.name if self.protocol else None
+        # The grid is DINOv2's, whoever named it.
+        return reading_of("dinov2" if self.kind == "heads" and name is None else name)
 
     @property
     def features_dir(self) -> Path:

@@ -11,6 +11,7 @@ from cache.errors import RequestError
 from cache.features import Features
 from cache.layout import SPLITS
 from probe.overlay import Asked
+from probe.paper_encoders import USUAL, Reading
 from probe.zeroshot import n_text_classes
 
 
@@ -27,12 +28,20 @@ class Split:
         return len(self.y)
 
 
-def default_pool(features: Features, layer: int) -> str:
-    """The pool that is meant when none is named: cls, else head at the last layer, else mean."""
+def default_pool(features: Features, layer: int, reading: Reading = USUAL) -> str:
+    """The pool that is meant when none is named.
+
+    Usually cls, else head at the last layer, else mean; or what a paper reads of the encoder.
+    """
     layer = features.find_layer(layer)
-    if "cls" in features.layers.get(layer, []):
-        return "cls"
-    return "head" if layer == features.last_layer and "head" in features.pools else "mean"
+    is_last = layer == features.last_layer
+    return reading.pool(features.encoder, pools_at(features, layer), is_last)
+
+
+def pools_at(features: Features, layer: int) -> list[str]:
+    """The pools of a layer by its absolute number; head and proj belong to the last one."""
+    of_last = [pool for pool in ("head", "proj") if pool in features.pools]
+    return [*features.layers.get(layer, []), *(of_last if layer == features.last_layer else [])]
 
 
 def read_layer(features: Features, layer: int, pool: str) -> NDArray[np.floating]:

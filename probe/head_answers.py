@@ -110,10 +110,10 @@ def ask_heads(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> It
     fitted_on = asked.trained_on or asked
     check_val(fitted_on, splits["val"], "a head")
     device = check_device(config.device)
-    inputs = _blocks(fitted_on.features, settings, config.aggregate)
+    inputs = _blocks(fitted_on.features, settings, config)
     x = {name: split.x for name, split in divide_samples(inputs.x, fitted_on).items()}
     if asked.trained_on:
-        own = _blocks(asked.features, settings, config.aggregate).x
+        own = _blocks(asked.features, settings, config).x
         x["test"] = divide_samples(own, asked)["test"].x
     train, val = splits["train"], splits["val"]
     shape = inputs.n_blocks, inputs.has_mean, asked.task, len(asked.class_names)
@@ -147,7 +147,7 @@ def ask_heads(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> It
     yield (
         {
             **dataclasses.asdict(used),
-            "pool": GRID if inputs.has_cls else inputs.pool,
+            "pool": inputs.pool,
             "standardised": False,
             **({} if score_type == metrics.PROBABILITY else {"score_type": score_type}),
         },
@@ -178,23 +178,24 @@ class Blocks:
     x: NDArray[np.floating]  # (S, D * (n_blocks + has_mean))
     n_blocks: int
     has_mean: bool
-    pool: str  # of networks without class tokens: theirs; else cls
+    pool: str  # GRID, or cls: its half without the mean; else the one vector that there is
 
     @property
     def has_cls(self) -> bool:
-        return self.pool == "cls"
+        return self.pool in (GRID, "cls")
 
 
-def _blocks(features: Features, settings: heads.HeadsConfig, aggregate: str) -> Blocks:
+def _blocks(features: Features, settings: heads.HeadsConfig, config: ProbeConfig) -> Blocks:
     """What the grid sees of a file.
 
     Raises:
-        RequestError: it lacks class tokens of a block.
+        RequestError: it lacks class tokens of a block, or the pool that is named.
     """
-    last = features.last_layer
-    if "cls" not in features.layers.get(last, []):
-        # linear.py:421-423 of Baharoon et al.: of CNNs one input, without a second pool.
-        pool = default_pool(features, -1)
+    last, aggregate = features.last_layer, config.aggregate
+    (pool,) = config.pools or (default_pool(features, -1, config.reading),)
+    if pool != "cls":
+        # linear.py:421-423 of Baharoon et al.: of CNNs one input, without a second pool. Of SAM,
+        # which has no class token, the mean (eval/utils.py:265-277); or what --pool names.
         return Blocks(read_samples(features, -1, pool, aggregate), 1, False, pool)
     n_needed = max(settings.n_last)
     if n_needed > last + 1:
@@ -209,7 +210,7 @@ def _blocks(features: Features, settings: heads.HeadsConfig, aggregate: str) -> 
             f"{features.path.name} has none of layer {lacking[0]}; make it anew with "
             "`extract --layers all`"
         )
-    has_mean = "mean" in features.layers[last]
+    has_mean = "mean" in features.layers[last] and not config.pools
     places = [(i, "cls") for i in needed] + ([(last, "mean")] if has_mean else [])
     x = np.empty(0)
     for number, place in enumerate(places):  # one after the other: all twice would be gigabytes
@@ -219,7 +220,7 @@ def _blocks(features: Features, settings: heads.HeadsConfig, aggregate: str) -> 
             x = np.empty((n_rows, width * len(places)), part.dtype)
         x[:, number * width : (number + 1) * width] = part
         del part  # before the next is read
-    return Blocks(x, len(needed), has_mean, "cls")
+    return Blocks(x, len(needed), has_mean, "cls" if config.pools else GRID)
 
 
 def check_val(asked: Asked, val: Split, what: str) -> None:

@@ -18,10 +18,11 @@ from cache.errors import RequestError
 from cache.features import Features
 from probe.choosing import HELD_OUT, N_FOLDS, Choice, choose, join, loss_name, loss_of, make_folds
 from probe.config import ALL, AUTO, POOLS
-from probe.features import Split, default_pool, read_samples
+from probe.features import Split, default_pool, pools_at, read_samples
 from probe.knn import MEANS
 from probe.metrics import PROBABILITY
 from probe.overlay import Asked
+from probe.paper_encoders import USUAL, Reading
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,9 @@ class Place:
         return f"{layers}, {self.pool}"
 
 
-def find_places(features: Features, layer: int | str, pools: Sequence[str] = ()) -> list[Place]:
+def find_places(
+    features: Features, layer: int | str, pools: Sequence[str] = (), reading: Reading = USUAL
+) -> list[Place]:
     """The places that are asked for, from the first layer to the last.
 
     Each layer gives those of the pools that it has, so that encoders with a class token and without
@@ -55,6 +58,7 @@ def find_places(features: Features, layer: int | str, pools: Sequence[str] = ())
         features: the file.
         layer: a number, negative from the end; "all" or "auto", every stored one; or "last4".
         pools: in the order that is wanted; none: ``probe.features.default_pool`` of each layer.
+        reading: what is meant there.
 
     Raises:
         RequestError: the file doesn't hold the layer, or none of the pools there.
@@ -70,12 +74,14 @@ def find_places(features: Features, layer: int | str, pools: Sequence[str] = ())
         )
     wanted = [pool for pool in pools if pool not in lacking]
     if isinstance(layer, str) and layer not in (ALL, AUTO):
-        pools = wanted or [default_pool(features, -1)]
+        pools = wanted or [default_pool(features, -1, reading)]
         return [_last(features, int(layer.removeprefix("last")), pool) for pool in pools]
+    if not wanted:
+        return [Place(number, default_pool(features, number, reading)) for number in numbers]
     return [
         Place(number, pool)
         for number in numbers
-        for pool in (wanted or [default_pool(features, number)])
+        for pool in wanted
         if has_pool(features, number, pool)
     ]
 
@@ -99,10 +105,10 @@ def _numbers(features: Features, layer: int | str) -> list[int]:
 
 def has_pool(features: Features, layer: int, pool: str) -> bool:
     """Whether a layer has a pool; concat is of those that have cls and mean."""
-    there = features.layers.get(layer, [])
+    there = pools_at(features, layer)
     if pool == "concat":
         return "cls" in there and "mean" in there
-    return pool in there or (layer == features.last_layer and pool in features.pools)
+    return pool in there
 
 
 def _last(features: Features, n_last: int, pool: str) -> Place:
@@ -133,10 +139,10 @@ def _last(features: Features, n_last: int, pool: str) -> Place:
     return Place(last, pool, n_last)
 
 
-def last_place(features: Features, pools: Sequence[str] = ()) -> Place:
+def last_place(features: Features, pools: Sequence[str] = (), reading: Reading = USUAL) -> Place:
     """What is asked where nobody chooses a layer: the last one, with the first pool it has."""
     there = [pool for pool in pools if has_pool(features, features.last_layer, pool)]
-    return Place(features.last_layer, [*there, default_pool(features, -1)][0])
+    return Place(features.last_layer, [*there, default_pool(features, -1, reading)][0])
 
 
 def read_place(features: Features, place: Place, aggregate: str = "mean") -> NDArray[np.floating]:

@@ -1,5 +1,6 @@
 """Papers' probes by name: which kind with which settings, from their released code.
 
+Which vector of an encoder they read is in paper_encoders.py.
 What a release gets wrong (a loss that is summed where the text averages, a checkpoint chosen on
 test) is put right by default, and the row says so; ``--as-published`` repeats it. What features of
 one view can't do is said in every row, or refused.
@@ -8,7 +9,7 @@ one view can't do is said in every row, or refused.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cache.errors import RequestError
@@ -31,7 +32,6 @@ class Preset:
     """One probe of a paper."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the kind; others: its defaults
-    pools: tuple[str, ...] = ()  # empty: the usual one
     choosing: Mapping[str, str] = field(default_factory=dict)  # of probe.config.ChoosingConfig
     few_shot: Mapping[str, Any] = field(default_factory=dict)  # of probe.episodes.FewShotConfig
     faults: tuple[Fault, ...] = ()
@@ -54,15 +54,13 @@ BATCH_NORM = "CNNs: BatchNorm has its stored statistics, where the release train
 PROTOCOLS = {
     # FupingWu90/FMMIC at 4119c3b: Common_Trainer.py:92-299, Common_Main.py:164-291. The settings
     # are AdamWConfig's defaults. Its mean and np.std go over three seeds.
-    "wu2025": Protocol(
-        "Wu & Papiez 2025", {"adamw": Preset({"ddof": 0}, ("head",), notes=(BATCH_NORM,))}
-    ),
+    "wu2025": Protocol("Wu & Papiez 2025", {"adamw": Preset({"ddof": 0}, notes=(BATCH_NORM,))}),
     # sdoerrich97/rethinking-model-prototyping-MedMNISTPlus: evaluate.py:88 and utils.py:133-157;
     # config.yaml and train.py:86-198.
     "doerrich2024": Protocol(
         "Doerrich et al. 2024",
         {
-            "knn": Preset({"k": (11,), "metric": "euclidean", "vote": "majority"}, ("head",)),
+            "knn": Preset({"k": (11,), "metric": "euclidean", "vote": "majority"}),
             "adamw": Preset(
                 {
                     "lr": 1e-4,
@@ -76,7 +74,6 @@ PROTOCOLS = {
                     "one_logit": False,
                     "seeds": (9930641, 115149041, 252139603),
                 },
-                ("head",),
                 faults=(
                     Fault(
                         "loss_batch",
@@ -195,7 +192,6 @@ PROTOCOLS = {
         {
             "ridge": Preset(
                 {"alpha": 2.0**10},
-                pools=("head",),
                 few_shot={"shots": (1, 5, 10, 25), "draw": "bigvision"},
                 notes=(
                     "the intercept is free, where the release has a bias feature of 100 under the "
@@ -221,6 +217,10 @@ class Followed:
         """As in "wu2025, but lr 0.01"."""
         name = f"{self.name} as published" if self.as_published else self.name
         return f"{name}, but {', '.join(self.changed)}" if self.changed else name
+
+    def but(self, *changed: str) -> Followed:
+        """The same with more that flags change."""
+        return replace(self, changed=(*self.changed, *changed))
 
     @property
     def marks(self) -> list[str]:

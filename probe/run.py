@@ -32,6 +32,7 @@ from probe.external import choose_training, only_test
 from probe.faiss_library import faiss_versions
 from probe.features import (
     Split,
+    default_pool,
     divide_samples,
     rows_are_samples,
 )
@@ -41,6 +42,7 @@ from probe.knn import KnnConfig, bytes_held
 from probe.layers import Best, Compared, Place, find_places, lacking_pools, last_place, read_place
 from probe.measure import Measured, measure
 from probe.overlay import Asked, lay_over
+from probe.paper_encoders import reading_of
 from probe.patients import Scored, by_patient
 from probe.results import Row, check_folder, write_row
 from probe.twins import refuse_leaks, with_leaks, without_twins
@@ -281,7 +283,8 @@ def ask_all(config: ProbeConfig, features: Features, questions: list[Asked]) -> 
             f"{features.path.name} has no proj, only {', '.join(features.pools)}: {features.encoder} "
             "has no projection into a space that it shares with texts, as CLIP-like encoders have"
         )
-    places = find_places(features, config.layer, _pools(config))
+    config = name_pools(config, features)
+    places = find_places(features, config.layer, _pools(config), config.reading)
     if config.layer == AUTO:
         rows = ask_best(config, features, questions, places)
     elif config.kind == "adamw":
@@ -375,7 +378,7 @@ def ask_best(
                 raise RequestError(
                     f"no layer can be chosen, for at {place} {error}, or name one --layer"
                 ) from None
-    last = last_place(features, config.pools)
+    last = last_place(features, config.pools, config.reading)
     for asked, found in zip(questions, compared, strict=True):
         started = time.perf_counter()
         splits = _divide(config, asked, read_place(features, last, config.aggregate), last)
@@ -385,6 +388,17 @@ def ask_best(
             x = read_place(features, best.place, config.aggregate)
             splits = _divide(config, asked, x, best.place)
             yield from ask_one(config, asked, splits, best.place, started, best, number)
+
+
+def name_pools(config: ProbeConfig, features: Features) -> ProbeConfig:
+    """The same, whose protocol says which pools a user has it read that the paper doesn't."""
+    if not config.protocol or not config.pools:
+        return config
+    usual = default_pool(features, -1, config.reading)
+    if config.pools == (usual,) and not (config.kind == "heads" and usual == "cls"):
+        return config  # of the grid, one pool is a part
+    changed = config.protocol.but(f"pool {'/'.join(config.pools)}")
+    return dataclasses.replace(config, protocol=changed)
 
 
 def _pools(config: ProbeConfig) -> tuple[str, ...]:
@@ -556,6 +570,9 @@ def make_row(
         marks = [*marks, f"preprocessed as {protocol}"]
     if config.protocol:
         marks = [*marks, *config.protocol.marks]
+    papers = [config.protocol.name if config.protocol else "", protocol.partition(",")[0]]
+    for paper in dict.fromkeys(papers):
+        marks = [*marks, *reading_of(paper).notes_on(features.encoder)]
     if notes.get("random_weights"):
         marks = [*marks, "random weights"]
     if notes.get("own_weights"):

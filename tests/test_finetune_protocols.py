@@ -9,17 +9,23 @@ import re
 import pytest
 
 from cache.errors import RequestError
+from extract.encoders.resolve import find_entry
 from extract.preprocessing import PROTOCOLS as PREPARING
 from finetune.cli import read_request
 from finetune.config import LoraConfig, ModelConfig, TrainConfig, settle
-from finetune.protocols import PROTOCOLS
+from finetune.protocols import EVERY_POOL, PROTOCOLS, Subject
 
 SOURCE = "--model dinov2 --data toy"
 
 
-def settled(words, encoder="dinov2", is_cnn=False):
-    """The settings of one encoder, and the protocol that they follow."""
-    return settle(read_request([*SOURCE.split(), *words.split()]), encoder, is_cnn)
+OF_CNN, OF_SAM, OF_CLIP = ("mean", "head"), ("mean", "head"), EVERY_POOL
+OF_VIT = ("cls", "mean", "head")
+
+
+def settled(words, encoder="dinov2", is_cnn=False, pools=OF_VIT):
+    """The settings of one encoder of the table, and the protocol that they follow."""
+    subject = Subject(encoder, find_entry(encoder).encoder, is_cnn, pools)
+    return settle(read_request([*SOURCE.split(), *words.split()]), subject)
 
 
 def marks(words, encoder="dinov2"):
@@ -94,7 +100,7 @@ def test_huix2024(mode):
     """params.json:151-262, defaults/wrappers.py:235-251, classification.py:103-112; the paper."""
     config, followed = settled(words_of("huix2024", mode))
     m, t = config.model, config.train
-    assert (m.mode, m.head, m.pool) == (mode, "linear", "head")
+    assert (m.mode, m.head, m.pool) == (mode, "linear", "cls")
     assert (t.optimiser, t.weight_decay, t.decay_1d, t.clip) == ("adamw", 1e-5, False, 1.0)
     assert (t.head_lr, len(t.encoder_lr)) == (None, 4)
     assert (min(t.encoder_lr), max(t.encoder_lr)) == (1e-5, 1e-3)
@@ -129,13 +135,18 @@ def test_huix2024_partial_leaves_the_final_norm_alone():
 
 def test_huix2024_reads_what_the_release_reads():
     """OpenCLIP's projection, the mean of SAM's tokens, and the class token of the others."""
+    of = {
+        **dict.fromkeys(("dinov2", "dino", "deit", "blip"), OF_VIT),
+        **{"openclip": OF_CLIP, "sam": OF_SAM, "resnet152": OF_CNN},
+    }
     pools = {
-        encoder: settled("--protocol huix2024", encoder)[0].model.pool
-        for encoder in ("openclip", "sam", "dinov2", "dino", "deit", "blip", "resnet152")
+        encoder: settled("--protocol huix2024", encoder, pools=there)[0].model.pool
+        for encoder, there in of.items()
     }
     assert (pools.pop("openclip"), pools.pop("sam")) == ("proj", "mean")
-    assert set(pools.values()) == {"head"}
-    assert settled("--protocol huix2024 --pool head", "sam")[0].model.pool == "head"
+    assert (pools.pop("resnet152"), set(pools.values())) == ("head", {"cls"})
+    neck, followed = settled("--protocol huix2024 --pool head", "sam", pools=OF_SAM)
+    assert (neck.model.pool, str(followed)) == ("head", "huix2024, but pool head")
     assert "first patch token" in marks("--protocol huix2024", "blip")
     assert "first patch token" not in marks("--protocol huix2024", "dino")
 
@@ -188,17 +199,19 @@ def test_baharoon2023s_adapters():
 
 
 @pytest.mark.parametrize(
-    ("encoder", "is_cnn", "wanted"),
+    ("encoder", "is_cnn", "pools", "wanted"),
     [
-        ("dinov2-l", False, (32, "cls")),
-        ("resnet152-v2", True, (128, "head")),
-        ("densenet201", True, (128, "head")),
-        ("sam-l", False, (32, "mean")),
-        ("biomedclip", False, (32, "proj")),
+        ("dinov2-l", False, OF_VIT, (32, "cls")),
+        ("resnet152-v2", True, OF_CNN, (128, "head")),
+        ("densenet201", True, OF_CNN, (128, "head")),
+        ("sam-l", False, OF_SAM, (32, "mean")),
+        ("sam", False, OF_SAM, (32, "mean")),  # of another width
+        ("biomedclip", False, OF_CLIP, (32, "proj")),
+        ("swin-b", False, OF_CNN, (32, "head")),  # no class token, and not in the paper
     ],
 )
-def test_baharoon2023s_batch_and_what_the_head_sees(encoder, is_cnn, wanted):
-    config, _ = settled("--protocol baharoon2023", encoder, is_cnn)
+def test_baharoon2023s_batch_and_what_the_head_sees(encoder, is_cnn, pools, wanted):
+    config, _ = settled("--protocol baharoon2023", encoder, is_cnn, pools)
     assert (config.train.batch_size, config.model.pool) == wanted
 
 

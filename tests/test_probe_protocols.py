@@ -1,5 +1,6 @@
 """Papers' probes by name, from the command line to the row."""
 
+import dataclasses
 import json
 import re
 
@@ -11,10 +12,12 @@ from storing import make_spec, write_rows
 from test_probe_cli import make_features, rows, run
 
 from cache import open_features
+from extract.encoders.table import ENTRIES
 from probe.cli import read_config
 from probe.episodes import FewShotConfig, draw_episodes
 from probe.heads import HeadsConfig
-from probe.protocols import PROTOCOLS
+from probe.paper_encoders import READINGS
+from probe.protocols import BATCH_NORM, PROTOCOLS
 
 
 @pytest.fixture
@@ -30,7 +33,7 @@ def asked(words):
 
 def test_wu2025_is_section_1_1():
     config = asked("--protocol wu2025")
-    assert (config.kind, config.pools, config.layer) == ("adamw", ("head",), -1)
+    assert (config.kind, config.pools, config.layer) == ("adamw", (), -1)
     a = config.adamw
     assert (a.lr, a.weight_decay, a.batch_size, a.iterations) == (1e-3, 1e-2, 64, 15_000)
     assert (a.drop_last, a.n_checks, a.choose_by, a.one_logit) == (True, 10, "acc", True)
@@ -48,7 +51,6 @@ def test_doerrich2024_is_section_1_2():
     assert (a.lr, a.weight_decay, a.batch_size, a.epochs) == (1e-4, 1e-2, 64, 100)
     assert (a.schedule, a.patience, a.choose_by, a.drop_last) == ("cosine", 5, "loss", False)
     assert (a.one_logit, a.seeds) == (False, (9930641, 115149041, 252139603))
-    assert config.pools == knn.pools == ("head",)
     assert a.loss_batch is None
     published = asked("--protocol doerrich2024 --kind adamw --as-published")
     assert published.adamw.loss_batch == 256
@@ -126,17 +128,16 @@ def test_dinov2s_knn_as_published_has_no_other_form(places, capsys):
 
 
 def test_flags_over_a_protocol_are_named():
-    config = asked("--protocol wu2025 --lr 0.01 --seeds 4,5 --pool cls")
-    assert str(config.protocol) == "wu2025, but lr 0.01, seeds 4/5, pool cls"
-    assert (config.adamw.lr, config.pools) == (0.01, ("cls",))
+    config = asked("--protocol wu2025 --lr 0.01 --seeds 4,5")
+    assert str(config.protocol) == "wu2025, but lr 0.01, seeds 4/5"
+    assert config.adamw.lr == 0.01
     # What changes nothing isn't named.
-    assert str(asked("--protocol wu2025 --lr 0.001 --pool head").protocol) == "wu2025"
+    assert str(asked("--protocol wu2025 --lr 0.001").protocol) == "wu2025"
     epochs = asked("--protocol wu2025 --epochs 3")
     assert str(epochs.protocol) == "wu2025, but epochs 3"
     assert str(asked("--protocol dinov2 --refit train+val").protocol) == "dinov2, but refit"
     assert str(asked("--protocol dinov2 --refit train").protocol) == "dinov2"
     assert str(asked("--protocol baharoon2023 --refit train+val").protocol) == "baharoon2023"
-    assert asked("--protocol wu2025 --layer all").pools == ()
 
 
 @pytest.mark.parametrize(
@@ -151,7 +152,7 @@ def test_flags_over_a_protocol_are_named():
         ("--kind adamw --lr 0.1,0.2", "takes one learning rate.*--kind heads"),
         ("--kind adamw --choose-by auc", "choose_by is acc or loss, found 'auc'"),
         ("--kind heads --layer 3", "--layer belongs to --kind knn or linear or adamw or ridge"),
-        ("--kind heads --pool cls", "chooses among the last layers"),
+        ("--kind heads --pool cls,mean", "name one --pool at most"),
         ("--kind heads --seeds 1,2", "one seed at a time"),
         ("--kind linear --lr 0.1", "--lr belongs to --kind adamw or heads"),
         ("--kind adamw --epochs 0", "epochs is 1 or more, found 0"),
@@ -178,6 +179,147 @@ def test_wrong_wishes_are_usage_errors(words, message, capsys):
 )
 def test_what_differs_from_the_release_is_marked(words, said):
     assert re.search(said, " ".join(asked(f"--protocol {words}").protocol.marks))
+
+
+# ---------------------------------------------------------------------------- which vector
+
+VIT = {"cls": 8, "mean": 8, "head": 4}
+CLIP = {"cls": 8, "mean": 8, "head": 8, "proj": 5}
+CNN = {"mean": 8, "head": 4}
+SAM, SAM_L = "samvit_base_patch16.sa1b", "samvit_large_patch16.sa1b"
+OPENCLIP = "open_clip:ViT-B-16/laion2b_s34b_b88k"
+BIOMEDCLIP = "hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
+BLIP = "vit_base_patch16_224.blip"
+OPENAI = "vit_base_patch16_clip_quickgelu_224.openai"
+
+
+def make_encoder(root, encoder, pools, n_layers=4, **notes):
+    """A file of features of an encoder with this full name, whose last layer has these pools."""
+    layers = {
+        f"layers/{i:02d}/{p}": pools[p]
+        for i in range(n_layers)
+        for p in ("cls", "mean")
+        if p in pools
+    }
+    arrays = {**layers, **{p: pools[p] for p in ("head", "proj") if p in pools}}
+    spec = dataclasses.replace(make_spec(300, arrays), encoder=encoder, notes=notes)
+    spec.key["layers"]["of"] = n_layers
+    rng = np.random.default_rng(0)
+    content = {name: rng.normal(size=(300, width)) for name, width in arrays.items()}
+    (root / "toys").mkdir(parents=True, exist_ok=True)
+    return write_rows(root / "toys" / "toy_8_000000000000.h5", spec, content)
+
+
+@pytest.mark.parametrize(
+    ("words", "encoder", "pools", "expected"),
+    [
+        ("huix2024", "vit_base_patch14_dinov2.lvd142m", VIT, "cls"),
+        ("huix2024", SAM, CNN, "mean"),
+        ("huix2024", "samvit_base_patch16", CNN, "mean"),  # with other weights
+        ("huix2024", OPENCLIP, CLIP, "proj"),
+        ("huix2024", "resnet152.tv_in1k", CNN, "head"),
+        ("huix2024 --pool head", SAM, CNN, "head"),
+        ("baharoon2023 --kind knn --k 5 --vote majority", SAM_L, CNN, "mean"),
+        ("baharoon2023 --kind knn --k 5 --vote majority", BIOMEDCLIP, CLIP, "proj"),
+        (
+            "baharoon2023 --kind knn --k 5 --vote majority",
+            "vit_large_patch14_clip_quickgelu_224.openai",
+            VIT,
+            "cls",
+        ),
+        ("baharoon2023", SAM_L, CNN, "mean"),
+        ("baharoon2023", BIOMEDCLIP, CLIP, "proj"),
+        ("baharoon2023", "vgg19.tv_in1k", CNN, "head"),
+        ("baharoon2023", "vit_base_patch14_dinov2.lvd142m", VIT, "grid"),
+        ("dinov2", SAM, CNN, "mean"),
+        ("doerrich2024", SAM, CNN, "head"),  # the neck
+        ("doerrich2024", "eva02_base_patch16_clip_224.merged2b", VIT, "head"),
+        ("bigvision --shots 1 --episodes 1", "vit_base_patch16_224.dino", VIT, "head"),
+    ],
+)
+def test_the_vector_that_the_paper_reads(places, capsys, words, encoder, pools, expected):
+    make_encoder(places[0], encoder, pools)
+    if words in ("baharoon2023", "dinov2"):
+        words += " --epochs 1 --batch-size 16"
+    if words.startswith(("huix2024", "doerrich2024")):
+        words += " --k 5"
+    status, _, err = run(capsys, f"--protocol {words}")
+    assert (status, err) == (0, "")
+    (row,) = rows(places[1])
+    assert row["probe"]["pool"] == expected
+    named = [word for word in row["probe_protocol"]["changed"] if word.startswith("pool")]
+    assert named == (["pool head"] if "--pool" in words else [])
+
+
+@pytest.mark.parametrize(
+    ("words", "encoder", "pools", "expected"),
+    [
+        ("", "vit_base_patch16_224.dino", VIT, ("grid", [1, 4])),
+        ("", SAM, CNN, ("mean", [1])),
+        ("", "resnet18.a1_in1k", CNN, ("head", [1])),
+        ("--pool mean", "vit_base_patch16_224.dino", VIT, ("mean", [1])),
+        ("--pool mean", "resnet18.a1_in1k", CNN, ("mean", [1])),
+        ("--pool cls", "vit_base_patch16_224.dino", VIT, ("cls", [1, 4])),
+        ("--pool concat", "vit_base_patch16_224.dino", VIT, ("concat", [1])),
+        ("--pool head", SAM, CNN, ("head", [1])),
+    ],
+)
+def test_heads_of_a_pool(places, capsys, words, encoder, pools, expected):
+    make_encoder(places[0], encoder, pools)
+    assert run(capsys, f"--kind heads {words} --epochs 1 --iterations 3")[::2] == (0, "")
+    (row,) = rows(places[1])
+    assert (row["probe"]["pool"], row["probe"]["n_last"]) == expected
+    tried = {(n, with_mean) for n, with_mean, _, _ in row["chosen"]["val_acc"]}
+    grid = {(n, with_mean) for n in expected[1] for with_mean in (False, True)}
+    assert tried == (grid if expected[0] == "grid" else {(n, False) for n in expected[1]})
+
+
+def test_a_vector_that_isnt_there_is_never_replaced(places, capsys):
+    make_encoder(places[0], OPENCLIP, {"cls": 8, "mean": 8})
+    for words in ("huix2024 --k 5", "wu2025 --iterations 2"):
+        status, _, err = run(capsys, f"--protocol {words}")
+        assert status == 1
+        assert f"at layer 3 of {OPENCLIP}; there it has cls, mean" in err
+    assert run(capsys, "--protocol huix2024 --k 5 --pool cls")[0] == 0
+    (row,) = rows(places[1])
+    assert row["probe_protocol"]["changed"] == ["k 5", "pool cls"]
+
+
+def test_other_layers_have_the_pool_that_stands_for_the_papers(places, capsys):
+    make_encoder(places[0], OPENCLIP, CLIP)
+    assert run(capsys, "--protocol huix2024 --k 5 --layer all")[0] == 0
+    found = {row["probe"]["layer"]: row["probe"]["pool"] for row in rows(places[1])}
+    assert found == {0: "cls", 1: "cls", 2: "cls", 3: "proj"}
+
+
+@pytest.mark.parametrize(
+    ("words", "encoder", "prepared", "said"),
+    [
+        ("--protocol wu2025 --iterations 2 --seeds 0", OPENAI, "", "GELU"),
+        ("--kind knn --k 5", OPENAI, "wu2025, but size 256", "GELU"),
+        ("--kind knn --k 5", OPENAI, "", None),
+        ("--protocol wu2025 --iterations 2 --seeds 0", "vit_base_patch16_224.dino", "", None),
+        ("--protocol huix2024 --k 5", BLIP, "", "first patch token"),
+    ],
+)
+def test_what_a_release_does_with_one_encoder_is_said(
+    places, capsys, words, encoder, prepared, said
+):
+    notes = {"protocol": prepared} if prepared else {}
+    make_encoder(places[0], encoder, VIT, **notes)
+    assert run(capsys, words)[0] == 0
+    (row,) = rows(places[1])
+    marks = " ".join(row["marks"])
+    assert said in marks if said else "release" not in marks.replace(BATCH_NORM, "")
+
+
+def test_every_name_is_that_of_an_encoder_of_the_table():
+    """A reading whose part of a name fits nothing would never be used."""
+    names = [entry.encoder for entry in ENTRIES]
+    parts = [part for r in READINGS.values() for part in (*r.special, *r.notes)]
+    assert len(parts) >= 7
+    for part in parts:
+        assert any(part in name for name in names), part
 
 
 def test_every_protocol_can_be_asked():
@@ -216,7 +358,7 @@ def test_bigvision_is_ridge_of_a_fixed_alpha_in_nested_episodes(places, capsys):
 def test_bigvisions_shots_and_penalty_can_be_changed():
     config = asked("--protocol bigvision")
     assert (config.few_shot.shots, config.few_shot.draw) == ((1, 5, 10, 25), "bigvision")
-    assert (config.ridge.alpha, config.pools) == (1024, ("head",))
+    assert config.ridge.alpha == 1024
     assert config.ridge.at(8) == (128,)
     assert str(config.protocol) == "bigvision"
     changed = asked("--protocol bigvision --shots 5 --draw balanced --penalties 0.1,1")
