@@ -12,6 +12,8 @@ from cache.errors import RequestError
 from cache.features import Features, open_features
 from cache.labels import REGRESSION
 from probe import knn, linear, metrics, ridge, zeroshot
+from probe.answer import Answer
+from probe.calibration import Votes
 from probe.choosing import (
     Choice,
     Plan,
@@ -26,11 +28,9 @@ from probe.estimator import N_WARNED, FittedProbes, Question, fit_all
 from probe.features import Split, read_prompts
 from probe.head_answers import ask_adamw, ask_heads
 from probe.overlay import Asked
+from probe.prior import class_shares
 
 LARGE_K = 0.1  # of the training set: a larger k asks most of the images, not the near ones
-
-# What a kind answers: its settings, what val chose, scores of val and test, marks.
-Answer = tuple[dict[str, Any], dict[str, Any], dict[str, NDArray[np.float64]], list[str]]
 
 
 def ask_knn(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> Iterator[Answer]:
@@ -61,18 +61,28 @@ def ask_knn(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> Iter
             marks.append(f"k is {k / n_bank:.0%} of the {n_bank} training images")
         if settings.one_k and len(fitting) > 1 and k in (fitting[0], fitting[-1]):
             marks.append(f"the chosen k {k} is the end of the list")
-        yield (
+        yield Answer(
             {**({} if settings.one_k else {"k": k}), **common},
             said,
             {plan.held_out_name: by_k[k], "test": test[k]},
             marks,
+            votes_of(settings, k, plan.final.y, asked),
         )
 
 
-Votes = dict[int, NDArray[np.float64]]  # k -> scores
+ByK = dict[int, NDArray[np.float64]]  # k -> scores
 
 
-def _choose_k(settings: knn.KnnConfig, asked: Asked, plan: Plan, by_k: Votes) -> Choice:
+def votes_of(
+    settings: knn.KnnConfig, k: int, bank_labels: NDArray[Any], asked: Asked
+) -> Votes | None:
+    """What the scores of kNN are shares of; ML-kNN smooths by itself, and numbers have no shares."""
+    if asked.task == REGRESSION or settings.rule == knn.MLKNN:
+        return None
+    return Votes(k, class_shares(bank_labels, asked.task, len(asked.class_names)))
+
+
+def _choose_k(settings: knn.KnnConfig, asked: Asked, plan: Plan, by_k: ByK) -> Choice:
     """The k with the smallest loss on what the plan holds out, of equals the first."""
     labels = plan.held_out.y
     if not len(labels):  # one k, and no val: plan_choice refuses more
@@ -84,21 +94,21 @@ def _choose_k(settings: knn.KnnConfig, asked: Asked, plan: Plan, by_k: Votes) ->
                 by_k[k][fold == part],
                 labels[fold == part],
                 asked.task,
-                votes=None if settings.rule == knn.MLKNN else k,  # it smooths by itself
+                votes=votes_of(settings, k, bank.y, asked),
             )
             for k in settings.k
         ]
-        for part in range(int(fold.max()) + 1)
+        for part, (bank, _) in enumerate(plan.rounds())
     ]
     return choose(np.array(losses), plan.n_held_out)
 
 
 def _votes(
     settings: knn.KnnConfig, asked: Asked, plan: Plan, test: NDArray[np.floating]
-) -> tuple[Votes, Votes]:
+) -> tuple[ByK, ByK]:
     """What the plan holds out, and test; one search where both ask the same bank."""
 
-    def ask(bank: Split, queries: NDArray[np.floating]) -> Votes:
+    def ask(bank: Split, queries: NDArray[np.floating]) -> ByK:
         if asked.task == REGRESSION:
             return knn.predictions(settings, bank.x, bank.y[:, None], queries)
         n_classes = len(asked.class_names)
@@ -145,7 +155,7 @@ def ask_linear(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> I
         marks.append(f"the solver stopped after {fit.n_iter} steps, short of its tolerance")
     if len(fits) > 1 and place in (0, len(fits) - 1):
         marks.append(f"the chosen strength {fit.strength:g} is the end of the grid")
-    yield (
+    yield Answer(
         {
             "strengths": [float(f.strength) for f in fits],
             # Of several classes only: two have one form, and several labels no other.
@@ -195,7 +205,7 @@ def ask_ridge(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> It
     marks = list(plan.marks)
     if len(fits) > 1 and place in (0, len(fits) - 1):
         marks.append(f"the chosen penalty {fits[place].penalty:g} is the end of the grid")
-    yield (
+    yield Answer(
         {
             **({"penalties": [f.penalty for f in fits]} if settings.alpha is None else {}),
             **({} if settings.alpha is None else {"alpha": settings.alpha}),
@@ -219,7 +229,7 @@ def ask_estimator(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -
     fitted: FittedProbes = chosen.fitted
     is_continuous = asked.task == REGRESSION
     loss = loss_name(asked.task, metrics.PROBABILITY if is_continuous else fitted.score_type)
-    yield (
+    yield Answer(
         {
             "settings": {name: list(values) for name, values in settings.grid.items()},
             **settings.facts,
@@ -249,7 +259,7 @@ def ask_zeroshot(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) ->
     text = choose_text(config, asked.features)
     prompts = read_prompts(text, asked)
     vectors = zeroshot.class_vectors(prompts.x, prompts.y, prompts.n_classes)
-    yield (
+    yield Answer(
         {
             # The digest of the text's key: other prompts are another question.
             "text": {

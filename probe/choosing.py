@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.labels import MISSING, REGRESSION
 from cache.strata import count_units, divide, name_units
+from probe.calibration import Votes
 from probe.config import FEW, FEW_OF_A_CLASS, ChoosingConfig
 from probe.features import Split
 from probe.linear import log_loss
@@ -175,7 +176,7 @@ def loss_of(
     labels: NDArray[Any],
     task: str,
     *,
-    votes: int | None = None,
+    votes: Votes | None = None,
     score_type: str = PROBABILITY,
 ) -> float:
     """What a choice makes small: log-loss, or 1 - AUC where scores are no probabilities; of
@@ -185,9 +186,8 @@ def loss_of(
         scores: (n, C) probabilities or margins, of regression (n, 1) predictions.
         labels: (n,), or (n, C) for the multi-label task.
         task: one of ``probe.metrics.TASKS``, or "regression".
-        votes: how many neighbours the probabilities are shares of. k votes can't be surer than
-            one in k + 1, so one vote more is shared by all classes: without it a single sample
-            whose neighbours all err, at 36 nats, would decide among layers.
+        votes: what the probabilities are shares of, where they are. They are smoothed: without
+            that a single sample whose neighbours all err, at 36 nats, would decide among layers.
         score_type: ``probe.metrics.PROBABILITY``, ``MARGIN`` or ``UNNORMALISED``.
 
     Raises:
@@ -202,8 +202,7 @@ def loss_of(
             )
         return 1 - value
     if votes:
-        even = 0.5 if task == MULTI_LABEL else 1 / scores.shape[1]
-        scores = (votes * scores + even) / (votes + 1)
+        scores = votes.smooth(scores)
     return log_loss(scores, labels, task)
 
 

@@ -28,7 +28,8 @@ from cache.features import Features, open_features
 from cache.key import file_stem, key_digest, untagged
 from cache.labels import REGRESSION
 from cache.places import features_root
-from probe.answers import Answer, ask_linear, ask_ridge
+from probe.answer import Answer
+from probe.answers import ask_linear, ask_ridge
 from probe.config import ProbeConfig
 from probe.features import Split, divide_samples, rows_are_samples
 from probe.metrics import MULTI_LABEL, known_shares
@@ -85,8 +86,8 @@ def ask_controls(
         config, kind="linear", linear=None, ridge=None, estimator=None, layer=-1, pools=()
     )
     ask = ask_ridge if asked.task == REGRESSION else ask_linear
-    for settings, chosen, scores, marks in ask(plain, asked, splits):
-        yield PIXELS, splits, ({"bins": N_BINS, **settings}, chosen, scores, marks)
+    for answer in ask(plain, asked, splits):
+        yield PIXELS, splits, replace(answer, settings={"bins": N_BINS, **answer.settings})
 
 
 def described(asked: Asked, control: str, samples: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def _larger_class(asked: Asked, splits: dict[str, Split]) -> Answer:
     else:
         shares = np.bincount(labels, minlength=n_classes) / len(labels)
     scores = {name: np.tile(shares, (len(splits[name]), 1)) for name in ("val", "test")}
-    return {}, {}, scores, []
+    return Answer({}, {}, scores, [])
 
 
 def _divide(asked: Asked, read: Callable[[Asked], NDArray[np.floating]]) -> dict[str, Split]:

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.labels import REGRESSION
 from probe import fewshot, knn, metrics
+from probe.answer import Answer
+from probe.answers import votes_of
 from probe.choosing import FOLD_SEED, N_FOLDS, loss_name, loss_of, pick
 from probe.config import ProbeConfig
 from probe.episode_choosing import (
@@ -47,8 +49,6 @@ from probe.ridge import RidgeConfig, as_scores, ridge_targets
 
 # What a kind answers: its settings, what the episodes chose, (E, N, C) scores of test, marks.
 Scores = tuple[dict[str, Any], dict[str, Any], NDArray[np.floating], list[str]]
-# The same with the draw among the settings, and scores by split, as probe.answers has them.
-Answer = tuple[dict[str, Any], dict[str, Any], dict[str, NDArray[Any]], list[str]]
 
 
 def ask_episodes(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> Iterator[Answer]:
@@ -93,7 +93,7 @@ def ask_episodes(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) ->
                         "none; leave it out"
                     )
                 said = {**settings, "few_shot": dict(drawn)}
-                yield said, chosen, {"test": scores}, [*marks, *more]
+                yield Answer(said, chosen, {"test": scores}, [*marks, *more])
         except TooFewError as error:
             too_few.append(f"--shots {shots}: {error}")
     if too_few:
@@ -317,9 +317,7 @@ def _best_k(
             settings, part.x, part.y, units_of(part), task, len(asked.class_names)
         )
         losses = [
-            # ML-kNN smooths by itself.
-            loss_of(said[k], part.y, task, votes=None if settings.rule == knn.MLKNN else k)
-            for k in ks
+            loss_of(said[k], part.y, task, votes=votes_of(settings, k, part.y, asked)) for k in ks
         ]
         places.append(int(np.argmin(losses)))
         only = dataclasses.replace(settings, k=(ks[places[-1]],))

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.features import Features
 from probe import adamw, heads, metrics
+from probe.answer import Answer
 from probe.features import default_pool, divide_samples, read_samples
 from probe.overlay import Asked
 
 if TYPE_CHECKING:
-    from probe.answers import Answer
     from probe.config import ProbeConfig
     from probe.features import Split
 
@@ -85,7 +85,7 @@ def _of_seeds(
             continue
         at_end = fit.iteration == fit.checks[-1][0]
         is_rising = at_end and len(fit.checks) > 1 and settings.patience is not None
-        yield (
+        yield Answer(
             {**shared, "standardised": False, "training_seed": fit.seed},
             {
                 "iteration": fit.iteration,
@@ -144,7 +144,7 @@ def ask_heads(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> It
             raise RequestError("the refit diverged; name smaller learning rates with --lr")
     scores["test"] = fit.predict_scores(x["test"][: len(splits["test"])])
     score_type = fit.outputs.score_type
-    yield (
+    yield Answer(
         {
             **dataclasses.asdict(used),
             "pool": inputs.pool,

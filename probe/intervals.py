@@ -41,6 +41,7 @@ from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from probe import metrics, regression_metrics
+from probe.calibration import Votes
 from probe.delong import delong, one_sided
 
 CHUNK_CELLS = 2**20  # resamples by samples in work at one time: about 30 MB in all
@@ -79,6 +80,7 @@ def estimate(
     *,
     score_type: str = metrics.PROBABILITY,
     temperature: float | None = None,
+    votes: Votes | None = None,
     groups: NDArray[np.str_] | None = None,
 ) -> Estimates:
     """Evaluate, with the interval that fits around every metric.
@@ -97,6 +99,7 @@ def estimate(
         level: how often an interval holds the metric of all images there could be.
         score_type: see ``probe.metrics``.
         temperature: see ``probe.metrics.evaluate``.
+        votes: see ``probe.metrics.evaluate``.
         groups: (N,) patients, where known; an empty text is nobody. They matter only where one has
             several samples.
 
@@ -105,7 +108,7 @@ def estimate(
             ``probe.metrics.validate`` refuses.
     """
     _check(n_resamples, level)
-    values = metrics.evaluate(scores, labels, task, score_type, temperature)
+    values = metrics.evaluate(scores, labels, task, score_type, temperature, votes)
     cluster = np.arange(len(scores)) if groups is None else clusters(groups)
     n_clusters = int(cluster.max()) + 1
     is_grouped = n_clusters < len(scores)

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.features import Features
+from probe.answer import Answer
 from probe.choosing import HELD_OUT, N_FOLDS, Choice, choose, join, loss_name, loss_of, make_folds
 from probe.config import ALL, AUTO, POOLS
 from probe.features import Split, default_pool, pools_at, read_samples
-from probe.knn import MEANS
 from probe.metrics import PROBABILITY
 from probe.overlay import Asked
 from probe.paper_encoders import USUAL, Reading
@@ -211,7 +211,7 @@ class Compared:
         self.sizes: list[int] = []
         self.name, self.by_folds = "", False
 
-    def add(self, asked: Asked, splits: dict[str, Split], answers: Iterable[tuple]) -> None:
+    def add(self, asked: Asked, splits: dict[str, Split], answers: Iterable[Answer]) -> None:
         """Take the next place's answers.
 
         Args:
@@ -222,26 +222,23 @@ class Compared:
         Raises:
             RequestError: a loss can't be computed.
         """
-        for number, (settings, chosen, scores, _) in enumerate(answers):
-            self.by_folds = HELD_OUT in scores
+        for number, answer in enumerate(answers):
+            self.by_folds = HELD_OUT in answer.scores
             held_out = join(splits["train"], splits["val"]) if self.by_folds else splits["val"]
             if not len(held_out):
                 raise RequestError(f"{asked.title} has no val images to compare layers on")
             fold = np.zeros(len(held_out), np.intp)
             if self.by_folds:
                 fold = make_folds(asked.trained_on or asked, held_out)
-            # ML-kNN's probabilities are no shares of k votes.
-            is_vote = settings.get("vote") in MEANS
-            votes = settings.get("k", chosen.get("k")) if is_vote else None
-            score_type = settings.get("score_type", PROBABILITY)
+            score_type = answer.settings.get("score_type", PROBABILITY)
             self.name = loss_name(asked.task, score_type)
-            answer = scores[HELD_OUT if self.by_folds else "val"]
+            scores = answer.scores[HELD_OUT if self.by_folds else "val"]
             losses = [
                 loss_of(
-                    answer[fold == part],
+                    scores[fold == part],
                     held_out.y[fold == part],
                     asked.task,
-                    votes=votes,
+                    votes=answer.votes,
                     score_type=score_type,
                 )
                 for part in range(int(fold.max()) + 1)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from cache.labels import MISSING, REGRESSION
 from probe import metrics, regression_metrics
-from probe.intervals import DECISIONS, NONE, Interval, estimate, estimate_regression
+from probe.calibration import N_FOLDS, Votes
+from probe.intervals import DECISIONS, NONE, Interval, clusters, estimate, estimate_regression
 from probe.per_class import per_class
 
 NAMED = 3  # labels that a mark names; the others are counted
@@ -36,7 +37,8 @@ def measure(
     seed: int,
     *,
     score_type: str = metrics.PROBABILITY,
-    groups: NDArray[np.str_] | None = None,
+    groups: Mapping[str, NDArray[np.str_] | None] | None = None,
+    votes: Votes | None = None,
 ) -> Measured:
     """Evaluate val, and test with intervals.
 
@@ -44,27 +46,42 @@ def measure(
         scores: "val" and "test" -> (n, C) probabilities or margins, of regression (n, 1)
             predictions; n may be 0. Those of val must be of a probe that wasn't fitted to val:
             the temperature is.
-        labels: "val" and "test" -> (n,), or (n, C) for the multi-label task.
+        labels: "val" and "test" -> (n,), or (n, C) for the multi-label task; and "train", what the
+            answers to val learnt from, where they learnt.
         task: one of ``probe.metrics.TASKS``, or "regression".
         class_names: C.
         n_resamples: of the bootstrap over test.
         seed: of the bootstrap.
         score_type: ``probe.metrics.PROBABILITY``, ``MARGIN`` or ``UNNORMALISED``; only of
             probabilities there are figures of calibration.
-        groups: (n,) patients of test, where known.
+        groups: "val" and "test" -> (n,) patients, where known.
+        votes: what smooths the scores before they are tempered, where they are shares of votes.
 
     Raises:
         RequestError: what ``probe.metrics.validate`` or ``probe.regression_metrics.validate``
             refuses.
     """
+    groups = groups or {}
     if task == REGRESSION:
-        return _measure_regression(scores, labels, n_resamples, seed, groups)
+        return _measure_regression(scores, labels, n_resamples, seed, groups.get("test"))
     val, test, methods, by_class, temperature = {}, {}, {}, {}, None
     if len(labels["val"]):
         val = metrics.evaluate(scores["val"], labels["val"], task, score_type)
-        if score_type == metrics.PROBABILITY and (labels["val"] != MISSING).any():
-            temperature = metrics.fit_temperature(scores["val"], labels["val"], task)
     marks = [*metrics.SCORE_MARKS[score_type]]
+    if val and score_type == metrics.PROBABILITY and (labels["val"] != MISSING).any():
+        unlearnt = _unlearnt(labels, task, class_names)
+        if not unlearnt:
+            patients = groups.get("val")
+            temperature = metrics.fit_temperature(
+                scores["val"],
+                labels["val"],
+                task,
+                votes=votes,
+                fold=None if patients is None else clusters(patients) % N_FOLDS,
+            )
+        if temperature is None:
+            why = unlearnt or "the truth of a val sample has the probability 0"
+            marks.append(f"no temperature: {why}")
     if len(labels["test"]):
         answers = scores["test"], labels["test"], task
         test, methods = estimate(
@@ -73,7 +90,8 @@ def measure(
             seed,
             score_type=score_type,
             temperature=temperature,
-            groups=groups,
+            votes=votes,
+            groups=groups.get("test"),
         )
         by_class = per_class(*answers, class_names, score_type)
         rate = metrics.larger_class_rate(labels["test"], task)
@@ -119,6 +137,39 @@ def none_wrong(test: Mapping[str, Interval], methods: Mapping[str, str]) -> list
     if test["acc"].value != 1 or not without:
         return []
     return [f"no test sample is answered wrongly: no interval of {', '.join(without)}"]
+
+
+def never_learnt(labels: NDArray[Any], task: str, class_names: Sequence[str]) -> list[str]:
+    """Which classes, or values of several labels, training labels lack, as marks of the row."""
+    if task == REGRESSION:
+        return []
+    lacking = _lacking(labels, task, len(class_names))
+    absent = lacking.sum(axis=1) > 0
+    said = "no training image is of class {}: nothing was learnt of it"
+    if task == metrics.MULTI_LABEL:
+        said = "all training images have one value of {}: nothing was learnt of it"
+    return [said.format(_listed(absent, class_names))] if absent.any() else []
+
+
+def _lacking(labels: NDArray[np.integer], task: str, n_classes: int) -> NDArray[np.bool_]:
+    """(C, 1) which classes nobody has, or (C, 2) which values, 0 or 1, of several labels."""
+    if task == metrics.MULTI_LABEL:
+        return np.stack([(labels != value).all(axis=0) for value in (0, 1)], axis=1)
+    return (np.bincount(labels, minlength=n_classes) == 0)[:, None]
+
+
+def _unlearnt(
+    labels: Mapping[str, NDArray[np.integer]], task: str, class_names: Sequence[str]
+) -> str:
+    """Why val has no log-loss: classes that training labels lack and val has; or nothing."""
+    if "train" not in labels:
+        return ""
+    lacking, not_asked = (_lacking(labels[n], task, len(class_names)) for n in ("train", "val"))
+    found = (lacking & ~not_asked).sum(axis=1) > 0
+    if not found.any():
+        return ""
+    what = "values of " if task == metrics.MULTI_LABEL else "class "
+    return f"val has {what}{_listed(found, class_names)} that training images lack"
 
 
 def why_no_auc(

@@ -283,6 +283,7 @@ def evaluate(
     task: str,
     score_type: str = PROBABILITY,
     temperature: float | None = None,
+    votes: calibration.Votes | None = None,
 ) -> dict[str, float]:
     """Every metric of one set of answers.
 
@@ -292,6 +293,7 @@ def evaluate(
         task: one of ``TASKS``.
         score_type: PROBABILITY, MARGIN or UNNORMALISED.
         temperature: from ``fit_temperature``; None: no ``ece_tempered``.
+        votes: what smooths the scores before they are tempered, where they are shares of votes.
 
     Returns:
         name -> value, as ``metric_names`` lists them: of every task ``METRICS``; of ordered classes
@@ -303,23 +305,36 @@ def evaluate(
     Raises:
         RequestError: see ``validate``.
     """
-    return prepare(scores, labels, task, score_type, temperature).evaluate()
+    return prepare(scores, labels, task, score_type, temperature, votes).evaluate()
 
 
-def fit_temperature(scores: NDArray[np.floating], labels: NDArray[np.integer], task: str) -> float:
+def fit_temperature(
+    scores: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    task: str,
+    *,
+    votes: calibration.Votes | None = None,
+    fold: NDArray[np.integer] | None = None,
+) -> float | None:
     """The temperature of ``calibration.fit_temperature``; one for all of several labels.
 
     Args:
         scores: (N, C) probabilities, of samples that the probe was not fitted to.
         labels: (N,), or (N, C) for the multi-label task; something is known.
         task: one of ``TASKS``.
+        votes: what smooths the scores first, where they are shares of votes.
+        fold: (N,) of each sample; None: each ``calibration.N_FOLDS``-th.
 
     Raises:
         RequestError: see ``validate``.
     """
     validate(scores, labels, task)
-    probabilities, truth = zip(*class_problems(scores, labels, task), strict=True)
-    return calibration.fit_temperature(np.concatenate(probabilities), np.concatenate(truth))
+    smooth = votes.smooth(scores) if votes else scores
+    probabilities, truth = zip(*class_problems(smooth, labels, task), strict=True)
+    fold = np.arange(len(scores)) % calibration.N_FOLDS if fold is None else fold
+    return calibration.fit_temperature(
+        np.concatenate(probabilities), np.concatenate(truth), np.tile(fold, len(truth))
+    )
 
 
 def larger_class_rate(labels: NDArray[np.integer], task: str) -> float:
@@ -373,6 +388,7 @@ def prepare(
     task: str,
     score_type: str = PROBABILITY,
     temperature: float | None = None,
+    votes: calibration.Votes | None = None,
 ) -> Prepared:
     """Look at answers once; arguments and errors are those of ``evaluate``."""
     validate(scores, labels, task, score_type)
@@ -380,7 +396,7 @@ def prepare(
         task,
         metric_names(task, score_type, temperature is not None),
         sample_parts(scores, labels, task, score_type),
-        calibration_sums(scores, labels, task, score_type, temperature),
+        calibration_sums(scores, labels, task, score_type, temperature, votes),
         rankings(scores, labels, task),
     )
 
@@ -416,6 +432,7 @@ def calibration_sums(
     task: str,
     score_type: str = PROBABILITY,
     temperature: float | None = None,
+    votes: calibration.Votes | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     """What the errors of calibration are functions of, for ``metrics_of``.
 
@@ -428,7 +445,8 @@ def calibration_sums(
     problems = class_problems(scores, labels, task)
     found = {"calibration": np.stack([calibration.gap_sums(p, y) for p, y in problems])}
     if temperature is not None:
-        tempered = [(calibration.temper(p, temperature), y) for p, y in problems]
+        smooth = class_problems(votes.smooth(scores), labels, task) if votes else problems
+        tempered = [(calibration.temper(p, temperature), y) for p, y in smooth]
         found["tempered"] = np.stack([calibration.gap_sums(p, y) for p, y in tempered])
     return found
 

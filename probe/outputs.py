@@ -102,7 +102,7 @@ class Outputs:
 
 
 def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    return 0.5 * (1 + np.tanh(logits / 2))
+    return np.exp(-np.logaddexp(0, -logits))  # neither overflows nor loses small probabilities
 
 
 def check_training(features: NDArray[np.floating], labels: NDArray[np.integer]) -> None:

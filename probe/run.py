@@ -21,8 +21,10 @@ from cache.layout import SPLITS, format_bytes
 from cache.splits import LEFT_OUT
 from probe import metrics
 from probe.adamw import MAX_BYTES
-from probe.answers import Answer, ask_kind, check_kind, check_known
-from probe.choosing import N_FOLDS, as_val, pick
+from probe.answer import Answer
+from probe.answers import ask_kind, check_kind, check_known
+from probe.calibration import Votes
+from probe.choosing import HELD_OUT, N_FOLDS, as_val, pick
 from probe.config import AUTO, ProbeConfig
 from probe.controls import KIND as CONTROL
 from probe.controls import advise_random, ask_controls, described, find_random
@@ -40,7 +42,7 @@ from probe.head_answers import DivergedError, ask_adamw_at_once
 from probe.intervals import clusters
 from probe.knn import KnnConfig, bytes_held
 from probe.layers import Best, Compared, Place, find_places, lacking_pools, last_place, read_place
-from probe.measure import Measured, measure
+from probe.measure import Measured, measure, never_learnt
 from probe.overlay import Asked, lay_over
 from probe.paper_encoders import reading_of
 from probe.patients import Scored, by_patient
@@ -183,17 +185,18 @@ def control_rows(config: ProbeConfig, questions: list[Asked]) -> Iterator[Row]:
     for asked in questions:
         started = time.perf_counter()
         one_to_one = rows_are_samples(asked.features)
-        for control, splits, (settings, chosen, scores, marks) in ask_controls(config, asked):
+        for control, splits, answer in ask_controls(config, asked):
             probe = {
                 "kind": CONTROL,
                 "control": control,
                 **({} if one_to_one else {"aggregate": config.aggregate}),
                 **of_patients(config, asked),
-                **settings,
+                **answer.settings,
                 "read": read_splits(config),
                 "n_resamples": config.n_resamples,
             }
-            yield make_row(config, asked, splits, probe, chosen, scores, marks, started)
+            said = answer.chosen, answer.scores, answer.marks
+            yield make_row(config, asked, splits, probe, *said, started)
             started = time.perf_counter()
 
 
@@ -473,9 +476,10 @@ def ask_one(
     one_to_one = rows_are_samples(asked.features)
     ask = ask_episodes if config.few_shot else ask_kind
     answers = answers or ask(config, asked, splits)
-    for number, (settings, chosen, scores, marks) in enumerate(answers):
+    for number, answer in enumerate(answers):
         if only not in (None, number):
             continue
+        settings, chosen, marks = answer.settings, answer.chosen, answer.marks
         if best:
             settings = {**settings, "place_chosen": best.settings}
             chosen, marks = {**chosen, "place": best.said}, [*marks, best.mark]
@@ -488,7 +492,8 @@ def ask_one(
             "read": read_splits(config),
             "n_resamples": config.n_resamples,
         }
-        yield make_row(config, asked, splits, probe, chosen, scores, marks, started)
+        said = chosen, answer.scores, marks
+        yield make_row(config, asked, splits, probe, *said, started, votes=answer.votes)
         started = time.perf_counter()
 
 
@@ -520,12 +525,19 @@ def make_row(
     scores: dict[str, NDArray[np.float64]],
     marks: list[str],
     started: float,
+    *,
+    votes: Votes | None = None,
 ) -> Row:
     """Score the answer and put it into a row."""
     features, task = asked.features, asked.task
     score_type = probe.get("score_type", metrics.PROBABILITY)
     n_samples = {name: len(split) for name, split in splits.items()}
+    is_learnt = not config.few_shot and config.kind != "zeroshot"
+    if is_learnt:
+        marks = [*marks, *never_learnt(splits["train"].y, task, asked.class_names)]
+    learnt_of = "val" if HELD_OUT in scores else "train"  # folds of both are what val is then
     splits, scores = as_val(splits, scores)
+    learnt = {"train": splits[learnt_of].y} if is_learnt else {}
     scored = {
         name: Scored(scores[name], splits[name].y, splits[name].ids, splits[name].groups)
         for name in scores
@@ -551,13 +563,14 @@ def make_row(
     else:
         measured = measure(
             {name: answers.scores for name, answers in scored.items()},
-            {name: answers.labels for name, answers in scored.items()},
+            {**learnt, **{name: answers.labels for name, answers in scored.items()}},
             task,
             asked.class_names,
             config.n_resamples,
             config.seed,
             score_type=score_type,
-            groups=scored["test"].groups,
+            groups={name: answers.groups for name, answers in scored.items()},
+            votes=votes,
         )
     marks = [*asked.marks, *marks, *measured.marks]
     notes = {"seen": "no"} if probe["kind"] == CONTROL else features.notes

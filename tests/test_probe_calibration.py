@@ -5,8 +5,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 from cache.labels import MISSING
-from probe import calibration, metrics
-from probe.calibration import COLDEST, HOTTEST, fit_temperature, temper
+from probe import calibration, knn, metrics
+from probe.calibration import COLDEST, HOTTEST, Votes, fit_temperature, temper
 from probe.metrics import BINARY, MULTI_CLASS, MULTI_LABEL
 
 
@@ -72,6 +72,41 @@ def test_float16_and_rounding_stay_in_the_last_bin():
     assert metrics.evaluate(probabilities, np.array([0, 1]), BINARY)["ece"] == 0
 
 
+# ---------------------------------------------------------------------------- votes
+
+
+@pytest.mark.parametrize("rule", ["weighted", "majority"])
+def test_one_vote_more_has_the_mean_weight_and_is_shared_as_the_bank_is(rule):
+    rng = np.random.default_rng(0)
+    bank, labels = rng.normal(size=(40, 6)), rng.choice(3, 40, p=[0.6, 0.3, 0.1])
+    config = knn.KnnConfig(k=(7,), vote=rule)
+    queries = rng.normal(size=(9, 6))
+    scores = knn.scores(config, bank, labels, queries, MULTI_CLASS, 4)[7]
+    near, place = knn.neighbours(bank, queries, 7)
+    shares = np.bincount(labels, minlength=4) / 40
+    found = Votes(7, shares).smooth(scores)
+    for q, weights in enumerate(knn.weigh(near, rule)[:, :7]):
+        votes = np.array([weights[labels[place[q, :7]] == c].sum() for c in range(4)])
+        more = weights.mean()
+        assert_allclose(found[q], (votes + shares * more) / (weights.sum() + more), rtol=1e-6)
+    assert (found[:, 3] == 0).all()  # nobody in the bank
+
+
+def test_a_unanimous_mistake_moves_the_temperature_of_votes_little():
+    """By clipping at 2e-16 it went from 1.1 to 3.4."""
+    scores, labels = np.full((78, 2), (0.1, 0.9)), np.ones(78, int)
+    labels[:10] = 0  # 87 % are right where 90 % are said
+    votes = Votes(10, np.array([0.27, 0.73]))
+    before = metrics.fit_temperature(scores, labels, BINARY, votes=votes)
+    scores[10] = (1.0, 0.0)
+    assert metrics.fit_temperature(scores, labels, BINARY) is None
+    after = metrics.fit_temperature(scores, labels, BINARY, votes=votes)
+    assert_allclose([before, after], 1, atol=0.25)
+    found = metrics.evaluate(scores, labels, BINARY, temperature=2.0, votes=votes)
+    smooth = metrics.evaluate(votes.smooth(scores), labels, BINARY, temperature=2.0)
+    assert found["ece_tempered"] == smooth["ece_tempered"] != smooth["ece"] != found["ece"]
+
+
 # ---------------------------------------------------------------------------- temperature
 
 
@@ -79,7 +114,7 @@ def log_loss(probabilities, labels):
     return -np.log(probabilities[np.arange(len(labels)), labels]).mean()
 
 
-@pytest.mark.parametrize("sharpness", [0.3, 1.0, 4.0])
+@pytest.mark.parametrize("sharpness", [0.3, 4.0])
 def test_temperature_has_the_smallest_log_loss(sharpness):
     probabilities, labels = answers(sharpness=sharpness)
     found = fit_temperature(probabilities, labels)
@@ -89,6 +124,27 @@ def test_temperature_has_the_smallest_log_loss(sharpness):
     losses = [log_loss(temper(probabilities, t), labels) for t in grid]
     assert_allclose(found, grid[np.argmin(losses)], rtol=5e-3)
     assert_allclose(found, sharpness, rtol=0.2)  # the probabilities were true before
+
+
+def test_what_lowers_no_log_loss_out_of_fold_is_not_taken():
+    probabilities, labels = answers(
+        60, seed=1
+    )  # true of their labels: what is left to fit is chance
+    assert fit_temperature(probabilities, labels) == 1
+    fold = np.arange(60) % 5
+    tempered, plain = [], []
+    for part in range(5):
+        held, rest = fold == part, fold != part
+        grid = np.geomspace(0.2, 5, 1000)
+        losses = [log_loss(temper(probabilities[rest], t), labels[rest]) for t in grid]
+        best = temper(probabilities[held], grid[np.argmin(losses)])
+        tempered.append(log_loss(best, labels[held]))
+        plain.append(log_loss(probabilities[held], labels[held]))
+    assert np.mean(tempered) > np.mean(plain)
+    # Folds are the caller's where samples belong together; one alone proves nothing.
+    sharp, labels = answers(sharpness=4.0)
+    assert fit_temperature(sharp, labels, np.zeros(500, int)) == 1
+    assert fit_temperature(sharp, labels, np.arange(500) // 250) == fit_temperature(sharp, labels)
 
 
 def test_tempering_mends_what_is_too_sure():
@@ -126,8 +182,11 @@ def test_equal_probabilities_have_no_temperature():
 
 def test_exact_zeros_and_no_information():
     sure = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
-    found = fit_temperature(sure, np.array([0, 1, 1]))  # two of three: softened to 2/3
-    assert_allclose(temper(sure, found)[0, 0], 2 / 3, rtol=1e-6)
+    assert fit_temperature(sure, np.array([0, 1, 1])) is None  # nothing makes a 0 likelier
+    assert fit_temperature(sure, np.array([0, 1, 0])) == 1
+    third = np.array([[0.6, 0.4, 0.0]])
+    assert_allclose(temper(third, HOTTEST), [[0.501, 0.499, 0.0]], atol=1e-3)
+    assert_allclose(temper(np.array([[1e-200, 1.0]]), 100.0)[0, 0], 0.01 / 1.01, rtol=1e-9)
     assert fit_temperature(np.full((4, 2), 0.5), np.array([0, 1, 1, 0])) > 0
     assert np.isfinite(temper(np.zeros((1, 3)), 2.0)).all()
 

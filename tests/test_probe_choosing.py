@@ -13,6 +13,7 @@ from sklearn.metrics import log_loss as sklearn_log_loss
 
 from cache.errors import RequestError
 from cache.labels import MISSING, REGRESSION
+from probe.calibration import Votes
 from probe.choosing import (
     HELD_OUT,
     N_FOLDS,
@@ -70,9 +71,10 @@ def test_choice_refusals():
 def test_losses_by_hand():
     scores, labels = np.array([[0.75, 0.25], [0.0, 1.0]]), np.array([0, 1])
     assert_allclose(loss_of(scores, labels, BINARY), -np.log(0.75) / 2)
-    # One vote more, half of it for each: 3.5 of 5, and 4.5 of 5.
-    expected = -(np.log(0.7) + np.log(0.9)) / 2
-    assert_allclose(loss_of(scores, labels, BINARY, votes=4), expected)
+    # One vote more, shared as the bank's classes are: 3.4 of 5, and 4.6 of 5.
+    expected = -(np.log(0.68) + np.log(0.92)) / 2
+    votes = Votes(4, np.array([0.4, 0.6]))
+    assert_allclose(loss_of(scores, labels, BINARY, votes=votes), expected)
     assert_allclose(loss_of(np.array([[1.0], [4.0]]), np.array([1.0, 2.0]), REGRESSION), 2.0)
     margins = np.array([[1.0, -1.0], [-3.0, 3.0], [2.0, -2.0]])
     assert loss_of(margins, np.array([0, 1, 1]), BINARY, score_type=MARGIN) == 0.5
@@ -84,7 +86,8 @@ def test_one_unanimous_mistake_does_not_decide():
     scores = np.tile([1.0, 0.0], (20, 1))
     labels = np.repeat([0, 1], [19, 1])
     assert loss_of(scores, labels, BINARY) > 1.5
-    assert loss_of(scores, labels, BINARY, votes=10) < sklearn_log_loss(labels, np.full(20, 0.5))
+    votes = Votes(10, np.array([0.5, 0.5]))
+    assert loss_of(scores, labels, BINARY, votes=votes) < sklearn_log_loss(labels, np.full(20, 0.5))
 
 
 # ---------------------------------------------------------------------------- val or folds

@@ -5,7 +5,7 @@ import pytest
 
 from cache.labels import MISSING
 from probe.intervals import DELONG, NONE, ONE_SIDED, WILSON
-from probe.measure import measure
+from probe.measure import measure, never_learnt
 from probe.metrics import BINARY, MARGIN, MULTI_CLASS, MULTI_LABEL, ORDINAL, TASKS, metric_names
 
 NAMES = ("mild", "moderate", "severe", "none")
@@ -90,11 +90,43 @@ def test_a_label_of_which_nothing_is_known_in_val_leaves_a_temperature():
     assert ask(MULTI_LABEL, (scores, unknown), answers(MULTI_LABEL, seed=1)).temperature is None
 
 
+def test_a_class_that_nothing_was_learnt_of_leaves_no_temperature():
+    (scores, labels), test = answers(MULTI_CLASS), answers(MULTI_CLASS, seed=1)
+    answer = {"val": scores, "test": test[0]}
+    train = np.array([0, 1, 1, 3])
+    asked = {"train": train, "val": labels, "test": test[1]}
+    found = measure(answer, asked, MULTI_CLASS, NAMES, 30, 0)
+    assert found.temperature is None
+    assert found.marks == ["no temperature: val has class severe that training images lack"]
+    assert tuple(found.test) == metric_names(MULTI_CLASS)
+    here = labels != 2
+    without = measure(
+        {"val": scores[here], "test": test[0]},
+        {**asked, "val": labels[here]},
+        MULTI_CLASS,
+        NAMES,
+        30,
+        0,
+    )
+    assert without.temperature is not None
+    zeros = np.where(np.arange(4) == 2, 0, scores)
+    found = ask(MULTI_CLASS, (zeros, labels), test)
+    assert "no temperature: the truth of a val sample has the probability 0" in found.marks
+    assert never_learnt(train, MULTI_CLASS, NAMES) == [
+        "no training image is of class severe: nothing was learnt of it"
+    ]
+    several = np.array([[0, 1, 1, MISSING], [1, 1, 0, 0]])
+    assert never_learnt(several, MULTI_LABEL, NAMES) == [
+        "all training images have one value of moderate, none: nothing was learnt of it"
+    ]
+    assert never_learnt(np.array([0, 1, 2, 3]), ORDINAL, NAMES) == []
+
+
 def test_patients_without_an_error_are_marked():
     labels = np.arange(40) % 2
     scores = np.eye(2)[labels]
     groups = (np.arange(40) // 4).astype(str)
-    found = ask(BINARY, nothing(BINARY), (scores, labels), groups=groups)
+    found = ask(BINARY, nothing(BINARY), (scores, labels), groups={"test": groups})
     assert found.marks == [
         "no test sample is answered wrongly: no interval of acc, balanced_accuracy, f1_macro"
     ]

@@ -294,6 +294,7 @@ def test_a_label_known_nowhere_in_train_cannot_be_learnt():
 
 def test_marks_name_what_has_no_number():
     scores, labels = answers()
+    scores = scores.clip(0.05, 0.95)  # a truth of probability 0 has a mark of its own
     names = ("Edema", "Hernia", "Mass")
 
     def marks(val, test):
