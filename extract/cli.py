@@ -241,7 +241,7 @@ def run(config: ExtractConfig) -> int:
     """Plan, print the plan, do it."""
     # Here, not above: torch and timm take seconds to import, and --help shouldn't.
     from extract.digests import DigestMemory
-    from extract.plan import check_space, describe_plan, make_plan
+    from extract.plan import check_space, describe_plan, leave_out_missing, make_plan
     from extract.progress import CheckProgress
     from extract.run import run_plan
 
@@ -254,7 +254,7 @@ def run(config: ExtractConfig) -> int:
         return 1 if problems else 0
     memory = DigestMemory(config.root / ".digests.json")
     with CheckProgress() as progress:
-        plan = make_plan(config, progress.report)
+        plan = leave_out_missing(make_plan(config, progress.report))
     for line in describe_plan(plan, memory):
         print(line, flush=True)
     if config.dry_run:

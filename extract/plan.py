@@ -18,7 +18,7 @@ from cache.units import count_units
 from extract.config import CHANNELS, COLOUR, INTENSITIES, ExtractConfig
 from extract.datasets.file_images import Reading
 from extract.datasets.looks import thumbnail_side
-from extract.datasets.medmnist import describe_download, download_bytes
+from extract.datasets.medmnist import describe_download, download_bytes, refuse_offline
 from extract.datasets.sources import INDEX, FileWishes, Source, expand_names, find_source
 from extract.datasets.statistics import recall_statistics
 from extract.datasets.volumes import Slicing
@@ -99,6 +99,26 @@ def make_plan(config: ExtractConfig, report: Report = lambda name, n, n_all: Non
     if not plan.jobs:
         raise RequestError("; ".join(why for _, why in plan.problems))
     return plan
+
+
+def leave_out_missing(plan: Plan) -> Plan:
+    """The plan without the jobs whose images aren't here while the network is not to be used.
+
+    Raises:
+        RequestError: none is left.
+    """
+    jobs, problems = [], list(plan.problems)
+    for job in plan.jobs:
+        try:
+            if job.source.file:
+                refuse_offline(job.source.file)
+            jobs.append(job)
+        except RequestError as error:
+            problems.append((job.source.name, str(error)))
+    problems = list(dict.fromkeys(problems))
+    if not jobs:
+        raise RequestError("; ".join(why for _, why in problems))
+    return dataclasses.replace(plan, jobs=jobs, problems=problems)
 
 
 class SourceFinder:
@@ -310,6 +330,8 @@ def describe_plan(plan: Plan, memory: DigestMemory) -> Iterator[str]:
         total += bytes_to_reserve(job, config, memory)
         if not source.present and source.file:
             state = describe_download(source.file)
+        elif source.file and source.file.usual_size:
+            state += f"; {source.file.usual_size} px is usual, and not here"
         yield (
             f"  {source.name:<16} {source.n_images:>8_} images of {describe_side(source)}   "
             f"{format_bytes(taken):>9}   {state}"

@@ -289,6 +289,12 @@ def _read_metadata(path: Path) -> Mapping[str, str]:
         return {}
 
 
+def _named_source_size(job: Job, config: ExtractConfig) -> int | None:
+    """What a command must say of it: what was said, or what was taken instead of the usual size."""
+    file = job.source.file
+    return file.source_size if file and file.usual_size else config.source_size
+
+
 def command_line(job: Job, config: ExtractConfig) -> str:
     """The command that makes this one file."""
     d, default = job.description, ExtractConfig(models=())
@@ -308,7 +314,7 @@ def command_line(job: Job, config: ExtractConfig) -> str:
         "--std": (numbers["--std"], None),
         "--intensity": (config.intensity, default.intensity),
         "--channels": (config.channels, default.channels),
-        "--source-size": (config.source_size, default.source_size),
+        "--source-size": (_named_source_size(job, config), default.source_size),
         "--slice-axis": (config.slice_axis, default.slice_axis),
         "--window": (config.window, default.window),
         "--split": (config.split, default.split),

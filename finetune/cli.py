@@ -453,14 +453,14 @@ def run(request: Request) -> int:
     """Plan, print the plan, train, print the table."""
     # Here, not above: torch and timm take seconds to import, and --help shouldn't.
     from extract.digests import DigestMemory
-    from extract.plan import make_plan
+    from extract.plan import leave_out_missing, make_plan
     from extract.progress import CheckProgress
     from finetune.run import describe_plan, run_request
     from probe.table import format_table
 
     memory = DigestMemory(request.images.root / ".digests.json")
     with CheckProgress() as progress:
-        plan = make_plan(request.images, progress.report)
+        plan = leave_out_missing(make_plan(request.images, progress.report))
     is_first = os.environ.get("RANK", "0") == "0"
 
     def say(line: str) -> None:

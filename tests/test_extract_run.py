@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from cache.fingerprint import drift, summarise
 from cache.store import FeatureWriter
 from extract.cli import main, read_config
 from extract.config import ExtractConfig, default_batch_size
+from extract.datasets import medmnist
+from extract.digests import file_md5
 from extract.encoders.encoder import Description, Encoder, Weights, describe, load_encoder
 from extract.plan import feature_key, make_transform
 from extract.prefetch import prefetch
@@ -447,7 +450,35 @@ def test_a_missing_official_set_offline(
     assert len(features_of(root)) == 1
     text = said(capsys)
     assert "breastmnist" in text
-    assert "HF_HUB_OFFLINE is set; get it from https://" in text
+    assert "(the network is not to be used); get https://" in text
+
+
+def test_offline_the_one_size_that_is_here_is_taken_and_said(
+    tmp_path: Path, write_npz: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys
+):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "data").mkdir()
+    path = write_npz(tmp_path / "data" / "breastmnist.npz")
+    facts = {**medmnist.info("breastmnist"), "MD5": file_md5(path)}
+    monkeypatch.setitem(medmnist._every_info(), "breastmnist", facts)
+    root = tmp_path / "f"
+    arguments = ["--model", "test_vit", "--size", "160", "--weights", "random"]
+    arguments += ["--data-root", str(path.parent), "--features", str(root), "--data", "breastmnist"]
+    assert main([*arguments, "--dry-run"]) == 0
+    assert re.search(r"images of +28 px .*; 224 px is usual, and not here", capsys.readouterr().out)
+    assert main(arguments) == 0
+    (made,) = features_of(root)
+    command = open_features(made).header.attributes["command"]
+    assert "--source-size 28" in command
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    assert medmnist.find_file("breastmnist", 160, None, path.parent).source_size == 224
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    path.with_name("breastmnist_64.npz").write_bytes(b"")
+    capsys.readouterr()
+    assert main([*arguments, "--dry-run"]) == 1
+    told = capsys.readouterr()
+    assert "--source-size 28 or 64" in told.err
+    assert "features to make" not in told.out
 
 
 def test_one_wrong_encoder_does_not_stop_the_other(tmp_path: Path, images: str, capsys):

@@ -70,6 +70,7 @@ class MedmnistFile:
     md5: str
     url: str
     n_images: int
+    usual_size: int | None = None  # the size that it stands in for, offline; None: for no other
 
     @property
     def exists(self) -> bool:
@@ -105,7 +106,8 @@ def find_file(flag: str, size: int, source_size: int | None, root: Path | None) 
         flag: e.g. "pathmnist".
         size: side of the encoder's input: decides the source size if that is None.
         source_size: 28, 64, 128 or 224, of volumes 28 or 64; None takes the smallest that is at least ``size``, else
-            the largest.
+            the largest; where that isn't here, the network is not to be used, and the set is here in just
+            one size, that one.
         root: the folder of the files; None is MedMNIST's own, ``~/.medmnist``.
 
     Raises:
@@ -113,24 +115,37 @@ def find_file(flag: str, size: int, source_size: int | None, root: Path | None) 
     """
     facts = info(flag)
     sizes = SIZES_3D if flag in FLAGS_3D else SIZES_2D
+    root = root or Path.home() / ".medmnist"
+    usual_size = None
     if source_size is None:
         source_size = next((s for s in sizes if s >= size), sizes[-1])
+        here = [s for s in sizes if _path(root, flag, s).is_file()]
+        if offline() and len(here) == 1 and source_size not in here:
+            usual_size, source_size = source_size, here[0]
     if source_size not in sizes:
         raise RequestError(
             f"--source-size takes {', '.join(map(str, sizes))} for {flag}, not {source_size}"
         )
-    suffix = "" if source_size == 28 else f"_{source_size}"
-    root = root or Path.home() / ".medmnist"
     if root.exists() and not root.is_dir():
         raise RequestError(f"--data-root takes the folder of MedMNIST's files; {root} is a file")
+    suffix = _suffix(source_size)
     return MedmnistFile(
         flag,
         source_size,
-        root / f"{flag}{suffix}.npz",
+        _path(root, flag, source_size),
         facts[f"MD5{suffix}"],
         facts[f"url{suffix}"],
         sum(facts["n_samples"].values()),
+        usual_size,
     )
+
+
+def _path(root: Path, flag: str, size: int) -> Path:
+    return root / f"{flag}{_suffix(size)}.npz"
+
+
+def _suffix(size: int) -> str:
+    return "" if size == 28 else f"_{size}"
 
 
 def open_medmnist(
@@ -178,6 +193,16 @@ def _wrong_file(file: MedmnistFile, found: str) -> str:
 # ---------------------------------------------------------------------------- downloading
 
 
+def refuse_offline(file: MedmnistFile) -> None:
+    """Refuse a file that would have to be downloaded where the network is not to be used.
+
+    Raises:
+        RequestError: that is so; the message says what is here instead.
+    """
+    if offline() and not file.exists:
+        raise RequestError(_no_download(file, "the network is not to be used"))
+
+
 def download(file: MedmnistFile, report: Callable[[int, int | None], None]) -> None:
     """Fetch a file from MedMNIST's own address, resuming what an earlier try left.
 
@@ -188,10 +213,7 @@ def download(file: MedmnistFile, report: Callable[[int, int | None], None]) -> N
     Raises:
         RequestError: no network, offline by request, or what came is not the file.
     """
-    if offline():
-        raise RequestError(
-            f"{file.path} isn't there and HF_HUB_OFFLINE is set; get it from {file.url}"
-        )
+    refuse_offline(file)
     file.path.parent.mkdir(parents=True, exist_ok=True)
     part = file.path.with_name(file.path.name + ".part")
     # Shards that start together all find the file missing: one fetches it, the others wait.
@@ -240,18 +262,12 @@ def _fetch(file: MedmnistFile, part: Path, report: Callable[[int, int | None], N
 
 
 def _no_download(file: MedmnistFile, reason: str) -> str:
-    here = [str(size) for size in SIZES_2D if size != file.source_size and _sibling(file, size)]
+    here = [str(size) for size in SIZES_2D if _path(file.path.parent, file.flag, size).is_file()]
     others = f", or take one that is here: --source-size {' or '.join(here)}" if here else ""
     return (
         f"{file.flag} at {file.source_size} px isn't at {file.path} and can't be downloaded "
         f"({reason}); get {file.url} and put it there, or name its folder with --data-root DIR{others}"
     )
-
-
-def _sibling(file: MedmnistFile, size: int) -> bool:
-    """Whether the same set is here at another size."""
-    suffix = "" if size == 28 else f"_{size}"
-    return file.path.with_name(f"{file.flag}{suffix}.npz").is_file()
 
 
 @functools.cache
@@ -272,8 +288,6 @@ def download_bytes(file: MedmnistFile) -> int | None:
 
 def describe_download(file: MedmnistFile) -> str:
     """What must be fetched and how large it is, for the plan."""
-    if offline():
-        return f"missing {file.path.name}, and HF_HUB_OFFLINE is set"
     size = download_bytes(file)
     if size is None:
         channels = info(file.flag)["n_channels"]
