@@ -24,7 +24,7 @@ RESIZES = (
     "scale-crop",  # both sides to 256/224 of size, then the middle (Huix et al. 2024)
     "longest",  # longest side to size, mean colour to the right and below (SAM)
 )
-BACKENDS = ("device", "pil")  # where and by what the resize is done
+BACKENDS = ("device", "pil", "tensor")  # where and by what the resize is done
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
 INTENSITIES = {  # word on the command line -> entry of the key
     "255": "uint8 / 255",
@@ -89,7 +89,7 @@ class ExtractConfig:
     protocol: str | None = None  # one of PROTOCOL_NAMES
     resize: str | None = None  # one of RESIZES; scale where nobody says
     interpolation: str | None = None
-    antialias: bool = True
+    antialias: bool | None = None
     resize_backend: str | None = None
     mean: tuple[float, ...] | None = None  # of three channels, values in 0..1
     std: tuple[float, ...] | None = None
@@ -178,7 +178,8 @@ class ExtractConfig:
         """What says how images are read has no effect on texts, and isn't ignored silently."""
         for name in IMAGE_OPTIONS:
             if getattr(self, name) != getattr(ExtractConfig, name):
-                flag = f"--{'no-' if name == 'antialias' else ''}{name.replace('_', '-')}"
+                no = "no-" if name == "antialias" and not self.antialias else ""
+                flag = f"--{no}{name.replace('_', '-')}"
                 cure = "leave it out with --text"
                 if name == "shard":
                     cure = "texts are few: run --text in one process, without torchrun"

@@ -121,7 +121,7 @@ def plain_transform(config: ExtractConfig, source: Source) -> Transform:
     preprocessing = Preprocessing(
         resize=config.resize or source.usual_resize,
         interpolation=config.interpolation or IMAGENET.interpolation,
-        antialias=config.antialias,
+        antialias=config.antialias is not False,
         backend="device",
         intensity=config.intensity or IMAGENET.intensity,
         channels="rgb",

@@ -102,13 +102,13 @@ def add_preparing_flags(images: Flags) -> None:
         "--antialias",
         action=argparse.BooleanOptionalAction,
         default=DEFAULT.antialias,
-        help=f"when images are made smaller ({'yes' if DEFAULT.antialias else 'no'})",
+        help="when images are made smaller (yes)",
     )
     images.add_argument(
         "--resize-backend",
         choices=BACKENDS,
         help="device: float32, unrounded; pil: Pillow's 8-bit resize, as published pipelines have "
-        "it (device)",
+        "it; tensor: torchvision's of float tensors, where bicubic overshoots black and white (device)",
     )
     images.add_argument(
         "--mean", type=read_numbers, metavar="M", help="one number or R,G,B of 0..1 (its own)"

@@ -20,6 +20,7 @@ class Protocol:
     resize: str
     interpolation: str | None = None  # None: the encoder's own
     backend: str = "pil"
+    antialias: bool = True
     sizes: Mapping[str, int] = field(default_factory=dict)  # of single encoders
     statistics: Statistics | str = "encoder"  # or "data set", or numbers for every encoder
     intensity: str | None = None
@@ -50,13 +51,18 @@ PROTOCOLS = {
         channels="first-filter",
     ),
     # MohammedSB/DINOv2ForRadiology: data/transforms.py:26-39 and :94-115; linear.py:426 calls it
-    # without the crop (the kNN's 256 step is --resize scale-crop). Its wrappers of transformers'
-    # models take hidden states, which are before the final norm; DINOv2's are after it.
+    # without the crop (the kNN's 256 step is --resize scale-crop). Images are tensors before the
+    # resize (data/datasets/chexpert.py:102-104), which torchvision 0.15.0 (requirements.txt) doesn't
+    # antialias and, of floats, doesn't clip; there they are float16, which rounds by a sixteenth of a
+    # grey level. Its wrappers of transformers' models take hidden states, which are before the final
+    # norm; DINOv2's are after it.
     "baharoon2023": Protocol(
         "Baharoon et al. 2023",
         size=224,
         resize="scale",
         interpolation="bicubic",
+        backend="tensor",
+        antialias=False,
         sizes={"sam-l": 1024},
         statistics=IMAGENET,
         intensity="min-max-channel",
@@ -147,11 +153,14 @@ def preprocess(
     if protocol is not None:
         intensity = protocol.intensity or intensity
         interpolation = protocol.interpolation or interpolation
+    backend = config.resize_backend or (protocol.backend if protocol else "device")
+    # Pillow has no choice: whoever asks for it has it antialiased.
+    antialias = protocol is None or protocol.antialias or backend == "pil"
     return Preprocessing(
         resize=config.resize or (protocol.resize if protocol else usual_resize),
         interpolation=config.interpolation or interpolation,
-        antialias=config.antialias,
-        backend=config.resize_backend or (protocol.backend if protocol else "device"),
+        antialias=antialias if config.antialias is None else config.antialias,
+        backend=backend,
         intensity=config.intensity or intensity,
         channels=config.channels or (protocol.channels if protocol else "rgb"),
         mean=mean,

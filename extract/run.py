@@ -328,7 +328,8 @@ def command_line(job: Job, config: ExtractConfig) -> str:
         "--data-root": (config.data_root, default.data_root),
         "--features": (config.features, default.features),
     }
-    words += [] if config.antialias else ["--no-antialias"]
+    if config.antialias is not None:
+        words += ["--antialias" if config.antialias else "--no-antialias"]
     words += ["--slice-neighbours"] if config.slice_neighbours else []
     words += ["--skip-errors"] if config.skip_errors else []
     if job.source.wish.startswith(CSV):

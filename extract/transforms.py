@@ -3,7 +3,8 @@
 By default the whole image is scaled to size x size in float32 on the device, with the encoder's own
 interpolation, antialiased, clamped to 0..255 and not rounded, then normalised. ``crop_pct`` is
 ignored: cropping would change the features of centred findings by 5 to 26 %. The other rules are
-those of published pipelines, to compare with; Pillow's own resize, on the host, meets them exactly.
+those of published pipelines, to compare with; Pillow's own resize, on the host, meets them exactly, or
+torchvision's of float tensors, on the device.
 """
 
 from collections.abc import Sequence
@@ -68,6 +69,10 @@ class Transform:
     * nearest: nothing, but where an output pixel lies exactly between two source pixels either of
       them may be taken.
 
+    The backend "tensor" is torchvision's resize of float tensors, which clips nothing: bicubic, which
+    weighs by a = -0.75 where it isn't antialiased, goes below black and above white beside edges, and
+    an intensity rule stretches that. "nearest" takes the pixel at the corner there.
+
     A constant image gives zeros under "min-max", as in MedSAM's code, and under "min-max per
     channel", where the code of Baharoon et al. divides by zero.
     """
@@ -113,8 +118,9 @@ class Transform:
         values = asdict(self)
         values.pop("size")
         # No entry of its own: the digest of the key names the files made before there was a choice.
-        if values.pop("backend") == "pil":
-            values["resize"] += " (PIL)"
+        values["resize"] += {"device": "", "pil": " (PIL)", "tensor": " (tensor)"}[
+            values.pop("backend")
+        ]
         values["antialias"] = self._antialiased
         return values | {"mean": list(self.mean), "std": list(self.std)}
 
@@ -207,7 +213,7 @@ class Transform:
             RequestError: as ``__call__``.
         """
         x, white = self._content(images)
-        x = x if white == 255 else x * 255
+        x = (x if white == 255 else x * 255).clamp(0, 255)  # only the backend "tensor" goes beyond
         if self.resize in BLACK_PADDED:
             return self._padded(x)
         if self.resize not in MEAN_PADDED:
@@ -237,7 +243,7 @@ class Transform:
                 "'RGB' for them"
             )
         x = images[:, None] if grey else images.permute(0, 3, 1, 2)
-        x = self._on_device(x) if self.backend == "device" else self._from_host(x)
+        x = self._from_host(x) if self.backend == "pil" else self._on_device(x)
         if self.intensity == INTENSITIES["255"]:
             return x, 255.0
         return self._stretched(x), 1.0
@@ -267,17 +273,17 @@ class Transform:
         # 518 px: 10 ms an image against 3.3).
         x = (x.contiguous() if resizes else x).float()  # (B, 1 or 3, H, W)
         if resizes:
-            nearest = self.interpolation == "nearest"
+            nearest, is_plain = self.interpolation == "nearest", self.backend == "tensor"
             x = F.interpolate(
                 x,
                 target,
                 # torch's "nearest" takes the pixel at the corner; Pillow's is "nearest-exact".
-                mode="nearest-exact" if nearest else self.interpolation,
+                mode="nearest-exact" if nearest and not is_plain else self.interpolation,
                 align_corners=None if nearest else False,
                 # Without it, torch's bicubic has another kernel too: a = -0.75 instead of -0.5.
                 antialias=self._antialiased,
             )
-            x = x.clamp_(0, 255)  # bicubic overshoots at edges
+            x = x if is_plain else x.clamp_(0, 255)  # bicubic overshoots at edges
         if self.resize in CROPPED:
             rows, columns = self._kept(*target)
             x = x[..., rows, columns]

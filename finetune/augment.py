@@ -66,7 +66,8 @@ def make_augmentation(name: str, size: int) -> Augmentation | None:
         is no such crop; torchvision then tries again, or takes the whole image.
     baharoon
         Baharoon et al. 2023 (DINOv2ForRadiology, dinov2/data/transforms.py:73-90), on the stored
-        image: RandomResizedCrop of scale 0.75 to 1, bicubic, and a horizontal flip.
+        image: RandomResizedCrop of scale 0.75 to 1, bicubic, and a horizontal flip. Of a float tensor
+        by torchvision 0.15.0, so neither antialiased nor clipped.
     trivial
         TrivialAugmentWide (Müller & Hutter 2021, https://arxiv.org/abs/2103.10158): one of 14
         operations at a random strength.
@@ -93,7 +94,8 @@ def make_augmentation(name: str, size: int) -> Augmentation | None:
     if name == "baharoon":
         bicubic = InterpolationMode.BICUBIC
         steps = [
-            v2.RandomResizedCrop(size, scale=(0.75, 1.0), interpolation=bicubic),
+            v2.ToDtype(torch.float32),
+            v2.RandomResizedCrop(size, scale=(0.75, 1.0), interpolation=bicubic, antialias=False),
             v2.RandomHorizontalFlip(),
         ]
         return Augmentation(name, STORED, v2.Compose(steps))
@@ -167,9 +169,7 @@ class Augmenter:
         assert self.augmentation.change is not None, "it acts on the input"
         # Not torch.manual_seed: that would seed the GPU's dropout too.
         torch.default_generator.manual_seed(number)
-        changed = self.augmentation.change(image.contiguous())
-        # torchvision doesn't clip the bicubic resize of float images.
-        return changed.clamp_(0, 255) if changed.is_floating_point() else changed
+        return self.augmentation.change(image.contiguous())
 
 
 @contextlib.contextmanager

@@ -319,7 +319,7 @@ def _check_space(
     if needed <= free:
         return
     cures = ["free some space", "choose another place with --features DIR"]
-    if forms == [STORED] and transform.backend == "device":
+    if forms == [STORED] and transform.backend != "pil":
         resized = _most_bytes(job, dataset, transform, PREPARED)
         if resized < _most_bytes(job, dataset, transform, STORED):
             cures += [f"pack resized images, {format_bytes(resized)}, with --resize-backend pil"]

@@ -1,6 +1,7 @@
 """Papers' protocols, flags over them, and statistics of data sets."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from extract.transforms import Transform
 MODEL = ["--model", "test_vit", "--size", "32", "--weights", "random"]
 
 
+@cache
 def settle(name: str, **wishes: Any) -> tuple[int, Transform]:
     """Size and transform of grey images, as a plan would settle them."""
     config = ExtractConfig(models=(name,), **wishes)
@@ -144,22 +146,43 @@ def test_huix2024_leaves_colour_images_their_channels():
     assert transform.mean == (0.668, 0.530, 0.524)
 
 
-def test_baharoon2023_is_the_released_pipeline():
-    """Bicubic to 224, each channel stretched to 0..1, ImageNet's statistics for every encoder."""
+@pytest.mark.parametrize("side", [150, 224, 300, 1024])
+@pytest.mark.parametrize("made", ["smooth", "edges"])
+def test_baharoon2023_is_the_released_pipeline(side: int, made: str):
+    """A float tensor by torchvision without antialias, bicubic to 224, overshoot and all; each
+    channel stretched to 0..1, ImageNet's statistics for every encoder. The release has float16.
+    """
     size, transform = settle("openclip-h14", protocol="baharoon2023")
-    images = pictures(2, 300) // 3 + 40
+    images = pictures(2, side) // 3 + 40
+    if made == "edges":  # as of letters beside a lung: black and white, next to each other
+        images = np.where(images > images.mean(), 255, 0).astype(np.uint8)
     plain = tv.Compose(
         [
-            lambda array: Image.fromarray(array).convert("RGB"),
-            tv.Resize((224, 224), tv.InterpolationMode.BICUBIC),
-            tv.ToTensor(),
+            lambda image: torch.from_numpy(np.stack([image] * 3)),
+            tv.Resize((224, 224), tv.InterpolationMode.BICUBIC, antialias=False),
             lambda x: (x - x.amin((1, 2), True)) / (x.amax((1, 2), True) - x.amin((1, 2), True)),
             tv.Normalize(IMAGENET.mean, IMAGENET.std),
         ]
     )
-    expected = torch.stack([plain(image) for image in images])
+    expected = torch.stack([plain(image.astype(np.float32)) for image in images])
+    found = prepare(transform, images)
     assert size == 224
-    torch.testing.assert_close(prepare(transform, images), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
+    released = torch.stack([plain(image.astype(np.float16)) for image in images])
+    torch.testing.assert_close(found, released.float(), atol=0.01, rtol=0)
+    by_pillow = settle("openclip-h14", protocol="baharoon2023", resize_backend="pil")[1]
+    assert by_pillow.antialias  # which Pillow always is; nobody has to ask for it
+    apart = 0.225 * 255 * (prepare(by_pillow, images) - expected).abs().max()  # grey levels
+    assert apart > (1 if side in (300, 1024) else -1)
+
+
+def test_baharoon2023s_resize_is_in_the_key_and_a_flag_takes_it_back():
+    transform = settle("dino", protocol="baharoon2023")[1]
+    assert transform.key["resize"] == "scale (tensor)"
+    assert transform.key["antialias"] is False
+    assert str(transform).startswith("scale (tensor) to 224 px (bicubic, not antialiased)")
+    assert settle("dino", protocol="baharoon2023", antialias=True)[1].key["antialias"] is True
+    assert settle("dino", protocol="wu2025", resize_backend="device")[1].antialias
 
 
 @pytest.mark.parametrize(
@@ -314,7 +337,8 @@ def test_a_protocol_is_in_the_file(protocol: str, tmp_path: Path, write_npz: Cal
     features = open_features(next(root.rglob("*.h5")))
     transform = features.key["transform"]
     assert features.notes["protocol"] == f"{protocol}, but size 32"
-    assert transform["resize"] == f"{PROTOCOLS[protocol].resize} (PIL)"
+    by = {"pil": "PIL", "tensor": "tensor"}[PROTOCOLS[protocol].backend]
+    assert transform["resize"] == f"{PROTOCOLS[protocol].resize} ({by})"
     assert f"--protocol {protocol}" in features.header.attributes["command"]
     assert main(arguments) == 0  # the same key again, statistics of the data set and all
     assert len(list(root.rglob("*.h5"))) == 1
