@@ -9,7 +9,6 @@ import hmac
 import itertools
 import secrets
 import shlex
-import tempfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ from numpy.typing import NDArray
 
 from cache.errors import BrokenCache, RequestError
 from cache.features import Features, read_units
-from cache.layout import HASH, LOOKS, FileSpec, Samples, read_table, sync_folder
+from cache.files import move_whole, work_folder
+from cache.layout import HASH, LOOKS, FileSpec, Samples, read_table
 from cache.store import FeatureWriter
 from cache.units import unit_rows
 
@@ -84,15 +84,14 @@ def export_features(
     spec = _make_spec(features, path, names, choice, salt)
     path.parent.mkdir(parents=True, exist_ok=True)
     # In a folder of its own: what ends this early leaves nothing that looks like the file.
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
-        made = Path(folder) / path.name
+    with work_folder(path) as folder:
+        made = folder / path.name
         with FeatureWriter(made, spec) as writer:
             _copy_units(features, writer)
             # What it took tells of a machine; how many samples leak, of no one.
             cost = features.cost
             writer.finish({"leaks": cost["leaks"]} if "leaks" in cost else {})
-        made.replace(path)
-    sync_folder(path.parent)
+        move_whole(made, path)
     return salt if choice.hash_ids and choice.salt is None else None
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import BrokenCache, CacheError, RequestError
+from cache.files import sync_folder
 from cache.fingerprint import is_fingerprint
 from cache.key import canonical_json, key_digest
 from cache.labels import MISSING, REGRESSION, UNCERTAIN
@@ -460,17 +461,6 @@ def _write_zeros(path: Path) -> None:
             left = extent.end - extent.offset
             while left:
                 left -= file.write(zeros[: min(left, len(zeros))])
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename or a new name in ``folder`` survive a power cut (POSIX only)."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def format_bytes(n: float) -> str:

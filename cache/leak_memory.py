@@ -6,7 +6,6 @@ that every encoder's file of one data set shares it. Losing it only costs time.
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.features import Features, read_units
+from cache.files import write_whole
 from cache.layout import LOOKS, SPLITS, read_table
 from cache.leaks import Leaks, Stack, Twin, find_twins
 
@@ -103,14 +103,10 @@ def _remember(path: Path, leaks: Leaks) -> None:
     if leaks.patient is not None:
         counts = [leaks.n_patients[name] for name in ("val", "test")]
         arrays |= {"patient": leaks.patient, "n_patients": np.array(counts)}
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
     with contextlib.suppress(OSError):
         path.parent.mkdir(exist_ok=True)
-        try:
-            np.savez_compressed(temporary, **arrays)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with write_whole(path) as file:
+            np.savez_compressed(file, **arrays)
 
 
 def _recall(path: Path, split: NDArray[np.uint8]) -> Leaks | None:

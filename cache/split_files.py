@@ -1,7 +1,5 @@
 """A split as a file: CSV of ``id,split,dataset``, to keep, to publish, or to bring along."""
 
-import csv
-import os
 import unicodedata
 from pathlib import Path
 
@@ -11,7 +9,7 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.layout import SPLITS
 from cache.splits import LEFT_OUT
-from cache.tables import DATASET, check_dataset, column, read_csv
+from cache.tables import DATASET, check_dataset, column, read_csv, write_csv
 
 HEADER = ("id", "split", DATASET)  # the last may be missing
 
@@ -72,12 +70,7 @@ def write_split_file(
     """
     pairs = zip(np.asarray(ids).tolist(), split.tolist(), strict=True)
     rows = sorted((name, SPLITS[i], dataset) for name, i in pairs if i != LEFT_OUT)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([HEADER, *rows])
-        temporary.replace(path)
+        write_csv(path, [HEADER, *rows])
     except OSError as error:
         raise RequestError(f"can't write the split to {path} ({error.strerror})") from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from cache.errors import BrokenCache, CacheError, RequestError, StaleCache
+from cache.files import sync_folder
 from cache.fingerprint import describe_drift, describe_versions, drift, tolerance
 from cache.key import canonical_json, key_differences
 from cache.layout import (
@@ -36,7 +37,6 @@ from cache.layout import (
     Header,
     create_file,
     read_header,
-    sync_folder,
     table_checksums,
 )
 from cache.units import unit_rows

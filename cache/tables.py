@@ -11,11 +11,12 @@ import io
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cache.errors import RequestError
+from cache.files import write_whole
 
 SHOWN = 30  # names in a message
 DATASET = "dataset"  # the column in which a table of ids says whose they are
@@ -71,6 +72,18 @@ def read_csv(path: Path) -> Table:
             raise RequestError(f"{path}, line {head[0]}: column {len(names)} has no name")
         names.pop()
     return Table(path, dict(zip(names, map(tuple, columns), strict=True)), tuple(lines))
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    """Write a table, the line of column names first; it is there whole, or not at all.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    with write_whole(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        text.detach()  # flushes, and leaves the file open
 
 
 def column(table: Table, name: str) -> tuple[str, ...]:

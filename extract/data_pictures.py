@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from cache import RequestError
+from cache.files import write_whole
 from cache.layout import SPLITS
 from cache.leaks import describe_leaks
 from cache.terminal import Parser, run_command
@@ -297,5 +298,5 @@ def check_output(path: Path, overwrite: bool) -> None:
 
 def write_png(sheet: Image.Image, path: Path, overwrite: bool) -> None:
     """Write a picture; a file that came meanwhile is not replaced either."""
-    with path.open("wb" if overwrite else "xb") as file:
+    with write_whole(path, overwrite=overwrite) as file:
         sheet.save(file, "PNG")

@@ -1,11 +1,13 @@
 """Digests of large files, computed once and remembered by path, size and modification time."""
 
+import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from cache.files import write_whole
 
 
 class DigestMemory:
@@ -62,13 +64,10 @@ class DigestMemory:
         """Keep a digest. A folder that can't be written is no reason to stop."""
         entries = self._read()
         entries[name] = {"stamp": stamp, "digest": digest}
-        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-        try:
+        with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(entries, indent=1))
-            temporary.replace(self.path)
-        except OSError:
-            return
+            with write_whole(self.path) as file:
+                file.write(json.dumps(entries, indent=1).encode())
 
     def _read(self) -> dict[str, dict]:
         try:

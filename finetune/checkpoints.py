@@ -18,15 +18,14 @@ that fits together. Files are read without pickled code.
 
 import contextlib
 import json
-import os
 import shutil
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -35,6 +34,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cache.errors import BrokenCache, RequestError
+from cache.files import append, move_whole, remove_leftovers, work_folder, write_whole
 from cache.layout import format_bytes
 from finetune.ranks import Ranks
 
@@ -99,11 +99,10 @@ class Trial:
                 "--runs DIR"
             ) from error
         try:
-            for path in self.folder.glob(".*.*[0-9]"):  # half-written when a run was killed
-                path.unlink()
+            remove_leftovers(self.folder)
             if not (self.folder / SETTINGS).exists():  # for people: nothing reads it
-                text = json.dumps(self.question, indent=1) + "\n"
-                write_whole(self.folder / SETTINGS, lambda path: path.write_text(text))
+                with _writing(self.folder / SETTINGS) as file:
+                    file.write(f"{json.dumps(self.question, indent=1)}\n".encode())
             yield
         finally:
             lock.release()
@@ -137,7 +136,8 @@ class Trial:
     def save(self, place: Place, state: Mapping[str, Any]) -> None:
         """Write ``last.pt``; best files that it doesn't name are removed."""
         content = {"question": json.dumps(self.question), "place": json.dumps(asdict(place))}
-        write_whole(self.folder / LAST, lambda path: torch.save({**content, **state}, path))
+        with _writing(self.folder / LAST) as file:
+            torch.save({**content, **state}, file)
         for path in self.folder.glob("best-*.safetensors"):
             if path != self.best_path(place):
                 path.unlink()
@@ -203,13 +203,13 @@ class Trial:
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Add a line to the log."""
-        with (self.folder / LOG).open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append(self.folder / LOG, json.dumps(line) + "\n")
 
     def rewind_log(self, place: Place) -> None:
         """Write the log as it was at a checkpoint, whatever has become of it since."""
         text = "".join(json.dumps(line) + "\n" for line in place.checks)
-        write_whole(self.folder / LOG, lambda partial: partial.write_text(text))
+        with _writing(self.folder / LOG) as file:
+            file.write(text.encode())
 
 
 def _check_zip(path: Path) -> None:
@@ -246,26 +246,29 @@ def save_tensors(
 ) -> None:
     """Write a safetensors file; tensors that share memory are written apart."""
     apart = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    write_whole(path, lambda partial: save_file(apart, partial, dict(metadata or {})))
+    # It writes by path alone, and not to the file that it finds there but to one of its own.
+    with _advised(path), work_folder(path) as folder:
+        made = folder / path.name
+        save_file(apart, made, dict(metadata or {}))
+        move_whole(made, path)
 
 
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write beside, sync, rename, sync the folder: a kill or a power cut leaves old or new.
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[IO[bytes]]:
+    """``write_whole``, whose errors say what to do."""
+    with _advised(path), write_whole(path) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _advised(path: Path) -> Iterator[None]:
+    """Errors of writing ``path`` with what to do about them.
 
     Raises:
-        OSError: the folder can't be written; the message says what to do.
+        OSError: it can't be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        write(partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        yield
     except (OSError, RuntimeError, SafetensorError) as error:  # torch's and safetensors' own
         why = getattr(error, "strerror", None) or str(error)
         if "inline_container" in why:  # torch's writer, of a write that came out short
@@ -273,5 +276,3 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
         raise OSError(
             f"can't write {path}: {why}; free some space, or choose another place with --runs DIR"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)

@@ -17,10 +17,8 @@ no tail; what a disk spoils later is found when an image is first read.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
-import os
 import struct
 import zlib
 from collections.abc import Mapping
@@ -32,8 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import BrokenCache
+from cache.files import NewFile
 from cache.key import canonical_json
-from cache.layout import sync_folder
 
 MAGIC = b"mp-pix-1"
 TAIL = struct.Struct("<8sQQQI")
@@ -52,11 +50,11 @@ class PixelWriter:
     """
 
     def __init__(self, path: Path, key: Mapping[str, Any]) -> None:
-        self._path, self._key = path, key
-        self._partial = path.with_name(f"{path.name}.partial")
+        self._key = key
         self._shapes: list[tuple[int, int, int, int]] = []
         self._checksums: list[int] = []
-        self._file = self._partial.open("wb")
+        self._new = NewFile(path)
+        self._file = self._new.file
 
     def add(self, images: NDArray[Any]) -> None:
         """Write the next images: (n, H, W) or (n, H, W, 3), uint8 or float32."""
@@ -74,11 +72,7 @@ class PixelWriter:
         index += np.array(self._checksums, "<u4").tobytes() + canonical_json(self._key).encode()
         tail = TAIL.pack(MAGIC, len(self._shapes), offset, len(index), zlib.crc32(index))
         self._file.write(index + tail)
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()  # Windows renames no open file
-        self._partial.replace(self._path)
-        sync_folder(self._path.parent)
+        self._new.finish()
 
     def __enter__(self) -> PixelWriter:
         return self
@@ -89,9 +83,7 @@ class PixelWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with contextlib.suppress(OSError):  # of a full disk: close flushes what is left
-            self._file.close()
-        self._partial.unlink(missing_ok=True)
+        self._new.discard()
 
 
 class Pixels:

@@ -9,10 +9,9 @@ version of numpy draws alike, whatever the order of the rows.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import heapq
-import os
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.labels import MISSING, REGRESSION
-from cache.tables import DATASET, check_dataset, column, read_csv
+from cache.tables import DATASET, check_dataset, column, read_csv, write_csv
 from probe.metrics import MULTI_LABEL
 from probe.prior import check_prior
 
@@ -373,20 +372,16 @@ def write_episodes(path: Path, draws: Draws, ids: NDArray[np.str_], dataset: str
     Raises:
         RequestError: the file can't be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    cells = (
+        (shots, number, name, dataset)
+        for shots, episodes in draws.items()
+        for number, rows in enumerate(episodes)
+        for name in ids[rows].tolist()
+    )
     try:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(HEADER)
-            for shots, episodes in draws.items():
-                for number, rows in enumerate(episodes):
-                    named = ids[rows].tolist()
-                    writer.writerows((shots, number, name, dataset) for name in named)
-        temporary.replace(path)
+        write_csv(path, itertools.chain([HEADER], cells))
     except OSError as error:
         raise RequestError(f"can't write {path}: {error.strerror}; name another file") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def digest_of(episodes: Sequence[NDArray[np.intp]], ids: NDArray[np.str_]) -> str:

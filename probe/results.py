@@ -5,7 +5,6 @@ without pickles, so that later questions (paired tests, subgroups, calibration) 
 """
 
 import json
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
+from cache.files import write_whole
 from cache.key import file_stem, key_digest
 from probe.intervals import Interval
 
@@ -188,16 +188,12 @@ def _json_number(value: float) -> float | None:
 
 
 def _write(path: Path, write: Any) -> None:
-    """Write beside, then rename: a reader never sees half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write it whole, with what to do where that fails."""
     try:
-        with temporary.open("wb") as file:
+        with write_whole(path) as file:
             write(file)
-        temporary.replace(path)
     except OSError as error:
         raise OSError(
             f"can't write {path}: {error.strerror}; free some space, or choose another folder "
             "with --results DIR"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)

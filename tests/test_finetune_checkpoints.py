@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cache.errors import BrokenCache, RequestError
-from finetune.checkpoints import LAST, LOG, Place, Trial, read_log, write_whole
+from finetune.checkpoints import LAST, LOG, Place, Trial, read_log, save_tensors
 from finetune.ranks import Ranks
 
 ALONE = Ranks()
@@ -111,9 +111,10 @@ def test_a_disk_too_small_for_a_trial_is_told_before_it(trial):
 
 
 def test_half_written_files_of_a_killed_run_are_removed(trial):
-    (trial.folder / ".last.pt.1234").write_bytes(b"half")
+    left = trial.folder / ".last.pt.0123456789abcdef.medprobe"
+    left.write_bytes(b"half")
     with trial.held(ALONE):
-        assert not (trial.folder / ".last.pt.1234").exists()
+        assert not left.exists()
 
 
 def test_two_runs_do_not_write_one_trial(trial):
@@ -122,15 +123,16 @@ def test_two_runs_do_not_write_one_trial(trial):
         pass
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path):
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_text("old")
 
-    def fail(partial):
-        partial.write_text("half")
+    def fail(tensors, made, metadata):
+        made.write_text("half")
         raise OSError(28, "No space left on device")
 
+    monkeypatch.setattr("finetune.checkpoints.save_file", fail)
     with pytest.raises(OSError, match="No space left.*--runs DIR"):
-        write_whole(path, fail)
+        save_tensors(path, {})
     assert path.read_text() == "old"
     assert [*tmp_path.iterdir()] == [path]

@@ -7,12 +7,12 @@ One small JSON file for each, in the user's own settings folder, so that later c
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cache.errors import RequestError
+from cache.files import write_whole
 from extract.datasets.csvs import list_table
 from extract.datasets.folders import list_folder
 from extract.datasets.listing import Listing
@@ -147,18 +147,8 @@ def _write(path: Path, definition: Definition) -> None:
         "options": definition.options.as_json(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
-        temporary = Path(file.name)
-        try:
-            json.dump(content, file, indent=1)
-            file.write("\n")
-            file.close()
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    with write_whole(path) as file:
+        file.write(f"{json.dumps(content, indent=1)}\n".encode())
 
 
 def _parse(name: str, text: str) -> Definition:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cache import RequestError
+from cache.files import append
 from extract.datasets.decode import ImageFacts, UnreadableImage, Window, inspect
 from extract.datasets.formats.stored import MAX_VOXELS
 from extract.datasets.volumes import Slicing
@@ -192,8 +193,7 @@ class _Index:
             return
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a") as file:
-                file.write(text)
+            append(self._path, text)
         except OSError:
             return
 

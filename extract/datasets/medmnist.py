@@ -18,6 +18,7 @@ from typing import Any
 from filelock import FileLock
 
 from cache import RequestError
+from cache.files import move_whole, open_no_link
 from cache.layout import SPLITS, format_bytes
 from cache.names import first_line, near_names
 from extract.datasets.dataset import Dataset
@@ -235,7 +236,7 @@ def _fetch(file: MedmnistFile, part: Path, report: Callable[[int, int | None], N
             had = had if resumed else 0
             length = response.headers.get("Content-Length")
             total = had + int(length) if length else None
-            with part.open("ab" if resumed else "wb") as out:
+            with open_no_link(part, "ab" if resumed else "wb") as out:
                 while chunk := response.read(CHUNK):
                     out.write(chunk)
                     had += len(chunk)
@@ -258,7 +259,7 @@ def _fetch(file: MedmnistFile, part: Path, report: Callable[[int, int | None], N
             f"what came from {file.url} isn't the file: expected MD5 {file.md5}, found {found}; "
             "it was deleted, try again"
         )
-    part.replace(file.path)
+    move_whole(part, file.path)
 
 
 def _no_download(file: MedmnistFile, reason: str) -> str:

@@ -3,6 +3,7 @@
 No torch here: ``extract models`` asks this of the whole table in a moment.
 """
 
+import hashlib
 import http.client
 import importlib.util
 import os
@@ -12,13 +13,13 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 from filelock import FileLock
 
 from cache import RequestError
+from cache.files import write_whole
 from cache.names import first_line
-from extract.digests import file_md5
 from extract.network import offline, open_url, why_unreachable
 from extract.progress import Progress
 
@@ -298,18 +299,16 @@ def _download_url(place: Url) -> Path:
             f"{path} isn't there and HF_HUB_OFFLINE is set; fetch it once with network from "
             f"{place.address}, or name the file with --weights FILE"
         )
-    partial = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Shards that start together all find the file missing: one fetches it, the others wait.
-        lock = FileLock(f"{partial}.lock", fallback_to_soft=False)
+        lock = FileLock(f"{path}.part.lock", fallback_to_soft=False)
         with lock:
             try:
                 if not path.is_file():
-                    _fetch(place, partial)
-                    partial.replace(path)
+                    with write_whole(path) as file:
+                        _fetch(place, file)
             finally:
-                partial.unlink(missing_ok=True)
                 Path(lock.lock_file).unlink(missing_ok=True)
     except OSError as error:  # of the disk: those of the network are RequestErrors by now
         raise RequestError(
@@ -322,17 +321,16 @@ def _download_url(place: Url) -> Path:
 CHUNK = 1 << 20
 
 
-def _fetch(place: Url, partial: Path) -> None:
-    with (
-        partial.open("wb") as out,
-        Progress(f"download {partial.stem}", None, "bytes") as progress,
-    ):
+def _fetch(place: Url, out: IO[bytes]) -> None:
+    digest = hashlib.md5(usedforsecurity=False)  # as they publish it: a checksum, no safeguard
+    with Progress(f"download {url_path(place).name}", None, "bytes") as progress:
         had = 0
         for chunk, total in _read_address(place.address):
             out.write(chunk)
+            digest.update(chunk)
             had += len(chunk)
             progress.reach(had, total)
-    found = file_md5(partial) if place.md5 else ""
+    found = digest.hexdigest() if place.md5 else ""
     if found != place.md5:
         raise RequestError(
             f"what came from {place.address} isn't the file: expected MD5 {place.md5}, found "
