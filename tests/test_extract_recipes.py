@@ -447,20 +447,52 @@ def test_chexpert_of_huix_2024_needs_the_owner_s_order(tmp_path):
     refusal("chexpert-huix2024", tmp_path, "train.csv isn't in the owner's order")
 
 
-def test_chexpert_of_baharoon_2023(tmp_path, monkeypatch):
+def test_chexpert_of_baharoon_2023_is_of_ap_views(tmp_path, monkeypatch):
+    """As make_val_set does it: frontal, then AP, then every so many."""
     monkeypatch.setattr("extract.datasets.recipes.chexpert_papers.N_VAL", 4)
-    paths = make_chexpert(tmp_path, n=20)
-    listing = listed("chexpert-baharoon2023", tmp_path)
+    paths = make_chexpert(tmp_path, n=24)
+    table = tmp_path / "train.csv"
+    header, *rows = table.read_text().splitlines()
+    rows[6], rows[8] = (rows[i].replace(",Frontal,AP,", ",Frontal,PA,") for i in (6, 8))
+    write_lines(table, [header, *rows])
+    listing = listed("chexpert-baharoon2023-ap", tmp_path)
     frontal = [path for path in paths if "lateral" not in path]
-    val = [frontal[i] for i in np.arange(0, 10, 10 / 4).round().astype(int)]
+    ap = [path for i, path in enumerate(frontal[:12]) if i not in (3, 4)]
+    val = [ap[i] for i in np.arange(0, 10, 10 / 4).round().astype(int)]
     assert of_split(listing, VAL) == val
-    assert of_split(listing, TEST) == frontal[10:]
-    assert of_split(listing, TRAIN) == [path for path in frontal[:10] if path not in val]
+    assert of_split(listing, TEST) == frontal[12:]  # whatever their projection
+    assert of_split(listing, TRAIN) == [path for path in ap if path not in val]
+    assert any("--data chexpert-baharoon2023-frontal" in note for note in listing.notes)
     assert listing.target.class_names[-2:] == ("Pleural Effusion", "Uncertain")
     labels = dict(zip(listing.ids, listing.target.labels.tolist(), strict=True))
     assert labels[frontal[0]] == [0, 0, 0, 0, 0, 1]
     assert labels[frontal[1]] == [0, 1, 0, 0, 0, 0]
     assert labels[frontal[2]] == [0] * 6
+
+
+def test_chexpert_of_baharoon_2023s_last_state_is_the_owner_s_three_sets(tmp_path):
+    paths = make_chexpert(tmp_path, n=20)
+    name = "chexpert-baharoon2023-frontal"
+    refusal(name, tmp_path, "lacks test_labels.csv of chexpert-baharoon2023-frontal")
+    add_test_set(tmp_path)
+    listing = listed(name, tmp_path)
+    frontal = [path for path in paths if "lateral" not in path]
+    assert of_split(listing, TRAIN) == frontal[:10]
+    assert of_split(listing, VAL) == frontal[10:]
+    assert of_split(listing, TEST) == ["test/patient64741/study1/view1_frontal.jpg"]
+    assert listing.target.class_names[-1] == "Uncertain"
+    assert any("--data chexpert-baharoon2023-ap" in note for note in listing.notes)
+
+
+def test_the_counts_are_the_papers_and_the_codes():
+    """chexpert.py of the release, at 02249ea and in its last state: _Split.length."""
+    assert find_recipe("chexpert-baharoon2023-ap").n_images == 151_590 + 10_000 + 202 == 161_792
+    assert find_recipe("chexpert-baharoon2023-frontal").n_images == 191_027 + 202 + 518
+
+
+def test_the_name_of_another_reading_is_never_another_silently():
+    with pytest.raises(RequestError, match="181 027 / 10 000 / 202.*-ap is.*-frontal the code's"):
+        find_recipe("chexpert-baharoon2023")
 
 
 # ---------------------------------------------------------------------------- NIH ChestX-ray14

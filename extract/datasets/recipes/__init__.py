@@ -4,12 +4,18 @@ A set under its plain name is read as its owner means it; ``NAME-PAPER`` is the 
 labels, views and split of that paper's released code, where those differ.
 """
 
+from cache import RequestError
 from extract.datasets.recipes.aptos2019 import APTOS2019
 from extract.datasets.recipes.brain_tumor import BRAIN_TUMOR
 from extract.datasets.recipes.cbis_ddsm import CBIS_DDSM
 from extract.datasets.recipes.chestxray14 import CHESTXRAY14, CHESTXRAY14_BAHAROON2023
 from extract.datasets.recipes.chexpert import CHEXPERT
-from extract.datasets.recipes.chexpert_papers import CHEXPERT_BAHAROON2023, CHEXPERT_HUIX2024
+from extract.datasets.recipes.chexpert_papers import (
+    CHEXPERT_BAHAROON2023_AP,
+    CHEXPERT_BAHAROON2023_FRONTAL,
+    CHEXPERT_HUIX2024,
+    CHEXPERT_RETIRED,
+)
 from extract.datasets.recipes.ddsm import DDSM_HUIX2024
 from extract.datasets.recipes.isic2019 import ISIC2019
 from extract.datasets.recipes.recipe import Recipe, open_recipe, recipe_root
@@ -26,7 +32,8 @@ RECIPES: tuple[Recipe, ...] = (
     CHESTXRAY14_BAHAROON2023,
     CHEXPERT,
     CHEXPERT_HUIX2024,
-    CHEXPERT_BAHAROON2023,
+    CHEXPERT_BAHAROON2023_AP,
+    CHEXPERT_BAHAROON2023_FRONTAL,
     ISIC2019,
     SARS_COV_2_CT,
     SARS_COV_2_CT_SLICES,
@@ -34,5 +41,11 @@ RECIPES: tuple[Recipe, ...] = (
 
 
 def find_recipe(name: str) -> Recipe | None:
-    """The recipe of a name, if there is one."""
+    """The recipe of a name, if there is one.
+
+    Raises:
+        RequestError: a name that once meant something else than what it would mean now.
+    """
+    if name in CHEXPERT_RETIRED:
+        raise RequestError(CHEXPERT_RETIRED[name])
     return next((recipe for recipe in RECIPES if recipe.name == name), None)

@@ -213,14 +213,19 @@ def join_views(
     )
 
 
+def find_test_table(base: Path) -> Path | None:
+    """The table of the test set, where it was unpacked here too."""
+    folders = Folders(base)
+    return next((base / name for name in TEST_TABLES if name in folders), None)
+
+
 def _list(root: Path) -> Listing:
     base, tables = find_chexpert(root)
     parts = [
         (TRAIN, read_views(base, tables / "train.csv")),
         (VAL, read_views(base, tables / "valid.csv")),
     ]
-    folders = Folders(base)
-    test = next((base / name for name in TEST_TABLES if name in folders), None)
+    test = find_test_table(base)
     notes = ()
     if test is None:
         notes = (f"no {TEST_TABLES[0]}, so {SPLITS[TEST]} is empty: valid.csv is {SPLITS[VAL]}",)

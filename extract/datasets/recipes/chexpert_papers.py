@@ -17,19 +17,24 @@ from extract.datasets.recipes.chexpert import (
     REFERENCE,
     SIZE,
     TASK,
+    TEST_TABLES,
     URL,
     Views,
     find_chexpert,
+    find_test_table,
     join_views,
     read_views,
 )
+from extract.datasets.recipes.layouts import MissingFiles
 from extract.datasets.recipes.recipe import Recipe
 
 HUIX = "chexpert-huix2024"
-BAHAROON = "chexpert-baharoon2023"
+# The paper's count, and that of the last state of its code.
+BAHAROON_AP = "chexpert-baharoon2023-ap"
+BAHAROON_FRONTAL = "chexpert-baharoon2023-frontal"
 
 FIVE = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
-N_VAL = 10_000  # of 191 027 frontal views
+N_VAL = 10_000  # of 161 590 AP frontal views
 
 
 def _list_huix(root: Path) -> Listing:
@@ -68,24 +73,21 @@ def _list_huix(root: Path) -> Listing:
     )
 
 
-def _list_baharoon(root: Path) -> Listing:
-    """MohammedSB/DINOv2ForRadiology, dinov2/data/datasets/chexpert.py.
+def _list_baharoon_ap(root: Path) -> Listing:
+    """MohammedSB/DINOv2ForRadiology, dinov2/data/datasets/chexpert.py at 02249ea.
 
-    Frontal views and five labels; uncertain is 0 and a sixth label, "Uncertain", says that one of
-    the five was. val is every so many of train.csv's frontal views (make_val_set), patients or not;
-    valid.csv, which radiologists labelled, is test. It has no uncertain label, so the sixth label
-    has one class there.
-
-    The paper and the states of its code disagree on the counts. The paper prints 161 792 views: that
-    fits AP views alone (161 590 and 202), a filter that is commented out in the last state. That
-    state counts 191 027, 202 and 518, the owner's own three sets: ``--data chexpert``.
+    AP frontal views of train.csv, of which every so many is val (make_val_set), patients or not; the
+    frontal views of valid.csv, which radiologists labelled, are test. These are the paper's 161 792
+    images: 151 590, 10 000 and 202. valid.csv has no uncertain label, so the sixth label has one class
+    in test.
     """
     base, tables = find_chexpert(root)
     train, test = (_five(read_views(base, tables / f"{name}.csv")) for name in ("train", "valid"))
+    train = train[np.flatnonzero(train.meta["projection"] == "AP")]
     is_val = np.zeros(len(train.paths), bool)
     is_val[systematic(len(is_val), min(N_VAL, len(is_val)))] = True
     return join_views(
-        BAHAROON,
+        BAHAROON_AP,
         base,
         [
             (TRAIN, train[np.flatnonzero(~is_val)]),
@@ -93,7 +95,37 @@ def _list_baharoon(root: Path) -> Listing:
             (TEST, test),
         ],
         (*FIVE, "Uncertain"),
-        ("train and val share patients, as in the paper's code",),
+        (
+            "AP frontal views, as the paper counts them; the last state of its code reads all frontal "
+            f"ones: --data {BAHAROON_FRONTAL}",
+            "train and val share patients, as in the paper's code",
+        ),
+    )
+
+
+def _list_baharoon_frontal(root: Path) -> Listing:
+    """The last state of the same file, 6595333: all frontal views in the owner's three sets.
+
+    191 027, 202 and 518, the last those of the test set that came out later. Only train.csv has
+    uncertain labels, so the sixth label has one class in val and test.
+
+    Raises:
+        MissingFiles: the test set isn't there.
+    """
+    base, tables = find_chexpert(root)
+    test = find_test_table(base)
+    if test is None:
+        raise MissingFiles(TEST_TABLES[0])
+    of_split = {TRAIN: tables / "train.csv", VAL: tables / "valid.csv", TEST: test}
+    return join_views(
+        BAHAROON_FRONTAL,
+        base,
+        [(split, _five(read_views(base, table))) for split, table in of_split.items()],
+        (*FIVE, "Uncertain"),
+        (
+            "all frontal views, as the last state of the paper's code reads them; the paper counts AP "
+            f"ones alone: --data {BAHAROON_AP}",
+        ),
     )
 
 
@@ -121,11 +153,11 @@ CHEXPERT_HUIX2024 = Recipe(
     _list_huix,
 )
 
-CHEXPERT_BAHAROON2023 = Recipe(
-    BAHAROON,
-    "CheXpert v1.0, frontal views, as Baharoon et al. 2023 read it",
+CHEXPERT_BAHAROON2023_AP = Recipe(
+    BAHAROON_AP,
+    "CheXpert v1.0, AP frontal views, as Baharoon et al. 2023 count them",
     TASK,
-    191229,
+    161792,
     SIZE,
     LICENCE,
     URL,
@@ -133,5 +165,28 @@ CHEXPERT_BAHAROON2023 = Recipe(
     REFERENCE,
     "Baharoon et al. 2023: 10 000 evenly spaced views of train.csv are val, valid.csv is test",
     LAYOUT,
-    _list_baharoon,
+    _list_baharoon_ap,
 )
+
+CHEXPERT_BAHAROON2023_FRONTAL = Recipe(
+    BAHAROON_FRONTAL,
+    "CheXpert v1.0, frontal views, as the last state of Baharoon et al.'s code reads it",
+    TASK,
+    191747,
+    SIZE,
+    LICENCE,
+    URL,
+    ACCESS,
+    REFERENCE,
+    "the owner's",
+    (*LAYOUT, f"{TEST_TABLES[0]} and test/patient*/..."),
+    _list_baharoon_frontal,
+)
+
+# A name that was read as neither does: all frontal views, but split as the AP ones.
+CHEXPERT_RETIRED = {
+    "chexpert-baharoon2023": "chexpert-baharoon2023 was all frontal views (181 027 / 10 000 / 202), "
+    f"which neither the paper nor its code has; --data {BAHAROON_AP} is the paper's count (151 590 / "
+    f"10 000 / 202), {BAHAROON_FRONTAL} the code's last state (191 027 / 202 / 518). Features made "
+    "under the old name can still be probed"
+}
