@@ -277,6 +277,16 @@ def test_unreadable_files_are_named_and_counted(folder: Path):
     assert any("1 file can't be read and is left out" in note for note in dataset.notes)
 
 
+def test_half_a_jpeg_that_was_closed_is_left_out(folder: Path):
+    path = save(folder / "a" / "900.jpg", picture(900, 64, 64))
+    assert dataset_of(folder).n_rows == N + 1
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] + b"\xff\xd9")
+    with pytest.raises(RequestError, match=r"a/900.jpg: Corrupt JPEG data: premature end"):
+        dataset_of(folder)
+    assert dataset_of(folder, skip_errors=True).n_rows == N
+
+
 def test_a_mended_file_is_seen_at_once(folder: Path):
     whole = (folder / "a" / "002.png").read_bytes()
     (folder / "a" / "002.png").write_bytes(b"no picture")

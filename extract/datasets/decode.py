@@ -80,6 +80,7 @@ def inspect(path: Path, window: Window | None, slicing: Slicing | None) -> Image
     """
     with reading(path):
         stored = _decode(path)
+        stored.check()
         chosen = _choose(stored, window, path)
         if chosen.rule == HEADER:
             assert stored.header is not None
@@ -121,6 +122,8 @@ def read_image(
     slicing: Slicing | None,
     first: int = 0,
     last: int | None = None,
+    *,
+    checked: bool = False,
 ) -> NDArray[Any]:
     """Frames first to last - 1 of a file.
 
@@ -135,6 +138,7 @@ def read_image(
         slicing: how volumes are cut; None: along their first axis.
         first: number of a frame.
         last: behind the last one; None: all.
+        checked: ``inspect`` has read this very file, so it isn't searched for damage again.
 
     Returns:
         (n, H, W) or (n, H, W, 3): uint8 where the file has 8 bit and no window changes them, else
@@ -145,6 +149,8 @@ def read_image(
     """
     with reading(path):
         stored = _decode(path)
+        if not checked:
+            stored.check()
         chosen = _choose(stored, window, path)
         _shape(stored, slicing)
         if chosen.rule == HEADER:

@@ -401,7 +401,7 @@ class FileReader:
     def _read(self, file: int, first: int, last: int) -> list[NDArray[Any]]:
         path = self.root / self.paths[file]
         try:
-            frames = read_image(path, self.window, self.slicing, first, last)
+            frames = read_image(path, self.window, self.slicing, first, last, checked=True)
             stamp = file_stamp(path)  # behind it: what is written meanwhile is seen too
         except (UnreadableImage, OSError) as error:
             raise RequestError(

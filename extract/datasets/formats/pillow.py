@@ -5,6 +5,7 @@ comes as 8 bit, signed bytes come as unsigned, and "white is zero" is ignored be
 """
 
 import contextlib
+import functools
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from extract.datasets.formats.damage import (
+    check_deflate,
+    check_fax,
+    check_jpeg,
+    heeding_complaints,
+)
 from extract.datasets.formats.stored import Stored, UnreadableImage, check_size
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif")
@@ -22,8 +29,12 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif")
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF")
 
 ORIENTATION = 0x0112  # of EXIF and TIFF; 1: upright
-BITS, PHOTOMETRIC, PLANES, SAMPLE_FORMAT = 258, 262, 284, 339  # tags of TIFF
+BITS, COMPRESSION, PHOTOMETRIC, PLANES, SAMPLE_FORMAT = 258, 259, 262, 284, 339  # tags of TIFF
+STRIPS, TILES = (273, 279), (324, 325)  # their places in the file, and bytes of each
+JPEG_TABLES = 347  # which all strips share
 WHITE_IS_ZERO, SEPARATE, SIGNED = 0, 2, 2  # their values
+FAX, JPEG = (2, 3, 4), 7  # values of COMPRESSION
+CHECKS = {2: check_fax, 4: check_fax, JPEG: check_jpeg, 8: check_deflate, 32946: check_deflate}
 
 NOTES = ("exif-orientation", "transparency")
 
@@ -67,6 +78,7 @@ def read(path: Path) -> Stored:
         inverted=inverted,
         is_stack=n > 1,
         notes=tuple(dict.fromkeys(note for page in pages for note in page.notes)),
+        check=functools.partial(_check_damage, path),
     )
 
 
@@ -83,6 +95,41 @@ def _open(path: Path) -> Iterator[Any]:
             yield image
 
 
+def _heeding_libtiff(image: Any) -> contextlib.AbstractContextManager[None]:
+    """Of fax alone it decodes on where it finds no code."""
+    is_fax = image.format == "TIFF" and _tag(image, COMPRESSION, 1) in FAX
+    return heeding_complaints() if is_fax else contextlib.nullcontext()
+
+
+def _check_damage(path: Path) -> None:
+    """Look at coded data that a decoder made a picture of, whatever they held.
+
+    Raises:
+        UnreadableImage: they are damaged.
+    """
+    with _open(path) as image:
+        if image.format in ("JPEG", "MPO"):
+            check_jpeg(path.read_bytes())
+        for number in range(_count_pages(image) if image.format == "TIFF" else 0):
+            image.seek(number)
+            _check_page(path, image)
+
+
+def _check_page(path: Path, image: Any) -> None:
+    """Each strip or tile of a TIFF's page."""
+    tags = image.tag_v2
+    check = CHECKS.get(_tag(image, COMPRESSION, 1))
+    starts, sizes = (tags.get(tag) for tag in (TILES if TILES[0] in tags else STRIPS))
+    if check is None or starts is None or sizes is None:
+        return
+    tables = bytes(tags.get(JPEG_TABLES, b""))[:-2]  # without their end marker
+    with path.open("rb") as file:
+        for start, size in zip(starts, sizes, strict=False):
+            file.seek(start)
+            data = file.read(size)
+            check(tables + data[2:] if tables else data)  # whose start marker the tables have
+
+
 def _count_pages(image: Any) -> int:
     n = getattr(image, "n_frames", 1)
     if n == 1 or image.format == "TIFF":
@@ -96,6 +143,11 @@ def _read_page(path: Path, image: Any, number: int) -> _Page:
     if number:
         image.seek(number)
     check_size(image.height, image.width)
+    with _heeding_libtiff(image):
+        return _decode_page(path, image, number)
+
+
+def _decode_page(path: Path, image: Any, number: int) -> _Page:
     # Both are asked before loading, which forgets them.
     rawmode = _rawmode(image)
     turned = _is_turned(image)

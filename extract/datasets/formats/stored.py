@@ -42,6 +42,7 @@ class Stored:
     # one was wrong. Of the values, and of what header() gives.
     decoder: int = 1
     header_decoder: int = 1
+    check: Callable[[], None] = lambda: None  # raises where the decoder said nothing of damage
 
     @property
     def in_colour(self) -> bool:
