@@ -27,8 +27,10 @@ the best without test. A package offers its probes to every user under the entry
 ``fit`` gets features (N, D) as they are stored, in float32, and labels: (N,) class numbers from 0; of
 several labels (N, C) zeros, ones and -1 where nobody knows; of a regression (N,) float64.
 ``predict_scores`` gives (Q, C) for (Q, D): probabilities, or margins, which are larger for likelier
-classes; of two classes (Q,) for the second one is enough; of a regression (Q,). Whatever is random
-in it should be seeded: the same question is expected to have the same answer.
+classes; of two classes (Q,) for the second one is enough; of a regression (Q,). Column c is class c:
+where a class has a method ``predict`` as well, that gives class numbers (Q,), a few training images
+are asked both, and columns in another order are refused. Whatever is random in it should be seeded:
+the same question is expected to have the same answer.
 
 Those of scikit-learn are named as they are imported: ``--kind sklearn.svm.LinearSVC --set
 C=0.01,0.1,1``. They get standardised features, and of several labels each is fitted by itself to the
@@ -53,10 +55,12 @@ from cache.labels import MISSING, REGRESSION
 from cache.names import first_line
 from cache.user_code import beside, where
 from probe.choosing import loss_of
+from probe.columns import CURE, check_columns, few_of_each
 from probe.metrics import BINARY, MARGIN, MULTI_LABEL, PROBABILITY
 from probe.standardise import chunks, mean_and_scale
 
 SEED = 0  # of scikit-learn's estimators that are random, unless --set says another random_state
+PAIRWISE = "decision_function_shape"  # "ovo": a margin for each pair of classes
 N_WARNED = 3  # warnings of an estimator that a row repeats
 ROUNDING = 1e-3  # how far from 1 the sum of a row of probabilities may be: float16's
 
@@ -178,9 +182,36 @@ def fit_all(
             with running(config, "fit"):
                 # Copies: a probe that changes what it is given must not change the next one's.
                 probe.fit(np.array(features, np.float32), np.array(labels))
+            with running(config, "predict"):
+                _check_own_columns(config, probe, features, labels, question)
             probes.append(probe)
     told = [f"{w.category.__name__}: {first_line(w.message)}" for w in caught]  # type: ignore[arg-type]
     return FittedProbes(config, question, probes, tuple(dict.fromkeys(told)))
+
+
+def _check_own_columns(
+    config: EstimatorConfig,
+    probe: Probe,
+    features: NDArray[np.floating],
+    labels: NDArray[Any],
+    question: Question,
+) -> None:
+    """Refuse a user's probe that scores classes in another order than it predicts them.
+
+    One that has no ``predict``, or whose ``predict`` gives no class numbers, can't be asked.
+    """
+    predict = getattr(probe, "predict", None)
+    if not callable(predict) or question.task in (REGRESSION, MULTI_LABEL):
+        return
+    rows = few_of_each(labels)
+    x, classes = np.array(features[rows], np.float32), np.arange(question.n_classes)
+    predicted = np.asarray(predict(x.copy()))
+    if predicted.shape != rows.shape or not np.isin(predicted, classes).all():
+        return
+    scores = np.asarray(probe.predict_scores(x), np.float64)
+    are_margins = getattr(probe, "score_type", PROBABILITY) == MARGIN
+    name = f"{config.name}, predict_scores"
+    check_columns(scores, predicted, classes, name, are_margins=are_margins)
 
 
 @contextmanager
@@ -250,22 +281,51 @@ class SklearnProbe:
     def fit(self, features: NDArray[np.float32], labels: NDArray[Any]) -> None:
         self.mean, self.scale = mean_and_scale(features)
         x = self._standardised(features)
-        if self.question.task != MULTI_LABEL:
+        if self.question.task == REGRESSION:
             self.estimators = [self.make().fit(x, labels)]
-            return
-        self.estimators = []
-        for column in labels.T:
-            known = column != MISSING
-            self.estimators.append(self._fit_label(x[known], column[known]))
+        elif self.question.task != MULTI_LABEL:
+            self.estimators = [self._fit_classes(x, labels)]
+        else:
+            known = labels.T != MISSING
+            self.estimators = [
+                self._fit_label(x[rows], column[rows])
+                for column, rows in zip(labels.T, known, strict=True)
+            ]
 
     def _fit_label(self, x: NDArray[np.float32], labels: NDArray[np.integer]) -> Any:
         """An estimator of one label; where it has one value in train, that value."""
-        return self.make().fit(x, labels) if np.ptp(labels) else int(labels[0])
+        return self._fit_classes(x, labels) if np.ptp(labels) else int(labels[0])
+
+    def _fit_classes(self, x: NDArray[np.float32], labels: NDArray[np.integer]) -> Any:
+        """An estimator, whose columns are its classes.
+
+        Raises:
+            RequestError: they aren't.
+        """
+        estimator = self.make().fit(x, labels)
+        name, n_classes = f"{type(estimator).__name__}.{self._method}", len(estimator.classes_)
+        are_margins = self.score_type == MARGIN
+        # Where one class alone is predicted, three margins of pairs contradict nothing.
+        if are_margins and n_classes > 2 and vars(estimator).get(PAIRWISE) == "ovo":
+            raise RequestError(f"{name} gives margins of pairs of classes; {CURE}")
+        few = x[few_of_each(labels)]
+        check_columns(
+            self._scores(few, estimator),
+            estimator.predict(few),
+            estimator.classes_,
+            name,
+            are_margins=are_margins,
+        )
+        return estimator
 
     @property
     def score_type(self) -> str:
         made = self.make()
         return PROBABILITY if hasattr(made, "predict_proba") else MARGIN
+
+    @property
+    def _method(self) -> str:
+        return "predict_proba" if self.score_type == PROBABILITY else "decision_function"
 
     def predict_scores(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         x = self._standardised(features)
@@ -292,8 +352,7 @@ class SklearnProbe:
         return scores[:, 1] if scores.ndim == 2 else scores
 
     def _scores(self, x: NDArray[np.float32], estimator: Any) -> NDArray[np.float64]:
-        by = "predict_proba" if self.score_type == PROBABILITY else "decision_function"
-        return getattr(estimator, by)(x)
+        return np.asarray(getattr(estimator, self._method)(x), np.float64)
 
     def _standardised(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """In place: what is given is a copy."""

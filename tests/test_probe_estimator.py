@@ -1,5 +1,6 @@
 """Any estimator: the documented example, scikit-learn's by name, and everything a user gets wrong."""
 
+import itertools
 import json
 import re
 import sys
@@ -18,6 +19,7 @@ import probe.estimator
 from cache.errors import RequestError
 from cache.labels import MISSING, REGRESSION
 from probe.cli import main
+from probe.columns import check_columns
 from probe.custom import find_estimator, read_grid
 from probe.estimator import Question, fit_all
 from probe.metrics import BINARY, MULTI_CLASS, MULTI_LABEL
@@ -154,6 +156,67 @@ def test_a_class_without_training_images_is_never_likely():
     assert (found[:, 1] == 0).all()
     with pytest.raises(RequestError, match="a class has no training image, and margins"):
         asked("sklearn.linear_model.RidgeClassifier", [], x[y != 1], y[y != 1], x, question)
+
+
+@pytest.mark.parametrize("n_classes", [3, 4])
+@pytest.mark.parametrize("estimator", ["SVC", "NuSVC"])
+def test_margins_of_pairs_are_not_taken_for_classes(estimator, n_classes):
+    """Of three classes there are as many pairs; accuracy was .16 where .86 was right."""
+    (x, y), (queries, truth) = clouds(90, n_classes), clouds(60, n_classes, seed=1)
+    question, kind = Question(MULTI_CLASS, n_classes), f"sklearn.svm.{estimator}"
+    for more in ([], ["break_ties=True"]):
+        _, found = asked(kind, more, x, y, queries, question)
+        assert (found.argmax(axis=1) == truth).mean() > 0.6
+    with pytest.raises(RequestError, match="margins of pairs.*decision_function_shape=ovr"):
+        asked(kind, ["decision_function_shape=ovo"], x, y, queries, question)
+    (x, y), (queries, truth) = clouds(90, 2), clouds(60, 2, seed=1)  # one pair is one margin
+    _, found = asked(kind, ["decision_function_shape=ovo"], x, y, queries, Question(BINARY, 2))
+    assert (found.argmax(axis=1) == truth).mean() > 0.6
+
+
+WRAPPED = """
+    import numpy as np
+    from sklearn.svm import SVC
+    class Mine:
+        score_type = "margin"
+        def fit(self, features, labels):
+            self.inner = SVC(decision_function_shape="SHAPE").fit(features, labels)
+        def predict(self, features):
+            return self.inner.predict(features)
+        def predict_scores(self, features):
+            return self.inner.decision_function(features)
+"""
+
+
+@pytest.mark.parametrize("old", ["", "SHAPE", "(features)\n"])
+def test_a_users_scores_say_what_its_predict_says(folder, old):
+    """Pairs, or another order of columns; every other order, by the shift."""
+    x, y = clouds(90)
+    new = {"": "", "SHAPE": "ovo", "(features)\n": "(features)[:, [1, 2, 0]]\n"}[old]
+    text = WRAPPED.rpartition(old)[0] + new + WRAPPED.rpartition(old)[2] if old else WRAPPED
+    config = find_estimator(f"{write(folder, text.replace('SHAPE', 'ovr'))}:Mine")
+    if not old:
+        scores = fit_all(config, x, y, Question(MULTI_CLASS, 3)).scores(x, 0)
+        assert (scores.argmax(axis=1) == y).mean() > 0.8
+        return
+    with pytest.raises(RequestError, match="Mine, predict_scores contradicts predict: columns"):
+        fit_all(config, x, y, Question(MULTI_CLASS, 3))
+
+
+def test_every_order_of_columns_but_the_right_one_is_refused():
+    rng = np.random.default_rng(0)
+    predicted = np.arange(40) % 4
+    for scores, are_margins in [
+        (np.eye(4)[predicted] + 0.3 * rng.random((40, 4)), True),
+        (np.eye(4)[predicted] * 0.3 + rng.dirichlet([2] * 4, 40) * 0.7, False),
+    ]:
+        for order in itertools.permutations(range(4)):
+            told = scores[:, order], predicted, np.arange(4), "It"
+            if order == (0, 1, 2, 3):
+                check_columns(*told, are_margins=are_margins)
+                continue
+            with pytest.raises(RequestError, match="It contradicts predict: columns"):
+                check_columns(*told, are_margins=are_margins)
 
 
 def test_a_regression():
