@@ -35,6 +35,7 @@ from probe.overlay_flags import add_overlay_flags, read_overlay
 from probe.prior import PRIORS
 from probe.protocols import PROTOCOL_NAMES, Followed, Preset, find_preset, follow, settings_of
 from probe.ridge import RidgeConfig
+from probe.standardise import STANDARDISE
 
 if TYPE_CHECKING:
     from probe.estimator import EstimatorConfig
@@ -80,6 +81,7 @@ OWN_FLAGS = {
         ("shots", "episodes", "episode_seed", "draw", "prior", "episodes_file"),
         ("knn", "linear", "ridge", ESTIMATOR),
     ),
+    "standardise": ("linear", "ridge", ESTIMATOR),
     "text": ("zeroshot",),
     "set": (ESTIMATOR,),
 }
@@ -299,6 +301,12 @@ def _add_few_shot_flags(parser: argparse.ArgumentParser) -> None:
         "(wu2025), patients by name (baharoon2023), bigvision (balanced)",
     )
     few.add_argument(
+        "--standardise",
+        choices=STANDARDISE,
+        help="features, by the means and scales of train's images, whose labels stay unknown; by an "
+        "episode's own; or none: each image's features have one length (train; a paper's own)",
+    )
+    few.add_argument(
         "--prior",
         choices=PRIORS,
         help="class shares that scores are corrected to: those of the whole of train, equal ones, "
@@ -434,7 +442,7 @@ def _settings(
         usual = FewShotConfig(**preset.few_shot) if preset.few_shot else None
         changed |= {
             name: value
-            for name in ("shots", "n_episodes", "draw", "prior")
+            for name in FEW_SHOT_FLAGS
             if (value := getattr(few_shot, name)) != getattr(usual, name, None)
             and (usual or getattr(options, FEW_SHOT_FLAGS[name]) is not None)
         }
@@ -523,7 +531,13 @@ def _heads(options: argparse.Namespace, base: dict[str, Any]) -> HeadsConfig:
     return HeadsConfig(**{**base, **_given(given)})
 
 
-FEW_SHOT_FLAGS = {"shots": "shots", "n_episodes": "episodes", "draw": "draw", "prior": "prior"}
+FEW_SHOT_FLAGS = {
+    "shots": "shots",
+    "n_episodes": "episodes",
+    "draw": "draw",
+    "prior": "prior",
+    "standardise": "standardise",
+}
 READ = {"knn": _knn, "linear": _linear, "ridge": _ridge, "adamw": _adamw, "heads": _heads}
 
 
@@ -534,6 +548,7 @@ def _few_shot(options: argparse.Namespace, preset: Mapping[str, Any]) -> FewShot
         "seed": options.episode_seed,
         "draw": options.draw,
         "prior": options.prior,
+        "standardise": options.standardise,
         "file": options.episodes_file,
     }
     given["shots"] = _numbers("--shots", options.shots, int) or None

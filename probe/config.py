@@ -225,6 +225,11 @@ class ProbeConfig:
                 f"--prior {self.few_shot.prior} corrects probabilities, and --kind ridge has none; "
                 "use --kind linear"
             )
+        if self.few_shot.standardise and self.estimator and not self.estimator.standardises:
+            raise RequestError(
+                f"{self.kind} gets features as they are stored; standardise them in its fit, and "
+                "leave --standardise out"
+            )
         if self.linear and len(self.linear.strengths) > 1:
             raise RequestError(
                 f"an episode has nothing to choose one of {len(self.linear.strengths)} strengths "

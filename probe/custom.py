@@ -106,7 +106,7 @@ def _of_sklearn(kind: str, grid: Mapping[str, tuple[Any, ...]]) -> EstimatorConf
             )
         return probe
 
-    return EstimatorConfig(kind, make, grid, {"standardised": True})
+    return EstimatorConfig(kind, make, grid, {"standardised": True}, standardises=True)
 
 
 def _import_sklearn(kind: str) -> Any:

@@ -46,6 +46,9 @@ from probe.linear import LinearConfig
 from probe.overlay import Asked
 from probe.prior import class_shares, to_prior
 from probe.ridge import RidgeConfig, as_scores, ridge_targets
+from probe.standardise import FEW, Prepare, of_one_length, unlabelled_standard
+
+UNLABELLED = "train-unlabelled"  # by the means and scales of train's images, labels unseen
 
 # What a kind answers: its settings, what the episodes chose, (E, N, C) scores of test, marks.
 Scores = tuple[dict[str, Any], dict[str, Any], NDArray[np.floating], list[str]]
@@ -218,6 +221,38 @@ def _counts(labels: NDArray[np.integer], units: NDArray[np.str_], asked: Asked) 
     return [len(np.unique(units[column == 1])) for column in labels.T]
 
 
+@dataclasses.dataclass(frozen=True)
+class Standardising:
+    """How the episodes' features are standardised, and what the row says of it."""
+
+    word: str  # of the question
+    prepare: Prepare | None  # None: by each episode's own samples
+    mark: str = ""
+
+    @property
+    def marks(self) -> list[str]:
+        return [self.mark] if self.mark else []
+
+
+AS_STORED = Standardising("", None)
+
+
+def _standardising(config: ProbeConfig, train: Split) -> Standardising:
+    """As the flag, or the protocol, has it.
+
+    Of train, never of val or test: a test image is met by itself.
+    """
+    assert config.few_shot
+    how = config.few_shot.standardise_word
+    if how == "episode":
+        return Standardising("by each episode", None)
+    if how == "none":
+        return Standardising("none (L2)", of_one_length, "standardised: none (L2)")
+    one = ", one scale for all features" if len(train) < FEW else ""
+    said = f"standardised: {UNLABELLED} (n {len(train):_}{one})"
+    return Standardising(UNLABELLED, unlabelled_standard(train.x), said)
+
+
 def _linear(
     config: ProbeConfig, asked: Asked, splits: dict[str, Split], episodes: list[NDArray[np.intp]]
 ) -> Iterator[Scores]:
@@ -225,16 +260,24 @@ def _linear(
     (strength,) = settings.strengths
     train, test = splits["train"], splits["test"]
     n_classes = len(asked.class_names)
+    standardising = _standardising(config, train)
     scores = fewshot.logistic_scores(
-        train.x, train.y, episodes, test.x, asked.task, n_classes, strength
+        train.x,
+        train.y,
+        episodes,
+        test.x,
+        asked.task,
+        n_classes,
+        strength,
+        standardising.prepare,
     )
     said = {
         "strengths": [strength],
         "tolerance": fewshot.TOLERANCE,
-        "standardised": "by each episode",
+        "standardised": standardising.word,
         "chosen_by": "fixed",
     }
-    yield said, {"strength": strength}, scores, []
+    yield said, {"strength": strength}, scores, standardising.marks
 
 
 def _ridge(
@@ -247,11 +290,12 @@ def _ridge(
     lengths = np.array([len(rows) for rows in episodes])
     answers = np.empty((len(episodes), len(test), targets.shape[1]))
     chosen = np.empty(len(episodes))
+    standardising = _standardising(config, train)
     for n in np.unique(lengths).tolist():  # a penalty may depend on it
         alike = np.flatnonzero(lengths == n)
         rows = [episodes[i] for i in alike]
         answers[alike], chosen[alike] = fewshot.ridge_scores(
-            train.x, targets, rows, test.x, settings.at(n)
+            train.x, targets, rows, test.x, settings.at(n), standardising.prepare
         )
     answers = as_scores(answers, asked.task)
     said = {
@@ -263,10 +307,11 @@ def _ridge(
             if settings.alpha is None
             else {"alpha": settings.alpha, "chosen_by": "fixed"}
         ),
-        "standardised": "by each episode",
+        "standardised": standardising.word,
         **({} if is_continuous else {"score_type": metrics.MARGIN}),
     }
-    yield said, {"penalty": float(np.median(chosen)), "penalties": chosen.tolist()}, answers, []
+    penalties = {"penalty": float(np.median(chosen)), "penalties": chosen.tolist()}
+    yield said, penalties, answers, standardising.marks
 
 
 def _knn(
@@ -355,16 +400,21 @@ def _estimator(
     assert settings
     train, test, candidates = splits["train"], splits["test"], settings.candidates
     places, scores, warned, score_type = [], [], {}, ""
+    standardising = _standardising(config, train) if settings.standardises else AS_STORED
+    standard = standardising.prepare
     for rows in episodes:
         part = pick(train, rows)
-        places.append(choose_settings(settings, part, question) if len(candidates) > 1 else 0)
-        fitted = fit_all(settings.only(candidates[places[-1]]), part.x, part.y, question)
+        is_choosing = len(candidates) > 1
+        places.append(choose_settings(settings, part, question, standard) if is_choosing else 0)
+        only = settings.only(candidates[places[-1]])
+        fitted = fit_all(only, part.x, part.y, question, standard)
         scores.append(fitted.scores(test.x, 0))
         score_type = fitted.score_type
         warned |= dict.fromkeys(fitted.warned)
     asked_of: dict[str, Any] = {
         "settings": {name: list(values) for name, values in settings.grid.items()},
         **settings.facts,
+        **({"standardised": standardising.word} if settings.standardises else {}),
         **({} if asked.task == REGRESSION else {"score_type": score_type}),
         "chosen_by": "fixed",
     }
@@ -376,7 +426,7 @@ def _estimator(
         asked_of["folds"] = folds
         chosen = said_of("settings", candidates, places)
         marks = [mark_of("settings are", "folds of its own", chosen), *marks]
-    yield asked_of, chosen, np.stack(scores), marks
+    yield asked_of, chosen, np.stack(scores), [*standardising.marks, *marks]
 
 
 Ask = Callable[

@@ -21,6 +21,7 @@ from probe.estimator import EstimatorConfig, Question, fit_all
 from probe.features import Split
 from probe.metrics import MULTI_LABEL
 from probe.overlay import Asked
+from probe.standardise import Prepare
 
 
 class TooFewError(RequestError):
@@ -85,11 +86,19 @@ def _known(labels: NDArray[Any], task: str) -> set[int]:
     return set(labels.tolist())
 
 
-def choose_settings(config: EstimatorConfig, samples: Split, question: Question) -> int:
+def choose_settings(
+    config: EstimatorConfig, samples: Split, question: Question, standard: Prepare | None = None
+) -> int:
     """The place of the candidate with the smallest loss out of fold, of equals the first.
 
     The folds' answers are pooled before the loss is taken: a fold of a few samples has no AUC to
     speak of.
+
+    Args:
+        config: the candidates.
+        samples: of the episode.
+        question: what they are asked.
+        standard: see ``probe.estimator.fit_all``.
 
     Raises:
         TooFewError: see ``make_episode_folds``.
@@ -101,7 +110,7 @@ def choose_settings(config: EstimatorConfig, samples: Split, question: Question)
     score_type = ""
     for held_out in range(int(fold.max()) + 1):
         rest, own = np.flatnonzero(fold != held_out), np.flatnonzero(fold == held_out)
-        fitted = fit_all(config, samples.x[rest], samples.y[rest], question)
+        fitted = fit_all(config, samples.x[rest], samples.y[rest], question, standard)
         parts.append([fitted.scores(samples.x[own], i) for i in range(len(fitted.probes))])
         order.append(own)
         score_type = fitted.score_type

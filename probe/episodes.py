@@ -24,6 +24,7 @@ from cache.labels import MISSING, REGRESSION
 from cache.tables import DATASET, check_dataset, column, read_csv, write_csv
 from probe.metrics import MULTI_LABEL
 from probe.prior import check_prior
+from probe.standardise import STANDARDISE
 
 # Rule -> how many episodes when nobody says; None: the rule leaves nothing to chance.
 DRAWS: dict[str, int | None] = {
@@ -41,11 +42,11 @@ Draws = dict[int, list[NDArray[np.intp]]]  # shots -> for each episode its rows,
 
 @dataclass(frozen=True)
 class FewShotConfig:
-    """Which episodes to draw, and which class shares to correct their scores to.
+    """Which episodes to draw, what they know of features' scales and of classes' shares.
 
     Raises:
         RequestError: shots that are missing, below 1 or named twice; no episodes, or several of a
-            rule without chance; a negative seed; an unknown rule or prior.
+            rule without chance; a negative seed; an unknown rule, prior or way to standardise.
     """
 
     shots: tuple[int, ...]  # samples, or patients, of each class
@@ -53,6 +54,7 @@ class FewShotConfig:
     seed: int | None = None  # of the draw; None: 0
     draw: str | None = None  # one of DRAWS; None: balanced
     prior: str | None = None  # one of probe.prior.PRIORS; None: see ``prior_word``
+    standardise: str | None = None  # one of probe.standardise.STANDARDISE; None: train
     file: Path | None = None  # CSV of HEADER: read; written where it isn't there
 
     def __post_init__(self) -> None:
@@ -63,6 +65,10 @@ class FewShotConfig:
             raise RequestError(f"--draw takes {', '.join(DRAWS)}, not {self.draw!r}")
         if self.prior is not None:
             check_prior(self.prior)
+        if self.standardise_word not in STANDARDISE:
+            raise RequestError(
+                f"--standardise takes {', '.join(STANDARDISE)}, not {self.standardise!r}"
+            )
         if self.n_episodes is not None and self.n_episodes < 1:
             raise RequestError(f"--episodes takes 1 and more, not {self.n_episodes}")
         if self.first_seed < 0:
@@ -92,6 +98,11 @@ class FewShotConfig:
     def count(self) -> int:
         """How many episodes there are of each number of shots."""
         return self.n_episodes or DRAWS[self.rule] or 1
+
+    @property
+    def standardise_word(self) -> str:
+        """How features are standardised, by kinds that do so."""
+        return self.standardise or "train"
 
     @property
     def prior_word(self) -> str:

@@ -57,7 +57,7 @@ from cache.user_code import beside, where
 from probe.choosing import loss_of
 from probe.columns import CURE, check_columns, few_of_each
 from probe.metrics import BINARY, MARGIN, MULTI_LABEL, PROBABILITY
-from probe.standardise import chunks, mean_and_scale
+from probe.standardise import Prepare, Standard, as_they_are
 
 SEED = 0  # of scikit-learn's estimators that are random, unless --set says another random_state
 PAIRWISE = "decision_function_shape"  # "ovo": a margin for each pair of classes
@@ -90,6 +90,7 @@ class EstimatorConfig:
     grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # setting -> values
     facts: Mapping[str, Any] = field(default_factory=dict)  # for the row: digest of its code...
     folder: Path | None = None  # of the user's file
+    standardises: bool = False  # features before they are given to it, as for scikit-learn's
 
     @property
     def candidates(self) -> list[dict[str, Any]]:
@@ -111,6 +112,7 @@ class FittedProbes:
     config: EstimatorConfig
     question: Question
     probes: list[Probe]
+    prepare: Prepare  # what features go through before a probe is asked
     warned: tuple[str, ...]  # what fitting them made Python warn of
 
     @property
@@ -151,7 +153,7 @@ class FittedProbes:
         if not len(x):
             return np.empty((0, n_outputs))
         with running(self.config, "predict_scores"):
-            found = self.probes[place].predict_scores(np.array(x, np.float32))
+            found = self.probes[place].predict_scores(self.prepare(x))
             found = np.asarray(found, np.float64)
         return _checked(found, len(x), self.question, self.score_type, self.config.name)
 
@@ -161,6 +163,7 @@ def fit_all(
     features: NDArray[np.floating],
     labels: NDArray[Any],
     question: Question,
+    standard: Prepare | None = None,
 ) -> FittedProbes:
     """Fit every candidate.
 
@@ -169,11 +172,17 @@ def fit_all(
         features: (N, D), float16 or wider.
         labels: (N,), or (N, C) of several labels.
         question: what they are labels of.
+        standard: what standardises features, for an estimator that wants them so; None: these ones'
+            own mean and scale.
 
     Raises:
         RequestError: it fails, in one line.
     """
     probes: list[Probe] = []
+    prepare = as_they_are
+    if config.standardises:
+        prepare = standard or Standard.of(features)
+    x = prepare(features)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for candidate in config.candidates:
@@ -181,18 +190,18 @@ def fit_all(
                 probe = config.make(candidate, question)
             with running(config, "fit"):
                 # Copies: a probe that changes what it is given must not change the next one's.
-                probe.fit(np.array(features, np.float32), np.array(labels))
+                probe.fit(x.copy(), np.array(labels))
             with running(config, "predict"):
-                _check_own_columns(config, probe, features, labels, question)
+                _check_own_columns(config, probe, x, labels, question)
             probes.append(probe)
     told = [f"{w.category.__name__}: {first_line(w.message)}" for w in caught]  # type: ignore[arg-type]
-    return FittedProbes(config, question, probes, tuple(dict.fromkeys(told)))
+    return FittedProbes(config, question, probes, prepare, tuple(dict.fromkeys(told)))
 
 
 def _check_own_columns(
     config: EstimatorConfig,
     probe: Probe,
-    features: NDArray[np.floating],
+    features: NDArray[np.float32],
     labels: NDArray[Any],
     question: Question,
 ) -> None:
@@ -204,11 +213,10 @@ def _check_own_columns(
     if not callable(predict) or question.task in (REGRESSION, MULTI_LABEL):
         return
     rows = few_of_each(labels)
-    x, classes = np.array(features[rows], np.float32), np.arange(question.n_classes)
-    predicted = np.asarray(predict(x.copy()))
+    classes, predicted = np.arange(question.n_classes), np.asarray(predict(features[rows]))
     if predicted.shape != rows.shape or not np.isin(predicted, classes).all():
         return
-    scores = np.asarray(probe.predict_scores(x), np.float64)
+    scores = np.asarray(probe.predict_scores(features[rows]), np.float64)
     are_margins = getattr(probe, "score_type", PROBABILITY) == MARGIN
     name = f"{config.name}, predict_scores"
     check_columns(scores, predicted, classes, name, are_margins=are_margins)
@@ -273,22 +281,20 @@ def _checked(
 
 @dataclass
 class SklearnProbe:
-    """An estimator of scikit-learn on standardised features."""
+    """An estimator of scikit-learn; features are standardised before."""
 
     make: Callable[[], Any]  # a new estimator
     question: Question
 
     def fit(self, features: NDArray[np.float32], labels: NDArray[Any]) -> None:
-        self.mean, self.scale = mean_and_scale(features)
-        x = self._standardised(features)
         if self.question.task == REGRESSION:
-            self.estimators = [self.make().fit(x, labels)]
+            self.estimators = [self.make().fit(features, labels)]
         elif self.question.task != MULTI_LABEL:
-            self.estimators = [self._fit_classes(x, labels)]
+            self.estimators = [self._fit_classes(features, labels)]
         else:
             known = labels.T != MISSING
             self.estimators = [
-                self._fit_label(x[rows], column[rows])
+                self._fit_label(features[rows], column[rows])
                 for column, rows in zip(labels.T, known, strict=True)
             ]
 
@@ -328,18 +334,17 @@ class SklearnProbe:
         return "predict_proba" if self.score_type == PROBABILITY else "decision_function"
 
     def predict_scores(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        x = self._standardised(features)
         if self.question.task == REGRESSION:
-            return self.estimators[0].predict(x)
+            return self.estimators[0].predict(features)
         if self.question.task == MULTI_LABEL:
-            return np.stack([self._of_label(x, one) for one in self.estimators], axis=1)
+            return np.stack([self._of_label(features, one) for one in self.estimators], axis=1)
         (estimator,) = self.estimators
-        scores = self._scores(x, estimator)
+        scores = self._scores(features, estimator)
         if len(estimator.classes_) == self.question.n_classes:
             return scores
         if self.score_type == MARGIN:
             raise ValueError("a class has no training image, and margins can't say that")
-        full = np.zeros((len(x), self.question.n_classes))
+        full = np.zeros((len(features), self.question.n_classes))
         full[:, estimator.classes_] = scores
         return full
 
@@ -353,9 +358,3 @@ class SklearnProbe:
 
     def _scores(self, x: NDArray[np.float32], estimator: Any) -> NDArray[np.float64]:
         return np.asarray(getattr(estimator, self._method)(x), np.float64)
-
-    def _standardised(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """In place: what is given is a copy."""
-        for rows in chunks(len(features)):
-            features[rows] = (features[rows] - self.mean) / self.scale
-        return features

@@ -1,7 +1,8 @@
 """Linear probes of many episodes at once: logistic regression, and ridge with leave-one-out.
 
 The logistic objective is ``probe.linear``'s at one strength: C * sum of log-losses + |w|^2 / 2, the
-features standardised over the episode's own samples, the intercept free. An episode has far fewer
+intercept free. Features are standardised by whatever the caller knows of their scale, or over the
+episode's own samples, see ``probe.standardise``. An episode has far fewer
 samples than features, and its weights lie in their span: w = X'a. So each problem is solved for
 its n numbers a, on the n x n matrix XX', and all episodes advance together; a test image then
 costs one matrix product for all of them.
@@ -18,14 +19,14 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.labels import MISSING
 from probe.metrics import BINARY, MULTI_LABEL, check_labels
-from probe.standardise import chunks
+from probe.standardise import Prepare, chunks, refuse_infinite
 
 # scikit-learn's C where nobody names one: nothing is there to choose it on, for val belongs to
 # nobody in an episode. Measured on standardised ViT-S features of BreastMNIST (40 episodes, 1 to
 # 50 shots, 1e-4 to 10): the log-loss on test, at the natural class shares, is smallest at 0.001
 # to 0.01 from 5 shots on, and rises steeply above 0.1; the AUC is largest at 0.01 to 0.1.
 STRENGTH = 0.01
-CHUNK_CELLS = 2**23  # numbers of the episodes' features in work at one time: 32 MB
+CHUNK_CELLS = 2**23  # numbers of the episodes' features in work at one time: 64 MB
 # Bound on the distance from the smallest objective, relative to it. The true distance is smaller by
 # the conditioning, 10 to 100 times.
 TOLERANCE = 1e-8
@@ -44,9 +45,10 @@ class _Batch:
 
     rows: NDArray[np.intp]  # (e, n) of the training features
     is_real: NDArray[np.bool_]  # (e, n)
-    x: NDArray[np.float32]  # (e, n, D) standardised by each episode's own samples
-    mean: NDArray[np.float32]  # (e, D)
-    scale: NDArray[np.float32]  # (e, D), 1 where a feature is constant
+    x: NDArray[np.float32]  # (e, n, D) prepared, less each episode's mean, over its scale
+    mean: NDArray[np.float32]  # (e, D) of the prepared features
+    scale: NDArray[np.float32]  # (e, D), 1 where a feature is constant, or prepared already
+    prepare: Prepare | None  # what queries go through, too
 
 
 def logistic_scores(
@@ -57,6 +59,7 @@ def logistic_scores(
     task: str,
     n_classes: int,
     strength: float = STRENGTH,
+    prepare: Prepare | None = None,
 ) -> NDArray[np.float32]:
     """Fit every episode, and score the queries by each. E episodes, C classes.
 
@@ -75,6 +78,8 @@ def logistic_scores(
         task: one of ``probe.metrics.TASKS``.
         n_classes: C; 2 for a binary task.
         strength: scikit-learn's C.
+        prepare: what standardises features and queries alike; None: each episode does, by the mean
+            and scale of its own samples.
 
     Returns:
         (E, Q, C) probabilities.
@@ -86,7 +91,7 @@ def logistic_scores(
     check_labels(labels, task, n_classes)
     scores = np.empty((len(episodes), len(queries), n_classes), np.float32)
     coupled = task not in (BINARY, MULTI_LABEL)
-    for part, batch in _batches(features, episodes):
+    for part, batch in _batches(features, episodes, prepare):
         targets, counts, constant = _targets(labels, batch, task, n_classes)
         gram = batch.x @ batch.x.transpose(0, 2, 1)
         alphas, intercepts = _Logistic(gram, targets, counts, coupled).solve(strength)
@@ -109,13 +114,14 @@ def ridge_scores(
     episodes: Sequence[NDArray[np.intp]],
     queries: NDArray[np.floating],
     penalties: Sequence[float],
+    prepare: Prepare | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Fit ridge in every episode, each at the penalty of its own smallest leave-one-out error.
 
     As ``probe.ridge.fit_path`` on the episode's samples, with alpha = penalty * n. The error of
     leaving each sample out costs no further fit: it is the residual divided by 1 - h, h the
-    diagonal of the hat matrix, the intercept's 1 / n included (Allen's PRESS, 1974). Standardising
-    is that of all n, so the sample left out still had its say in the scale.
+    diagonal of the hat matrix, the intercept's 1 / n included (Allen's PRESS, 1974). Standardised
+    by the episode, it is by all n, so the sample left out still had its say in the scale.
 
     Args:
         features: (S, D) of the training samples.
@@ -123,6 +129,7 @@ def ridge_scores(
         episodes: for each its rows of ``features``.
         queries: (Q, D).
         penalties: positive; ties go to the largest. An episode of one sample takes the largest.
+        prepare: as for ``logistic_scores``.
 
     Returns:
         (E, Q, O) predictions, and the (E,) penalties.
@@ -133,7 +140,7 @@ def ridge_scores(
     found = np.empty((len(episodes), len(queries), targets.shape[1]))
     chosen = np.empty(len(episodes))
     descending = np.sort(np.asarray(penalties, np.float64))[::-1]
-    for part, batch in _batches(features, episodes):
+    for part, batch in _batches(features, episodes, prepare):
         alphas, intercepts, chosen[part] = _leave_one_out(batch, targets[batch.rows], descending)
         for rows in chunks(len(queries)):
             answers = _answers(batch, alphas, intercepts, queries[rows])
@@ -145,33 +152,44 @@ def ridge_scores(
 
 
 def _batches(
-    features: NDArray[np.floating], episodes: Sequence[NDArray[np.intp]]
+    features: NDArray[np.floating],
+    episodes: Sequence[NDArray[np.intp]],
+    prepare: Prepare | None = None,
 ) -> Iterator[tuple[slice, _Batch]]:
     """Consecutive episodes, as many as fit."""
     longest = max(map(len, episodes))
     size = max(1, CHUNK_CELLS // (longest * features.shape[1]))
     for start in range(0, len(episodes), size):
         part = slice(start, min(start + size, len(episodes)))
-        yield part, _standardised(features, episodes[part])
+        yield part, _standardised(features, episodes[part], prepare)
 
 
-def _standardised(features: NDArray[np.floating], episodes: Sequence[NDArray[np.intp]]) -> _Batch:
+def _standardised(
+    features: NDArray[np.floating],
+    episodes: Sequence[NDArray[np.intp]],
+    prepare: Prepare | None = None,
+) -> _Batch:
     lengths = np.array([len(rows) for rows in episodes])
     is_real = np.arange(lengths.max()) < lengths[:, None]
     rows = np.stack([np.resize(rows, lengths.max()) for rows in episodes])  # filled with its own
-    # The first row off before anything is summed: what is far from 0 would lose its digits.
-    first = features[rows[:, :1]].astype(np.float32)
-    x = features[rows].astype(np.float32) - first
-    weight = (is_real / lengths[:, None]).astype(np.float32)[:, None]  # (e, 1, n)
+    x = features[rows] if prepare is None else prepare(features[rows])
+    # In float64, whose squares are finite and whose sums keep the digits of what is far from 0.
+    # The first row off before anything is summed: a constant is exactly one then.
+    x = x.astype(np.float64)
+    first = x[:, :1].copy()
+    x -= first
+    weight = (is_real / lengths[:, None])[:, None]  # (e, 1, n)
     mean = weight @ x  # (e, 1, D)
     x -= mean
-    variance = (weight @ np.square(x))[:, 0]  # of a constant feature exactly 0: its first is off
-    if not np.isfinite(variance).all():
-        column = int(np.argmin(np.isfinite(variance).all(axis=0)))
-        raise RequestError(f"features are finite, found inf or nan in column {column}")
-    scale = np.where(variance > 0, np.sqrt(variance), 1)
+    refuse_infinite(mean.sum(axis=(0, 1)))
+    scale = np.ones((len(x), x.shape[2]))
+    if prepare is None:
+        variance = (weight @ np.square(x))[:, 0]
+        scale = np.where(variance > 0, np.sqrt(variance), 1)
     x *= is_real[:, :, None] / scale[:, None]
-    return _Batch(rows, is_real, x, (first + mean)[:, 0], scale)
+    mean = (first + mean)[:, 0]
+    x, mean, scale = (part.astype(np.float32) for part in (x, mean, scale))
+    return _Batch(rows, is_real, x, mean, scale, prepare)
 
 
 def _answers(
@@ -181,10 +199,11 @@ def _answers(
     queries: NDArray[np.floating],
 ) -> NDArray[np.floating]:
     """(e, O, Q) a'X(q - mean) / scale + intercept, by one product for all episodes and outputs."""
+    queries = queries.astype(np.float32) if batch.prepare is None else batch.prepare(queries)
     weights = alphas.astype(np.float32) @ batch.x / batch.scale[:, None]  # (e, O, D)
     # The means' mean off both sides: a difference of large numbers would be rounding.
     centre = batch.mean.mean(axis=0)
-    flat = weights.reshape(-1, weights.shape[2]) @ (queries.astype(np.float32) - centre).T
+    flat = weights.reshape(-1, weights.shape[2]) @ (queries - centre).T
     offsets = intercepts.astype(np.float32) - weights @ (batch.mean - centre)[:, :, None]
     return flat.reshape(*weights.shape[:2], -1) + offsets
 

@@ -192,7 +192,12 @@ PROTOCOLS = {
         {
             "ridge": Preset(
                 {"alpha": 2.0**10},
-                few_shot={"shots": (1, 5, 10, 25), "draw": "bigvision"},
+                # fewshot_lsr.py whitens by the episode's own images.
+                few_shot={
+                    "shots": (1, 5, 10, 25),
+                    "draw": "bigvision",
+                    "standardise": "episode",
+                },
                 notes=(
                     "the intercept is free, where the release has a bias feature of 100 under the "
                     "same penalty",

@@ -28,7 +28,7 @@ from probe.choosing import HELD_OUT, N_FOLDS, as_val, pick
 from probe.config import AUTO, ProbeConfig
 from probe.controls import KIND as CONTROL
 from probe.controls import advise_random, ask_controls, described, find_random
-from probe.episode_answers import ask_episodes
+from probe.episode_answers import UNLABELLED, ask_episodes
 from probe.episode_metrics import measure_episodes
 from probe.external import choose_training, only_test
 from probe.faiss_library import faiss_versions
@@ -536,6 +536,7 @@ def make_row(
     if is_learnt:
         marks = [*marks, *never_learnt(splits["train"].y, task, asked.class_names)]
     learnt_of = "val" if HELD_OUT in scores else "train"  # folds of both are what val is then
+    by_unlabelled = probe.get("standardised") == UNLABELLED
     splits, scores = as_val(splits, scores)
     learnt = {"train": splits[learnt_of].y} if is_learnt else {}
     scored = {
@@ -614,6 +615,7 @@ def make_row(
         n={
             **n_samples,
             **({"train": probe["few_shot"]["images"]} if config.few_shot else {}),
+            **({"unlabelled": n_samples["train"]} if by_unlabelled else {}),
         },
         seconds=round(time.perf_counter() - started, 4),
         versions=_versions(config),

@@ -1,11 +1,16 @@
 """Standardising features: each by its mean and standard deviation over the training images.
 
 Features are read in blocks, so that a float16 matrix of any length never becomes a float64 one.
+
+A few-shot episode has too few samples for that: of one image of each of two classes every feature
+becomes 1 and -1, and what a test image has of it a hundred or a thousand. Train's images tell the
+scale without their labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +18,62 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 
 CHUNK_ROWS = 4096  # rows of features that are in work at one time
+# --standardise: by train's unlabelled images, by the episode's own, or not at all.
+STANDARDISE = ("train", "episode", "none")
+FEW = 30  # unlabelled images: of fewer, one scale for all features
+
+Prepare = Callable[[NDArray[np.floating]], NDArray[np.float32]]  # of (..., D) features
+
+
+def as_they_are(features: NDArray[np.floating]) -> NDArray[np.float32]:
+    """A copy of the features."""
+    return np.array(features, np.float32)
+
+
+def of_one_length(features: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Each image's features divided by their length (L2), times the root of their number.
+
+    The direction is all that counts; and the mean square of a feature is 1, as where they are
+    standardised, so that a strength or a penalty means the same.
+    """
+    rows = features.astype(np.float64)
+    length = np.sqrt(np.square(rows).mean(axis=-1, keepdims=True))
+    if not np.isfinite(length).all():
+        raise RequestError("features are finite, found inf or nan")
+    return (rows / np.where(length > 0, length, 1)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Standard:
+    """What features are standardised by; calling it does so."""
+
+    mean: NDArray[np.float64]  # (D,)
+    scale: NDArray[np.float64]  # (D,), positive
+
+    @staticmethod
+    def of(features: NDArray[np.floating]) -> Standard:
+        """Each feature's own mean and standard deviation, see ``mean_and_scale``."""
+        return Standard(*mean_and_scale(features))
+
+    def __call__(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
+        found = np.empty(features.shape, np.float32)
+        for rows in chunks(len(features)):
+            found[rows] = (features[rows] - self.mean) / self.scale
+        return found
+
+
+def unlabelled_standard(features: NDArray[np.floating]) -> Standard:
+    """The means and scales that train's images tell, whoever is labelled among them.
+
+    Standard deviations of fewer than ``FEW`` images are off by a fifth and more, so that features
+    would be weighted by chance: there one scale, the root of the mean variance, serves all.
+    """
+    own = Standard.of(features)
+    if len(features) >= FEW:
+        return own
+    varies = (features != features[0]).any(axis=0)
+    scale = float(np.sqrt(np.mean(np.square(own.scale[varies])))) if varies.any() else 1.0
+    return Standard(own.mean, np.full(len(own.mean), scale))
 
 
 def mean_and_scale(
@@ -32,9 +93,7 @@ def mean_and_scale(
     mean = np.zeros(features.shape[1])
     for rows in chunks(len(features)):
         mean += np.sum(features[rows], axis=0, dtype=np.float64) / len(features)
-    if not np.isfinite(mean).all():
-        column = int(np.argmin(np.isfinite(mean)))
-        raise RequestError(f"features are finite, found inf or nan in column {column}")
+    refuse_infinite(mean)
     squares = np.zeros(len(mean))
     varies = np.zeros(len(mean), dtype=bool)
     for rows in chunks(len(features)):
@@ -44,6 +103,17 @@ def mean_and_scale(
         # 1e-32, and dividing by its root would blow rounding up to a feature.
         varies |= (block != features[0]).any(axis=0)
     return mean, np.where(varies, np.sqrt(squares / len(features)), 1.0)
+
+
+def refuse_infinite(of_columns: NDArray[np.floating]) -> None:
+    """Refuse sums (D,) over features that are not finite.
+
+    Raises:
+        RequestError: one isn't.
+    """
+    if not np.isfinite(of_columns).all():
+        column = int(np.argmin(np.isfinite(of_columns)))
+        raise RequestError(f"features are finite, found inf or nan in column {column}")
 
 
 def chunks(n_rows: int) -> Iterator[slice]:

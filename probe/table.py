@@ -25,7 +25,12 @@ LEAKS = (
     "leaks: exact copies + near twins in an earlier split; p: patients there; ?: unknown; w/o: "
     "without those test samples"
 )
-EMPTY = {"leaks": ("", "0")}  # what a column that isn't shown may hold; others: nothing
+# Column "scale" of few-shot rows: by what features are standardised, as the flag has it.
+SCALES = {"train-unlabelled": "train", "by each episode": "episode", "none (L2)": "none"}
+EMPTY = {
+    "leaks": ("", "0"),
+    "scale": ("", "train"),
+}  # what a column that isn't shown may hold; others: nothing
 
 
 def format_table(rows: Sequence[Row], *, with_kind: bool = False) -> str:
@@ -143,6 +148,7 @@ def _asked(row: Row) -> dict[str, str]:
         "layer": str(row.probe.get("layer", "")),  # controls have none
         "pool": str(row.probe.get("pool", "")),
         "shots": str(row.probe.get("few_shot", {}).get("shots", "")),
+        "scale": SCALES.get(str(row.probe.get("standardised")), ""),
         "k": str(row.probe.get("k", "")),
         "prompts": str(row.probe["text"]["n_prompts"]) if "text" in row.probe else "",
     }

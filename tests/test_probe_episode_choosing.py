@@ -126,10 +126,11 @@ def episodes_of(features, shots, n_episodes):
     return train, draw_episodes(settings, features.ids[train], labels, features.task, 3)[shots]
 
 
-def test_an_estimator_of_one_setting_is_fitted_to_each_episode(folder, capsys):
+@pytest.mark.parametrize("how", ["train", "episode"])
+def test_an_estimator_of_one_setting_is_fitted_to_each_episode(folder, capsys, how):
     features = open_features(make_features(folder / "features"))
     words = f"--kind {LOGISTIC} --set C=0.1 --shots 3 --episodes 4 --prior none"
-    assert run(capsys, words)[0] == 0
+    assert run(capsys, f"{words} --standardise {how}")[0] == 0
     (row,) = rows(folder)
     assert row["probe"]["chosen_by"] == "fixed"
     assert row["chosen"] == {"settings": {"C": 0.1}}
@@ -137,7 +138,7 @@ def test_an_estimator_of_one_setting_is_fitted_to_each_episode(folder, capsys):
     x, y, test = features.array(-1, "cls"), features.labels[train], features.split == "test"
     for found, of_episode in zip(scores_of(folder, row)["test_scores"], episodes, strict=True):
         own = x[train][of_episode].astype(np.float64)
-        scaler = StandardScaler().fit(own)
+        scaler = StandardScaler().fit(own if how == "episode" else x[train].astype(np.float64))
         model = LogisticRegression(C=0.1).fit(scaler.transform(own), y[of_episode])
         assert_allclose(found, model.predict_proba(scaler.transform(x[test])), atol=1e-3)
 

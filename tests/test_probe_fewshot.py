@@ -6,7 +6,8 @@ import pytest
 from cache.errors import RequestError
 from probe import fewshot, linear, ridge
 from probe.fewshot import logistic_scores, ridge_scores
-from probe.metrics import BINARY, MULTI_CLASS, MULTI_LABEL
+from probe.metrics import BINARY, MULTI_CLASS, MULTI_LABEL, auc
+from probe.standardise import of_one_length, unlabelled_standard
 
 S, D = 60, 80
 
@@ -34,14 +35,16 @@ def test_every_episode_is_the_linear_probe_of_its_samples(task, n_classes, stren
         assert scores == pytest.approx(fit.predict_scores(queries), abs=1e-3)
 
 
-def test_it_is_scikit_learns_logistic_regression():
+@pytest.mark.parametrize("by_train", [False, True])
+def test_it_is_scikit_learns_logistic_regression(by_train):
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
     x, y, episodes, queries = problem(MULTI_CLASS, 4)
-    found = logistic_scores(x, y, episodes, queries, MULTI_CLASS, 4)
+    prepare = unlabelled_standard(x) if by_train else None
+    found = logistic_scores(x, y, episodes, queries, MULTI_CLASS, 4, prepare=prepare)
     for scores, rows in zip(found, episodes, strict=True):
-        scaler = StandardScaler().fit(x[rows])
+        scaler = StandardScaler().fit(x if by_train else x[rows])
         model = LogisticRegression(C=fewshot.STRENGTH, tol=1e-9, max_iter=10_000)
         model.fit(scaler.transform(x[rows]), y[rows])
         assert scores == pytest.approx(model.predict_proba(scaler.transform(queries)), abs=1e-4)
@@ -167,3 +170,67 @@ def test_one_sample_has_nothing_to_leave_out():
     )
     assert chosen.tolist() == [10.0]
     assert found == pytest.approx(3.0)
+
+
+# ------------------------------------------------------------------------------- the scale
+
+
+def test_the_scale_is_trains_and_one_for_all_features_of_few_images():
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(40, 5)) * [1, 10, 100, 1, 0] + [0, 5, 0, -9, 3]).astype(np.float32)
+    found = unlabelled_standard(x)
+    assert found.mean == pytest.approx(x.mean(axis=0, dtype=np.float64))
+    assert found.scale == pytest.approx([*x[:, :4].std(axis=0, dtype=np.float64), 1])
+    few = unlabelled_standard(x[:29])
+    variances = x[:29, :4].var(axis=0, dtype=np.float64)
+    assert few.scale == pytest.approx(np.full(5, np.sqrt(variances.mean())))
+    assert few.mean == pytest.approx(x[:29].mean(axis=0, dtype=np.float64))
+    assert few(x) == pytest.approx((x - few.mean) / few.scale, rel=1e-5)
+
+
+def test_ridge_on_trains_scale_is_scikit_learns():
+    from sklearn.linear_model import Ridge
+    from sklearn.preprocessing import StandardScaler
+
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(S, 12)) * rng.gamma(1, size=12)
+    y = x[:, :2] + rng.normal(size=(S, 2))
+    rows = np.arange(20)
+    ((found,), _) = ridge_scores(x, y, [rows], x[:9], [0.1], unlabelled_standard(x))
+    z = StandardScaler().fit_transform(x)
+    model = Ridge(alpha=0.1 * len(rows)).fit(z[rows], y[rows])
+    assert found == pytest.approx(model.predict(z[:9]), abs=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-37, 1e-22, 1e19, 1e30])
+def test_the_unit_of_features_changes_nothing(scale):
+    """Squares of 1e19 and of 1e-23 are no float32."""
+    x, y, episodes, queries = problem(BINARY, 2)
+    own, scaled = ((part * f).astype(np.float32) for part, f in ((x, 1), (x, scale)))
+    asked = (queries * scale).astype(np.float32)
+    for prepare in (lambda _: None, unlabelled_standard, lambda _: of_one_length):
+        found = logistic_scores(scaled, y, episodes, asked, BINARY, 2, prepare=prepare(scaled))
+        usual = logistic_scores(own, y, episodes, queries, BINARY, 2, prepare=prepare(own))
+        assert found == pytest.approx(usual, abs=1e-4)
+        assert np.ptp(found) > 0.1
+        wide = np.sign(x[:, :1])
+        ridged = ridge_scores(scaled, wide, episodes, asked, PENALTIES, prepare(scaled))[0]
+        same = ridge_scores(own, wide, episodes, queries, PENALTIES, prepare(own))[0]
+        assert ridged == pytest.approx(same, abs=1e-3)
+
+
+def test_one_shot_of_two_classes_is_met_on_trains_scale():
+    """By itself every feature is 1 and -1, and what hardly varies decides."""
+    rng = np.random.default_rng(0)
+    y = np.arange(400) % 2
+    spread = np.r_[np.full(40, 1.0), np.full(200, 0.01)]
+    x = rng.normal(size=(400, 240)) * spread
+    x[:, :40] += 0.5 * y[:, None]
+    x[:, 40:] += rng.standard_cauchy(size=(400, 200)) * 0.01
+    episodes = [np.array([2 * i, 2 * i + 1]) for i in range(40)]
+    queries, truth = x[200:], y[200:]
+    values = {}
+    for how, prepare in {"episode": None, "train": unlabelled_standard(x[:200])}.items():
+        found = logistic_scores(x[:200], y[:200], episodes, queries, BINARY, 2, prepare=prepare)
+        values[how] = np.mean([auc(scores, truth, BINARY) for scores in found])
+    assert values["train"] > values["episode"] + 0.1

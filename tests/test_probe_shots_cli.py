@@ -7,6 +7,7 @@ import pytest
 from test_probe_cli import make_features, rows, run
 
 from probe.answers import ASK
+from probe.cli import main
 from probe.metrics import BINARY, evaluate
 from probe.results import read_row
 
@@ -80,6 +81,61 @@ def test_the_same_question_is_one_row_and_another_draw_another(places, capsys):
     for more in ("--episode-seed 1", "--draw natural", "--prior none", "--strengths 0.1"):
         run(capsys, f"--kind linear --shots 2 --episodes 4 {more}")
     assert len(rows(places[1])) == 5
+
+
+LOGISTIC = "sklearn.linear_model.LogisticRegression --set C=0.01"
+SCALES = {"train": "train-unlabelled", "episode": "by each episode", "none": "none (L2)"}
+
+
+@pytest.mark.parametrize("kind", ["linear", "ridge", LOGISTIC])
+def test_the_scale_is_trains_unless_somebody_says_otherwise(places, capsys, kind):
+    """Said in the row; another is another question, which the table keeps apart."""
+    make_features(places[0])
+    words = f"--kind {kind} --shots 1 --episodes 3"
+    out = run(capsys, words)[1]
+    assert "standardised: train-unlabelled (n 120)" in out
+    assert " scale " not in out
+    for how in SCALES:
+        assert run(capsys, f"{words} --standardise {how}")[0] == 0
+    found = {row["probe"]["standardised"]: row for row in rows(places[1])}
+    assert sorted(found) == sorted(SCALES.values())
+    assert {word: row["n"].get("unlabelled") for word, row in found.items()} == {
+        "train-unlabelled": 120,
+        "by each episode": None,
+        "none (L2)": None,
+    }
+    assert len({str(row["metrics"]) for row in found.values()}) > 1
+    assert main(["table"]) == 0
+    out = capsys.readouterr().out
+    assert " scale " in out
+    for how in SCALES:
+        assert f" {how} " in out
+
+
+def test_few_unlabelled_images_share_one_scale(places, capsys):
+    make_features(places[0], n=(24, 30, 30))
+    out = run(capsys, "--kind linear --shots 1 --episodes 3")[1]
+    assert "standardised: train-unlabelled (n 24, one scale for all features)" in out
+
+
+def test_a_papers_own_standardising_is_kept(places, capsys):
+    make_features(places[0])
+    assert run(capsys, "--protocol bigvision --shots 1")[0] == 0
+    assert run(capsys, "--protocol bigvision --shots 1 --standardise train")[0] == 0
+    found = {row["probe"]["standardised"]: row for row in rows(places[1])}
+    assert set(found) == {"by each episode", "train-unlabelled"}
+    changed = found["train-unlabelled"]["probe_protocol"]["changed"]
+    assert "standardise train" in changed
+
+
+def test_the_scale_is_that_of_what_is_fitted_on(places, capsys):
+    """Of the other folds, and of the training data: never of what is asked."""
+    make_features(places[0])
+    make_features(places[0], dataset="others", images="other", n=(60, 40, 50))
+    run(capsys, "--kind linear --shots 2 --episodes 2 --data toys --split kfold:4")
+    assert {row["n"]["unlabelled"] for row in rows(places[1])} == {110}  # val is a fold, too
+    words = "--kind linear --shots 2 --episodes 2 --train-data others --test-data toys"
+    assert "standardised: train-unlabelled (n 60)" in run(capsys, words)[1]
 
 
 def test_two_encoders_see_the_same_episodes(places, capsys):
@@ -241,11 +297,11 @@ def test_class_shares_of_continuous_labels_are_refused(places, tmp_path, capsys)
         ("--kind linear --shots 1 --draw first --episodes 5", "leaves nothing to chance"),
         ("--kind linear --shots 1 --choose cv", "--choose and --refit take val"),
         ("--kind linear --shots one", "--shots takes numbers"),
+        ("--kind linear --standardise none", "say how many, as in --shots"),
+        ("--kind knn --shots 1 --standardise none", "--standardise belongs to --kind linear or"),
     ],
 )
 def test_wrong_flags_are_one_line(places, capsys, words, message):
-    from probe.cli import main
-
     with pytest.raises(SystemExit) as end:
         main(words.split())
     said = capsys.readouterr().err
