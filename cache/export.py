@@ -21,9 +21,11 @@ from cache.errors import BrokenCache, RequestError
 from cache.features import Features, read_units
 from cache.files import move_whole, work_folder
 from cache.layout import HASH, LOOKS, FileSpec, Samples, read_table
+from cache.split_rules import DRAWN
 from cache.store import FeatureWriter
 from cache.units import unit_rows
 
+EXPORTED = "exported_from"  # the note of such a file
 ID_DIGITS = 32  # hex digits of a hashed id: 128 bits, no two of any data set are alike
 # What probes read, and what says how the features came about. Any other note may name a place.
 NOTES = (
@@ -36,6 +38,7 @@ NOTES = (
     "raw_layers",
     "seen",
     "protocol",
+    DRAWN,
 )
 
 
@@ -189,7 +192,7 @@ def _make_spec(
             {} if choice.drop_meta else features.meta,
         ),
         command=_command(features, path, choice),
-        notes={**notes, "exported_from": features.path.name},
+        notes={**notes, EXPORTED: features.path.name},
         versions=features.versions,
         fingerprint={name: v for name, v in features.fingerprint.items() if name in names},
     )

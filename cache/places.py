@@ -3,6 +3,10 @@
 import os
 from pathlib import Path
 
+# Below the features: images unpacked for training, their labels and splits, by ``finetune``. Hidden,
+# and a folder deeper than features are looked for.
+IMAGES = ".images"
+
 
 def features_root() -> Path:
     """``$MEDPROBE_FEATURES`` or ``./features``."""

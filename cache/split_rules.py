@@ -1,6 +1,9 @@
 """Rules of splits as they are typed: "80/10/10", "kfold:5", "site-out:hospital"."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from cache.errors import RequestError
 
@@ -49,6 +52,17 @@ class SplitRule:
         return self.kind in ("shares", "kfold", "site-out")
 
     @property
+    def shares(self) -> tuple[int, ...]:
+        """How much of the whole is train, val, test, where chance alone decides; else empty.
+
+        Fold 2 of "kfold:5:2" tests and another one chooses: (3, 1, 1). What ids ("systematic") or
+        columns ("site-out") decide has none.
+        """
+        if self.kind == "kfold":
+            return (self.numbers[0] - 2, 1, 1)
+        return self.numbers if self.kind == "shares" else ()
+
+    @property
     def makes_several(self) -> bool:
         """Whether it makes a split for each fold or site."""
         return (self.kind == "kfold" and len(self.numbers) == 1) or (
@@ -64,6 +78,39 @@ class SplitRule:
         separator = "," if self.kind == "systematic" else ":"
         numbers = separator.join(map(str, self.numbers))
         return f"{self.kind}:{numbers}" if numbers else self.kind
+
+
+DRAWN = "drawn_split"  # the note of a feature file whose split no owner gave
+# How files from before that note say it among what they say of their data.
+DRAWN_WORDS = re.compile(r"split: (\S+) by \w+, seed (\d+) \((?:the owner has none|as asked)\)")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """How a data set was divided whose owner gave no split, or another than was asked for."""
+
+    rule: SplitRule
+    seed: int
+
+    @classmethod
+    def read(cls, notes: Mapping[str, Any]) -> "Drawn | None":
+        """What a feature file's notes say of it; None: the split is the owner's, or nobody knows."""
+        said = notes.get(DRAWN)
+        if isinstance(said, Mapping):
+            rule, seed = str(said.get("rule")), said.get("seed")
+            return cls(SplitRule.parse(rule), seed) if isinstance(seed, int) else None
+        for line in notes.get("data") or ():
+            if found := DRAWN_WORDS.fullmatch(str(line)):
+                return cls(SplitRule.parse(found[1]), int(found[2]))
+        return None
+
+    @property
+    def note(self) -> dict[str, Any]:
+        """What ``read`` reads."""
+        return {"rule": str(self.rule), "seed": self.seed}
+
+    def __str__(self) -> str:
+        return f"{self.rule}, seed {self.seed}"
 
 
 def _numbers(words: list[str], text: str) -> list[int]:

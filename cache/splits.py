@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.labels import REGRESSION
 from cache.layout import MULTI_LABEL, SPLITS
-from cache.split_rules import SplitRule
+from cache.split_rules import Drawn, SplitRule
 from cache.strata import count_units, divide, name_units
 
 TRAIN, VAL, TEST = range(3)  # indices into SPLITS
@@ -78,6 +78,61 @@ def make_splits(
     if rule.kind == "kfold":
         return _folds(rule, ids, labels, groups, seed, notes)
     return [NamedSplit("", _by_shares(rule.numbers, ids, labels, groups, seed), notes)]
+
+
+def divided_groups(
+    split: NDArray[np.integer], groups: NDArray[np.str_] | None
+) -> NDArray[np.bool_]:
+    """(S,) samples of groups that a split divides; what is LEFT_OUT of it divides nothing.
+
+    Args:
+        split: (S,) index into SPLITS, or LEFT_OUT.
+        groups: (S,) patients, where known; an empty text is no group.
+    """
+    if groups is None:
+        return np.zeros(len(split), bool)
+    names, group = np.unique(groups, return_inverse=True)
+    known = split != LEFT_OUT
+    seen = np.zeros((len(names), len(SPLITS)), bool)
+    seen[group[known], split[known]] = True
+    return (seen.sum(axis=1) > 1)[group] & (groups != "")
+
+
+def continue_split(
+    drawn: Drawn,
+    earlier: NDArray[np.uint8],
+    ids: NDArray[np.str_],
+    labels: NDArray[Any],
+    groups: NDArray[np.str_] | None = None,
+) -> NDArray[np.uint8]:
+    """A split that was drawn before, for samples of which some have changed or come to it.
+
+    Who is in it stays, whatever its label is now. Only the others are drawn, stratified, so that
+    the whole comes near the rule's shares; a new image of a known patient follows its patient, and
+    the samples of patients that the earlier split divides (somebody corrected whose they are) are
+    drawn as if they were new.
+
+    Args:
+        drawn: how; of shares or one fold, where chance alone decides.
+        earlier: (S,) index into SPLITS; LEFT_OUT of what is new.
+        ids: (S,) unique.
+        labels: as ``make_splits`` takes them.
+        groups: (S,) patients, where known.
+
+    Returns:
+        (S,) index into SPLITS.
+    """
+    shares = drawn.rule.shares
+    parts = np.array([i for i, share in enumerate(shares) if share])
+    place = np.full(LEFT_OUT + 1, -1)
+    place[parts] = np.arange(len(parts))
+    given = place[np.where(divided_groups(earlier, groups), LEFT_OUT, earlier)]
+    unit = np.unique(name_units(ids, groups), return_inverse=True)[1]
+    of_unit = np.full(unit.max(initial=-1) + 1, -1)
+    of_unit[unit[given >= 0]] = given[given >= 0]
+    present = [shares[part] for part in parts]
+    found = divide(present, ids, labels, groups, drawn.seed, of_unit[unit])
+    return parts[found].astype(np.uint8)
 
 
 def _by_shares(

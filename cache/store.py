@@ -126,7 +126,7 @@ class FeatureWriter:
             there = self.path if complete else self.partial_path
             self.header = read_header(there)
             self._check_same(self.header)
-            self.changed_tables = _changed_tables(self.header, self.spec)
+            self.changed_tables = changed_tables(self.header, self.spec)
             if self.changed_tables:
                 self._rewrite_tables(there)
             self._file = there.open("rb" if complete else "r+b", buffering=0)
@@ -447,7 +447,7 @@ def delete_file(path: Path) -> None:
         locks.remove_shard_files()
 
 
-def _changed_tables(header: Header, spec: FileSpec) -> dict[str, str]:
+def changed_tables(header: Header, spec: FileSpec) -> dict[str, str]:
     """What differs of ids, labels, splits and their names, and how: the key doesn't hold them."""
     old, new = header.tables, table_checksums(spec)
     changed = {

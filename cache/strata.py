@@ -20,6 +20,7 @@ def divide(
     labels: NDArray[np.number],
     groups: NDArray[np.str_] | None = None,
     seed: int = 0,
+    given: NDArray[np.integer] | None = None,
 ) -> NDArray[np.intp]:
     """The part of each sample. S samples, P parts.
 
@@ -34,14 +35,16 @@ def divide(
             which are divided by deciles. What is missing is a class of its own.
         groups: (S,) what must stay together; an empty text is no group.
         seed: another one divides another way.
+        given: (S,) the part of samples that have one already, else -1; the same for all of a group.
+            The others are then divided greedily, so that the whole comes near the shares.
 
     Returns:
         (S,) 0 to P - 1.
     """
     units = name_units(ids, groups)
-    names, unit_of = np.unique(units, return_inverse=True)
+    names, first, unit_of = np.unique(units, return_index=True, return_inverse=True)
     order = np.argsort(_chance(names, seed))
-    if labels.ndim == 1 and len(names) == len(ids):
+    if labels.ndim == 1 and len(names) == len(ids) and given is None:
         strata = _strata(labels, len(shares))[np.argsort(unit_of)]
         return assign_classes(strata, shares, order)[unit_of]
     if labels.ndim == 1:
@@ -53,7 +56,8 @@ def divide(
         counts = np.zeros((len(names), labels.shape[1]), np.int64)
         np.add.at(counts, unit_of, labels == 1)
     sizes = np.bincount(unit_of, minlength=len(names))
-    return assign_units(sizes, counts, shares, order)[unit_of]
+    of_units = None if given is None else given[first]
+    return assign_units(sizes, counts, shares, order, of_units)[unit_of]
 
 
 def count_units(ids: NDArray[np.str_], groups: NDArray[np.str_] | None) -> int:
@@ -151,6 +155,7 @@ def assign_units(
     counts: NDArray[np.integer],
     shares: Sequence[int],
     order: NDArray[np.intp],
+    given: NDArray[np.integer] | None = None,
 ) -> NDArray[np.intp]:
     """The part of each unit (a group, or a sample of several labels), greedily. U units, P parts.
 
@@ -164,6 +169,7 @@ def assign_units(
         counts: (U, C) how many samples of each class it brings.
         shares: (P,) of their sum.
         order: (U,) the units, shuffled: decides among equals.
+        given: (U,) the part of units that have one already, else -1; they stay.
     """
     whole, parts = sum(shares), range(len(shares))
     brings = [
@@ -191,6 +197,9 @@ def assign_units(
     def has_room(unit: int, p: int) -> bool:
         return lack[p][0] >= whole * int(sizes[unit])
 
+    if given is not None:
+        for unit in np.flatnonzero(given >= 0).tolist():
+            give(unit, int(given[unit]))
     place = np.argsort(order)
     rarest = np.array(
         [min((totals[c] for c, _ in brought[1:]), default=totals[0]) for brought in brings]

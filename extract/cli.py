@@ -118,7 +118,14 @@ def make_parser() -> Parser:
         "forward pass",
     )
     own.add_argument(
-        "--split-seed", type=int, default=default.split_seed, metavar="S", help="(%(default)s)"
+        "--split-seed", type=int, metavar="S", help="of the rule (0, or of the split that is kept)"
+    )
+    own.add_argument(
+        "--keep-split",
+        metavar="FILE",
+        help="a split that was drawn before stays when labels or samples change, and new samples "
+        "alone are drawn; this is the feature file that has it, or none to draw all anew (the newest "
+        "complete file of the data set)",
     )
     own.add_argument(
         "--strict",
@@ -183,6 +190,7 @@ def read_config(arguments: Sequence[str] | None) -> ExtractConfig:
             table=read_table_options(options),
             split=options.split,
             split_seed=options.split_seed,
+            keep_split=options.keep_split,
             strict=options.strict,
             seed=options.seed or 0,
             layers=options.layers,

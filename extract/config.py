@@ -46,6 +46,7 @@ IMAGE_OPTIONS = (
     "skip_errors",
     "split",
     "split_seed",
+    "keep_split",
     "strict",
     "workers",
     "layers",
@@ -103,7 +104,8 @@ class ExtractConfig:
 
     # Nothing below changes a feature's meaning, and none of it is in the key.
     split: str | None = None  # of files of images, see cache/splits.py; None: the owner's, or usual
-    split_seed: int = 0
+    split_seed: int | None = None  # None: of the split that is kept, else 0
+    keep_split: str | None = None  # see datasets/drawn.py; None: of the newest complete file
     strict: bool = False  # refuse copies and patients on two sides of a split
     workers: int | None = None  # processes that decode files of images; None: by the cores
     data_root: Path | None = None  # of MedMNIST's files; None: ~/.medmnist
@@ -167,7 +169,7 @@ class ExtractConfig:
             Window.parse(self.window)
         if self.split is not None:
             SplitRule.parse(self.split)
-        if self.split_seed < 0:
+        if self.split_seed is not None and self.split_seed < 0:
             raise RequestError(f"--split-seed takes 0 and more, not {self.split_seed}")
         if self.workers is not None and not 0 <= self.workers <= 256:
             raise RequestError(f"--workers takes 0 to 256, not {self.workers}")

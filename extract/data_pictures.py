@@ -204,7 +204,7 @@ def _add_common_flags(parser: Parser, usual_output: str) -> None:
     images.add_argument("--window", metavar="W")
     images.add_argument("--skip-errors", action="store_true")
     images.add_argument("--split", metavar="RULE")
-    images.add_argument("--split-seed", type=int, default=0, metavar="S")
+    images.add_argument("--split-seed", type=int, metavar="S")
     images.add_argument("--workers", "-j", type=int, metavar="N")
     images.add_argument("--offline", action="store_true")
     add_table_flags(parser.add_argument_group("of a table: which column is what"))

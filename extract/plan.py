@@ -16,6 +16,7 @@ from cache.layout import HASH_BYTES, RECORD_WORDS, format_bytes
 from cache.store import partial_path
 from cache.units import count_units
 from extract.config import CHANNELS, COLOUR, INTENSITIES, ExtractConfig
+from extract.datasets.drawn import SplitWish
 from extract.datasets.file_images import Reading
 from extract.datasets.looks import thumbnail_side
 from extract.datasets.medmnist import describe_download, download_bytes, refuse_offline
@@ -131,13 +132,13 @@ class SourceFinder:
                 config.window,
                 None,
                 config.skip_errors,
-                config.split,
-                config.split_seed,
+                SplitWish(config.split, config.split_seed, config.keep_split),
                 default_workers() if config.workers is None else config.workers,
             ),
             config.table,
             config.root / INDEX,
             report,
+            config.root,
         )
         self._found: dict[str, Source | RequestError] = {}
 
@@ -361,6 +362,7 @@ def describe_files(source: Source) -> Iterator[str]:
     assert source.files is not None
     listing = source.files.listing
     lines = [*describe_target(listing.target), *source.files.notes, source.files.split_words]
+    lines += filter(None, [source.files.kept_words])
     if source.files.window:
         lines.append(f"window: {source.files.window}")
     if source.n_images != len(listing.ids):

@@ -34,9 +34,10 @@ from cache.store import FeatureWriter, check_storable
 from cache.units import unit_rows
 from extract.config import ExtractConfig, default_batch_size
 from extract.datasets.dataset import Dataset, Prepare, as_stored
+from extract.datasets.file_images import USUAL_SPLIT
 from extract.datasets.medmnist import download
 from extract.datasets.origins import describe_seen
-from extract.datasets.sources import CSV
+from extract.datasets.sources import CSV, FOLDER
 from extract.datasets.statistics import dataset_statistics
 from extract.datasets.table_flags import table_words
 from extract.digests import DigestMemory
@@ -64,6 +65,7 @@ from extract.plan import (
 )
 from extract.prefetch import prefetch
 from extract.progress import Progress, per_second
+from extract.tables import share_tables
 from extract.transforms import Transform
 
 Say = Callable[[str], None]
@@ -164,6 +166,7 @@ def run_job(
     path = feature_path(config.root, dataset.name, d.entry.name, d.size, spec.key)
     if config.strict:
         refuse_leaks(dataset, path, say)
+    share_tables(dataset, config.root, path, data_words(job, config), config.shard, say)
     if config.overwrite or not path.exists():
         # First: weights that don't fit must not leave a reserved file behind.
         fingerprint = make_fingerprint(encoder.get(say), transform, dataset.n_channels)
@@ -229,8 +232,7 @@ def make_spec(
     }
     if config.protocol:
         notes["protocol"] = protocol_words(job, config)
-    if dataset.notes:
-        notes["data"] = list(dataset.notes)
+    notes |= dataset.said
     return FileSpec(
         model=d.entry.name,
         encoder=encoder_name(d, config),
@@ -300,7 +302,7 @@ def command_line(job: Job, config: ExtractConfig) -> str:
     d, default = job.description, ExtractConfig(models=())
     words = ["extract", "--model", d.typed]
     words += [] if config.text else ["--size", str(d.size)]
-    words += ["--data", job.source.wish]
+    words += data_words(job, config)
     numbers = {
         name: ",".join(map(str, values)) if values else None  # exact: they are in the key
         for name, values in (("--mean", config.mean), ("--std", config.std))
@@ -317,8 +319,6 @@ def command_line(job: Job, config: ExtractConfig) -> str:
         "--source-size": (_named_source_size(job, config), default.source_size),
         "--slice-axis": (config.slice_axis, default.slice_axis),
         "--window": (config.window, default.window),
-        "--split": (config.split, default.split),
-        "--split-seed": (config.split_seed, default.split_seed),
         "--weights": (config.weights, default.weights),
         "--seed": (config.seed, default.seed),
         "--layers": (config.layers, default.layers),
@@ -332,8 +332,6 @@ def command_line(job: Job, config: ExtractConfig) -> str:
         words += ["--antialias" if config.antialias else "--no-antialias"]
     words += ["--slice-neighbours"] if config.slice_neighbours else []
     words += ["--skip-errors"] if config.skip_errors else []
-    if job.source.wish.startswith(CSV):
-        words += table_words(config.table)
     words += ["--text"] if config.text else []
     words += ["--prompts", str(config.prompts)] if config.prompts else []
     words += [word for template in config.templates for word in ("--template", template)]
@@ -342,6 +340,18 @@ def command_line(job: Job, config: ExtractConfig) -> str:
             words += [f"{flag}={value}" if str(value).startswith("-") else flag]
             words += [] if str(value).startswith("-") else [str(value)]
     return shlex.join(words)
+
+
+def data_words(job: Job, config: ExtractConfig) -> list[str]:
+    """Of ``command_line``, what says which labels and which split there are."""
+    words = ["--data", job.source.wish]
+    if job.source.wish.startswith((CSV, FOLDER)):
+        words += table_words(config.table)
+    if drawn := job.source.files and job.source.files.drawn:
+        usual = str(drawn.rule) == USUAL_SPLIT and not config.split
+        words += [] if usual else ["--split", str(drawn.rule)]
+        words += ["--split-seed", str(drawn.seed)] if drawn.seed else []
+    return words
 
 
 def versions() -> dict[str, str]:

@@ -34,6 +34,7 @@ from cache.errors import BrokenCache, RequestError
 from cache.features import Features, open_features
 from cache.key import N_DIGEST, canonical_json, file_stem, key_digest
 from cache.layout import HASH, HASH_BYTES, LOOKS, THUMBNAIL, FileSpec, format_bytes
+from cache.places import IMAGES
 from cache.store import FeatureWriter
 from extract.config import ExtractConfig
 from extract.datasets.dataset import Dataset, as_stored
@@ -48,7 +49,6 @@ from extract.run import command_line, decode_pieces, versions
 from extract.transforms import NEVER_ENLARGED, Transform
 from finetune.pixels import Pixels, PixelWriter
 
-FOLDER = ".images"  # below the features; hidden, and a folder deeper than features are looked for
 STORED, PREPARED = "as stored", "resized by Pillow"  # forms of the pixels that are kept
 ON_HOST = ("resize", "interpolation")  # of a transform's key: what ``on_host`` does
 AT_ONCE = 64  # images that are decoded together
@@ -163,7 +163,7 @@ def open_images(
     first = PREPARED if transform.backend == "pil" else STORED
     forms = dict.fromkeys([first, STORED] if with_stored else [first])
     keys = {form: _pixels_key(spec.key, form, transform) for form in forms}
-    folder = config.root / FOLDER / file_stem(dataset.name)
+    folder = config.root / IMAGES / file_stem(dataset.name)
     looks = folder / f"{_short(spec.key)}.h5"
     paths = {form: folder / f"{_short(key)}.pixels" for form, key in keys.items()}
     with _writing_to(folder), _alone(looks, tell), _open_looks(looks, spec, tell) as writer:
@@ -237,7 +237,7 @@ def _make_spec(job: Job, dataset: Dataset, config: ExtractConfig) -> FileSpec:
         row_sample=dataset.row_sample,
         samples=dataset.samples,
         command="finetune" + command_line(job, config).removeprefix("extract"),
-        notes={"licence": dataset.licence, "data": list(dataset.notes)},
+        notes={"licence": dataset.licence, "data": [], **dataset.said},
         versions=versions(),
     )
 

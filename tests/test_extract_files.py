@@ -21,6 +21,7 @@ from cache.leak_memory import count_leaks
 from extract.cli import main
 from extract.datasets.csvs import list_table
 from extract.datasets.dataset import PIECE_BYTES, as_stored
+from extract.datasets.drawn import SplitWish
 from extract.datasets.file_images import Reading, open_dataset, open_files
 from extract.datasets.folders import list_folder
 from extract.datasets.looks import image_hash, thumbnail
@@ -556,7 +557,7 @@ def test_names_that_could_rewrite_the_terminal_are_refused(folder: Path, name: s
 
 
 def test_a_split_of_several_folds_belongs_to_probe(folder: Path):
-    wishes = FileWishes(Reading(split="kfold:5"))
+    wishes = FileWishes(Reading(split=SplitWish("kfold:5")))
     source = find_source(f"folder:{folder}", 32, None, None, files=wishes)
     with pytest.raises(RequestError, match="makes 5 splits.*probe --split"):
         source.open(None)  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.layout import Samples
+from cache.split_rules import DRAWN, Drawn
 from extract.datasets.looks import look_at, thumbnail_side
 from extract.datasets.volumes import Slicing
 
@@ -51,10 +52,17 @@ class Dataset:
     # Of files of images: how they were read, for the key; what to say of them; what a row takes.
     reading: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    drawn: Drawn | None = None  # how it was divided; None: as its owner has it
     row_bytes: NDArray[np.int64] | None = None  # (N,) decoded; None: a batch is small
     piece_bytes: int | None = None  # of volumes, decoded as a whole; None: PIECE_BYTES, a batch
     # Decodes in processes of its own. None: ``stream`` is as fast in a thread.
     load: Callable[[Ranges, Prepare], Iterator[Piece]] | None = field(default=None, compare=False)
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What a feature file notes of its samples beside their tables."""
+        notes = {"data": list(self.notes)} if self.notes else {}
+        return notes | ({DRAWN: self.drawn.note} if self.drawn else {})
 
     @property
     def n_rows(self) -> int:

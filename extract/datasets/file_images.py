@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from cache import RequestError
 from cache.layout import SPLITS, Samples
-from cache.split_rules import SplitRule
-from cache.splits import make_splits
+from cache.split_rules import Drawn, SplitRule
+from cache.splits import LEFT_OUT, continue_split, make_splits
 from extract.datasets.below import composed
 from extract.datasets.dataset import Dataset, Images, Piece, Prepare, Ranges, make_piece
 from extract.datasets.decode import ImageFacts, UnreadableImage, Window, read_image
+from extract.datasets.drawn import Kept, SplitWish
 from extract.datasets.file_index import (
     Check,
     CheckedFile,
@@ -46,8 +47,7 @@ class Reading:
     slicing: Slicing | None = None
     skip_errors: bool = False
 
-    split: str | None = None  # see cache.splits; None: the owner's, else USUAL_SPLIT
-    split_seed: int = 0
+    split: SplitWish = field(default_factory=SplitWish)
     n_workers: int = 0
 
 
@@ -63,6 +63,7 @@ class FileImages:
     n_skipped: int = 0
     notes: tuple[str, ...] = ()
     stamps: tuple[Stamp | None, ...] = ()  # (F,) when they were checked
+    kept: Kept | None = None  # of a split that is drawn: what was drawn before
 
     @property
     def n_frames(self) -> NDArray[np.int64]:
@@ -85,22 +86,47 @@ class FileImages:
         return sides.pop() if len(sides) == 1 else None
 
     @property
+    def drawn(self) -> Drawn | None:
+        """How the samples are divided; None: as their owner has it."""
+        asked = self.reading.split
+        if self.listing.split is not None and not asked.rule:
+            return None
+        if self.kept:
+            return self.kept.drawn
+        return Drawn(SplitRule.parse(asked.rule or USUAL_SPLIT), asked.seed or 0)
+
+    @property
     def split_words(self) -> str:
         """Whose split it is."""
-        listing, reading = self.listing, self.reading
-        if listing.split is not None and not reading.split:
+        listing, drawn = self.listing, self.drawn
+        if drawn is None:
             return f"split: {listing.split_words}"
         whole = "sample" if len(listing.ids) < len(listing.paths) else "image"
         by = "patient" if listing.groups is not None else "volume" if self.slicing else whole
-        why = "as asked" if reading.split else "the owner has none"
-        rule = reading.split or USUAL_SPLIT
-        return f"split: {rule} by {by}, seed {reading.split_seed} ({why})"
+        why = "as asked" if self.reading.split.rule else "the owner has none"
+        return f"split: {drawn.rule} by {by}, seed {drawn.seed} ({why})"
+
+    @property
+    def kept_words(self) -> str:
+        """What became of a split that was drawn before; empty where that is all there is to say."""
+        if self.kept is None:
+            return ""
+        n_new = int((self.kept.split == LEFT_OUT).sum())
+        words = f"split kept as it was drawn before, in {self.kept.path.name}"
+        words += f"; {n_new:_} new samples are drawn" if n_new else ""
+        n = self.kept.n_divided
+        return words + (f"; {n:_} of patients whom it divides are drawn anew" if n else "")
 
     @property
     def slicing(self) -> Slicing | None:
         """How volumes are cut into rows; None where every file is one image."""
         has_volumes = any(facts.n_frames > 1 for facts in self.facts)
         return self.reading.slicing or (Slicing() if has_volumes else None)
+
+    @property
+    def row_sample(self) -> NDArray[np.int64]:
+        """(N,) the sample of each row."""
+        return self.listing.sample.repeat(self.n_frames)
 
     @property
     def images_digest(self) -> str:
@@ -269,16 +295,16 @@ def open_dataset(images: FileImages, name: str) -> Dataset:
     """
     listing, target = images.listing, images.listing.target
     ids = np.array(listing.ids)
-    split, notes = listing.split, [*images.notes, images.split_words]
-    if split is None or images.reading.split:
+    drawn = images.drawn
+    split, said = listing.split, []
+    if split is None or drawn:
         split, said = _split(images)
-        notes += said
-    n_frames = images.n_frames
-    of_file = listing.sample.repeat(n_frames)
+    notes = [*images.notes, images.split_words, *said]
+    of_file = images.row_sample
     reader = FileReader(
         listing.root,
         listing.paths,
-        np.concatenate([[0], np.cumsum(n_frames)]),
+        np.concatenate([[0], np.cumsum(images.n_frames)]),
         images.window,
         images.reading.slicing,
         images.n_channels,
@@ -304,7 +330,7 @@ def open_dataset(images: FileImages, name: str) -> Dataset:
         source_size=images.source_size,
         n_channels=images.n_channels,
         samples=Samples(ids, split, target.labels, listing.groups, listing.meta),
-        row_ids=_row_ids(ids, of_file),
+        row_ids=name_rows(ids, of_file),
         row_sample=of_file,
         images_digest=images.images_digest,
         stream=stream,
@@ -312,6 +338,7 @@ def open_dataset(images: FileImages, name: str) -> Dataset:
         slicing=images.slicing,
         reading=images.key,
         notes=tuple(notes),
+        drawn=drawn,
         row_bytes=_row_bytes(images),
         piece_bytes=VOLUME_PIECE_BYTES if images.slicing else None,
         load=load,
@@ -320,16 +347,20 @@ def open_dataset(images: FileImages, name: str) -> Dataset:
 
 def _split(images: FileImages) -> tuple[NDArray[np.uint8], list[str]]:
     """The split by rule and seed, and how it was made."""
-    listing, reading = images.listing, images.reading
-    rule = reading.split or USUAL_SPLIT
+    listing, drawn = images.listing, images.drawn
+    assert drawn
+    ids, rule = np.array(listing.ids), drawn.rule
+    if images.kept:
+        labels, groups = listing.target.labels, listing.groups
+        return continue_split(drawn, images.kept.split, ids, labels, groups), []
     made = make_splits(
-        SplitRule.parse(rule),
-        np.array(listing.ids),
+        rule,
+        ids,
         listing.target.labels,
         listing.target.task,
         groups=listing.groups,
         meta=listing.meta,
-        seed=reading.split_seed,
+        seed=drawn.seed,
         class_names=listing.target.class_names,
     )
     if len(made) > 1:
@@ -343,7 +374,7 @@ def _split(images: FileImages) -> tuple[NDArray[np.uint8], list[str]]:
     return only.split, list(only.notes)
 
 
-def _row_ids(ids: NDArray[np.str_], row_sample: NDArray[np.int64]) -> NDArray[np.str_]:
+def name_rows(ids: NDArray[np.str_], row_sample: NDArray[np.int64]) -> NDArray[np.str_]:
     """A sample's id, and the number of the row in it where there are several."""
     counts = np.bincount(row_sample, minlength=len(ids))
     if (counts == 1).all():

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cache import RequestError
 from cache.key import file_stem
 from cache.places import features_root
@@ -13,6 +15,7 @@ from extract.datasets import demo, medmnist
 from extract.datasets.csvs import list_table
 from extract.datasets.dataset import Dataset
 from extract.datasets.definitions import load as load_definition
+from extract.datasets.drawn import Sampled, find_kept
 from extract.datasets.file_images import FileImages, Reading, open_dataset, open_files
 from extract.datasets.folders import list_folder
 from extract.datasets.listing import Listing
@@ -35,6 +38,7 @@ class FileWishes:
     table: TableOptions = field(default_factory=TableOptions)  # of "csv:FILE"
     index: Path | None = None  # folder of what the check pass found; None: among the features
     report: Callable[[str, int, int], None] = lambda name, n, n_all: None  # files just opened
+    features: Path | None = None  # folder of features, where an earlier split is; None: the usual
     only_classes: bool = False  # open none: what the classes are called is all that is wanted
 
 
@@ -176,8 +180,9 @@ def _refuse_reading(name: str, reading: Reading) -> None:
     said = {
         "--window": reading.window,
         "--skip-errors": reading.skip_errors,
-        "--split": reading.split,
-        "--split-seed": reading.split_seed,
+        "--split": reading.split.rule,
+        "--split-seed": reading.split.seed,
+        "--keep-split": reading.split.keep,
     }
     cures = {"--split": "give it to probe, which needs no forward pass for it"}
     for flag, value in said.items():
@@ -222,6 +227,16 @@ def _files_source(
         wishes.index or features_root() / INDEX,
         lambda n: wishes.report(listing.name, n, n_files),
     )
+    if images.drawn:
+        now = Sampled(
+            listing.name,
+            images.images_digest,
+            images.row_sample,
+            np.array(images.listing.ids),
+            images.listing.groups,
+        )
+        kept = find_kept(wishes.features or features_root(), reading.split, now)
+        images = dataclasses.replace(images, kept=kept)
     if all(facts.n_frames == 1 for facts in images.facts):
         _refuse_slicing(listing.name, slicing)  # it would change nothing but the key
     return Source(
