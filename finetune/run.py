@@ -839,6 +839,7 @@ def as_row(
             "digest": key_digest(setting.key),
             "key": setting.key,
             "samples": row.features["samples"],
+            "tables": row.features["tables"],
         },
         marks=(*row.marks, *_marks(setting, protocol)),
         seen=str(setting.notes["seen"]),

@@ -330,7 +330,7 @@ def _add_external_flags(parser: argparse.ArgumentParser) -> None:
     external.add_argument(
         "--test-split",
         choices=TEST_SPLITS,
-        help=f"of --test-data: its test split, or all of it ({ProbeConfig.test_split})",
+        help="of --test-data: its test split, or all of it (test; all where its owner has no split)",
     )
 
 
@@ -387,7 +387,7 @@ def read_config(arguments: Sequence[str] | None) -> ProbeConfig:
             where=tuple(_part(text) for text in options.where),
             overlay=read_overlay(options),
             train_data=options.train_data,
-            test_split=options.test_split or ProbeConfig.test_split,
+            test_split=options.test_split,
             features=options.features,
             results=options.results,
         )

@@ -147,7 +147,9 @@ class ProbeConfig:
     where: tuple[tuple[str, str], ...] = ()  # part of the key, value
     overlay: OverlayConfig = OverlayConfig()
     train_data: str | None = None  # external validation: fit on this data set, or file
-    test_split: str = "test"  # of the data tested on then: its test split, or "all" of it
+    # Of the data tested on then: its "test" split, or "all" of it. None: test, where its owner has
+    # a split; else all, for nothing of it was ever set apart.
+    test_split: str | None = None
     features: Path | None = None  # None: $MEDPROBE_FEATURES or ./features
     results: Path | None = None  # None: $MEDPROBE_RESULTS or ./results
 
@@ -183,7 +185,7 @@ class ProbeConfig:
             )
         if self.n_resamples < 1:
             raise RequestError(f"--resamples takes 1 and more, not {self.n_resamples}")
-        if self.test_split not in TEST_SPLITS:
+        if self.test_split not in (None, *TEST_SPLITS):
             raise RequestError(
                 f"--test-split takes {', '.join(TEST_SPLITS)}, not {self.test_split!r}"
             )

@@ -30,6 +30,7 @@ from cache.labels import REGRESSION
 from cache.places import features_root
 from probe.answer import Answer
 from probe.answers import ask_linear, ask_ridge
+from probe.comparable import tables_of
 from probe.config import ProbeConfig
 from probe.features import Split, divide_samples, rows_are_samples
 from probe.metrics import MULTI_LABEL, known_shares
@@ -107,6 +108,7 @@ def described(asked: Asked, control: str, samples: Mapping[str, Any]) -> dict[st
         "digest": key_digest(key),
         "key": key,
         "samples": samples,
+        "tables": tables_of(features),
     }
 
 

@@ -11,6 +11,7 @@ from cache.catalogue import Wish, find_features
 from cache.errors import RequestError
 from cache.features import Features, open_features
 from cache.key import key_differences
+from cache.split_rules import Drawn
 from cache.splits import LEFT_OUT, TEST, split_digest
 from probe.config import ProbeConfig
 from probe.overlay import Asked
@@ -58,19 +59,22 @@ def _of_encoder(key: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, A
     return parts
 
 
-def only_test(asked: Asked, train: Asked, which: str) -> Asked:
+def only_test(asked: Asked, train: Asked, which: str | None) -> Asked:
     """The samples to test on, as the classes of the training data.
 
     Args:
         asked: the test data.
         train: the training data.
-        which: "test": its test split; "all": every sample.
+        which: "test": its test split; "all": every sample; None: test, but all where its split was
+            drawn because its owner has none, and so sets nothing apart.
 
     Raises:
         RequestError: another task, other classes, or no test samples.
     """
     labels = _as_classes_of(train, asked)
-    split = asked.split
+    split, drawn = asked.split, Drawn.read(asked.features.notes)
+    if which is None:
+        which = "all" if drawn else "test"
     if which == "all":
         split = np.where(split == LEFT_OUT, LEFT_OUT, TEST)
     split = np.where(split == TEST, TEST, LEFT_OUT).astype(np.uint8)
@@ -78,6 +82,12 @@ def only_test(asked: Asked, train: Asked, which: str) -> Asked:
         raise RequestError(
             f"{asked.dataset} has no test split; --test-split all takes every sample of it"
         )
+    n, n_known = int((split == TEST).sum()), int((asked.split != LEFT_OUT).sum())
+    of = asked.dataset if drawn is None else f"{asked.dataset}, whose split was only drawn"
+    if which == "test":
+        tested = f"tested on the test split of {of}: {n:_} of {n_known:_} samples"
+    else:
+        tested = f"tested on all {n:_} samples of {of}"
     digest = f"sha256:{split_digest(asked.features.ids, split)}"
     return dataclasses.replace(
         asked,
@@ -87,7 +97,7 @@ def only_test(asked: Asked, train: Asked, which: str) -> Asked:
         samples={**asked.samples, "split": digest},
         division={"rule": f"external:{which}", "name": "", "digest": digest},
         trained_on=train,
-        marks=(*dict.fromkeys((*asked.marks, f"trained on {train.title}", *train.marks)),),
+        marks=(*dict.fromkeys((*asked.marks, f"trained on {train.title}", tested, *train.marks)),),
     )
 
 

@@ -41,7 +41,8 @@ ADDED_LATER: dict[str, Any] = {  # what rows without these fields mean by that
 class Row:
     """One answer: one feature file, kind, layer, pool, k and seed."""
 
-    features: Mapping[str, Any]  # model, encoder, size, dataset, task, digest, key, samples
+    # model, encoder, size, dataset, task, digest, key, samples, tables (see comparable.tables_of)
+    features: Mapping[str, Any]
     probe: Mapping[str, Any]  # every setting that changes the numbers
     seed: int
     metrics: Mapping[str, Interval]  # on test; empty where test wasn't read

@@ -25,6 +25,7 @@ from probe.answer import Answer
 from probe.answers import ask_kind, check_kind, check_known
 from probe.calibration import Votes
 from probe.choosing import HELD_OUT, N_FOLDS, as_val, pick
+from probe.comparable import tables_of
 from probe.config import AUTO, ProbeConfig
 from probe.controls import KIND as CONTROL
 from probe.controls import advise_random, ask_controls, described, find_random
@@ -607,6 +608,7 @@ def make_row(
             # Checksums, or digests of what lies over them: other labels or splits are another
             # question of the same features.
             "samples": samples_of(asked),
+            "tables": tables_of(features),
         },
         probe=probe,
         seed=config.seed,
@@ -671,7 +673,8 @@ def samples_of(asked: Asked) -> dict[str, int | str]:
 def _trained_on(train: Asked | None) -> dict[str, Any]:
     if train is None:
         return {}
-    samples = {"samples": samples_of(train), "target": train.target, "split": train.division}
+    samples = {"samples": samples_of(train), "tables": tables_of(train.features)}
+    samples |= {"target": train.target, "split": train.division}
     return {"dataset": train.dataset, "digest": train.features.digest, **samples}
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from probe.comparable import NOT_TO_COMPARE, describe_block, make_blocks
 from probe.intervals import Interval
 from probe.results import Row
 
@@ -36,14 +37,22 @@ EMPTY = {
 def format_table(rows: Sequence[Row], *, with_kind: bool = False) -> str:
     """Rows as an aligned table; marks are numbered and explained below it.
 
-    Folds of one question stand below one another, with their mean and standard deviation.
+    Folds of one question stand below one another, with their mean and standard deviation. Rows of
+    one data set that were asked about different samples are a table each, under what differs.
 
     Args:
         rows: in order.
         with_kind: whether a column tells the kinds apart.
     """
-    if not rows:
-        return ""
+    blocks = make_blocks(rows)
+    tables = [_format_rows(block.rows, with_kind) for block in blocks]
+    if len(tables) < 2:
+        return "".join(tables)
+    headed = [f"{describe_block(i, blocks)}\n{table}" for i, table in enumerate(tables, start=1)]
+    return "\n\n".join([*headed, NOT_TO_COMPARE])
+
+
+def _format_rows(rows: Sequence[Row], with_kind: bool) -> str:
     notes: dict[str, int] = {}
     records = []
     for alike in _by_question(rows):

@@ -8,8 +8,18 @@ import pytest
 
 from cache.errors import RequestError
 from cache.split_files import read_split_file, write_split_file
-from cache.split_rules import SplitRule
-from cache.splits import LEFT_OUT, TEST, TRAIN, VAL, make_splits, split_digest, systematic
+from cache.split_rules import Drawn, SplitRule
+from cache.splits import (
+    LEFT_OUT,
+    TEST,
+    TRAIN,
+    VAL,
+    continue_split,
+    divided_groups,
+    make_splits,
+    split_digest,
+    systematic,
+)
 from cache.strata import apportion, assign_units, divide
 
 BINARY, MULTI_CLASS, MULTI_LABEL = "binary-class", "multi-class", "multi-label, binary-class"
@@ -482,3 +492,102 @@ def test_an_accent_may_be_a_character_of_its_own(tmp_path):
     path.write_text("id,split\ne\u0301,test\n\xe9,val\n", encoding="utf-8")
     with pytest.raises(RequestError, match="line 3, column id: 'é' stands there twice"):
         read_split_file(path, np.array(["\xe9"]), "toys")
+
+
+# ---------------------------------------------------------------------------- kept, and continued
+
+
+def continued(rule, split, n_new, labels, groups=None, seed=0):
+    """A split of the first samples, and what becomes of so many more."""
+    ids = make_ids(len(labels))
+    earlier = np.append(split, np.full(n_new, LEFT_OUT, np.uint8))
+    return continue_split(Drawn(SplitRule.parse(rule), seed), earlier, ids, labels, groups)
+
+
+LABELS_OF = {
+    "classes": lambda rng, n: rng.choice(4, n, p=[0.5, 0.3, 0.15, 0.05]),
+    "several labels": lambda rng, n: (rng.random((n, 3)) < [0.5, 0.2, 0.1]).astype(np.int64),
+    "continuous": lambda rng, n: rng.normal(size=n),
+}
+TASKS = {"classes": MULTI_CLASS, "several labels": MULTI_LABEL, "continuous": "regression"}
+
+
+@pytest.mark.parametrize("kind", LABELS_OF)
+@pytest.mark.parametrize("with_groups", [False, True])
+@pytest.mark.parametrize(
+    ("rule", "shares"), [("80/10/10", (8, 1, 1)), ("kfold:5:2", (3, 1, 1)), ("80/20", (4, 0, 1))]
+)
+def test_who_was_divided_stays_and_what_is_new_fills_the_shares(kind, with_groups, rule, shares):
+    rng = np.random.default_rng(1)
+    n, n_new = 300, 100
+    labels = LABELS_OF[kind](rng, n + n_new)
+    groups = np.array([f"p{i // 4}" for i in range(n + n_new)]) if with_groups else None
+    first = split_of(rule, labels[:n], TASKS[kind], groups=groups[:n] if with_groups else None)
+    changed = labels.copy()
+    changed[:9] = labels[9:18]  # corrected labels move nobody
+    split = continued(rule, first, n_new, changed, groups)
+    assert split[:n].tolist() == first.tolist()
+    assert not divided_groups(split, groups).any()
+    wanted = np.array(shares) / sum(shares) * (n + n_new)
+    assert np.abs(np.bincount(split, minlength=3) - wanted).max() <= (6 if with_groups else 2)
+    if kind == "classes" and not with_groups:
+        for c in range(4):  # stratified: of each class
+            found = np.bincount(split[changed == c], minlength=3)
+            assert np.abs(found - np.array(shares) / sum(shares) * found.sum()).max() <= 4
+
+
+def test_images_that_come_one_by_one_fill_the_shares_too():
+    """Each alone would round to train."""
+    labels = np.arange(140) % 2
+    split = split_of("80/10/10", labels[:40])
+    for n in range(41, 141):
+        longer = continued("80/10/10", split, 1, labels[:n])
+        assert longer[:-1].tolist() == split.tolist()
+        split = longer
+    assert np.bincount(split).tolist() == [112, 14, 14]
+
+
+def test_a_new_image_follows_its_patient_and_a_divided_one_is_drawn_anew():
+    labels = np.arange(12) % 2
+    groups = np.array(["a", "a", "b", "b", "c", "d", "e", "f", "g", "", "", "c"])
+    first = np.array([TEST, TEST, VAL, VAL, TEST, *[TRAIN] * 6], np.uint8)
+    split = continued("80/10/10", first, 1, labels, groups)
+    assert split[11] == TEST  # as the other image of c
+    assert split[:11].tolist() == first.tolist()
+    groups[1] = "b"  # somebody corrected whose it is: one of b in test, two in val
+    assert divided_groups(first, groups[:11]).nonzero()[0].tolist() == [1, 2, 3]
+    split = continued("80/10/10", first, 1, labels, groups)
+    assert len({*split[[1, 2, 3]].tolist()}) == 1
+    others = [0, *range(4, 11)]
+    assert split[others].tolist() == first[others].tolist()
+
+
+def test_chance_is_of_the_seed_and_not_of_the_order_of_rows():
+    rng = np.random.default_rng(0)
+    labels, ids = rng.integers(0, 3, 90), make_ids(90)
+    first = np.append(split_of("80/10/10", labels[:50]), np.full(40, LEFT_OUT, np.uint8))
+    drawn = Drawn(SplitRule.parse("80/10/10"), 0)
+    split = continue_split(drawn, first, ids, labels)
+    order = rng.permutation(90)
+    assert np.array_equal(
+        continue_split(drawn, first[order], ids[order], labels[order]), split[order]
+    )
+    other = continue_split(Drawn(drawn.rule, 1), first, ids, labels)
+    assert not np.array_equal(other, split)
+
+
+@pytest.mark.parametrize(
+    ("notes", "found"),
+    [
+        ({}, None),
+        ({"data": ["split: the owner's", "3 files"]}, None),
+        ({"drawn_split": {"rule": "70/15/15", "seed": 3}}, "70/15/15, seed 3"),
+        # As files say it that were made before the note was.
+        ({"data": ["split: 80/10/10 by image, seed 0 (the owner has none)"]}, "80/10/10, seed 0"),
+        ({"data": ["x", "split: kfold:5:1 by patient, seed 7 (as asked)"]}, "kfold:5:1, seed 7"),
+    ],
+)
+def test_notes_tell_how_a_split_was_drawn(notes, found):
+    drawn = Drawn.read(notes)
+    assert (drawn and str(drawn)) == found
+    assert drawn is None or Drawn.read({"drawn_split": drawn.note}) == drawn

@@ -39,9 +39,10 @@ def make_file(root, dataset="toys", task="multi-class", labels=None, split=None,
     ids = more.pop("ids", np.array([f"{dataset}/{i:04d}" for i in rng.permutation(N)]))
     stored = np.repeat([0, 1, 2], [120, 60, 60]) if split is None else split
     samples = {name: more.pop(name) for name in ("groups", "meta") if name in more}
-    row_sample = more.pop("row_sample", np.arange(N))
+    row_sample, notes = more.pop("row_sample", np.arange(N)), more.pop("notes", {})
+    model, row_ids = more.pop("model", "toy"), more.pop("row_ids", ids)
     spec = FileSpec(
-        model="toy",
+        model=model,
         encoder="toy.full",
         size=32,
         dataset=dataset,
@@ -50,13 +51,14 @@ def make_file(root, dataset="toys", task="multi-class", labels=None, split=None,
         key={"layers": {"of": 2}, "dataset": dataset, **more},
         arrays={"layers/00/cls": 8, "layers/01/cls": 8},
         dtype="float16",
-        row_ids=ids,
+        row_ids=row_ids,
         row_sample=row_sample,
         samples=Samples(ids, stored.astype(np.uint8), labels, **samples),
         command=f"extract --model toy --data {dataset}",
+        notes=notes,
     )
     content = {"layers/00/cls": rng.normal(size=(N, 8)), "layers/01/cls": x}
-    return open_features(write_rows(root / dataset / "toy_32_0123456789ab.h5", spec, content))
+    return open_features(write_rows(root / dataset / f"{model}_32_0123456789ab.h5", spec, content))
 
 
 def write_table(path, features, columns, rows=slice(None), order=None):
@@ -520,6 +522,10 @@ def shifted(root, dataset, order=(0, 1, 2), **more):
     return make_file(root, dataset, labels=labels, class_names=names, **more)
 
 
+# What feature files note of a split that their data set's owner doesn't give; before there was such a
+# note, they said it in words.
+DRAWN = {"drawn_split": {"rule": "80/10/10", "seed": 0}}
+OLD_DRAWN = {"data": ["split: 80/10/10 by image, seed 0 (the owner has none)"]}
 EXTERNAL = ["--kind", "linear", "--choose", "val", "--train-data", "toys", "--test-data"]
 
 
@@ -569,6 +575,33 @@ def test_all_of_the_other_data_set_may_test(places, capsys):
     assert run(capsys, [*EXTERNAL, "tested", "--split", "90/10/0"])[0] == 0
     n = sorted(tuple(row["n"].values()) for row in rows(places[1]))
     assert n == [(120, 60, 240), (216, 24, 60), (216, 24, 240)]
+
+
+@pytest.mark.parametrize(
+    ("notes", "words", "n", "said"),
+    [
+        ({}, [], 60, "tested on the test split of others: 60 of 240 samples"),
+        (DRAWN, [], 240, "tested on all 240 samples of others, whose split was only drawn"),
+        (OLD_DRAWN, [], 240, "tested on all 240 samples of others, whose split was only drawn"),
+        (
+            DRAWN,
+            ["--test-split", "test"],
+            60,
+            "tested on the test split of others, whose split was only drawn: 60 of 240 samples",
+        ),
+        ({}, ["--test-split", "all"], 240, "tested on all 240 samples of others"),
+    ],
+)
+def test_a_split_that_was_only_drawn_sets_nothing_apart(places, capsys, notes, words, n, said):
+    make_file(places[0])
+    shifted(places[0], "others", notes=notes)
+    status, out, _ = run(capsys, [*EXTERNAL, "others", *words])
+    assert status == 0
+    assert f"others: train 0 · val 0 · test {n}" in out
+    assert f"] {said}\n" in out
+    (row,) = rows(places[1])
+    assert row["n"]["test"] == n
+    assert row["split"]["rule"] == f"external:{'all' if n == 240 else 'test'}"
 
 
 def test_a_training_file_may_be_named_by_path(places, capsys):

@@ -1,0 +1,119 @@
+"""Which rows may stand in one table: those that were asked about the same samples.
+
+Labels, splits and patients are in no key: they may be corrected in one encoder's file and not in
+another's. Each row holds the checksums of the tables that it was asked with, so rows that differ in
+one of them, though they were asked alike, are told apart.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cache.features import Features
+from cache.key import canonical_json
+from probe.results import Row
+
+LABELS, SPLIT, PATIENTS, IDS, ROWS = "labels", "split", "patients", "ids", "images of a sample"
+NOT_TO_COMPARE = (
+    "Blocks are of different samples: numbers of one say nothing beside those of another. Where the "
+    "images are the same, `extract` of any of these encoders lays one table over all their files; "
+    "then ask again."
+)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What rows that are compared must agree on."""
+
+    dataset: str
+    what: str  # LABELS, SPLIT, PATIENTS, IDS or ROWS
+    asked: str = ""  # how: another target, or another fold, is another question
+
+
+@dataclass
+class Block:
+    """Rows that agree."""
+
+    rows: list[Row]
+    facts: dict[Fact, Any]  # -> a checksum or digest
+
+
+def tables_of(features: Features) -> dict[str, int | None]:
+    """Checksums of the tables that a row doesn't name otherwise, for the row.
+
+    Returns:
+        PATIENTS (None where nobody knows them) and IDS; ROWS too, but of volumes, whose rows depend
+        on how they were cut.
+    """
+    tables = features.header.tables
+    found = {PATIENTS: tables.get("samples/groups"), IDS: tables["samples/ids"]}
+    return found if "slices" in features.key else {**found, ROWS: tables["rows/ids"]}
+
+
+def make_blocks(rows: Sequence[Row]) -> list[Block]:
+    """Rows in as few blocks as their order gives; in a block no two disagree.
+
+    Of a fact that an old row doesn't hold nobody knows, so that it fits anywhere.
+    """
+    blocks: list[Block] = []
+    for row in rows:
+        facts = dict(_facts(row))
+        for block in blocks:
+            if not _conflicts(facts, block.facts):
+                block.rows.append(row)
+                block.facts.update(facts)
+                break
+        else:
+            blocks.append(Block([row], facts))
+    return blocks
+
+
+def describe_block(number: int, blocks: Sequence[Block]) -> str:
+    """A block's heading: "block 2 of 2: labels and split of scans are other than in block 1"."""
+    words = f"block {number} of {len(blocks)}"
+    whats: dict[str, list[str]] = {}
+    for fact in _conflicts(blocks[number - 1].facts, blocks[0].facts):
+        listed = whats.setdefault(fact.dataset, [])
+        listed += [] if fact.what in listed else [fact.what]
+    said = [f"{' and '.join(listed)} of {dataset}" for dataset, listed in whats.items()]
+    return f"{words}: other {', '.join(said)} than in block 1" if said else words
+
+
+def _conflicts(facts: Mapping[Fact, Any], others: Mapping[Fact, Any]) -> list[Fact]:
+    return [fact for fact, value in facts.items() if fact in others and others[fact] != value]
+
+
+def _facts(row: Row) -> Iterator[tuple[Fact, Any]]:
+    yield from _facts_of(
+        str(row.features["dataset"]),
+        row.features["samples"],
+        row.features.get("tables", {}),
+        row.target,
+        row.split,
+        str(row.trained_on.get("dataset", "")),
+    )
+    if train := row.trained_on:
+        yield from _facts_of(
+            str(train["dataset"]),
+            train["samples"],
+            train.get("tables", {}),
+            train.get("target", {}),
+            train.get("split", {}),
+        )
+
+
+def _facts_of(
+    dataset: str,
+    samples: Mapping[str, Any],
+    tables: Mapping[str, Any],
+    target: Mapping[str, Any],
+    split: Mapping[str, Any],
+    trained_on: str = "",
+) -> Iterator[tuple[Fact, Any]]:
+    labels = canonical_json({name: v for name, v in target.items() if name != "labels"})
+    how = {name: v for name, v in split.items() if name != "digest"}
+    divided = canonical_json([labels, how, trained_on])
+    yield Fact(dataset, LABELS, labels), samples.get("labels")
+    yield Fact(dataset, SPLIT, divided), samples.get("split")
+    for what, checksum in tables.items():
+        yield Fact(dataset, what), checksum
