@@ -11,10 +11,13 @@ locks nothing is deleted.
 """
 
 import contextlib
+import errno
+import hashlib
 import os
 import re
 import secrets
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +29,7 @@ if sys.platform != "win32":  # which neither deletes nor renames what is open, a
 LEFTOVER = re.compile(r"\..*\.[0-9a-f]{16}\.medprobe", re.DOTALL)
 N_KEPT = 50  # characters of the final name in the temporary one: a file system takes 255 bytes
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+READ_AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 class NewFile:
@@ -132,6 +136,27 @@ def open_no_link(path: Path, mode: str, buffering: int = -1) -> IO[bytes]:
     return open(
         path, mode, buffering, opener=lambda name, flags: os.open(name, flags | NO_LINK, 0o666)
     )
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """Open a file to read; a pipe, which would be waited for, or a device is refused.
+
+    Raises:
+        OSError: it can't be opened, or is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | READ_AT_ONCE)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def stream_sha256(file: IO[bytes]) -> str:
+    """SHA-256 of an open file's bytes, from where it stands to its end."""
+    digest = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def append(path: Path, text: str) -> None:

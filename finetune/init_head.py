@@ -33,6 +33,7 @@ from probe.head_answers import GRID
 from probe.metrics import BINARY
 from probe.overlay import Asked
 from probe.patients import Scored, by_patient
+from probe.results import read_scores
 
 FLAG = "--init-head-from"
 NEAR = 1e-6  # of a score
@@ -172,7 +173,7 @@ def _of_row(
     x = _read_input(features, row, pool, layer, name)
     splits = divide_samples(x, dataclasses.replace(asked, features=features))
     fit = REFIT[probe["kind"]](row, splits, asked, name)
-    _compare(path, splits, fit, probe.get("scores_of") == "patients", name)
+    _compare(path, row, splits, fit, probe.get("scores_of") == "patients", name)
     return fit.weights, fit.intercept
 
 
@@ -248,11 +249,17 @@ def _is_same(features: Features, layer: int, a: str, b: str) -> bool:
     return np.array_equal(features.array(layer, a), features.array(layer, b))
 
 
-def _compare(path: Path, splits: dict[str, Split], fit: _Fit, per_patient: bool, name: str) -> None:
+def _compare(
+    path: Path,
+    row: Mapping[str, Any],
+    splits: dict[str, Split],
+    fit: _Fit,
+    per_patient: bool,
+    name: str,
+) -> None:
     """Refuse a fit that gives other scores than stand beside the row."""
     try:
-        with np.load(path.with_suffix(".npz"), allow_pickle=False) as file:
-            stored = {array: file[array] for array in file.files}
+        stored = read_scores(path, row)
     except (OSError, ValueError) as error:
         raise RequestError(
             f"{FLAG}: the scores of {name} can't be read ({error}); ask the probe anew"

@@ -2,10 +2,17 @@
 
 The same question asked twice is one row. Per-sample scores stand beside the row in an ``.npz``
 without pickles, so that later questions (paired tests, subgroups, calibration) need no rerun.
+
+A row holds the SHA-256 of all that it says, and of its scores, whose file is named by that: so a
+row and its scores belong together whoever else writes the same row, and whenever one is killed.
 """
 
+import contextlib
 import json
+import re
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,11 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
-from cache.files import write_whole
+from cache.files import NewFile, locked, open_regular, stream_sha256, write_whole
 from cache.key import file_stem, key_digest
 from probe.intervals import Interval
 
-ROW_VERSION = 1
+ROW_VERSION = 2  # 1: without checksums, scores in {stem}.npz; those are read as they are
+CHECKSUM = "sha256"  # of the row's canonical JSON, but for this entry
+SCORES = "scores_sha256"  # of the file of scores, whose name holds the first digits of it
+N_DIGITS = 16
 ADDED_LATER: dict[str, Any] = {  # what rows without these fields mean by that
     "seen": "unknown",
     "protocol": "",
@@ -35,6 +45,10 @@ ADDED_LATER: dict[str, Any] = {  # what rows without these fields mean by that
     "episodes": {},
     "probe_protocol": {},
 }
+
+
+class BrokenRow(ValueError):
+    """A file that holds no row, or another than was written; the message has no path."""
 
 
 @dataclass(frozen=True)
@@ -142,11 +156,32 @@ def write_row(root: Path, row: Row, name: str = "") -> Path:
     Raises:
         OSError: the folder can't be written.
     """
+    content = _as_json(row)
     path = row.path(root)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    names = sorted({*_earlier_names(path), *([name] if name else [])})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # One writer at a time: else a tag is lost, or the scores that another row still needs.
+        with locked(path.parent):
+            content["names"] = sorted({*_earlier_names(path), *([name] if name else [])})
+            # Scores first: whoever sees a row finds its scores beside it.
+            scores = _write_scores(path, row.scores)
+            content[SCORES] = scores
+            content[CHECKSUM] = _checksum(content)
+            with write_whole(path) as file:
+                file.write(f"{json.dumps(content, indent=1, allow_nan=False)}\n".encode())
+            _remove_other_scores(path, scores)
+    except OSError as error:
+        raise OSError(
+            f"can't write {path}: {error.strerror}; free some space, or choose another folder "
+            "with --results DIR"
+        ) from error
+    return path
+
+
+def _as_json(row: Row) -> dict[str, Any]:
+    """What a row says, as plain JSON values."""
     content = asdict(row)
-    scores = content.pop("scores")
+    del content["scores"]
     content["metrics"] = {
         metric: {end: _json_number(v) for end, v in zip(Interval._fields, interval, strict=True)}
         for metric, interval in row.metrics.items()
@@ -162,23 +197,96 @@ def write_row(root: Path, row: Row, name: str = "") -> Path:
     content["episodes"] = {
         metric: [_json_number(v) for v in values] for metric, values in row.episodes.items()
     }
-    content |= {"row_version": ROW_VERSION, "id": row.digest, "names": names}
-    # Scores first: whoever sees a row finds its scores beside it.
-    _write(path.with_suffix(".npz"), lambda file: np.savez(file, **scores))
-    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    _write(path, lambda file: file.write(text.encode()))
-    return path
+    content |= {"row_version": ROW_VERSION, "id": row.digest}
+    return json.loads(json.dumps(content, allow_nan=False))
 
 
 def read_row(path: Path) -> dict[str, Any]:
-    """A stored row as plain JSON values; fields that earlier versions didn't know are added."""
-    return {**ADDED_LATER, **json.loads(path.read_text())}
+    """A stored row as plain JSON values; fields that earlier versions didn't know are added.
+
+    Raises:
+        OSError: there is no such file, or it can't be read.
+        BrokenRow: it holds no row, or another one than was written.
+    """
+    with open_regular(path) as file:
+        text = file.read()
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BrokenRow(f"no row of probe or finetune ({type(error).__name__})") from error
+    if not isinstance(content, dict) or not isinstance(content.get("probe"), dict):
+        raise BrokenRow("no row of probe or finetune")
+    version = content.get("row_version")
+    if (version != 1 or CHECKSUM in content) and content.get(CHECKSUM) != _checksum(content):
+        raise BrokenRow("changed since it was written: its checksum is of other content")
+    if version not in (1, ROW_VERSION):
+        raise BrokenRow(f"a row of version {version}, where this medprobe reads {ROW_VERSION}")
+    return {**ADDED_LATER, **content}
+
+
+def read_scores(path: Path, row: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """The per-sample scores that belong to a row.
+
+    Args:
+        path: of the row.
+        row: as ``read_row`` gave it.
+
+    Raises:
+        OSError: there is no such file, or it can't be read.
+        BrokenRow: they aren't those that were written with the row.
+    """
+    wanted = row.get(SCORES)
+    place = path.with_suffix(".npz") if wanted is None else _scores_path(path, str(wanted))
+    with open_regular(place) as file:
+        if wanted is not None and stream_sha256(file) != wanted:
+            raise BrokenRow(f"{place} holds other scores than the row was written with")
+        file.seek(0)
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}
+        except (ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+            raise BrokenRow(f"{place} is damaged ({type(error).__name__})") from error
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    try:
+        return key_digest({name: value for name, value in content.items() if name != CHECKSUM})
+    except ValueError:  # a NaN
+        return ""
+
+
+def _scores_path(path: Path, sha256: str) -> Path:
+    if not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise BrokenRow(f"{SCORES} should be 64 hex digits, found {sha256[:N_DIGITS]!r}")
+    return path.with_name(f"{path.stem}.{sha256[:N_DIGITS]}.npz")
+
+
+def _write_scores(path: Path, scores: Mapping[str, NDArray[Any]]) -> str:
+    """Write the scores of the row at ``path``; returns the SHA-256 of their file."""
+    new = NewFile(path.with_suffix(".npz"))
+    try:
+        np.savez(new.file, **scores)  # type: ignore[arg-type]
+        new.file.seek(0)
+        sha256 = stream_sha256(new.file)
+        new.finish(_scores_path(path, sha256))
+    finally:
+        new.discard()
+    return sha256
+
+
+def _remove_other_scores(path: Path, sha256: str) -> None:
+    """Delete the scores of rows that this one has replaced, or that a kill kept from being."""
+    ours = re.compile(re.escape(path.stem) + rf"(\.[0-9a-f]{{{N_DIGITS}}})?\.npz")
+    for other in path.parent.iterdir():
+        if ours.fullmatch(other.name) and other != _scores_path(path, sha256):
+            with contextlib.suppress(OSError):
+                other.unlink()
 
 
 def _earlier_names(path: Path) -> list[str]:
     try:
         names = read_row(path)["names"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, BrokenRow, KeyError):
         return []  # no row yet, or no longer one: it is replaced
     return [str(name) for name in names] if isinstance(names, list) else []
 
@@ -186,15 +294,3 @@ def _earlier_names(path: Path) -> list[str]:
 def _json_number(value: float) -> float | None:
     """JSON has no NaN: a metric that is undefined is null."""
     return float(value) if np.isfinite(value) else None
-
-
-def _write(path: Path, write: Any) -> None:
-    """Write it whole, with what to do where that fails."""
-    try:
-        with write_whole(path) as file:
-            write(file)
-    except OSError as error:
-        raise OSError(
-            f"can't write {path}: {error.strerror}; free some space, or choose another folder "
-            "with --results DIR"
-        ) from error

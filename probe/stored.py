@@ -11,9 +11,12 @@ from cache.errors import RequestError
 from cache.places import results_root
 from cache.terminal import Parser, complain, run_command, split_words
 from probe.intervals import Interval
-from probe.results import Row, read_row
+from probe.results import BrokenRow, Row, read_row
+from probe.table import format_table
 
 Problem = tuple[str, str]  # which file, and what is wrong with it
+# What a file that is no row, or one of an earlier version without checksum, can make of its reader.
+FOREIGN = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, IndexError)
 
 EXAMPLES = """\
 examples:
@@ -54,8 +57,6 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Read the rows, print those that are asked for."""
-    from probe.table import format_table
-
     root = options.results or results_root()
     paths = options.files or sorted(root.glob("*/*.json"))
     wishes = {
@@ -92,7 +93,16 @@ def read_stored(
         try:
             content = read_row(path)
             row, names = as_row(content), content["names"]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            # What can't be shown, or sorted, takes no other row down.
+            format_table([row], with_kind=True)
+            _place(row)
+        except OSError as error:
+            problems.append((str(path), error.strerror or str(error)))
+            continue
+        except BrokenRow as error:
+            problems.append((str(path), str(error)))
+            continue
+        except FOREIGN as error:
             problems.append((str(path), f"no row of probe or finetune ({type(error).__name__})"))
             continue
         found = {
@@ -110,7 +120,7 @@ def as_row(content: Mapping[str, Any]) -> Row:
     """What ``probe.results.read_row`` gives, as the row that was written; scores stay on disk.
 
     Raises:
-        KeyError, TypeError, AttributeError: it is none.
+        FOREIGN: it is none.
     """
     values = {f.name: content[f.name] for f in dataclasses.fields(Row) if f.name in content}
     values["metrics"] = {
@@ -125,9 +135,13 @@ def as_row(content: Mapping[str, Any]) -> Row:
     return Row(**{**values, "marks": tuple(content["marks"])})
 
 
-def _number(value: Any) -> Any:
-    """JSON's null is a metric that is undefined."""
-    return math.nan if value is None else value
+def _number(value: Any) -> float:
+    """JSON's null is a metric that is undefined; a count stays whole."""
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError(f"expected a number, found {value!r}")
+    return value
 
 
 def _place(row: Row) -> tuple[Any, ...]:
@@ -136,11 +150,11 @@ def _place(row: Row) -> tuple[Any, ...]:
     return (
         str(features["dataset"]),
         str(features["model"]),
-        features["size"] or 0,
+        int(features["size"] or 0),
         str(probe["kind"]),
         *(str(part).zfill(4) for part in last),
-        probe.get("few_shot", {}).get("shots", 0),
+        int(probe.get("few_shot", {}).get("shots", 0)),
         row.question,
         str(row.split.get("name", "")),
-        probe.get("training_seed", 0),
+        int(probe.get("training_seed", 0)),
     )

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from storing import scores_file
 
 from finetune.cli import main
 
@@ -51,7 +52,7 @@ def read_rows(kind="finetune"):
     for path in Path(os.environ["MEDPROBE_RESULTS"]).glob("*/*.json"):
         row = json.loads(path.read_text())
         if row["probe"]["kind"] == kind:
-            with np.load(path.with_suffix(".npz")) as scores:
+            with np.load(scores_file(path)) as scores:
                 row["scores"] = {name: scores[name] for name in scores.files}
             row["path"] = path
             found.append(row)

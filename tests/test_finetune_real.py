@@ -13,6 +13,7 @@ import pytest
 from finetuning import VIT
 from numpy.testing import assert_allclose
 from safetensors.torch import load_file
+from storing import scores_file
 
 from cache import open_features
 from extract.cli import main as extract
@@ -90,7 +91,7 @@ class Bench:
 
 def read_row(path):
     row = json.loads(path.read_text())
-    with np.load(path.with_suffix(".npz")) as scores:
+    with np.load(scores_file(path)) as scores:
         row["scores"] = {name: scores[name] for name in scores.files}
     return row
 

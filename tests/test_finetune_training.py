@@ -15,6 +15,7 @@ import torch
 from finetuning import CNN, VIT, read_rows, run, trials, write_images
 from numpy.testing import assert_allclose
 from safetensors.torch import load_file
+from storing import scores_file
 
 from extract.cli import main as extract
 from finetune import training
@@ -364,7 +365,7 @@ def test_two_processes_train_the_same_model(tmp_path, data, words):
     (path,) = (tmp_path / "two-results").glob("*/*.json")
     found = json.loads(path.read_text())
     assert found["id"] == wanted["id"]
-    with np.load(path.with_suffix(".npz")) as scores:
+    with np.load(scores_file(path)) as scores:
         assert_allclose(scores["test_scores"], wanted["scores"]["test_scores"], atol=2e-5)
         assert list(scores["test_ids"]) == list(wanted["scores"]["test_ids"])
     assert result.stdout.count("1 row with scores") == 1

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from storing import write_file
+from storing import make_earlier, scores_file, write_file
 
 from cache import open_features
 from cache.layout import FileSpec, Samples
@@ -135,7 +135,7 @@ def test_scores_stand_beside_the_row_and_give_its_numbers(places, capsys):
     run(capsys, "--kind linear --choose val")
     (path,) = places[1].glob("*/*.json")
     row = json.loads(path.read_text())
-    with np.load(path.with_suffix(".npz"), allow_pickle=False) as scores:
+    with np.load(scores_file(path), allow_pickle=False) as scores:
         predicted = scores["test_scores"].argmax(axis=1)
         assert np.mean(predicted == scores["test_labels"]) == row["metrics"]["acc"]["value"]
         assert scores["test_ids"][0] == "00160"
@@ -236,9 +236,7 @@ def test_rows_of_earlier_versions_are_read(places, capsys):
     make_features(places[0])
     run(capsys, "--kind knn --k 5 --name first")
     (path,) = places[1].glob("*/*.json")
-    row = json.loads(path.read_text())
-    del row["seen"], row["protocol"]
-    path.write_text(json.dumps(row))
+    row = make_earlier(path, "seen", "protocol")
     assert read_row(path) == {**row, "seen": "unknown", "protocol": ""}
     assert run(capsys, "--kind knn --k 5 --name second")[0] == 0
     assert read_row(path)["names"] == ["first", "second"]

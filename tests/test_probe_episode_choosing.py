@@ -114,7 +114,7 @@ def rows(folder):
 
 
 def scores_of(folder, row):
-    (path,) = folder.glob(f"results/*/*{row['id'][:16]}.npz")
+    (path,) = folder.glob(f"results/*/*{row['id'][:16]}*.npz")
     with np.load(path) as found:
         return {name: found[name] for name in found.files}
 

@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from storing import scores_file
 from test_probe_cli import make_features
 
 from probe.results import read_row
@@ -75,7 +76,7 @@ def whole_rows(folder):
     found = []
     for path in sorted((folder / "results").glob("*/*.json")):
         row = read_row(path)
-        with np.load(path.with_suffix(".npz"), allow_pickle=False) as scores:
+        with np.load(scores_file(path), allow_pickle=False) as scores:
             assert len(scores["test_scores"]) == row["n"]["test"]
         found.append(row["features"]["dataset"])
     return found

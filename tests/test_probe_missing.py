@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
-from storing import make_spec, write_rows
+from storing import make_spec, scores_file, write_rows
 
 from cache.errors import RequestError
 from cache.labels import MISSING, UNCERTAIN
@@ -330,7 +330,7 @@ def test_the_command(tmp_path, capsys, kind):
     row = json.loads(path.read_text())
     assert row["n"] == {"train": 234, "val": 233, "test": 233}
     assert row["metrics"]["auc"]["value"] > 0.8
-    with np.load(path.with_suffix(".npz"), allow_pickle=False) as stored:
+    with np.load(scores_file(path), allow_pickle=False) as stored:
         assert_array_equal(stored["test_labels"], labels[467:])
         expected = one_by_one(stored["test_scores"], stored["test_labels"])
     found = {name: ends["value"] for name, ends in row["metrics"].items()}

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from storing import write_rows
+from storing import scores_file, write_rows
 
 from cache import open_features
 from cache.errors import RequestError
@@ -432,7 +432,7 @@ def test_folds_are_rows_with_a_mean_below(places, capsys):
     folds = [line.split("fold ")[1][:3] for line in out.splitlines() if "  fold " in line]
     assert folds == ["1/4", "2/4", "3/4", "4/4"] * 2
     (path, *_) = places[1].glob("*/*.json")
-    with np.load(path.with_suffix(".npz")) as scores:
+    with np.load(scores_file(path)) as scores:
         assert len(scores["test_ids"]) == 60
 
 

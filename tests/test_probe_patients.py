@@ -119,7 +119,7 @@ def test_patients_are_measured(capsys, tmp_path, path):
     assert row["intervals"]["auc"] in ("delong", "one-sided")
     stored = {}
     for found in (by_sample, row):
-        (file,) = (tmp_path / "results").rglob(f"*{found['id'][:16]}.npz")
+        (file,) = (tmp_path / "results").rglob(f"*{found['id'][:16]}*.npz")
         with np.load(file) as arrays:
             stored[found["id"]] = {name: arrays[name] for name in arrays}
     samples, patients = stored[by_sample["id"]], stored[row["id"]]

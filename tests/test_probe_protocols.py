@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
-from storing import make_spec, write_rows
+from storing import make_spec, scores_file, write_rows
 from test_probe_cli import make_features, rows, run
 
 from cache import open_features
@@ -475,7 +475,7 @@ def test_sigmoids_of_several_classes_get_no_figure_of_calibration(places, capsys
     assert not of_probabilities & found[True]["metrics"].keys()
     assert (found[True]["score_type"], found[True]["temperature"]) == ("unnormalised", None)
     (path,) = [p for p in places[1].glob("*/*.json") if json.loads(p.read_text()) == found[True]]
-    with np.load(path.with_suffix(".npz")) as stored:
+    with np.load(scores_file(path)) as stored:
         scores, labels = stored["test_scores"], stored["test_labels"]
     assert np.abs(scores.sum(axis=1) - 1).max() > 0.01
     assert found[True]["metrics"]["acc"]["value"] == (scores.argmax(axis=1) == labels).mean()

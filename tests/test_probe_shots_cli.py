@@ -1,9 +1,8 @@
 """`probe --shots`: episodes, rows, refusals."""
 
-import json
-
 import numpy as np
 import pytest
+from storing import make_earlier
 from test_probe_cli import make_features, rows, run
 
 from probe.answers import ASK
@@ -314,9 +313,7 @@ def test_older_rows_have_no_episodes(places, capsys):
     make_features(places[0])
     run(capsys, "--kind linear")
     path = next(places[1].rglob("*.json"))
-    row = json.loads(path.read_text())
-    del row["episodes"]
-    path.write_text(json.dumps(row))
+    make_earlier(path, "episodes")
     assert read_row(path)["episodes"] == {}
 
 

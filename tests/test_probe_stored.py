@@ -1,15 +1,23 @@
 """`probe table`: stored rows are printed as they were answered."""
 
+import contextlib
+import dataclasses
 import json
 import math
+import multiprocessing
+import re
 
+import numpy as np
 import pytest
+from storing import make_earlier, scores_file
 
 from probe.cli import main
 from probe.intervals import Interval
-from probe.results import Row, write_row
+from probe.results import BrokenRow, Row, read_row, read_scores, write_row
 from probe.stored import as_row, read_stored
 from probe.table import format_table
+
+ITS_CHECKSUM = "its checksum is of other content"
 
 
 def make_row(kind="linear", dataset="toys", seed=0, auc=0.8, **probe):
@@ -104,6 +112,119 @@ def test_a_file_that_is_no_row_is_named_and_the_others_are_printed(stored, capsy
     assert said.out.count("\ntoys ") == 4
     for name in "abc":
         assert f"{name}.json: no row of probe or finetune" in said.err
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("features", {"dataset": "x", "model": "y", "size": "large"}),
+        ("features", []),
+        ("probe", {"kind": "linear", "few_shot": []}),
+        ("probe", {"kind": "linear", "training_seed": [1]}),
+        ("metrics", {"acc": {"value": "high", "low": 0, "high": 1}}),
+        ("metrics", {"acc": {"value": math.inf, "low": 0, "high": 1}}),
+        ("metrics", {"acc": {"value": 10**400, "low": 0, "high": 1}}),
+        ("metrics", {"acc": 0.5}),
+        ("val_metrics", {"acc": True}),
+        ("marks", [["a", "list"]]),
+        ("leaks", {"n": 1}),
+        ("episodes", {"acc": "many"}),
+        ("split", "80/10/10"),
+        ("chosen", {"strength": "large"}),
+        ("row_version", 3),
+        ("seed", math.nan),
+    ],
+)
+def test_a_row_of_another_program_takes_no_other_down(stored, capsys, entry, value):
+    """Without checksum, as earlier versions wrote rows: whatever stands there is one line."""
+    path = next((stored / "toys").glob("*.json"))
+    content = make_earlier(path)
+    path.write_text(json.dumps({**content, entry: value}))
+    assert main(["table", "--results", str(stored)]) == 1
+    said = capsys.readouterr()
+    assert said.out.count("\ntoys ") + said.out.count("\nothers ") >= 3
+    (line,) = said.err.splitlines()
+    assert line.startswith(f"probe table: {path}: ")
+
+
+def test_rows_without_checksum_are_read_as_they_were(stored):
+    before = format_table(read_stored(sorted(stored.glob("*/*.json")), {})[0])
+    for path in stored.glob("*/*.json"):
+        make_earlier(path)
+        assert read_scores(path, read_row(path)) == {}
+    rows, problems = read_stored(sorted(stored.glob("*/*.json")), {})
+    assert (format_table(rows), problems) == (before, [])
+
+
+def test_every_changed_digit_is_found(tmp_path):
+    """Of a row's numbers, and of its scores' bytes, each by each."""
+    row = dataclasses.replace(make_row(), scores={"test_scores": np.linspace(0, 1, 5)})
+    path = write_row(tmp_path, row)
+    text = path.read_text()
+    # A version of other than 1 or 2 says so; its own digits and the checksum's are digits too.
+    places = [m.start() for m in re.finditer(r"\d", text)]
+    assert len(places) > 150
+    for place in places:
+        other = str((int(text[place]) + 1) % 10)
+        path.write_text(text[:place] + other + text[place + 1 :])
+        with pytest.raises(BrokenRow, match="changed since it was written"):
+            read_row(path)
+    path.write_text(text)
+    scores = scores_file(path)
+    content = scores.read_bytes()
+    for place in range(0, len(content), 7):
+        scores.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(BrokenRow, match="other scores than the row was written with"):
+            read_scores(path, read_row(path))
+    scores.write_bytes(content)
+    assert read_scores(path, read_row(path))["test_scores"][-1] == 1
+
+
+def test_a_changed_row_is_named_and_the_others_are_printed(stored, capsys):
+    path = next((stored / "others").glob("*.json"))
+    path.write_text(path.read_text().replace('"value": 0.8', '"value": 0.9'))
+    assert main(["table", "--results", str(stored)]) == 1
+    said = capsys.readouterr()
+    assert said.err == f"probe table: {path}: changed since it was written: {ITS_CHECKSUM}\n"
+    assert "others" not in said.out
+    assert said.out.count("\ntoys ") == 4
+
+
+def test_a_row_that_names_scores_elsewhere_reads_none(tmp_path):
+    path = write_row(tmp_path, make_row())
+    with pytest.raises(BrokenRow, match="64 hex digits"):
+        read_scores(path, {**read_row(path), "scores_sha256": "../" * 21 + "x"})
+
+
+def write_often(root, which, n):
+    row = dataclasses.replace(
+        make_row(), scores={"test_scores": np.full((400, 3), which)}, chosen={"who": which}
+    )
+    for _ in range(n):
+        write_row(root, row, f"by {which}")
+
+
+def test_two_writers_of_one_row_leave_a_row_and_its_scores(tmp_path):
+    """At any moment, not only at the end; and both their tags."""
+    spawn = multiprocessing.get_context("fork")
+    writers = [spawn.Process(target=write_often, args=(tmp_path, i, 40)) for i in range(2)]
+    for writer in writers:
+        writer.start()
+    n_seen = 0
+    while any(writer.is_alive() for writer in writers) or not n_seen:
+        for path in tmp_path.glob("*/*.json"):
+            row = read_row(path)
+            with contextlib.suppress(FileNotFoundError):  # replaced since the row was read
+                assert (read_scores(path, row)["test_scores"] == row["chosen"]["who"]).all()
+                n_seen += 1
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+    (path,) = tmp_path.glob("*/*.json")
+    row = read_row(path)
+    assert (read_scores(path, row)["test_scores"] == row["chosen"]["who"]).all()
+    assert row["names"] == ["by 0", "by 1"]
+    assert sorted(path.parent.iterdir()) == sorted([path, scores_file(path)])
 
 
 def test_rows_by_file(stored):
