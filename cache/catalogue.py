@@ -11,6 +11,7 @@ from cache.errors import CacheError, CacheMiss, RequestError
 from cache.features import Features, count_done, incomplete_message
 from cache.key import flatten, key_differences
 from cache.layout import read_header
+from cache.names import counted, near_names
 from cache.store import PARTIAL
 
 T = TypeVar("T")
@@ -151,12 +152,12 @@ def find_features(root: Path, wish: Wish) -> tuple[list[Features], list[str]]:
             unfinished.append((features, incomplete))
         else:
             found.append(features)
-    n_complete = len(found)
+    there = list(found)
     found = _keep_where([f for f in found if wish.fits(f)], wish.where)
     for part in wish.parts():
         if not any(part.fits(f) for f in found):
             begun = [message for f, message in unfinished if part.fits(f)]
-            troubles += begun or [_missing(root, part, n_complete)]
+            troubles += begun or [_missing(root, part, there)]
     if not found:
         raise CacheMiss("; ".join(troubles))
     found = _without_controls(found)
@@ -177,19 +178,33 @@ def _without_controls(found: list[Features]) -> list[Features]:
     return [f for f in found if not f.notes.get("random_weights") or named(f) not in real]
 
 
-def _missing(root: Path, wish: Wish, n_complete: int) -> str:
-    """What isn't there, and the command that makes it."""
+def _near(wish: Wish, there: Sequence[Features]) -> str:
+    """Names that are there and like one that is wished for and isn't."""
+    models = {name for f in there for name in (f.model, f.encoder)}
+    asked = [(wish.models, models), (wish.datasets, {f.dataset for f in there})]
+    near = [
+        near_names(name, sorted(known), "")
+        for names, known in asked
+        for name in names
+        if name not in known
+    ]
+    return "".join(f"; {words} (here)" for words in near if words)
+
+
+def _missing(root: Path, wish: Wish, there: Sequence[Features]) -> str:
+    """What isn't there, what is like it, and the command that makes it."""
     where = str(root) if root.is_dir() else f"{root} (no such folder)"
     if not str(wish):
         return f"no features in {where}; make some with\n  extract --demo"
-    if n_complete and not (wish.models or wish.datasets):
-        return f"no features {wish} among the {n_complete} files in {root}; `cache ls` lists them"
+    if there and not (wish.models or wish.datasets):
+        among = f"the {counted(len(there), 'file')} in {root}"
+        return f"no features {wish} among {among}; `cache ls` lists them"
     command = ["extract", "--model", *(wish.models or ["dinov2"])]
     command += [word for size in wish.sizes for word in ("--size", str(size))]
     command += [word for dataset in wish.datasets for word in ("--data", dataset)]
     asked = {part: v.partition(",")[0] for part, v in wish.where.items() if v != "none"}
     command += [word for part in FLAGS if part in asked for word in (f"--{part}", asked[part])]
-    return f"no features {wish} in {where}; make them with\n  {shlex.join(command)}"
+    return f"no features {wish} in {where}{_near(wish, there)}; make them with\n  {shlex.join(command)}"
 
 
 def refuse_mixtures(found: Sequence[Features]) -> None:

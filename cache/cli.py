@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cache.errors import BrokenCache, CacheError, CacheMiss, RequestError
+from cache.names import counted
 from cache.places import features_root
 from cache.terminal import Parser, complain, join_layers, run_command, split_words
 
@@ -306,14 +307,16 @@ def run_rm(options: argparse.Namespace) -> int:
     total = format_bytes(sum(path.stat().st_size for path in paths))
     if not options.yes:
         if not sys.stdin.isatty():
-            raise RequestError(f"{len(paths)} files, {total}: add --yes to delete without asking")
-        print(f"delete {len(paths)} files, {total}? [y/N] ", end="", flush=True)
+            raise RequestError(
+                f"{counted(len(paths), 'file')}, {total}: add --yes to delete without asking"
+            )
+        print(f"delete {counted(len(paths), 'file')}, {total}? [y/N] ", end="", flush=True)
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             print("nothing deleted")
             return 0
     for path in paths:
         delete_file(path)
-    print(f"deleted {len(paths)} files, {total}")
+    print(f"deleted {counted(len(paths), 'file')}, {total}")
     return 0
 
 
@@ -334,7 +337,9 @@ def run_export(options: argparse.Namespace) -> int:
     salt = export_features(features, options.output, choice, overwrite=options.overwrite)
     made = open_features(options.output)
     size = format_bytes(options.output.stat().st_size)
-    print(f"{options.output}: {made.n_rows:_} rows, {', '.join(made.header.arrays)}, {size}")
+    print(
+        f"{options.output}: {counted(made.n_rows, 'row')}, {', '.join(made.header.arrays)}, {size}"
+    )
     if columns := sorted(made.meta):
         print(f"with {', '.join(columns)}; --drop-meta leaves them out")
     if not options.hash_ids:

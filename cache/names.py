@@ -13,6 +13,11 @@ def near_names(name: str, known: Iterable[str], otherwise: str) -> str:
     return f"near names: {', '.join(near[:6])}" if near else otherwise
 
 
+def counted(n: int, noun: str) -> str:
+    """ "1 row", "2 rows"."""
+    return f"{n:_} {noun}" if n == 1 else f"{n:_} {noun}s"
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an exception's text."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

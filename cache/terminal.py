@@ -5,22 +5,64 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from cache.errors import CacheError, RequestError
+from cache.names import near_names
 
 HOMELESS = "determine home directory"  # in the message of Path.expanduser and Path.home
 
 
 class Parser(argparse.ArgumentParser):
-    """Argparse whose errors are one line that names the next step. Flags are typed in full."""
+    """Argparse whose errors are one line that names the next step. Flags are typed in full.
 
-    def __init__(self, **settings: Any) -> None:
+    Args:
+        commands: first words that stand for commands with a parser of their own.
+        settings: as argparse has them.
+    """
+
+    def __init__(self, *, commands: Sequence[str] = (), **settings: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **settings})
+        self._commands = commands
+        if self.add_help and " " not in self.prog:  # of "cache ls" it would say nothing new
+            self.add_argument("--version", action=_Version, nargs=0, help="show it and exit")
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """As argparse, but what isn't known is named with what is like it."""
+        words = sys.argv[1:] if args is None else list(args)
+        first = words[0] if words else "-"
+        if not first.startswith("-") and not Path(first).exists():
+            if near := near_names(first, self._commands, ""):
+                self.error(f"there is no command {first!r}; {near}")
+        found, unknown = self.parse_known_args(words, namespace)
+        if unknown:
+            flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+            near = [near for flag in flags if (near := near_names(flag, self._flags(), ""))]
+            self.error("; ".join([f"unrecognized arguments: {' '.join(unknown)}", *near]))
+        return found
+
+    def _flags(self) -> Iterator[str]:
+        """Every flag, those of its commands among them."""
+        for action in self._actions:
+            yield from action.option_strings
+            if isinstance(action, argparse._SubParsersAction):
+                for parser in action.choices.values():
+                    yield from parser._flags()
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+class _Version(argparse.Action):
+    """Look for the version when it is asked for: other runs don't wait for it."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *unused: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"{parser.prog}, of medprobe {version('medprobe')}")
+        parser.exit()
 
 
 def split_words(flag: str, text: str | None) -> tuple[str, ...]:

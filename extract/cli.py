@@ -42,6 +42,7 @@ def make_parser() -> Parser:
     default = ExtractConfig(models=())
     parser = Parser(
         prog="extract",
+        commands=("models", "data"),
         description="Run frozen encoders over images once and keep every layer's class token and "
         "mean patch embedding.",
         epilog=EXAMPLES,

@@ -17,6 +17,7 @@ import numpy as np
 from cache import RequestError
 from cache.labels import ASKED, describe_target
 from cache.layout import SPLITS
+from cache.names import counted
 from cache.terminal import Parser, run_command
 from extract.class_samples import grouped
 from extract.data_facts import DAMAGED, READY, Facts, Labelled, find_facts, list_facts, read_labels
@@ -160,7 +161,7 @@ def format_table(chosen: Sequence[Facts], width: int) -> Iterator[str]:
         line = "  ".join(cells).rstrip()
         yield _cut(line, width) if width else line
     ready = sum(facts["state"] == READY for facts in chosen)
-    yield f"{len(chosen)} data sets, {ready} ready here; extract data NAME tells all about one"
+    yield f"{counted(len(chosen), 'data set')}, {ready} ready here; extract data NAME tells all about one"
 
 
 def _cells(facts: Facts) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from extract.encoders.table import ENTRIES
 
 Facts = dict[str, Any]  # all that is known of one data set
 
+COMMANDS = ("show", "twins", "add", "remove")  # of ``extract data``, of which one may be meant
 READY, NEEDS_DOWNLOAD, NOT_HERE, DAMAGED = "ready", "needs download", "not here", "damaged"
 MEDMNIST_PAPER = "Yang et al. 2023, https://doi.org/10.1038/s41597-022-01721-8"
 DEMO_PAPER = "Fonov et al. 2011, https://doi.org/10.1016/j.neuroimage.2010.07.033"
@@ -59,7 +60,7 @@ def find_facts(name: str, root: Path | None) -> Facts:
             f"show {name}` draws it as it is"
         )
     if name not in every:
-        near = near_names(name, every, "`extract data` lists them all")
+        near = near_names(name, [*every, *COMMANDS], "`extract data` lists them all")
         raise RequestError(
             f"no data set {name!r}; {near} (`extract data add {name} folder:PATH` makes it one)"
         )

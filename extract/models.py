@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cache import RequestError
-from cache.names import near_names
+from cache.names import counted, near_names
 from cache.terminal import Parser, run_command
 from extract.encoders.table import ENTRIES, ENTRY_POINTS, Entry
 from extract.encoders.weights import Hub, Place, find, readiness
@@ -193,7 +193,7 @@ def format_table(chosen: Sequence[Facts], width: int) -> Iterator[str]:
         line = "  ".join(cells).rstrip()
         yield _cut(line, width) if width else line
     ready = sum(facts["state"] == "ready" for facts in chosen)
-    yield f"{len(chosen)} encoders, {ready} ready here; extract models NAME tells all about one"
+    yield f"{counted(len(chosen), 'encoder')}, {ready} ready here; extract models NAME tells all about one"
 
 
 def _cells(facts: Facts) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cache.errors import RequestError
+from cache.names import counted
 from cache.terminal import Parser, complain, run_command, split_words
 from extract.config import PRECISIONS, ExtractConfig
 from extract.datasets.table_flags import add_table_flags, read_table_options
@@ -474,9 +475,8 @@ def run(request: Request) -> int:
         rows, problems = run_request(request, plan, memory, say)
     if rows:
         print(f"\n{format_table(rows)}\n")
-        rows_word = "row" if len(rows) == 1 else "rows"
         print(
-            f"{len(rows)} {rows_word} with scores in {request.results_dir}; checkpoints and logs in "
+            f"{counted(len(rows), 'row')} with scores in {request.results_dir}; checkpoints and logs in "
             f"{request.runs_dir}"
         )
     for what, why in problems if is_first else ():

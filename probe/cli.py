@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cache.aggregate import AGGREGATES
 from cache.errors import RequestError
+from cache.names import counted
 from cache.terminal import Parser, complain, run_command, split_words
 from probe import adamw, heads
 from probe.adamw import AdamWConfig
@@ -91,6 +92,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The flags; their defaults are ProbeConfig's and those of the kinds."""
     parser = Parser(
         prog="probe",
+        commands=("table",),
         description="Answer questions from cached features: fit on train, choose on val, read "
         "test once; or ask texts, with nothing fitted. Every answer is one JSON row with its "
         "scores beside it.",
@@ -619,8 +621,7 @@ def run(config: ProbeConfig) -> int:
         print(f"\n{format_table(rows)}\n")
         if not reads_test(config):
             print("Test wasn't read: --layer auto chooses layer and pool, or name one of each.")
-        rows_word = "row" if len(rows) == 1 else "rows"
-        print(f"{len(rows)} {rows_word} with scores in {config.results_dir}")
+        print(f"{counted(len(rows), 'row')} with scores in {config.results_dir}")
     for what, why in [*problems, *more]:
         complain("probe", f"{what}: {why}")
     return 1 if problems or more else 0
