@@ -318,7 +318,7 @@ def describe_plan(plan: Plan, memory: DigestMemory) -> Iterator[str]:
     config = plan.config
     seen = ""
     told: set[str] = set()
-    total = 0
+    total = reserved = 0
     for job in plan.jobs:
         d, source = job.description, job.source
         if d.entry.name != seen:
@@ -328,6 +328,9 @@ def describe_plan(plan: Plan, memory: DigestMemory) -> Iterator[str]:
         taken = file_bytes(d, config.store, source)
         path = find_file(job, config, memory)
         state = "complete" if path and path.exists() else "to do"
+        if state == "to do" and path and partial_path(path).exists() and not config.overwrite:
+            state = "begun"
+            reserved += taken
         total += bytes_to_reserve(job, config, memory)
         if not source.present and source.file:
             state = describe_download(source.file)
@@ -345,7 +348,10 @@ def describe_plan(plan: Plan, memory: DigestMemory) -> Iterator[str]:
             said = describe_distortion(shapes, job.preprocessing.resize)
             yield from (f"    {line}" for line in said)
     free = shutil.disk_usage(existing_parent(config.root)).free
-    yield f"features to make: {format_bytes(total)} in {config.root} ({format_bytes(free)} free)"
+    begun = f", beside {format_bytes(reserved)} of files begun," if reserved else ""
+    yield (
+        f"features to make: {format_bytes(total)}{begun} in {config.root} ({format_bytes(free)} free)"
+    )
 
 
 def describe_side(source: Source) -> str:

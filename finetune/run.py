@@ -60,7 +60,7 @@ from finetune.objective import Objective, make_objective
 from finetune.predict import predict
 from finetune.protocols import Subject
 from finetune.ranks import Ranks, join_ranks
-from finetune.training import Diverged, Learned, Training
+from finetune.training import Diverged, Learned, Training, measure_length
 from probe import metrics
 from probe.config import ProbeConfig
 from probe.episodes import FewShotConfig, digest_of
@@ -147,7 +147,9 @@ def describe_plan(request: Request, plan: Plan) -> Iterator[str]:
         head = rates if t.head_lr is None else f"{t.head_lr:g}"
         if t.head_lr is None and config.model.encoder_trains:
             head = "that of the encoder"
-        length = f"{t.epochs} epochs" if t.epochs else f"{t.iterations:_} iterations"
+        length = (
+            f"{t.epochs} epochs" if t.epochs else f"whole epochs up to {t.iterations:_} iterations"
+        )
         yield f"{job.label} · {d.entry.encoder} · {d.size} px · {describe_mode(config)}"
         yield (
             f"  training   {length} of {t.batch_size} · {t.optimiser} · head lr {head}"
@@ -350,6 +352,9 @@ def answer(setting: Setting, asked: Asked) -> Iterator[Row]:
     learned = make_learned(setting, asked)
     t = setting.config.train
     rates = setting.config.rates
+    length = measure_length(t, learned)
+    if t.iterations not in (None, length.n_iterations):
+        setting.say(f"  length     {length}")
     head = make_first_head(setting, asked, learned.objective)
     todo = [(rate, seed) for rate in rates for seed in t.seeds]
     forget_trials(setting, [make_trial(setting, asked, *which, head) for which in todo])

@@ -25,7 +25,7 @@ from cache.errors import RequestError
 from extract.progress import Progress, per_second
 from finetune.batches import Batch, Draw, Loader
 from finetune.checkpoints import LAST, Place, Trial
-from finetune.config import FinetuneConfig
+from finetune.config import FinetuneConfig, TrainConfig
 from finetune.memory import CURE, free_cache, is_out_of_memory
 from finetune.model import (
     Classifier,
@@ -55,6 +55,43 @@ class Learned:
     labels: NDArray[Any]  # (S,) or (S, C), as probe.overlay.Asked has them
     train: NDArray[np.int64]  # positions of samples
     val: NDArray[np.int64]  # empty: nothing is chosen, the last weights are taken
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a training lasts: always whole epochs, so that no image is seen more often than another."""
+
+    batch_size: int
+    n_epochs: int
+    n_batches: int  # of an epoch
+
+    @property
+    def n_iterations(self) -> int:
+        return self.n_epochs * self.n_batches
+
+    def __str__(self) -> str:
+        epochs = "1 whole epoch" if self.n_epochs == 1 else f"{self.n_epochs:_} whole epochs"
+        return (
+            f"{self.n_iterations:_} iterations: {epochs} of {self.n_batches:_}; one more would be "
+            f"{self.n_iterations + self.n_batches:_}"
+        )
+
+
+def measure_length(train: TrainConfig, learned: Learned) -> Length:
+    """How long a training from these samples lasts.
+
+    Raises:
+        RequestError: they fill no batch, or no epoch.
+    """
+    # An episode of few shots may be smaller than a batch.
+    size = train.batch_size if len(learned.val) else min(train.batch_size, len(learned.train))
+    order = AdamWConfig(
+        batch_size=size,
+        iterations=train.iterations,
+        epochs=train.epochs,
+        drop_last=train.drop_last,
+    )
+    return Length(size, *order.plan(len(learned.train)))
 
 
 class Training:
@@ -98,18 +135,9 @@ class Training:
         t = config.train
         self.device = next(classifier.parameters()).device
         self.encoder_lr, self.head_lr = encoder_lr, t.head_lr or encoder_lr
-        # An episode of few shots may be smaller than a batch.
-        self.batch_size = (
-            min(t.batch_size, len(learned.train)) if not len(learned.val) else t.batch_size
-        )
-        order = AdamWConfig(
-            batch_size=self.batch_size,
-            iterations=t.iterations,
-            epochs=t.epochs,
-            drop_last=t.drop_last,
-        )
-        self.n_epochs, self.n_batches = order.plan(len(learned.train))
-        self.n_iterations = self.n_epochs * self.n_batches
+        length = measure_length(t, learned)
+        self.batch_size, self.n_epochs = length.batch_size, length.n_epochs
+        self.n_batches, self.n_iterations = length.n_batches, length.n_iterations
         epochs = t.warmup_epochs
         self.n_warmup = t.warmup if epochs is None else epochs * self.n_batches
         if self.n_warmup >= self.n_iterations:
@@ -369,8 +397,9 @@ class Training:
             values = {
                 check["iteration"]: check["val"].get(name, math.nan) for check in place.checks
             }
-            best = f" · val {name} {[*values.values()][-1]:.3f}"
-            if place.best in values:
+            last = [*values.values()][-1]
+            best = "" if math.isnan(last) else f" · val {name} {last:.3f}"  # an episode has no val
+            if place.best in values and not math.isnan(values[place.best]):
                 best += f" (best {values[place.best]:.3f} at {place.best:_})"
         rates = ", ".join(
             f"{part} {rate * self._factor(part):.2g}"

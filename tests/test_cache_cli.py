@@ -167,7 +167,7 @@ def test_each_model_size_and_set_that_is_named_is_found_or_missed(root):
     assert len(found) == 1
     (trouble,) = troubles
     assert "extract --model toy --size 16 --data toys" in trouble
-    with pytest.raises(CacheMiss, match=r"at 16 px among the 1 files"):
+    with pytest.raises(CacheMiss, match=r"at 16 px among the 1 file "):
         find_features(root, Wish(sizes=(16,)))
 
 
@@ -214,7 +214,7 @@ def test_rm_twice_the_same_and_without_an_answer(root, capsys, monkeypatch):
     status, out, _ = run(capsys, "rm", one)
     assert status == 0
     assert out.endswith("nothing deleted\n")
-    assert run(capsys, "rm", "--yes", one, one)[:2] == (0, f"deleted 1 files, {size}\n")
+    assert run(capsys, "rm", "--yes", one, one)[:2] == (0, f"deleted 1 file, {size}\n")
 
 
 def test_a_reader_that_has_seen_enough_ends_it_quietly(root):

@@ -597,7 +597,11 @@ def test_room_that_is_reserved_already_is_not_asked_for_again(
         assert main([*arguments, "--features", str(root)]) == 1
     usage = type("usage", (), {"free": 1000})
     monkeypatch.setattr("extract.plan.shutil.disk_usage", lambda path: usage)
+    capsys.readouterr()
     extract_to(root, *arguments)
+    out = capsys.readouterr().out
+    assert re.search(r"360 images of +8 px +[\d.]+ kB +begun", out)
+    assert re.search(r"to make: 0 B, beside [\d.]+ kB of files begun, in", out)
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="no such call here")

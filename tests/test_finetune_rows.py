@@ -333,7 +333,7 @@ def test_fewer_episodes_are_said_and_counted(episodes):
     assert row["n"]["train"] == 8
 
 
-def test_leaks_of_episodes_are_those_of_the_probe(tmp_path):
+def test_leaks_of_episodes_are_those_of_the_probe(tmp_path, capsys):
     """An episode reads no val: a copy between val and test is no leak of either row."""
     data = write_images(tmp_path / "toy.npz")
     with np.load(data) as file:
@@ -345,7 +345,9 @@ def test_leaks_of_episodes_are_those_of_the_probe(tmp_path):
     assert extract(source.split()) == 0
     assert probe("--kind linear --pool head --shots 4 --episodes 2".split()) == 0
     (asked,) = read_rows("linear")
+    capsys.readouterr()
     (row,) = run(f"{source} --epochs 1 --seeds 0 --episodes-like {asked['id']}")
+    assert "nan" not in "".join(capsys.readouterr())  # there is no val to tell of
     assert asked["leaks"]["exact"] == 1
     assert row["leaks"] == asked["leaks"]
     assert row["without_twins"]["n"] == asked["without_twins"]["n"]

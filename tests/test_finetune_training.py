@@ -54,6 +54,22 @@ def test_a_frozen_encoder_is_a_probe(data):
         assert own["metrics"]["auc"] == other["metrics"]["auc"]
 
 
+@pytest.mark.parametrize(
+    ("iterations", "said"),
+    [
+        (4, None),
+        (5, "4 iterations: 1 whole epoch of 4; one more would be 8"),
+        (11, "8 iterations: 2"),
+    ],
+)
+def test_whole_epochs_are_said_where_fewer_iterations_run(data, capsys, iterations, said):
+    (row,) = run(f"{VIT} --mode head --batch-size 12 --iterations {iterations} --seeds 0", data)
+    out = capsys.readouterr().out
+    assert f"whole epochs up to {iterations} iterations" in out
+    assert said in out if said else "whole epoch of" not in out
+    assert row["chosen"]["iteration"] <= iterations
+
+
 @pytest.mark.parametrize("mode", ["full", "lora", "bitfit", "partial --freeze-until 3"])
 def test_every_mode_learns_what_the_classes_differ_in(data, runs, mode):
     (row,) = run(f"{VIT} {SHORT} --mode {mode} --epochs 12 --encoder-lr 1e-3", data)

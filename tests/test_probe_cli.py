@@ -439,7 +439,7 @@ def test_layers_that_are_not_there(places, capsys):
     assert "no layer 99: toy.full has layers 0..1" in err
     status, _, err = run(capsys, "--kind knn --k 5 --layer 0 --pool head")
     assert status == 1
-    assert "no pool 'head' at layer 0" in err
+    assert "no pool head at layer 0" in err
 
 
 def test_an_unfinished_file_is_named_with_its_command(places, capsys):
