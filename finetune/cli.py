@@ -25,6 +25,7 @@ from finetune.config import (
     MODES,
     OPTIMISERS,
     POOLS,
+    REFIT,
     SCHEDULES,
     FewShotWish,
     LoraConfig,
@@ -65,7 +66,7 @@ SETTINGS = (
     *("lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "lora_train_bias"),
     *("optimiser", "head_lr", "encoder_lr", "weight_decay", "decay_1d", "momentum", "layer_decay"),
     *("clip", "batch_size", "iterations", "epochs", "schedule", "warmup", "warmup_epochs"),
-    *("n_checks", "patience", "choose_by", "augment", "precision", "seeds"),
+    *("n_checks", "patience", "choose_by", "refit", "augment", "precision", "seeds"),
 )
 
 
@@ -296,6 +297,12 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
         choices=CHOOSE_BY,
         help="what val decides by; auto: kappa of ordered classes, balanced accuracy of several, "
         f"else AUC ({t.choose_by})",
+    )
+    of_training.add_argument(
+        "--refit",
+        choices=REFIT,
+        help="train+val: a new head on the chosen encoder, which then stays as it is, learns from "
+        f"both, and is tested ({t.refit})",
     )
     of_training.add_argument(
         "--augment", choices=AUGMENTS, help=f"of training images ({t.augment})"

@@ -29,7 +29,8 @@ HEADS = ("linear", "deit")  # "deit": a whole DeiT-B behind the patch tokens (Hu
 POOLS = ("head", "cls", "mean", "proj")  # what a linear head sees of the last layer
 BATCHNORMS = ("auto", "train", "eval")
 OPTIMISERS = ("adamw", "sgd")
-SCHEDULES = ("constant", "decay", "cosine", "plateau")
+SCHEDULES = ("constant", "decay", "cosine", "cosine-epochs", "plateau")
+REFIT = ("train", "train+val")
 AUGMENTS = ("none", "flip", "huix", "baharoon", "trivial")
 # On val. "auto", as Huix et al. 2024: kappa of ordered classes, balanced accuracy of several, else AUC.
 CHOOSE_BY = ("acc", "auc", "loss", "balanced_accuracy", "kappa", "auto")
@@ -142,7 +143,8 @@ class TrainConfig:
     epochs: int | None = None  # or this many epochs
     drop_last: bool = True
     # "decay": the head's rate x 0.9 after every 200 iterations, the encoder's constant. "cosine":
-    # both to 0 by iteration. "plateau": both x 0.1 after ``plateau_checks`` without a better val.
+    # both to 0 by iteration; "cosine-epochs": by epoch, each with the rate of the one before it
+    # (Doerrich et al. 2024). "plateau": both x 0.1 after ``plateau_checks`` without a better val.
     schedule: str = "decay"
     warmup: int = 0  # iterations from 0 to the full rates, linearly
     warmup_epochs: int | None = None  # the same in epochs
@@ -157,6 +159,9 @@ class TrainConfig:
     multi_label_loss: str = "mean"
     # Two classes by one logit, several by their own sigmoid: how Baharoon et al. 2023 score.
     by_sigmoid: bool = False
+    # What the tested head has seen. "train+val": of the encoder that val chose, frozen, a new head
+    # learns from both for as long again, and its last weights are tested (Baharoon et al. 2023).
+    refit: str = "train"
     precision: str = "fp32"
     seeds: tuple[int, ...] = (0, 1, 2)
     ddof: int = 1  # of the standard deviation over seeds
@@ -168,6 +173,7 @@ class TrainConfig:
             ("--choose-by", self.choose_by, CHOOSE_BY),
             ("--augment", self.augment, AUGMENTS),
             ("--precision", self.precision, PRECISIONS),
+            ("--refit", self.refit, REFIT),
             ("the loss", self.multi_label_loss, ("mean", "sum")),
         ]:
             if value not in allowed:
@@ -196,6 +202,11 @@ class TrainConfig:
             raise RequestError("--warmup and --warmup-epochs take 0 and more")
         if self.warmup and self.warmup_epochs is not None:
             raise RequestError("--warmup is in iterations, --warmup-epochs in epochs: name one")
+        if self.refit != "train" and (self.schedule == "plateau" or self.patience is not None):
+            flag = "--patience" if self.patience is not None else "--schedule plateau"
+            raise RequestError(
+                f"{flag} watches val, which --refit train+val learns from; leave one of them out"
+            )
         if (self.iterations is None) == (self.epochs is None):
             raise RequestError("training lasts for --iterations or for --epochs, and not for both")
         is_unlike = len(set(self.seeds)) == len(self.seeds)
@@ -323,6 +334,8 @@ def settle(request: Request, subject: Subject) -> tuple[FinetuneConfig, Followed
         given["epochs"] = None
     if "warmup_epochs" in given and "warmup" not in given:
         given["warmup"] = 0
+    if request.few_shot:
+        base.pop("refit", None)  # an episode has no val
     if given.get("head") == "deit" and "pool" not in given:
         base.pop("pool", None)  # the paper's, of its linear head
     flat = {**base, **given}

@@ -193,6 +193,29 @@ def _checkpoint(network: Network, head: nn.Module, config: ModelConfig, name: st
         head.deit.set_grad_checkpointing()
 
 
+def start_head_anew(classifier: Classifier, n_logits: int, seed: int) -> None:
+    """Freeze the encoder as it is, and put a head with its first weights on it, in place.
+
+    Args:
+        classifier: trained or not, on any device.
+        n_logits: O.
+        seed: of the head.
+    """
+    device = next(classifier.parameters()).device
+    head, _ = _make_head(classifier.config, classifier.places, n_logits, seed)
+    classifier.head = head.to(device)
+    classifier.encoder.requires_grad_(False)
+    classifier.config = dataclasses.replace(
+        classifier.config,
+        mode="head",
+        lora=None,
+        freeze_until=None,
+        freeze_norm=False,
+        drop_path=0.0,
+        batchnorm="eval",
+    )
+
+
 # ---------------------------------------------------------------------------- asked of a classifier
 
 

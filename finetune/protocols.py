@@ -22,8 +22,18 @@ WU_GRID = "the encoder's learning rates are decades: the release holds its last 
 # Four in [1e-5, 1e-3], says the paper; here evenly by logarithm.
 HUIX_LRS = (1e-5, 4.64e-5, 2.15e-4, 1e-3)
 BAHAROON_LRS = (5e-4, 1e-4, 5e-5, 1e-5, 5e-6, 1e-6, 5e-7, 1e-7)
+BAHAROON_HEAD_LRS = (1e-1, 1e-2, 5e-2, 1e-3, 5e-3, 1e-4, 5e-4, 1e-5)  # of the paper's text
 
-NOT_ON_TEST = "the checkpoint is chosen on val; the paper reports the best of those tested"
+NOT_ON_TEST = (
+    "the encoder's checkpoint is chosen on val, and the last of the new head is tested; the paper "
+    "reports the best of those tested"
+)
+BATCHNORM_FAULT = Fault(
+    "batchnorm",
+    "train",
+    "BatchNorm of the frozen encoder trains on each batch's statistics",
+    "BatchNorm of the frozen encoder keeps its statistics, where the release trains on each batch's",
+)
 LOSS_FAULT = Fault(
     "multi_label_loss",
     "sum",
@@ -61,6 +71,22 @@ class TunePreset:
     notes_of: Mapping[str, str] = field(default_factory=dict)  # on single encoders, by short name
 
 
+DOERRICH = {
+    "encoder_lr": (1e-4,),  # one rate for all
+    "iterations": None,
+    "epochs": 100,
+    "schedule": "cosine-epochs",
+    "drop_last": False,
+    "n_checks": None,
+    "patience": 5,
+    "choose_by": "loss",
+    "one_logit": False,
+    "seeds": (9930641, 115149041, 252139603),
+}
+DOERRICH_NOTES = (
+    "val loss is the mean over images, where the release has it over batches of 256, whose last is "
+    "short",
+)
 HUIX = {
     "optimiser": "adamw",
     "weight_decay": 1e-5,
@@ -99,12 +125,12 @@ BAHAROON = {
     "n_checks": None,
     "choose_by": "auc",
     "augment": "baharoon",
+    "refit": "train+val",  # linear.py:535-601; its optimiser has the new head alone
     "drop_last": True,
     "seeds": (0,),
 }
 BAHAROON_NOTES = (
     NOT_ON_TEST,
-    "trained on train alone; the paper trains its final models on train and val",
     "the head begins as torch's linear layers do, the release's from a normal of 0.01",
     "10 epochs, the paper's of CheXpert; of NIH it takes 20 (--epochs 20)",
 )
@@ -122,15 +148,14 @@ PROTOCOLS: Mapping[str, Mapping[str, TunePreset]] = {
         ),
         "head": TunePreset(
             {"ddof": 0},
-            faults=(
-                Fault(
-                    "batchnorm",
-                    "train",
-                    "BatchNorm of the frozen encoder trains on each batch's statistics",
-                    "BatchNorm of the frozen encoder keeps its statistics, where the release trains "
-                    "on each batch's",
-                ),
-            ),
+            faults=(BATCHNORM_FAULT,),
+        ),
+    },
+    # sdoerrich97/rethinking-model-prototyping-MedMNISTPlus: config.yaml, train.py:86-198.
+    "doerrich2024": {
+        "full": TunePreset({**DOERRICH, "head_lr": None}, notes=DOERRICH_NOTES),
+        "head": TunePreset(
+            {**DOERRICH, "head_lr": 1e-4}, faults=(BATCHNORM_FAULT,), notes=DOERRICH_NOTES
         ),
     },
     # joanaapa/Foundation-Medical: params.json, defaults/models.py, defaults/wrappers.py, trainer.py.
@@ -151,6 +176,23 @@ PROTOCOLS: Mapping[str, Mapping[str, TunePreset]] = {
             notes=(
                 *BAHAROON_NOTES,
                 "the head's rate is 1e-3; the release takes that of its best linear probe (--lr)",
+            ),
+        ),
+        # The rate is chosen at the end (linear.py:398-410), where full trainings keep the best check.
+        "head": TunePreset(
+            {
+                **BAHAROON,
+                "encoder_lr": BAHAROON_HEAD_LRS,
+                "head_lr": None,
+                "batch_size": 128,
+                "n_checks": 1,
+            },
+            special=BAHAROON_SPECIAL,
+            faults=(LOSS_FAULT, SIGMOID_FAULT),
+            notes=(
+                *BAHAROON_NOTES,
+                "the class token of the last block alone, where the release also tries the last four "
+                "and the mean patch token (`probe --protocol baharoon2023` does, of one view)",
             ),
         ),
         "lora": TunePreset(

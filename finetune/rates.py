@@ -15,7 +15,13 @@ THRESHOLD = 1e-4  # torch.optim.lr_scheduler.ReduceLROnPlateau's: a smaller gain
 
 
 def rate_factor(
-    config: TrainConfig, part: str, iteration: int, n_iterations: int, n_warmup: int, n_drops: int
+    config: TrainConfig,
+    part: str,
+    iteration: int,
+    n_iterations: int,
+    n_warmup: int,
+    n_drops: int,
+    n_batches: int = 1,
 ) -> float:
     """What a part's full learning rate is multiplied by in one step.
 
@@ -26,12 +32,17 @@ def rate_factor(
         n_iterations: of the whole training.
         n_warmup: steps from 0 to the full rate, linearly: step i has (i + 1) / n_warmup.
         n_drops: how often val has reached a plateau, see ``count_drops``.
+        n_batches: iterations of an epoch.
     """
     warm = min(1.0, (iteration + 1) / n_warmup) if n_warmup else 1.0
     if config.schedule == "decay":
         return warm * (DECAY ** (iteration // EVERY) if part == "head" else 1.0)
     if config.schedule == "cosine":
         return warm * (1 + math.cos(math.pi * iteration / n_iterations)) / 2
+    if config.schedule == "cosine-epochs":
+        # train.py:183 of Doerrich et al. tells timm's scheduler the epoch that has just ended.
+        before = max(iteration // n_batches - 1, 0)
+        return warm * (1 + math.cos(math.pi * before * n_batches / n_iterations)) / 2
     return warm * DROP**n_drops
 
 

@@ -52,12 +52,13 @@ from finetune.model import (
     check_model,
     export_encoder,
     load_trained,
+    start_head_anew,
     updates_batchnorm,
     what_trains,
 )
 from finetune.modes import Trains
 from finetune.objective import Objective, make_objective
-from finetune.predict import predict
+from finetune.predict import Predicted, predict
 from finetune.protocols import Subject
 from finetune.ranks import Ranks, join_ranks
 from finetune.training import Diverged, Learned, Training, measure_length
@@ -157,8 +158,12 @@ def describe_plan(request: Request, plan: Plan) -> Iterator[str]:
             + f" · {t.schedule} · {t.precision}"
             + (f" · augmented: {t.augment}" if t.augment != "none" else "")
         )
-        chosen = "the last weights, for an episode has no val"
-        yield f"  choosing   {chosen if request.few_shot else f'on val, by {t.choose_by}'}"
+        chosen = f"on val, by {t.choose_by}"
+        if request.few_shot:
+            chosen = "the last weights, for an episode has no val"
+        elif t.refit != "train":
+            chosen += "; then a new head learns from train and val"
+        yield f"  choosing   {chosen}"
         if followed:
             yield f"  protocol   {followed}"
             yield from (f"             {line}" for line in followed.differs)
@@ -183,6 +188,8 @@ def check_start(request: Request, config: FinetuneConfig) -> None:
         find_row(request.init_head_from, request.results_dir, "--init-head-from")
     if not request.few_shot:
         return
+    if config.train.refit != "train":
+        raise RequestError("--refit train+val: an episode has no val to learn from; leave it out")
     if request.init_head_from is not None:
         raise RequestError(
             "--init-head-from: that head learnt from more labels than an episode has; leave it out"
@@ -357,7 +364,8 @@ def answer(setting: Setting, asked: Asked) -> Iterator[Row]:
         setting.say(f"  length     {length}")
     head = make_first_head(setting, asked, learned.objective)
     todo = [(rate, seed) for rate in rates for seed in t.seeds]
-    forget_trials(setting, [make_trial(setting, asked, *which, head) for which in todo])
+    trials = [make_trial(setting, asked, *which, head) for which in todo]
+    forget_trials(setting, [*trials, *map(refit_trial, trials)])
     if len(rates) == 1:  # nothing to choose: each seed's row is there when its training ends
         for rate, seed in todo:
             one = run_trial(setting, asked, learned, rate, seed, head)
@@ -574,6 +582,49 @@ def run_trial(
     return Tried(encoder_lr, seed, trial, place, value)
 
 
+def run_refit(
+    setting: Setting, asked: Asked, learned: Learned, one: Tried, classifier: Classifier
+) -> Tried:
+    """A new head on the encoder of a trial that ended, which stays as it is, from train and val.
+
+    Args:
+        setting: what all trials share.
+        asked: the question.
+        learned: what the trial learned from.
+        one: the trial.
+        classifier: with its best weights; it ends with the new head's last ones.
+    """
+    trial, label = refit_trial(one.trial), f"{setting.label}, seed {one.seed}, train and val"
+    with trial.held(setting.ranks):
+        start_head_anew(classifier, learned.objective.n_logits, one.seed)
+        both = dataclasses.replace(
+            learned, train=np.concatenate([learned.train, learned.val]), val=learned.val[:0]
+        )
+        training = Training(
+            classifier,
+            setting.augmented,
+            setting.plain,
+            both,
+            dataclasses.replace(setting.config, model=classifier.config),
+            one.encoder_lr,
+            one.seed,
+            trial,
+            setting.ranks,
+            label,
+            setting.say,
+        )
+        place = training.run()
+        load_trained(classifier, trial.load_best(place), trial.folder)
+    setting.say(f"  {label}: {describe_end(training, place)}")
+    return dataclasses.replace(one, trial=trial, place=place)
+
+
+def refit_trial(trial: Trial) -> Trial:
+    """The place of the head that is trained on train and val after a trial."""
+    folder = trial.folder.with_name(f"{trial.folder.name}_refit")
+    return Trial(folder, {**trial.question, "refit": "train+val"})
+
+
 def make_trial(
     setting: Setting,
     asked: Asked,
@@ -636,7 +687,7 @@ def build(
 def trial_question(setting: Setting, asked: Asked, encoder_lr: float, seed: int) -> dict[str, Any]:
     """What makes this training another than any other."""
     train = dataclasses.asdict(setting.config.train)
-    for name in ("encoder_lr", "seeds", "ddof"):
+    for name in ("encoder_lr", "seeds", "ddof", "refit"):  # a refit is a training of its own
         train.pop(name)
     return {
         "features": key_digest(setting.key),
@@ -709,18 +760,26 @@ def make_answer(
     config, place = setting.config, one.place
     classifier = build(setting, learned.objective, one.seed)
     load_trained(classifier, one.trial.load_best(place), one.trial.folder)
-    found = {
-        name: predict(
-            classifier,
-            setting.plain,
-            np.flatnonzero(asked.is_in(name)),
-            max(place.micro_batch, 1),
-            setting.ranks,
+    trains = what_trains(classifier, config.model)
+    has_changed = config.model.encoder_trains or updates_batchnorm(classifier)
+
+    def score(split: str) -> Predicted:
+        samples = np.flatnonzero(asked.is_in(split))
+        at_once = max(place.micro_batch, 1)
+        return predict(classifier, setting.plain, samples, at_once, setting.ranks)
+
+    found = {"val": score("val")}
+    tested, marks = one, _of_batchnorm(setting, classifier)
+    if config.train.refit != "train":
+        tested = run_refit(setting, asked, learned, one, classifier)
+        marks.append(
+            "tested is a new head, trained on train and val on the encoder that val chose; val "
+            "numbers are those of the head before it"
         )
-        for name in ("val", "test")
-    }
+    assert tested.place
+    found["test"] = score("test")
     if setting.ranks.is_first:
-        keep_weights(setting, classifier, one)
+        keep_weights(setting, classifier, tested, has_changed)
     probe = probe_settings(setting, asked, learned.objective, one.seed, READ)
     if head:
         probe["head_from"] = _digest(head.weights, head.intercept)
@@ -742,15 +801,15 @@ def make_answer(
             }
             for other in tried
         ],
-        "trains": say_trains(what_trains(classifier, config.model)),
+        "trains": say_trains(trains),
+        **({"refit_iterations": tested.place.iteration} if tested is not one else {}),
         **({"head": dict(head.source)} if head else {}),
         **({"head_weights": classifier.head_digest} if classifier.head_digest else {}),
-        "checkpoint": str(one.trial.best_path(place)),
+        "checkpoint": str(tested.trial.best_path(tested.place)),
         **({"halved_micro_batches": place.halved} if place.halved else {}),
         "ddof": config.train.ddof,
     }
     scores = {name: learned.objective.scores(p.logits) for name, p in found.items()}
-    marks = _of_batchnorm(setting, classifier)
     return as_row(setting, asked, probe, chosen, scores, marks, started)
 
 
@@ -761,6 +820,8 @@ def probe_settings(
     config = setting.config
     train = dataclasses.asdict(config.train)
     train.pop("ddof")
+    if config.train.refit == "train":
+        train.pop("refit")  # rows from before there was a choice have none
     if not config.rate_name:
         train.pop("encoder_lr")
     if len(config.rates) == 1:
@@ -879,14 +940,15 @@ def _of_batchnorm(setting: Setting, classifier: Classifier) -> list[str]:
     return ["BatchNorm of the frozen encoder trained on each batch's statistics"]
 
 
-def keep_weights(setting: Setting, classifier: Classifier, one: Tried) -> None:
+def keep_weights(setting: Setting, classifier: Classifier, one: Tried, has_changed: bool) -> None:
     """Beside the checkpoints, for ``extract --weights``: the encoder as it is now, and its head.
 
-    The encoder's file says what it was trained on, and so do the rows of its features.
+    The encoder's file says what it was trained on, and so do the rows of its features. One that
+    hasn't changed has none.
     """
     trial, config = one.trial, setting.config
     save_tensors(trial.folder / HEAD, classifier.head.state_dict())
-    if not setting.config.model.encoder_trains and not updates_batchnorm(classifier):
+    if not has_changed:
         return
     if setting.config.model.cut_after is not None:
         setting.say_once(f"  {setting.label}: no {ENCODER}, for extract takes whole encoders")

@@ -344,6 +344,7 @@ class Training:
             self.n_iterations,
             self.n_warmup,
             self._n_drops,
+            self.n_batches,
         )
 
     def _unsynced(self, is_last: bool) -> contextlib.AbstractContextManager[Any]:

@@ -14,6 +14,8 @@ from extract.preprocessing import PROTOCOLS as PREPARING
 from finetune.cli import read_request
 from finetune.config import LoraConfig, ModelConfig, TrainConfig, settle
 from finetune.protocols import EVERY_POOL, PROTOCOLS, Subject
+from probe.adamw import AdamWConfig
+from probe.protocols import PROTOCOLS as PROBES
 
 SOURCE = "--model dinov2 --data toy"
 
@@ -72,8 +74,6 @@ def test_wu2025_takes_half_the_batch_for_dinov2_and_only_where_it_trains():
 
 def test_wu2025_frozen_is_probes_adamw():
     """What ``probe --protocol wu2025`` trains, so that both rows can stand side by side."""
-    from probe.adamw import AdamWConfig
-
     t, other = settled("--protocol wu2025 --mode head")[0].train, AdamWConfig(ddof=0)
     assert t.head_lr == other.lr
     for name in ("weight_decay", "batch_size", "iterations", "epochs", "schedule", "drop_last"):
@@ -90,6 +90,41 @@ def test_wu2025_as_published_trains_batchnorm_of_the_frozen_encoder():
     assert config.model.batchnorm == "train"
     assert str(followed) == "wu2025 as published"
     assert "as published: BatchNorm" in " ".join(followed.marks)
+
+
+# ---------------------------------------------------------------------------- doerrich2024
+
+
+@pytest.mark.parametrize("mode", ["full", "head"])
+def test_doerrich2024(mode):
+    """config.yaml, train.py:86-198: one AdamW with one rate, early stopping by val loss."""
+    config, followed = settled(f"--protocol doerrich2024 --mode {mode}", "vit")
+    m, t = config.model, config.train
+    assert (m.mode, m.head, m.pool, m.batchnorm) == (mode, "linear", "head", "auto")
+    assert (t.optimiser, t.weight_decay, t.decay_1d) == ("adamw", 1e-2, True)
+    assert (t.encoder_lr, t.head_lr or t.encoder_lr[0]) == ((1e-4,), 1e-4)
+    assert (t.iterations, t.epochs, t.batch_size, t.drop_last) == (None, 100, 64, False)
+    assert (t.schedule, t.warmup, t.clip) == ("cosine-epochs", 0, None)
+    assert (t.n_checks, t.patience, t.choose_by, t.augment) == (None, 5, "loss", "none")
+    assert (t.one_logit, t.refit) == (False, "train")
+    assert t.seeds == (9930641, 115149041, 252139603)
+    assert str(followed) == "doerrich2024"
+    assert "batches of 256" in " ".join(followed.marks)
+    assert ("corrected: BatchNorm" in " ".join(followed.marks)) == (mode == "head")
+
+
+def test_doerrich2024_frozen_is_probes_adamw():
+    """As of wu2025; but for val loss, which neither has over batches."""
+    preset = PROBES["doerrich2024"].presets["adamw"]
+    t, other = (
+        settled("--protocol doerrich2024 --mode head")[0].train,
+        AdamWConfig(**preset.settings),
+    )
+    assert t.head_lr == other.lr
+    for name in ("weight_decay", "batch_size", "iterations", "epochs", "drop_last", "n_checks"):
+        assert getattr(t, name) == getattr(other, name), name
+    for name in ("patience", "choose_by", "one_logit", "seeds", "ddof"):
+        assert getattr(t, name) == getattr(other, name), name
 
 
 # ---------------------------------------------------------------------------- huix2024
@@ -174,6 +209,21 @@ def test_baharoon2023(mode):
     assert (t.n_checks, t.choose_by, t.seeds) == (None, "auc", (0,))
     assert (t.augment, t.one_logit, t.precision) == ("baharoon", True, "fp32")
     assert (t.multi_label_loss, t.by_sigmoid) == ("mean", False)
+    assert t.refit == "train+val"  # linear.py:535-601
+
+
+def test_baharoon2023_frozen_searches_the_heads_rate_on_views():
+    """What `probe --protocol baharoon2023` can't do with features of one view."""
+    config, followed = settled("--protocol baharoon2023 --mode head")
+    t, grid = config.train, PROBES["baharoon2023"].presets["heads"].settings["lrs"]
+    assert (config.model.mode, config.model.pool, config.rate_name) == ("head", "cls", "head_lr")
+    assert set(config.rates) == set(grid)
+    assert (t.optimiser, t.momentum, t.schedule, t.batch_size) == ("sgd", 0.9, "cosine", 128)
+    assert (t.epochs, t.augment, t.refit, t.choose_by) == (10, "baharoon", "train+val", "auc")
+    assert "the last block alone" in " ".join(followed.marks)
+    # An episode has no val to learn from, as no rate can be chosen on it.
+    few = settled("--protocol baharoon2023 --mode head --encoder-lr 1e-2 --episodes-like x")[0]
+    assert few.train.refit == "train"
 
 
 def test_baharoon2023s_rates():
@@ -215,15 +265,14 @@ def test_baharoon2023s_batch_and_what_the_head_sees(encoder, is_cnn, pools, want
     assert (config.train.batch_size, config.model.pool) == wanted
 
 
-@pytest.mark.parametrize("mode", ["full", "lora", "bitfit"])
+@pytest.mark.parametrize("mode", ["full", "head", "lora", "bitfit"])
 def test_baharoon2023_never_chooses_on_test(mode):
     words = f"--protocol baharoon2023 --mode {mode}"
     published, followed = settled(f"{words} --as-published")
     assert (published.train.multi_label_loss, published.train.by_sigmoid) == ("sum", True)
     assert published.train.choose_by == "auc"
     for said in (" ".join(followed.marks), marks(words)):
-        assert "chosen on val; the paper reports the best of those tested" in said
-        assert "trained on train alone" in said
+        assert "the paper reports the best of those tested" in said
     assert "corrected: the loss of several labels" in marks(words)
     assert "as published: several classes are scored by a sigmoid" in " ".join(followed.marks)
 
@@ -305,7 +354,9 @@ def test_a_fault_that_a_flag_takes_back_isnt_told():
     [
         ("--protocol wu2025 --mode lora", "wu2025 has --mode full or head, not lora"),
         ("--protocol wu2025 --freeze-until 3", "wu2025 has --mode full or head, not partial"),
-        ("--protocol baharoon2023 --mode head", "full or lora or bitfit, not head"),
+        ("--protocol baharoon2023 --mode partial", "full or head or lora or bitfit, not partial"),
+        ("--refit train+val --patience 3", "--patience watches val, which --refit"),
+        ("--refit train+val --schedule plateau", "--schedule plateau watches val"),
         ("--protocol wu2025 --as-published", "none are known of this protocol and mode"),
         ("--protocol huix2024 --as-published", "none are known of this protocol and mode"),
         ("--as-published", "--as-published belongs to --protocol"),
@@ -326,5 +377,5 @@ def test_what_contradicts_is_a_usage_error(words, message, capsys):
 def test_an_unknown_protocol_lists_those_there_are():
     from finetune.protocols import find_tuning
 
-    with pytest.raises(RequestError, match="wu2025, huix2024, baharoon2023, not 'x'"):
+    with pytest.raises(RequestError, match="wu2025, doerrich2024, huix2024, baharoon2023, not 'x'"):
         find_tuning("x", None)

@@ -7,6 +7,7 @@ import torch
 
 from finetune.config import TrainConfig
 from finetune.rates import count_drops, rate_factor
+from probe.adamw import AdamWConfig
 
 
 def factors(config, part, n, n_warmup=0, n_drops=0):
@@ -64,3 +65,14 @@ def test_plateau_drops_when_torchs_does(seed):
 def test_other_schedules_know_no_plateau():
     assert count_drops(TrainConfig(schedule="cosine"), [0.5] * 50) == 0
     assert math.isclose(rate_factor(TrainConfig(schedule="constant"), "head", 9, 10, 0, 0), 1)
+
+
+def test_cosine_by_epoch_is_that_of_probes_adamw():
+    """Doerrich et al. 2024: the head of a frozen encoder has the same rates here and there."""
+    config, probed = TrainConfig(schedule="cosine-epochs"), AdamWConfig(lr=1.0, schedule="cosine")
+    n_epochs, n_batches = 7, 3
+    n = n_epochs * n_batches
+    found = [rate_factor(config, "head", i, n, 0, 0, n_batches) for i in range(n)]
+    assert found == pytest.approx([probed.rate(i // n_batches, i, n_epochs) for i in range(n)])
+    assert found[: 2 * n_batches] == [1.0] * 6
+    assert found[-1] > 0

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from finetuning import CNN, VIT, read_rows, run, trials, write_images
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -67,6 +67,64 @@ def test_a_frozen_encoders_head_is_searched_where_its_rate_is_the_encoders(data,
     other = next(r for r in run(f"{words} --encoder-lr 1e-2", data) if r["id"] != row["id"])
     assert other["chosen"]["head_lr"] == 1e-2
     assert len(trials(runs)) == 3
+
+
+# ---------------------------------------------------------------------------- train and val
+
+
+def test_a_new_head_learns_from_train_and_val_on_the_encoder_that_val_chose(
+    data, runs, monkeypatch
+):
+    """Baharoon et al. 2023, linear.py:535-601; val is what it was, test is another head's."""
+    words = f"{VIT} {SHORT}"
+    (plain,) = run(words, data)
+    (first,) = trials(runs)
+    begun = []
+    advance = training.Training._advance
+    monkeypatch.setattr(
+        training.Training, "_advance", lambda self, b: begun.append(self) or advance(self, b)
+    )
+    row = next(r for r in run(f"{words} --refit train+val", data) if r["id"] != plain["id"])
+    (learner,) = dict.fromkeys(begun)  # the first training was there, and counts
+    assert len(learner.learned.train) == 48 + 16
+    assert trials(runs) == [first, first.with_name(f"{first.name}_refit")]
+    assert row["probe"]["refit"] == "train+val"
+    assert "refit" not in plain["probe"]
+    assert_array_equal(row["scores"]["val_scores"], plain["scores"]["val_scores"])
+    assert not np.array_equal(row["scores"]["test_scores"], plain["scores"]["test_scores"])
+    assert any("trained on train and val" in mark for mark in row["marks"])
+    assert row["chosen"]["refit_iterations"] == 2 * (64 // 12)
+    again = learner.trial.folder
+    encoders = [load_file(folder / "encoder.safetensors") for folder in (first, again)]
+    assert all(torch.equal(encoders[0][name], encoders[1][name]) for name in encoders[0])
+    heads = [load_file(folder / "head.safetensors") for folder in (first, again)]
+    assert not torch.equal(heads[0]["weight"], heads[1]["weight"])
+    # Interrupted or asked once more, it is the same row.
+    monkeypatch.setattr(training.Training, "_advance", None)
+    run(f"{words} --refit train+val", data)
+    assert len(read_rows()) == 2
+
+
+def test_a_refit_is_a_training_on_the_two_splits_as_one(tmp_path, runs):
+    """Of a frozen encoder: as if val's images stood behind train's, and the last weights counted."""
+    data, joined = write_images(tmp_path / "toy.npz"), tmp_path / "joined.npz"
+    content = dict(np.load(data))
+    for part in ("images", "labels"):
+        both = content[f"train_{part}"], content[f"val_{part}"]
+        content[f"train_{part}"] = np.concatenate(both)
+    np.savez(joined, **content)
+    words = f"{VIT} --mode head --seeds 3 --batch-size 12 --epochs 3 --checks 1 --choose-by loss"
+    (refit,) = run(f"{words} --refit train+val", data)
+    (other,) = [r for r in run(words, joined) if r["features"]["dataset"] == "joined"]
+    assert other["chosen"]["iteration"] == other["chosen"]["of"]  # its best weights are its last
+    assert_allclose(refit["scores"]["test_scores"], other["scores"]["test_scores"], atol=1e-6)
+
+
+@pytest.mark.parametrize("words", [f"{VIT} --mode lora --lora-dropout 0.1", CNN])
+def test_every_kind_of_training_can_be_refitted(data, runs, words):
+    (row,) = run(f"{words} --seeds 0 --batch-size 16 --epochs 1 --checks 1 --refit train+val", data)
+    assert row["chosen"]["refit_iterations"] == 4
+    assert row["metrics"]["acc"]["value"] is not None
 
 
 def test_a_frozen_encoder_has_no_rate_in_the_log(data, runs):
