@@ -213,6 +213,10 @@ def test_orientation(tmp_path, suffix, orientation):
 # ---------------------------------------------------------------------------- more than 8 bit
 
 
+def png_chunk(name, data):
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
 def write_png(path, values, extra=b"", interlace=0):
     """A PNG of 16 bit by hand, each row with another of the format's five filters."""
     height, width, channels = values.shape
@@ -230,18 +234,13 @@ def write_png(path, values, extra=b"", interlace=0):
         predicted = [0, left, up, (left + up) // 2, paeth][kind]
         lines.append(bytes([kind]) + ((row - predicted) % 256).astype(np.uint8).tobytes())
 
-    def chunk(name, data):
-        return (
-            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        )
-
     header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, interlace)
     path.write_bytes(
         b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
+        + png_chunk(b"IHDR", header)
         + extra
-        + chunk(b"IDAT", zlib.compress(b"".join(lines)))
-        + chunk(b"IEND", b"")
+        + png_chunk(b"IDAT", zlib.compress(b"".join(lines)))
+        + png_chunk(b"IEND", b"")
     )
     return path
 
@@ -260,6 +259,26 @@ def test_png_of_16_bit_keeps_them(tmp_path, channels):
     assert (facts.kind, facts.high) == ("uint16", expected.max())
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_a_transparent_level_of_few_bits(tmp_path, bits):
+    levels = np.arange(64, dtype=np.uint8).reshape(8, 8) & (2**bits - 1)
+    planes = np.unpackbits(levels[..., None], axis=-1)[..., -bits:].reshape(8, -1)
+    rows = b"".join(b"\0" + row.tobytes() for row in np.packbits(planes, axis=-1))
+    path = tmp_path / "a.png"
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + png_chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, bits, 0, 0, 0, 0))
+        + png_chunk(b"tRNS", struct.pack(">H", 1))
+        + png_chunk(b"IDAT", zlib.compress(rows))
+        + png_chunk(b"IEND", b"")
+    )
+    grey = levels * np.uint8(255 // (2**bits - 1))
+    np.testing.assert_array_equal(read_one(path), np.where(levels == 1, 0, grey))
+    facts = inspect(path, None, None)
+    assert facts.notes[0] == "transparency"
+    assert facts.decoder == (2 if bits in (2, 4) else 1)  # only those were read wrongly before
+
+
 def test_transparent_colour_of_16_bit(tmp_path):
     values = np.random.default_rng(0).integers(0, 65536, (4, 5, 3), dtype=np.uint16)
     colour = values[2, 3].astype(">u2").tobytes()
@@ -270,98 +289,6 @@ def test_transparent_colour_of_16_bit(tmp_path):
     values[2, 3] = 0
     np.testing.assert_allclose(read_one(path), values / 257, rtol=1e-6)
     assert inspect(path, None, None).notes == ("transparency",)
-
-
-def write_tiff(path, values, *, order="<", photometric, planes=1, sample_format=1, bits=None):
-    """A plain TIFF by hand: one strip a plane, no compression."""
-    channels = values.shape[2] if values.ndim == 3 else 1
-    bits = bits or 8 * values.dtype.itemsize
-    stored = np.moveaxis(values, -1, 0) if planes == 2 else values
-    data = np.ascontiguousarray(stored).astype(values.dtype.newbyteorder(order)).tobytes()
-    strips = channels if planes == 2 else 1
-    tags = {
-        256: (values.shape[1],),
-        257: (values.shape[0],),
-        258: (bits,) * channels,
-        259: (1,),
-        262: (photometric,),
-        273: tuple(8 + i * (len(data) // strips) for i in range(strips)),
-        277: (channels,),
-        278: (values.shape[0],),
-        279: (len(data) // strips,) * strips,
-        284: (planes,),
-        339: (sample_format,) * channels,
-    }
-    place = 8 + len(data)
-    entries, tail = b"", b""
-    after = place + 2 + 12 * len(tags) + 4
-    for tag, numbers in sorted(tags.items()):
-        packed = struct.pack(f"{order}{len(numbers)}I", *numbers)
-        if len(numbers) == 1:
-            entries += struct.pack(f"{order}HHI", tag, 4, 1) + packed
-        else:
-            entries += struct.pack(f"{order}HHII", tag, 4, len(numbers), after + len(tail))
-            tail += packed
-    magic = b"II" if order == "<" else b"MM"
-    path.write_bytes(
-        struct.pack(f"{order}2sHI", magic, 42, place)
-        + data
-        + struct.pack(f"{order}H", len(tags))
-        + entries
-        + bytes(4)
-        + tail
-    )
-    return path
-
-
-@pytest.mark.parametrize("order", ["<", ">"])
-def test_tiff_in_colour_of_16_bit_keeps_them(tmp_path, order):
-    values = np.random.default_rng(0).integers(0, 65536, (5, 7, 3), dtype=np.uint16)
-    path = write_tiff(tmp_path / "a.tif", values, order=order, photometric=2)
-    np.testing.assert_allclose(read_one(path), values / 257, rtol=1e-6)
-
-
-def test_compressed_tiff_in_colour_of_16_bit(tmp_path):
-    tifffile = pytest.importorskip("tifffile")
-    values = np.random.default_rng(0).integers(0, 65536, (5, 7, 3), dtype=np.uint16)
-    tifffile.imwrite(tmp_path / "a.tif", values, compression="zlib", photometric="rgb")
-    np.testing.assert_allclose(read_one(tmp_path / "a.tif"), values / 257, rtol=1e-6)
-
-
-def test_planes_of_16_bit_are_refused(tmp_path):
-    values = np.zeros((5, 7, 3), np.uint16)
-    path = write_tiff(tmp_path / "a.tif", values, photometric=2, planes=2)
-    with pytest.raises(UnreadableImage, match="planes"):
-        inspect(path, None, None)
-
-
-@pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize("kind", ["uint16", "int16", "uint32", "int32", "int8", "float32"])
-def test_grey_tiff_of_any_type(tmp_path, kind, order):
-    if (kind, order) == ("uint32", ">"):
-        pytest.skip("Pillow reads no such file")
-    dtype = np.dtype(kind)
-    numbers = np.array([[-100, -1, 0], [1, 5, 90]])
-    values = (numbers if dtype.kind in "if" else np.abs(numbers)).astype(dtype)
-    if kind == "uint32":
-        values[0, 0] = 2**31 + 7  # negative, if it were taken for int32
-    code = {"u": 1, "i": 2, "f": 3}[dtype.kind]
-    path = write_tiff(tmp_path / "a.tif", values, order=order, photometric=1, sample_format=code)
-    facts = inspect(path, Window.parse("min-max"), None)
-    assert (facts.kind, facts.low, facts.high) == (kind, values.min(), values.max())
-    if kind == "uint16":
-        np.testing.assert_allclose(read_one(path), values / 257, rtol=1e-6)
-    else:
-        with pytest.raises(RequestError, match=f"a.tif: its {kind} values .* --window LO,HI"):
-            inspect(path, None, None)
-
-
-def test_white_is_zero(tmp_path):
-    values = np.array([[0, 65535], [257, 514]], np.uint16)
-    path = write_tiff(tmp_path / "a.tif", values, photometric=0)
-    np.testing.assert_allclose(read_one(path), 255 - values / 257, rtol=1e-6)
-    path = write_tiff(tmp_path / "b.tif", GREY, photometric=0)
-    np.testing.assert_array_equal(read_one(path), 255 - GREY)
 
 
 def test_narrow_range_is_noted(tmp_path):

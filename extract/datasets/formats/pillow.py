@@ -5,17 +5,19 @@ comes as 8 bit, signed bytes come as unsigned, and "white is zero" is ignored be
 """
 
 import contextlib
+import dataclasses
 import functools
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from extract.datasets.formats import tiff
 from extract.datasets.formats.damage import (
     check_deflate,
     check_fax,
@@ -28,12 +30,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif")
 # Named, because Pillow would also run Ghostscript on anything that looks like PostScript.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF")
 
-ORIENTATION = 0x0112  # of EXIF and TIFF; 1: upright
-BITS, COMPRESSION, PHOTOMETRIC, PLANES, SAMPLE_FORMAT = 258, 259, 262, 284, 339  # tags of TIFF
-STRIPS, TILES = (273, 279), (324, 325)  # their places in the file, and bytes of each
-JPEG_TABLES = 347  # which all strips share
-WHITE_IS_ZERO, SEPARATE, SIGNED = 0, 2, 2  # their values
-FAX, JPEG = (2, 3, 4), 7  # values of COMPRESSION
+FAX, JPEG = (2, 3, 4), 7  # values of TIFF's COMPRESSION
 CHECKS = {2: check_fax, 4: check_fax, JPEG: check_jpeg, 8: check_deflate, 32946: check_deflate}
 
 NOTES = ("exif-orientation", "transparency")
@@ -56,14 +53,20 @@ class _Page:
     values: NDArray[Any]  # (H, W) or (H, W, 3)
     span: tuple[float, float] | None
     notes: tuple[str, ...] = ()
+    decoder: int = 1  # see Stored
 
 
 def read(path: Path) -> Stored:
     """Read an image, or the pages of a TIFF."""
     with _open(path) as image:
         n = _count_pages(image)
-        pages = [_read_page(path, image, number) for number in range(n)]
+        n_hidden = tiff.count_hidden(image) if image.format == "TIFF" and n == 1 else 1
+        check_size(image.height, image.width, max(n, n_hidden))
         inverted = _is_white_zero(image)
+        if n_hidden == 1:
+            pages = [_read_page(path, image, number) for number in range(n)]
+        else:
+            n, pages = n_hidden, [_read_hidden(path, number) for number in range(n_hidden)]
     if len({(page.values.shape, page.values.dtype) for page in pages}) > 1:
         raise UnreadableImage(f"its {n} pages differ in size or kind; store each in its own file")
     first = pages[0]
@@ -78,6 +81,7 @@ def read(path: Path) -> Stored:
         inverted=inverted,
         is_stack=n > 1,
         notes=tuple(dict.fromkeys(note for page in pages for note in page.notes)),
+        decoder=max(page.decoder for page in pages),
         check=functools.partial(_check_damage, path),
     )
 
@@ -86,18 +90,24 @@ def read(path: Path) -> Stored:
 def _open(path: Path) -> Iterator[Any]:
     # Given a path, Pillow maps uncompressed files into memory, and garbles those that are to be
     # turned by a right angle (seen with Pillow 13: TIFF, orientation 5 to 8). Given a file, it reads.
-    with path.open("rb") as file:
-        try:
-            image = Image.open(file, formats=FORMATS)
-        except UnidentifiedImageError as error:
-            raise UnreadableImage("not an image, or of a kind that Pillow can't read") from error
-        with image:
-            yield image
+    with path.open("rb") as file, _identify(file) as image:
+        yield image
+
+
+def _identify(file: IO[bytes]) -> Any:
+    try:
+        return Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError as error:
+        file.seek(0)
+        if file.read(4) in tiff.MAGIC:
+            kind = tiff.describe(file)
+            raise UnreadableImage(f"a TIFF of a kind that isn't supported: {kind}") from error
+        raise UnreadableImage("not an image, or of a kind that Pillow can't read") from error
 
 
 def _heeding_libtiff(image: Any) -> contextlib.AbstractContextManager[None]:
     """Of fax alone it decodes on where it finds no code."""
-    is_fax = image.format == "TIFF" and _tag(image, COMPRESSION, 1) in FAX
+    is_fax = image.format == "TIFF" and tiff.tag(image, tiff.COMPRESSION, 1) in FAX
     return heeding_complaints() if is_fax else contextlib.nullcontext()
 
 
@@ -118,11 +128,13 @@ def _check_damage(path: Path) -> None:
 def _check_page(path: Path, image: Any) -> None:
     """Each strip or tile of a TIFF's page."""
     tags = image.tag_v2
-    check = CHECKS.get(_tag(image, COMPRESSION, 1))
-    starts, sizes = (tags.get(tag) for tag in (TILES if TILES[0] in tags else STRIPS))
+    check = CHECKS.get(tiff.tag(image, tiff.COMPRESSION, 1))
+    starts, sizes = (
+        tags.get(tag) for tag in (tiff.TILES if tiff.TILES[0] in tags else tiff.STRIPS)
+    )
     if check is None or starts is None or sizes is None:
         return
-    tables = bytes(tags.get(JPEG_TABLES, b""))[:-2]  # without their end marker
+    tables = bytes(tags.get(tiff.JPEG_TABLES, b""))[:-2]  # without their end marker
     with path.open("rb") as file:
         for start, size in zip(starts, sizes, strict=False):
             file.seek(start)
@@ -147,24 +159,69 @@ def _read_page(path: Path, image: Any, number: int) -> _Page:
         return _decode_page(path, image, number)
 
 
+def _read_hidden(path: Path, number: int) -> _Page:
+    """An image of a TIFF's stack that has one directory."""
+    with _open(path) as image:
+        tiff.skip_images(image, number)
+        page = _decode_page(path, image, 0)
+    return dataclasses.replace(page, decoder=2)  # the first one read the first image only
+
+
 def _decode_page(path: Path, image: Any, number: int) -> _Page:
+    mended = image.format == "TIFF" and tiff.mend_byte_order(image)
     # Both are asked before loading, which forgets them.
     rawmode = _rawmode(image)
     turned = _is_turned(image)
+    if image.format == "TIFF" and tiff.needs_planes(image):
+        return _join_planes(path, image, turned)
     if ";16" in rawmode and not image.mode.startswith("I"):
         values, opaque = _read_colour16(path, number, rawmode)
         page = _Page(values, (0, 65535))
     else:
         if turned:
             _turn_upright(image)
+        mended |= _mend_transparency(image, rawmode)
         page, opaque = _convert(image)
-    notes = [note for note, given in zip(NOTES, (turned, not opaque), strict=True) if given]
-    return _Page(page.values, page.span, tuple(notes))
+    return _Page(page.values, page.span, _notes(turned, opaque), 2 if mended else 1)
+
+
+def _notes(turned: bool, opaque: bool) -> tuple[str, ...]:
+    return tuple(note for note, given in zip(NOTES, (turned, not opaque), strict=True) if given)
+
+
+def _mend_transparency(image: Any, rawmode: str) -> bool:
+    """Scale a PNG's transparent level as Pillow scales grey of 2 and 4 bit; whether it did."""
+    if not rawmode.startswith("L;") or "transparency" not in image.info:
+        return False
+    highest = 2 ** int(rawmode[2:]) - 1
+    image.info["transparency"] = (image.info["transparency"] & highest) * 255 // highest
+    return True
+
+
+def _join_planes(path: Path, image: Any, turned: bool) -> _Page:
+    """Channels that lie in planes, each read as a grey image."""
+    pages = []
+    for file in tiff.split_planes(image, path):
+        with _identify(file) as plane:
+            pages.append(_decode_page(path, plane, 0))
+    values = np.stack([page.values for page in pages], axis=-1)
+    n_colours = 1 if len(pages) == 2 else 3
+    alpha = tiff.tag(image, tiff.EXTRA_SAMPLES, 0) if len(pages) > n_colours else 0
+    if alpha == tiff.ALPHA:
+        plain, opaque = _on_black(values[..., : n_colours + 1])
+    else:  # premultiplied: on black already
+        plain = values[..., 0] if n_colours == 1 else values[..., :3]
+        white = np.iinfo(values.dtype).max
+        opaque = alpha != tiff.PREMULTIPLIED or bool((values[..., n_colours] == white).all())
+    decoder = (
+        2 if n_colours == 1 and tiff.tag(image, tiff.BITS, 1) == 8 else 1
+    )  # others were refused
+    return _Page(plain, pages[0].span, _notes(turned, opaque), decoder)
 
 
 def _is_turned(image: Any) -> bool:
     tags = image.tag_v2 if image.format == "TIFF" else image.getexif()
-    return tags.get(ORIENTATION, 1) in range(2, 9)
+    return tags.get(tiff.ORIENTATION, 1) in range(2, 9)
 
 
 def _turn_upright(image: Any) -> None:
@@ -178,8 +235,6 @@ def _rawmode(image: Any) -> str:
     """How Pillow unpacks the stored bytes, e.g. "RGB;16B"; "" where its decoder doesn't say."""
     if image.format not in ("PNG", "TIFF") or not image.tile:
         return ""
-    if image.format == "TIFF" and _tag(image, BITS, 1) > 8 and _tag(image, PLANES, 1) == SEPARATE:
-        raise UnreadableImage("more than 8 bit in separate planes; store its colours side by side")
     args = image.tile[0][3]
     return args if isinstance(args, str) else args[0]
 
@@ -210,24 +265,17 @@ def _read_colour16(path: Path, number: int, rawmode: str) -> tuple[NDArray[Any],
         transparent = image.info.get("transparency")
     if transparent is not None:
         return _blacken(values, np.all(values == transparent, axis=-1))
-    if values.shape[-1] == 3:
-        return values, True
+    if layout in ("RGB", "RGBX"):  # whose fourth channel isn't alpha
+        return values[..., :3], True
     return _on_black(values)
 
 
 def _unpack(path: Path, number: int, rawmode: str) -> NDArray[np.uint8]:
     with _open(path) as image:
         image.seek(number)
-        image.tile = [_with_rawmode(tile, rawmode) for tile in image.tile]
+        image.tile = [tiff.with_rawmode(tile, rawmode) for tile in image.tile]
         _turn_upright(image)
         return np.asarray(image)
-
-
-def _with_rawmode(tile: Any, rawmode: str) -> Any:
-    args = rawmode if isinstance(tile[3], str) else (rawmode, *tile[3][1:])
-    if hasattr(tile, "_replace"):
-        return tile._replace(args=args)
-    return (*tile[:3], args)  # Pillow before 11.1
 
 
 # ------------------------------------------------------------------------------- other modes
@@ -237,7 +285,11 @@ def _convert(image: Any) -> tuple[_Page, bool]:
     """An upright image as numbers, and whether it is opaque."""
     if image.mode.startswith(("I", "F")):
         return _convert_wide(image)
-    if image.format == "TIFF" and image.mode == "L" and _tag(image, SAMPLE_FORMAT, 1) == SIGNED:
+    if (
+        image.format == "TIFF"
+        and image.mode == "L"
+        and tiff.tag(image, tiff.SAMPLE_FORMAT, 1) == tiff.SIGNED
+    ):
         return _Page(np.asarray(image).view(np.int8), (-128, 127)), True
     grey = image.mode == "P" and _has_grey_palette(image)
     if "transparency" in image.info:
@@ -258,7 +310,10 @@ def _convert_wide(image: Any) -> tuple[_Page, bool]:
         return _Page(values, None), True
     bits, signed = 16, False
     if image.format == "TIFF":
-        bits, signed = _tag(image, BITS, 1), _tag(image, SAMPLE_FORMAT, 1) == SIGNED
+        bits, signed = (
+            tiff.tag(image, tiff.BITS, 1),
+            tiff.tag(image, tiff.SAMPLE_FORMAT, 1) == tiff.SIGNED,
+        )
     # Mode I is int32, whatever was stored; so is a PNG of 16 bit with the older Pillows.
     values = values.astype(f"{'int' if signed else 'uint'}{16 if bits <= 16 else 32}")
     span = (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if signed else (0, 2.0**bits - 1)
@@ -298,10 +353,5 @@ def _is_white_zero(image: Any) -> bool:
     return (
         image.format == "TIFF"
         and image.mode.startswith(("I", "F"))
-        and (_tag(image, PHOTOMETRIC, 1) == WHITE_IS_ZERO)
+        and (tiff.tag(image, tiff.PHOTOMETRIC, 1) == tiff.WHITE_IS_ZERO)
     )
-
-
-def _tag(image: Any, tag: int, default: int) -> int:
-    value = image.tag_v2.get(tag, default)
-    return value[0] if isinstance(value, tuple) else value
