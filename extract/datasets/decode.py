@@ -82,9 +82,10 @@ def inspect(path: Path, window: Window | None, slicing: Slicing | None) -> Image
         stored = _decode(path)
         stored.check()
         chosen = _choose(stored, window, path)
+        decoder = stored.decoder
         if chosen.rule == HEADER:
             assert stored.header is not None
-            stored.header()
+            decoder = max(decoder, stored.header().decoder)
         n, height, width, n_channels = _shape(stored, slicing)
         finite = finite_values(stored.values)
         if not finite.size:
@@ -99,7 +100,6 @@ def inspect(path: Path, window: Window | None, slicing: Slicing | None) -> Image
         black, white = stored.span
         if high - low < (white - black) / NARROW:
             notes.append("narrow-range")
-    decoder = max(stored.decoder, stored.header_decoder if chosen.rule == HEADER else 1)
     return ImageFacts(
         height,
         width,
@@ -155,7 +155,7 @@ def read_image(
         _shape(stored, slicing)
         if chosen.rule == HEADER:
             assert stored.header is not None
-            levels = _cut(stored.header(), slicing, first, last)
+            levels = _cut(stored.header().levels, slicing, first, last)
         else:
             low, high = chosen.edges(stored.values, stored.span)
             levels = _cut(stored.values, slicing, first, last)

@@ -5,24 +5,23 @@ intercept, or a table), then the VOI LUT or window, then inversion where low val
 Padding (PixelPaddingValue) counts like any value, so "min-max" and percentiles see it.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.datasets.formats.stored import Stored, UnreadableImage, check_size, needs
+from extract.datasets.formats.dicom_files import GREY, PALETTE, is_dicom, open_dataset
+from extract.datasets.formats.dicom_pixels import read_pixels
+from extract.datasets.formats.dicom_tables import read_palette, read_table
+from extract.datasets.formats.stored import Shown, Stored, UnreadableImage
 from extract.datasets.windows import to_levels
 
+__all__ = ["SUFFIXES", "is_dicom", "read"]
+
 SUFFIXES = (".dcm", ".dicom", ".ima")
-MAGIC_AT, MAGIC = 128, b"DICM"
-DIRECTORY = "1.2.840.10008.1.3.10"  # SOP class of a DICOMDIR
-PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-REQUIRED = ("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated")
-GREY = ("MONOCHROME1", "MONOCHROME2")
-COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")  # pydicom turns them into RGB
-PALETTE = "PALETTE COLOR"
 
 # Where a frame's display settings stand: in its functional groups, in the shared ones, or plainly.
 GROUPS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
@@ -30,190 +29,180 @@ RESCALE = ("RescaleSlope", "RescaleIntercept")
 WINDOW = ("WindowCenter", "WindowWidth")
 SETTINGS = (*RESCALE, *WINDOW, "VOILUTFunction", "ModalityLUTSequence", "VOILUTSequence")
 
-
-def is_dicom(path: Path) -> bool:
-    """Whether a file carries DICOM's letters, whatever its name."""
-    with path.open("rb") as file:
-        return file.read(MAGIC_AT + len(MAGIC))[MAGIC_AT:] == MAGIC
+Settings = Mapping[str, Any]  # name -> the data set or item that says it
+Span = tuple[float, float]
+UNBOUNDED = (-math.inf, math.inf)
 
 
 def read(path: Path) -> Stored:
     """Read an image or the frames of a series."""
-    try:
-        import pydicom
-        from pydicom.pixels.processing import apply_color_lut
-    except ImportError:
-        raise needs(path, "pydicom") from None
-    if not is_dicom(path):
-        raise UnreadableImage("no DICOM header: the letters DICM aren't at byte 128")
-    dataset = pydicom.dcmread(path)
-    pixels, photometric = _read_pixels(path, dataset)
+    dataset = open_dataset(path)
+    pixels, decoder = read_pixels(path, dataset)
+    photometric = str(dataset.PhotometricInterpretation)
     patient = str(dataset.get("PatientID") or "").strip()
-    n = len(pixels)
+    n, kind = len(pixels), pixels.dtype
+    span = None if kind.kind == "f" else _stored_span(kind, dataset.BitsStored)
     if photometric not in GREY:
         if photometric == PALETTE:
-            pixels = apply_color_lut(pixels, dataset)[..., :3]
-        bits = 8 * pixels.dtype.itemsize if photometric == PALETTE else dataset.BitsStored
-        return Stored(pixels, pixels.dtype, (0, 2.0**bits - 1), is_stack=n > 1, patient=patient)
-    settings = [_find_settings(dataset, frame) for frame in range(n)]
-    values = _rescale(pixels, settings, dataset)
+            pixels, newest = _apply_palette(pixels, dataset, span or UNBOUNDED)
+            kind, decoder = pixels.dtype, max(decoder, newest)
+            span = _stored_span(kind, 8 * kind.itemsize)
+        return Stored(pixels, kind, span, is_stack=n > 1, patient=patient, decoder=decoder)
+    settings = [_find_settings(dataset, frame, n) for frame in range(n)]
+    values, spans, newest = _rescale(pixels, settings, dataset, span)
     has_window = all("VOILUTSequence" in s or all(w in s for w in WINDOW) for s in settings)
     return Stored(
         values,
-        pixels.dtype,
-        _span(pixels.dtype, settings, dataset),
-        header=(lambda: _show(values, settings, dataset)) if has_window else None,
+        kind,
+        None if span is None else (min(low for low, _ in spans), max(high for _, high in spans)),
+        header=(lambda: _show(values, settings, dataset, spans)) if has_window else None,
         inverted=photometric == "MONOCHROME1",
         is_stack=n > 1,
         patient=patient,
         notes=("monochrome1",) if photometric == "MONOCHROME1" else (),
+        decoder=max(decoder, newest),
     )
 
 
-def _read_pixels(path: Path, dataset: Any) -> tuple[NDArray[Any], str]:
-    """Stored values (n, H, W) or (n, H, W, 3), and what they mean."""
-    from pydicom.pixels.utils import pixel_array
-
-    if dataset.file_meta.get("MediaStorageSOPClassUID") == DIRECTORY:
-        raise UnreadableImage("a DICOMDIR: the index of a disc, without pixels")
-    if not any(name in dataset for name in PIXELS):
-        raise UnreadableImage("no pixels in it, or it is cut short before their end")
-    missing = [name for name in REQUIRED if dataset.get(name) is None]
-    if missing:
-        raise UnreadableImage(f"its header lacks {', '.join(missing)}")
-    n, samples = int(dataset.get("NumberOfFrames") or 1), int(dataset.SamplesPerPixel)
-    check_size(dataset.Rows, dataset.Columns, n)
-    photometric = str(dataset.PhotometricInterpretation)
-    if photometric not in (*GREY, PALETTE, *COLOUR) or samples != (
-        3 if photometric in COLOUR else 1
-    ):
-        raise UnreadableImage(f"{samples} samples of {photometric} aren't supported")
-    codec = _choose_codec(path, dataset)
-    try:
-        pixels = pixel_array(dataset, decoding_plugin=codec)
-    except (NotImplementedError, RuntimeError, ValueError) as error:
-        if not codec:
-            raise
-        # pydicom's own words tell of plugins.
-        name = dataset.file_meta.TransferSyntaxUID.name
-        raise UnreadableImage(f"its pixels ({name}) can't be decoded") from error
-    return pixels.reshape(n, *pixels.shape[-3 if samples == 3 else -2 :]), photometric
+def _stored_span(kind: np.dtype[Any], bits: int) -> Span:
+    """What the stored bits can hold."""
+    if kind.kind == "i":
+        return -(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1
+    return 0, 2.0**bits - 1
 
 
-def _choose_codec(path: Path, dataset: Any) -> str:
-    """Which of pydicom's plugins decodes; "": there is one way only.
-
-    Left alone, pydicom takes what it finds, and two decoders of lossy JPEG differ by a grey level:
-    the same file would have other features elsewhere.
-    """
-    from pydicom import uid
-
-    syntax = dataset.file_meta.TransferSyntaxUID
-    if not syntax.is_compressed or syntax == uid.RLELossless:
-        return ""
-    try:
-        import gdcm
-    except ImportError:
-        raise needs(path, f"python-gdcm ({syntax.name})") from None
-    for silence in (gdcm.Trace.WarningOff, gdcm.Trace.ErrorOff, gdcm.Trace.DebugOff):
-        silence()
-    return "gdcm"
+def _apply_palette(pixels: NDArray[Any], dataset: Any, span: Span) -> tuple[NDArray[Any], int]:
+    """(n, H, W, 3) in the palette's 8 or 16 bits; and the decoder, see ``Stored``."""
+    tables = read_palette(dataset, span)
+    colours = np.stack([table.look_up(pixels) for table in tables], axis=-1)
+    # The first decoder's index had no more bits than an entry.
+    overflowed = colours.dtype == np.uint8 and int(pixels.max()) - tables[0].first > 255
+    return colours, 2 if overflowed else max(table.decoder for table in tables)
 
 
-def _find_settings(dataset: Any, frame: int) -> Any:
-    """How one frame is rescaled and shown, collected from wherever it is said."""
-    from pydicom import Dataset
-
+def _find_settings(dataset: Any, frame: int, n: int) -> Settings:
+    """Where each setting of one of n frames is said; it isn't read yet."""
     places = []
-    for name, index in [
-        ("PerFrameFunctionalGroupsSequence", frame),
-        ("SharedFunctionalGroupsSequence", 0),
+    for name, index, least in [
+        ("PerFrameFunctionalGroupsSequence", frame, n),
+        ("SharedFunctionalGroupsSequence", 0, 1),
     ]:
-        groups = dataset.get(name) or []
-        if index < len(groups):
+        groups = dataset.get(name)
+        if groups:
+            if len(groups) < least:
+                raise UnreadableImage(f"{n} frames, and functional groups of only {len(groups)}")
             places += [macro[0] for g in GROUPS if (macro := groups[index].get(g))]
-    settings = Dataset()
+    settings: dict[str, Any] = {}
     for place in (*places, dataset):
         for name in SETTINGS:
-            if name not in settings and name in place and not place[name].is_empty:
-                settings[name] = place[name]
+            if name not in settings and name in place and not _is_empty(place.get_item(name)):
+                settings[name] = place
     return settings
 
 
-def _rescale(pixels: NDArray[Any], settings: Sequence[Any], dataset: Any) -> NDArray[Any]:
-    """Apply the Modality LUT, frame by frame; stored values where there is none."""
+def _is_empty(element: Any) -> bool:
+    return not element.value if element.is_raw else element.is_empty
+
+
+def _read_number(settings: Settings, name: str, usual: float = math.nan) -> float:
+    """The first of an element's numbers; the usual one where nothing is said.
+
+    Raises:
+        UnreadableImage: it is none, say for a decimal comma.
+    """
+    from pydicom.multival import MultiValue
+
+    value = settings[name][name].value if name in settings else usual
+    if isinstance(value, MultiValue):
+        value = value[0]
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        cure = "; name a window with --window LO,HI" if name in WINDOW else ""
+        raise UnreadableImage(f"its {name} is {str(value)!r}, which DICOM can't read{cure}")
+    return number
+
+
+def _first_item(settings: Settings, name: str) -> Any:
+    return settings[name][name].value[0]
+
+
+def _rescale(
+    pixels: NDArray[Any], settings: Sequence[Settings], dataset: Any, span: Span | None
+) -> tuple[NDArray[Any], list[Span], int]:
+    """Apply the Modality LUT, frame by frame; stored values where there is none.
+
+    Args:
+        pixels: (n, H, W) stored values.
+        settings: (n,)
+        dataset: the file's.
+        span: what stored values can be.
+
+    Returns:
+        (n, H, W) values, what each frame's can be, and the decoder, see ``Stored``.
+    """
     if "ModalityLUTSequence" in settings[0]:
-        tables = [_read_table(s.ModalityLUTSequence[0], dataset) for s in settings]
-        return np.stack([_look_up(f, *t[:2]) for f, t in zip(pixels, tables, strict=True)])
-    scales = [_slope(s) for s in settings]
+        tables = [
+            read_table(_first_item(s, "ModalityLUTSequence"), dataset, span or UNBOUNDED)
+            for s in settings
+        ]
+        values = np.stack([t.look_up(f) for f, t in zip(pixels, tables, strict=True)])
+        spans = [_stored_span(values.dtype, table.bits) for table in tables]
+        return values, spans, max(table.decoder for table in tables)
+    scales = [
+        (_read_number(s, "RescaleSlope", 1), _read_number(s, "RescaleIntercept", 0))
+        for s in settings
+    ]
+    low, high = span or UNBOUNDED
+    ends = [(low * slope + intercept, high * slope + intercept) for slope, intercept in scales]
+    spans = [(min(pair), max(pair)) for pair in ends]
     if all(scale == (1, 0) for scale in scales):
-        return pixels
+        return pixels, spans, 1
     values = np.empty(pixels.shape, np.float32)
     for frame, place, (slope, intercept) in zip(pixels, values, scales, strict=True):
         place[...] = frame.astype(np.float64) * slope + intercept
-    return values
+    return values, spans, 1
 
 
-def _slope(settings: Any) -> tuple[float, float]:
-    return float(settings.get("RescaleSlope", 1)), float(settings.get("RescaleIntercept", 0))
-
-
-def _span(kind: np.dtype[Any], settings: Sequence[Any], dataset: Any) -> tuple[float, float] | None:
-    """What the stored bits can hold, rescaled; over all frames."""
-    if kind.kind == "f":
-        return None
-    if "ModalityLUTSequence" in settings[0]:
-        bits = [_read_table(s.ModalityLUTSequence[0], dataset)[2] for s in settings]
-        return 0, 2.0 ** max(bits) - 1
-    bits = dataset.BitsStored
-    low, high = (
-        (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if kind.kind == "i" else (0, 2.0**bits - 1)
-    )
-    ends = [
-        end * slope + intercept for slope, intercept in map(_slope, settings) for end in (low, high)
-    ]
-    return min(ends), max(ends)
-
-
-def _show(values: NDArray[Any], settings: Sequence[Any], dataset: Any) -> NDArray[np.float32]:
+def _show(
+    values: NDArray[Any], settings: Sequence[Settings], dataset: Any, spans: Sequence[Span]
+) -> Shown:
     """Levels of 0..255 by the header: its first table, else its first window."""
-    from pydicom.pixels.processing import apply_windowing
-
-    levels = np.empty(values.shape, np.float32)
-    for frame, place, said in zip(values, levels, settings, strict=True):
+    levels, decoder = np.empty(values.shape, np.float32), 1
+    for frame, place, said, span in zip(values, levels, settings, spans, strict=True):
         if "VOILUTSequence" in said:
-            entries, first, bits = _read_table(said.VOILUTSequence[0], dataset)
-            place[...] = to_levels(_look_up(np.rint(frame), entries, first), 0, 2**bits - 1)
-            continue
-        said = said.copy()
-        for name in (*RESCALE, "ModalityLUTSequence"):
-            said.pop(name, None)
-        # pydicom maps a window to the range of the stored bits; of 8 unsigned ones that is 0..255.
-        said.BitsStored, said.PixelRepresentation = 8, 0
-        said.PhotometricInterpretation = "MONOCHROME2"
-        place[...] = apply_windowing(frame, said)
-    return levels
+            table = read_table(_first_item(said, "VOILUTSequence"), dataset, span)
+            place[...] = to_levels(table.look_up(np.rint(frame)), 0, 2**table.bits - 1)
+            decoder = max(decoder, table.decoder)
+        else:
+            place[...] = _apply_window(frame, said)
+    return Shown(levels, decoder)
 
 
-def _read_table(item: Any, dataset: Any) -> tuple[NDArray[Any], int, int]:
-    """A LUT's entries, the value of the first one, and bits an entry."""
-    n, first, bits = item.LUTDescriptor
-    n = n or 2**16
-    data = item.LUTData
-    if isinstance(data, bytes):
-        order = "<" if dataset.original_encoding[1] else ">"
-        packed = bits <= 8 and len(data) < 2 * n  # two entries to a word
-        data = np.frombuffer(data, "u1" if packed else f"{order}u2")
-    entries = np.asarray(data)[:n]
-    if len(entries) < n:
-        raise UnreadableImage(f"a LUT of {len(entries)} entries, where its header says {n}")
-    return entries.astype(np.uint16), first, bits
-
-
-def _look_up(values: NDArray[Any], entries: NDArray[Any], first: int) -> NDArray[Any]:
-    """Values below the table take its first entry, those above its last.
-
-    Not pydicom's: there an index is as narrow as an entry, and of 8-bit entries behind the 256th
-    it takes another one.
-    """
-    return entries[np.clip(values.astype(np.int64) - first, 0, len(entries) - 1)]
+def _apply_window(values: NDArray[Any], settings: Settings) -> NDArray[np.float64]:
+    """Levels of 0..255 by a window: PS3.3, C.11.2.1.2 and C.11.2.1.3."""
+    center = _read_number(settings, "WindowCenter")
+    width = _read_number(settings, "WindowWidth")
+    place = settings.get("VOILUTFunction")
+    function = "LINEAR" if place is None else str(place.VOILUTFunction).strip().upper()
+    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
+        raise UnreadableImage(f"its VOILUTFunction is {function!r}; name a window with --window")
+    if width < 1 and (function == "LINEAR" or width <= 0):
+        least = "at least 1" if function == "LINEAR" else "more than 0"
+        raise UnreadableImage(
+            f"its WindowWidth is {width:g}, where {function} takes {least}; name a window with "
+            "--window LO,HI"
+        )
+    values = values.astype(np.float64)
+    if function == "SIGMOID":
+        levels = 255 / (1 + np.exp(-4 * (values - center) / width))
+    else:
+        if function == "LINEAR":
+            center, width = center - 0.5, width - 1
+        # A linear window of width 1 is a step.
+        levels = ((values - center) / (width or 1) + 0.5) * 255
+        levels[values <= center - width / 2] = 0
+        levels[values > center + width / 2] = 255
+    return np.nan_to_num(levels, copy=False, nan=0.0)

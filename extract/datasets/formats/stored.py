@@ -26,6 +26,14 @@ class UnreadableImage(RequestError):
 
 
 @dataclass(frozen=True)
+class Shown:
+    """A file's frames by its header's own window."""
+
+    levels: NDArray[np.float32]  # (n, H, W) of 0..255
+    decoder: int = 1  # see Stored
+
+
+@dataclass(frozen=True)
 class Stored:
     """A decoded file, its values as stored but for the header's rescaling. n frames of H x W."""
 
@@ -33,15 +41,14 @@ class Stored:
     kind: np.dtype[Any]  # of the stored values, before any rescaling
     span: tuple[float, float] | None  # the type's whole range, rescaled; None: it has no bounds
     natural: bool = True  # whether span says where black and white are, if nobody else does
-    header: Callable[[], NDArray[np.float32]] | None = None  # levels by the header's own window
+    header: Callable[[], Shown] | None = None  # by the header's own window
     inverted: bool = False  # low values are bright
     is_stack: bool = False  # frames follow each other in space or time
     patient: str = ""
     notes: tuple[str, ...] = ()
     # The decoder that first read such a file as it is read now: 1, or a later one where an earlier
-    # one was wrong. Of the values, and of what header() gives.
+    # one was wrong.
     decoder: int = 1
-    header_decoder: int = 1
     check: Callable[[], None] = lambda: None  # raises where the decoder said nothing of damage
 
     @property
