@@ -33,7 +33,7 @@ def make_dataset(pixels: NDArray[Any], **tags: Any) -> Dataset:
     dataset.PixelData = np.ascontiguousarray(pixels).tobytes()
     for name, value in tags.items():
         setattr(dataset, name, value)
-    if "BitsStored" in tags:
+    if "BitsStored" in tags and "HighBit" not in tags:
         dataset.HighBit = dataset.BitsStored - 1
     return dataset
 

@@ -72,3 +72,32 @@ def test_pictures_of_16_bit_that_use_12_are_told(tmp_path):
         Image.fromarray(RAMP).save(tmp_path / "scans" / name)
     notes = open_folder(tmp_path / "scans").notes
     assert any("reach only 4095 of 65535; --window 0,4095 would" in note for note in notes)
+
+
+@pytest.mark.parametrize("name", ["IM{:06d}", "1.2.840.113619.2.5.{}", "I.{:03d}"])
+@pytest.mark.parametrize("headless", [False, True])
+def test_dicom_without_an_ending_is_taken(tmp_path, name, headless):
+    root = tmp_path / "scans"
+    for i in range(4):
+        path = root / "ab"[i % 2] / "study" / name.format(i)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = write_dicom(path, RAMP, BitsStored=12).read_bytes()
+        path.write_bytes(data[132:] if headless else data)
+    for other in ("DICOMDIR", "README", "3.1", "x.json", "4.bak", "empty"):  # DICOM, but for README
+        (root / "a" / other).write_bytes((root / "a/study" / name.format(0)).read_bytes())
+    for other in ("README", "3.1", "empty"):
+        (root / "a" / other).write_bytes(b"no DICOM" * (other != "empty"))
+    images = open_folder(root)
+    assert sorted(images.listing.ids) == sorted(
+        f"{'ab'[i % 2]}/study/{name.format(i)}" for i in range(4)
+    )
+    assert images.n_rows == 4
+    assert any(note.startswith("passed over: ") for note in images.notes)
+
+
+def test_only_files_that_were_read_wrongly_have_another_key(tmp_path):
+    right = open_folder(fill(tmp_path / "right", ".dcm", {}))
+    assert right.key == {"decoder": 1, "window": "as each file says", "skipped": 0}
+    shifted = fill(tmp_path / "shifted", ".dcm", {})
+    write_dicom(shifted / "a" / "0.dcm", RAMP << 4, BitsStored=12, HighBit=15)
+    assert open_folder(shifted).key["decoder"] == 2

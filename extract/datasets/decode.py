@@ -25,6 +25,7 @@ __all__ = [
     "UnreadableImage",
     "Window",
     "inspect",
+    "is_image_file",
     "is_volume_file",
     "read_image",
     "read_mat_scalar",
@@ -162,6 +163,11 @@ def read_image(
             if levels.dtype != np.uint8 or (low, high) != (0, 255):
                 levels = to_levels(levels, low, high)
         return 255 - levels if stored.inverted else levels
+
+
+def is_image_file(path: str | Path) -> bool:
+    """Whether a file among others is taken for an image: by its ending, or as DICOM without one."""
+    return str(path).lower().endswith(IMAGE_SUFFIXES) or dicom.is_unnamed_dicom(Path(path))
 
 
 def is_volume_file(path: Path) -> bool:

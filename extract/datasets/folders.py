@@ -17,7 +17,7 @@ from cache.key import file_stem
 from cache.labels import class_target, warn_of_classes
 from cache.layout import SPLITS
 from extract.datasets.below import composed, refuse_leading_out
-from extract.datasets.decode import IMAGE_SUFFIXES
+from extract.datasets.decode import IMAGE_SUFFIXES, is_image_file
 from extract.datasets.listing import Listing
 from extract.datasets.table_options import TableOptions
 
@@ -33,10 +33,11 @@ SHOWN = 3  # names in a message
 def list_folder(
     root: Path, name: str | None = None, options: TableOptions | None = None
 ) -> Listing:
-    """List the images of class folders; none is opened.
+    """List the images of class folders.
 
-    A class is a folder's name; images may lie deeper. Hidden files, what macOS leaves behind and
-    files with other endings are passed over; the latter are counted in the notes.
+    A class is a folder's name; images may lie deeper. None is opened but those without an ending,
+    or with a number for one, whose first bytes tell whether they are DICOM. Hidden files, what
+    macOS leaves behind and other files are passed over; the latter are counted in the notes.
 
     Args:
         root: the folder.
@@ -53,7 +54,7 @@ def list_folder(
     if not root.is_dir():
         raise RequestError(f"no folder at {root}; {LAYOUT}")
     files, folders = _walk(root)
-    images, others = _divide(files, lambda path: path.lower().endswith(IMAGE_SUFFIXES))
+    images, others = _divide(files, lambda path: is_image_file(f"{root}{os.sep}{path}"))
     splits = _find_splits(root, images)
     depth = 1 if splits else 0  # where the class stands in a path
     images, loose = _divide(images, lambda path: path.count("/") > depth)
@@ -150,7 +151,7 @@ def _say_no_images(root: Path, loose: Sequence[str], others: Sequence[str]) -> s
             f"no labels; {LAYOUT}, or name a table of paths and labels: --data csv:FILE"
         )
     there = _count_endings(others) or "nothing"
-    return f"no images in {root}, but {there}; {LAYOUT}, ending in {' '.join(IMAGE_SUFFIXES)}"
+    return f"no images in {root}, but {there}; {LAYOUT}, ending in {' '.join(IMAGE_SUFFIXES)}, or DICOM without an ending"
 
 
 def _refuse_one_class(root: Path, classes: set[str]) -> None:

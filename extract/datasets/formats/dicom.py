@@ -13,13 +13,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.datasets.formats.dicom_files import GREY, PALETTE, is_dicom, open_dataset
+from extract.datasets.formats.dicom_files import (
+    GREY,
+    PALETTE,
+    is_dicom,
+    is_unnamed_dicom,
+    open_dataset,
+)
 from extract.datasets.formats.dicom_pixels import read_pixels
 from extract.datasets.formats.dicom_tables import read_palette, read_table
 from extract.datasets.formats.stored import Shown, Stored, UnreadableImage
 from extract.datasets.windows import to_levels
 
-__all__ = ["SUFFIXES", "is_dicom", "read"]
+__all__ = ["SUFFIXES", "is_dicom", "is_unnamed_dicom", "read"]
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
 

@@ -3,7 +3,7 @@
 import io
 import struct
 import zlib
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
 from extract.datasets.formats.stored import UnreadableImage, check_size, needs
@@ -33,6 +33,21 @@ def is_dicom(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(BEHIND_MAGIC)
     return head[PREAMBLE:] == MAGIC or _begins_with_element(head)
+
+
+def is_unnamed_dicom(path: Path) -> bool:
+    """Whether a file is DICOM and its name says nothing, as scanners and archives name them.
+
+    That is without an ending, or with a number for one: IM000001, 1.2.840.113619.2.5. The index of
+    a disc, always named DICOMDIR (PS3.10, 8.6), has no pixels.
+    """
+    name = path.name
+    if PurePath(name).suffix[1:].isalpha() or name.upper() == "DICOMDIR":
+        return False
+    try:
+        return is_dicom(path)
+    except OSError:
+        return False
 
 
 def _begins_with_element(head: bytes) -> bool:
