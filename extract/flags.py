@@ -83,7 +83,8 @@ def add_source_flags(what: Flags, *, usual_data: str = "all") -> None:
         "--weights",
         default=DEFAULT.weights,
         metavar="W",
-        help="pretrained, random, or a file of this architecture (%(default)s)",
+        help="pretrained, random, a file of this architecture, FILE:KEY (a part of a training "
+        "checkpoint), or a folder of safetensors with an index (%(default)s)",
     )
 
 

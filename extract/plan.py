@@ -24,7 +24,13 @@ from extract.datasets.sources import INDEX, FileWishes, Source, expand_names, fi
 from extract.datasets.statistics import recall_statistics
 from extract.datasets.volumes import Slicing
 from extract.digests import DigestMemory
-from extract.encoders.encoder import Description, Weights, describe, find_weights
+from extract.encoders.encoder import (
+    Description,
+    Weights,
+    describe,
+    find_weights,
+    recall_weights_digest,
+)
 from extract.encoders.resolve import find_entry
 from extract.network import offline
 from extract.preprocessing import (
@@ -431,7 +437,7 @@ def find_file(job: Job, config: ExtractConfig, memory: DigestMemory) -> Path | N
         images = _known_images(source, memory)
         if weights.path is None or images is None:
             return None
-        digest = memory.recall("weights", weights.path)
+        digest = recall_weights_digest(weights, memory)
     except (RequestError, CacheError, OSError):
         return None
     statistics = recall_statistics(source, memory) if job.preprocessing.of_data_set else None

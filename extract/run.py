@@ -41,7 +41,6 @@ from extract.datasets.sources import CSV, FOLDER
 from extract.datasets.statistics import dataset_statistics
 from extract.datasets.table_flags import table_words
 from extract.digests import DigestMemory
-from extract.encoders.checkpoints import read_checkpoint, tensors_digest
 from extract.encoders.encoder import (
     Description,
     Encoder,
@@ -50,6 +49,7 @@ from extract.encoders.encoder import (
     find_weights,
     load_encoder,
     set_precision,
+    weights_digest,
 )
 from extract.encoders.weights import Hub
 from extract.leak_guard import refuse_leaks
@@ -86,7 +86,7 @@ class LazyEncoder:
             self._encoder, digest = load_encoder(description, self.weights)
             self._encoder.to(self.device, config.precision)
         else:
-            digest = memory.get("weights", self.weights.path, _checkpoint_digest)
+            digest = weights_digest(self.weights, memory)
         self.words = weights_words(self.weights, digest)
 
     def get(self, say: Say) -> Encoder:
@@ -101,10 +101,6 @@ class LazyEncoder:
             self._encoder.to(self.device, self.config.precision)
             self.refused = False
         return self._encoder
-
-
-def _checkpoint_digest(path: Path) -> str:
-    return tensors_digest(read_checkpoint(path))
 
 
 def run_plan(plan: Plan, memory: DigestMemory, say: Say) -> list[Problem]:

@@ -21,8 +21,7 @@ from extract.datasets.prompts import TEMPLATES, make_prompts, prompt_classes, re
 from extract.datasets.sources import FileWishes, Source, expand_names, find_source
 from extract.digests import DigestMemory
 from extract.encoders.anatomy import Statistics
-from extract.encoders.checkpoints import read_checkpoint, tensors_digest
-from extract.encoders.encoder import DTYPES, Description, describe, find_weights
+from extract.encoders.encoder import DTYPES, Description, describe, find_weights, read_weights
 from extract.encoders.resolve import find_entry
 from extract.encoders.text_tower import (
     TextOutline,
@@ -85,9 +84,12 @@ class LazyText:
         if self._tower is None:
             self.refused = True
             weights = self.encoder.weights
-            tensors = read_checkpoint(weights.path) if weights.path else None
-            if tensors and weights_words(weights, tensors_digest(tensors)) != self.encoder.words:
-                raise RequestError(f"{weights.path} changed while it was read; run again")
+            tensors = None
+            if weights.path:
+                checkpoint, digest = read_weights(weights)
+                if weights_words(weights, digest) != self.encoder.words:
+                    raise RequestError(f"{weights.path} changed while it was read; run again")
+                tensors = checkpoint.tensors
             tower = load_text_tower(self.outline, tensors, str(weights.path), self.config.seed)
             tower.module.to(device=self.encoder.device, dtype=DTYPES[self.config.precision])
             self._tower, self.refused = tower, False

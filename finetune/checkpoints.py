@@ -20,7 +20,6 @@ import contextlib
 import json
 import shutil
 import warnings
-import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -36,6 +35,7 @@ from torch import Tensor
 from cache.errors import BrokenCache, RequestError
 from cache.files import append, move_whole, remove_leftovers, work_folder, write_whole
 from cache.layout import format_bytes
+from extract.encoders.weight_files import check_zip
 from finetune.ranks import Ranks
 
 LAST, LOG, LOCK = "last.pt", "log.jsonl", ".lock"
@@ -153,7 +153,7 @@ class Trial:
         if not path.exists():
             return None
         try:
-            _check_zip(path)
+            check_zip(path)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about how a foreign file was pickled
                 content = torch.load(path, map_location="cpu", weights_only=True)
@@ -210,17 +210,6 @@ class Trial:
         text = "".join(json.dumps(line) + "\n" for line in place.checks)
         with _writing(self.folder / LOG) as file:
             file.write(text.encode())
-
-
-def _check_zip(path: Path) -> None:
-    """Compare the checksums of torch's file, which torch doesn't.
-
-    Raises:
-        ValueError, zipfile.BadZipFile: it is damaged.
-    """
-    with zipfile.ZipFile(path) as file:
-        if name := file.testzip():
-            raise ValueError(f"{name} doesn't match its checksum")
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:

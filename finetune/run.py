@@ -24,7 +24,6 @@ from cache.errors import CacheError, RequestError
 from cache.key import N_DIGEST, file_stem, key_digest
 from cache.labels import REGRESSION
 from extract.digests import DigestMemory
-from extract.encoders.checkpoints import read_checkpoint, tensors_digest
 from extract.encoders.encoder import (
     Description,
     Weights,
@@ -32,6 +31,7 @@ from extract.encoders.encoder import (
     find_weights,
     load_encoder,
     set_precision,
+    weights_digest,
 )
 from extract.encoders.families import RAW_MAPS
 from extract.plan import Job, Plan, encoder_name, feature_key, protocol_words, weights_words
@@ -287,9 +287,7 @@ def prepare(
     wish = request.images.workers
     n_workers = default_workers() if wish is None else wish
     digest = (
-        load_encoder(d, weights)[1]
-        if weights.path is None
-        else _weights_digest(memory, weights.path)
+        load_encoder(d, weights)[1] if weights.path is None else weights_digest(weights, memory)
     )
     key = feature_key(
         d,
@@ -323,12 +321,8 @@ def prepare(
 def _deit_digest(config: FinetuneConfig, memory: DigestMemory) -> str | None:
     """SHA-256 of the weights that a DeiT head begins with; None: it has none, or random ones."""
     m = config.model
-    path = find_deit(m.head_weights).path if m.head == "deit" else None
-    return path and _weights_digest(memory, path)
-
-
-def _weights_digest(memory: DigestMemory, path: Path) -> str:
-    return memory.get("weights", path, lambda path: tensors_digest(read_checkpoint(path)))
+    weights = find_deit(m.head_weights) if m.head == "deit" else None
+    return weights_digest(weights, memory) if weights and weights.path else None
 
 
 # ---------------------------------------------------------------------------- trials

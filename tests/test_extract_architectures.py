@@ -14,7 +14,8 @@ from extract.encoders.architectures import (
     ResNetTrunk,
     SeemFocalNet,
 )
-from extract.encoders.checkpoints import load_strictly, read_checkpoint
+from extract.encoders.checkpoints import load_strictly
+from extract.encoders.weight_files import read_checkpoint
 
 SIDE = 64
 close = partial(torch.testing.assert_close, rtol=1e-5, atol=1e-5)
@@ -271,7 +272,7 @@ def test_biomedgpt_computes_what_its_own_code_does(tmp_path: Path):
     content = {"args": arguments, "cfg": {"model": arguments, "task": None}, "model": file}
     torch.save(content, tmp_path / "biomedgpt_base.pt")
     model = ResNetTrunk(LAYERS)
-    assert load(model, read_checkpoint(tmp_path / "biomedgpt_base.pt"), "biomedgpt") == [
+    assert load(model, read_checkpoint(tmp_path / "biomedgpt_base.pt").tensors, "biomedgpt") == [
         "names mapped by the layout 'biomedgpt'",
         "dropped: encoder.image_proj. (1 tensor), decoder. (1 tensor)",
     ]

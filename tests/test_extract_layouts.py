@@ -6,6 +6,7 @@ The outputs are compared with a plain reading of the same tensors by their origi
 
 import argparse
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,15 +20,17 @@ import torch
 import torch.nn.functional as F
 import transformers
 from safetensors.torch import load_file
+from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import Tensor, nn
 
 from cache import RequestError
 from extract.encoders.architectures import ResNetTrunk, SeemFocalNet
-from extract.encoders.checkpoints import load_strictly, read_checkpoint
+from extract.encoders.checkpoints import load_strictly
 from extract.encoders.layouts import LAYOUTS, STRIP_MODULE, apply_layout, detect_layout
 from extract.encoders.table import ENTRIES
+from extract.encoders.weight_files import read_checkpoint
 
 WIDTH, HEADS, DEPTH, PATCH = 32, 4, 2, 8
 SIDE = 32  # of a ViT's images: 4 x 4 patches
@@ -292,6 +295,37 @@ def dino_file() -> dict[str, Tensor]:
     return fill(vit_shapes("backbone.") | heads)
 
 
+def dinov2_file() -> dict[str, Tensor]:
+    """Of a training with block_chunks: each block in a chunk, under its own number there."""
+    chunked = {re.sub(r"blocks\.(\d)", r"blocks.\1.\1", n): v for n, v in vit_shapes().items()}
+    heads: Shapes = {
+        "dino_head.mlp.0.weight": (48, WIDTH),
+        "dino_head.last_layer.weight_v": (20, 16),
+        "ibot_head.last_layer.weight_v": (20, 16),
+    }
+    return fill({f"backbone.{name}": shape for name, shape in chunked.items()} | heads)
+
+
+def small_resnet() -> Any:
+    return ResNet(BasicBlock, (1, 1, 1, 1), num_classes=0, channels=(8, 16, 24, 32))  # type: ignore
+
+
+def moco_file() -> dict[str, Tensor]:
+    """MoCo v2's: the query encoder with its projector, the key encoder, the queue."""
+    query = small_resnet().state_dict() | fill({"fc.0.weight": (32, 32), "fc.2.weight": (16, 32)})
+    return {
+        **{f"encoder_q.{name}": value for name, value in query.items()},
+        **{f"encoder_k.{name}": value + 1 for name, value in query.items()},
+        **fill({"queue": (16, 64), "queue_ptr": (1,)}),
+    }
+
+
+def moco_v3_file() -> dict[str, Tensor]:
+    shapes = vit_shapes("base_encoder.") | vit_shapes("momentum_encoder.")
+    heads: Shapes = {"base_encoder.head.0.weight": (48, WIDTH), "predictor.0.weight": (48, 48)}
+    return fill(shapes | heads)
+
+
 def mae_file() -> dict[str, Tensor]:
     decoder: Shapes = {
         "mask_token": (1, 1, 16),
@@ -406,7 +440,7 @@ def small_hf_sam() -> Any:
 def saved(model: Any, folder: Path) -> dict[str, Tensor]:
     """As transformers writes it: a file has older names than the modules of version 5."""
     model.save_pretrained(folder)
-    return read_checkpoint(folder / "model.safetensors")
+    return read_checkpoint(folder / "model.safetensors").tensors
 
 
 def hf_vit_file() -> dict[str, Tensor]:
@@ -428,6 +462,9 @@ CASES = {
     "msn": Case(msn_file, small_vit, "module.norm.weight"),
     "mae": Case(mae_file, small_vit, "norm.weight"),
     "dino": Case(dino_file, small_vit, "backbone.norm.weight"),
+    "dinov2": Case(dinov2_file, small_vit, "backbone.norm.weight"),
+    "moco": Case(moco_file, small_resnet, "encoder_q.layer1.0.bn1.weight"),
+    "moco v3": Case(moco_v3_file, small_vit, "base_encoder.norm.weight"),
     "open_clip": Case(
         open_clip_file, lambda: small_biomedclip(1).visual, "visual.trunk.norm.weight"
     ),
@@ -489,7 +526,7 @@ def test_msn_s_target_encoder(tmp_path: Path):
     content = {"encoder": student, "target_encoder": file, "opt": {}, "prototypes": torch.ones(2)}
     torch.save(content, tmp_path / "vitl16_600ep.pth.tar")
     model = small_vit()
-    assert load(model, read_checkpoint(tmp_path / "vitl16_600ep.pth.tar")) == [
+    assert load(model, read_checkpoint(tmp_path / "vitl16_600ep.pth.tar").tensors) == [
         "names mapped by the layout \"strip 'module.'\"",
         "names mapped by the layout 'msn'",
         "dropped: fc. (5 tensors), pred. (1 tensor)",
@@ -503,7 +540,7 @@ def test_mae_with_its_decoder(tmp_path: Path):
     file, model = mae_file(), small_vit()
     content = {"model": file, "epoch": 3, "args": argparse.Namespace(model="mae_vit_large_patch16")}
     torch.save(content, tmp_path / "checkpoint-3.pth")
-    read = read_checkpoint(tmp_path / "checkpoint-3.pth")
+    read = read_checkpoint(tmp_path / "checkpoint-3.pth").tensors
     assert load(model, read, filter_fn=checkpoint_filter_fn) == [
         "names mapped by the layout 'mae'",
         "dropped: mask_token (1 tensor), decoder_pos_embed (1 tensor), decoder_embed. (2 tensors), "
@@ -518,7 +555,7 @@ def test_dino_s_teacher(tmp_path: Path):
     student = with_module({name: value + 1 for name, value in file.items()})
     torch.save({"student": student, "teacher": file, "epoch": 3}, tmp_path / "checkpoint.pth")
     model = small_vit()
-    assert load(model, read_checkpoint(tmp_path / "checkpoint.pth")) == [
+    assert load(model, read_checkpoint(tmp_path / "checkpoint.pth").tensors) == [
         "names mapped by the layout 'dino'",
         "dropped: head. (4 tensors)",
     ]
@@ -615,6 +652,33 @@ def test_transformers_sam(tmp_path: Path, as_saved: bool):
     with torch.inference_mode():
         expected = original.vision_encoder(images(SAM_SIDE)).last_hidden_state
         close(model.forward_features(images(SAM_SIDE)), expected)
+
+
+def test_dinov2_s_teacher_out_of_its_chunks(tmp_path: Path):
+    file = dinov2_file()
+    mask = {"backbone.mask_token": torch.zeros(1, WIDTH)}  # timm's own filter knows what it means
+    content = {"teacher": {**file, **mask}, "student": fill(vit_shapes("backbone."), 1)}
+    torch.save(content, tmp_path / "checkpoint.pth")
+    model = small_vit()
+    read = read_checkpoint(tmp_path / "checkpoint.pth").tensors
+    assert load(model, read, filter_fn=checkpoint_filter_fn) == [
+        "names mapped by the layout 'dinov2'",
+        "dropped: dino_head. (2 tensors), ibot_head. (1 tensor)",
+    ]
+    plain = {re.sub(r"blocks\.(\d)\.\1", r"blocks.\1", n): v for n, v in file.items()}
+    with torch.inference_mode():
+        close(model.forward_features(images()), plain_vit(plain, images(), "backbone."))
+
+
+@pytest.mark.parametrize(("name", "prefix"), [("moco", "encoder_q."), ("moco v3", "base_encoder.")])
+def test_moco_s_evaluated_encoder(name: str, prefix: str):
+    model, file = CASES[name].model(), with_module(CASES[name].file())
+    assert load(model, file)[:2] == [
+        "names mapped by the layout \"strip 'module.'\"",
+        f"names mapped by the layout {name!r}",
+    ]
+    for own, value in model.state_dict().items():
+        assert torch.equal(value, file[f"module.{prefix}{own}"]), own
 
 
 # ---------------------------------------------------------------------------- of every layout

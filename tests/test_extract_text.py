@@ -19,7 +19,7 @@ import torch
 from numpy.testing import assert_allclose
 from open_clip.coca_model import CoCa
 from open_clip.model import CLIP, CustomTextCLIP
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import extract.text
@@ -30,8 +30,7 @@ from extract.cli import main
 from extract.config import ExtractConfig
 from extract.datasets.prompts import TEMPLATES, make_prompts, prompt_classes, read_prompts
 from extract.encoders import text_tower
-from extract.encoders.checkpoints import read_checkpoint
-from extract.encoders.encoder import describe
+from extract.encoders.encoder import Weights, describe, read_weights
 from extract.encoders.resolve import find_entry
 from extract.encoders.table import ENTRIES
 from extract.encoders.text_tower import (
@@ -116,7 +115,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Pa
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
-    return read_checkpoint(folder / "open_clip_model.safetensors")
+    return load_file(folder / "open_clip_model.safetensors")
 
 
 def load(folder: Path) -> TextTower:
@@ -677,7 +676,7 @@ def test_a_second_run_reads_no_weights(
     def refuse(*_: Any) -> None:
         raise AssertionError("the weights were read")
 
-    monkeypatch.setattr(extract.text, "read_checkpoint", refuse)
+    monkeypatch.setattr(extract.text, "read_weights", refuse)
     status, out, err = run(capsys, *words)
     assert (status, err) == (0, "")
     assert "local-dir:clip on x, texts: complete already, every checksum right" in out
@@ -835,11 +834,12 @@ def test_weights_that_do_not_fit_are_read_and_said_once(
     save_file(tensors, tmp_path / "w.safetensors")
     read: list[Path] = []
 
-    def read_and_count(path: Path) -> dict[str, Tensor]:
-        read.append(path)
-        return read_checkpoint(path)
+    def read_and_count(weights: Weights) -> Any:
+        assert weights.path
+        read.append(weights.path)
+        return read_weights(weights)
 
-    monkeypatch.setattr(extract.text, "read_checkpoint", read_and_count)
+    monkeypatch.setattr(extract.text, "read_weights", read_and_count)
     status, _, err = run(
         capsys, "--model", f"local-dir:{folder}", "--data", "demo,breastmnist", "--text",
         "--weights", str(tmp_path / "w.safetensors"),

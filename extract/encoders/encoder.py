@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from cache import RequestError
-from extract.encoders import checkpoints, weights
+from extract.digests import DigestMemory
+from extract.encoders import checkpoints, weight_files, weights
 from extract.encoders.anatomy import Anatomy, Statistics
 from extract.encoders.outline import Network, Outline
 from extract.encoders.resolve import find_entry
@@ -160,6 +161,7 @@ class Weights:
     path: Path | None
     seed: int | None = None
     to_download: str | None = None  # what must be fetched first
+    part: str = ""  # of the file: --weights FILE:KEY
 
     @property
     def random(self) -> bool:
@@ -178,7 +180,7 @@ def find_weights(description: Description, wish: str, seed: int, *, download: bo
 
     Args:
         description: the encoder.
-        wish: "pretrained", "random", or a file.
+        wish: "pretrained", "random", FILE, FILE:KEY or a folder of shards.
         seed: of random weights.
         download: fetch missing files.
 
@@ -193,12 +195,7 @@ def find_weights(description: Description, wish: str, seed: int, *, download: bo
     if wish == "random":
         return Weights(None, seed=seed)
     if wish != "pretrained":
-        path = Path(wish).expanduser()
-        if not path.is_file():
-            raise RequestError(
-                f"no weight file at {path}; --weights takes pretrained, random or a file"
-            )
-        return Weights(path)
+        return _find_file(wish)
     place = outline.place
     if place is None:
         raise RequestError(
@@ -212,6 +209,59 @@ def find_weights(description: Description, wish: str, seed: int, *, download: bo
             # Beside them: its own configuration, against which the table's is checked on loading.
             _library(description.entry).fetch_published(description.entry)
     return Weights(path, to_download=None if path else str(place))
+
+
+def _find_file(wish: str) -> Weights:
+    """FILE, FILE:KEY, or the folder of a file in shards.
+
+    Raises:
+        RequestError: it isn't there.
+    """
+    for name, part in ((wish, ""), wish.rpartition(":")[::2]):
+        path = Path(name).expanduser()
+        shards = sorted(path.glob(f"*{weight_files.INDEX}")) if name and path.is_dir() else []
+        if len(shards) == 1:
+            path = shards[0]
+        if name and path.is_file():
+            return Weights(path, part=part)
+    raise RequestError(
+        f"no weight file at {Path(wish).expanduser()}; --weights takes pretrained, random, FILE, "
+        "FILE:KEY (a part of a training checkpoint), or a folder with a .safetensors.index.json"
+    )
+
+
+def weights_digest(weights: Weights, memory: DigestMemory) -> str:
+    """SHA-256 of the weights of a file, read where they aren't remembered.
+
+    Raises:
+        RequestError: the file can't be read.
+    """
+    assert weights.path
+    return memory.get(_memory_kind(weights), weights.path, lambda path: read_weights(weights)[1])
+
+
+def recall_weights_digest(weights: Weights, memory: DigestMemory) -> str | None:
+    """The same where it is remembered; None: it isn't, or they are in no file."""
+    if weights.path is None:
+        return None
+    return memory.recall(_memory_kind(weights), weights.path)
+
+
+def _memory_kind(weights: Weights) -> str:
+    """What of a file is digested. The number goes up when another part of it is taken."""
+    assert weights.path
+    return " ".join(filter(None, ("weights 2", weights.part, weight_files.stamp(weights.path))))
+
+
+def read_weights(weights: Weights) -> tuple[weight_files.Checkpoint, str]:
+    """A file's weights, and their SHA-256.
+
+    Raises:
+        RequestError: the file can't be read.
+    """
+    assert weights.path
+    checkpoint = weight_files.read_checkpoint(weights.path, weights.part)
+    return checkpoint, checkpoints.tensors_digest(checkpoint.tensors)
 
 
 def load_encoder(description: Description, weights: Weights) -> tuple[Encoder, str]:
@@ -242,10 +292,10 @@ def load_network(description: Description, weights: Weights) -> tuple[Network, s
             torch.manual_seed(weights.seed or 0)
             network = outline.build()
         return network, checkpoints.tensors_digest(network.module.state_dict()), []
-    tensors = checkpoints.read_checkpoint(weights.path)
-    digest = checkpoints.tensors_digest(tensors)
-    network, said = outline.load(tensors, str(weights.path), _layout(entry, weights.path))
-    return network, digest, said
+    checkpoint, digest = read_weights(weights)
+    layout = _layout(entry, weights.path)
+    network, said = outline.load(checkpoint.tensors, str(weights.path), layout)
+    return network, digest, [*checkpoint.said, *said]
 
 
 def _layout(entry: Entry, path: Path) -> str | None:

@@ -117,8 +117,6 @@ def outline(entry: Entry, size: int | None) -> Outline:
             f"({checkpoints.first_line(error)}), so it can't be used"
         ) from error
     chosen = arguments(size)
-    classifier = config.classifier or ()
-    classifier = (classifier,) if isinstance(classifier, str) else tuple(classifier)
 
     def build() -> Network:
         return TimmNetwork(_create(architecture, chosen).eval())
@@ -134,7 +132,7 @@ def outline(entry: Entry, size: int | None) -> Outline:
                     model,
                     tensors,
                     source=source,
-                    classifier=classifier,
+                    classifier=_classifier(model, architecture, config, chosen),
                     filter_fn=filter_fn,
                     layout=layout,
                 )
@@ -159,6 +157,28 @@ def outline(entry: Entry, size: int | None) -> Outline:
         load=load,
         licence=entry.licence or config.license or "",
     )
+
+
+def _classifier(
+    model: nn.Module, architecture: str, config: PretrainedCfg, arguments: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Modules of the classifier: what timm says, and what the model would have only with one.
+
+    timm names the linear layer alone; LeViT, EfficientViT, RepViT and their like have a norm
+    beside it, which comes and goes with it.
+    """
+    named = config.classifier or ()
+    modules = {named} if isinstance(named, str) else {*named}
+    if architecture not in ARCHITECTURES:
+        with torch.device("meta"):
+            whole = _create(architecture, arguments, num_classes=2)
+        modules |= _owners(whole) - _owners(model)
+    return tuple(sorted(modules))
+
+
+def _owners(model: nn.Module) -> set[str]:
+    """Names of the modules that have tensors of their own."""
+    return {name.rpartition(".")[0] for name in model.state_dict()}
 
 
 def _configuration(entry: Entry) -> tuple[str, PretrainedCfg]:
@@ -208,7 +228,7 @@ def _create(architecture: str, arguments: Mapping[str, Any], **options: Any) -> 
             return ARCHITECTURES[architecture](**arguments)
         arguments = {name: _class_of(value) for name, value in arguments.items()}
         # num_classes 0: a classifier of some other data set is no part of the features.
-        return timm.create_model(architecture, num_classes=0, **arguments, **options)
+        return timm.create_model(architecture, **{"num_classes": 0, **arguments, **options})
 
 
 def _class_of(value: Any) -> Any:

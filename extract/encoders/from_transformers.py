@@ -20,9 +20,11 @@ from torch import Tensor, nn
 
 from cache import RequestError
 from extract.encoders.anatomy import Anatomy, Tap
+from extract.encoders.layouts import Misfit
 from extract.encoders.outline import Network, Outline
 from extract.encoders.table import Entry
 from extract.encoders.weights import Hub, cached_file, config_file
+from extract.encoders.wrappings import unwrap
 
 
 @dataclass(frozen=True)
@@ -500,11 +502,31 @@ def _load(
     source: str,
 ) -> tuple[nn.Module, list[str]]:
     """transformers renames (its releases name modules anew); only strictness is ours."""
+
+    def fit(tensors: dict[str, Tensor]) -> tuple[nn.Module, list[str]]:
+        return _fit(model_class, config, kind, tensors, source)
+
+    return unwrap(tensors, fit, source)
+
+
+def _fit(
+    model_class: Any,
+    config: Any,
+    kind: ModelType,
+    tensors: dict[str, Tensor],
+    source: str,
+) -> tuple[nn.Module, list[str]]:
+    """The model with a file's tensors, and what was done.
+
+    Raises:
+        Misfit: names, shapes or types don't fit.
+    """
     said: list[str] = []
-    if tensors and all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-        said.append("names mapped by the rule \"strip 'module.'\"")
     own = {name: tensor for name, tensor in tensors.items() if _belongs(name, kind)}
+    unreal = [n for n, t in own.items() if not t.is_floating_point() and not n.endswith(UNREAD)]
+    if unreal:
+        kinds = ", ".join(f"{n} is of {own[n].dtype}".replace("torch.", "") for n in unreal[:2])
+        raise _misfit(source, kind, [f"{kinds} instead of float32"])
     beside = [n for n in tensors if n not in own and not n.endswith(UNREAD)]
     try:
         # What it initialises beside the file is refused below, but for tokens that nothing reads.
@@ -573,8 +595,8 @@ def _faults(model: nn.Module, own: Mapping[str, Tensor], report: Mapping[str, An
     return faults
 
 
-def _misfit(source: str, kind: ModelType, faults: list[str]) -> RequestError:
-    return RequestError(
+def _misfit(source: str, kind: ModelType, faults: list[str]) -> Misfit:
+    return Misfit(
         f"{source} doesn't fit transformers' {kind.model}: {'; '.join(faults)}; give the file "
         "of this very model"
     )

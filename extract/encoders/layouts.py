@@ -17,6 +17,20 @@ from cache import RequestError
 
 Tensors = dict[str, Tensor]
 
+
+class Misfit(RequestError):
+    """A file's tensors aren't a model's.
+
+    Args:
+        message: why.
+        n_fitting: how many of them are.
+    """
+
+    def __init__(self, message: str, n_fitting: int = 0) -> None:
+        super().__init__(message)
+        self.n_fitting = n_fitting
+
+
 # torch.nn.DataParallel's prefix of every name. It may come on top of any other layout.
 MODULE = "module."
 STRIP_MODULE = "strip 'module.'"
@@ -151,6 +165,35 @@ LAYOUTS: dict[str, Layout] = {
             marks=(r"backbone\.(cls_token|conv1\.weight)$", r"head\.last_layer\.weight_v$"),
             container="teacher",
             prefix="backbone.",
+        ),
+        # github.com/facebookresearch/dinov2 dinov2/train/ssl_meta_arch.py (student and teacher) and
+        # models/vision_transformer.py: with block_chunks, blocks lie in chunks under their own
+        # numbers, and a chunk's places before its first block are empty.
+        Layout(
+            name="dinov2",
+            what="DINOv2's and DINOv3's full training checkpoint",
+            marks=(r"backbone\.cls_token$", r"(dino|ibot)_head\."),
+            container="teacher",
+            prefix="backbone.",
+            renames=((r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),),
+        ),
+        # github.com/facebookresearch/moco moco/builder.py, and main_lincls.py for what of it is
+        # evaluated: `encoder_q` without its `fc`.
+        Layout(
+            name="moco",
+            what="MoCo's full training checkpoint",
+            marks=(r"encoder_q\.(conv1|patch_embed\.proj)\.weight$",),
+            prefix="encoder_q.",
+            drops=("fc.",),
+        ),
+        # github.com/facebookresearch/moco-v3 moco/builder.py and main_lincls.py: `base_encoder`
+        # without its projector, which is called `head` in a ViT and `fc` in a ResNet.
+        Layout(
+            name="moco v3",
+            what="MoCo v3's full training checkpoint",
+            marks=(r"base_encoder\.(conv1|patch_embed\.proj)\.weight$",),
+            prefix="base_encoder.",
+            drops=("head.", "fc."),
         ),
         # github.com/mlfoundations/open_clip src/open_clip/model.py: `visual` is a tower of
         # open_clip's own, or `trunk` and `head` around a timm model (timm_model.py).
@@ -294,10 +337,10 @@ def apply_layout(
     for old, value in tensors.items():
         inside = old.removeprefix(prefix)
         if not old.startswith(prefix):
-            dropped.append(_group(old, prefix))
+            dropped.append(group(old, prefix))
         elif inside.startswith(layout.drops):
             # A drop that is a whole name stays whole; others are named by their first part.
-            dropped.append(prefix + (inside if inside in layout.drops else _group(inside, "")))
+            dropped.append(prefix + (inside if inside in layout.drops else group(inside, "")))
         else:
             new = inside
             for pattern, replacement in layout.renames:
@@ -310,7 +353,7 @@ def apply_layout(
             kept[new] = value
             came_from[new] = old
     if dropped:
-        said.append(f"dropped: {_counted(dropped)}")
+        said.append(f"dropped: {counted(dropped)}")
     if layout.special is not None:
         kept = layout.special(kept, model)
     return kept, said
@@ -333,27 +376,32 @@ def _has_timms_names(tensors: Tensors, model: nn.Module, layout: Layout) -> bool
     return all(name in tensors for name in own)
 
 
-def _no_prefix(layout: Layout, tensors: Tensors, source: str) -> RequestError:
-    groups = _counted(_group(name, layout.prefix) for name in tensors)
+def _no_prefix(layout: Layout, tensors: Tensors, source: str) -> Misfit:
+    groups = counted(group(name, layout.prefix) for name in tensors)
     other = detect_layout(tensors)
     looks = f", which looks like the layout {other!r}" if other else ""
-    return RequestError(
+    return Misfit(
         f"{source} has no names under {layout.prefix}, which the layout {layout.name!r} "
         f"({layout.what}) keeps; found: {groups}{looks}; give a file of that layout, or choose "
         "the --model this one belongs to"
     )
 
 
-def _group(name: str, prefix: str) -> str:
+def group(name: str, prefix: str) -> str:
     """The part of a name that says what it belongs to: the first one where the prefix's differs."""
     parts, ours = name.split("."), prefix.split(".")
     n = next((i for i, pair in enumerate(zip(parts, ours, strict=False)) if len({*pair}) > 1), 0)
     return name if n + 1 >= len(parts) else ".".join(parts[: n + 1]) + "."
 
 
-def _counted(groups: Iterable[str]) -> str:
+MAX_GROUPS = 12  # named in one message
+
+
+def counted(groups: Iterable[str]) -> str:
     """Each group with how many tensors it has, in the order of the file."""
     counts: dict[str, int] = {}
-    for group in groups:
-        counts[group] = counts.get(group, 0) + 1
-    return ", ".join(f"{g} ({n} tensor{'s' if n > 1 else ''})" for g, n in counts.items())
+    for name in groups:
+        counts[name] = counts.get(name, 0) + 1
+    words = [f"{g} ({n} tensor{'s' if n > 1 else ''})" for g, n in counts.items()]
+    more = len(words) - MAX_GROUPS
+    return ", ".join(words[:MAX_GROUPS] + ([f"{more} more"] if more > 0 else []))

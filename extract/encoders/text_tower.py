@@ -23,11 +23,13 @@ from torch import Tensor, nn
 
 from cache import RequestError
 from cache.names import first_line
+from extract.encoders.checkpoints import misfit
 from extract.encoders.from_open_clip import find_configuration
 from extract.encoders.from_transformers import import_transformers, network_values
-from extract.encoders.layouts import MODULE
+from extract.encoders.layouts import Misfit
 from extract.encoders.table import ENTRIES, Entry
 from extract.encoders.weights import Local, config_file
+from extract.encoders.wrappings import unwrap
 from extract.network import offline
 
 BATCH = 64  # prompts at once
@@ -262,21 +264,27 @@ def load_text_tower(
     if tensors is None:
         scale = math.exp(config.get("init_logit_scale", math.log(1 / 0.07)))
         return TextTower(module, scale, config.get("init_logit_bias"))
-    if all(name.startswith(MODULE) for name in tensors):  # of torch.nn.DataParallel
-        tensors = {name.removeprefix(MODULE): value for name, value in tensors.items()}
-    if "logit_scale" not in tensors:
-        raise RequestError(f"{source} holds no logit_scale, so it isn't an open_clip checkpoint")
-    _load_strictly(module, tensors, source)
-    bias = tensors.get("logit_bias")
-    return TextTower(
-        module,
-        math.exp(float(tensors["logit_scale"].float())),
-        None if bias is None else float(bias.float()),
-    )
+
+    def fit(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+        if "logit_scale" not in tensors:
+            raise Misfit(f"{source} holds no logit_scale, so it isn't an open_clip checkpoint")
+        return _fit(module, tensors, source) | {n: tensors[n] for n in SCALES if n in tensors}, []
+
+    fitting, _ = unwrap(dict(tensors), fit, source)  # the image side says what was done
+    scales = {n: float(fitting.pop(n).float()) for n in SCALES if n in fitting}
+    module.load_state_dict(fitting, strict=False)
+    return TextTower(module, math.exp(scales["logit_scale"]), scales.get("logit_bias"))
 
 
-def _load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """All of the text tower: its names begin with "text.", or stand at the root beside "visual."."""
+SCALES = ("logit_scale", "logit_bias")  # beside the towers
+
+
+def _fit(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """All of the text tower: its names begin with "text.", or stand at the root beside "visual.".
+
+    Raises:
+        Misfit: names, shapes or types don't fit.
+    """
     prefix = "text." if any(name.startswith("text.") for name in tensors) else ""
     found = {
         name.removeprefix(prefix): tensor.float() if tensor.is_floating_point() else tensor
@@ -289,22 +297,19 @@ def _load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str
     own = {n: value for n, value in module.state_dict().items() if not n.endswith("position_ids")}
     missing = [name for name in own if name not in found]
     extra = [name for name in found if name not in own]
-    misfits = [
-        f"{n} is {tuple(found[n].shape)} instead of {tuple(own[n].shape)}"
-        for n in own
-        if n in found and found[n].shape != own[n].shape
-    ]
+    misfits = [fault for n in own if n in found for fault in misfit(n, found[n], own[n])]
     if missing or extra or misfits:
         faults = misfits[:2]
         if missing:
             faults.append(f"{len(missing)} of {len(own)} tensors are missing ({_some(missing)})")
         if extra:
             faults.append(f"{len(extra)} don't belong ({_some(extra)})")
-        raise RequestError(
+        raise Misfit(
             f"{source} doesn't fit the text tower: {'; '.join(faults)}; "
-            "give the file of this very model, text tower and all"
+            "give the file of this very model, text tower and all",
+            len(own) - len(missing) - len(misfits),
         )
-    module.load_state_dict(found, strict=False)
+    return found
 
 
 def _some(names: list[str]) -> str:
