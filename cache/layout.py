@@ -26,7 +26,8 @@ from cache.errors import BrokenCache, CacheError, RequestError
 from cache.files import sync_folder
 from cache.fingerprint import is_fingerprint
 from cache.key import canonical_json, key_digest
-from cache.labels import MISSING, REGRESSION, UNCERTAIN
+from cache.labels import MULTI_LABEL, REGRESSION
+from cache.sample_tables import SPLITS, TASKS, TableSizes, check_table
 from cache.units import count_units
 
 FORMAT = "medprobe-features"
@@ -34,10 +35,7 @@ FORMAT_VERSION = 1
 RECORD_WORDS = 1024  # uint32 words of a unit's record: one 4096-byte page
 COST_BYTES = 4096
 ALIGNMENT = 4096  # arrays start on a page, so a record never straddles two
-SPLITS = ("train", "val", "test")  # /samples/split holds an index into this
 DTYPES = ("float16", "float32")  # bfloat16 has no numpy type and is never stored
-MULTI_LABEL = "multi-label, binary-class"
-TASKS = ("multi-class", "binary-class", MULTI_LABEL, "ordinal-regression", REGRESSION)
 ARRAY_NAME = re.compile(r"layers/\d{2,}/(cls|mean)|head|proj")
 # What tells images apart without the images, for the search of leaks: written with the features,
 # row by row, but no features. Both are bytes, whatever the features' dtype is.
@@ -69,7 +67,7 @@ class Samples:
 
     ids: NDArray[np.str_]  # (S,) unique
     split: NDArray[np.uint8]  # (S,) index into SPLITS
-    labels: NDArray[np.int64 | np.float64]  # (S,) or (S, C), as ``check_stored_labels`` wants them
+    labels: NDArray[np.int64 | np.float64]  # (S,) or (S, C), see ``check_stored_labels``
     groups: NDArray[np.str_] | None = None  # (S,) patients, where known
     meta: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # name -> (S,)
 
@@ -105,8 +103,22 @@ class FileSpec:
     def n_units(self) -> int:
         return count_units(self.n_rows)
 
+    @property
+    def tables(self) -> dict[str, NDArray[Any]]:
+        """Name -> what stands in each table, as it was given."""
+        samples = self.samples
+        tables: dict[str, NDArray[Any]] = {
+            "rows/ids": self.row_ids,
+            "rows/sample": self.row_sample,
+            "samples/ids": samples.ids,
+            "samples/split": samples.split,
+            "samples/labels": samples.labels,
+        }
+        if samples.groups is not None:
+            tables["samples/groups"] = samples.groups
+        return tables | {f"samples/meta/{column}": v for column, v in samples.meta.items()}
+
     def __post_init__(self) -> None:
-        n_samples = len(self.samples.ids)
         if not self.n_rows:
             raise RequestError(f"{self.dataset} has no images, so there is nothing to extract")
         if self.dtype not in DTYPES:
@@ -118,54 +130,9 @@ class FileSpec:
                 f"a file holds 1 to {RECORD_WORDS - 1} arrays (layers x pools), asked for "
                 f"{len(self.arrays)}; choose fewer with --layers"
             )
-        for name, table in [("split", self.samples.split), ("labels", self.samples.labels)]:
-            if len(table) != n_samples:
-                raise RequestError(f"{n_samples} samples, but {len(table)} rows in {name}")
-        check_stored_labels(self.samples.labels, self.task, len(self.class_names))
-        if len(self.row_sample) != self.n_rows:
-            raise RequestError(f"{self.n_rows} rows, but {len(self.row_sample)} in rows/sample")
-        if len(np.unique(self.samples.ids)) < n_samples:
-            raise RequestError(f"{self.dataset}: two samples have one id")
-        for name, values, end in [
-            ("rows/sample", self.row_sample, n_samples),
-            ("split", self.samples.split, len(SPLITS)),
-        ]:
-            if np.min(values) < 0 or np.max(values) >= end:
-                raise RequestError(f"{name} lies in 0..{end - 1}, found another number")
-
-
-def check_stored_labels(labels: NDArray[Any], task: str, n_classes: int) -> None:
-    """Refuse labels that a file of this task can't hold.
-
-    Args:
-        labels: (S,) class numbers, or MISSING; of several labels (S, C) of 0, 1, MISSING and
-            UNCERTAIN; of regression (S,) floats, NaN where unknown.
-        task: one of TASKS.
-        n_classes: C.
-
-    Raises:
-        RequestError: another shape, type or value.
-    """
-    kinds, what = ("f", "floats") if task == REGRESSION else ("iu", "whole numbers")
-    shape = (len(labels), n_classes) if task == MULTI_LABEL else (len(labels),)
-    if labels.shape != shape or labels.dtype.kind not in kinds:
-        raise RequestError(
-            f"labels of the task {task!r} are {what} of shape {shape}, found {labels.dtype} of "
-            f"shape {labels.shape}"
-        )
-    if task == REGRESSION:
-        if np.isinf(labels).any():
-            row = int(np.argmax(np.isinf(labels)))
-            raise RequestError(
-                f"labels are finite, or NaN where unknown; found {labels[row]} in sample {row}"
-            )
-        return
-    low, high = (UNCERTAIN, 1) if task == MULTI_LABEL else (MISSING, n_classes - 1)
-    if labels.size and (labels.min() < low or labels.max() > high):
-        raise RequestError(
-            f"labels of the task {task!r} lie in {low}..{high}, found "
-            f"{labels.min()}..{labels.max()}"
-        )
+        sizes = TableSizes(self.n_rows, len(self.samples.ids), self.task, len(self.class_names))
+        for name, values in self.tables.items():
+            check_table(name, values, sizes)
 
 
 @dataclass(frozen=True)
@@ -354,20 +321,12 @@ def _attributes_crc(attributes: Mapping[str, Any]) -> int:
 
 
 def _sample_tables(spec: FileSpec) -> dict[str, NDArray[Any]]:
-    samples = spec.samples
-    labels_type = _table_type("samples/labels", spec.task)
-    tables: dict[str, NDArray[Any]] = {
-        "rows/ids": spec.row_ids,
-        "rows/sample": np.asarray(spec.row_sample, "<i8"),
-        "samples/ids": samples.ids,
-        "samples/split": np.asarray(samples.split, "u1"),
-        "samples/labels": np.asarray(samples.labels, labels_type),
+    """The tables as they are stored, numbers of the types that FORMAT.md says."""
+    types = {name: _table_type(name, spec.task) for name in TABLES if TABLES[name] != "S"}
+    return {
+        name: np.asarray(values, types[name]) if name in types else values
+        for name, values in spec.tables.items()
     }
-    if samples.groups is not None:
-        tables["samples/groups"] = samples.groups
-    for column, values in samples.meta.items():
-        tables[f"samples/meta/{column}"] = values
-    return tables
 
 
 def _table_type(name: str, task: str) -> str:
@@ -536,6 +495,8 @@ def _read_header(path: Path, file: h5py.File) -> Header:
     wrong = [name for name in (*TEXTS, *OBJECTS) if not isinstance(attributes.get(name), str)]
     wrong += [name for name in LISTS if not isinstance(attributes.get(name), list)]
     wrong += [] if isinstance(attributes.get("size"), int) else ["size"]
+    wrong += [] if attributes.get("task") in TASKS else ["task"]
+    wrong += [] if attributes.get("splits") == [*SPLITS] else ["splits"]
     if not isinstance(attributes.get("fingerprint", ""), str):
         wrong.append("fingerprint")
     _refuse(path, wrong, "as FORMAT.md has it")
@@ -569,7 +530,7 @@ def _read_header(path: Path, file: h5py.File) -> Header:
             wrong.append(name)
         elif name in TABLES and kind != _table_type(name, attributes["task"]):
             wrong.append(name)
-        elif name == "samples/labels" and table.ndim != 1 + (attributes["task"] == MULTI_LABEL):
+        elif table.ndim != 1 + (name == "samples/labels" and attributes["task"] == MULTI_LABEL):
             wrong.append(name)
     if units.shape != (count_units(n_rows), RECORD_WORDS) or units.dtype != np.dtype("<u4"):
         wrong.append("units")
@@ -577,6 +538,8 @@ def _read_header(path: Path, file: h5py.File) -> Header:
         wrong.append("cost")
     if not 0 < len(arrays) < RECORD_WORDS:
         wrong.append("arrays")
+    if not (n_rows and n_samples):
+        wrong.append("rows and samples")
     _refuse(path, wrong, f"of the shape and type that {n_rows} rows need")
     _refuse(path, _misplaced({**arrays, "units": units, "cost": cost}), "in a place of its own")
     return Header(
@@ -678,13 +641,23 @@ def read_table(header: Header, name: str) -> NDArray[Any]:
     """One of the small tables, its checksum checked; strings come as ``str``.
 
     Raises:
-        BrokenCache: the table doesn't match its checksum.
+        BrokenCache: the table doesn't match its checksum, or holds what no table can.
     """
     with open_hdf5(header.path) as file:
         raw = np.ascontiguousarray(_dataset(file, name)[()])
     if zlib.crc32(raw.tobytes()) != header.tables[name]:
         raise header.damage(f"{name} doesn't match its checksum", "delete it and run")
-    return np.char.decode(raw, "utf-8") if raw.dtype.kind == "S" else raw
+    attributes = header.attributes
+    n_classes = len(attributes["class_names"])
+    sizes = TableSizes(header.n_rows, header.n_samples, attributes["task"], n_classes)
+    try:
+        values = np.char.decode(raw, "utf-8") if raw.dtype.kind == "S" else raw
+        check_table(name, values, sizes)
+    except UnicodeDecodeError as error:
+        raise header.damage(f"{name} holds a text that isn't UTF-8", "delete it and run") from error
+    except RequestError as error:
+        raise header.damage(str(error), "delete it and run") from error
+    return values
 
 
 def _plain(value: Any) -> Any:

@@ -14,12 +14,22 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from storing import ARRAYS, array_places, make_spec, payload, unit_arrays, write_file, write_units
+from storing import (
+    ARRAYS,
+    array_places,
+    forge_table,
+    make_spec,
+    payload,
+    unit_arrays,
+    write_file,
+    write_units,
+)
 
 from cache import BrokenCache, CacheError, CacheMiss, RequestError, StaleCache, open_features
+from cache.cli import main
 from cache.features import read_units
 from cache.fingerprint import summarise
-from cache.layout import Samples, _attributes_crc, _plain, create_file, read_header
+from cache.layout import Samples, _attributes_crc, _plain, create_file, read_header, read_table
 from cache.store import Busy, FeatureWriter, bad_arrays, done_units, partial_path
 from cache.units import unit_rows
 
@@ -229,6 +239,56 @@ def test_tables_that_no_reader_could_use_are_refused(table, values, message):
         replace(spec, **changed)
 
 
+def with_first(value):
+    """A change of a table: its first entry is another."""
+
+    def change(values):
+        return np.concatenate([np.array([value], values.dtype), values[1:]])
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("table", "value", "message"),
+    [
+        ("rows/sample", 2**63 - 1, r"rows/sample lies in 0\.\.699"),  # numpy's bincount would abort
+        ("rows/sample", -1, r"rows/sample lies in 0\.\.699"),
+        ("rows/sample", 1, "no row of some sample"),
+        ("samples/split", 7, r"split lies in 0\.\.2"),
+        ("samples/labels", 3, r"lie in -1\.\.2, found 0\.\.3"),
+        ("samples/labels", -2, r"lie in -1\.\.2, found -2\.\.2"),
+        ("samples/ids", b"train/000001", "two samples have one id"),
+        ("samples/ids", b"\xff", "samples/ids holds a text that isn't UTF-8"),
+        ("samples/groups", b"\xc3", "samples/groups holds a text that isn't UTF-8"),
+        ("samples/meta/sex", b"\xc3", "samples/meta/sex holds a text that isn't UTF-8"),
+        ("rows/ids", b"\xff", "rows/ids holds a text that isn't UTF-8"),
+    ],
+)
+def test_a_reader_trusts_no_table(path, capsys, table, value, message):
+    """Whatever its checksums say: another program may have written it."""
+    spec = make_spec()
+    names = np.array(["m", "f"] * 350)
+    samples = replace(spec.samples, groups=names, meta={"sex": names})
+    write_file(path, replace(spec, samples=samples))
+    forge_table(path, table, with_first(value))
+    header = read_header(path)
+    with pytest.raises(BrokenCache, match=f"is damaged: .*{message}"):
+        [read_table(header, name) for name in header.tables]
+    assert main(["verify", str(path)]) == 1
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_a_text_that_utf8_cannot_say_is_refused_before_the_first_row():
+    spec = make_spec()
+    odd = np.where(np.arange(700) == 3, "caf\udce9", spec.row_ids)
+    for changed in ({"ids": odd}, {"groups": odd}, {"meta": {"sex": odd}}):
+        samples = replace(spec.samples, **changed)
+        with pytest.raises(RequestError, match="holds a text that UTF-8 can't say"):
+            replace(spec, samples=samples)
+    with pytest.raises(RequestError, match="rows/ids holds a text that UTF-8 can't say"):
+        replace(spec, row_ids=odd)
+
+
 MULTI_LABEL, REGRESSION = "multi-label, binary-class", "regression"
 AGES = np.where(np.arange(700) % 7, np.arange(700) / 8, np.nan)
 SIDE_BY_SIDE = np.arange(2100).reshape(700, 3) % 4 - 2  # 0, 1, missing, uncertain
@@ -276,7 +336,7 @@ def test_labels_of_another_task_are_refused(task, labels, message):
 def test_a_file_whose_task_and_labels_disagree_is_refused(path, monkeypatch, task, labels):
     """Of another writer, whose attributes and tables are whole, and say two things."""
     monkeypatch.setattr("cache.layout._table_type", lambda name, _: labels.dtype.str)
-    monkeypatch.setattr("cache.layout.check_stored_labels", lambda *given: None)
+    monkeypatch.setattr("cache.layout.check_table", lambda *given: None)
     path.parent.mkdir()
     create_file(path, make_spec(labels=labels, task=task))
     monkeypatch.undo()
