@@ -18,6 +18,7 @@ from cache.tables import is_number
 from cache.target import (
     ASKED,
     BINARY,
+    LOOKS_MISSING,
     MISSING,
     MULTI_CLASS,
     MULTI_LABEL,
@@ -30,13 +31,16 @@ from cache.target import (
     count_classes,
     describe_target,
     is_one_hot,
+    name_missing,
     select_label,
+    warn_of_blanks,
     warn_of_classes,
 )
 
 __all__ = [
     "ASKED",
     "BINARY",
+    "LOOKS_MISSING",
     "MISSING",
     "MULTI_CLASS",
     "MULTI_LABEL",
@@ -46,12 +50,16 @@ __all__ = [
     "UNCERTAIN_RULES",
     "Target",
     "apply_uncertain",
+    "blank_out",
     "class_target",
     "count_classes",
     "describe_target",
+    "is_missing",
+    "name_missing",
     "read_label",
     "read_target",
     "select_label",
+    "warn_of_blanks",
     "warn_of_classes",
 ]
 
@@ -86,6 +94,7 @@ def read_target(
     task: str | None = None,
     separator: str | None = None,
     positive: str | None = None,
+    missing: Sequence[str] = (),
 ) -> Target:
     """Labels out of one column, or out of several that stand side by side.
 
@@ -106,12 +115,14 @@ def read_target(
             and ordered classes never are.
         separator: between the labels of one cell.
         positive: the class that becomes label 1 of a binary task.
+        missing: further cells that are MISSING, in any case of letters.
 
     Raises:
         RequestError: the columns don't hold such labels, or only one class; table, column and line
             are named.
     """
     asked = _asked_task(task)
+    columns = {name: blank_out(cells, missing) for name, cells in columns.items()}
     if positive is not None and (asked not in (None, BINARY) or separator or len(columns) > 1):
         raise RequestError(
             f"{where}: --positive {positive} names a class of a binary task; leave it out"
@@ -139,7 +150,12 @@ def read_target(
 
 
 def read_label(
-    name: str, cells: Sequence[str], *, where: str, lines: Sequence[int] | None = None
+    name: str,
+    cells: Sequence[str],
+    *,
+    where: str,
+    lines: Sequence[int] | None = None,
+    missing: Sequence[str] = (),
 ) -> Target:
     """One column that is one label: what several of them side by side mean in ``read_target``.
 
@@ -149,7 +165,7 @@ def read_label(
     Raises:
         RequestError: a cell is neither 0, 1, -1 (UNCERTAIN) nor missing, or none is known.
     """
-    return _read_side_by_side({name: cells}, where, lines)
+    return _read_side_by_side({name: blank_out(cells, missing)}, where, lines)
 
 
 def class_target(
@@ -202,15 +218,28 @@ def _asked_task(task: str | None) -> str | None:
     return ASKED[task]
 
 
-def _is_missing(text: str) -> bool:
+def is_missing(text: str) -> bool:
+    """Whether a cell says that nobody knows, without anybody having said which cells do."""
     return text.lower() in MISSING_WORDS
+
+
+def blank_out(cells: Sequence[str], missing: Sequence[str]) -> Sequence[str]:
+    """Cells, with "nan" for those that are named as missing, in any case of letters."""
+    if not missing:
+        return cells
+    words = {word.lower() for word in missing}
+    return ["nan" if cell.lower() in words else cell for cell in cells]
+
+
+def _cure(text: str) -> str:
+    return f" ({name_missing(text)} if nobody knows it)" if text.lower() in LOOKS_MISSING else ""
 
 
 # ---------------------------------------------------------------------------- one column
 
 
 def _read_classes(texts: _Texts, asked: str | None, positive: str | None) -> Target:
-    known = [None if _is_missing(text) else text for text in texts.texts]
+    known = [None if is_missing(text) else text for text in texts.texts]
     distinct = {text for text in known if text is not None}
     if not distinct:
         raise RequestError(f"{texts.where}: no label in {len(known):_} rows")
@@ -313,10 +342,12 @@ def _is_negation(name: str) -> bool:
 def _read_numbers(name: str, texts: _Texts) -> Target:
     values = np.full(len(texts.texts), np.nan)
     for row, text in enumerate(texts.texts):
-        if _is_missing(text):
+        if is_missing(text):
             continue
         if not is_number(text):
-            raise RequestError(f"{texts.at(row)}: {text!r} is no number, and regression needs them")
+            raise RequestError(
+                f"{texts.at(row)}: {text!r} is no number, and regression needs them{_cure(text)}"
+            )
         values[row] = float(text)
     known = values[~np.isnan(values)]
     if not len(known) or known.min() == known.max():
@@ -350,7 +381,7 @@ def _read_cells(texts: _Texts) -> NDArray[np.int64]:
         if meaning[text] is None:
             raise RequestError(
                 f"{texts.at(row)}: {text!r}; where several columns are labels, each holds 0 or 1, "
-                "-1 for uncertain, or nothing"
+                f"-1 for uncertain, or nothing{_cure(text)}"
             )
     return np.array([meaning[text] for text in texts.texts], np.int64)
 
@@ -394,7 +425,7 @@ def _read_lists(
             "the separator out, or name the right one"
         )
     normal = [unicodedata.normalize("NFC", cell) for cell in cells]
-    missing = np.array([cell != "" and _is_missing(cell) for cell in normal])
+    missing = np.array([cell != "" and is_missing(cell) for cell in normal])
     found = [
         set() if absent else {part.strip() for part in cell.split(separator)} - {""}
         for cell, absent in zip(normal, missing, strict=True)

@@ -8,6 +8,7 @@ move every label behind it by one column.
 import csv
 import difflib
 import io
+import itertools
 import math
 import re
 from collections import Counter
@@ -21,6 +22,7 @@ from cache.files import write_whole
 SHOWN = 30  # names in a message
 DATASET = "dataset"  # the column in which a table of ids says whose they are
 DELIMITERS = (",", ";", "\t")  # of equally frequent ones the first
+EXCEL = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 QUOTED = re.compile(r'"[^"]*"')
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
@@ -41,8 +43,9 @@ class Table:
 def read_csv(path: Path) -> Table:
     """Read a table: UTF-8, a header line, the same number of cells in every row.
 
-    Cells are separated by comma, semicolon or tab; quotes are those of RFC 4180. Blank lines are
-    passed over, and so is a last column without a name that is empty in every row.
+    Cells are separated by comma, semicolon or tab, or as Excel's first line "sep=;" says; quotes are
+    those of RFC 4180. Blank lines are passed over, and so are two columns without a name: a last
+    one that is empty in every row, and a first one that numbers the rows, as pandas and R write it.
 
     Args:
         path: the file; a byte order mark at its beginning is fine.
@@ -55,7 +58,8 @@ def read_csv(path: Path) -> Table:
     head = next(rows, None)
     if head is None:
         raise RequestError(f"{path} is empty; a table begins with a line of column names")
-    names = _check_header(path, *head)
+    first, names = head
+    _check_header(path, first, names)
     columns: list[list[str]] = [[] for _ in names]
     lines = []
     same: dict[str, str] = {}  # a label stands in many rows, and once in memory
@@ -69,8 +73,12 @@ def read_csv(path: Path) -> Table:
         raise RequestError(f"{path} has 0 rows; expected one for each image below the header")
     if not names[-1]:  # a comma at every line's end, as in NIH's table of 2017
         if any(columns.pop()):
-            raise RequestError(f"{path}, line {head[0]}: column {len(names)} has no name")
+            raise RequestError(f"{path}, line {first}: column {len(names)} has no name")
         names.pop()
+    if not names[0]:
+        if not _is_index(columns.pop(0)):
+            raise RequestError(f"{path}, line {first}: column 1 has no name; give it one")
+        names.pop(0)
     return Table(path, dict(zip(names, map(tuple, columns), strict=True)), tuple(lines))
 
 
@@ -156,11 +164,13 @@ def _line_at(content: bytes, position: int) -> int:
 def _read_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
     """Each row's first line and its cells, stripped; blank lines are left out."""
     first = next((line for line in io.StringIO(text, newline=None) if line.strip()), "")
+    said = EXCEL.fullmatch(first.strip("\n"))
+    delimiter = said[1] if said else _delimiter(first)
     # newline="": the reader must see line ends inside quotes as they are.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(first), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     line = 1
     try:
-        for cells in reader:
+        for cells in itertools.islice(reader, 1 if said else 0, None):
             stripped = [cell.strip() for cell in cells]
             if len(stripped) > 1 or any(stripped):
                 yield line, stripped
@@ -174,19 +184,23 @@ def _delimiter(header: str) -> str:
     return max(DELIMITERS, key=bare.count)
 
 
-def _check_header(path: Path, line: int, names: list[str]) -> list[str]:
+def _is_index(cells: Sequence[str]) -> bool:
+    """Whether a column only numbers the rows."""
+    return all(map(is_number, cells)) and len(set(cells)) == len(cells)
+
+
+def _check_header(path: Path, line: int, names: list[str]) -> None:
     where = f"{path}, line {line}"
     if all(map(is_number, names)):
         raise RequestError(
             f"{where}: no header (found {', '.join(names[:3])}); a table begins with a line of "
             "column names"
         )
-    if "" in names[:-1]:
-        raise RequestError(f"{where}: column {names.index('') + 1} has no name; give it one")
+    if "" in names[1:-1]:
+        raise RequestError(f"{where}: column {names.index('', 1) + 1} has no name; give it one")
     twice = next((name for name, n in Counter(names).items() if n > 1), None)
     if twice is not None:
         raise RequestError(f"{where}: two columns are named {twice!r}; rename one")
-    return names
 
 
 def _wrong_length(cells: list[str], names: list[str]) -> str:

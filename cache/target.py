@@ -2,7 +2,9 @@
 
 import difflib
 import itertools
+import shlex
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +31,25 @@ ASKED = {  # --task's words -> cache.layout.TASKS
 }
 UNCERTAIN_RULES = ("ignore", "zeros", "ones")  # --uncertain
 N_DESCRIBED = 20  # classes
+# Cells that may mean that nobody knows, in lower case: what pandas.read_csv takes for that by default
+# and isn't always missing here, and what people write.
+LOOKS_MISSING = frozenset(
+    (
+        "#n/a",
+        "#n/a n/a",
+        "#na",
+        "-nan",
+        "<na>",
+        "n/a",
+        "n.a.",
+        "none",
+        "missing",
+        "-",
+        "--",
+        "?",
+        ".",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -141,13 +162,29 @@ def warn_of_classes(target: Target) -> list[str]:
     rare = [n for n, count in zip(target.class_names, counts, strict=True) if count < 2]
     by_case = Counter(name.casefold() for name in target.class_names)
     twice = [name for name in target.class_names if by_case[name.casefold()] > 1]
-    warnings = []
+    warnings = warn_of_blanks(target.class_names)
     if rare:
         names = ", ".join(rare[:3]) + (" ..." if len(rare) > 3 else "")
         warnings.append(f"fewer than 2 samples, so train or test has none: {names}")
     if twice:
         warnings.append(f"classes that differ only in upper and lower case: {', '.join(twice[:4])}")
     return warnings
+
+
+def warn_of_blanks(class_names: Sequence[str]) -> list[str]:
+    """Classes that may be cells in which nobody said anything; at most one line."""
+    blanks = [name for name in class_names if name.lower() in LOOKS_MISSING]
+    if not blanks:
+        return []
+    return [
+        f"classes that look like missing labels: {', '.join(blanks)}; of a table, "
+        f"{name_missing(*blanks)} says that they are"
+    ]
+
+
+def name_missing(*words: str) -> str:
+    """The flag by which words are missing values."""
+    return f"--missing={shlex.quote(','.join(words))}"
 
 
 def _count_gaps(missing: NDArray[np.bool_], uncertain: NDArray[np.bool_]) -> list[str]:

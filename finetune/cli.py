@@ -406,7 +406,7 @@ def read_request(arguments: Sequence[str] | None) -> Request:
 
 
 def _lays_over(options: argparse.Namespace) -> bool:
-    """Whether --task, --positive and --label-sep are of labels laid over, not of a table of images."""
+    """Whether --task, --positive, --label-sep and --missing are of labels laid over, not of a table of images."""
     return bool(options.labels or (options.target or "").startswith(META))
 
 
@@ -422,7 +422,7 @@ def _table(options: argparse.Namespace) -> TableOptions:
     return read_table_options(argparse.Namespace(**{**vars(options), **dict.fromkeys(_SHARED)}))
 
 
-_SHARED = ("task", "positive", "label_sep")
+_SHARED = ("task", "positive", "label_sep", "missing")
 
 
 def _words(text: str) -> tuple[str, ...]:

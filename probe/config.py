@@ -58,6 +58,7 @@ class OverlayConfig:
     task: str | None = None  # see cache.labels.ASKED; None: what the values look like
     positive: str | None = None  # of a binary task: the class that becomes label 1
     separator: str | None = None  # of one column that lists several labels
+    missing: tuple[str, ...] = ()  # cells that are no label, beside empty ones, nan, NA and null
     uncertain: str | None = None  # one of UNCERTAIN_RULES; needed where labels are uncertain
     split: SplitRule | None = None
     split_seed: int = 0
@@ -71,7 +72,8 @@ class OverlayConfig:
             raise RequestError(
                 f"--target {self.target} is stored with the features; leave out --labels"
             )
-        for flag, value in {"--task": self.task, "--positive": self.positive}.items():
+        said = {"--task": self.task, "--positive": self.positive, "--missing": self.missing or None}
+        for flag, value in said.items():
             if value is not None and not (self.labels or is_meta):
                 raise RequestError(
                     f"{flag} says how to read --labels FILE or --target {META}COLUMN; stored labels "

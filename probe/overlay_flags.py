@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cache.labels import ASKED, UNCERTAIN_RULES
 from cache.split_rules import RULES, SplitRule
+from cache.terminal import split_words
 from probe.config import META, OverlayConfig
 
 
@@ -35,6 +36,12 @@ def add_overlay_flags(parser: argparse.ArgumentParser, *, reading: bool = True) 
         labels.add_argument("--positive", metavar="CLASS", help="which of two classes is label 1")
         labels.add_argument(
             "--label-sep", metavar="TEXT", help="between several labels in one cell, e.g. '|'"
+        )
+        labels.add_argument(
+            "--missing",
+            metavar="WORDS",
+            help="cells that are no label, comma separated, as in --missing=N/A,- (beside empty "
+            "ones: nan, NA, null)",
         )
     labels.add_argument(
         "--uncertain",
@@ -75,6 +82,7 @@ def read_overlay(options: argparse.Namespace) -> OverlayConfig:
         task=options.task,
         positive=options.positive,
         separator=options.label_sep,
+        missing=split_words("--missing", options.missing),
         uncertain=options.uncertain,
         split=None if options.split is None else SplitRule.parse(options.split),
         split_seed=options.split_seed,

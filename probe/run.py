@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cache.catalogue import Wish, find_features
 from cache.errors import CacheError, RequestError
 from cache.features import Features, open_features
-from cache.labels import REGRESSION
+from cache.labels import REGRESSION, warn_of_blanks
 from cache.layout import SPLITS, format_bytes
 from cache.splits import LEFT_OUT
 from probe import metrics
@@ -737,7 +737,8 @@ def describe_shares(asked: Asked) -> str:
     if len(names) > LISTED:
         names = [*names[:LISTED], f"... ({len(names)})"]
     between = "; " if any("," in name for name in names) else ", "  # "normal, benign" is one class
-    return f"{asked.title}: {' · '.join(parts)} · {what}: {between.join(names)}"
+    shares = f"{asked.title}: {' · '.join(parts)} · {what}: {between.join(names)}"
+    return "; ".join([shares, *warn_of_blanks(asked.class_names)])
 
 
 def _shares(labels: NDArray[np.integer], n_classes: int) -> str:

@@ -162,6 +162,7 @@ def _read_columns(
             task=config.task,
             separator=config.separator,
             positive=config.positive,
+            missing=config.missing,
         )
     # Read as classes, a -1 would be one of them, and --uncertain without a meaning.
     ((name, cells),) = columns.items()
@@ -171,7 +172,7 @@ def _read_columns(
                 f"{where}, column {name}: --uncertain reads it as 1, 0, and -1 for uncertain; leave "
                 f"out {flag} {value}, or --uncertain"
             )
-    return read_label(name, cells, where=where, lines=lines)
+    return read_label(name, cells, where=where, lines=lines, missing=config.missing)
 
 
 def _places(table: Table, id_column: str, known: AbstractSet[str]) -> dict[str, int]:

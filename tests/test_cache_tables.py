@@ -1,6 +1,7 @@
 """Tables as users have them, and the labels in their columns."""
 
 import csv
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from cache.labels import (
     apply_uncertain,
     class_target,
     describe_target,
+    read_label,
     read_target,
     select_label,
+    warn_of_classes,
 )
 from cache.layout import TASKS
 from cache.tables import column, is_number, read_csv
@@ -67,6 +70,25 @@ def test_the_delimiter_is_seen_outside_of_quotes(tmp_path: Path):
     assert table.columns == {"a,b,c": ("1,5",), "d": ("2",)}
 
 
+def test_a_column_that_numbers_the_rows_is_passed_over(tmp_path: Path):
+    pandas = ",a,b\n0,x,1\n1,y,2\n2,z,3\n"  # DataFrame.to_csv
+    assert read_csv(write(tmp_path, pandas)).columns == {"a": ("x", "y", "z"), "b": ("1", "2", "3")}
+    gap = ";a;b\n0;x;1\n2;z;3\n"  # of some rows
+    assert read_csv(write(tmp_path, gap)).columns == {"a": ("x", "z"), "b": ("1", "3")}
+    assert read_csv(write(tmp_path, '"","a"\n"1","x"\n"2","y"\n')).columns == {"a": ("x", "y")}  # R
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("first", ["sep=;", "SEP=;", '"sep=;"'])
+def test_the_delimiter_that_excel_is_told(tmp_path: Path, first, end, mark):
+    table = read_csv(write(tmp_path, mark + end.join([first, "a,b,c;d", "1,5;2", ""])))
+    assert table.columns == {"a,b,c": ("1,5",), "d": ("2",)}
+    assert table.lines == (3,)
+    tabs = read_csv(write(tmp_path, f"sep=\t{end}a,b\tc{end}1\t2{end}"))
+    assert tabs.columns == {"a,b": ("1",), "c": ("2",)}
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -76,6 +98,8 @@ def test_the_delimiter_is_seen_outside_of_quotes(tmp_path: Path):
         (b"1,2\n3,4\n", "line 1: no header .found 1, 2."),
         (b"a,a\n1,2\n", "line 1: two columns are named 'a'"),
         (b"a,,c\n1,2,3\n", "line 1: column 2 has no name"),
+        (b",b\nx,2\ny,3\n", "line 1: column 1 has no name"),
+        (b",b\n1,2\n1,3\n", "line 1: column 1 has no name"),
         (b"a,b,\n1,2,3\n", "line 1: column 3 has no name"),
         (
             b"a,b\n1,2\n\n3\n",
@@ -156,6 +180,42 @@ def test_one_column_of_classes(texts, task, names, labels):
     assert (target.task, target.labels.tolist()) == (task, labels)
     assert target.labels.dtype == np.int64
     assert names is None or target.class_names == names
+
+
+WORDS = ["N/A", "None", "<NA>", "-", "#N/A", "n/a", "?"]
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_words_that_look_missing_are_classes_until_they_are_named(word):
+    target = read(["a", word, "b", word, "a", "b"])
+    assert word in target.class_names
+    (warning,) = warn_of_classes(target)
+    assert warning.startswith(f"classes that look like missing labels: {word}; ")
+    named = read(["a", word, "b", word.lower(), "a", "b"], missing=[word.upper()])
+    assert (named.class_names, named.labels.tolist()) == (("a", "b"), [0, -1, 1, -1, 0, 1])
+    assert warn_of_classes(named) == []
+
+
+def test_the_flag_that_a_warning_names_can_be_typed():
+    (warning,) = warn_of_classes(read(["a", "<NA>", "b", "-"] * 2))
+    (flag,) = [word for word in shlex.split(warning) if word.startswith("--missing")]
+    assert flag == "--missing=-,<NA>"
+
+
+def test_missing_words_of_every_kind_of_label():
+    numbers = read(["1.5", "-", "2"], task="regression", missing=["-"])
+    np.testing.assert_array_equal(numbers.labels, [1.5, np.nan, 2])
+    with pytest.raises(RequestError, match=r"row 2: '-' is no number.* .--missing=- if nobody"):
+        read(["1.5", "-", "2"], task="regression")
+    several = {"x": ["1", "N/A"], "y": ["0", "1"]}
+    labels = read_target(several, where="t.csv", missing=["n/a"]).labels
+    assert labels.tolist() == [[1, 0], [MISSING, 1]]
+    with pytest.raises(RequestError, match="row 2: 'N/A'; .*--missing=N/A if nobody knows it"):
+        read_target(several, where="t.csv")
+    lists = read(["a|b", "", "None", "b"], separator="|", missing=["none"])
+    assert lists.labels.tolist() == [[1, 1], [0, 0], [MISSING, MISSING], [0, 1]]
+    one = read_label("y", ["1", "?", "0"], where="t.csv", missing=["?"])
+    assert one.labels.tolist() == [[1], [MISSING], [0]]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Folders and tables of a user's own images, listed before any of them is opened."""
 
 import argparse
+import dataclasses
 import json
 import unicodedata
 from pathlib import Path
@@ -618,3 +619,29 @@ def test_a_definition_is_written_whole_or_not_at_all(settings: Path, tmp_path: P
     with pytest.raises(OSError, match="disk full"):
         definitions.save("mine", "folder", tmp_path)
     assert list(settings.iterdir()) == []
+
+
+def test_words_that_mean_nothing_are_no_patients_no_labels_no_splits(tmp_path: Path):
+    lines = ["path,label,patient,age,split"]
+    for i, cells in enumerate(
+        ["a,p,40,train", "b,N/A,-,val", "a,n/a,50,test", "-,p,60,train", "b,NaN,70,-", "b,,80,test"]
+    ):
+        (tmp_path / f"{i}.png").touch()
+        lines.append(f"{i}.png,{cells}")
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    options = TableOptions(group_col="patient", meta_cols=("age",))
+    with pytest.raises(RequestError, match="column split, line 6: '-' is no split"):
+        list_table(tmp_path / "t.csv", options)
+    named = dataclasses.replace(options, missing=("N/A", "-"))
+    listing = list_table(tmp_path / "t.csv", named)
+    assert listing.target.class_names == ("a", "b")
+    assert listing.ids == ("0.png", "1.png", "2.png", "5.png")
+    assert listing.groups is not None
+    assert listing.groups.tolist() == ["p", "1.png alone", "2.png alone", "5.png alone"]
+    np.testing.assert_array_equal(listing.meta["age"], [40, np.nan, 50, 80])
+    # Unnamed, they are told.
+    text = (tmp_path / "t.csv").read_text().replace(",-\n", ",\n")
+    (tmp_path / "t.csv").write_text(text)
+    notes = " | ".join(list_table(tmp_path / "t.csv", options).notes)
+    assert "patients that look like none: N/A, n/a (--missing=N/A,n/a)" in notes
+    assert "classes that look like missing labels: -; of a table, --missing=-" in notes

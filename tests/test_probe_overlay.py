@@ -183,6 +183,22 @@ def test_a_class_with_a_comma_in_its_name_is_one_class(places, tmp_path, capsys)
     )
 
 
+def test_labels_that_look_missing_are_told_until_they_are_named(places, tmp_path, capsys):
+    features = make_file(places[0])
+    names = np.array(["N/A", "y", "z"])[features.labels]
+    table = write_table(tmp_path / "labels.csv", features, {"grade": names})
+    words = ["--kind", "linear", "--labels", table]
+    told = (
+        "classes that look like missing labels: N/A; of a table, --missing=N/A says that they are"
+    )
+    assert told in run(capsys, words)[1]
+    status, out, _ = run(capsys, [*words, "--missing=n/a,-"])
+    assert status == 0
+    assert "look like missing" not in out
+    assert f"{(features.labels == 0).sum()} of 240 samples have no label: left out" in out
+    assert "classes: y, z" in out
+
+
 def test_ids_without_a_row_are_left_out_and_counted(places, tmp_path, capsys):
     features = make_file(places[0])
     names = np.array(["x", "y", "z"])[features.labels]
@@ -680,6 +696,8 @@ def test_missing_training_features_are_named_with_their_command(places, capsys):
         ("--task ordinal", "--task says how to read --labels FILE"),
         ("--positive a", "--positive says how to read --labels FILE"),
         ("--label-sep ;", "belongs to --labels"),
+        ("--missing N/A", "--missing says how to read --labels FILE"),
+        ("--missing ,", "--missing takes one or more"),
         ("--uncertain maybe", "invalid choice"),
         ("--labels x.csv --target meta:sex", "leave out --labels"),
         ("--test-data a", "add --train-data"),

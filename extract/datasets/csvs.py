@@ -12,7 +12,18 @@ from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.key import file_stem
-from cache.labels import MISSING, MULTI_LABEL, REGRESSION, Target, read_target, warn_of_classes
+from cache.labels import (
+    LOOKS_MISSING,
+    MISSING,
+    MULTI_LABEL,
+    REGRESSION,
+    Target,
+    blank_out,
+    is_missing,
+    name_missing,
+    read_target,
+    warn_of_classes,
+)
 from cache.splits import LEFT_OUT
 from cache.tables import Table, column, is_number, list_columns, read_csv
 from extract.datasets.below import Root, composed
@@ -23,7 +34,6 @@ from extract.datasets.table_options import TableOptions
 
 PATH_COLUMNS = ("path", "image", "file", "filename")  # the first that is there
 SPLIT_COLUMN = "split"
-NO_NUMBER = ("", "nan", "na", "null")  # in a column of numbers, in any case
 SHOWN = 3  # lines in a message
 SHOWN_COLUMNS = 8
 
@@ -158,9 +168,9 @@ class _Rows:
                     )
 
     def cells(self, name: str, samples: NDArray[np.int64]) -> list[str]:
-        """A column's values for some samples."""
+        """A column's values for some samples; "nan" where they are named as missing."""
         cells = self.table.columns[name]
-        return [cells[row] for row in self.first[samples]]
+        return [*blank_out([cells[row] for row in self.first[samples]], self.options.missing)]
 
     # ------------------------------------------------------------------------ what is said of them
 
@@ -168,7 +178,9 @@ class _Rows:
         """(S,) indices into SPLITS, LEFT_OUT where the cell is empty; None without a column."""
         if self.split_col is None:
             return None
+        words = {word.lower() for word in self.options.missing}
         cells = self.table.columns[self.split_col]
+        cells = ["" if text.lower() in words else text for text in cells]
         for row, text in enumerate(cells):
             if text and text.lower() not in SPLIT_WORDS:
                 raise RequestError(
@@ -195,14 +207,19 @@ class _Rows:
         name = self.options.group_col
         if name is None:
             return None, ()
-        groups = [composed(text) for text in self.cells(name, samples)]
+        cells = self.cells(name, samples)
+        groups = ["" if is_missing(text) else composed(text) for text in cells]
+        notes = []
+        if blanks := sorted({text for text in groups if text.lower() in LOOKS_MISSING}):
+            notes = [f"patients that look like none: {', '.join(blanks)} ({name_missing(*blanks)})"]
         alone = [s for s, group in zip(samples, groups, strict=True) if not group]
         if not alone:
-            return np.array(groups), ()
+            return np.array(groups), tuple(notes)
         # An empty name shared by all would be one huge patient; so each is a patient by itself.
         named = [group or f"{self.ids[s]} alone" for s, group in zip(samples, groups, strict=True)]
         note = f"without {name}: {len(alone):_}, each taken for a patient by itself"
-        return np.array(named), (f"{note} ({self._lines(alone)})",)
+        notes.append(f"{note} ({self._lines(alone)})")
+        return np.array(named), tuple(notes)
 
     def read_meta(self, samples: NDArray[np.int64]) -> dict[str, NDArray]:
         """Column -> (S,) float64 with NaN if all that stands there is numbers, else text."""
@@ -211,7 +228,7 @@ class _Rows:
             if "/" in name or name in (".", ".."):
                 raise RequestError(f"{self.table.path}: column {name!r} can't be kept; rename it")
             cells = self.cells(name, samples)
-            known = [cell for cell in cells if cell.lower() not in NO_NUMBER]
+            known = [cell for cell in cells if not is_missing(cell)]
             if known and all(map(is_number, known)):
                 values = [float(cell) if is_number(cell) else np.nan for cell in cells]
                 meta[name] = np.array(values, np.float64)

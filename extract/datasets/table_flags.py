@@ -81,6 +81,12 @@ def add_table_flags(flags: Flags) -> None:
         metavar="CLASS",
         help="label 1 of two classes (the one that isn't normal, benign, no ...; else the second)",
     )
+    flags.add_argument(
+        "--missing",
+        metavar="WORDS",
+        help="cells that mean that nobody knows, comma separated, as in --missing=N/A,- (beside "
+        "empty ones: nan, NA, null)",
+    )
 
 
 def read_table_options(options: argparse.Namespace) -> TableOptions:
@@ -104,6 +110,7 @@ def read_table_options(options: argparse.Namespace) -> TableOptions:
         samples=options.samples,
         task=options.task,
         positive=options.positive,
+        missing=split_words("--missing", options.missing),
     )
 
 

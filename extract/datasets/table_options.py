@@ -28,6 +28,7 @@ class TableOptions:
     suffix: str = ""  # added to each path, e.g. ".png"
     task: str | None = None  # one of TASK_WORDS; None: inferred
     positive: str | None = None  # the class that is label 1 of a binary task
+    missing: tuple[str, ...] = ()  # cells that say nothing, beside empty ones, nan, NA and null
     samples: str = "files"  # of class folders: what is one sample, see SAMPLES
     licence: str = ""
     window: str | None = None  # how values beyond 8 bit become grey levels
