@@ -11,7 +11,7 @@ from cache.errors import CacheError, CacheMiss, RequestError
 from cache.features import Features, count_done, incomplete_message
 from cache.key import flatten, key_differences
 from cache.layout import read_header
-from cache.names import counted, near_names
+from cache.names import N_WEIGHTS, choose_named, counted, digest_of, near_names
 from cache.store import PARTIAL
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ class Wish:
     def fits(self, features: Features) -> bool:
         """Whether a file is wanted, whatever ``where`` says."""
         return (
-            (not self.models or {features.model, features.encoder} & set(self.models) != set())
+            (not self.models or {*_names(features)} & set(self.models) != set())
             and (not self.sizes or features.size in self.sizes)
             and (not self.datasets or features.dataset in self.datasets)
         )
@@ -55,6 +55,11 @@ class Wish:
         return " ".join(words)
 
 
+def _names(features: Features) -> tuple[str, str, str]:
+    """What --model may call it."""
+    return features.label, features.model, features.encoder
+
+
 def _one_by_one(values: tuple[T, ...]) -> list[tuple[T, ...]]:
     return [(value,) for value in dict.fromkeys(values)] or [()]
 
@@ -72,8 +77,15 @@ def _keep_where(found: list[Features], where: Mapping[str, str]) -> list[Feature
                 f"no key has a part {name!r}; {found[0].path.name} has "
                 f"{', '.join(_parts(found[0]))}"
             )
-        found = [f for f, part in zip(found, parts, strict=True) if part == value]
+        found = [
+            f for f, part in zip(found, parts, strict=True) if part is not None and _is(part, value)
+        ]
     return found
+
+
+def _is(part: str, value: str) -> bool:
+    """Whether a part of a key is meant by a value; of a digest its first digits are enough."""
+    return part == value or (len(value) >= N_WEIGHTS and digest_of(part).startswith(value))
 
 
 def _key_part(features: Features, name: str) -> str | None:
@@ -154,6 +166,7 @@ def find_features(root: Path, wish: Wish) -> tuple[list[Features], list[str]]:
             found.append(features)
     there = list(found)
     found = _keep_where([f for f in found if wish.fits(f)], wish.where)
+    found = choose_named(wish.models, found, _names)
     for part in wish.parts():
         if not any(part.fits(f) for f in found):
             begun = [message for f, message in unfinished if part.fits(f)]
@@ -180,7 +193,7 @@ def _without_controls(found: list[Features]) -> list[Features]:
 
 def _near(wish: Wish, there: Sequence[Features]) -> str:
     """Names that are there and like one that is wished for and isn't."""
-    models = {name for f in there for name in (f.model, f.encoder)}
+    models = {name for f in there for name in _names(f)}
     asked = [(wish.models, models), (wish.datasets, {f.dataset for f in there})]
     near = [
         near_names(name, sorted(known), "")
@@ -199,7 +212,8 @@ def _missing(root: Path, wish: Wish, there: Sequence[Features]) -> str:
     if there and not (wish.models or wish.datasets):
         among = f"the {counted(len(there), 'file')} in {root}"
         return f"no features {wish} among {among}; `cache ls` lists them"
-    command = ["extract", "--model", *(wish.models or ["dinov2"])]
+    models = [model.partition(" (")[0] for model in wish.models] or ["dinov2"]
+    command = ["extract", "--model", *models]
     command += [word for size in wish.sizes for word in ("--size", str(size))]
     command += [word for dataset in wish.datasets for word in ("--data", dataset)]
     asked = {part: v.partition(",")[0] for part, v in wish.where.items() if v != "none"}
@@ -215,7 +229,7 @@ def refuse_mixtures(found: Sequence[Features]) -> None:
     """
     groups: dict[tuple[str, int, str], list[Features]] = {}
     for features in found:
-        groups.setdefault((features.model, features.size, features.dataset), []).append(features)
+        groups.setdefault((features.label, features.size, features.dataset), []).append(features)
     for (model, size, dataset), group in groups.items():
         if len(group) < 2:
             continue
@@ -246,10 +260,15 @@ def _shortened(line: str) -> str:
 def _where_words(group: Sequence[Features]) -> str:
     """The ``--where`` that tells the files of a group apart, if one part of the key does."""
     flat = [_parts(features) for features in group]
-    for part in flat[0]:
-        values = [key.get(part, "") for key in flat]
-        # A digest tells files apart too, but nobody wants to type one.
-        if len(set(values)) == len(group) and all(values) and "sha256:" not in "".join(values):
+    texts = {part: [key.get(part, "") for key in flat] for part in flat[0]}
+    # Of digests the first digits; last, for nobody wants to type them.
+    digits = {
+        part: [digest_of(value)[: 2 * N_WEIGHTS] for value in values]
+        for part, values in texts.items()
+    }
+    plain = [item for item in texts.items() if not any(map(digest_of, item[1]))]
+    for part, values in [*plain, *digits.items()]:
+        if len(set(values)) == len(group) and all(values):
             choices = [shlex.quote(f"{part}={value}") for value in values]
             return " or by " + ", ".join(f"--where {choice}" for choice in choices)
     return ""

@@ -158,7 +158,7 @@ def run_show(options: argparse.Namespace) -> int:
     print(f"{path}  {format_bytes(path.stat().st_size)}")
     facts = {
         "state": _state(header),
-        "model": features.model,
+        "model": features.label,
         "encoder": features.encoder,
         "dataset": features.dataset,
         "task": features.task,

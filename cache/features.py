@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cache.errors import BrokenCache, CacheMiss, RequestError
 from cache.layout import HASH, LOOKS, SPLITS, THUMBNAIL, Extent, Header, read_header, read_table
 from cache.leaks import number_copies
+from cache.names import encoder_label
 from cache.store import PARTIAL, partial_path
 from cache.units import unit_rows
 
@@ -98,6 +99,11 @@ class Features:
     def model(self) -> str:
         """The encoder's short name."""
         return self.header.attributes["model"]
+
+    @property
+    def label(self) -> str:
+        """The encoder's name beside others of its architecture, as tables show it."""
+        return encoder_label(self.model, self.notes, self.key)
 
     @property
     def encoder(self) -> str:

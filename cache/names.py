@@ -1,7 +1,65 @@
-"""Words for messages: near names, and what an exception says."""
+"""Words for people: what an encoder is called, near names, and what an exception says."""
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+N_WEIGHTS = 4  # hex digits of the weights' digest in a name: enough for a table
+# How ``finetune`` says in its weights what they were trained on, and feature files note it.
+TUNED = re.compile(r", fine-tuned on (\S+) \(")
+
+
+def encoder_label(model: str, notes: Mapping[str, Any], key: Mapping[str, Any]) -> str:
+    """What an encoder is called beside others of its architecture.
+
+    Its short name is that of its published weights. With others it has a name of its own:
+    "dinov2 (tuned on dermamnist 3f2a)" after ``finetune``, "dinov2 (mine.safetensors 3f2a)" of
+    another file, "dinov2 (random)" of none.
+
+    Args:
+        model: the short name.
+        notes: of a feature file: random_weights, own_weights, and their file as weights.
+        key: of a feature file: weights, a digest behind a colon.
+    """
+    if notes.get("random_weights"):
+        return f"{model} (random)"
+    if not notes.get("own_weights"):
+        return model
+    file, digest = str(notes.get("weights") or "a file"), digest_of(str(key.get("weights", "")))
+    tuned = TUNED.search(file)
+    which = f"tuned on {tuned[1]}" if tuned else file.partition(", ")[0]
+    return f"{model} ({which} {digest[:N_WEIGHTS]})"
+
+
+def digest_of(part: str) -> str:
+    """The hex digits of a digest in a key, as "sha256:3f2a..."; empty where it is something else."""
+    kind, colon, digits = part.rpartition(":")
+    is_digest = colon and kind.endswith(("sha256", "md5")) and re.fullmatch("[0-9a-f]+", digits)
+    return digits if is_digest else ""
+
+
+def choose_named(
+    words: Sequence[str], found: Sequence[T], names: Callable[[T], Sequence[str]]
+) -> list[T]:
+    """Those that words name, all where there are no words.
+
+    Args:
+        words: as a user typed them.
+        found: to choose from.
+        names: what each is called. Where a word is the first name of some, it means only those:
+            "dinov2" is the published one, and what was made of it only where that isn't there.
+    """
+    own = {names(item)[0] for item in found}
+    return [
+        item
+        for item in found
+        if not words
+        or any(
+            word == names(item)[0] or (word in names(item) and word not in own) for word in words
+        )
+    ]
 
 
 def near_names(name: str, known: Iterable[str], otherwise: str) -> str:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from cache.errors import CacheError, RequestError
 from cache.key import N_DIGEST, file_stem, key_digest
 from cache.labels import REGRESSION
+from cache.names import encoder_label
 from extract.digests import DigestMemory
 from extract.encoders.encoder import (
     Description,
@@ -892,6 +893,7 @@ def as_row(
         row,
         features={
             "model": d.entry.name,
+            "label": encoder_label(d.entry.name, setting.notes, setting.key),
             "encoder": encoder_name(d, request.images),
             "size": d.size,
             "dataset": asked.dataset,

@@ -30,7 +30,7 @@ def choose_training(config: ProbeConfig, test: Features) -> Features:
     if config.train_data.endswith(".h5"):
         train = open_features(config.train_data)
     else:
-        wish = Wish((test.model,), (test.size,), (config.train_data,), dict(config.where))
+        wish = Wish((test.label,), (test.size,), (config.train_data,), dict(config.where))
         (train, *_), _ = find_features(config.features_dir, wish)
     if train.dataset == test.dataset or train.key.get("images", 0) == test.key.get("images", 1):
         raise RequestError(

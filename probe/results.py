@@ -91,6 +91,11 @@ class Row:
     scores: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # for the .npz
 
     @property
+    def label(self) -> str:
+        """The encoder's name beside others of its architecture; see ``cache.names``."""
+        return str(self.features.get("label") or self.features["model"])
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the question: feature key, task, labels and splits, probe, seed.
 

@@ -130,7 +130,7 @@ def run_probe(
         except BrokenPipeError:  # of say: nobody listens any more
             raise
         except (CacheError, RequestError, OSError) as error:
-            problems.append((f"{features.model} on {features.dataset}", str(error)))
+            problems.append((f"{features.label} on {features.dataset}", str(error)))
     for dataset, questions in asked_of.items() if config.controls else ():
         try:
             for row in control_rows(config, questions):
@@ -223,7 +223,7 @@ def _refuse_shared_ids(found: Sequence[Features]) -> None:
 
 def _named(features: Features) -> tuple[str, str, int]:
     """What a row of the table names; files by path may share it, and say so in a mark."""
-    return features.dataset, features.model, features.size
+    return features.dataset, features.label, features.size
 
 
 def probe_file(config: ProbeConfig, features: Features) -> Iterator[Row]:
@@ -599,6 +599,7 @@ def make_row(
         if probe["kind"] == CONTROL
         else {
             "model": features.model,
+            "label": features.label,
             "encoder": features.encoder,
             "size": features.size,
             "dataset": features.dataset,

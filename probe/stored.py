@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import RequestError
+from cache.names import choose_named
 from cache.places import results_root
 from cache.terminal import Parser, complain, run_command, split_words
 from probe.intervals import Interval
@@ -107,13 +108,18 @@ def read_stored(
             continue
         found = {
             "dataset": row.features["dataset"],
-            "model": row.features["model"],
             "kind": row.probe["kind"],
         }
-        is_wanted = all(not words or found[what] in words for what, words in wishes.items())
+        is_wanted = all(not wishes.get(what) or found[what] in wishes[what] for what in found)
         if is_wanted and (name is None or name in names):
             rows.append(row)
-    return sorted(rows, key=_place), problems
+    named = choose_named(wishes.get("model", ()), rows, _names)
+    return sorted(named, key=_place), problems
+
+
+def _names(row: Row) -> tuple[str, str]:
+    """What --model may call the encoder of a row."""
+    return row.label, str(row.features["model"])
 
 
 def as_row(content: Mapping[str, Any]) -> Row:
@@ -150,6 +156,7 @@ def _place(row: Row) -> tuple[Any, ...]:
     return (
         str(features["dataset"]),
         str(features["model"]),
+        row.label,
         int(features["size"] or 0),
         str(probe["kind"]),
         *(str(part).zfill(4) for part in last),

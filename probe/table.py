@@ -150,7 +150,7 @@ def _asked(row: Row) -> dict[str, str]:
     """What rows of one question share."""
     return {
         "data": str(row.features["dataset"]),
-        "model": str(row.features["model"]),
+        "model": row.label,
         "size": str(row.features["size"] or ""),
         "kind": str(row.probe["kind"]),
         "mode": _mode(row.probe),

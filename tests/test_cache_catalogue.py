@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from storing import make_spec, write_file
 
-from cache import CacheMiss, RequestError
+from cache import CacheMiss, RequestError, open_features
 from cache.catalogue import Wish, find_features
 
 
@@ -22,6 +22,12 @@ def stored(tmp_path):
 
 def find(tmp_path, **where):
     found, troubles = find_features(tmp_path, Wish(where=where))
+    assert troubles == []
+    return [features.path for features in found]
+
+
+def find_models(tmp_path, *models):
+    found, troubles = find_features(tmp_path, Wish(models=models))
     assert troubles == []
     return [features.path for features in found]
 
@@ -71,3 +77,47 @@ def test_the_command_that_makes_what_is_missing_has_what_was_asked_for(tmp_path,
     with pytest.raises(CacheMiss) as error:
         find_features(tmp_path, Wish(models=("toy",), where=where | {"store": "none"}))
     assert str(error.value).endswith("extract --model toy --protocol wu2025 --precision bf16")
+
+
+OWN = {"own_weights": True}
+TUNED = "encoder.safetensors, fine-tuned on toys (full, encoder lr 0.001, seed 0)"
+
+
+@pytest.mark.parametrize(
+    ("notes", "weights", "label"),
+    [
+        ({}, "sha256:3f2a00", "toy"),
+        ({**OWN, "weights": TUNED}, "sha256:3f2a00", "toy (tuned on toys 3f2a)"),
+        ({**OWN, "weights": "mine.pt"}, "sha256:3f2a00", "toy (mine.pt 3f2a)"),
+        ({"random_weights": True}, "random, seed 0, sha256:3f2a00", "toy (random)"),
+    ],
+)
+def test_other_weights_have_a_name_of_their_own(stored, notes, weights, label):
+    assert open_features(stored("a", notes, weights=weights)).label == label
+
+
+def test_a_name_means_the_published_encoder_where_it_is_there(tmp_path, stored):
+    tuned = {
+        stored(d, {**OWN, "weights": TUNED}, weights=f"sha256:{d}") for d in ("3f2a00", "3f2b00")
+    }
+    assert {*find_models(tmp_path, "toy")} == tuned
+    plain = stored("a", weights="sha256:3f2a99")
+    assert {*find_models(tmp_path)} == {plain, *tuned}  # each under a name of its own
+    assert find_models(tmp_path, "toy") == [plain]
+    assert {*find_models(tmp_path, "toy (tuned on toys 3f2b)", "toy")} == {
+        plain,
+        tmp_path / "toys" / "toy_8_3f2b00.h5",
+    }
+    assert {*find_models(tmp_path, "toy.random")} == {plain, *tuned}  # the full name: all of it
+    assert {*find(tmp_path, weights="3f2a")} == {plain, tmp_path / "toys" / "toy_8_3f2a00.h5"}
+    assert find(tmp_path, weights="3f2a9") == [plain]
+    with pytest.raises(CacheMiss):
+        find(tmp_path, weights="3f")  # too short to mean one
+
+
+def test_digests_that_tell_files_apart_are_shown_in_short(tmp_path, stored):
+    """The same published name, other weights: the hub has changed them."""
+    stored("a", weights="sha256:" + "ab" * 32)
+    stored("b", weights="sha256:" + "cd" * 32)
+    with pytest.raises(RequestError, match=r"--where weights=abababab, --where weights=cdcdcdcd$"):
+        find(tmp_path)

@@ -318,15 +318,28 @@ def test_a_trained_encoder_says_what_it_was_trained_on(data, runs, capsys):
     (row,) = read_rows("knn")
     trained = "encoder.safetensors, fine-tuned on toy (lora, encoder lr 0.001, seed 0)"
     assert f"weights from {trained}" in row["marks"]
-    # Two of them are told apart by more than a digest.
+    digest = row["features"]["key"]["weights"].removeprefix("sha256:")
+    label = f"test_vit (tuned on toy {digest[:4]})"
+    assert row["features"]["label"] == label
+    # Two of them, and what they were made of, have names of their own.
     other = write_images(data.with_name("other.npz"))
     run(f"{VIT} {SHORT}", other)
     (other_trial,) = set(trials(runs)) - {trial}
     assert extract(words.replace(str(trial), str(other_trial)).split()) == 0
-    assert probe("--kind knn --k 1".split()) == 1
-    files = capsys.readouterr().err.split("their files: ")[1].splitlines()[0].split(" -> ")
-    tuned = "encoder.safetensors, fine-tuned on other (full, encoder lr 1e-05, seed 0)"
-    assert set(files) == {trained, tuned}
+    assert extract(f"--model test_vit --size 32 --weights random --data npz:{data}".split()) == 0
+    asked = {
+        (): {label, "test_vit (tuned on other"},
+        ("--model", label): {label},
+        ("--where", f"weights={digest[:6]}"): {label},
+        ("--model", "test_vit (random)"): {"test_vit (random)"},
+    }
+    for words, named in asked.items():
+        capsys.readouterr()
+        assert probe(["--kind", "knn", "--k", "1", *words]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        found = {name for name in (label, "test_vit (tuned on other", "test_vit (random)")
+                 if any(f"  {name}" in line for line in lines)}
+        assert found == named
 
 
 def test_the_settings_of_a_training_are_readable(data, runs):
