@@ -337,8 +337,11 @@ def test_a_trained_encoder_says_what_it_was_trained_on(data, runs, capsys):
         capsys.readouterr()
         assert probe(["--kind", "knn", "--k", "1", *words]) == 0
         lines = capsys.readouterr().out.splitlines()
-        found = {name for name in (label, "test_vit (tuned on other", "test_vit (random)")
-                 if any(f"  {name}" in line for line in lines)}
+        found = {
+            name
+            for name in (label, "test_vit (tuned on other", "test_vit (random)")
+            if any(f"  {name}" in line for line in lines)
+        }
         assert found == named
 
 
