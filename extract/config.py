@@ -25,6 +25,7 @@ RESIZES = (
     "longest",  # longest side to size, mean colour to the right and below (SAM)
 )
 BACKENDS = ("device", "pil", "tensor")  # where and by what the resize is done
+FITS = ("nearest", "crop", "pad")  # what is done where an encoder doesn't take a size
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
 INTENSITIES = {  # word on the command line -> entry of the key
     "255": "uint8 / 255",
@@ -39,6 +40,7 @@ CHANNELS = {"rgb": "grey repeated to RGB", "first-filter": FIRST_FILTER}  # of g
 # Of ExtractConfig, what --text has no use for.
 IMAGE_OPTIONS = (
     "size",
+    "fit_size",
     "slice_axis",
     "slice_neighbours",
     "source_size",
@@ -72,6 +74,11 @@ class ExtractConfig:
     models: tuple[str, ...]
     # Side of the encoder's input, pixels; "native": the encoder's own; None: the protocol's, or own.
     size: int | str | None = None
+    # Of encoders that don't take that size, as DINOv2 and 1024 (no multiple of 14; tables 3 of Huix et
+    # al. 2024 and 8 of Baharoon et al. 2023 have both, and don't say how). "nearest": the nearest
+    # that they take. "crop", "pad": images are prepared at that size, and their middle is cut out, or
+    # mean colour put around them. None: they are refused.
+    fit_size: str | None = None
     data: tuple[str, ...] = ("all",)
     table: TableOptions = field(default_factory=TableOptions)  # of csv:FILE
     window: str | None = None  # see datasets/windows.py; None: the data set's, or as stored
@@ -124,6 +131,7 @@ class ExtractConfig:
             ("--protocol", self.protocol, PROTOCOL_NAMES),
             ("--resize", self.resize, RESIZES),
             ("--interpolation", self.interpolation, INTERPOLATIONS),
+            ("--fit-size", self.fit_size, FITS),
             ("--resize-backend", self.resize_backend, BACKENDS),
             ("--intensity", self.intensity, tuple(INTENSITIES)),
             ("--channels", self.channels, tuple(CHANNELS)),

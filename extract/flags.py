@@ -9,6 +9,7 @@ from cache.terminal import split_words
 from extract.config import (
     BACKENDS,
     CHANNELS,
+    FITS,
     INTENSITIES,
     INTERPOLATIONS,
     RESIZES,
@@ -91,6 +92,13 @@ def add_source_flags(what: Flags, *, usual_data: str = "all") -> None:
 def add_preparing_flags(images: Flags) -> None:
     """How images are prepared."""
     images.add_argument(
+        "--fit-size",
+        choices=FITS,
+        help="of encoders that don't take --size, as DINOv2 and 1024 px: nearest: the nearest that they "
+        "take; crop, pad: images are prepared at --size, then cut, or set into the mean colour "
+        "(refused)",
+    )
+    images.add_argument(
         "--resize",
         choices=RESIZES,
         help="scale: the whole image to a square; pad: never enlarged, centred on black; "
@@ -149,6 +157,7 @@ def read_image_options(options: argparse.Namespace) -> dict[str, Any]:
     """What these flags say, as settings of ``ExtractConfig``."""
     return {
         "size": options.size,
+        "fit_size": options.fit_size,
         "data": split_words("--data", options.data) or ("all",),
         "source_size": options.source_size,
         "slice_axis": options.slice_axis,

@@ -32,6 +32,7 @@ from extract.encoders.encoder import (
     recall_weights_digest,
 )
 from extract.encoders.resolve import find_entry
+from extract.encoders.sizes import SizeError
 from extract.network import offline
 from extract.preprocessing import (
     PROTOCOLS,
@@ -85,7 +86,7 @@ def make_plan(config: ExtractConfig, report: Report = lambda name, n, n_all: Non
         try:
             entry = find_entry(model)
             size, norm = wished_size(config, entry), wished_norm(config, entry)
-            description = describe(model, size, config.layers, norm)
+            description, content = describe_fitting(model, size, norm, config)
             make_transform(
                 description.size, preprocess(config, entry, description.statistics), 1, NEUTRAL
             )
@@ -100,7 +101,9 @@ def make_plan(config: ExtractConfig, report: Report = lambda name, n, n_all: Non
                 plan.problems.append((name, str(error)))
             else:
                 usual = source.usual_resize
-                preprocessing = preprocess(config, entry, description.statistics, usual)
+                preprocessing = dataclasses.replace(
+                    preprocess(config, entry, description.statistics, usual), content=content
+                )
                 plan.jobs.append(Job(description, source, preprocessing))
     plan.problems = list(dict.fromkeys(plan.problems))
     if not plan.jobs:
@@ -126,6 +129,28 @@ def leave_out_missing(plan: Plan) -> Plan:
     if not jobs:
         raise RequestError("; ".join(why for _, why in problems))
     return dataclasses.replace(plan, jobs=jobs, problems=problems)
+
+
+def describe_fitting(
+    model: str, size: int | None, norm: str, config: ExtractConfig
+) -> tuple[Description, int | None]:
+    """An encoder at a size, or at one that takes its place as ``--fit-size`` says.
+
+    Returns:
+        What it would give, and the side that images are prepared at, where that isn't its input's.
+
+    Raises:
+        RequestError: see ``extract.encoders.encoder.describe``.
+    """
+    try:
+        return describe(model, size, config.layers, norm), None
+    except SizeError as error:
+        if config.fit_size is None:
+            raise RequestError(f"{error}{error.cure}") from error
+        side = error.fitting(config.fit_size)
+    return describe(
+        model, side, config.layers, norm
+    ), None if config.fit_size == "nearest" else size
 
 
 class SourceFinder:
@@ -204,7 +229,20 @@ def make_transform(
         channels=CHANNELS[p.channels] if n_channels == 1 else COLOUR,
         intensity=INTENSITIES[p.intensity],
         backend=p.backend,
+        content=p.content,
     )
+
+
+def fit_words(job: Job, config: ExtractConfig) -> str:
+    """What ``--fit-size`` did, for a row; "" where nothing was to be done."""
+    d, content = job.description, job.preprocessing.content
+    if content is not None:
+        how = "cut to" if content > d.size else "set into mean colour of"
+        return f"images of {content} px, {how} {d.size} px, for the encoder doesn't take the former"
+    asked = wished_size(config, d.entry)
+    if asked in (None, d.size):
+        return ""
+    return f"{d.size} px is the nearest to {asked} px that the encoder takes"
 
 
 def protocol_words(job: Job, config: ExtractConfig) -> str:
@@ -407,6 +445,8 @@ def _describe_encoder(job: Job, config: ExtractConfig, channels: set[int]) -> It
         )
     if job.preprocessing.of_data_set:
         words = words[: words.index("mean ")] + "mean and std of each data set's train split"
+    if fitted := fit_words(job, config):
+        yield f"  size       {fitted}"
     yield f"  transform  {words}"
     if config.protocol:
         paper = PROTOCOLS[config.protocol].paper

@@ -93,6 +93,7 @@ class Preprocessing:
     channels: str
     mean: tuple[float, ...] | None  # None: of the data set
     std: tuple[float, ...] | None
+    content: int | None = None  # side that is cut or padded to the input's; None: it is the input's
 
     @property
     def of_data_set(self) -> bool:

@@ -59,6 +59,7 @@ from extract.plan import (
     Problem,
     encoder_name,
     feature_key,
+    fit_words,
     make_transform,
     protocol_words,
     weights_words,
@@ -254,6 +255,7 @@ def encoder_notes(job: Job, weights: Weights, config: ExtractConfig) -> dict[str
     entry = job.description.entry
     made = "random" if weights.random else "made by the encoder's own code"
     published = config.weights == "pretrained"
+    fitted = fit_words(job, config)
     # Random weights saw nothing; of a user's own file nobody knows.
     seen = () if weights.random else entry.seen if published else None
     return {
@@ -263,6 +265,7 @@ def encoder_notes(job: Job, weights: Weights, config: ExtractConfig) -> dict[str
         "raw_layers": not job.description.anatomy.known,
         "weights_licence": job.description.outline.licence if published else "",
         "seen": describe_seen(seen, job.source.name),
+        **({"fitted": fitted} if fitted else {}),
     }
 
 
@@ -297,7 +300,9 @@ def command_line(job: Job, config: ExtractConfig) -> str:
     """The command that makes this one file."""
     d, default = job.description, ExtractConfig(models=())
     words = ["extract", "--model", d.typed]
-    words += [] if config.text else ["--size", str(d.size)]
+    content = job.preprocessing.content
+    words += [] if config.text else ["--size", str(content or d.size)]
+    words += ["--fit-size", str(config.fit_size)] if content else []
     words += data_words(job, config)
     numbers = {
         name: ",".join(map(str, values)) if values else None  # exact: they are in the key

@@ -86,6 +86,9 @@ class Transform:
     channels: str = "grey repeated to RGB"
     intensity: str = "uint8 / 255"
     backend: str = "device"  # in the key as part of ``resize``
+    # Side that images are prepared at, where the encoder doesn't take it: the middle is cut out, or
+    # mean colour put around it. None: ``size``.
+    content: int | None = None
 
     def __post_init__(self) -> None:
         for name, known in (
@@ -113,6 +116,11 @@ class Transform:
             )
 
     @property
+    def side(self) -> int:
+        """Of what images are prepared to, before they are cut or padded to ``size``."""
+        return self.content or self.size
+
+    @property
     def key(self) -> dict[str, Any]:
         """For the feature key; the size has its own entry there."""
         values = asdict(self)
@@ -122,13 +130,18 @@ class Transform:
             values.pop("backend")
         ]
         values["antialias"] = self._antialiased
+        if self.content is None:
+            values.pop("content")
         return values | {"mean": list(self.mean), "std": list(self.std)}
 
     def __str__(self) -> str:
         mean, std = ("/".join(f"{v:.3g}" for v in values) for values in (self.mean, self.std))
         antialias = "antialiased" if self._antialiased else "not antialiased"
+        fitted = ""
+        if self.content is not None:
+            fitted = f", {'cut' if self.content > self.size else 'padded'} to {self.size} px"
         return (
-            f"{self.key['resize']} to {self.size} px ({self.interpolation}, {antialias}) · "
+            f"{self.key['resize']} to {self.side} px{fitted} ({self.interpolation}, {antialias}) · "
             f"{self.channels} · {self.intensity} · mean {mean} · std {std}"
         )
 
@@ -196,7 +209,7 @@ class Transform:
         x = self._normalised(x, white)
         if self.resize in MEAN_PADDED:
             x = self._padded(x)
-        return self._to_filters(x)
+        return self._to_filters(self._fitted(x))
 
     def levels(self, images: Tensor) -> Tensor:
         """All but mean and std: what an augmentation of prepared images works on.
@@ -215,13 +228,14 @@ class Transform:
         x, white = self._content(images)
         x = (x if white == 255 else x * 255).clamp(0, 255)  # only the backend "tensor" goes beyond
         if self.resize in BLACK_PADDED:
-            return self._padded(x)
-        if self.resize not in MEAN_PADDED:
+            x = self._padded(x)
+        if self.resize not in MEAN_PADDED and self.content is None:
             return x
         mean, _ = self._statistics(x, 255.0)
         if x.shape[1] == 1 and (mean == mean[:, :1]).all():
             mean = mean[:, :1]
-        return self._padded(x - mean) + mean
+        x = x - mean
+        return self._fitted(self._padded(x) if self.resize in MEAN_PADDED else x) + mean
 
     def from_levels(self, levels: Tensor) -> Tensor:
         """The encoder's input from prepared images.
@@ -292,10 +306,10 @@ class Transform:
     def _from_host(self, x: Tensor) -> Tensor:
         """(B, C, h, w), resized and cropped already, to float32 levels of 0..255."""
         height, width = x.shape[-2:]
-        done = (self.size, self.size) if self.resize in CROPPED else self._resized(height, width)
+        done = (self.side, self.side) if self.resize in CROPPED else self._resized(height, width)
         if (height, width) != done:
             raise RequestError(
-                f"expected images resized by Pillow ({self.resize} to {self.size} px), found "
+                f"expected images resized by Pillow ({self.resize} to {self.side} px), found "
                 f"{height} x {width} px; give the batch to on_host first"
             )
         return x.float()
@@ -303,20 +317,20 @@ class Transform:
     def _resized(self, height: int, width: int) -> tuple[int, int]:
         """The height and width to resize to, before any crop or padding."""
         if self.resize == "scale":
-            return self.size, self.size
+            return self.side, self.side
         if self.resize in CROPPED:
             # 256 for 224 px, in this ratio for any other size.
-            side = round(self.size * 256 / 224)
+            side = round(self.side * 256 / 224)
             if self.resize == "scale-crop":
                 return side, side
             # As torchvision's Resize(side) has it: the longer side is rounded down.
             long = int(side * max(height, width) / min(height, width))
             return (side, long) if height <= width else (long, side)
         longest = max(height, width)
-        if self.resize in NEVER_ENLARGED and longest <= self.size:
+        if self.resize in NEVER_ENLARGED and longest <= self.side:
             return height, width
         # As SAM's ResizeLongestSide has it; but a line one pixel thin doesn't vanish.
-        scale = self.size / longest
+        scale = self.side / longest
         return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
     def _kept(self, height: int, width: int) -> tuple[slice, slice]:
@@ -324,8 +338,8 @@ class Transform:
         if self.resize not in CROPPED:
             return slice(0, height), slice(0, width)
         # As torchvision's CenterCrop has it: halves go to the even number.
-        top, left = round((height - self.size) / 2), round((width - self.size) / 2)
-        return slice(top, top + self.size), slice(left, left + self.size)
+        top, left = round((height - self.side) / 2), round((width - self.side) / 2)
+        return slice(top, top + self.side), slice(left, left + self.side)
 
     def _stretched(self, x: Tensor) -> Tensor:
         """Each image's, or channel's, darkest value to 0 and its brightest to 1."""
@@ -335,9 +349,16 @@ class Transform:
         flat = span < FLAT
         return (x - low).div_(span.masked_fill(flat, 1)).masked_fill_(flat, 0)
 
+    def _fitted(self, x: Tensor) -> Tensor:
+        """(B, C, side, side) of mean 0 -> (B, C, size, size): its middle, or zeros around it."""
+        if self.content is None:
+            return x
+        more = self.size - self.content
+        return F.pad(x, (more // 2, more - more // 2) * 2)
+
     def _padded(self, x: Tensor) -> Tensor:
         """Put zeros around (B, C, h, w), as the rule says where."""
-        below, right = self.size - x.shape[-2], self.size - x.shape[-1]
+        below, right = self.side - x.shape[-2], self.side - x.shape[-1]
         if not below and not right:
             return x
         top, left = (below // 2, right // 2) if self.resize in CENTRED else (0, 0)

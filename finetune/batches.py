@@ -83,7 +83,9 @@ class Loader:
             self._make = Augmenter(pixels, transform, augmentation)
             self._workers = workers
         # A crop of the stored image has the encoder's size already.
-        self._of_crop = dataclasses.replace(transform, resize="scale", backend="device")
+        self._of_crop = dataclasses.replace(
+            transform, resize="scale", backend="device", content=None
+        )
 
     def batches(self, draws: Iterable[Draw], seed: int = 0) -> Generator[Batch, None, None]:
         """A batch for each draw, in order; close it where it isn't read to its end.

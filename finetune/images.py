@@ -246,7 +246,7 @@ def _pixels_key(images: Mapping[str, Any], form: str, transform: Transform) -> d
     """What pixels are: which images, and what was done to them before they were kept."""
     if form == STORED:
         return {"images": images, "form": form}
-    done = {"size": transform.size, **{name: transform.key[name] for name in ON_HOST}}
+    done = {"size": transform.side, **{name: transform.key[name] for name in ON_HOST}}
     return {"images": images, "form": form, "transform": done}
 
 
@@ -340,7 +340,7 @@ def _most_bytes(job: Job, dataset: Dataset, transform: Transform, form: str) -> 
         level = stored // (np.repeat(areas, files.n_frames) * dataset.n_channels)
     if form == STORED:
         return int(stored.sum())
-    prepared = transform.size**2 * dataset.n_channels * level
+    prepared = transform.side**2 * dataset.n_channels * level
     if transform.resize in NEVER_ENLARGED:
         prepared = np.minimum(prepared, stored)
     return int(prepared.sum())

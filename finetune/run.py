@@ -921,6 +921,8 @@ def _marks(setting: Setting, protocol: str) -> Iterator[str]:
         yield "the encoder saw these images in pretraining" + (how and f": {how}")
     if protocol:
         yield f"preprocessed as {protocol}"
+    if notes.get("fitted"):
+        yield str(notes["fitted"])
     if notes["random_weights"]:
         yield "random weights"
     if notes["own_weights"]:

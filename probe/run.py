@@ -583,6 +583,8 @@ def make_row(
         marks = [*marks, "the encoder saw these images in pretraining" + (how and f": {how}")]
     if protocol:
         marks = [*marks, f"preprocessed as {protocol}"]
+    if notes.get("fitted"):
+        marks = [*marks, str(notes["fitted"])]
     if config.protocol:
         marks = [*marks, *config.protocol.marks]
     papers = [config.protocol.name if config.protocol else "", protocol.partition(",")[0]]

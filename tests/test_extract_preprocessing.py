@@ -1,5 +1,8 @@
 """Papers' protocols, flags over them, and statistics of data sets."""
 
+import json
+import re
+import shlex
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -21,7 +24,7 @@ from extract.datasets.volumes import Slicing
 from extract.digests import DigestMemory
 from extract.encoders.encoder import Weights, describe, load_encoder
 from extract.encoders.resolve import find_entry
-from extract.plan import make_plan, make_transform, protocol_words
+from extract.plan import fit_words, make_plan, make_transform, protocol_words
 from extract.preprocessing import (
     DATASET_STATISTICS,
     IMAGENET,
@@ -31,6 +34,7 @@ from extract.preprocessing import (
     wished_size,
 )
 from extract.transforms import Transform
+from probe.cli import main as probe
 
 MODEL = ["--model", "test_vit", "--size", "32", "--weights", "random"]
 
@@ -323,6 +327,90 @@ def test_pillow_without_antialiasing_is_refused_before_any_work(tmp_path: Path, 
     arguments = ["--resize-backend", "pil", "--no-antialias", "--features", str(tmp_path)]
     assert main([*MODEL, "--data", "demo", *arguments]) == 1
     assert "always antialiased" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------- sizes that don't fit
+
+
+@pytest.mark.parametrize(
+    ("fit", "size", "words"),
+    [
+        ("nearest", 1022, "1022 px is the nearest to 1024 px that the encoder takes"),
+        ("crop", 1022, "images of 1024 px, cut to 1022 px"),
+        ("pad", 1036, "images of 1024 px, set into mean colour of 1036 px"),
+    ],
+)
+def test_dinov2_at_1024_beside_encoders_that_take_it(fit: str, size: int, words: str):
+    """No multiple of 14. Tables 3 of Huix et al. 2024 and 8 of Baharoon et al. 2023."""
+    models = ("vit_small_patch14_dinov2.lvd142m", "samvit_base_patch16.sa1b")
+    config = ExtractConfig(
+        models, size=1024, protocol="huix2024", fit_size=fit, data=("demo",), weights="random"
+    )
+    dinov2, sam = make_plan(config).jobs
+    assert (dinov2.description.size, sam.description.size) == (size, 1024)
+    assert fit_words(dinov2, config).startswith(words)
+    assert fit_words(sam, config) == ""
+    transform = make_transform(size, dinov2.preprocessing, 1, IN_0_1)
+    content = None if fit == "nearest" else 1024
+    assert transform.key.get("content") == content
+    said = f", but size {size}" + (f", content {content}" if content else "")
+    assert protocol_words(dinov2, config) == f"huix2024{said}"
+    assert "content" not in make_transform(1024, sam.preprocessing, 1, IN_0_1).key
+
+
+IN_0_1 = ((0.25,) * 3, (0.5,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("fit", "size", "channels"), [("nearest", 128, 1), ("crop", 128, 3), ("pad", 144, 1)]
+)
+def test_features_of_a_fitted_size_are_those_of_the_plain_pipeline(
+    fit: str, size: int, channels: int, tmp_path: Path, write_npz: Callable[..., Path]
+):
+    path = write_npz(tmp_path / "tiny.npz", counts=(3, 2, 2), side=50, channels=channels)
+    root = tmp_path / "f"
+    words = ["--model", "test_vit", "--weights", "random", "--data", f"npz:{path}"]
+    words += ["--size", "136", "--fit-size", fit, "--features", str(root), "--store", "float32"]
+    assert main(words) == 0
+    features = open_features(next(root.rglob("*.h5")))
+    with np.load(path) as file:
+        images = np.concatenate([file[f"{s}_images"] for s in ("train", "val", "test")])
+    images = images if channels == 3 else np.stack([images] * 3, -1)
+    side = 128 if fit == "nearest" else 136
+    d = describe("test_vit", size)
+    mean, std = d.statistics.mean, d.statistics.std
+    levels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+    x = tv.functional.resize(levels, [side, side], tv.InterpolationMode.BICUBIC, antialias=True)
+    x = tv.functional.normalize(x.clamp(0, 255) / 255, mean, std)
+    if fit != "nearest":
+        x = tv.functional.center_crop(x, [size, size])  # which pads with zeros where it is larger
+    encoder, _ = load_encoder(d, Weights(None, seed=0))
+    np.testing.assert_allclose(features.array(-1, "head"), encoder(x)["head"], rtol=1e-4, atol=1e-4)
+    assert features.size == size
+    assert str(size) in features.notes["fitted"]
+    command = shlex.split(features.header.attributes["command"])
+    assert main(command[1:]) == 0  # the same file again
+    assert len(list(root.rglob("*.h5"))) == 1
+    assert probe(["--kind", "knn", "--k", "1", "--features", str(root)]) == 0
+    (row,) = [json.loads(p.read_text()) for p in (tmp_path / "results").glob("*/*.json")]
+    assert features.notes["fitted"] in row["marks"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--size", "136"],
+            "nearest valid: 128 or 144; .*; or let images be fitted to such a size, --fit-size nearest, crop or pad",
+        ),
+        (["--size", "8", "--fit-size", "pad"], "--fit-size pad finds no size near 8"),
+    ],
+)
+def test_a_size_that_doesnt_fit_is_refused_with_what_can_be_done(
+    words: list[str], message: str, capsys
+):
+    assert main([*MODEL[:2], *MODEL[4:], "--data", "demo", *words]) == 1
+    assert re.search(message, capsys.readouterr().err)
 
 
 # ---------------------------------------------------------------------------- whole runs

@@ -195,8 +195,11 @@ def test_it_is_the_papers_pipeline(tmp_path: Path, name: str):
 @pytest.mark.parametrize("resize", RESIZES)
 @pytest.mark.parametrize("intensity", INTENSITIES.values())
 @pytest.mark.parametrize("channels", [1, 3])
-def test_levels_then_mean_and_std_are_the_transform(resize: str, intensity: str, channels: int):
-    transform = make_transform(resize=resize, intensity=intensity)
+@pytest.mark.parametrize("content", [None, SIZE - 3, SIZE + 5])
+def test_levels_then_mean_and_std_are_the_transform(
+    resize: str, intensity: str, channels: int, content: int | None
+):
+    transform = make_transform(resize=resize, intensity=intensity, content=content)
     images = torch.from_numpy(smooth(2, 20, 30, channels))
     levels = transform.levels(images)
     assert levels.shape == (2, levels.shape[1], SIZE, SIZE)

@@ -26,7 +26,7 @@ from extract.encoders.anatomy import Anatomy, Statistics, Tap
 from extract.encoders.families import study
 from extract.encoders.from_timm import TimmNetwork, check_patches
 from extract.encoders.outline import Network, Outline
-from extract.encoders.sizes import suggest_sizes
+from extract.encoders.sizes import SizeError, near_sizes
 from extract.encoders.table import Entry
 from extract.encoders.weights import OPEN_CLIP, Hub, Place, Url
 
@@ -108,11 +108,8 @@ def outline(entry: Entry, size: int | None) -> Outline:
         why = first_line(error)
         if size == own_size:
             raise _unbuildable(entry, why) from error
-        near = suggest_sizes(size, own_size, try_size)
-        raise RequestError(
-            f"{entry.encoder} doesn't take --size {size} ({why}); "
-            f"nearest valid: {near}; its own size is {own_size}"
-        ) from error
+        near = near_sizes(size, own_size, try_size)
+        raise SizeError(entry.encoder, size, why, near, own_size) from error
     except (
         TypeError,
         AttributeError,

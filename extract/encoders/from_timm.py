@@ -15,7 +15,7 @@ from extract.encoders.anatomy import Statistics
 from extract.encoders.architectures import ARCHITECTURES
 from extract.encoders.families import TimmModel, study
 from extract.encoders.outline import Network, Outline
-from extract.encoders.sizes import suggest_sizes
+from extract.encoders.sizes import SizeError, near_sizes
 from extract.encoders.table import Entry
 from extract.encoders.weights import SAFE, Hub, Place
 
@@ -106,11 +106,9 @@ def outline(entry: Entry, size: int | None) -> Outline:
     except RequestError:
         raise
     except (AssertionError, ValueError, RuntimeError, ZeroDivisionError) as error:
-        near = suggest_sizes(size, own_size, lambda at: study(try_size(at), at))
-        raise RequestError(
-            f"{entry.encoder} doesn't take --size {size} ({checkpoints.first_line(error)}); "
-            f"nearest valid: {near}; its own size is {own_size}"
-        ) from error
+        near = near_sizes(size, own_size, lambda at: study(try_size(at), at))
+        why = checkpoints.first_line(error)
+        raise SizeError(entry.encoder, size, why, near, own_size) from error
     except (TypeError, AttributeError) as error:  # a method that timm's other models have
         raise RequestError(
             f"{entry.encoder} isn't built like timm's other encoders "

@@ -22,6 +22,7 @@ from cache import RequestError
 from extract.encoders.anatomy import Anatomy, Tap
 from extract.encoders.layouts import Misfit
 from extract.encoders.outline import Network, Outline
+from extract.encoders.sizes import SizeError
 from extract.encoders.table import Entry
 from extract.encoders.weights import Hub, cached_file, config_file
 from extract.encoders.wrappings import unwrap
@@ -371,11 +372,9 @@ def outline(entry: Entry, size: int | None) -> Outline:
     patch = config.patch_size
     if chosen % patch and chosen != own_size:
         below = chosen // patch * patch
-        near = [str(s) for s in (below, below + patch) if s > 0]
-        raise RequestError(
-            f"{entry.encoder} doesn't take --size {chosen} (not a multiple of the patch size "
-            f"{patch}); nearest valid: {' or '.join(near)}; its own size is {own_size}"
-        )
+        near = [s for s in (below, below + patch) if s > 0]
+        why = f"not a multiple of the patch size {patch}"
+        raise SizeError(entry.encoder, chosen, why, near, own_size)
 
     def make() -> nn.Module:
         return model_class(config, **kind.options or {}).eval()
