@@ -11,7 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import BrokenCache, CacheMiss, RequestError
-from cache.layout import HASH, LOOKS, SPLITS, THUMBNAIL, Extent, Header, read_header, read_table
+from cache.layout import (
+    HASH,
+    LOOKS,
+    SPLITS,
+    THUMBNAIL,
+    Extent,
+    Header,
+    parse_cost,
+    read_header,
+    read_table,
+)
 from cache.leaks import number_copies
 from cache.names import encoder_label
 from cache.store import PARTIAL, partial_path
@@ -152,10 +162,7 @@ class Features:
     def cost(self) -> Mapping[str, Any]:
         """What the extraction took: images/s, device, when."""
         raw = _read(self.header, self.header.cost).tobytes()
-        try:
-            return dict(json.loads(raw.rstrip(b" \0") or b"{}"))
-        except (ValueError, TypeError) as error:
-            raise BrokenCache(f"{self.path} is damaged: its cost isn't readable") from error
+        return parse_cost(raw, self.path)
 
     @property
     def n_rows(self) -> int:

@@ -422,6 +422,18 @@ def _write_zeros(path: Path) -> None:
                 left -= file.write(zeros[: min(left, len(zeros))])
 
 
+def parse_cost(raw: bytes, path: Path) -> dict[str, Any]:
+    """What an extraction took; of a file that isn't complete, what its runs agreed on.
+
+    Raises:
+        BrokenCache: it isn't JSON.
+    """
+    try:
+        return dict(json.loads(raw.rstrip(b" \0") or b"{}"))
+    except (ValueError, TypeError) as error:
+        raise BrokenCache(f"{path} is damaged: its cost isn't readable") from error
+
+
 def format_bytes(n: float) -> str:
     """Bytes for people: ``format_bytes(1_500_000) == "1.5 MB"``."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -36,6 +36,7 @@ from cache.layout import (
     FileSpec,
     Header,
     create_file,
+    parse_cost,
     read_header,
     table_checksums,
 )
@@ -327,6 +328,32 @@ class FeatureWriter:
             f"run again to make it anew:\n  {self.spec.command}"
         )
 
+    def agree(self, cost: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What every run and every shard of this file must have alike: the first one's word counts.
+
+        Args:
+            cost: what this run would have it be, a part of what ``finish`` gets.
+
+        Returns:
+            The same parts, as the file's first run had them.
+        """
+        with self._locks.gate():
+            self._check_still_there()
+            stored = self._read_cost()
+            agreed = {**cost, **{name: stored[name] for name in cost if name in stored}}
+            if agreed != {name: stored.get(name) for name in cost}:
+                self._write_cost({**stored, **agreed})
+        return agreed
+
+    def _read_cost(self) -> dict[str, Any]:
+        raw = _read_at(self._file, self.header.cost.offset, COST_BYTES)
+        return parse_cost(raw, self.header.path)
+
+    def _write_cost(self, cost: Mapping[str, Any]) -> None:
+        text = canonical_json(cost).encode()[:COST_BYTES].ljust(COST_BYTES)
+        self._write_at(self.header.cost.offset, np.frombuffer(text, np.uint8))
+        os.fsync(self._file.fileno())
+
     def finish(self, cost: Mapping[str, Any]) -> bool:
         """Give the file its final name if every unit of every shard is done.
 
@@ -344,9 +371,8 @@ class FeatureWriter:
                 return True  # another shard was the last
             if len(done_units(self._file, self.header)) < self.header.n_units:
                 return False
-            text = canonical_json(cost).encode()[:COST_BYTES].ljust(COST_BYTES)
-            self._write_at(self.header.cost.offset, np.frombuffer(text, np.uint8))
-            os.fsync(self._file.fileno())
+            agreed = {name: v for name, v in self._read_cost().items() if name != "leaks"}
+            self._write_cost({**agreed, **cost})
             self._file.close()  # Windows renames no open file
             self.partial_path.replace(self.path)
             sync_folder(self.path.parent)

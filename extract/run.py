@@ -186,7 +186,9 @@ def run_job(
         started = time.monotonic()
         with Progress(job.label, spec.n_rows, done=n_before) as progress:
             if todo:
-                compute_units(encoder.get(say), dataset, writer, todo, config, transform, progress)
+                network = encoder.get(say)
+                with same_threads(writer, encoder.device, say):
+                    compute_units(network, dataset, writer, todo, config, transform, progress)
         n_done = progress.done - progress.first
         cost = _cost(encoder, config, n_done, time.monotonic() - started)
         whole = writer.whole()
@@ -200,6 +202,25 @@ def run_job(
     if not complete:
         return f"{job.label}: this shard is done, others aren't yet · {writer.partial_path}"
     return f"{job.label}: {n_done:_} images, {per_second(cost['images_per_s'], 'images')} · {path}"
+
+
+@contextlib.contextmanager
+def same_threads(writer: FeatureWriter, device: torch.device, say: Say) -> Iterator[None]:
+    """Compute a file with as many threads as it was begun with: sums of some networks depend on it.
+
+    Of ViTs and ResNets nothing does; of Swin, EfficientNet, DenseNet and SAM the last bits do.
+    """
+    usual = torch.get_num_threads()
+    begun = usual if device.type != "cpu" else writer.agree({"threads": usual})["threads"]
+    if begun != usual:
+        say(
+            f"  with {begun} threads, as the file was begun, not {usual}: its last bits depend on it"
+        )
+    torch.set_num_threads(begun)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
 
 
 def make_spec(

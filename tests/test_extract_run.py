@@ -844,3 +844,54 @@ def test_a_reader_that_leaves_and_closed_streams(tmp_path: Path, write_npz: Call
     assert "Traceback" not in ended.stderr
     assert "Broken pipe" not in ended.stderr
     assert len(list((tmp_path / "f").glob("x/*.h5"))) == 1  # the second one ran through
+
+
+def test_a_file_is_computed_with_the_threads_that_it_was_begun_with(
+    tmp_path: Path, images: str, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    arguments = (*MODEL, "--weights", "random", "--data", images)
+    root, seen = tmp_path / "f", []
+    usual = torch.get_num_threads()
+
+    def noting(*_: Any, **__: Any) -> None:
+        seen.append(torch.get_num_threads())
+        return compute(*_, **__)
+
+    compute = extract.run.compute_units
+    monkeypatch.setattr("extract.run.compute_units", noting)
+    with monkeypatch.context() as broken:
+        stop_at(broken, 1)
+        assert main([*arguments, "--features", str(root)]) == 1
+    try:
+        torch.set_num_threads(usual + 1)
+        extract_to(root, *arguments)
+        assert torch.get_num_threads() == usual + 1
+    finally:
+        torch.set_num_threads(usual)
+    assert seen == [usual, usual]
+    assert (
+        f"with {usual} threads, as the file was begun, not {usual + 1}" in capsys.readouterr().out
+    )
+    assert open_features(features_of(root)[0]).cost["threads"] == usual
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_tiny_patch16_224", "resnet18", "swin_tiny_patch4_window7_224"]
+)
+def test_threads_change_no_bit_of_vit_and_resnet(name: str):
+    """Where they change nothing they needn't be kept; ``same_threads`` says of which they do."""
+    network, _ = load_encoder(describe(name, 224), Weights(None, seed=0))
+    pictures = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    usual, found = torch.get_num_threads(), []
+    try:
+        for n in (1, 2):
+            torch.set_num_threads(n)
+            found.append(network(pictures))
+    finally:
+        torch.set_num_threads(usual)
+    for array, one in found[0].items():
+        two = found[1][array]
+        if "swin" in name:
+            assert (one - two).abs().max() <= 1e-5 * one.std()
+        else:
+            assert torch.equal(one, two), array
