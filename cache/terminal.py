@@ -111,6 +111,10 @@ def run_command(command: str, run: Callable[[], int], interrupted: str = "interr
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A name that the terminal's encoding lacks must not cost the table it stands in.
         sys.stdout.reconfigure(errors="backslashreplace")
+    # Before torch or faiss load libgomp, which reads it once. Its threads would else spin while they wait
+    # for each other: on cores that others use, too, they wait for threads that don't run (a ViT-S then
+    # went from 33 to 4 images/s; benchmarks/busy_cores.py). No number depends on it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         status = run()
         if sys.stdout:  # None where a daemon closed it

@@ -1,11 +1,13 @@
 """What every command answers to words that it doesn't know."""
 
 import importlib
+import os
 import re
 
 import pytest
 
 from cache.names import counted
+from cache.terminal import run_command
 
 
 @pytest.mark.parametrize(
@@ -52,3 +54,13 @@ def test_one_is_not_many():
         "1 encoder",
         "2_000 encoders",
     ]
+
+
+@pytest.mark.parametrize("own", [None, "ACTIVE"])
+def test_threads_sleep_while_they_wait_unless_a_user_says_otherwise(monkeypatch, own):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if own:
+        monkeypatch.setenv("OMP_WAIT_POLICY", own)
+    seen = []
+    assert run_command("x", lambda: seen.append(os.environ["OMP_WAIT_POLICY"]) or 0) == 0
+    assert seen == [own or "PASSIVE"]
