@@ -34,9 +34,10 @@ def compress(dataset, syntax, frames, has_table=True):
     return dataset
 
 
-def jpeg_2000(array):
+def jpeg_2000(array, **options):
     with io.BytesIO() as stream:
-        Image.fromarray(array).save(stream, format="JPEG2000", no_jp2=True, irreversible=False)
+        options = {"irreversible": False, **options}
+        Image.fromarray(array).save(stream, format="JPEG2000", no_jp2=True, **options)
         return stream.getvalue()
 
 
@@ -95,6 +96,29 @@ def test_streams_of_more_bits_than_the_header_says(tmp_path):
     dataset = compress(make_dataset(CT, **BITS), uid.JPEG2000Lossless, [jpeg_2000(CT * 16)])
     with pytest.raises(UnreadableImage, match="fill up to 16 bits, where its header says 12"):
         inspect(save(tmp_path / "b.dcm", dataset), None, None)
+
+
+def test_lossy_streams_may_swing_over(tmp_path):
+    edges = np.where(np.arange(64 * 64).reshape(64, 64) // 8 % 2, 4095, 0).astype(np.uint16)
+    lossy = {"irreversible": True, "quality_mode": "rates", "quality_layers": [20]}
+    data = jpeg_2000(edges, **lossy)
+    with Image.open(io.BytesIO(data)) as image:
+        decoded = np.asarray(image)
+    assert 4095 < decoded.max() < 4096 * 1.125
+    dataset = compress(make_dataset(edges, **BITS), uid.JPEG2000, [data])
+    path = save(tmp_path / "a.dcm", dataset)
+    np.testing.assert_allclose(
+        read_one(path), np.minimum(decoded, 4095) * (255 / 4095), rtol=1e-5, atol=1e-4
+    )
+    dataset = compress(make_dataset(edges, **BITS), uid.JPEG2000, [jpeg_2000(edges * 2, **lossy)])
+    with pytest.raises(UnreadableImage, match="fill up to 16 bits"):
+        inspect(save(tmp_path / "b.dcm", dataset), None, None)
+
+
+def test_a_stream_of_more_bits_than_there_is_room_for(tmp_path):
+    dataset = compress(make_dataset(CT.astype(np.uint8)), uid.JPEG2000Lossless, [jpeg_2000(CT)])
+    with pytest.raises(UnreadableImage, match="a frame of 16 bits, where its header says 8"):
+        inspect(save(tmp_path / "a.dcm", dataset), None, None)
 
 
 @pytest.mark.parametrize("syntax", ["JPEGLosslessProcess14_1", "JPEGLSLossless"])
@@ -208,7 +232,7 @@ def test_what_gdcm_cant_decode_names_what_can(tmp_path, monkeypatch, syntax, bit
     path = save(tmp_path / "a.dcm", dataset)
     with pytest.raises(UnreadableImage) as e:
         inspect(path, None, None)
-    assert str(e.value) == f"its pixels ({syntax.name} of {bits} bits) need pip install {packages}"
+    assert str(e.value) == f"its pixels ({syntax.name} of {bits} bits) need: pip install {packages}"
 
 
 def test_what_nothing_decodes(tmp_path):

@@ -14,6 +14,14 @@ from extract.datasets.formats.dicom_files import count_frames
 from extract.datasets.formats.stored import UnreadableImage, needs
 
 RLE_HEADER = 64  # bytes; PS3.5, G.5
+LOSSY = (
+    "1.2.840.10008.1.2.4.50",  # JPEG Baseline
+    "1.2.840.10008.1.2.4.51",  # JPEG Extended
+    "1.2.840.10008.1.2.4.81",  # JPEG-LS Near-Lossless
+    "1.2.840.10008.1.2.4.91",  # JPEG 2000
+    "1.2.840.10008.1.2.4.203",  # HTJ2K
+)
+SWING = 1 / 8  # of the range that lossy streams may leave it by; of 12 bits said 13 are twice it
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,9 @@ def read_pixels(path: Path, dataset: Any) -> tuple[NDArray[Any], int]:
     values = values.reshape(n, *(shape if dataset.SamplesPerPixel > 1 else shape[:2]))
     if values.dtype.kind == "f" or dataset.BitsAllocated == 1:
         return values, 1
-    return (_fit(values, stored, precision), 1) if codec else _take_bits(values, stored, high)
+    if codec:
+        return _fit(values, stored, precision, syntax in LOSSY), 1
+    return _take_bits(values, stored, high)
 
 
 # ------------------------------------------------------------------------------- compressed
@@ -123,6 +133,10 @@ def _read_stream(frame: bytes, dataset: Any) -> Codestream:
                 *found, *said
             )
         )
+    if stream.precision > dataset.BitsAllocated:  # pydicom would cut them
+        raise UnreadableImage(
+            f"a frame of {stream.precision} bits, where its header says {dataset.BitsAllocated}"
+        )
     return stream
 
 
@@ -153,7 +167,7 @@ def _choose_codec(path: Path, dataset: Any, streams: Sequence[Codestream]) -> st
             raise _undecodable(dataset)
         most = max(stream.precision for stream in streams)
         raise UnreadableImage(
-            f"its pixels ({syntax.name} of {most} bits) need pip install {plugin.packages}"
+            f"its pixels ({syntax.name} of {most} bits) need: pip install {plugin.packages}"
         )
     return plugin.name
 
@@ -203,14 +217,18 @@ def _lowest(values: NDArray[Any], n: int) -> NDArray[Any]:
     return (values << unused) >> unused if unused else values
 
 
-def _fit(values: NDArray[Any], stored: int, precision: int) -> NDArray[Any]:
+def _fit(values: NDArray[Any], stored: int, precision: int, lossy: bool) -> NDArray[Any]:
     """Decoded values in the header's bits.
 
     Many encoders write 16 bits whatever the header says, which does no harm while values fit.
+    Lossy ones swing over by a little at edges.
     """
     kept = _lowest(values, stored)
     if kept is values:
         return kept
+    low, over = (-(2 ** (stored - 1)) if values.dtype.kind == "i" else 0), SWING * 2**stored
+    if lossy and low - over <= values.min() and values.max() < low + 2**stored + over:
+        return values
     lost = np.unique(values.astype(np.int64) - kept)
     # Streams of JPEG know no sign: that of a negative value was cut at one length or the other.
     harmless = {0, 2**stored, 2**precision} if values.dtype.kind == "i" else {0}
