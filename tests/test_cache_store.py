@@ -29,7 +29,7 @@ from cache import BrokenCache, CacheError, CacheMiss, RequestError, StaleCache, 
 from cache.cli import main
 from cache.features import read_units
 from cache.fingerprint import summarise
-from cache.layout import Samples, _attributes_crc, _plain, create_file, read_header, read_table
+from cache.layout import TABLES, Samples, _attributes_crc, _plain, create_file, read_header, read_table
 from cache.store import Busy, FeatureWriter, bad_arrays, done_units, partial_path
 from cache.units import unit_rows
 
@@ -335,7 +335,8 @@ def test_labels_of_another_task_are_refused(task, labels, message):
 )
 def test_a_file_whose_task_and_labels_disagree_is_refused(path, monkeypatch, task, labels):
     """Of another writer, whose attributes and tables are whole, and say two things."""
-    monkeypatch.setattr("cache.layout._table_type", lambda name, _: labels.dtype.str)
+    types = {**TABLES, "samples/labels": labels.dtype.str}
+    monkeypatch.setattr("cache.layout._table_type", lambda name, _: types[name])
     monkeypatch.setattr("cache.layout.check_table", lambda *given: None)
     path.parent.mkdir()
     create_file(path, make_spec(labels=labels, task=task))
