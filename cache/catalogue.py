@@ -325,12 +325,8 @@ def text_differences(images: Features, text: Features) -> list[str]:
 def _text_command(images: Features) -> str:
     """The command that makes the texts of these images: their own, for what both must share."""
     words = ["extract", "--text"]
-    try:
-        made_by = shlex.split(images.header.attributes["command"])
-    except ValueError:  # whoever wrote the file may have put anything there
-        made_by = []
     # A folder's encoder is named without its path; the command says how it was called.
     usual = {"--model": images.model, "--data": images.dataset}
-    flags = {**usual, **dict(itertools.pairwise(made_by))}
+    flags = {**usual, **dict(itertools.pairwise(images.header.command))}
     shared = ("--model", "--data", "--weights", "--seed", "--data-root", "--features")
     return shlex.join([*words, *(word for f in shared if f in flags for word in (f, flags[f]))])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cache.errors import BrokenCache, CacheError, CacheMiss, RequestError
 from cache.names import counted
 from cache.places import features_root
-from cache.terminal import Parser, complain, join_layers, run_command, split_words
+from cache.terminal import Parser, complain, in_line, join_layers, run_command, show, split_words
 
 if TYPE_CHECKING:
     from cache.features import Features
@@ -26,8 +26,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--features", type=Path, metavar="DIR", help="($MEDPROBE_FEATURES or ./features)"
     )
     commands.add_parser("ls", parents=[folder], help="list the feature files, complete or not")
-    show = commands.add_parser("show", help="all that a file says of itself")
-    show.add_argument("file", type=Path)
+    shown = commands.add_parser("show", help="all that a file says of itself")
+    shown.add_argument("file", type=Path)
     verify = commands.add_parser(
         "verify", parents=[folder], help="compare every unit with its checksum"
     )
@@ -100,19 +100,19 @@ def run_ls(options: argparse.Namespace) -> int:
     paths = list_files(root)
     if not paths:
         raise CacheMiss(f"no features in {root}; make some with\n  extract --demo")
-    lines = [("size", "rows", "layers", "pools", "stored", "state", "file")]
+    lines: list[tuple[str, ...]] = [("size", "rows", "layers", "pools", "stored", "state", "file")]
     broken = []
     for path in paths:
         try:
-            lines.append((*_summary(path), str(path)))
+            lines.append((*map(in_line, _summary(path)), in_line(str(path))))
         except (CacheError, OSError) as error:
             broken.append(str(error))
-            lines.append(("", "", "", "", "", "BROKEN", str(path)))
+            lines.append(("", "", "", "", "", "BROKEN", in_line(str(path))))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = [cell.rjust(w) for cell, w in zip(line[:3], widths[:3], strict=True)]
         cells += [cell.ljust(w) for cell, w in zip(line[3:], widths[3:], strict=True)]
-        print("  ".join(cells).rstrip())
+        show("  ".join(cells).rstrip())
     for text in broken:
         complain("cache", text)
     return 1 if broken else 0
@@ -155,7 +155,7 @@ def run_show(options: argparse.Namespace) -> int:
     path = _existing(options.file)
     header = read_header(path)
     features = Features(header)
-    print(f"{path}  {format_bytes(path.stat().st_size)}")
+    show(f"{path}  {format_bytes(path.stat().st_size)}")
     facts = {
         "state": _state(header),
         "model": features.label,
@@ -174,10 +174,10 @@ def run_show(options: argparse.Namespace) -> int:
     }
     for name, value in {**facts, **{n: str(v) for n, v in features.notes.items()}}.items():
         if value:
-            print(f"  {name:<15} {value}")
-    print(f"  key             {header.digest}")
+            show(f"  {in_line(name):<15} {in_line(value)}")
+    show(f"  key             {header.digest}")
     for name, value in flatten(header.key).items():
-        print(f"    {name:<24} {value}")
+        show(f"    {in_line(name):<24} {in_line(value)}")
     return 0
 
 
@@ -213,7 +213,7 @@ def run_verify(options: argparse.Namespace) -> int:
     status = 0
     for path in paths:
         try:
-            print(_verify(path), flush=True)
+            show(_verify(path), flush=True)
         except (CacheError, OSError) as error:
             complain("cache", str(error))
             status = 1
@@ -243,7 +243,7 @@ def _verify(path: Path) -> str:
         what += [f"{missing} units are missing"] if missing and not partial else []
         raise BrokenCache(
             f"{path} is damaged: {'; '.join([*what[:5], *(['...'] if len(what) > 5 else [])])}; "
-            f"this computes just that again:\n  {header.attributes['command']}"
+            f"this computes just that again:\n  {header.cure}"
         )
     if partial:
         return f"{path}: {len(done)} units right, {missing} to do"
@@ -270,7 +270,7 @@ def run_diff(options: argparse.Namespace) -> int:
         found.insert(0, "the same key, other numbers:")
     else:
         found.insert(0, "the same key: the same features")
-    print("\n".join([*differences, *found]))
+    show("\n".join([*differences, *found]))
     return 1 if differences or moved else 0
 
 
@@ -310,13 +310,13 @@ def run_rm(options: argparse.Namespace) -> int:
             raise RequestError(
                 f"{counted(len(paths), 'file')}, {total}: add --yes to delete without asking"
             )
-        print(f"delete {counted(len(paths), 'file')}, {total}? [y/N] ", end="", flush=True)
+        show(f"delete {counted(len(paths), 'file')}, {total}? [y/N] ", end="", flush=True)
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            print("nothing deleted")
+            show("nothing deleted")
             return 0
     for path in paths:
         delete_file(path)
-    print(f"deleted {counted(len(paths), 'file')}, {total}")
+    show(f"deleted {counted(len(paths), 'file')}, {total}")
     return 0
 
 
@@ -337,15 +337,15 @@ def run_export(options: argparse.Namespace) -> int:
     salt = export_features(features, options.output, choice, overwrite=options.overwrite)
     made = open_features(options.output)
     size = format_bytes(options.output.stat().st_size)
-    print(
+    show(
         f"{options.output}: {counted(made.n_rows, 'row')}, {', '.join(made.header.arrays)}, {size}"
     )
     if columns := sorted(made.meta):
-        print(f"with {', '.join(columns)}; --drop-meta leaves them out")
+        show(f"with {', '.join(columns)}; --drop-meta leaves them out")
     if not options.hash_ids:
-        print("with the ids as they are; --hash-ids hides them")
+        show("with the ids as they are; --hash-ids hides them")
     if salt:
-        print(f"salt {salt}: stored nowhere; --salt with it makes the same ids again")
+        show(f"salt {salt}: stored nowhere; --salt with it makes the same ids again")
     return 0
 
 

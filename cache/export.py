@@ -228,6 +228,6 @@ def _copy_units(features: Features, writer: FeatureWriter) -> None:
                 raise BrokenCache(
                     f"{features.path} is damaged: rows {start}..{stop - 1} of {name} don't match "
                     f"their checksum; this computes just them again:\n"
-                    f"  {header.attributes['command']}"
+                    f"  {header.cure}"
                 )
         writer.write_unit(unit, rows)

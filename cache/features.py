@@ -60,7 +60,7 @@ def incomplete_message(header: Header, n_done: int) -> str:
     """What to say of a file whose extraction hasn't ended."""
     return (
         f"{header.path} isn't complete: {n_done} of {header.n_units} units are done; finish it "
-        f"with\n  {header.attributes['command']}"
+        f"with\n  {header.cure}"
     )
 
 
@@ -360,8 +360,7 @@ def _read(header: Header, extent: Extent) -> NDArray[Any]:
         values = np.fromfile(file, extent.dtype, count, offset=extent.offset)
     if len(values) < count:
         raise BrokenCache(
-            f"{header.path} could only be read in part; delete it and run\n"
-            f"  {header.attributes['command']}"
+            f"{header.path} could only be read in part; delete it and run\n  {header.cure}"
         )
     return values.reshape(extent.shape)
 

@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping
@@ -172,6 +173,27 @@ class Header:
     def n_units(self) -> int:
         return count_units(self.n_rows)
 
+    @property
+    def command(self) -> list[str]:
+        """The words of the command that makes this file.
+
+        Whoever wrote the file may have put anything there: what isn't one of medprobe's commands
+        gives way to the usual one for this encoder and data set.
+        """
+        try:
+            words = shlex.split(self.attributes["command"])
+        except ValueError:
+            words = []
+        if words[:1] in (["extract"], ["cache"], ["finetune"]):
+            return words
+        usual = ["extract", *(["--text"] if self.is_text else [])]
+        return [*usual, "--model", self.attributes["model"], "--data", self.attributes["dataset"]]
+
+    @property
+    def cure(self) -> str:
+        """The command that makes this file, each word quoted: a shell runs nothing but that."""
+        return shlex.join(self.command)
+
     def damage(self, what: str, cure: str) -> CacheError:
         """The error to raise where stored bytes aren't those that were written.
 
@@ -181,9 +203,7 @@ class Header:
         """
         if _identity(self.path) != self.identity:  # labels that changed make a new file
             return self._replaced()
-        return BrokenCache(
-            f"{self.path} is damaged: {what}; {cure}:\n  {self.attributes['command']}"
-        )
+        return BrokenCache(f"{self.path} is damaged: {what}; {cure}:\n  {self.cure}")
 
     def refuse_replaced(self, file: IO[bytes]) -> None:
         """Refuse to read on where another file has taken this one's name, its arrays elsewhere.
@@ -482,7 +502,7 @@ def read_header(path: Path) -> Header:
     if size < end:
         raise BrokenCache(
             f"{path} is truncated: expected {end:_} bytes, found {size:_}; delete it and run\n"
-            f"  {header.attributes['command']}"
+            f"  {header.cure}"
         )
     return header
 

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -52,7 +53,7 @@ class Parser(argparse.ArgumentParser):
                     yield from parser._flags()
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(2, printable(f"{self.prog}: {message}; see {self.prog} --help\n"))
 
 
 class _Version(argparse.Action):
@@ -90,11 +91,36 @@ def join_layers(arguments: Sequence[str]) -> list[str]:
     return joined
 
 
+# What moves a cursor, colours a screen or turns letters round: C0 but for tab and line end, DEL, C1,
+# and the marks of Unicode TR 9 (2.1 to 2.6) with the separators of lines and paragraphs.
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """A text for a terminal: control characters, which a name in a file may hold, as escapes."""
+
+    def escape(found: re.Match[str]) -> str:
+        number = ord(found[0])
+        return f"\\x{number:02x}" if number < 0x20 else f"\\u{number:04x}"  # as JSON has them
+
+    return CONTROLS.sub(escape, text)
+
+
+def in_line(text: str) -> str:
+    """The same for a cell or a value that stands in one line: tabs and line ends too."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def show(text: str = "", *, end: str = "\n", flush: bool = False) -> None:
+    """Print a text; every command's way to the terminal."""
+    print(printable(text), end=end, flush=flush)
+
+
 def complain(command: str, text: str) -> None:
     """A line on the error stream, with the command's name before it."""
     with contextlib.suppress(OSError, AttributeError):  # None where a daemon closed it
         sys.stdout.flush()  # so that both streams, in one log, keep their order
-    print(f"{command}: {text}", file=sys.stderr)
+    print(printable(f"{command}: {text}"), file=sys.stderr)
 
 
 def run_command(command: str, run: Callable[[], int], interrupted: str = "interrupted") -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cache import RequestError
-from cache.terminal import Parser, complain, join_layers, run_command, split_words
+from cache.terminal import Parser, complain, join_layers, run_command, show, split_words
 from extract.config import LAYER_NORMS, PRECISIONS, PROTOCOL_NAMES, STORES, ExtractConfig
 from extract.datasets.table_flags import add_table_flags, read_table_options
 from extract.flags import (
@@ -257,7 +257,7 @@ def run(config: ExtractConfig) -> int:
     if config.text:
         from extract.text import run_texts  # only here: it loads open_clip, a second more
 
-        problems = run_texts(config, say=lambda line: print(line, flush=True))
+        problems = run_texts(config, say=lambda line: show(line, flush=True))
         for what, why in problems:
             complain("extract", f"{what}: {why}")
         return 1 if problems else 0
@@ -265,12 +265,12 @@ def run(config: ExtractConfig) -> int:
     with CheckProgress() as progress:
         plan = leave_out_missing(make_plan(config, progress.report))
     for line in describe_plan(plan, memory):
-        print(line, flush=True)
+        show(line, flush=True)
     if config.dry_run:
         problems = plan.problems
     else:
         check_space(plan, memory)
-        problems = run_plan(plan, memory, say=lambda line: print(line, flush=True))
+        problems = run_plan(plan, memory, say=lambda line: show(line, flush=True))
     for what, why in problems:
         complain("extract", f"{what}: {why}")
     return 1 if problems else 0

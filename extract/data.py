@@ -18,7 +18,7 @@ from cache import RequestError
 from cache.labels import ASKED, describe_target
 from cache.layout import SPLITS
 from cache.names import counted
-from cache.terminal import Parser, run_command
+from cache.terminal import Parser, run_command, show
 from extract.class_samples import grouped
 from extract.data_facts import DAMAGED, READY, Facts, Labelled, find_facts, list_facts, read_labels
 from extract.datasets import definitions
@@ -107,13 +107,13 @@ def run(options: argparse.Namespace) -> int:
         facts = [
             one | ({"counts": count_classes(labels)} if labels else {}) for one, labels in chosen
         ]
-        print(json.dumps(facts, indent=1, ensure_ascii=False))
+        show(json.dumps(facts, indent=1, ensure_ascii=False))
     elif options.names:
         for one, labels in chosen:
-            print("\n".join(describe(one, labels, min(width or 100, 100))))
+            show("\n".join(describe(one, labels, min(width or 100, 100))))
     else:
         for line in format_table([one for one, _ in chosen], width):
-            print(line)
+            show(line)
     return 0
 
 
@@ -276,9 +276,9 @@ def run_add(options: argparse.Namespace) -> int:
     make = {CSV: list_table, FOLDER: list_folder}[f"{kind}{colon}"]
     listing = make(Path(path).expanduser(), options=described, name=options.name)
     for line in describe_listing(listing):
-        print(line)
+        show(line)
     definitions.save(options.name, kind, Path(path), described, reserved_names())
-    print(f"kept; now: extract --model dinov2 --data {options.name}")
+    show(f"kept; now: extract --model dinov2 --data {options.name}")
     return 0
 
 
@@ -317,5 +317,5 @@ def make_remove_parser() -> Parser:
 def run_remove(options: argparse.Namespace) -> int:
     """Forget how a user's images were described."""
     definitions.remove(options.name)
-    print(f"{options.name} is forgotten; its images and its features stay")
+    show(f"{options.name} is forgotten; its images and its features stay")
     return 0

@@ -14,7 +14,7 @@ from cache import RequestError
 from cache.files import write_whole
 from cache.layout import SPLITS
 from cache.leaks import describe_leaks
-from cache.terminal import Parser, run_command
+from cache.terminal import Parser, run_command, show
 from extract.config import (
     INTENSITIES,
     INTERPOLATIONS,
@@ -104,8 +104,8 @@ def run_show(options: argparse.Namespace) -> int:
     sheet, said = draw_classes(dataset, transform, options.of, options.per_class)
     write_png(sheet, path, options.overwrite)
     for line in [*dataset.notes, *found.notes, str(transform), *said]:
-        print(line)
-    print(f"drawn: {path}")
+        show(line)
+    show(f"drawn: {path}")
     return 0
 
 
@@ -168,13 +168,13 @@ def run_twins(options: argparse.Namespace) -> int:
     twins = by_likeness(leaks.twins)
     if options.json:
         facts = [twin_facts(dataset, twin) for twin in twins]
-        print(json.dumps({**leaks.summary(), "twins": facts}, indent=1, ensure_ascii=False))
+        show(json.dumps({**leaks.summary(), "twins": facts}, indent=1, ensure_ascii=False))
         return 0
     for twin in twins:
-        print(describe_twin(dataset, twin))
+        show(describe_twin(dataset, twin))
     counts = f"leaks: {describe_leaks(leaks.summary())}"
     for line in [*describe_shared(dataset, leaks), *dataset.notes, *found.notes, counts]:
-        print(line)
+        show(line)
     pages = [twins[i : i + PER_SHEET] for i in range(0, len(twins), PER_SHEET)]
     paths = [first, *(first.with_stem(f"{first.stem}_{n + 1}") for n in range(1, len(pages)))]
     drawn = list(zip(pages, paths, strict=False))[: options.sheets]
@@ -183,9 +183,9 @@ def run_twins(options: argparse.Namespace) -> int:
     for number, (page, path) in enumerate(drawn, 1):
         of = f" · sheet {number} of {len(pages)}" if len(pages) > 1 else ""
         write_png(draw_twins(dataset, page, f"{counts}{of}"), path, options.overwrite)
-        print(f"drawn: {path}")
+        show(f"drawn: {path}")
     if 0 < len(drawn) < len(pages):
-        print(f"not drawn: {len(pages) - len(drawn)} more sheets; --sheets {len(pages)}")
+        show(f"not drawn: {len(pages) - len(drawn)} more sheets; --sheets {len(pages)}")
     return 0
 
 

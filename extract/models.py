@@ -14,7 +14,7 @@ from typing import Any
 
 from cache import RequestError
 from cache.names import counted, near_names
-from cache.terminal import Parser, run_command
+from cache.terminal import Parser, run_command, show
 from extract.encoders.table import ENTRIES, ENTRY_POINTS, Entry
 from extract.encoders.weights import Hub, Place, find, readiness
 
@@ -80,15 +80,15 @@ def run(options: argparse.Namespace) -> int:
     on_terminal = sys.stdout is not None and sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if on_terminal else 0
     if options.json:
-        print(json.dumps(chosen, indent=1, ensure_ascii=False))
+        show(json.dumps(chosen, indent=1, ensure_ascii=False))
     elif options.names:
         for facts in chosen:
-            print("\n".join(describe(facts, min(width or 100, 100))))
+            show("\n".join(describe(facts, min(width or 100, 100))))
     elif not chosen:
-        print("none is ready here; with network, weights are fetched when they are first needed")
+        show("none is ready here; with network, weights are fetched when they are first needed")
     else:
         for line in format_table(chosen, width):
-            print(line)
+            show(line)
     return 0
 
 

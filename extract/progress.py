@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from cache.terminal import printable
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -39,7 +41,7 @@ class Progress:
     """
 
     def __init__(self, label: str, total: int | None, unit: str = "images", done: int = 0) -> None:
-        self.label, self.total, self.unit = label, total, unit
+        self.label, self.total, self.unit = printable(label), total, unit
         self.done = self.first = done
         self.note = ""
         self.started = self.printed = time.monotonic()
@@ -103,7 +105,7 @@ class Progress:
 
     def reach(self, done: int, total: int | None = None, note: str = "") -> None:
         """Say how many are done by now; ``note`` is shown in place of the rate."""
-        self.done, self.total, self.note = done, total or self.total, note
+        self.done, self.total, self.note = done, total or self.total, printable(note)
         text = "" if note else per_second(self.rate, self.unit)
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=self.total, rate=text)
@@ -119,7 +121,10 @@ class Progress:
         rate = self.rate
         left = f", {time_left((self.total - self.done) / rate)}" if self.total and rate else ""
         text = self.note or per_second(self.rate, self.unit)
-        print(f"  {self.label}: {self.done:_}{of} {self.unit}, {text}{left}", file=sys.stderr)
+        print(
+            printable(f"  {self.label}: {self.done:_}{of} {self.unit}, {text}{left}"),
+            file=sys.stderr,
+        )
 
     def advance(self, n: int) -> None:
         """Say that ``n`` more are done."""

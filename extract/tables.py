@@ -63,7 +63,7 @@ def share_tables(
         if rows is None:
             say(
                 f"  {features.path} has other samples of these images: make it anew with\n"
-                f"    {features.header.attributes['command']} --overwrite"
+                f"    {features.header.cure} --overwrite"
             )
             continue
         spec = _spec_of(features, dataset, rows, words)
@@ -123,17 +123,17 @@ def _spec_of(
         row_ids=row_ids,
         row_sample=row_sample,
         samples=dataset.samples,
-        command=_now_of(header.attributes["command"], words),
+        command=_now_of(header.command, words),
         notes={**notes, "licence": dataset.licence, **dataset.said},
         versions=features.versions,
         fingerprint=features.fingerprint,
     )
 
 
-def _now_of(command: str, words: Sequence[str]) -> str:
+def _now_of(command: Sequence[str], words: Sequence[str]) -> str:
     """A file's command with the labels and the split that it has now."""
     kept: list[str] = []
-    old = iter(shlex.split(command))
+    old = iter(command)
     for word in old:
         flag, equals, _ = word.partition("=")
         if flag not in OF_DATA:

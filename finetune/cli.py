@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cache.errors import RequestError
 from cache.names import counted
-from cache.terminal import Parser, complain, run_command, split_words
+from cache.terminal import Parser, complain, run_command, show, split_words
 from extract.config import PRECISIONS, ExtractConfig
 from extract.datasets.table_flags import add_table_flags, read_table_options
 from extract.datasets.table_options import TableOptions
@@ -473,7 +473,7 @@ def run(request: Request) -> int:
 
     def say(line: str) -> None:
         if is_first:
-            print(line, flush=True)
+            show(line, flush=True)
 
     for line in describe_plan(request, plan):
         say(line)
@@ -481,8 +481,8 @@ def run(request: Request) -> int:
     if not request.dry_run:
         rows, problems = run_request(request, plan, memory, say)
     if rows:
-        print(f"\n{format_table(rows)}\n")
-        print(
+        show(f"\n{format_table(rows)}\n")
+        show(
             f"{counted(len(rows), 'row')} with scores in {request.results_dir}; checkpoints and logs in "
             f"{request.runs_dir}"
         )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cache.aggregate import AGGREGATES
 from cache.errors import RequestError
 from cache.names import counted
-from cache.terminal import Parser, complain, run_command, split_words
+from cache.terminal import Parser, complain, run_command, show, split_words
 from probe import adamw, heads
 from probe.adamw import AdamWConfig
 from probe.config import (
@@ -616,12 +616,12 @@ def run(config: ProbeConfig) -> int:
     from probe.table import format_table
 
     found, problems = choose_files(config)
-    rows, more = run_probe(config, found, say=lambda line: print(line, flush=True))
+    rows, more = run_probe(config, found, say=lambda line: show(line, flush=True))
     if rows:
-        print(f"\n{format_table(rows)}\n")
+        show(f"\n{format_table(rows)}\n")
         if not reads_test(config):
-            print("Test wasn't read: --layer auto chooses layer and pool, or name one of each.")
-        print(f"{counted(len(rows), 'row')} with scores in {config.results_dir}")
+            show("Test wasn't read: --layer auto chooses layer and pool, or name one of each.")
+        show(f"{counted(len(rows), 'row')} with scores in {config.results_dir}")
     for what, why in [*problems, *more]:
         complain("probe", f"{what}: {why}")
     return 1 if problems or more else 0

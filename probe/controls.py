@@ -142,7 +142,7 @@ def _read_pixels(features: Features, aggregate: str) -> NDArray[np.float32]:
     if pictures is None:
         raise RequestError(
             f"{features.path.name} holds no small pictures, so there is no control by pixels; make "
-            f"it anew with\n  {features.header.attributes['command']} --overwrite"
+            f"it anew with\n  {features.header.cure} --overwrite"
         )
     found = pixel_statistics(pictures)
     if rows_are_samples(features):
@@ -185,10 +185,7 @@ def advise_random(features: Features, root: Path) -> str:
         return (
             missing + "its own code makes its weights: offer random ones there, as another --model"
         )
-    try:
-        words = shlex.split(features.header.attributes["command"])
-    except ValueError:  # whoever wrote the file may have put anything there
-        words = ["extract", "--model", features.model, "--data", features.dataset]
+    words = features.header.command
     for flag in ("--weights", "--features"):
         if flag in words:
             place = words.index(flag)

@@ -10,7 +10,7 @@ from typing import Any
 from cache.errors import RequestError
 from cache.names import choose_named
 from cache.places import results_root
-from cache.terminal import Parser, complain, run_command, split_words
+from cache.terminal import Parser, complain, run_command, show, split_words
 from probe.intervals import Interval
 from probe.results import BrokenRow, Row, read_row
 from probe.table import format_table
@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
         where = f"the {len(paths)} named files" if options.files else str(root)
         raise RequestError(f"no such row in {where}; `probe --kind linear` makes some")
     if rows:
-        print(format_table(rows, with_kind=True))
+        show(format_table(rows, with_kind=True))
     return 1 if problems else 0
 
 

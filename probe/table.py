@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from cache.terminal import in_line
 from probe.comparable import NOT_TO_COMPARE, describe_block, make_blocks
 from probe.intervals import Interval
 from probe.results import Row
@@ -61,12 +62,13 @@ def _format_rows(rows: Sequence[Row], with_kind: bool) -> str:
             records.append(_summary(alike, notes))
     if not with_kind:
         records = [{n: text for n, text in r.items() if n != "kind"} for r in records]
+    records = [{n: in_line(text) for n, text in r.items()} for r in records]
     columns = [n for n in records[0] if any(r[n] not in EMPTY.get(n, ("",)) for r in records)]
     widths = {name: max(len(name), *(len(r[name]) for r in records)) for name in columns}
     lines = ["  ".join(_cell(name, name, widths) for name in columns).rstrip()]
     lines.append("  ".join("-" * widths[name] for name in columns))
     lines += ["  ".join(_cell(r[name], name, widths) for name in columns).rstrip() for r in records]
-    lines += [f"  [{number}] {text}" for text, number in notes.items()]
+    lines += [f"  [{number}] {in_line(text)}" for text, number in notes.items()]
     lines += [f"  {LEAKS}"] if "leaks" in columns else []
     return "\n".join(lines)
 

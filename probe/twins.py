@@ -56,7 +56,7 @@ def refuse_leaks(asked: Asked) -> None:
         raise RequestError(
             f"--strict needs to know what the splits share, and {asked.features.path.name} can't "
             "tell: it is of an earlier version, or was made to share; make it anew by adding "
-            f"--overwrite to its command:\n  {asked.features.header.attributes['command']}"
+            f"--overwrite to its command:\n  {asked.features.header.cure}"
         )
     summary = asked.leaks.summary()
     if any(summary[f"{of}{what}"] for of in ("", "val_") for what in ("exact", "groups")):

@@ -29,7 +29,15 @@ from cache import BrokenCache, CacheError, CacheMiss, RequestError, StaleCache, 
 from cache.cli import main
 from cache.features import read_units
 from cache.fingerprint import summarise
-from cache.layout import TABLES, Samples, _attributes_crc, _plain, create_file, read_header, read_table
+from cache.layout import (
+    TABLES,
+    Samples,
+    _attributes_crc,
+    _plain,
+    create_file,
+    read_header,
+    read_table,
+)
 from cache.store import Busy, FeatureWriter, bad_arrays, done_units, partial_path
 from cache.units import unit_rows
 
