@@ -252,7 +252,10 @@ def _verify(path: Path) -> str:
 
 
 def run_diff(options: argparse.Namespace) -> int:
-    """What differs between two files, in words; status 0 when nothing does, 1 otherwise."""
+    """What differs between two files, in words; status 0 where the features are the same, else 1.
+
+    Labels, splits and the like are no features: they are told, and change no status.
+    """
     from cache.features import Features
     from cache.key import key_differences
     from cache.layout import read_header
@@ -263,15 +266,38 @@ def run_diff(options: argparse.Namespace) -> int:
         words = {False: "images", True: "texts"}
         differences.insert(0, f"features of: {words[a.is_text]} -> {words[b.is_text]}")
     found, moved = _compare_fingerprints(a, b)
+    missing = _missing_arrays(a, b)
     if differences:
         # Files from before there were fingerprints: what the keys say is all there is to say.
         found = found if a.fingerprint or b.fingerprint else []
     elif moved:
         found.insert(0, "the same key, other numbers:")
+    elif missing:
+        found = ["the same key: the same features, of what both hold", *missing, *found]
     else:
         found.insert(0, "the same key: the same features")
-    show("\n".join([*differences, *found]))
-    return 1 if differences or moved else 0
+    tables = [] if differences else _other_tables(a, b)
+    show("\n".join([*differences, *found, *tables]))
+    return 1 if differences or moved or missing else 0
+
+
+def _missing_arrays(a: "Features", b: "Features") -> list[str]:
+    """What only one of two files holds, a line for each that does: layers, pools, hashes, pictures."""
+    arrays = [f.header.arrays for f in (a, b)]
+    only = [[n for n in arrays[i] if n not in arrays[1 - i]] for i in (0, 1)]
+    return [
+        f"only in {features.path.name}: {', '.join(names)}"
+        for features, names in zip((a, b), only, strict=True)
+        if names
+    ]
+
+
+def _other_tables(a: "Features", b: "Features") -> list[str]:
+    """The tables that differ, in a line: the same features of other labels, or another split."""
+    tables = [f.header.tables for f in (a, b)]
+    names = sorted(tables[0].keys() | tables[1].keys())
+    other = [name for name in names if tables[0].get(name) != tables[1].get(name)]
+    return [f"other tables: {', '.join(other)}"] if other else []
 
 
 def _compare_fingerprints(a: "Features", b: "Features") -> tuple[list[str], bool]:

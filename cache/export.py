@@ -21,6 +21,7 @@ from cache.errors import BrokenCache, RequestError
 from cache.features import Features, read_units
 from cache.files import move_whole, work_folder
 from cache.layout import HASH, LOOKS, FileSpec, Samples, read_table
+from cache.leak_memory import count_leaks, counted_leaks
 from cache.split_rules import DRAWN
 from cache.store import FeatureWriter
 from cache.units import unit_rows
@@ -64,7 +65,8 @@ def export_features(
 ) -> str | None:
     """Write some of a file's features as a file of their own, under the same key, in the same order.
 
-    Thumbnails are pictures and never go along, so that the leaks of the new file are unknown.
+    Thumbnails are pictures and never go along: how many samples leak is counted before, and holds for
+    the file's own split alone.
 
     Args:
         features: a complete file of images.
@@ -85,6 +87,9 @@ def export_features(
     names = choose_arrays(features, choice)
     salt = choice.salt or secrets.token_hex(16)
     spec = _make_spec(features, path, names, choice, salt)
+    leaks = counted_leaks(features)
+    if leaks is None and (found := count_leaks(features)):  # its labels or split were changed
+        leaks = found.summary()
     path.parent.mkdir(parents=True, exist_ok=True)
     # In a folder of its own: what ends this early leaves nothing that looks like the file.
     with work_folder(path) as folder:
@@ -92,8 +97,7 @@ def export_features(
         with FeatureWriter(made, spec) as writer:
             _copy_units(features, writer)
             # What it took tells of a machine; how many samples leak, of no one.
-            cost = features.cost
-            writer.finish({"leaks": cost["leaks"]} if "leaks" in cost else {})
+            writer.finish({} if leaks is None else {"leaks": leaks})
         move_whole(made, path)
     return salt if choice.hash_ids and choice.salt is None else None
 

@@ -6,7 +6,7 @@ that every encoder's file of one data set shares it. Losing it only costs time.
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from cache.features import Features, read_units
 from cache.files import write_whole
 from cache.layout import LOOKS, SPLITS, read_table
-from cache.leaks import Leaks, Stack, Twin, find_twins
+from cache.leaks import WHAT, Leaks, Stack, Twin, find_twins
 
 FOLDER = ".leaks"
 METHOD = b"leaks 1"  # to be raised when the search comes to find something else
 LONG = 3e8  # pairs of samples: some 5 s on one core
 KINDS = ("exact", "near")
+COUNTS = tuple(f"{of}{what}" for of in ("", "val_") for what in WHAT)
 
 
 def count_leaks(
@@ -41,7 +42,7 @@ def count_leaks(
 
     Returns:
         None where a file has no hashes and thumbnails (it is of an earlier version, was made by
-        ``cache export`` or holds texts), or where the two files' thumbnails differ in size.
+        ``cache export``, see ``counted_leaks``, or holds texts), or where the two files' thumbnails differ in size.
 
     Raises:
         BrokenCache: a file is damaged.
@@ -75,6 +76,21 @@ def count_leaks(
         )
         _remember(path, leaks)
     return leaks
+
+
+def counted_leaks(features: Features) -> dict[str, int | None] | None:
+    """What was counted of a file's own split when it was finished, as ``Leaks.summary`` has it.
+
+    All that is known of a file that was made to share, which holds no pictures. None where nothing
+    was counted, or what stands there (it has no checksum) is no such count.
+    """
+    said = features.cost.get("leaks")
+    if not isinstance(said, Mapping):
+        return None
+    counts = {name: said.get(name) for name in COUNTS}
+    known = [n for name, n in counts.items() if n is not None or "group" not in name]
+    is_whole = all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in known)
+    return counts if is_whole else None
 
 
 def _digest(parts: Sequence[tuple[Features, NDArray[np.uint8]]]) -> str:

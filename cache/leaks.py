@@ -24,6 +24,14 @@ NEAR = 0.99
 MAX_TWINS = 8  # of a sample that are listed; whether it has any is always known
 PARTS = 8  # a sample of several rows is compared by the means of this many pieces of it
 
+WHAT = (
+    "n",
+    "exact",
+    "near",
+    "groups",
+    "group_samples",
+)  # is counted of test, and of val as val_n...
+
 SKETCH_SIDE = 16  # blocks along an edge of a thumbnail
 SLACK = 1e-3  # float32 moves a sketch's bound by less than 1e-4, see ``sketch``
 N_QUERIES = 8192  # samples that are compared with a block of others at one time

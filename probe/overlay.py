@@ -38,6 +38,8 @@ class Asked:
     marks: tuple[str, ...] = ()
     trained_on: "Asked | None" = None  # external validation: whose train and val are used
     leaks: Leaks | None = None  # None: not counted yet, or nobody knows; see twins.py
+    # As Leaks.summary() has them; also of a file that holds the counts and no images to search.
+    n_leaks: Mapping[str, int | None] | None = None
 
     @property
     def dataset(self) -> str:

@@ -629,7 +629,7 @@ def make_row(
         target=asked.target,
         split=asked.division,
         trained_on=_trained_on(asked.trained_on),
-        leaks=None if asked.leaks is None else asked.leaks.summary(),
+        leaks=asked.n_leaks,
         without_twins=_without_twins(config, asked, splits["test"], scores["test"], score_type),
         episodes=episodes,
         intervals=measured.methods,

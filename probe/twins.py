@@ -1,7 +1,7 @@
 """Leaks of a question: what its splits share is counted, refused with --strict, and done without."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,13 +10,16 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.labels import REGRESSION
 from cache.layout import SPLITS
-from cache.leak_memory import count_leaks
+from cache.leak_memory import count_leaks, counted_leaks
 from cache.leaks import describe_leaks
 from cache.splits import LEFT_OUT
 from probe import metrics, regression_metrics
+from probe.divisions import stored_split
 from probe.features import Split
 from probe.overlay import Asked
 from probe.patients import Scored, by_patient
+
+VAL = "val_"  # before a count that is of val against train; others are of test
 
 
 def with_leaks(asked: Asked, read: Sequence[str], say: Callable[[str], None]) -> Asked:
@@ -36,7 +39,32 @@ def with_leaks(asked: Asked, read: Sequence[str], say: Callable[[str], None]) ->
         trained_on = train.features, _only(train.split, fitted)
     split = _only(asked.split, read)
     leaks = count_leaks(asked.features, split, trained_on=trained_on, say=say)
-    return dataclasses.replace(asked, leaks=leaks)
+    counts = leaks.summary() if leaks else None if train else _counted_before(asked, read)
+    return dataclasses.replace(asked, leaks=leaks, n_leaks=counts)
+
+
+def _counted_before(asked: Asked, read: Sequence[str]) -> dict[str, int | None] | None:
+    """What a file says of its own split that was made to share, and holds no pictures to search.
+
+    None where it says nothing, where another split is asked about, or where twins in val were
+    counted and val isn't read.
+    """
+    counts = counted_leaks(asked.features)
+    if counts is None or not np.array_equal(asked.split, stored_split(asked.features)):
+        return None
+    of_test = {name: n for name, n in counts.items() if not name.startswith(VAL)}
+    of_val = {name: n for name, n in counts.items() if name.startswith(VAL)}
+    if "val" not in read and any(of_test[name] for name in ("exact", "near", "groups")):
+        if {"train", "test"} <= {*read}:
+            return None
+        of_test = {**_zeros(of_test), "n": of_test["n"]}  # nothing is fitted that could leak
+    of_test = of_test if "test" in read else _zeros(of_test)
+    return {**of_test, **(of_val if "val" in read else _zeros(of_val))}
+
+
+def _zeros(counts: Mapping[str, int | None]) -> dict[str, int | None]:
+    """Of a split that isn't read; what nobody knows stays unknown."""
+    return {name: None if n is None else 0 for name, n in counts.items()}
 
 
 def _only(split: NDArray[np.uint8], read: Sequence[str]) -> NDArray[np.uint8]:
@@ -52,13 +80,13 @@ def refuse_leaks(asked: Asked) -> None:
     Raises:
         RequestError: there are some, or nobody counted.
     """
-    if asked.leaks is None:
+    if asked.n_leaks is None:
         raise RequestError(
             f"--strict needs to know what the splits share, and {asked.features.path.name} can't "
             "tell: it is of an earlier version, or was made to share; make it anew by adding "
             f"--overwrite to its command:\n  {asked.features.header.cure}"
         )
-    summary = asked.leaks.summary()
+    summary = asked.n_leaks
     if any(summary[f"{of}{what}"] for of in ("", "val_") for what in ("exact", "groups")):
         raise RequestError(
             f"--strict refuses {asked.title}, whose splits share samples: "

@@ -1,5 +1,6 @@
 """A file to share: the same features, and nothing that names people or places."""
 
+import json
 import os
 import signal
 import subprocess
@@ -16,12 +17,18 @@ from cache.export import Choice, choose_arrays, export_features, hash_names
 from cache.features import open_features
 from cache.fingerprint import N_NUMBERS
 from cache.layout import HASH, THUMBNAIL, read_header
+from cache.leak_memory import count_leaks
 from cache.store import FeatureWriter
 from probe.cli import main as probe
 from probe.results import read_row
 
 SECRETS = ("JaneDoe", "scanner-7", "/home/hospital", "thomas", "archive-2")
 PATIENTS = np.array([f"JaneDoe{i % 90:03d}" if i % 7 else "" for i in range(700)])
+
+
+# As a row counts them, see Leaks.summary.
+LEAKS = {"n": 233, "exact": 2, "near": 1, "groups": 3, "group_samples": 9}
+LEAKS |= {"val_n": 233, "val_exact": 0, "val_near": 4, "val_groups": 0, "val_group_samples": 0}
 
 
 def make_file(path, n_rows=700, row_sample=None, dtype="float16"):
@@ -77,7 +84,7 @@ def make_file(path, n_rows=700, row_sample=None, dtype="float16"):
         for unit in writer.todo:
             rows = slice(unit * 256, unit * 256 + 256)
             writer.write_unit(unit, {name: x[rows] for name, x in content.items()})
-        writer.finish({"device": "cuda (thomas)", "leaks": {"n": 233, "exact": 0}})
+        writer.finish({"device": "cuda (thomas)", "leaks": LEAKS})
     return path
 
 
@@ -109,7 +116,7 @@ def test_the_command_of_the_issue(source, tmp_path, capsys):
     assert made.header.attributes["positive_class"] == "b"
     assert made.versions == features.versions
     assert [*made.fingerprint] == ["layers/01/cls"]
-    assert made.cost == {"leaks": {"n": 233, "exact": 0}}
+    assert made.cost == {"leaks": LEAKS}
     assert made.meta == {}
     assert (made.hashes, made.thumbnails) == (None, None)
     assert made.notes == {
@@ -121,7 +128,15 @@ def test_the_command_of_the_issue(source, tmp_path, capsys):
     np.testing.assert_array_equal(made.split, features.split)
     np.testing.assert_array_equal(made.ids, hash_names(features.ids, salt))
     assert run(capsys, "verify", out)[0] == 0
-    assert run(capsys, "diff", source, out)[0] == 0
+    status, said, _ = run(capsys, "diff", source, out)
+    assert status == 1
+    assert said.splitlines()[:2] == [
+        "the same key: the same features, of what both hold",
+        f"only in {source.name}: layers/00/cls, layers/00/mean, layers/01/mean, head, rows/hash, "
+        "rows/thumbnail",
+    ]
+    others = "rows/ids, samples/groups, samples/ids, samples/meta/age, samples/meta/site"
+    assert said.splitlines()[-1] == f"other tables: {others}"
     content = out.read_bytes()
     for secret in (*SECRETS, salt, str(tmp_path), *features.ids, *PATIENTS[PATIENTS != ""]):
         assert secret.encode() not in content
@@ -339,3 +354,53 @@ def test_probe_answers_from_the_shared_file(tmp_path, capsys):
         metrics.append(read_row(row)["metrics"])
     assert metrics[0] == metrics[1]
     assert metrics[0]["acc"]["value"] > 0.5
+
+
+NONE_READ = dict.fromkeys(("exact", "near", "groups", "group_samples"), 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "leaks"),
+    [
+        (["--kind", "knn", "--k", "3"], LEAKS),
+        # Val is compared, and test isn't read.
+        (["--kind", "knn", "--k", "3", "--pool", "cls,mean"], LEAKS | NONE_READ | {"n": 0}),
+        # Of twins that test has in val or train nobody knows those in train alone.
+        (["--kind", "knn", "--k", "1", "--shots", "3"], None),
+        (
+            ["--kind", "knn", "--k", "3", "--split", "80/10/10"],
+            None,
+        ),  # not the split that was counted
+    ],
+)
+def test_a_shared_files_row_knows_what_was_counted(source, tmp_path, capsys, words, leaks):
+    out = tmp_path / "shared" / "toys" / "toy_8_b.h5"
+    assert run(capsys, "export", source, "--pool", "cls,mean", "-o", out)[0] == 0
+    results = tmp_path / "results"
+    assert probe([*words, str(out), "--results", str(results)]) == 0
+    for path in results.glob("toys/*.json"):
+        assert read_row(path)["leaks"] == leaks
+    assert len([*results.glob("toys/*.json")]) >= 1
+    table = capsys.readouterr().out
+    assert ("2+1 3p" in table) == (leaks == LEAKS)
+    assert ("  ?  " in table) == (leaks is None)
+
+
+def test_strict_knows_of_a_shared_files_leaks_too(source, tmp_path, capsys):
+    out = tmp_path / "shared" / "toys" / "toy_8_b.h5"
+    assert run(capsys, "export", source, "-o", out)[0] == 0
+    assert probe(["--kind", "knn", "--k", "3", "--strict", str(out)]) == 1
+    assert "2 exact copies, 1 near twin, 3 patients of 233 test samples" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("said", [{"n": 233, "exact": 0}, {**LEAKS, "exact": -1}, [1], None])
+def test_leaks_that_were_not_counted_are_counted_for_sharing(source, tmp_path, capsys, said):
+    """A file whose split was changed has lost its count; what stands there has no checksum."""
+    features = open_features(source)
+    with source.open("r+b") as file:
+        file.seek(features.header.cost.offset)
+        file.write(json.dumps({} if said is None else {"leaks": said}).encode().ljust(4096))
+    out = tmp_path / "shared.h5"
+    assert run(capsys, "export", source, "-o", out)[0] == 0
+    found = count_leaks(open_features(source))
+    assert open_features(out).cost == {"leaks": found.summary()}
