@@ -2,15 +2,16 @@
 
 import itertools
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from cache.errors import CacheError, CacheMiss, RequestError
 from cache.features import Features, count_done, incomplete_message
+from cache.header_index import HeaderIndex
 from cache.key import flatten, key_differences
-from cache.layout import read_header
+from cache.layout import Header, read_header
 from cache.names import N_WEIGHTS, choose_named, counted, digest_of, near_names
 from cache.store import PARTIAL
 
@@ -121,7 +122,7 @@ def _glob(folder: Path, pattern: str) -> list[Path]:
 
 
 def _read_files(
-    paths: Sequence[Path], troubles: list[str]
+    paths: Sequence[Path], troubles: list[str], read: Callable[[Path], Header] = read_header
 ) -> Iterator[tuple[Features, str | None]]:
     """Each file, and what is to be said of it if it isn't complete.
 
@@ -129,7 +130,7 @@ def _read_files(
     """
     for path in paths:
         try:
-            header = read_header(path)
+            header = read(path)
             n_done = count_done(header)
         except (CacheError, OSError) as error:
             troubles.append(str(error))
@@ -157,13 +158,15 @@ def find_features(root: Path, wish: Wish) -> tuple[list[Features], list[str]]:
     found: list[Features] = []
     unfinished: list[tuple[Features, str]] = []
     troubles: list[str] = []
-    for features, incomplete in _read_files(list_files(root), troubles):
+    index = HeaderIndex(root)
+    for features, incomplete in _read_files(list_files(root), troubles, index.read_header):
         if features.is_text:  # not images: ``find_text`` finds them
             continue
         if incomplete:
             unfinished.append((features, incomplete))
         else:
             found.append(features)
+    index.save()
     there = list(found)
     found = _keep_where([f for f in found if wish.fits(f)], wish.where)
     found = choose_named(wish.models, found, _names)

@@ -95,6 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_ls(options: argparse.Namespace) -> int:
     """One line a file."""
     from cache.catalogue import list_files
+    from cache.header_index import HeaderIndex
 
     root = options.features or features_root()
     paths = list_files(root)
@@ -102,12 +103,15 @@ def run_ls(options: argparse.Namespace) -> int:
         raise CacheMiss(f"no features in {root}; make some with\n  extract --demo")
     lines: list[tuple[str, ...]] = [("size", "rows", "layers", "pools", "stored", "state", "file")]
     broken = []
+    index = HeaderIndex(root)
     for path in paths:
         try:
-            lines.append((*map(in_line, _summary(path)), in_line(str(path))))
+            summary = _summary(index.read_header(path))
+            lines.append((*map(in_line, summary), in_line(str(path))))
         except (CacheError, OSError) as error:
             broken.append(str(error))
             lines.append(("", "", "", "", "", "BROKEN", in_line(str(path))))
+    index.save()
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = [cell.rjust(w) for cell, w in zip(line[:3], widths[:3], strict=True)]
@@ -118,15 +122,14 @@ def run_ls(options: argparse.Namespace) -> int:
     return 1 if broken else 0
 
 
-def _summary(path: Path) -> tuple[str, str, str, str, str, str]:
+def _summary(header: "Header") -> tuple[str, str, str, str, str, str]:
     """size, rows, layers (or that the rows are texts), pools, stored type, state."""
     from cache.features import Features
-    from cache.layout import format_bytes, read_header
+    from cache.layout import format_bytes
 
-    header = read_header(path)
     features = Features(header)
     return (
-        format_bytes(path.stat().st_size),
+        format_bytes(header.path.stat().st_size),
         f"{header.n_rows:_}",
         "text" if features.is_text else str(features.n_layers),
         "+".join(features.pools),

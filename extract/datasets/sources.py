@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cache import RequestError
+from cache.header_index import INDEX
 from cache.key import file_stem
 from cache.places import features_root
 from extract.datasets import demo, medmnist
@@ -27,7 +28,6 @@ from extract.datasets.volumes import Slicing
 from extract.digests import DigestMemory, file_md5
 
 NPZ, FOLDER, CSV = "npz:", "folder:", "csv:"
-INDEX = ".index"  # below the features: what check passes found
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,116 @@
+"""What feature files say of themselves, remembered, so that thousands are listed in a moment.
+
+To open an HDF5 file takes milliseconds. The index holds the checked headers of complete files, each as
+long as its file's size, times and inode are the same; nothing is lost when it is deleted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cache.files import write_whole
+from cache.layout import Extent, Header, read_header
+from cache.store import PARTIAL
+
+INDEX = ".index"  # folder below the features
+NAME = "headers.json"
+
+
+class HeaderIndex:
+    """The remembered headers of the files below one folder.
+
+    Args:
+        root: the folder of features.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._path = root / INDEX / NAME
+        self._entries = _read(self._path)
+        self._seen: dict[str, Any] = {}
+
+    def read_header(self, path: Path) -> Header:
+        """As ``cache.layout.read_header``, which opens what isn't remembered."""
+        if path.name.endswith(PARTIAL):
+            return read_header(path)
+        name, stamp = path.relative_to(self._root).as_posix(), _stamp(path)
+        entry = self._entries.get(name)
+        if entry is None or entry["stamp"] != stamp:
+            header = read_header(path)
+            entry = {"stamp": stamp, "header": _pack(header)}
+        else:
+            header = _unpack(path, entry["header"], (stamp[0], stamp[1]))
+        self._seen[name] = entry
+        return header
+
+    def save(self) -> None:
+        """Remember what was read; a folder that can't be written is no reason to stop."""
+        if self._seen == self._entries:
+            return
+        text = json.dumps(self._seen).encode()
+        with contextlib.suppress(OSError):
+            self._path.parent.mkdir(exist_ok=True)
+            with write_whole(self._path) as file:
+                file.write(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The entries; none where the index isn't there, or isn't as it was written."""
+    try:
+        digest, _, text = path.read_bytes().partition(b"\n")
+    except OSError:
+        return {}
+    if hashlib.sha256(text).hexdigest().encode() != digest:
+        return {}
+    return json.loads(text)
+
+
+def _stamp(path: Path) -> list[int]:
+    found = path.stat()
+    return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def _pack(header: Header) -> dict[str, Any]:
+    """A header as JSON, without what is in its attributes already."""
+    return {
+        "attributes": dict(header.attributes),
+        "arrays": {name: _pack_extent(extent) for name, extent in header.arrays.items()},
+        "tables": dict(header.tables),
+        "units": _pack_extent(header.units),
+        "cost": _pack_extent(header.cost),
+        "n_rows": header.n_rows,
+        "n_samples": header.n_samples,
+        "fingerprint": dict(header.fingerprint),
+    }
+
+
+def _unpack(path: Path, packed: Mapping[str, Any], identity: tuple[int, int]) -> Header:
+    return Header(
+        path,
+        packed["attributes"],
+        json.loads(packed["attributes"]["key"]),
+        {name: _unpack_extent(extent) for name, extent in packed["arrays"].items()},
+        packed["tables"],
+        _unpack_extent(packed["units"]),
+        _unpack_extent(packed["cost"]),
+        packed["n_rows"],
+        packed["n_samples"],
+        packed["fingerprint"],
+        identity,
+    )
+
+
+def _pack_extent(extent: Extent) -> list[Any]:
+    return [extent.offset, list(extent.shape), extent.dtype.str]
+
+
+def _unpack_extent(packed: list[Any]) -> Extent:
+    offset, shape, dtype = packed
+    return Extent(offset, tuple(shape), np.dtype(dtype))
