@@ -32,6 +32,7 @@ from cache.target import (
     describe_target,
     is_one_hot,
     name_missing,
+    same_numbers,
     select_label,
     warn_of_blanks,
     warn_of_classes,
@@ -82,7 +83,7 @@ NAME_PARTS = re.compile(r"[\s_,/+&-]+(?:(?:or|and)[\s_-]+)?")
 # in years, the numbers most often met beside images, have more.
 MANY_NUMBERS = 30
 ORDER_BY_NUMBER = "the order of ordinal classes is that of their numbers"
-EXACT = 2**53  # whole numbers below it are exact as floats
+PLAIN = re.compile(r"(-?\d+)(\.\d*?)0*")  # digits, and those after the point but the last zeros
 MAX_CLASSES = 4000  # HDF5 holds no list of names in an attribute beyond 64 KiB
 
 
@@ -289,6 +290,10 @@ def _name_classes(
         )
     if asked == BINARY and len(classes) != 2:
         raise RequestError(f"{where}: {len(classes)} classes ({found}), and a binary task has two")
+    if asked == ORDINAL and (alike := same_numbers(classes)):
+        raise RequestError(
+            f"{where}: {' and '.join(alike)} are one number, and {ORDER_BY_NUMBER}; write it one way"
+        )
     task = asked or (BINARY if len(classes) == 2 else MULTI_CLASS)
     if task == BINARY:
         classes = _order_binary(classes, positive, where)
@@ -303,17 +308,19 @@ def _name_classes(
 
 
 def _canonical_names(distinct: set[str]) -> dict[str, str]:
-    """Text -> name of its class: of numbers 1.0 and 1 are one class, of names both forms of é."""
+    """Text -> name of its class: of numbers 1.0 and 1 are one, of names both forms of é.
+
+    pandas writes 1 as 1.0 once a column has holes. Other texts of one number (01 and 1, 1E1 and
+    10) may be codes: they are classes of their own, and ``warn_of_classes`` says so.
+    """
     if not all(map(is_number, distinct)):
         return {text: unicodedata.normalize("NFC", text) for text in distinct}
-    return {text: _short_number(text) for text in distinct}
+    return {text: _without_zeros(text) for text in distinct}
 
 
-def _short_number(text: str) -> str:
-    value = float(text)
-    if abs(value) >= EXACT:  # two codes of 20 digits must not become one class
-        return text
-    return str(int(value)) if value.is_integer() else str(value)
+def _without_zeros(text: str) -> str:
+    found = PLAIN.fullmatch(text)
+    return text if found is None else found[1] + found[2].rstrip(".")
 
 
 def _in_order(names: set[str]) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
+from cache.tables import is_number
 
 MISSING = -1  # nobody says; of continuous labels NaN
 # Somebody says that it isn't clear: CheXpert's -1. Of labels that stand side by side only.
@@ -29,6 +30,7 @@ ASKED = {  # --task's words -> cache.layout.TASKS
     "ordinal": ORDINAL,
     "regression": REGRESSION,
 }
+EXACT = 2**53  # whole numbers below it are exact as floats
 UNCERTAIN_RULES = ("ignore", "zeros", "ones")  # --uncertain
 N_DESCRIBED = 20  # classes
 # Cells that may mean that nobody knows, in lower case: what pandas.read_csv takes for that by default
@@ -163,6 +165,8 @@ def warn_of_classes(target: Target) -> list[str]:
     by_case = Counter(name.casefold() for name in target.class_names)
     twice = [name for name in target.class_names if by_case[name.casefold()] > 1]
     warnings = warn_of_blanks(target.class_names)
+    if alike := same_numbers(target.class_names):
+        warnings.append(f"classes that are the same number: {', '.join(alike)}")
     if rare:
         names = ", ".join(rare[:3]) + (" ..." if len(rare) > 3 else "")
         warnings.append(f"fewer than 2 samples, so train or test has none: {names}")
@@ -185,6 +189,15 @@ def warn_of_blanks(class_names: Sequence[str]) -> list[str]:
 def name_missing(*words: str) -> str:
     """The flag by which words are missing values."""
     return f"--missing={shlex.quote(','.join(words))}"
+
+
+def same_numbers(names: Sequence[str]) -> list[str]:
+    """The first few names that are one number with another's: 01 and 1."""
+    values = {name: float(name) for name in names if is_number(name)}
+    counts = Counter(values.values())
+    # As floats two codes of 20 digits would be one, whose digits differ.
+    alike = [n for n, value in values.items() if counts[value] > 1 and abs(value) < EXACT]
+    return alike[:4]
 
 
 def _count_gaps(missing: NDArray[np.bool_], uncertain: NDArray[np.bool_]) -> list[str]:

@@ -130,18 +130,29 @@ class FittedProbes:
             )
         return found[0]
 
-    def losses(self, x: NDArray[np.floating], y: NDArray[Any]) -> NDArray[np.float64]:
-        """(candidates,) log-loss of probabilities, 1 - AUC of margins, squared error of a regression.
+    @property
+    def n_candidates(self) -> int:
+        return len(self.probes)
+
+    @property
+    def is_ranked(self) -> bool:
+        return self.question.task != REGRESSION and self.score_type == MARGIN
+
+    def loss(self, scores: NDArray[np.float64], y: NDArray[Any]) -> float:
+        """Log-loss of probabilities, 1 - AUC of margins, squared error of a regression.
 
         Raises:
-            RequestError: what ``scores`` and ``probe.choosing.loss_of`` refuse.
+            RequestError: what ``probe.choosing.loss_of`` refuses.
         """
-        return np.array(
-            [
-                loss_of(self.scores(x, place), y, self.question.task, score_type=self.score_type)
-                for place in range(len(self.probes))
-            ]
-        )
+        return loss_of(scores, y, self.question.task, score_type=self.score_type)
+
+    def losses(self, x: NDArray[np.floating], y: NDArray[Any]) -> NDArray[np.float64]:
+        """(candidates,) the loss of each.
+
+        Raises:
+            RequestError: what ``scores`` and ``loss`` refuse.
+        """
+        return np.array([self.loss(self.scores(x, i), y) for i in range(self.n_candidates)])
 
     def scores(self, x: NDArray[np.floating], place: int) -> NDArray[np.float64]:
         """(Q, C) scores of one candidate.
@@ -342,9 +353,11 @@ class SklearnProbe:
         scores = self._scores(features, estimator)
         if len(estimator.classes_) == self.question.n_classes:
             return scores
-        if self.score_type == MARGIN:
-            raise ValueError("a class has no training image, and margins can't say that")
-        full = np.zeros((len(features), self.question.n_classes))
+        if scores.ndim == 1:
+            scores = np.stack([-scores, scores], axis=1)
+        # A class without training images is never likely, and no image's more than another's.
+        never = 0 if self.score_type == PROBABILITY else scores.min() - 1
+        full = np.full((len(features), self.question.n_classes), never, np.float64)
         full[:, estimator.classes_] = scores
         return full
 

@@ -17,7 +17,18 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.features import Features
 from probe.answer import Answer
-from probe.choosing import HELD_OUT, N_FOLDS, Choice, choose, join, loss_name, loss_of, make_folds
+from probe.choosing import (
+    HELD_OUT,
+    N_FOLDS,
+    Choice,
+    choose,
+    is_of_ranks,
+    join,
+    judged_by,
+    loss_name,
+    loss_of,
+    make_folds,
+)
 from probe.config import ALL, AUTO, POOLS
 from probe.features import Split, default_pool, pools_at, read_samples
 from probe.metrics import PROBABILITY
@@ -183,7 +194,7 @@ class Best:
     @property
     def settings(self) -> dict[str, Any]:
         """What the row's question holds."""
-        judge = "out-of-fold" if self.by_folds else "val"
+        judge = judged_by(self.loss) if self.by_folds else "val"
         among = [[place.layer, place.pool] for place in self.places]
         return {"by": f"{judge} {self.loss}", "among": among}
 
@@ -198,7 +209,9 @@ class Best:
     @property
     def mark(self) -> str:
         judge = f"{N_FOLDS} folds of train and val" if self.by_folds else "val"
-        won = f", best in {self.choice.wins[self.choice.place]} of them" if self.by_folds else ""
+        won = ""
+        if self.by_folds and not is_of_ranks(self.loss):
+            won = f", best in {self.choice.wins[self.choice.place]} of them"
         return f"layer and pool chosen among {len(self.places)} by {self.loss} on {judge}{won}"
 
 
@@ -232,6 +245,8 @@ class Compared:
                 fold = make_folds(asked.trained_on or asked, held_out)
             score_type = answer.settings.get("score_type", PROBABILITY)
             self.name = loss_name(asked.task, score_type)
+            if is_of_ranks(self.name):
+                fold = np.zeros(len(held_out), np.intp)
             scores = answer.scores[HELD_OUT if self.by_folds else "val"]
             losses = [
                 loss_of(

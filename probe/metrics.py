@@ -252,8 +252,18 @@ def auc(scores: NDArray[np.floating], labels: NDArray[np.integer], task: str) ->
         curve doesn't exist. (MedMNIST's evaluator raises or returns nan there, depending on the
         version of scikit-learn.)
     """
-    validate(scores, labels, task)
-    return float(np.mean([_auc(*column) for column in auc_columns(scores, labels, task)]))
+    return float(column_aucs(scores, labels, task).mean())
+
+
+def column_aucs(
+    scores: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    task: str,
+    score_type: str = PROBABILITY,
+) -> NDArray[np.float64]:
+    """What ``auc`` is the mean of: one for each class or label, of two classes one; nan as there."""
+    validate(scores, labels, task, score_type)
+    return np.array([_auc(*column) for column in auc_columns(scores, labels, task)])
 
 
 def metric_names(

@@ -19,6 +19,9 @@ RIGHT |= {"penalty", "rmse", "r", "val mae", "val r2"}  # of continuous labels
 SPREAD = (
     "mean ± standard deviation over folds or sites, whose training images overlap: no 95 % interval"
 )
+LACKING = (
+    "a mean over classes is, in folds whose test images lack a class, over those that they have"
+)
 OVER_SEEDS = (
     "mean ± standard deviation (ddof {ddof}) over training seeds: no 95 % interval, which "
     "is of the test images"
@@ -121,10 +124,16 @@ def _summary(rows: Sequence[Row], notes: dict[str, int]) -> dict[str, str]:
     over_seeds = len({row.split.get("name") for row in rows}) == 1
     ddof = rows[0].chosen.get("ddof", 1) if over_seeds else 1
     note = OVER_SEEDS.format(ddof=ddof) if over_seeds else SPREAD
-    number = notes.setdefault(note, len(notes) + 1)
+    of_test = [{name: m.value for name, m in row.metrics.items()} for row in rows]
+    said = [note]
+    if not over_seeds:
+        filled = [values | _over_classes(row) for values, row in zip(of_test, rows, strict=True)]
+        said += [LACKING] if str(filled) != str(of_test) else []  # as text: nan is no other nan
+        of_test = filled
+    numbers = [notes.setdefault(text, len(notes) + 1) for text in said]
     cells: dict[str, str] = {}
     for columns, found in [
-        (OF_TEST, [{name: m.value for name, m in row.metrics.items()} for row in rows]),
+        (OF_TEST, of_test),
         (OF_VAL, [{} if row.metrics else row.val_metrics for row in rows]),
         (OF_REST, [row.without_twins for row in rows]),
     ]:
@@ -144,8 +153,21 @@ def _summary(rows: Sequence[Row], notes: dict[str, int]) -> dict[str, str]:
         **dict.fromkeys(OF_EPISODES, ""),
         "leaks": "",
         **{column: cells.get(column, "") for column in OF_REST},
-        "note": f"[{number}]",
+        "note": " ".join(f"[{number}]" for number in numbers),
     }
+
+
+def _over_classes(row: Row) -> dict[str, float]:
+    """Means over the classes, or labels, that test has, where it lacks some and so has none of all.
+
+    Else one class with fewer samples than there are folds would leave no mean over folds at all.
+    """
+    found = {}
+    for metric in ("auc", "average_precision"):
+        each = [v for v in row.per_class.get(metric, ()) if v is not None and not math.isnan(v)]
+        if each and metric in row.metrics and math.isnan(row.metrics[metric].value):
+            found[metric] = statistics.fmean(each)
+    return found
 
 
 def _asked(row: Row) -> dict[str, str]:

@@ -170,6 +170,8 @@ def test_the_tasks_are_the_layout_s():
         (["10", "9", "9.0", "1"], "multi-class", ("1", "9", "10"), [2, 1, 1, 0]),
         (["1", "x", "10", "9"], "multi-class", ("1", "10", "9", "x"), [0, 3, 1, 2]),
         (["1.0", "", "0", "NaN", "na", "NULL"], "binary-class", ("0", "1"), [1, -1, 0, -1, -1, -1]),
+        (["01", "1", "1.0", "1.00"], "binary-class", ("01", "1"), [0, 1, 1, 1]),  # codes
+        (["1E1", "10", "02"], "multi-class", ("02", "10", "1E1"), [2, 1, 0]),
         (["é", "e\u0301", "f"], "binary-class", ("f", "é"), [1, 1, 0]),
         # Whole numbers that no float tells apart.
         (["12345678901234567891", "12345678901234567890", "1"], "multi-class", None, [2, 1, 0]),
@@ -260,6 +262,7 @@ def test_measurements_are_not_taken_for_classes():
     with pytest.raises(RequestError, match=r"line 3: 2.5 is no class number .2 different numbers"):
         read(["1", "2.5"], lines=[2, 3])
     assert read(["1", "2.50", "2.5"], task="multi-class").class_names == ("1", "2.5")
+    assert read(["0.0", "-1.50", "0.", "0"], task="multi-class").class_names == ("-1.5", "0")
     ages = [str(age) for age in range(31)]
     with pytest.raises(RequestError, match="31 different numbers, 0 to 30; say --task regression"):
         read(ages * 9)
@@ -269,6 +272,15 @@ def test_measurements_are_not_taken_for_classes():
     with pytest.raises(RequestError, match="31 different texts in 31 rows look like ids"):
         read(names)
     assert len(read(names * 2).class_names) == 31
+
+
+def test_texts_of_one_number_are_said_and_have_no_order():
+    """They may be codes: neither merged nor renamed."""
+    said = describe_target(read(["01", "1", "1E1", "10", "3"]))
+    assert "classes that are the same number: 01, 1, 10, 1E1" in said
+    assert not any("same number" in line for line in describe_target(read(["1", "1.0", "2"])))
+    with pytest.raises(RequestError, match="01 and 1 are one number, and the order of ordinal"):
+        read(["01", "1", "2"], task="ordinal")
 
 
 def test_tasks_by_request():

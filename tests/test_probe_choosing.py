@@ -78,8 +78,10 @@ def test_losses_by_hand():
     assert_allclose(loss_of(np.array([[1.0], [4.0]]), np.array([1.0, 2.0]), REGRESSION), 2.0)
     margins = np.array([[1.0, -1.0], [-3.0, 3.0], [2.0, -2.0]])
     assert loss_of(margins, np.array([0, 1, 1]), BINARY, score_type=MARGIN) == 0.5
-    with pytest.raises(RequestError, match="a class is absent"):
+    with pytest.raises(RequestError, match="none where all labels are the same"):
         loss_of(margins, np.array([1, 1, 1]), BINARY, score_type=MARGIN)
+    wide = np.column_stack([margins, [9.0, 9.0, 9.0]])  # over the classes that there are
+    assert loss_of(wide, np.array([0, 1, 1]), MULTI_CLASS, score_type=MARGIN) == 0.5
 
 
 def test_one_unanimous_mistake_does_not_decide():

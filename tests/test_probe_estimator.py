@@ -22,7 +22,7 @@ from probe.cli import main
 from probe.columns import check_columns
 from probe.custom import find_estimator, read_grid
 from probe.estimator import Question, fit_all
-from probe.metrics import BINARY, MULTI_CLASS, MULTI_LABEL
+from probe.metrics import BINARY, MARGIN, MULTI_CLASS, MULTI_LABEL, column_aucs
 
 
 def clouds(n, n_classes=3, width=6, seed=0):
@@ -154,8 +154,11 @@ def test_a_class_without_training_images_is_never_likely():
     _, found = asked(kind, [], x[y != 1], y[y != 1], x, question)
     assert found.shape == (60, 3)
     assert (found[:, 1] == 0).all()
-    with pytest.raises(RequestError, match="a class has no training image, and margins"):
-        asked("sklearn.linear_model.RidgeClassifier", [], x[y != 1], y[y != 1], x, question)
+    for kind in ("sklearn.linear_model.RidgeClassifier", "sklearn.svm.SVC"):  # margins
+        _, found = asked(kind, [], x[y != 1], y[y != 1], x, question)
+        assert (found[:, [1]] < found[:, [0, 2]]).all()
+        assert np.ptp(found[:, 1]) == 0
+        assert (found.argmax(axis=1) == y)[y != 1].mean() > 0.8
 
 
 @pytest.mark.parametrize("n_classes", [3, 4])
@@ -240,6 +243,57 @@ def test_the_best_of_a_grid_is_taken_without_test(folder):
     assert "scikit-learn" in row["versions"]
     assert main(words) == 0
     assert len(rows(folder)) == 1
+
+
+def one_of_a_class(labels):
+    """Of class 2 there is one sample, of class 1 as many as of 0."""
+    labels = labels % 2
+    labels[5] = 2
+    return labels
+
+
+@pytest.mark.parametrize(
+    "kind", ["sklearn.svm.LinearSVC", "sklearn.linear_model.LogisticRegression"]
+)
+def test_margins_are_compared_where_a_fold_lacks_a_class(folder, capsys, kind):
+    """As probabilities are: by the answers of all folds together."""
+    make_features(folder / "features", relabel=one_of_a_class)
+    assert main(["--kind", kind, "--set", "C=0.001,0.1"]) == 0
+    (row,) = rows(folder)
+    is_margin = row["score_type"] == "margin"
+    assert row["probe"]["chosen_by"] == (
+        "pooled out-of-fold 1 - AUC" if is_margin else "out-of-fold log-loss"
+    )
+    name = "out_of_fold_1___AUC" if is_margin else "out_of_fold_log_loss"
+    assert len(row["chosen"][name]) == 2
+    if is_margin:
+        (path,) = folder.rglob("results/**/*.npz")
+        with np.load(path) as stored:
+            scores, labels = stored["val_scores"], stored["val_labels"]
+        place = [0.001, 0.1].index(row["chosen"]["settings"]["C"])
+        expected = 1 - column_aucs(scores, labels, MULTI_CLASS, MARGIN).mean()
+        assert row["chosen"][name][place] == pytest.approx(expected)
+    assert main(["--kind", kind, "--set", "C=0.1", "--split", "kfold:5"]) == 0  # no train has it
+    assert main(["--kind", kind, "--set", "C=0.001,0.1", "--split", "kfold:5"]) == 0
+    assert main(["--kind", "ridge", "--layer", "auto", "--split", "kfold:5"]) == 0  # margins, too
+
+
+def test_folds_whose_test_lacks_a_class_have_a_mean_auc(folder, capsys):
+    make_features(folder / "features", relabel=one_of_a_class)
+    assert main(["--kind", "sklearn.naive_bayes.GaussianNB", "--split", "kfold:5"]) == 0
+    out = capsys.readouterr().out
+    line = next(line for line in out.splitlines() if "mean of 5" in line)
+    each = [row["per_class"]["auc"] for row in rows(folder)]
+    values = [np.mean([v for v in of_fold if v is not None]) for of_fold in each]
+    assert f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}" in line
+    assert "over those that they have" in out
+    assert main(["table"]) == 0  # from the stored rows the same
+    assert (
+        line.split("mean of 5")[1].split()[:6]
+        == next(line for line in capsys.readouterr().out.splitlines() if "mean of 5" in line)
+        .split("mean of 5")[1]
+        .split()[:6]
+    )
 
 
 def test_a_layer_is_chosen_by_an_estimator_too(folder):

@@ -140,6 +140,25 @@ def test_float32_reaches_the_same_objective(shape, task, monkeypatch):
         assert_allclose(other.objective, one.objective, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("task", "form"), [(BINARY, ""), (MULTI_CLASS, ""), (MULTI_LABEL, ""), (MULTI_CLASS, "ovr")]
+)
+def test_blocks_of_images_change_nothing(task, form, monkeypatch):
+    """The last block is short, and of several labels some aren't known."""
+    features, labels = clouds(70, 12, 2 if task == BINARY else 3)
+    if task == MULTI_LABEL:
+        labels = (labels[:, None] == np.arange(3)).astype(int)
+        labels[::5, 1] = -1
+    asked = task, 2 if task == BINARY else 3, LinearConfig((0.01, 1.0), form or "multinomial")
+    whole = fit_path(features, labels, *asked)
+    monkeypatch.setattr(linear, "BLOCK_CELLS", 1)
+    monkeypatch.setattr(linear, "SHORTEST_BLOCK", 16)
+    for one, other in zip(whole, fit_path(features, labels, *asked), strict=True):
+        assert one.n_iter == other.n_iter
+        assert one.objective == pytest.approx(other.objective, rel=1e-12)
+        assert_allclose(one.weights, other.weights, rtol=1e-8, atol=1e-12)
+
+
 def test_float16_memmap_and_chunks(tmp_path, monkeypatch):
     features, labels = clouds(90, 12, 3)
     features = features.astype(np.float16)
