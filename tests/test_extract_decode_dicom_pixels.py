@@ -151,6 +151,31 @@ def test_lossless_streams_of_more_bits(tmp_path, syntax, pixels):
     assert (facts.low, facts.high) == (pixels.min(), pixels.max())
 
 
+def wavy(side=128):
+    y, x = np.mgrid[:side, :side]
+    return (128 + 60 * np.sin(x / 9) + 50 * np.cos(y / 13)).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("number", [0, 2])
+@pytest.mark.parametrize("damage", ["cut", "zeros"])
+def test_damaged_jpegs(tmp_path, damage, number):
+    """gdcm decodes on and only complains on standard error."""
+    with io.BytesIO() as stream:
+        Image.fromarray(wavy()).save(stream, "JPEG", quality=90)
+        good = stream.getvalue()
+    half = len(good) // 2
+    bad = good[:half] + b"\xff\xd9"
+    if damage == "zeros":
+        bad = good[:half] + bytes(400) + good[half + 400 :]
+    frames = [good, good, good]
+    whole = compress(make_dataset(np.stack([wavy()] * 3)), uid.JPEGBaseline8Bit, frames)
+    inspect(save(tmp_path / "a.dcm", whole), None, None)
+    frames[number] = bad
+    broken = compress(make_dataset(np.stack([wavy()] * 3)), uid.JPEGBaseline8Bit, frames)
+    with pytest.raises(UnreadableImage, match="Corrupt JPEG data"):
+        inspect(save(tmp_path / "b.dcm", broken), None, None)
+
+
 def test_a_stream_of_another_size(tmp_path):
     for shape in ((6, 12), (60, 10), (6, 10, 3)):
         other = rng.integers(0, 256, shape, dtype=np.uint8)

@@ -1,5 +1,6 @@
 """The stored values of a DICOM file: frames by one decoder each, bits where the header says."""
 
+import contextlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extract.datasets.formats.codestreams import Codestream, read_codestream, starts_stream
+from extract.datasets.formats.damage import heeding_complaints
 from extract.datasets.formats.dicom_files import count_frames
 from extract.datasets.formats.stored import UnreadableImage, needs
 
@@ -56,7 +58,6 @@ def read_pixels(path: Path, dataset: Any) -> tuple[NDArray[Any], int]:
         UnreadableImage: frames, sizes or bits aren't what the header says, or can't be decoded.
         RequestError: gdcm is needed and isn't installed.
     """
-    from pydicom.pixels.utils import pixel_array
     from pydicom.uid import RLELossless
 
     syntax = dataset.file_meta.TransferSyntaxUID
@@ -71,20 +72,7 @@ def read_pixels(path: Path, dataset: Any) -> tuple[NDArray[Any], int]:
             streams = [_read_stream(frame, dataset) for frame in frames]
             precision = max(stream.precision for stream in streams)
             codec = _choose_codec(path, dataset, streams)
-    try:
-        # Bits are taken below: pydicom takes the lowest, and gdcm loses those beyond the stored.
-        values = pixel_array(
-            dataset,
-            decoding_plugin=codec,
-            correct_unused_bits=False,
-            bits_stored=max(stored, precision),
-        )
-    except (NotImplementedError, RuntimeError, ValueError) as error:
-        if not codec:
-            raise
-        # pydicom's own words tell of plugins.
-        raise _undecodable(dataset) from error
-    values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    values = _decode(dataset, codec, max(stored, precision))
     shape = (dataset.Rows, dataset.Columns, dataset.SamplesPerPixel)
     _refuse_other_number(values.size // int(np.prod(shape)), n)
     values = values.reshape(n, *(shape if dataset.SamplesPerPixel > 1 else shape[:2]))
@@ -93,6 +81,24 @@ def read_pixels(path: Path, dataset: Any) -> tuple[NDArray[Any], int]:
     if codec:
         return _fit(values, stored, precision, syntax in LOSSY), 1
     return _take_bits(values, stored, high)
+
+
+def _decode(dataset: Any, codec: str, bits: int) -> NDArray[Any]:
+    """Every value, with so many bits of each: pydicom takes the lowest, and gdcm loses the others."""
+    from pydicom.pixels.utils import pixel_array
+
+    heed = heeding_complaints if codec else contextlib.nullcontext
+    try:
+        with heed():
+            values = pixel_array(
+                dataset, decoding_plugin=codec, correct_unused_bits=False, bits_stored=bits
+            )
+    except (NotImplementedError, RuntimeError, ValueError) as error:
+        if not codec or isinstance(error, UnreadableImage):
+            raise
+        # pydicom's own words tell of plugins.
+        raise _undecodable(dataset) from error
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
 # ------------------------------------------------------------------------------- compressed
