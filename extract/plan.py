@@ -387,9 +387,8 @@ def describe_plan(plan: Plan, memory: DigestMemory) -> Iterator[str]:
         if source.files and source.name not in told:
             told.add(source.name)
             yield from (f"    {line}" for line in describe_files(source))
-        if source.files:
-            shapes = [(facts.height, facts.width) for facts in source.files.facts]
-            said = describe_distortion(shapes, job.preprocessing.resize)
+        if source.shapes:
+            said = describe_distortion(source.shapes, job.preprocessing.resize)
             yield from (f"    {line}" for line in said)
     free = shutil.disk_usage(existing_parent(config.root)).free
     begun = f", beside {format_bytes(reserved)} of files begun," if reserved else ""
@@ -402,8 +401,7 @@ def describe_side(source: Source) -> str:
     """ " 28 px", or the range where images differ."""
     if source.source_size is not None:
         return f"{source.source_size:>3} px"
-    assert source.files is not None
-    sides = [side for f in source.files.facts for side in (f.height, f.width)]
+    sides = [side for shape in source.shapes for side in shape]
     return f"{min(sides)} to {max(sides)} px"
 
 

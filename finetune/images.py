@@ -334,9 +334,10 @@ def _most_bytes(job: Job, dataset: Dataset, transform: Transform, form: str) -> 
     files, side = job.source.files, dataset.source_size or 0
     stored = np.full(dataset.n_rows, side**2 * dataset.n_channels)
     level = np.ones_like(stored)  # bytes of a level: 4 of float images
-    if files is not None and dataset.row_bytes is not None:
-        areas = [facts.height * facts.width for facts in files.facts]
+    if dataset.row_bytes is not None:
         stored = dataset.row_bytes
+    if files is not None:
+        areas = [facts.height * facts.width for facts in files.facts]
         level = stored // (np.repeat(areas, files.n_frames) * dataset.n_channels)
     if form == STORED:
         return int(stored.sum())

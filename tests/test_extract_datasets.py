@@ -8,7 +8,9 @@ import os
 import pickle
 import shutil
 import socket
+import struct
 import threading
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -186,8 +188,8 @@ def test_a_zip_of_other_things(tmp_path: Path):
             {"train_images": np.asfortranarray(np.zeros((4, 8, 8), np.uint8))},
             r"in Fortran order",
         ),
-        ({"train_images": np.zeros((4, 8, 9), np.uint8)}, r"images should be \(n, S, S\)"),
-        ({"train_images": np.zeros((4, 8, 8, 4), np.uint8)}, r"images should be \(n, S, S\)"),
+        ({"train_images": np.zeros((4, 8, 9), np.uint8)}, r"alike in every split"),
+        ({"train_images": np.zeros((4, 8, 8, 4), np.uint8)}, r"images should be \(n, H, W\)"),
         ({"train_images": np.zeros((4, 8, 8, 8, 1), np.uint8)}, r"images should be"),
         ({"train_images": np.zeros((4, 16, 16), np.uint8)}, r"alike in every split"),
         ({"train_labels": np.zeros((3, 1), np.uint8)}, r"should be 4 rows of whole numbers"),
@@ -202,6 +204,99 @@ def test_a_zip_of_other_things(tmp_path: Path):
 def test_wrong_members_are_named(tmp_path: Path, changed: dict[str, Any], message: str):
     with pytest.raises(RequestError, match=message):
         open_file(save_npz(tmp_path / "x.npz", **changed))
+
+
+def npy(shape, values=b"", descr="|u1", said=None, version=1, length=None) -> bytes:
+    """An array's bytes; what its header says may be anything."""
+    words = {"descr": descr, "fortran_order": False, "shape": shape}
+    text = (repr(words) if said is None else said).encode() + b"\n"
+    n = struct.pack("<H" if version == 1 else "<I", len(text) if length is None else length)
+    return b"\x93NUMPY" + bytes([version, 0]) + n + text + values
+
+
+@pytest.mark.parametrize(
+    ("member", "content", "message"),
+    [
+        ("train_images", npy((10**12, 8, 8), bytes(64)), r"holds \(10+, 8, 8\) .* 64 bytes of it"),
+        ("train_images", npy((10**40, 8, 8)), "0 bytes of it at most"),
+        ("train_images", npy((-4, 8, 8), bytes(256)), r"says that it holds \(-4, 8, 8\)"),
+        ("train_labels", npy((4, 10**12)), "0 bytes of it at most"),
+        ("train_labels", npy((4, 1), descr="|V2147483647"), "0 bytes of it at most"),
+        ("train_labels", npy((4, 1), descr="<U1000000000"), "header that can't be read"),
+        ("train_labels", npy((4, 1), bytes(9)), "goes on behind its labels"),
+        ("train_labels", npy((), said="(" * 9000), "header that can't be read"),
+        ("train_labels", npy((), said="-" * 9000 + "1"), "header that can't be read"),
+        ("train_labels", npy((), said="not " * 2000 + "1"), "header that can't be read"),
+        ("train_labels", npy((), said="{1: 2, 'a': 3}"), "header that can't be read"),
+        ("extra", npy((), said="x" * 20_000), "header of 20_001 bytes; at most 10_000"),
+        ("extra", npy((), version=2, length=2**32 - 1), "header of 4_294_967_295 bytes"),
+        ("extra", npy((), version=3), "unknown .npy version"),
+        ("extra", npy((2**25,), bytes(2**25)), None),  # zeros, deflated as far as they can be
+    ],
+)
+def test_headers_that_promise_too_much_are_refused(
+    tmp_path: Path, member: str, content: bytes, message: str | None
+):
+    path = save_npz(tmp_path / "x.npz", **{member: None})
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"{member}.npy", content)
+    if message is None:
+        assert open_file(path).n_rows == 9
+        return
+    tracemalloc.start()
+    with pytest.raises(RequestError, match=message):
+        open_file(path)
+    assert tracemalloc.get_traced_memory()[1] < 50e6
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((0, 0), "images of 0 x 0 pixels: nothing to see"),
+        ((10_000, 10_000), "images of 10000 x 10000 pixels, where at most 89 million"),
+    ],
+)
+def test_images_that_no_memory_holds_or_nobody_sees(tmp_path: Path, shape, message: str):
+    images = {name: np.zeros((0, *shape), np.uint8) for name in IMAGES}
+    labels = {f"{s}_labels": np.zeros((0, 1), np.uint8) for s in SPLITS}
+    with pytest.raises(RequestError, match=message):
+        open_file(save_npz(tmp_path / "x.npz", **images, **labels))
+
+
+def test_more_samples_than_any_memory_holds(tmp_path: Path):
+    images = {name: np.zeros((2**23, 1, 1), np.uint8) for name in IMAGES}
+    with pytest.raises(RequestError, match="25_165_824 samples; at most 16_777_216"):
+        open_file(save_npz(tmp_path / "x.npz", **images))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_what_inflates_at_once_is_refused(tmp_path: Path, method: int):
+    path = save_npz(tmp_path / "x.npz", test_labels=None)
+    with zipfile.ZipFile(path, "a", method) as archive:
+        archive.writestr("test_labels.npy", npy((3, 1), b"\0\1\0"))
+    with pytest.raises(RequestError, match="test_labels.npy is compressed otherwise than numpy"):
+        open_file(path)
+
+
+def test_images_of_any_shape(tmp_path: Path):
+    images = {
+        name: np.random.default_rng(i).integers(0, 256, (n, 5, 9, 3), np.uint8)
+        for i, (name, n) in enumerate(zip(IMAGES, (4, 2, 3), strict=True))
+    }
+    dataset = open_file(save_npz(tmp_path / "x.npz", **images))
+    assert (dataset.source_size, dataset.n_channels, dataset.n_rows) == (None, 3, 9)
+    (found,) = dataset.stream([(0, 9)])
+    np.testing.assert_array_equal(found, np.concatenate([*images.values()]))
+    assert find_source(f"npz:{tmp_path / 'x.npz'}", 32, None, None).usual_resize == "pad-fit"
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 4), (3, 8, 8), (8, 8, 1), (4, 8, 9)])
+def test_channels_that_come_first_or_are_four_are_no_volumes(tmp_path: Path, shape):
+    counts = zip(IMAGES, (4, 2, 3), strict=True)
+    path = save_npz(tmp_path / "x.npz", **{s: np.zeros((n, *shape), np.uint8) for s, n in counts})
+    with pytest.raises(RequestError, match=r"or volumes \(n, D, H, W\)"):
+        find_source(f"npz:{path}", 32, None, None)
 
 
 def test_several_labels_are_zeros_and_ones(tmp_path: Path):

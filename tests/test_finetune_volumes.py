@@ -20,21 +20,20 @@ def runs(tmp_path, monkeypatch):
     monkeypatch.setenv("MEDPROBE_RUNS", str(tmp_path / "runs"))
 
 
-@pytest.fixture
-def volumes(tmp_path):
+@pytest.fixture(params=[(N_SLICES, N_SLICES, N_SLICES)])
+def volumes(tmp_path, request):
     rng = np.random.default_rng(0)
     arrays = {}
     for split, n in (("train", 16), ("val", 8), ("test", 8)):
         labels = rng.permutation(np.arange(n) % 2)
-        images = rng.normal(
-            80 + 60 * labels[:, None, None, None], 40, (n, N_SLICES, N_SLICES, N_SLICES)
-        )
+        images = rng.normal(80 + 60 * labels[:, None, None, None], 40, (n, *request.param))
         arrays[f"{split}_images"] = images.clip(0, 255).astype(np.uint8)
         arrays[f"{split}_labels"] = labels[:, None].astype(np.uint8)
     np.savez(tmp_path / "v.npz", **arrays)
     return tmp_path / "v.npz"
 
 
+@pytest.mark.parametrize("volumes", [(14, 14, 14), (14, 9, 11)], indirect=True)
 def test_a_frozen_encoder_of_volumes_is_a_probe(volumes):
     """Slices are averaged before the head, as a probe averages what extract stored."""
     (own,) = run(f"{VIT} {SHORT} --mode head", volumes)

@@ -93,34 +93,49 @@ def test_samples_without_rows_are_damage():
 MODEL = ["--model", "test_vit", "--size", "32", "--weights", "random", "--store", "float32"]
 
 
-def write_volumes(path: Path, side: int = 6) -> dict[str, np.ndarray]:
-    """A file in MedMNIST3D's layout: 12 + 4 + 6 cubes of two classes."""
+def write_volumes(path: Path, shape: tuple[int, int, int] = (6, 6, 6)) -> dict[str, np.ndarray]:
+    """A file in MedMNIST3D's layout: 12 + 4 + 6 volumes of two classes."""
     rng = np.random.default_rng(0)
     arrays = {}
     for split, n in (("train", 12), ("val", 4), ("test", 6)):
-        arrays[f"{split}_images"] = rng.integers(0, 256, (n, side, side, side), dtype=np.uint8)
+        arrays[f"{split}_images"] = rng.integers(0, 256, (n, *shape), dtype=np.uint8)
         arrays[f"{split}_labels"] = (np.arange(n) % 2).astype(np.uint8)[:, None]
     np.savez_compressed(path, **arrays)
     return arrays
 
 
-@pytest.mark.parametrize("flags", [[], ["--slice-axis", "2"], ["--slice-neighbours"]])
-def test_a_volume_is_one_sample_of_many_rows(tmp_path: Path, flags: list[str]):
-    arrays = write_volumes(tmp_path / "cubes.npz")
+@pytest.mark.parametrize(
+    ("shape", "flags"),
+    [
+        ((6, 6, 6), []),
+        ((6, 6, 6), ["--slice-axis", "2"]),
+        ((6, 6, 6), ["--slice-neighbours"]),
+        ((5, 9, 7), ["--slice-axis", "1", "--slice-neighbours"]),
+        ((8, 7, 7), []),  # no cube, but square slices
+    ],
+)
+def test_a_volume_is_one_sample_of_many_rows(
+    tmp_path: Path, shape: tuple[int, int, int], flags: list[str]
+):
+    arrays = write_volumes(tmp_path / "cubes.npz", shape)
     root = tmp_path / "f"
     data = ["--data", f"npz:{tmp_path / 'cubes.npz'}", "--features", str(root)]
     assert extract([*MODEL, *data, *flags]) == 0
     features = open_features(next(root.rglob("*.h5")))
-    assert (features.n_rows, len(features.labels)) == (22 * 6, 22)
-    assert features.key["slices"]["axis"] == (2 if "--slice-axis" in flags else 0)
+    axis = int(flags[1]) if "--slice-axis" in flags else 0
+    depth, is_square = shape[axis], len({*shape[:axis], *shape[axis + 1 :]}) == 1
+    assert (features.n_rows, len(features.labels)) == (22 * depth, 22)
+    assert features.key["slices"]["axis"] == axis
+    assert features.key["source_size"] == (shape[2] if is_square else "various")
     whole = np.concatenate([arrays[f"{s}_images"] for s in ("train", "val", "test")])
     slicing = Slicing(features.key["slices"]["axis"], "--slice-neighbours" in flags)
     encoder, _ = load_encoder(describe("test_vit", 32), Weights(None, seed=0))
     config = ExtractConfig(models=())
-    settings = preprocess(config, encoder.description.entry, encoder.description.statistics)
+    usual = "scale" if is_square else "pad-fit"  # what isn't square isn't squashed either
+    settings = preprocess(config, encoder.description.entry, encoder.description.statistics, usual)
     transform = make_transform(32, settings, slicing.n_channels)
     heads = [
-        encoder(transform(torch.from_numpy(slicing.take(cube, 0, 6).copy())))["head"].mean(0)
+        encoder(transform(torch.from_numpy(slicing.take(cube, 0, depth).copy())))["head"].mean(0)
         for cube in whole
     ]
     splits = divide_samples(

@@ -6,6 +6,9 @@ rows are inflated one batch at a time, straight from the zip member. Pickles are
 
 import contextlib
 import errno
+import io
+import math
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -19,12 +22,23 @@ from numpy.typing import NDArray
 from cache import RequestError
 from cache.layout import SPLITS, Samples
 from extract.datasets.dataset import Dataset, class_task
+from extract.datasets.formats.stored import UnreadableImage, check_size
 from extract.datasets.volumes import Slicing
 
 DISCARD_BYTES = 1 << 20  # read at once when skipping rows of other shards
 MAX_CLASSES = 4000  # HDF5 holds no list of names in an attribute beyond 64 KiB
 # What zipfile and numpy raise for a damaged file, an encrypted one, an unknown compression.
-DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError)
+# numpy.lib.format: a version's reader, and how the length before its header is written.
+HEADERS = {
+    (1, 0): (np.lib.format.read_array_header_1_0, "<H"),
+    (2, 0): (np.lib.format.read_array_header_2_0, "<I"),
+}
+MAX_HEADER = 10_000  # numpy's own bound; arrays of numbers have 128 bytes
+DEFLATE_RATIO = 1032  # zlib can't do more (zlib.net/zlib_tech.html)
+MAX_SAMPLES = 2**24  # their ids take 2 GB; the largest MedMNIST set has 236,386
+MAX_LABEL_BYTES = 2**31
+CHANNELS = (1, 2, 3, 4)  # lengths of an axis that is one of channels, not of space
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, struct.error)
 
 
 @dataclass(frozen=True)
@@ -41,15 +55,31 @@ def read_members(path: Path) -> dict[str, Member]:
     """The arrays of an .npz file, without their values.
 
     Raises:
-        RequestError: not an .npz file, damaged, or an array holds pickled objects.
+        RequestError: not an .npz file, damaged, an array holds pickled objects, or says that it has
+            more values than the file can hold.
     """
     with _naming_damage(path), zipfile.ZipFile(path) as archive:
         members = {}
-        for entry in archive.namelist():
-            with archive.open(entry) as file:
-                shape, fortran, dtype = _read_npy_header(file, path, entry)
-            members[entry.removesuffix(".npy")] = Member(entry, shape, dtype, fortran)
+        for entry in archive.infolist():
+            member = _read_member(archive, path, entry)
+            members[entry.filename.removesuffix(".npy")] = member
         return members
+
+
+def _read_member(archive: zipfile.ZipFile, path: Path, entry: zipfile.ZipInfo) -> Member:
+    # Only these two are inflated piece by piece: a few bytes of the others fill any memory.
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise RequestError(f"{path}: {entry.filename} is compressed otherwise than numpy does it")
+    with archive.open(entry) as file:
+        shape, fortran, dtype = _read_npy_header(file, path, entry.filename)
+        n_bytes = math.prod(shape) * dtype.itemsize
+        can_hold = min(entry.file_size, entry.compress_size * DEFLATE_RATIO) - file.tell()
+    if min(shape, default=0) < 0 or n_bytes > can_hold:
+        raise RequestError(
+            f"{path}: {entry.filename} says that it holds {shape} of {dtype}, and the file holds "
+            f"{max(can_hold, 0):_} bytes of it at most"
+        )
+    return Member(entry.filename, shape, dtype, fortran)
 
 
 @contextlib.contextmanager
@@ -70,13 +100,18 @@ def _read_npy_header(
     file: IO[bytes], path: Path, entry: str
 ) -> tuple[tuple[int, ...], bool, np.dtype]:
     version = np.lib.format.read_magic(file)
-    read = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }.get(version)
+    read, length_format = HEADERS.get(version, (None, ""))
     if read is None:
         raise RequestError(f"{path}: {entry} has an unknown .npy version {version}")
-    shape, fortran, dtype = read(file)
+    length = file.read(struct.calcsize(length_format))
+    n = struct.unpack(length_format, length)[0]
+    if n > MAX_HEADER:
+        raise RequestError(f"{path}: {entry} has a header of {n:_} bytes; at most {MAX_HEADER:_}")
+    try:
+        shape, fortran, dtype = read(io.BytesIO(length + file.read(n)))
+    # The one broad except: Python's parser, which numpy asks, raises anything, even MemoryError.
+    except Exception as error:
+        raise ValueError(f"{entry} has a header that can't be read") from error
     if dtype.hasobject:
         raise RequestError(
             f"{path}: {entry} holds pickled objects, which are never read; expected plain numbers"
@@ -125,7 +160,7 @@ def stream_slices(
     Args:
         path: the .npz file.
         names: members to chain, each (n, D, H, W) uint8.
-        depth: slices of a volume.
+        depth: slices of a volume, along the axis that is cut.
         slicing: how volumes are cut.
         ranges: ascending, disjoint (first, behind last) rows; row r is slice r mod depth of volume
             r // depth. A range may begin and end inside a volume.
@@ -247,7 +282,7 @@ def open_npz(
     """A data set from a file with ``{split}_images`` and ``{split}_labels``.
 
     Args:
-        path: the .npz file; images (n, S, S) or (n, S, S, 3) uint8, or volumes (n, S, S, S), labels
+        path: the .npz file; images (n, H, W) or (n, H, W, 3) uint8, or volumes (n, D, H, W), labels
             (n, 1) or (n, C).
         name: of the data set.
         images_digest: digest of the file, for the key.
@@ -260,11 +295,10 @@ def open_npz(
         RequestError: arrays are missing or don't fit each other.
     """
     members = read_members(path)
-    n_rows, side, n_channels = check_images(path, members, slicing)
+    shape = check_images(path, members, slicing)
     counts = [members[f"{split}_images"].shape[0] for split in SPLITS]
-    with _naming_damage(path), np.load(path, allow_pickle=False) as file:
-        parts = [np.asarray(file[f"{split}_labels"]) for split in SPLITS]
-    labels = _join_labels(path, parts, counts)
+    parts = _read_labels(path, members, counts)
+    labels = _join_labels(path, parts)
     task = task or class_task(labels)
     n_classes = labels.shape[1] if labels.ndim == 2 else int(labels.max(initial=0)) + 1
     names = tuple(class_names or (str(i) for i in range(max(n_classes, 2))))
@@ -275,7 +309,7 @@ def open_npz(
     ids = np.array([f"{s}/{i:06d}" for s, n in zip(SPLITS, counts, strict=True) for i in range(n)])
     images = [f"{split}_images" for split in SPLITS]
     row_ids, row_sample = ids, np.arange(len(ids))
-    depth = n_rows // max(len(ids), 1)
+    depth = shape.n_rows // max(len(ids), 1)
     if slicing is not None:
         row_ids = np.array([f"{name}/{i:03d}" for name in ids for i in range(depth)])
         row_sample = row_sample.repeat(depth)
@@ -289,8 +323,8 @@ def open_npz(
         name=name,
         task=task,
         class_names=names,
-        source_size=side,
-        n_channels=n_channels,
+        source_size=shape.source_size,
+        n_channels=shape.n_channels,
         samples=Samples(ids, np.repeat(np.arange(3, dtype=np.uint8), counts), labels),
         row_ids=row_ids,
         row_sample=row_sample,
@@ -298,18 +332,34 @@ def open_npz(
         stream=stream,
         licence=licence,
         slicing=slicing,
+        row_bytes=np.full(shape.n_rows, shape.height * shape.width * shape.n_channels),
     )
+
+
+@dataclass(frozen=True)
+class ImageShape:
+    """What the headers tell of the images, which are a volume's slices where it is cut."""
+
+    n_rows: int
+    height: int
+    width: int
+    n_channels: int
+
+    @property
+    def source_size(self) -> int | None:
+        """Their side; None where they aren't square."""
+        return self.height if self.height == self.width else None
 
 
 def check_images(
     path: Path, members: dict[str, Member], slicing: Slicing | None = None
-) -> tuple[int, int, int]:
-    """What the headers tell of the images: how many there are, their side, their channels.
+) -> ImageShape:
+    """What the headers tell of the images.
 
     Args:
         path: the .npz file.
         members: as ``read_members`` gives them.
-        slicing: how volumes are cut, whose slices are then the images; None for images.
+        slicing: how volumes are cut; None for images.
 
     Raises:
         RequestError: members are missing, or the images can't be streamed as they are.
@@ -320,45 +370,72 @@ def check_images(
         raise RequestError(
             f"{path} lacks {', '.join(missing)}; expected MedMNIST's layout: {', '.join(wanted)}"
         )
-    side, n_channels = _image_shape(path, members, slicing)
     images = [members[f"{split}_images"] for split in SPLITS]
+    shapes = {member.shape[1:] for member in images}
+    shape = next(iter(shapes))
+    if len(shapes) > 1 or not (_is_volume(shape) if slicing else _is_image(shape)):
+        raise RequestError(
+            f"{path}: images should be (n, H, W), (n, H, W, 3) or volumes (n, D, H, W), and alike "
+            f"in every split, found {', '.join(str(('n', *s)) for s in sorted(shapes))}"
+        )
     for member in images:
         _check_streamable(path, member)
     n = sum(member.shape[0] for member in images)
-    return n * (side if slicing else 1), side, n_channels
+    if n > MAX_SAMPLES:
+        raise RequestError(f"{path} has {n:_} samples; at most {MAX_SAMPLES:_} are read")
+    depth, n_channels = 1, 3 if len(shape) == 3 else 1
+    height, width = shape[:2]
+    if slicing is not None:
+        depth, n_channels = shape[slicing.axis], slicing.n_channels
+        height, width = slicing.slice_shape(shape)
+    try:
+        check_size(height, width, depth)
+    except UnreadableImage as error:
+        raise RequestError(f"{path}: images of {error}") from error
+    return ImageShape(n * depth, height, width, n_channels)
 
 
 def is_volume(members: dict[str, Member]) -> bool:
-    """Whether the images are (n, S, S, S); an array (n, 3, 3, 3) is small pictures in colour."""
+    """Whether the images are (n, D, H, W); an array (n, H, W, 3) is pictures in colour."""
     member = members.get("train_images")
     return member is not None and len(member.shape) == 4 and member.shape[3] != 3
 
 
-def _image_shape(
-    path: Path, members: dict[str, Member], slicing: Slicing | None
-) -> tuple[int, int]:
-    """Side and channels of the images, the same in every split."""
-    shapes = {members[f"{split}_images"].shape[1:] for split in SPLITS}
-    shape = next(iter(shapes))
-    if slicing is not None and len(shapes) == 1 and len(shape) == 3 and len({*shape}) == 1:
-        return shape[0], slicing.n_channels
-    square = len(shape) in (2, 3) and shape[0] == shape[1] and shape[2:] in ((), (3,))
-    if len(shapes) > 1 or not square:
-        raise RequestError(
-            f"{path}: images should be (n, S, S), (n, S, S, 3) or volumes (n, S, S, S), and alike "
-            "in every split, found "
-            f"{', '.join(str(('n', *s)) for s in sorted(shapes))}"
-        )
-    return shape[0], 3 if len(shape) == 3 else 1
+def _is_image(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)
 
 
-def _join_labels(path: Path, parts: list[np.ndarray], counts: list[int]) -> NDArray[np.int64]:
-    for split, part, n in zip(SPLITS, parts, counts, strict=True):
-        if part.shape[:1] != (n,) or part.dtype.kind not in "iub" or part.ndim > 2:
-            raise RequestError(
-                f"{path}: {split}_labels should be {n} rows of whole numbers, found "
-                f"{part.shape} {part.dtype}"
-            )
+def _is_volume(shape: tuple[int, ...]) -> bool:
+    """Of volumes that are no cubes, pictures whose channels come first or are four look the same."""
+    is_cube = len({*shape}) == 1
+    return len(shape) == 3 and (is_cube or not {*shape} & {*CHANNELS})
+
+
+def _read_labels(path: Path, members: dict[str, Member], counts: list[int]) -> list[np.ndarray]:
+    """Each split's labels, once it is sure that they are such."""
+    parts = []
+    with _naming_damage(path), zipfile.ZipFile(path) as archive:
+        for split, n in zip(SPLITS, counts, strict=True):
+            member = members[f"{split}_labels"]
+            shape, dtype = member.shape, member.dtype
+            if shape[:1] != (n,) or dtype.kind not in "iub" or len(shape) > 2:
+                raise RequestError(
+                    f"{path}: {split}_labels should be {n} rows of whole numbers, found "
+                    f"{shape} {dtype}"
+                )
+            n_bytes = math.prod(shape) * dtype.itemsize
+            if n_bytes > MAX_LABEL_BYTES:
+                raise RequestError(f"{path}: {split}_labels has {n_bytes:_} bytes of labels")
+            with archive.open(member.name) as file:
+                _read_npy_header(file, path, member.name)
+                values = np.frombuffer(_read_exactly(file, n_bytes), dtype)
+                if file.read(1):  # which also compares the checksum
+                    raise ValueError(f"{member.name} goes on behind its labels")
+            parts.append(values.reshape(shape, order="F" if member.fortran else "C"))
+    return parts
+
+
+def _join_labels(path: Path, parts: list[np.ndarray]) -> NDArray[np.int64]:
     columns = {part.shape[1:] for part in parts}
     if len(columns) > 1:
         raise RequestError(f"{path}: labels differ in shape between the splits: {columns}")

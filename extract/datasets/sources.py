@@ -58,11 +58,19 @@ class Source:
     slicing: Slicing | None = None  # how volumes are cut into rows; None: images
     digest: str | None = None  # of the images, where it is known already
     files: FileImages | None = None  # of a folder, a table or a recipe, checked
+    shape: tuple[int, int] | None = None  # height and width of an array's images; None: square
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """Height and width of each file's images, or of an array's; none where all are squares."""
+        if self.files:
+            return [(facts.height, facts.width) for facts in self.files.facts]
+        return [self.shape] if self.shape else []
 
     @property
     def usual_resize(self) -> str:
         """Where neither flag nor protocol says: images as they come aren't squashed."""
-        return "pad-fit" if self.files else "scale"
+        return "pad-fit" if self.files or self.source_size is None else "scale"
 
     @property
     def reading(self) -> Mapping[str, Any] | None:
@@ -270,13 +278,23 @@ def _npz_source(path: Path, source_size: int | None, slicing: Slicing | None) ->
     cut = (slicing or Slicing()) if is_volume(members) else None
     if cut is None:
         _refuse_slicing(path.name, slicing)
-    n, side, n_channels = check_images(path, members, cut)
-    _refuse_source_size(path.name, source_size, side)
+    shape = check_images(path, members, cut)
+    _refuse_source_size(path.name, source_size, shape.source_size)
 
     def open_file(memory: DigestMemory) -> Dataset:
         return open_npz(path, name, "md5:" + memory.get("md5", path, file_md5), slicing=cut)
 
-    return Source(name, f"{NPZ}{path}", n, side, n_channels, open_file, path, slicing=cut)
+    return Source(
+        name,
+        f"{NPZ}{path}",
+        shape.n_rows,
+        shape.source_size,
+        shape.n_channels,
+        open_file,
+        path,
+        slicing=cut,
+        shape=None if shape.source_size else (shape.height, shape.width),
+    )
 
 
 def _refuse_slicing(name: str, slicing: Slicing | None) -> None:
