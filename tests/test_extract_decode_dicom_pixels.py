@@ -220,6 +220,32 @@ def test_a_frame_in_pieces_is_one_frame(tmp_path):
         np.testing.assert_allclose(read_one(path), np.asarray(image) / 257, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("pixels", "syntax", "said"),
+    [
+        (CT.tobytes(), uid.JPEG2000Lossless, "aren't compressed, and its header says JPEG 2000"),
+        (CT.tobytes(), uid.RLELossless, "aren't compressed, and its header says RLE"),
+        (encapsulate([bytes(200)]), uid.ExplicitVRLittleEndian, "are compressed, .* Explicit VR"),
+    ],
+)
+def test_pixels_that_are_compressed_where_the_header_says_otherwise(tmp_path, pixels, syntax, said):
+    dataset = make_dataset(CT)
+    path = tmp_path / "a.dcm"
+    dataset.PixelData = pixels
+    dataset["PixelData"].is_undefined_length = len(pixels) > CT.nbytes
+    dataset["PixelData"].VR = "OW"
+    with path.open("wb") as file:
+        file.write(bytes(128) + b"DICM")
+        dataset.file_meta.TransferSyntaxUID = syntax
+        pydicom.filewriter.write_file_meta_info(file, dataset.file_meta, enforce_standard=False)
+        stream = pydicom.filebase.DicomBytesIO()
+        stream.is_little_endian, stream.is_implicit_VR = True, False
+        pydicom.filewriter.write_dataset(stream, dataset)
+        file.write(stream.getvalue())
+    with pytest.raises(UnreadableImage, match=said):
+        inspect(path, None, None)
+
+
 def test_functional_groups_of_fewer_frames(tmp_path):
     groups = [Dataset(), Dataset()]
     path = write_dicom(tmp_path / "a.dcm", FRAMES, PerFrameFunctionalGroupsSequence=groups)
@@ -421,6 +447,20 @@ def test_a_deflated_bomb_takes_no_memory(tmp_path, at_pixels):
         with pytest.raises(UnreadableImage, match="inflates to far more|header lacks"):
             inspect(path, None, None)
         assert tracemalloc.get_traced_memory()[1] < 1 << 27
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_bomb_of_run_lengths(tmp_path):
+    frame = bytearray(runs(np.zeros((64, 64), np.uint8)))
+    frame += b"\x81\x00" * (1 << 20)  # 128 zeros each
+    dataset = compress(make_dataset(np.zeros((64, 64), np.uint8)), uid.RLELossless, [bytes(frame)])
+    path = save(tmp_path / "a.dcm", dataset)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnreadableImage, match="run lengths are far longer"):
+            inspect(path, None, None)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 26  # of 1 << 27
     finally:
         tracemalloc.stop()
 

@@ -16,6 +16,7 @@ from extract.datasets.formats.dicom_files import count_frames
 from extract.datasets.formats.stored import UnreadableImage, needs
 
 RLE_HEADER = 64  # bytes; PS3.5, G.5
+LEAST_RUNS = 1024  # bytes, for very small images and padding
 LOSSY = (
     "1.2.840.10008.1.2.4.50",  # JPEG Baseline
     "1.2.840.10008.1.2.4.51",  # JPEG Extended
@@ -65,10 +66,19 @@ def read_pixels(path: Path, dataset: Any) -> tuple[NDArray[Any], int]:
     stored, high = _read_bits(dataset)
     precision = 0  # of compressed values
     codec = ""
+    # Only compressed pixels have no length of their own: PS3.5, A.4.
+    if (
+        "PixelData" in dataset
+        and dataset["PixelData"].is_undefined_length != syntax.is_encapsulated
+    ):
+        are = "aren't compressed" if syntax.is_encapsulated else "are compressed"
+        raise UnreadableImage(f"its pixels {are}, and its header says {syntax.name}")
     if syntax.is_encapsulated:
         frames = split_frames(dataset)
         _refuse_other_number(len(frames), n)
-        if syntax != RLELossless:
+        if syntax == RLELossless:
+            _refuse_long_runs(frames, dataset)
+        else:
             streams = [_read_stream(frame, dataset) for frame in frames]
             precision = max(stream.precision for stream in streams)
             codec = _choose_codec(path, dataset, streams)
@@ -124,6 +134,16 @@ def split_frames(dataset: Any) -> list[bytes]:
             frames.append([])
         frames[-1].append(fragment)
     return [b"".join(fragments) for fragments in frames]
+
+
+def _refuse_long_runs(frames: Sequence[bytes], dataset: Any) -> None:
+    """Refuse frames that would unfold to many times the header's size, and only then be refused.
+
+    Run lengths take at most 129 bytes for 128 (PS3.5, G.4.1).
+    """
+    size = dataset.Rows * dataset.Columns * dataset.SamplesPerPixel * dataset.BitsAllocated // 8
+    if max(map(len, frames)) > RLE_HEADER + 2 * size + LEAST_RUNS:
+        raise UnreadableImage("its run lengths are far longer than the pixels of its header")
 
 
 def _read_stream(frame: bytes, dataset: Any) -> Codestream:
