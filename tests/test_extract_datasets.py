@@ -385,11 +385,63 @@ def test_digests_are_remembered_until_the_file_changes(tmp_path: Path):
     assert calls.read_text() == "xxx"
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"md5:x": 3}', "\x00"])
+def test_a_file_that_took_anothers_place_and_time_is_another(tmp_path: Path):
+    file, calls = tmp_path / "file", tmp_path / "calls"
+    file.write_bytes(b"one")
+    memory = DigestMemory(tmp_path / "digests.json")
+    first = memory.get("md5", file, compute := count_calls(calls))
+    times = file.stat().st_mtime_ns
+    (tmp_path / "other").write_bytes(b"two")  # as large
+    os.utime(tmp_path / "other", ns=(times, times))
+    (tmp_path / "other").replace(file)
+    assert memory.get("md5", file, compute) != first
+    assert calls.read_text() == "xx"
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda entry: entry | {"digest": "0" * 32},
+        lambda entry: entry | {"digest": 3},
+        lambda entry: entry | {"digest": None},
+        lambda entry: entry | {"stamp": None},
+        lambda entry: entry | {"stamp": [*entry["stamp"][:2], 7]},
+        lambda entry: entry | {"check": 3},
+        lambda entry: {"stamp": entry["stamp"][:2], "digest": "0" * 32},  # of older versions
+        lambda entry: [entry],
+        lambda entry: "abc",
+    ],
+)
+def test_an_entry_that_was_edited_is_computed_again(tmp_path: Path, edit):
+    (tmp_path / "file").write_bytes(b"one")
+    path, file = tmp_path / "digests.json", tmp_path / "file"
+    memory = DigestMemory(path)
+    digests = [memory.get("md5", file, file_md5), memory.get_of("stat", "of", lambda: "right")]
+    path.write_text(json.dumps({k: edit(v) for k, v in json.loads(path.read_text()).items()}))
+    assert memory.recall("md5", file) is None
+    assert [
+        memory.get("md5", file, file_md5),
+        memory.get_of("stat", "of", lambda: "right"),
+    ] == digests
+
+
+def test_an_entry_under_anothers_name_is_computed_again(tmp_path: Path):
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(name.encode())
+    path = tmp_path / "digests.json"
+    DigestMemory(path).get_of("of", "a", lambda: "a's")
+    (entry,) = json.loads(path.read_text()).values()
+    path.write_text(json.dumps({"of:b": entry}))
+    assert DigestMemory(path).get_of("of", "b", lambda: "b's") == "b's"
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"md5:x": 3}', "\x00", "[" * 100_000, '{"a": {"b": NaN}}', "\xff"]
+)
 def test_a_damaged_memory_costs_only_time(tmp_path: Path, content: str):
     path, file = tmp_path / "digests.json", tmp_path / "file"
     file.write_bytes(b"one")
-    path.write_text(content)
+    path.write_bytes(content.encode("latin-1"))
     assert DigestMemory(path).get("md5", file, lambda p: "abc") == "abc"
     assert json.loads(path.read_text())[f"md5:{file.resolve()}"]["digest"] == "abc"
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 import unicodedata
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -234,18 +235,36 @@ def test_a_file_that_was_just_written_is_not_remembered(folder: Path, opened: li
 def test_an_index_of_nonsense_is_not_believed(folder: Path, tmp_path: Path, change):
     before = dataset_of(folder)
     (index,) = (tmp_path / "index").iterdir()
-    entries = [json.loads(line) for line in index.read_text().splitlines()]
+    entries = [json.loads(line.partition(" ")[2]) for line in index.read_text().splitlines()]
     for entry in entries:
         if change is None:
             index.write_text("[" * 100_000)
             break
-        entry[4] |= {name: value for name, value in change.items() if name != "sha256"}
-        entry[3] = change.get("sha256", entry[3])
+        entry[5] |= {name: value for name, value in change.items() if name != "sha256"}
+        entry[4] = change.get("sha256", entry[4])
     else:
-        index.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+        texts = [json.dumps(entry).encode() for entry in entries]  # with the right checksums
+        index.write_bytes(b"".join(b"%08x %s\n" % (zlib.crc32(text), text) for text in texts))
     after = dataset_of(folder)
     assert after.images_digest == before.images_digest
     assert after.row_ids.tolist() == before.row_ids.tolist()
+
+
+def test_an_edited_index_decides_no_key(folder: Path, tmp_path: Path, opened: list[str]):
+    digest = dataset_of(folder).images_digest
+    (index,) = (tmp_path / "index").iterdir()
+    lines = index.read_text().splitlines()
+    sha256 = json.loads(lines[3].partition(" ")[2])[4]
+    lines[3] = lines[3].replace(sha256, "0" * 64)
+    lines[4] = lines[4].replace('"uint8"', '"uint9"')
+    lines[5] = lines[5].partition(" ")[2]  # as it was without a checksum
+    index.write_text("\n".join(lines) + "\n")
+    opened.clear()
+    assert dataset_of(folder).images_digest == digest
+    assert len(opened) == 3
+    opened.clear()
+    assert dataset_of(folder).images_digest == digest
+    assert not opened
 
 
 def test_a_torn_or_unwritable_index_costs_only_time(

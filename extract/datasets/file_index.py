@@ -1,8 +1,9 @@
 """The check pass: every file opened, hashed and measured before the first forward pass.
 
 So the number of rows is known, unreadable files are named before hours of work, and the digest is
-over contents. What it found is remembered by size and modification time, as git remembers files;
-a later start only asks the file system for those.
+over contents. What it found is remembered by size, modification time and inode, as git remembers
+files; a later start only asks the file system for those. The digests decide under which key features
+are stored, so each line has a checksum of its own; a line that was edited is as good as none.
 """
 
 import dataclasses
@@ -11,20 +12,21 @@ import json
 import os
 import re
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cache import RequestError
-from cache.files import append
+from cache.files import append, open_regular
 from extract.datasets.decode import ImageFacts, UnreadableImage, Window, inspect
 from extract.datasets.formats.stored import MAX_VOXELS
 from extract.datasets.volumes import Slicing
 from extract.digests import file_sha256
 from extract.workers import map_ordered
 
-INDEX_VERSION = 2  # another decoder that finds other facts needs another number
+INDEX_VERSION = 3  # another decoder that finds other facts needs another number
 CHUNK_FILES = 32  # a task of a worker
 # A file that was written this short before it was looked at may be written again within the same
 # tick of the clock, and its time wouldn't tell: it isn't remembered.
@@ -32,7 +34,7 @@ FRESH_SECONDS = 2.0
 SHA256 = re.compile("[0-9a-f]{64}")
 SAVE_SECONDS = 10.0  # what a kill may cost
 
-Stamp = tuple[int, int]  # size in bytes, modification time in ns
+Stamp = tuple[int, int, int]  # size in bytes, modification time in ns, inode
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def _stamps(root: Path, paths: Sequence[str]) -> dict[str, Stamp]:
 def file_stamp(path: str | Path) -> Stamp:
     """What tells that a file isn't what it was."""
     status = os.stat(path)  # noqa: PTH116
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def _index_name(check: Check) -> str:
@@ -165,13 +167,17 @@ class _Index:
         """Path -> what is remembered. Lines that a kill tore are passed over."""
         entries = {}
         try:
-            lines = self._path.read_text().splitlines()
-        except (OSError, ValueError):
+            with open_regular(self._path) as file:
+                lines = file.read().splitlines()
+        except OSError:
             return {}
         for line in lines:
+            check, _, text = line.partition(b" ")
+            if check != _checksum(text):
+                continue
             try:
-                path, size, time_ns, sha256, facts = json.loads(line)
-                stamp = (size, time_ns)
+                path, size, time_ns, inode, sha256, facts = json.loads(text)
+                stamp = (size, time_ns, inode)
                 file = CheckedFile(sha256, _parse_facts(facts), stamp=stamp)
                 if SHA256.fullmatch(sha256):
                     entries[path] = stamp, file
@@ -182,7 +188,8 @@ class _Index:
     def add(self, path: str, stamp: Stamp, file: CheckedFile) -> None:
         assert file.facts is not None
         entry: list[Any] = [path, *stamp, file.sha256, dataclasses.asdict(file.facts)]
-        self._lines.append(json.dumps(entry) + "\n")
+        text = json.dumps(entry)
+        self._lines.append(f"{_checksum(text.encode()).decode()} {text}\n")
         if time.monotonic() - self._saved > SAVE_SECONDS:
             self._save()
 
@@ -202,6 +209,10 @@ class _Index:
 
     def __exit__(self, *exception: object) -> None:
         self._save()
+
+
+def _checksum(text: bytes) -> bytes:
+    return b"%08x" % zlib.crc32(text)
 
 
 def _parse_facts(facts: dict[str, Any]) -> ImageFacts:
