@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from cache import RequestError
 from cache.features import Features
-from cache.layout import FileSpec
+from cache.layout import FileSpec, read_table
 from cache.split_rules import DRAWN
 from cache.store import FeatureWriter, changed_tables
 from extract.datasets.dataset import Dataset
 from extract.datasets.drawn import find_files
-from extract.datasets.file_images import name_rows
 from extract.datasets.table_flags import WITHOUT_FLAG
 from extract.datasets.table_options import TableOptions, flag_of
 
@@ -61,9 +60,9 @@ def share_tables(
             continue
         rows = _rows_of(features, dataset)
         if rows is None:
+            command = features.header.attributes["command"]
             say(
-                f"  {features.path} has other samples of these images: make it anew with\n"
-                f"    {features.header.cure} --overwrite"
+                f"  {features.path} keeps its tables, for its rows are others; it gets them by\n    {command}"
             )
             continue
         spec = _spec_of(features, dataset, rows, words)
@@ -95,7 +94,7 @@ def _rows_of(
     if features.key.get("slices") == slicing and features.n_rows == dataset.n_rows:
         return dataset.row_ids, dataset.row_sample
     if np.array_equal(features.ids, dataset.samples.ids):
-        return name_rows(features.ids, features.row_sample), features.row_sample
+        return read_table(features.header, "rows/ids"), features.row_sample
     return None
 
 

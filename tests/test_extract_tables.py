@@ -224,6 +224,55 @@ def test_what_was_made_to_share_keeps_its_hashed_ids(scans: Scans, tmp_path: Pat
     assert open_features(shared).notes["drawn_split"] == {"rule": "80/10/10", "seed": 0}
 
 
+def test_volumes_that_were_cut_otherwise_are_the_same_samples(tmp_path: Path, capsys):
+    """Another axis makes other rows, and a sample is a volume all the same."""
+    nibabel = pytest.importorskip("nibabel")
+    table = tmp_path / "ct.csv"
+    for i in range(12):
+        values = np.random.default_rng(i).integers(0, 200, (4, 5, 3 + i % 2)).astype(np.int16)
+        nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / f"{i:02d}.nii.gz")
+    where = ["--data", f"csv:{table}", *FLAGS, "--features", str(tmp_path / "features")]
+    labels = ["a", "b"] * 6
+    found = []
+    for model, axis in ((A, 0), (B, 1)):
+        lines = [f"{i:02d}.nii.gz,{label}\n" for i, label in enumerate(labels)]
+        table.write_text("file,label\n" + "".join(lines))
+        words = ["--slice-axis", str(axis), "--window", "0,200"]
+        assert main(["--model", model, *where, *words]) == 0
+        found.append(next((tmp_path / "features" / "ct").glob(f"{model}_*.h5")))
+        labels[3] = "a"
+    a, b = map(open_features, found)
+    assert a.key["slices"] != b.key["slices"]
+    assert a.n_rows != b.n_rows
+    assert (a.labels.tolist(), a.split.tolist()) == (b.labels.tolist(), b.split.tolist())
+    assert a.labels.sum() == 5
+    assert len(a.row_sample) == a.n_rows
+    assert "samples/labels changed\n" in capsys.readouterr().out
+
+
+def test_what_is_kept_for_training_and_a_mended_file_take_part(scans: Scans, capsys):
+    """finetune's tables are laid too; an image that couldn't be read is new when it can."""
+    broken = scans.root / "005.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(b"no picture")
+    scans.extract(A, "--skip-errors")
+    assert len(scans.split(A)) == N - 1
+    before = scans.split(A)
+    unpacked = scans.root / "features" / ".images" / "scans" / "0123456789ab.h5"
+    unpacked.parent.mkdir(parents=True)
+    shutil.copy(scans.file(A).path, unpacked)
+    scans.rows[7]["label"] = "c"
+    scans.extract(A, "--skip-errors")
+    assert tables(open_features(unpacked)) == tables(scans.file(A))
+    scans.file(A).path.unlink()  # the split is known from there, too
+    broken.write_bytes(whole)
+    scans.extract(B)
+    assert "1 new samples are drawn" in capsys.readouterr().out
+    after = scans.split(B)
+    assert after.pop("005.png") in ("train", "val", "test")
+    assert after == before
+
+
 def test_a_file_that_is_being_written_is_not_passed_over(scans: Scans, capsys):
     scans.extract(A)
     features = scans.file(A)

@@ -5,9 +5,10 @@ So it is drawn once: whoever is in the newest complete feature file of the data 
 file has it, and only what is new is drawn.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,7 +104,10 @@ def find_kept(root: Path, asked: SplitWish, now: Sampled) -> Kept | None:
         files = [(features, Drawn.read(features.notes)) for features in find_files(root, now.name)]
         files.sort(key=lambda item: item[0].path.stat().st_mtime_ns, reverse=True)
         found = [(features, drawn) for features, drawn in files if drawn]
-    laid = [(features, drawn, _lay(features, now)) for features, drawn in found]
+    try:
+        laid = [(features, drawn, _lay(features, now)) for features, drawn in _distinct(found)]
+    except CacheError as error:  # it may be the one whose split is to be kept
+        raise RequestError(str(error)) from error
     laid = [(features, drawn, split) for features, drawn, split in laid if (split < LEFT_OUT).any()]
     if not laid:
         return None
@@ -116,6 +120,19 @@ def find_kept(root: Path, asked: SplitWish, now: Sampled) -> Kept | None:
     if divided.any() and newest.groups is None:
         return None
     return Kept(newest.path, drawn, split, int((divided & (split < LEFT_OUT)).sum()))
+
+
+def _distinct(
+    found: Sequence[tuple[Features, Drawn | None]],
+) -> list[tuple[Features, Drawn | None]]:
+    """The first of each table: files of many encoders have one, and need not all be read."""
+    names = ("rows/sample", "samples/ids", "samples/split", "samples/groups")
+    first: dict[tuple[Any, ...], tuple[Features, Drawn | None]] = {}
+    for features, drawn in found:
+        tables = features.header.tables
+        said = (features.key.get("images"), *(tables.get(name) for name in names))
+        first.setdefault(said, (features, drawn))
+    return list(first.values())
 
 
 def _named(path: Path, name: str) -> Features:

@@ -330,7 +330,7 @@ def open_dataset(images: FileImages, name: str) -> Dataset:
         source_size=images.source_size,
         n_channels=images.n_channels,
         samples=Samples(ids, split, target.labels, listing.groups, listing.meta),
-        row_ids=name_rows(ids, of_file),
+        row_ids=_row_ids(ids, of_file),
         row_sample=of_file,
         images_digest=images.images_digest,
         stream=stream,
@@ -374,7 +374,7 @@ def _split(images: FileImages) -> tuple[NDArray[np.uint8], list[str]]:
     return only.split, list(only.notes)
 
 
-def name_rows(ids: NDArray[np.str_], row_sample: NDArray[np.int64]) -> NDArray[np.str_]:
+def _row_ids(ids: NDArray[np.str_], row_sample: NDArray[np.int64]) -> NDArray[np.str_]:
     """A sample's id, and the number of the row in it where there are several."""
     counts = np.bincount(row_sample, minlength=len(ids))
     if (counts == 1).all():
