@@ -116,7 +116,7 @@ def test_new_samples_alone_are_drawn_and_no_patient_is_divided(scans: Scans, cap
     scans.add(12)
     del scans.rows[3]
     scans.extract(B, *by_patient)
-    assert "13 new samples are drawn" in capsys.readouterr().out
+    assert "13 new samples drawn" in capsys.readouterr().out
     after = scans.split(B)
     assert {name: split for name, split in after.items() if name in before} == {
         name: split for name, split in before.items() if name != "003.png"
@@ -267,7 +267,7 @@ def test_what_is_kept_for_training_and_a_mended_file_take_part(scans: Scans, cap
     scans.file(A).path.unlink()  # the split is known from there, too
     broken.write_bytes(whole)
     scans.extract(B)
-    assert "1 new samples are drawn" in capsys.readouterr().out
+    assert "1 new sample drawn" in capsys.readouterr().out
     after = scans.split(B)
     assert after.pop("005.png") in ("train", "val", "test")
     assert after == before

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cache import RequestError
 from cache.layout import SPLITS, Samples
+from cache.names import counted
 from cache.split_rules import Drawn, SplitRule
 from cache.splits import LEFT_OUT, continue_split, make_splits
 from extract.datasets.below import composed
@@ -113,7 +114,7 @@ class FileImages:
             return ""
         n_new = int((self.kept.split == LEFT_OUT).sum())
         words = f"split kept as it was drawn before, in {self.kept.path.name}"
-        words += f"; {n_new:_} new samples are drawn" if n_new else ""
+        words += f"; {counted(n_new, 'new sample')} drawn" if n_new else ""
         n = self.kept.n_divided
         return words + (f"; {n:_} of patients whom it divides are drawn anew" if n else "")
 
