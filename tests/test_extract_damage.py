@@ -3,13 +3,19 @@
 import contextlib
 import io
 import os
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from extract.datasets.decode import UnreadableImage, inspect, read_image
-from extract.datasets.formats.damage import check_fax, check_jpeg, heeding_complaints
+from extract.datasets.formats.damage import (
+    check_deflate,
+    check_fax,
+    check_jpeg,
+    heeding_complaints,
+)
 
 Y, X = np.mgrid[:240, :328]
 GREY = (128 + 60 * np.sin(X / 9) + 50 * np.cos(Y / 13)).clip(0, 255).astype(np.uint8)
@@ -145,6 +151,13 @@ def test_tiffs_with_zeros_inside_are_refused(tmp_path, compression, image, n_pag
     path.write_bytes(data)
     with pytest.raises(UnreadableImage, match="(?i)corrupt|Fax"):
         read_image(path, None, None)
+
+
+def test_a_deflated_strip_may_be_longer_but_is_no_bomb():
+    check_deflate(zlib.compress(bytes(300_000)), 100_000)
+    with pytest.raises(UnreadableImage, match="far more than its image has"):
+        check_deflate(zlib.compress(bytes(1_000_000)), 100_000)
+    check_deflate(zlib.compress(bytes(1000))[:-5], 1000)  # libtiff says where rows are missing
 
 
 @pytest.mark.parametrize("compression", ["group3", "group4", "tiff_ccitt"])

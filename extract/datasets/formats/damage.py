@@ -45,7 +45,8 @@ BUFFERED = 8  # bytes that libjpeg has taken behind the last block, and doesn't 
 # What gdcm (libjpeg again) and libtiff write where they decode all the same.
 COMPLAINT = re.compile(rb"Corrupt JPEG data: .*|Fax\w+: .*")
 FAX_VOID = bytes(3)
-INFLATE_BYTES = 1 << 20  # at once
+INFLATE_BYTES = 1 << 16  # at once
+SPARE = 4  # times what a strip should have: writers may fill up its last rows
 STDERR = 2  # its descriptor, which libraries in C write to
 _stderr_lock = threading.Lock()
 
@@ -173,17 +174,24 @@ def _has_every_scan(data: bytes, frame: _Segment, segments: list[_Segment]) -> b
 # -------------------------------------------------------------------------------- deflate
 
 
-def check_deflate(data: bytes) -> None:
+def check_deflate(data: bytes, n_bytes: int) -> None:
     """Refuse a damaged strip of a deflated TIFF: libtiff stops where it is full, before the checksum.
 
+    Args:
+        data: the strip.
+        n_bytes: what it should inflate to. Much more is a bomb, and isn't.
+
     Raises:
-        UnreadableImage: it holds what isn't a code, or its checksum doesn't fit.
+        UnreadableImage: it holds what isn't a code, its checksum doesn't fit, or it goes on and on.
     """
     stream = zlib.decompressobj()
+    left = SPARE * n_bytes + INFLATE_BYTES
     try:
         while data and not stream.eof:
-            stream.decompress(data, INFLATE_BYTES)
+            left -= len(stream.decompress(data, INFLATE_BYTES))
             data = stream.unconsumed_tail
+            if left < 0:
+                raise UnreadableImage("corrupt deflated data: far more than its image has")
     except zlib.error as error:
         raise UnreadableImage(f"corrupt deflated data: {error}") from error
 

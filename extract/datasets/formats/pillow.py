@@ -31,7 +31,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif")
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF")
 
 FAX, JPEG = (2, 3, 4), 7  # values of TIFF's COMPRESSION
-CHECKS = {2: check_fax, 4: check_fax, JPEG: check_jpeg, 8: check_deflate, 32946: check_deflate}
+DEFLATE = (8, 32946)
+CHECKS = {2: check_fax, 4: check_fax, JPEG: check_jpeg}  # what a strip is searched with
 
 NOTES = ("exif-orientation", "transparency")
 
@@ -127,12 +128,13 @@ def _check_damage(path: Path) -> None:
 
 def _check_page(path: Path, image: Any) -> None:
     """Each strip or tile of a TIFF's page."""
-    tags = image.tag_v2
-    check = CHECKS.get(tiff.tag(image, tiff.COMPRESSION, 1))
-    starts, sizes = (
-        tags.get(tag) for tag in (tiff.TILES if tiff.TILES[0] in tags else tiff.STRIPS)
-    )
-    if check is None or starts is None or sizes is None:
+    tags, compression = image.tag_v2, tiff.tag(image, tiff.COMPRESSION, 1)
+    places = tiff.TILES if tiff.TILES[0] in tags else tiff.STRIPS
+    starts, sizes = (tags.get(number, ()) for number in places)
+    check = CHECKS.get(compression)
+    if compression in DEFLATE:
+        check = functools.partial(check_deflate, n_bytes=tiff.piece_bytes(image))
+    if check is None:
         return
     tables = bytes(tags.get(tiff.JPEG_TABLES, b""))[:-2]  # without their end marker
     with path.open("rb") as file:

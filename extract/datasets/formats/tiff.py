@@ -148,6 +148,14 @@ def _page_shape(image: Any) -> tuple[int, int, int]:
     return image.height, image.width, tag(image, SAMPLES, 1)
 
 
+def piece_bytes(image: Any) -> int:
+    """Of a strip or tile, uncompressed; a tile may be larger than its image."""
+    rows = min(tag(image, STRIP_ROWS, image.height), image.height)
+    tile = [tag(image, number, 0) for number in TILE_SIDES]
+    n_pixels = math.prod(tile) if TILES[0] in image.tag_v2 else rows * image.width
+    return n_pixels * tag(image, SAMPLES, 1) * tag(image, BITS, 1) // 8
+
+
 # ------------------------------------------------------------------------------- planes
 
 
