@@ -66,7 +66,6 @@ SLOW = {
     "fasternet": Network("fasternet_t0", {}, 64),
     "fastvit": Network("fastvit_t8", {}, 64),
     "focalnet": Network("focalnet_tiny_srf", DEPTHS, 64),
-    "gemma4_vit": Network("gemma4_vit_167m", DEPTH),
     "ghostnet": Network("ghostnet_100", {}, 64),
     "hiera": Network("hiera_tiny_224"),
     "hieradet_sam2": Network("sam2_hiera_tiny", {}, 128),
@@ -101,6 +100,7 @@ SLOW = {
     "xcit": Network("xcit_nano_12_p16_224", DEPTH),
 }
 NETWORKS = FAST | SLOW
+REFUSED = {"gemma4_vit"}  # at any size: test_extract_table.py
 
 
 def test_every_module_of_timm_s_that_has_a_filter_is_here():
@@ -111,7 +111,7 @@ def test_every_module_of_timm_s_that_has_a_filter_is_here():
         if "pretrained_filter_fn=" in path.read_text(encoding="utf-8") and path.stem[0] != "_"
     }
     assert len(found) > 40
-    assert found == set(NETWORKS)
+    assert found == set(NETWORKS) | REFUSED
 
 
 def full_name(network: Network) -> str:

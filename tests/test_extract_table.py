@@ -1,6 +1,7 @@
 """The table of encoders: complete, true to the libraries, and the same as the document."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -8,7 +9,7 @@ import torch
 
 from cache import RequestError
 from extract.datasets.origins import ORIGINS, describe_seen
-from extract.encoders import document
+from extract.encoders import document, from_timm
 from extract.encoders.encoder import Weights, describe, find_weights, load_encoder
 from extract.encoders.layouts import LAYOUTS
 from extract.encoders.table import ENTRIES, LIBRARIES, Entry
@@ -178,6 +179,24 @@ def test_nearest_valid_sizes_are_named_and_work(name: str, size: int, near: str)
         describe(name, size)
     for other in near.split(" or "):
         assert describe(name, int(other)).size == int(other)
+
+
+def test_what_works_at_no_size_is_told_no_size(monkeypatch: pytest.MonkeyPatch):
+    """As timm's gemma4_vit, which asks a tensor for its value while it is built."""
+
+    def fail(model: Any, size: int) -> None:
+        raise RuntimeError("item() cannot be called on meta tensors")
+
+    monkeypatch.setattr(from_timm, "study", fail)
+    for size in (None, 160, 96):
+        with pytest.raises(RequestError, match=r"test_vit.* \(item\(\) cannot .* at any size$"):
+            describe("test_vit", size)
+
+
+@pytest.mark.slow
+def test_gemma4_s_vision_tower_is_told_no_size():
+    with pytest.raises(RequestError, match="gemma4_vit_167m.* can't be used at any size"):
+        describe("gemma4_vit_167m", 768)
 
 
 # ---------------------------------------------------------------------------- tokens

@@ -77,7 +77,7 @@ def test_what_is_not_cached_is_named_with_its_file(cache: Callable[..., Path]):
     with pytest.raises(
         RequestError,
         match=r"org/name/model\.safetensors isn't in the hub's cache and HF_HUB_OFFLINE is set "
-        r"\(pytorch_model\.bin would do as well\); .*--weights FILE",
+        r"\(pytorch_model\.bin or model\.safetensors\.index\.json would do as well\); .*FILE",
     ):
         fetch(Hub("org/name"))
     with pytest.raises(RequestError, match=r"org/name/weights\.pt isn't in .* is set; fetch it"):
@@ -98,6 +98,17 @@ def test_of_two_cached_files_the_first_in_the_list_counts(
     found = find(Hub("org/name"))
     assert found
     assert found.name == "model.safetensors"
+
+
+INDEX = b'{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}'
+
+
+def test_an_index_counts_where_all_its_shards_are_there(cache: Callable[..., Path]):
+    index = cache("org/name", "model.safetensors.index.json", INDEX)
+    cache("org/name", "model-1.safetensors")
+    assert find(Hub("org/name")) is None
+    cache("org/name", "model-2.safetensors")
+    assert find(Hub("org/name")) == index
 
 
 def test_a_file_whose_content_was_deleted_is_not_there(cache: Callable[..., Path]):
@@ -170,6 +181,18 @@ def test_the_second_file_is_fetched_where_the_repository_lacks_the_first(
     asked = answers({"model.safetensors": absent(), "pytorch_model.bin": tmp_path / "x.bin"})
     assert fetch(Hub("org/name", revision="v2")) == tmp_path / "x.bin"
     assert asked == ["model.safetensors@v2", "pytorch_model.bin@v2"]
+
+
+def test_shards_are_fetched_with_their_index(answers: Callable[..., list[str]], tmp_path: Path):
+    (tmp_path / "model.safetensors.index.json").write_bytes(INDEX)
+    files = {name: tmp_path / name for name in ("model-1.safetensors", "model-2.safetensors")}
+    has = {SAFE[0]: absent(), SAFE[1]: absent(), SAFE[2]: tmp_path / SAFE[2]}
+    asked = answers(has | files)
+    assert fetch(Hub("org/name", revision="v2")) == tmp_path / "model.safetensors.index.json"
+    assert asked == [f"{name}@v2" for name in (*SAFE, *files)]
+    answers(has | {name: absent() for name in files})
+    with pytest.raises(RequestError, match=r"has no model-1\.safetensors, which its index names"):
+        fetch(Hub("org/name"))
 
 
 def test_a_repository_without_any_of_the_files(answers: Callable[..., list[str]]):

@@ -219,7 +219,7 @@ def _find_file(wish: str) -> Weights:
     """
     for name, part in ((wish, ""), wish.rpartition(":")[::2]):
         path = Path(name).expanduser()
-        shards = sorted(path.glob(f"*{weight_files.INDEX}")) if name and path.is_dir() else []
+        shards = sorted(path.glob(f"*{weights.INDEX}")) if name and path.is_dir() else []
         if len(shards) == 1:
             path = shards[0]
         if name and path.is_file():

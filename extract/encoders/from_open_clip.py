@@ -106,9 +106,9 @@ def outline(entry: Entry, size: int | None) -> Outline:
         raise RequestError(f"{entry.encoder} can't be used: {error}") from error
     except (AssertionError, ValueError, RuntimeError, ZeroDivisionError) as error:
         why = first_line(error)
-        if size == own_size:
+        near = [] if size == own_size else near_sizes(size, own_size, try_size)
+        if not near:
             raise _unbuildable(entry, why) from error
-        near = near_sizes(size, own_size, try_size)
         raise SizeError(entry.encoder, size, why, near, own_size) from error
     except (
         TypeError,

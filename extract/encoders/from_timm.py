@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cache import RequestError
+from cache.names import first_line
 from extract.encoders import checkpoints
 from extract.encoders.anatomy import Statistics
 from extract.encoders.architectures import ARCHITECTURES
@@ -107,13 +108,11 @@ def outline(entry: Entry, size: int | None) -> Outline:
         raise
     except (AssertionError, ValueError, RuntimeError, ZeroDivisionError) as error:
         near = near_sizes(size, own_size, lambda at: study(try_size(at), at))
-        why = checkpoints.first_line(error)
-        raise SizeError(entry.encoder, size, why, near, own_size) from error
+        if not near:
+            raise _unlike_others(entry, error) from error
+        raise SizeError(entry.encoder, size, first_line(error), near, own_size) from error
     except (TypeError, AttributeError) as error:  # a method that timm's other models have
-        raise RequestError(
-            f"{entry.encoder} isn't built like timm's other encoders "
-            f"({checkpoints.first_line(error)}), so it can't be used"
-        ) from error
+        raise _unlike_others(entry, error) from error
     chosen = arguments(size)
 
     def build() -> Network:
@@ -154,6 +153,13 @@ def outline(entry: Entry, size: int | None) -> Outline:
         build=build,
         load=load,
         licence=entry.licence or config.license or "",
+    )
+
+
+def _unlike_others(entry: Entry, error: Exception) -> RequestError:
+    return RequestError(
+        f"{entry.encoder} isn't built like timm's other encoders ({first_line(error)}), so it "
+        "can't be used at any size"
     )
 
 

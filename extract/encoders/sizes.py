@@ -68,8 +68,11 @@ def near_sizes(size: int, own_size: int, try_size: Callable[[int], object]) -> l
 
     Args:
         size: what was asked for, pixels.
-        own_size: what certainly works.
+        own_size: the encoder's, which may not work either.
         try_size: raises where a size doesn't work; any exception counts.
+
+    Returns:
+        At most one below and one above; [] where none works.
     """
     below = {size // step * step for step in STEPS} | {own_size}
     above = {-(-size // step) * step for step in STEPS} | {own_size}

@@ -15,7 +15,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,9 +27,8 @@ from cache import RequestError
 from cache.names import first_line
 from extract.digests import file_sha256
 from extract.encoders.layouts import LAYOUTS
+from extract.encoders.weights import INDEX, SHARD, shard_names
 
-SHARD = ".safetensors"
-INDEX = f"{SHARD}.index.json"
 # Sub-dictionaries that trainers write. Averaged weights come before raw ones; the first four are
 # those that timm knows, in its order (timm/models/_helpers.py: load_state_dict).
 CONTAINERS = (
@@ -197,23 +196,6 @@ def _check_hub(path: Path) -> None:
             f"{path} is damaged: the SHA-256 of what the hub's cache holds isn't {blob.name}; "
             f"delete {blob} and run again with network"
         )
-
-
-def shard_names(index: Path) -> list[str]:
-    """The files beside an index that hold its tensors, sorted.
-
-    Raises:
-        RequestError: it isn't an index, or names files elsewhere.
-    """
-    try:
-        files = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        names = sorted(set(files))
-    except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
-        raise RequestError(f"{index} isn't an index of safetensors files") from error
-    for name in names:
-        if not isinstance(name, str) or PurePath(name).name != name or not name.endswith(SHARD):
-            raise RequestError(f"{index} names {name!r}, which isn't a safetensors file beside it")
-    return names
 
 
 def _read_shards(index: Path) -> tuple[dict[str, Tensor], int]:

@@ -6,13 +6,14 @@ No torch here: ``extract models`` asks this of the whole table in a moment.
 import hashlib
 import http.client
 import importlib.util
+import json
 import os
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, Any
 
 from filelock import FileLock
@@ -23,7 +24,10 @@ from cache.names import first_line
 from extract.network import offline, open_url, why_unreachable
 from extract.progress import Progress
 
-SAFE = ("model.safetensors", "pytorch_model.bin")  # as timm and transformers publish
+SHARD = ".safetensors"
+INDEX = f"{SHARD}.index.json"  # names the shards of a file that was too large for one
+# As timm and transformers publish.
+SAFE = (f"model{SHARD}", "pytorch_model.bin", f"model{INDEX}")
 OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
@@ -96,7 +100,7 @@ def find(place: Place) -> Path | None:
     """The file, if it is on this machine."""
     if isinstance(place, Hub):
         cached = (cached_file(place.repository, file, place.revision) for file in place.files)
-        return next((path for path in cached if path), None)
+        return next((path for path in cached if path and _is_whole(path)), None)
     if isinstance(place, Url):
         path = url_path(place)
     elif isinstance(place, Package):
@@ -109,6 +113,15 @@ def find(place: Place) -> Path | None:
     else:
         return None
     return path if path.is_file() else None
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the shards of an index are there, too."""
+    try:
+        names = shard_names(path) if path.name.endswith(INDEX) else []
+    except RequestError:  # said by whoever reads it
+        return True
+    return all((path.parent / name).is_file() for name in names)
 
 
 def fetch(place: Place) -> Path:
@@ -173,6 +186,23 @@ def _package_folder(place: Package) -> Path | None:
     return Path(next(iter(found.submodule_search_locations)))
 
 
+def shard_names(index: Path) -> list[str]:
+    """The files beside an index that hold its tensors, sorted.
+
+    Raises:
+        RequestError: it isn't an index, or names files elsewhere.
+    """
+    try:
+        files = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        names = sorted(set(files))
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        raise RequestError(f"{index} isn't an index of safetensors files") from error
+    for name in names:
+        if not isinstance(name, str) or PurePath(name).name != name or not name.endswith(SHARD):
+            raise RequestError(f"{index} names {name!r}, which isn't a safetensors file beside it")
+    return names
+
+
 # ---------------------------------------------------------------------------- the hub
 
 
@@ -223,6 +253,12 @@ def _download_hub(place: Hub) -> Path:
             f"{place.repository} on the hub has no {' or '.join(place.files)}; name a local file "
             "with --weights FILE"
         )
+    if path.name.endswith(INDEX):
+        for name in shard_names(path):
+            if _download_first(Hub(place.repository, (name,), revision=place.revision)) is None:
+                raise RequestError(
+                    f"{place.repository} on the hub has no {name}, which its index names"
+                )
     return path
 
 
