@@ -20,7 +20,6 @@ import contextlib
 import json
 import shutil
 import warnings
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -35,13 +34,13 @@ from torch import Tensor
 from cache.errors import BrokenCache, RequestError
 from cache.files import append, move_whole, remove_leftovers, work_folder, write_whole
 from cache.layout import format_bytes
-from extract.encoders.weight_files import check_zip
+from extract.encoders.weight_files import CHECKSUM, check_zip, tensors_crc32
 from finetune.ranks import Ranks
 
 LAST, LOG, LOCK = "last.pt", "log.jsonl", ".lock"
 SETTINGS = "settings.json"
 ENCODER, HEAD = "encoder.safetensors", "head.safetensors"
-CHECKSUM = "crc32"  # in the best weights' own metadata
+OLD_CHECKSUM = "crc32"  # as the best weights' metadata had it once
 
 
 @dataclass
@@ -181,7 +180,7 @@ class Trial:
     def save_best(self, iteration: int, tensors: Mapping[str, Tensor]) -> None:
         """Write the weights that are the best so far, with their checksum."""
         path = self.folder / f"best-{iteration:07d}.safetensors"
-        save_tensors(path, tensors, {CHECKSUM: _checksum(tensors)})
+        save_tensors(path, tensors)
 
     def load_best(self, place: Place) -> dict[str, Tensor]:
         """The best weights.
@@ -194,10 +193,10 @@ class Trial:
         try:
             with safe_open(path, "pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
-                wanted = (file.metadata() or {}).get(CHECKSUM)
+                metadata = file.metadata() or {}
         except (OSError, SafetensorError) as error:
             raise BrokenCache(f"{path} is missing or damaged; {self._cure}") from error
-        if wanted != _checksum(tensors):
+        if metadata.get(CHECKSUM, metadata.get(OLD_CHECKSUM)) != tensors_crc32(tensors):
             raise BrokenCache(f"{path} doesn't match its checksum; {self._cure}")
         return tensors
 
@@ -212,15 +211,6 @@ class Trial:
             file.write(text.encode())
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    """CRC-32 of tensors' bytes by name, against a disk's errors."""
-    crc = 0
-    for name in sorted(tensors):
-        flat = tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8)
-        crc = zlib.crc32(flat.numpy().data, zlib.crc32(name.encode(), crc))
-    return f"{crc:08x}"
-
-
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The lines of a log; a last one that a kill has cut short is left out."""
     lines = []
@@ -233,12 +223,12 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 def save_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a safetensors file; tensors that share memory are written apart."""
+    """Write a safetensors file with its checksum; tensors that share memory are written apart."""
     apart = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     # It writes by path alone, and not to the file that it finds there but to one of its own.
     with _advised(path), work_folder(path) as folder:
         made = folder / path.name
-        save_file(apart, made, dict(metadata or {}))
+        save_file(apart, made, {CHECKSUM: tensors_crc32(apart), **(metadata or {})})
         move_whole(made, path)
 
 

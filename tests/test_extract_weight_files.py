@@ -30,6 +30,7 @@ from extract.encoders.encoder import (
     weights_digest,
 )
 from extract.encoders.weight_files import CONTAINERS, check_zip, read_checkpoint
+from finetune.checkpoints import save_tensors
 from finetune.config import ModelConfig
 from finetune.model import build_classifier
 
@@ -124,6 +125,15 @@ def test_a_damaged_file_of_the_hub_s_cache_is_found_by_its_own_name(tmp_path: Pa
     assert same(read_checkpoint(path).tensors, tensors())
     flip(blob, len(content) - 1, 6)
     with pytest.raises(RequestError, match=f"is damaged: the SHA-256 .* isn't {blob.name}; delete"):
+        read_checkpoint(path)
+
+
+def test_a_damaged_encoder_of_finetune_s_is_found(tmp_path: Path):
+    path = tmp_path / "encoder.safetensors"
+    save_tensors(path, tensors(), {"medprobe_trained": "fine-tuned on x"})
+    assert same(read_checkpoint(path).tensors, tensors())
+    flip(path, path.stat().st_size - 1, 6)
+    with pytest.raises(RequestError, match=r"encoder\.safetensors .*doesn't match its checksum"):
         read_checkpoint(path)
 
 

@@ -13,13 +13,14 @@ import pickle
 import re
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor
 from torch.serialization import safe_globals
 
@@ -43,6 +44,7 @@ CONTAINERS = (
     *(layout.container for layout in LAYOUTS.values() if layout.container),
     "module",
 )
+CHECKSUM = "medprobe_crc32"  # in the metadata of finetune's safetensors; the format has none
 # Values of all tensors together, in bytes, for each byte of the file. Tied weights are counted
 # once for each of their names; a tensor that repeats one number (stride 0) can claim terabytes.
 MAX_EXPANSION = 8
@@ -140,7 +142,7 @@ def _read(path: Path) -> tuple[Any, int]:
         return _read_shards(path)
     n_bytes = path.stat().st_size
     if path.suffix == SHARD:
-        return load_file(path), n_bytes
+        return _read_safetensors(path), n_bytes
     with path.open("rb") as file:
         is_zip = file.read(4) == b"PK\3\4"  # as torch decides
     if is_zip:
@@ -154,6 +156,24 @@ def _read(path: Path) -> tuple[Any, int]:
     with warnings.catch_warnings(), safe_globals([argparse.Namespace]):
         warnings.simplefilter("ignore")  # about how the file was pickled, years ago
         return torch.load(path, map_location="cpu", weights_only=True), n_bytes
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        wanted = (file.metadata() or {}).get(CHECKSUM)
+    if wanted is not None and wanted != tensors_crc32(tensors):
+        raise ValueError("it doesn't match its checksum, so the file is damaged; get it again")
+    return tensors
+
+
+def tensors_crc32(tensors: Mapping[str, Tensor]) -> str:
+    """CRC-32 of tensors' bytes by name, against a disk's errors: 8 hex digits."""
+    crc = 0
+    for name in sorted(tensors):
+        flat = tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8)
+        crc = zlib.crc32(flat.numpy().data, zlib.crc32(name.encode(), crc))
+    return f"{crc:08x}"
 
 
 def check_zip(path: Path) -> None:
@@ -206,7 +226,7 @@ def _read_shards(index: Path) -> tuple[dict[str, Tensor], int]:
         if not path.is_file():
             raise RequestError(f"{index} names {name}, which isn't beside it; get every shard")
         _check_hub(path)
-        shard = load_file(path)
+        shard = _read_safetensors(path)
         if twice := sorted(tensors.keys() & shard.keys()):
             raise RequestError(f"{index}: {twice[0]} is in two shards, of which {name} is one")
         tensors |= shard
