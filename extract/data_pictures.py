@@ -16,6 +16,7 @@ from cache.layout import SPLITS
 from cache.leaks import describe_leaks
 from cache.terminal import Parser, run_command, show
 from extract.config import (
+    FITS,
     INTENSITIES,
     INTERPOLATIONS,
     PROTOCOL_NAMES,
@@ -81,6 +82,7 @@ def make_show_parser() -> Parser:
     how = parser.add_argument_group("how they are prepared, as for extract")
     how.add_argument("--model", "-m", metavar="NAME", help="as for this encoder (as for most)")
     how.add_argument("--size", type=int, metavar="PX", help=f"(the encoder's own, or {SIZE})")
+    how.add_argument("--fit-size", choices=FITS)
     how.add_argument("--protocol", choices=PROTOCOL_NAMES)
     how.add_argument("--resize", choices=RESIZES)
     how.add_argument("--interpolation", choices=INTERPOLATIONS)
@@ -218,6 +220,7 @@ def make_config(options: argparse.Namespace) -> ExtractConfig:
     return ExtractConfig(
         models=tuple(filter(None, [given.get("model")])),
         size=given.get("size"),
+        fit_size=given.get("fit_size"),
         data=(options.name,),
         table=read_table_options(options),
         window=options.window,

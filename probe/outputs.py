@@ -102,7 +102,8 @@ class Outputs:
 
 
 def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.exp(-np.logaddexp(0, -logits))  # neither overflows nor loses small probabilities
+    with np.errstate(invalid="ignore"):  # of a head that diverged: NaN stays NaN
+        return np.exp(-np.logaddexp(0, -logits))  # neither overflows nor loses small probabilities
 
 
 def check_training(features: NDArray[np.floating], labels: NDArray[np.integer]) -> None:
