@@ -7,6 +7,7 @@ is taken away here is what names people and places outright.
 
 import hmac
 import itertools
+import os
 import secrets
 import shlex
 import zlib
@@ -157,7 +158,7 @@ def _check_place(features: Features, path: Path, overwrite: bool) -> None:
         raise RequestError(f"{features.path} holds texts, which name nobody: share it as it is")
     if path.suffix != ".h5":
         raise RequestError(f"-o takes the name of a file that ends in .h5, not {path}")
-    if path.resolve() == features.path.resolve():
+    if os.path.realpath(path) == os.path.realpath(features.path):
         raise RequestError(f"{path} is the very file to export; give another name with -o")
     if path.is_dir():
         raise RequestError(f"{path} is a folder; -o takes the name of a file that ends in .h5")

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import BrokenCache, CacheError, RequestError
-from cache.files import sync_folder
+from cache.files import open_regular, sync_folder
 from cache.fingerprint import is_fingerprint
 from cache.key import canonical_json, key_digest
 from cache.labels import MULTI_LABEL, REGRESSION
@@ -474,8 +474,7 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
         BrokenCache: not an HDF5 file, or a damaged one.
         OSError: missing, or not readable by us.
     """
-    path.stat()  # HDF5 words a missing or forbidden file badly; the system does it well
-    with path.open("rb"):
+    with open_regular(path):  # HDF5 words a missing or forbidden file badly, and waits for a pipe
         pass
     try:
         # No HDF5 locks: they fail on network file systems, and nobody writes through HDF5.

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.features import Features, read_units
-from cache.files import write_whole
+from cache.files import open_regular, write_whole
 from cache.layout import LOOKS, SPLITS, read_table
 from cache.leaks import WHAT, Leaks, Stack, Twin, find_twins
 
@@ -129,7 +129,7 @@ def _recall(path: Path, split: NDArray[np.uint8]) -> Leaks | None:
     """What was found before; None where nothing is kept, or something else than was put there."""
     try:
         # Opened here: np.load leaves a file open that turns out to be none of its own.
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+        with open_regular(path) as raw, np.load(raw, allow_pickle=False) as file:
             kept = {name: file[name] for name in file.files}
         twins = tuple(
             Twin(int(sample), int(other), float(correlation), KINDS[kind])

@@ -11,6 +11,7 @@ a file lock for as long as it runs, which the kernel frees on any death.
 
 import contextlib
 import dataclasses
+import errno
 import glob
 import json
 import os
@@ -25,7 +26,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from cache.errors import BrokenCache, CacheError, RequestError, StaleCache
-from cache.files import sync_folder
+from cache.files import open_regular, sync_folder
 from cache.fingerprint import describe_drift, describe_versions, drift, tolerance
 from cache.key import canonical_json, key_differences
 from cache.layout import (
@@ -45,6 +46,7 @@ from cache.units import unit_rows
 PARTIAL = ".partial"
 FINISH_TIMEOUT = 120.0  # s; reserving a large file on a slow disk is the longest of it
 COPY_BYTES = 1 << 24
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 SPLIT_TABLES = {"rows/sample", "samples/split", "samples/groups"}  # what leaks are counted from
 FLOAT16_MAX = float(np.finfo(np.float16).max)  # 65504
 
@@ -101,14 +103,42 @@ class FeatureWriter:
                 "--overwrite with several shards would let one delete the rows of another; "
                 "remove the file once with `cache rm FILE`, then start the shards"
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with self._locks.gate():
-            self._locks.take_shard(index, count)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with self._locks.gate():
+                self._locks.take_shard(index, count)
+        except OSError as error:
+            if error.errno not in READ_ONLY:
+                raise
+            if not overwrite and self._is_whole():
+                return
+            raise RequestError(
+                f"can't write to {path.parent} ({error.strerror}); choose another place with "
+                "--features DIR"
+            ) from error
         try:
             self._join(overwrite)
         except BaseException:
             self.close()
             raise
+
+    def _is_whole(self) -> bool:
+        """Whether the file is complete, right and up to date: then no lock is needed."""
+        if not self.path.exists():
+            return False
+        self.header = read_header(self.path)
+        self._check_same(self.header)
+        if changed_tables(self.header, self.spec):
+            return False
+        with self.path.open("rb", buffering=0) as file:
+            self.was_complete = not self._wrong_units(file)
+        return self.was_complete
+
+    def _wrong_units(self, file: Any) -> list[int]:
+        """The units of a file by its final name that aren't done, or aren't what they were."""
+        done = done_units(file, self.header)
+        missing = {*range(self.header.n_units)} - {*done}
+        return sorted({*missing, *(u for u in done if bad_arrays(file, self.header, u))})
 
     def _join(self, overwrite: bool) -> None:
         """Find, mend or create the file."""
@@ -131,15 +161,12 @@ class FeatureWriter:
             if self.changed_tables:
                 self._rewrite_tables(there)
             self._file = there.open("rb" if complete else "r+b", buffering=0)
-        done = done_units(self._file, self.header)
         if complete:
-            missing = {*range(self.header.n_units)} - {*done}
-            bad = [u for u in done if bad_arrays(self._file, self.header, u)]
-            self.bad_units = sorted({*missing, *bad})
+            self.bad_units = self._wrong_units(self._file)
             self._file.close()
             self.was_complete = not self.bad_units
         else:
-            mine = filter(self._owns, done)
+            mine = filter(self._owns, done_units(self._file, self.header))
             self.bad_units = [u for u in mine if bad_arrays(self._file, self.header, u)]
         self.check_fingerprint(self.spec.fingerprint)
         if self.bad_units:
@@ -617,7 +644,8 @@ class _Locks:
 
 def _holder(path: Path) -> str:
     try:
-        owner = json.loads(path.read_text())
+        with open_regular(path) as file:
+            owner = json.load(file)
         return f"process {int(owner['pid'])} on {owner['host']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -51,7 +52,7 @@ def user_code(name: str, wanted: Wanted) -> Iterator[tuple[Function, Facts, Path
     if not path.endswith(".py"):
         yield _find_entry_point(name, wanted)
         return
-    file = Path(path).expanduser().resolve()
+    file = Path(os.path.realpath(Path(path).expanduser()))
     if not file.is_file():
         form = f"FILE.py:{wanted.what.upper()}"
         raise RequestError(f"no file at {path}; {wanted.flag} takes {form}")

@@ -8,6 +8,7 @@ none: its digest is computed again. That finds accidents, and nobody who means t
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ class DigestMemory:
 
     @staticmethod
     def _name(kind: str, file: Path) -> str:
-        return f"{kind}:{file.resolve()}"
+        return f"{kind}:{os.path.realpath(file)}"
 
     @staticmethod
     def _stamp(file: Path) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import itertools
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -65,7 +66,7 @@ def choose_files(config: ProbeConfig) -> tuple[list[Features], list[Problem]]:
     """
     if config.files:
         found, problems = [], []
-        for path in {path.resolve(): path for path in config.files}.values():
+        for path in {os.path.realpath(path): path for path in config.files}.values():
             try:
                 found.append(_open_images(path))
             except (CacheError, RequestError, OSError) as error:
@@ -161,7 +162,7 @@ def _with_random(
     config: ProbeConfig, found: list[Features], say: Callable[[str], None]
 ) -> Iterator[Features]:
     """The files, each followed by that of the same architecture with random weights, once."""
-    there = {features.path.resolve() for features in found}
+    there = {os.path.realpath(features.path) for features in found}
     for features in found:
         yield features
         if features.notes.get("random_weights"):
@@ -170,9 +171,9 @@ def _with_random(
         if other is None:
             say(advise_random(features, config.features_dir))
         elif (
-            other.path.resolve() not in there
+            os.path.realpath(other.path) not in there
         ):  # by path, or of another encoder that is built alike
-            there.add(other.path.resolve())
+            there.add(os.path.realpath(other.path))
             yield other
 
 

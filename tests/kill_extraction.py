@@ -3,12 +3,14 @@
     python tests/kill_extraction.py                  # 100 kills, one writer
     python tests/kill_extraction.py --processes 2    # 100 kills, two writers of one file
 
-Each round forks writers (torch is imported once, in the parent), sends SIGKILL after a random
-time, and then checks that the file opens and that no unit marked done differs from an
-uninterrupted run. A round that comes to its end is checked byte by byte and the file is deleted.
+Each round forks writers (torch is imported once, in the parent), sends SIGKILL a random time after
+a random unit of theirs is done, and then checks that the file opens and that no unit marked done
+differs from an uninterrupted run. A round that comes to its end is checked byte by byte and the file
+is deleted. Where no unit was done at any kill nothing was checked, and that is a failure.
 """
 
 import argparse
+import contextlib
 import os
 import random
 import signal
@@ -20,7 +22,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cache import open_features
+from cache import CacheError, open_features
+from cache.features import count_done
 from cache.layout import read_header
 from cache.store import PARTIAL
 from cache.units import unit_rows
@@ -41,12 +44,13 @@ def main() -> int:
         write_images(folder / "kills.npz", options.images)
         whole, seconds = run_whole(folder)
         print(f"uninterrupted: {seconds:.1f} s, {whole.header.n_units} units")
-        kills = completed = done_at_kill = 0
+        kills = completed = done_at_kill = n_done = 0
         while kills < options.kills:
             victims = [
                 fork(folder, "killed", i, options.processes) for i in range(options.processes)
             ]
-            time.sleep(rng.uniform(0, seconds))
+            wait_for(folder / "killed", n_done + rng.randrange(4), victims)
+            time.sleep(rng.uniform(0, seconds / whole.header.n_units))
             for victim in victims:
                 os.kill(victim, signal.SIGKILL)
             ends = [os.waitpid(victim, 0)[1] for victim in victims]
@@ -56,12 +60,14 @@ def main() -> int:
             done_at_kill += n_done
             if path and path.suffix == ".h5":
                 completed += 1
+                n_done = 0
                 path.unlink()
         while not list((folder / "killed").glob("*/*.h5")):
             last = [fork(folder, "killed", i, options.processes) for i in range(options.processes)]
             for process in last:
                 assert os.waitpid(process, 0)[1] == 0, "a writer failed"
         check(folder / "killed", whole)
+        assert done_at_kill, "no unit was done at any kill, so that nothing was looked at"
         print(
             f"{kills} kills, {completed + 1} files completed, {done_at_kill} done units looked at "
             f"after kills: 0 wrong; the last file equals the uninterrupted one"
@@ -104,6 +110,24 @@ def fork(folder: Path, where: str, shard: int, n_shards: int) -> int:
         status = cli.main(arguments(folder, where, shard, n_shards))
     finally:
         os._exit(status)
+
+
+def wait_for(folder: Path, n_done: int, writers: list[int]) -> None:
+    """Wait until so many units are done, or no writer is left."""
+
+    def lives(writer: int) -> bool:
+        return os.waitid(os.P_PID, writer, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+    while count_units(folder) < n_done and any(map(lives, writers)):
+        time.sleep(0.01)
+
+
+def count_units(folder: Path) -> int:
+    """How many units are done; while the file is being created, none."""
+    for path in folder.glob(f"*/*.h5{PARTIAL}"):
+        with contextlib.suppress(CacheError, OSError):  # finished since
+            return count_done(read_header(path))
+    return 0
 
 
 def check(folder: Path, whole) -> tuple[Path | None, int]:
