@@ -97,6 +97,20 @@ def test_a_progressive_jpeg_that_lacks_scans_is_refused():
             check_jpeg(data[: tables if tables > scans[1] else scan] + END)
 
 
+def test_nothing_but_a_refusal_comes_of_any_bytes():
+    rng = np.random.default_rng(0)
+    refused = 0
+    for data in [*JPEGS.values()] * 5:
+        damaged = bytearray(data)
+        for place in rng.integers(0, 700, 4):  # tables and headers
+            damaged[place % len(data)] = rng.integers(256)
+        try:
+            check_jpeg(bytes(damaged))
+        except UnreadableImage:
+            refused += 1
+    assert refused > 10
+
+
 def test_what_is_no_jpeg_that_can_be_judged_passes():
     for data in (b"", b"\xff", b"\xff\xd8" + END, b"no picture", bytes(100)):
         check_jpeg(data)

@@ -117,6 +117,7 @@ def test_what_is_in_a_fourth_channel_of_16_bit_is_alpha_only_where_it_says_so(tm
     values = np.random.default_rng(0).integers(0, 65536, (5, 7, 4), dtype=np.uint16)
     path = write_tiff(tmp_path / "a.tif", values, photometric=2, t338=0)
     np.testing.assert_allclose(read_one(path), values[..., :3] / 257, rtol=1e-6)
+    assert inspect(path, None, None).decoder == 2
     path = write_tiff(tmp_path / "a.tif", values, photometric=2, t338=2)
     laid = np.rint(values[..., :3] * (values[..., 3:] / 65535)) / 257
     np.testing.assert_allclose(read_one(path), laid, rtol=1e-6)

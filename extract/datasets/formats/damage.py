@@ -6,8 +6,8 @@ library, reads the coded data once more and tells. Other decoders write a line t
 What can't be known: uncompressed, PackBits and LZW TIFF, BMP, GIF, WebP and JPEG 2000 have no
 checksums, and other bytes are another picture. In a JPEG, changed bytes that happen to hold as many
 blocks as before are other coefficients: a flipped bit mostly is, and the picture may be brighter or
-darker from there on. Arithmetic coding has no wrong end, and a JPEG of unusual subsampling isn't
-judged. Rows that are missing at the end of a fax are white.
+darker from there on. Arithmetic coding has no wrong end, a lossless JPEG may go on too long, and a
+JPEG of unusual subsampling isn't judged. Rows that are missing at the end of a fax are white.
 """
 
 import contextlib
@@ -66,6 +66,15 @@ def check_jpeg(data: bytes) -> None:
     Raises:
         UnreadableImage: its data end early or late, or hold what isn't a code.
     """
+    try:
+        _judge_jpeg(data)
+    except (IndexError, ValueError) as error:
+        if isinstance(error, UnreadableImage):
+            raise
+        raise UnreadableImage(f"{CORRUPT}a segment is shorter than it says") from error
+
+
+def _judge_jpeg(data: bytes) -> None:
     segments = _read_segments(data)
     frame = next((s for s in segments if s.code in FRAMES), None)
     if frame is None or frame.code not in DCT_FRAMES or data[frame.payload] != 8:

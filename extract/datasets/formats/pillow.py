@@ -179,6 +179,7 @@ def _decode_page(path: Path, image: Any, number: int) -> _Page:
     if ";16" in rawmode and not image.mode.startswith("I"):
         values, opaque = _read_colour16(path, number, rawmode)
         page = _Page(values, (0, 65535))
+        mended |= rawmode.startswith("RGBX")  # whose X was taken for alpha
     else:
         if turned:
             _turn_upright(image)
