@@ -14,11 +14,10 @@ from cache.key import canonical_json
 from probe.results import Row
 
 LABELS, SPLIT, PATIENTS, IDS, ROWS = "labels", "split", "patients", "ids", "images of a sample"
-NOT_TO_COMPARE = (
-    "Blocks are of different samples: numbers of one say nothing beside those of another. Where the "
-    "images are the same, `extract` of any of these encoders lays one table over all their files; "
-    "then ask again."
-)
+NOT_TO_COMPARE = """\
+Blocks are of different samples: numbers of one say nothing beside those of another. Where the images
+are the same, `extract` of any of these encoders lays one table over all their files; where some came
+or went, `extract` each of them. Then ask again."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,12 @@ def describe_block(number: int, blocks: Sequence[Block]) -> str:
     for fact in _conflicts(blocks[number - 1].facts, blocks[0].facts):
         listed = whats.setdefault(fact.dataset, [])
         listed += [] if fact.what in listed else [fact.what]
-    said = [f"{' and '.join(listed)} of {dataset}" for dataset, listed in whats.items()]
+    said = [f"{_listed(names)} of {dataset}" for dataset, names in whats.items()]
     return f"{words}: other {', '.join(said)} than in block 1" if said else words
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _conflicts(facts: Mapping[Fact, Any], others: Mapping[Fact, Any]) -> list[Fact]:

@@ -128,7 +128,7 @@ def test_new_samples_alone_are_drawn_and_no_patient_is_divided(scans: Scans, cap
     places = [f"--{name}={scans.root / name}" for name in ("features", "results")]
     assert probe(["--kind", "knn", "--k", "3", *places]) == 0
     out = capsys.readouterr().out
-    assert "block 2 of 2: other labels and split and patients and ids" in out
+    assert "block 2 of 2: other labels, split, patients, ids and images of a sample of scans" in out
     scans.extract(A, *by_patient)
     assert scans.split(A) == after
 

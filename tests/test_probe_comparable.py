@@ -57,7 +57,7 @@ def test_encoders_that_were_asked_about_other_samples_are_blocks(places, capsys,
         assert second.startswith(f"other {what} of toys than in block 1\n")
         assert ("  toy  " in first, "  toy  " in second) == (True, False)
         assert ("  tuned  " in first, "  tuned  " in second) == (False, True)
-        assert "`extract` of any of these encoders lays one table" in second
+        assert "`extract` of any of these encoders lays one table over all" in second
 
 
 def test_labels_laid_over_both_make_one_question(places, tmp_path, capsys):
