@@ -14,6 +14,7 @@ loop is one work: its rows come at its end, and an interrupted one leaves none.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,8 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
+from probe.episodes import by_length
 from probe.metrics import accuracy
-from probe.outputs import Outputs, check_training
+from probe.outputs import Outputs, check_finite, check_training
 from probe.standardise import chunks
 
 if TYPE_CHECKING:
@@ -215,6 +217,63 @@ def fit_heads(
     return found
 
 
+def fit_episodes(
+    features: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    episodes: Sequence[NDArray[np.intp]],
+    task: str,
+    n_classes: int,
+    config: AdamWConfig | None = None,
+    val: tuple[NDArray[np.floating], NDArray[np.integer]] | None = None,
+    device: str = "cpu",
+) -> list[list[HeadFit | Diverged]]:
+    """Train a head for each few-shot episode and seed; those of as many images step together.
+
+    As ``fit_heads`` of each episode's samples, one after the other; but an episode of fewer images
+    than a batch has batches of all of them.
+
+    Args:
+        features: (S, D) of the training samples.
+        labels: (S,), or (S, C) for the multi-label task.
+        episodes: for each its rows of ``features``, one and more.
+        task: one of ``probe.metrics.TASKS``.
+        n_classes: C.
+        config: the settings; None for the defaults.
+        val: (V, D) and labels to choose checkpoints on, as some papers do; None: the last step's
+            weights are taken, and nothing is chosen.
+        device: where to train, as torch names it.
+
+    Returns:
+        For each episode, the heads in the order of ``config.seeds``.
+
+    Raises:
+        RequestError: see ``fit_heads``; an episode of one class can be trained on.
+    """
+    config = config or AdamWConfig()
+    outputs = Outputs(task, n_classes, config.one_logit)
+    used = np.unique(np.concatenate(episodes))  # of train so many rows are read
+    check_finite(features[used])
+    x, targets = features[used], outputs.targets(labels[used])
+    found: list[list[HeadFit | Diverged]] = [[] for _ in episodes]
+    for alike in by_length(episodes):
+        own = dataclasses.replace(
+            config, batch_size=min(config.batch_size, len(episodes[alike[0]]))
+        )
+        cells = own.batch_size * (features.shape[1] + 1) * len(own.seeds)
+        size = max(1, MAX_BYTES // (4 * cells))
+        for start in range(0, len(alike), size):
+            part = alike[start : start + size]
+            rows = np.searchsorted(used, np.stack([episodes[i] for i in part]))
+            draw = _EpisodeDraw(x, targets, rows, own, device)
+            watch = _Last(draw.width, outputs, own)
+            if val is not None:
+                watch = _Watch([val[0]], val[1], outputs, own, len(part), device)
+            heads = _take_steps(draw, watch, len(part), outputs, own, device)
+            for i, of_seeds in zip(part, heads, strict=True):
+                found[i] = of_seeds
+    return found
+
+
 def check_epochs(n_epochs: int, n_checks: int | None) -> list[int]:
     """The epochs, from 0, after which val is looked at: every ``n_epochs // n_checks``-th, the last.
 
@@ -256,22 +315,33 @@ def _train(
     config: AdamWConfig,
     device: str,
 ) -> list[list[HeadFit | Diverged]]:
+    draw = _Draw(train, targets, config, device)
+    watch = _Watch(val, val_labels, outputs, config, len(train), device)
+    return _take_steps(draw, watch, len(train), outputs, config, device)
+
+
+def _take_steps(
+    draw: _Draw | _EpisodeDraw,
+    watch: _Watch | _Last,
+    n_repeats: int,
+    outputs: Outputs,
+    config: AdamWConfig,
+    device: str,
+) -> list[list[HeadFit | Diverged]]:
+    """Train a head for each seed, ``n_repeats`` times: for each matrix, or each episode."""
     import torch
 
-    n_images, width = train[0].shape
-    n_epochs, n_batches = config.plan(n_images)
-    draw = _Draw(train, targets, config, device)
-    first = np.stack([first_weights(width, outputs.n_logits, seed) for seed in config.seeds])
-    first = _padded(np.tile(first, (len(train), 1, 1)))
+    n_epochs, n_batches = config.plan(draw.n_images)
+    seeds = [first_weights(draw.width, outputs.n_logits, seed) for seed in config.seeds]
+    first = _padded(np.tile(np.stack(seeds), (n_repeats, 1, 1)))
     weights = torch.from_numpy(first).to(device)  # (H, O, D')
     gradient = torch.empty_like(weights)
     step = _AdamW(weights, config.weight_decay)
-    watch = _Watch(val, val_labels, outputs, config, device)
-    checked = set(check_epochs(n_epochs, config.n_checks))
+    checked = watch.epochs(n_epochs)
     for epoch in range(n_epochs):
         for batch, (images, wanted) in enumerate(draw.epoch(n_batches)):
             logits = torch.bmm(weights, images.transpose(1, 2))  # (H, O, B)
-            aside = logits.view(len(train), *wanted.shape)  # (M, S, O, B)
+            aside = logits.view(-1, *wanted.shape)  # (M, S, O, B)
             of_logits = outputs.gradient(aside, wanted).view(logits.shape)
             share = 1 / images.shape[1]
             torch.baddbmm(gradient, of_logits, images, beta=0, alpha=share, out=gradient)
@@ -293,6 +363,7 @@ class _Draw:
     ) -> None:
         import torch
 
+        self.n_images, self.width = train[0].shape
         self._features = torch.from_numpy(_with_ones(train)).to(device)  # (M, N, D')
         self._targets = torch.from_numpy(targets).to(device)  # (N, O)
         self._orders = [epoch_orders(len(targets), seed) for seed in config.seeds]
@@ -317,6 +388,47 @@ class _Draw:
                 room = room.new_empty((n_matrices, len(batch), width))
             torch.index_select(self._features, 1, batch, out=room)
             yield room.view(n_matrices * n_seeds, -1, width), aims
+
+
+class _EpisodeDraw:
+    """Takes each seed's batches from every episode, all of which have n images."""
+
+    def __init__(
+        self,
+        features: NDArray[np.floating],
+        targets: NDArray[np.float32],
+        episodes: NDArray[np.intp],
+        config: AdamWConfig,
+        device: str,
+    ) -> None:
+        import torch
+
+        self.n_images, self.width = episodes.shape[1], features.shape[1]
+        self._features = torch.from_numpy(_with_ones([features]))[0].to(device)  # (N, D')
+        self._targets = torch.from_numpy(targets).to(device)  # (N, O)
+        self._episodes = torch.from_numpy(episodes).to(device)  # (E, n)
+        self._orders = [epoch_orders(self.n_images, seed) for seed in config.seeds]
+        self._size = config.batch_size
+        # Where a batch is all of an episode, its order changes nothing: it is gathered once.
+        whole = np.tile(np.arange(self.n_images), (len(config.seeds), 1))
+        self._whole = [self._take(torch.from_numpy(whole).to(device))]
+
+    def epoch(self, n_batches: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Batch after batch: images (H, B, D') and targets (H, O, B); seeds change fastest."""
+        import torch
+
+        if self.n_images == self._size:
+            yield from self._whole
+            return
+        orders = torch.from_numpy(np.stack([next(order) for order in self._orders]))
+        orders = orders[:, : n_batches * self._size].to(self._episodes.device)  # (S, n)
+        for places in orders.split(self._size, dim=1):
+            yield self._take(places)
+
+    def _take(self, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = self._episodes[:, places].flatten(0, 1)  # (E * S, B)
+        images = self._features.index_select(0, rows.flatten()).view(*rows.shape, -1)
+        return images, self._targets[rows].transpose(1, 2).contiguous()
 
 
 class _AdamW:
@@ -363,8 +475,10 @@ class _Watch:
         labels: NDArray[np.integer],
         outputs: Outputs,
         config: AdamWConfig,
+        n_repeats: int,
         device: str,
     ) -> None:
+        """``n_repeats``: matrices, each with its val, or episodes of one matrix, which share it."""
         import torch
 
         self._features = torch.from_numpy(_with_ones(val)).to(device)  # (M, V, D')
@@ -372,13 +486,17 @@ class _Watch:
         self._width = val[0].shape[1]
         self._targets = outputs.targets(labels)
         self._share = _shares(len(labels), config.loss_batch)
-        n_heads = len(val) * len(config.seeds)
+        n_heads = n_repeats * len(config.seeds)
         self._checks: list[list[tuple[int, float]]] = [[] for _ in range(n_heads)]
         self._best: list[Any] = [None] * n_heads  # iteration, (O, D') weights
         self._value = np.full(n_heads, -np.inf)  # higher is better
         self._n_worse = np.zeros(n_heads, int)
         self._done = np.zeros(n_heads, bool)
         self._diverged: dict[int, int] = {}  # head -> iteration
+
+    def epochs(self, n_epochs: int) -> set[int]:
+        """The epochs after which to look."""
+        return set(check_epochs(n_epochs, self._config.n_checks))
 
     def look(self, weights: torch.Tensor, iteration: int) -> bool:
         """Check every head that goes on; returns whether all have stopped."""
@@ -387,7 +505,7 @@ class _Watch:
         for head in map(int, np.flatnonzero(~self._done)):
             matrix, seed = divmod(head, n_seeds)
             own = parts[matrix, seed]
-            logits = (self._features[matrix] @ own.T).cpu().numpy()
+            logits = (self._features[matrix % len(self._features)] @ own.T).cpu().numpy()
             # Both: a weight of a feature that is 0 in all of val shows in no logit.
             if bool(own.isfinite().all()) and np.isfinite(logits).all():
                 self._note(head, logits, own, iteration)
@@ -426,12 +544,49 @@ class _Watch:
                 found.append(Diverged(seed, self._diverged[head]))
                 continue
             iteration, weights = best
-            slopes = np.ascontiguousarray(weights[:, : self._width].T)
-            intercept = weights[:, self._width].copy()
             checks = tuple(self._checks[head])
-            found.append(HeadFit(seed, slopes, intercept, iteration, checks, self._outputs))
-        n_seeds = len(self._config.seeds)
-        return [found[i : i + n_seeds] for i in range(0, len(found), n_seeds)]
+            found.append(_fit(seed, weights, self._width, iteration, checks, self._outputs))
+        return _by_seeds(found, self._config)
+
+
+class _Last:
+    """Takes each head as it is after the last step: nothing is left to choose a checkpoint on."""
+
+    def __init__(self, width: int, outputs: Outputs, config: AdamWConfig) -> None:
+        self._width, self._outputs, self._config = width, outputs, config
+        self._found: list[HeadFit | Diverged] = []
+
+    def epochs(self, n_epochs: int) -> set[int]:
+        return {n_epochs - 1}
+
+    def look(self, weights: torch.Tensor, iteration: int) -> bool:
+        for head, own in enumerate(weights.cpu().numpy()):
+            seed = self._config.seeds[head % len(self._config.seeds)]
+            fit = _fit(seed, own, self._width, iteration, (), self._outputs)
+            self._found.append(fit if np.isfinite(own).all() else Diverged(seed, iteration))
+        return True
+
+    def fits(self) -> list[list[HeadFit | Diverged]]:
+        return _by_seeds(self._found, self._config)
+
+
+def _fit(
+    seed: int,
+    weights: NDArray[np.float32],
+    width: int,
+    iteration: int,
+    checks: tuple[tuple[int, float], ...],
+    outputs: Outputs,
+) -> HeadFit:
+    slopes, intercept = np.ascontiguousarray(weights[:, :width].T), weights[:, width].copy()
+    return HeadFit(seed, slopes, intercept, iteration, checks, outputs)
+
+
+def _by_seeds(
+    heads: list[HeadFit | Diverged], config: AdamWConfig
+) -> list[list[HeadFit | Diverged]]:
+    n_seeds = len(config.seeds)
+    return [heads[i : i + n_seeds] for i in range(0, len(heads), n_seeds)]
 
 
 def _groups(matrices: Sequence[NDArray[np.floating]]) -> list[list[int]]:

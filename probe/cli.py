@@ -80,7 +80,7 @@ OWN_FLAGS = {
     "refit": ("knn", "linear", "heads", "ridge", ESTIMATOR),
     **dict.fromkeys(
         ("shots", "episodes", "episode_seed", "draw", "prior", "episodes_file"),
-        ("knn", "linear", "ridge", ESTIMATOR),
+        ("knn", "linear", "ridge", "adamw", "heads", ESTIMATOR),
     ),
     "standardise": ("linear", "ridge", ESTIMATOR),
     "text": ("zeroshot",),
@@ -282,7 +282,7 @@ def _add_head_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_few_shot_flags(parser: argparse.ArgumentParser) -> None:
-    few = parser.add_argument_group("few-shot, of kind knn, linear, ridge or an estimator")
+    few = parser.add_argument_group("few-shot, of every kind that learns")
     few.add_argument(
         "--shots",
         metavar="S",
@@ -441,7 +441,11 @@ def _settings(
         changed |= {word: v for word, v in choosing.items() if v != preset.choosing.get(word)}
     few_shot = _few_shot(options, preset.few_shot)
     if few_shot is not None:
-        usual = FewShotConfig(**preset.few_shot) if preset.few_shot else None
+        usual = (
+            FewShotConfig(**{"shots": few_shot.shots, **preset.few_shot})
+            if preset.few_shot
+            else None
+        )
         changed |= {
             name: value
             for name in FEW_SHOT_FLAGS
@@ -554,9 +558,9 @@ def _few_shot(options: argparse.Namespace, preset: Mapping[str, Any]) -> FewShot
         "file": options.episodes_file,
     }
     given["shots"] = _numbers("--shots", options.shots, int) or None
+    if not _given(given) and "shots" not in preset:
+        return None  # a paper's draw is for those who ask for shots
     found = {**preset, **_given(given)}
-    if not found:
-        return None
     if "shots" not in found:
         raise RequestError("episodes are drawn for --shots; say how many, as in --shots 1,5,10")
     return FewShotConfig(**found)

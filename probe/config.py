@@ -209,9 +209,12 @@ class ProbeConfig:
             raise RequestError(f"--seed takes 0 and more, not {self.seed}")
 
     def _check_few_shot(self) -> None:
-        if self.kind not in ("knn", "linear", "ridge") and not self.estimator:
+        if self.kind == "zeroshot":
+            raise RequestError("--shots belongs to kinds that learn, not to zeroshot")
+        if self.heads and (self.heads.test_every or (self.heads.refit and not self.protocol)):
             raise RequestError(
-                f"--shots belongs to --kind knn, linear, ridge or an estimator, not to {self.kind}"
+                "few shots are not refitted on val, whose labels are more, nor chosen on test; leave "
+                "out --refit and --as-published"
             )
         if self.is_comparing and not self.all_test:
             raise RequestError(

@@ -3,7 +3,7 @@
 Nothing is chosen on val: it holds far more labels than an episode. Logistic regression has one
 strength, ridge chooses its penalty inside each episode by leaving one sample out, kNN its k by
 leaving out a patient or a sample, where it isn't named, and any other estimator its settings by
-folds of the episode.
+folds of the episode. Heads that are trained step by step are in ``episode_heads``.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from probe.episode_choosing import (
     said_of,
     units_of,
 )
+from probe.episode_heads import Scores, ask_adamw_episodes, ask_grid_episodes
 from probe.episodes import (
     Draws,
     FewShotConfig,
@@ -49,9 +50,6 @@ from probe.ridge import RidgeConfig, as_scores, ridge_targets
 from probe.standardise import FEW, Prepare, of_one_length, unlabelled_standard
 
 UNLABELLED = "train-unlabelled"  # by the means and scales of train's images, labels unseen
-
-# What a kind answers: its settings, what the episodes chose, (E, N, C) scores of test, marks.
-Scores = tuple[dict[str, Any], dict[str, Any], NDArray[np.floating], list[str]]
 
 
 def ask_episodes(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> Iterator[Answer]:
@@ -433,4 +431,10 @@ Ask = Callable[
     [ProbeConfig, Asked, dict[str, Split], list[NDArray[np.intp]]],
     Iterator[Scores],
 ]
-SCORE: dict[str, Ask] = {"knn": _knn, "linear": _linear, "ridge": _ridge}
+SCORE: dict[str, Ask] = {
+    "knn": _knn,
+    "linear": _linear,
+    "ridge": _ridge,
+    "adamw": ask_adamw_episodes,
+    "heads": ask_grid_episodes,
+}

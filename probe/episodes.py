@@ -55,6 +55,7 @@ class FewShotConfig:
     draw: str | None = None  # one of DRAWS; None: balanced
     prior: str | None = None  # one of probe.prior.PRIORS; None: see ``prior_word``
     standardise: str | None = None  # one of probe.standardise.STANDARDISE; None: train
+    chosen_on: str = ""  # "val": checkpoints and rates are chosen there, as a paper does
     file: Path | None = None  # CSV of HEADER: read; written where it isn't there
 
     def __post_init__(self) -> None:
@@ -393,6 +394,12 @@ def write_episodes(path: Path, draws: Draws, ids: NDArray[np.str_], dataset: str
         write_csv(path, itertools.chain([HEADER], cells))
     except OSError as error:
         raise RequestError(f"can't write {path}: {error.strerror}; name another file") from error
+
+
+def by_length(episodes: Sequence[NDArray[np.intp]]) -> list[list[int]]:
+    """Places of episodes of as many samples together, the shortest first."""
+    lengths = np.array([len(rows) for rows in episodes])
+    return [np.flatnonzero(lengths == n).tolist() for n in np.unique(lengths)]
 
 
 def digest_of(episodes: Sequence[NDArray[np.intp]], ids: NDArray[np.str_]) -> str:

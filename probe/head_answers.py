@@ -110,10 +110,10 @@ def ask_heads(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> It
     fitted_on = asked.trained_on or asked
     check_val(fitted_on, splits["val"], "a head")
     device = check_device(config.device)
-    inputs = _blocks(fitted_on.features, settings, config)
+    inputs = read_blocks(fitted_on.features, settings, config)
     x = {name: split.x for name, split in divide_samples(inputs.x, fitted_on).items()}
     if asked.trained_on:
-        own = _blocks(asked.features, settings, config).x
+        own = read_blocks(asked.features, settings, config).x
         x["test"] = divide_samples(own, asked)["test"].x
     train, val = splits["train"], splits["val"]
     shape = inputs.n_blocks, inputs.has_mean, asked.task, len(asked.class_names)
@@ -185,7 +185,7 @@ class Blocks:
         return self.pool in (GRID, "cls")
 
 
-def _blocks(features: Features, settings: heads.HeadsConfig, config: ProbeConfig) -> Blocks:
+def read_blocks(features: Features, settings: heads.HeadsConfig, config: ProbeConfig) -> Blocks:
     """What the grid sees of a file.
 
     Raises:

@@ -15,7 +15,7 @@ slice of columns; the heads of all learning rates on one input are one matrix pr
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,8 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
+from probe.episodes import by_length
 from probe.metrics import MULTI_LABEL, accuracy, auc
-from probe.outputs import Outputs, check_training
+from probe.outputs import Outputs, check_finite, check_training
 from probe.standardise import chunks
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 CHOSEN_BY = ("acc", "auc")
 LOSSES = ("mean", "sum")
 
+MAX_CELLS = 2**27  # numbers of episodes' batches in work at one time: 512 MB
 MOMENTUM = 0.9  # linear.py: SGD(momentum=0.9, weight_decay=0)
 SPREAD = 0.01  # of the first weights, a normal; intercepts start at 0: LinearClassifier.__init__
 
@@ -156,6 +158,54 @@ def fit_grid(
     )
 
 
+def fit_episode_grids(
+    blocks: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    episodes: Sequence[NDArray[np.intp]],
+    n_blocks: int,
+    has_mean: bool,
+    task: str,
+    n_classes: int,
+    config: HeadsConfig | None = None,
+    device: str = "cpu",
+) -> list[list[GridFit]]:
+    """``fit_grid`` of every few-shot episode; those of as many images take their steps together.
+
+    Args:
+        blocks: (S, n_blocks * D) of the training samples, as for ``fit_grid``.
+        labels: (S,), or (S, C) for the multi-label task.
+        episodes: for each its rows of ``blocks``, one and more.
+        n_blocks: as for ``fit_grid``, as are the others.
+        has_mean: whether the mean follows.
+        task: one of ``probe.metrics.TASKS``.
+        n_classes: C.
+        config: the grid; None for the defaults.
+        device: where to train, as torch names it.
+
+    Returns:
+        For each episode the heads of its grid, in ``fit_grid``'s order.
+
+    Raises:
+        RequestError: see ``fit_grid``; an episode of one class can be trained on.
+    """
+    config = config or HeadsConfig()
+    outputs = Outputs(task, n_classes, config.one_logit, config.by_sigmoid)
+    places = _inputs(blocks, n_blocks, has_mean, config)
+    found: list[list[GridFit]] = [[] for _ in episodes]
+    used = np.unique(np.concatenate(episodes))
+    x, y = blocks[used], labels[used]
+    check_finite(x)
+    for alike in by_length(episodes):
+        size = max(1, MAX_CELLS // (config.batch_size * blocks.shape[1]))
+        for start in range(0, len(alike), size):
+            part = alike[start : start + size]
+            rows = np.searchsorted(used, np.stack([episodes[i] for i in part]))
+            grids = _train(x, y, places, outputs, config, device, rows=rows)
+            for i, number in zip(part, range(len(part)), strict=True):
+                found[i] = grids[number :: len(part)]
+    return found
+
+
 def refit_one(
     fit: GridFit,
     blocks: NDArray[np.floating],
@@ -263,11 +313,17 @@ def _train(
     device: str,
     every: int | None = None,
     kept: list[GridFit] | None = None,
+    rows: NDArray[np.intp] | None = None,
 ) -> list[GridFit]:
-    """The trained heads; checkpoints before the last step go into ``kept``."""
+    """The trained heads; checkpoints before the last step go into ``kept``.
+
+    With rows (E, n) of the blocks each of the E episodes is trained on its own, all on the same
+    places of these: its heads follow one another for each place of the grid.
+    """
     import torch
 
-    n_images = len(blocks)
+    rows = np.arange(len(blocks))[None] if rows is None else rows
+    n_episodes, n_images = rows.shape
     # As linear.py of Baharoon et al.: where images are few, a batch is all of them.
     size = min(config.batch_size, n_images) if config.iterations is None else config.batch_size
     epoch = config.iterations or math.ceil(n_images / size)
@@ -275,13 +331,14 @@ def _train(
     readable = np.require(blocks, requirements=["C", "W"])  # torch warns of read-only memory
     features = torch.from_numpy(readable).to(device)  # (N, all), as stored
     wanted = torch.from_numpy(outputs.targets(labels)).to(device)  # (N, O)
-    groups = [_Group(*place, outputs, config, device) for place in places]
+    groups = [_Group(*place, outputs, config, device, n_episodes) for place in places]
     factor = size if config.loss == "sum" and outputs.task == MULTI_LABEL else 1
     factor = factor * size / 256 if config.scale_lr else factor
     batches = image_batches(n_images, size, config.seed)
     for i in range(n_steps):
-        rows = torch.from_numpy(next(batches)).to(device)
-        images, aims = features.index_select(0, rows).float(), wanted.index_select(0, rows)
+        own = torch.from_numpy(rows[:, next(batches)]).to(device)  # (E, B)
+        images = features.index_select(0, own.flatten()).view(*own.shape, -1).float()
+        aims = wanted.index_select(0, own.flatten()).view(*own.shape, -1)
         # CosineAnnealingLR to 0, after every step.
         rate = factor * (1 + math.cos(math.pi * i / n_steps)) / 2
         for group in groups:
@@ -292,7 +349,7 @@ def _train(
 
 
 class _Group:
-    """The heads of all learning rates on one input: one matrix (d, R * O)."""
+    """The heads of all learning rates on one input: of each episode one matrix (d, R * O)."""
 
     def __init__(
         self,
@@ -303,36 +360,47 @@ class _Group:
         outputs: Outputs,
         config: HeadsConfig,
         device: str,
+        n_episodes: int = 1,
     ) -> None:
         import torch
 
         self._place, self._columns, self._lrs = (n_last, with_mean), columns, lrs
         self._outputs = outputs
         width, n = columns.stop - columns.start, outputs.n_logits
-        first = np.tile(first_weights(width, n, config.seed), len(lrs))
-        self._weights = torch.from_numpy(first).to(device)  # (d, R * O)
-        self._intercept = self._weights.new_zeros(first.shape[1])
+        first = np.tile(first_weights(width, n, config.seed), (n_episodes, 1, len(lrs)))
+        self._weights = torch.from_numpy(first).to(device)  # (E, d, R * O)
+        self._intercept = self._weights.new_zeros(n_episodes, 1, first.shape[2])
         self._speed = self._weights.new_zeros(self._weights.shape)
-        self._drift = self._weights.new_zeros(first.shape[1])
+        self._drift = self._weights.new_zeros(self._intercept.shape)
         self._rates = torch.tensor(np.repeat(lrs, n), dtype=torch.float32, device=device)
 
     def step(self, images: torch.Tensor, aims: torch.Tensor, rate: float) -> None:
-        """One step of torch.optim.SGD with momentum: v = 0.9 v + g, w = w - lr v."""
-        part = images[:, self._columns]
-        logits = (part @ self._weights).add_(self._intercept)  # (B, R * O)
-        aside = logits.view(len(part), len(self._lrs), -1).permute(1, 2, 0)  # (R, O, B)
-        of_logits = self._outputs.gradient(aside, aims.T).permute(2, 0, 1).reshape(logits.shape)
-        of_logits.div_(len(part))
-        self._speed.addmm_(part.T, of_logits, beta=MOMENTUM)
-        self._drift.mul_(MOMENTUM).add_(of_logits.sum(dim=0))
+        """One step of torch.optim.SGD with momentum: v = 0.9 v + g, w = w - lr v.
+
+        Args:
+            images: (E, B, all).
+            aims: (E, B, O).
+            rate: what the learning rates are multiplied by.
+        """
+        part = images[:, :, self._columns]
+        n_episodes, n_images, _ = part.shape
+        logits = (part @ self._weights).add_(self._intercept)  # (E, B, R * O)
+        aside = logits.view(n_episodes, n_images, len(self._lrs), -1).permute(0, 2, 3, 1)
+        of_logits = self._outputs.gradient(aside, aims.transpose(1, 2)[:, None])  # (E, R, O, B)
+        of_logits = of_logits.permute(0, 3, 1, 2).reshape(logits.shape)
+        of_logits.div_(n_images)
+        self._speed.baddbmm_(part.transpose(1, 2), of_logits, beta=MOMENTUM)
+        self._drift.mul_(MOMENTUM).add_(of_logits.sum(dim=1, keepdim=True))
         rates = self._rates * rate
         self._weights.addcmul_(self._speed, rates, value=-1)
         self._intercept.addcmul_(self._drift, rates, value=-1)
 
     def fits(self) -> Iterator[GridFit]:
+        """By learning rate, then by episode."""
         n = self._outputs.n_logits
         weights, intercept = self._weights.cpu().numpy(), self._intercept.cpu().numpy()
         for i, lr in enumerate(self._lrs):
             own = slice(i * n, (i + 1) * n)
-            parts = weights[:, own].copy(), intercept[own].copy()
-            yield GridFit(lr, *self._place, *parts, self._columns, self._outputs)
+            for of_weights, of_intercept in zip(weights, intercept, strict=True):
+                parts = of_weights[:, own].copy(), of_intercept[0, own].copy()
+                yield GridFit(lr, *self._place, *parts, self._columns, self._outputs)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.labels import MISSING
 from probe.metrics import BINARY, MULTI_LABEL, PROBABILITY, UNNORMALISED, check_labels
+from probe.standardise import refuse_infinite
 
 if TYPE_CHECKING:
     import torch
@@ -123,8 +124,13 @@ def check_training(features: NDArray[np.floating], labels: NDArray[np.integer]) 
             f"a linear head needs two classes, found only class {labels[0]} among the "
             f"{len(labels)} training images: train on more of them"
         )
-    is_finite = np.isfinite(features.sum(axis=0, dtype=np.float64))
-    if not is_finite.all():
-        raise RequestError(
-            f"features are finite, found inf or nan in column {int(np.argmin(is_finite))}"
-        )
+    check_finite(features)
+
+
+def check_finite(features: NDArray[np.floating]) -> None:
+    """Refuse features (N, D) that are not.
+
+    Raises:
+        RequestError: they aren't.
+    """
+    refuse_infinite(features.sum(axis=0, dtype=np.float64))

@@ -54,7 +54,17 @@ BATCH_NORM = "CNNs: BatchNorm has its stored statistics, where the release train
 PROTOCOLS = {
     # FupingWu90/FMMIC at 4119c3b: Common_Trainer.py:92-299, Common_Main.py:164-291. The settings
     # are AdamWConfig's defaults. Its mean and np.std go over three seeds.
-    "wu2025": Protocol("Wu & Papiez 2025", {"adamw": Preset({"ddof": 0}, notes=(BATCH_NORM,))}),
+    "wu2025": Protocol(
+        "Wu & Papiez 2025",
+        {
+            "adamw": Preset(
+                {"ddof": 0},
+                # dataset.py:234-249; its trainer asks all of val for checkpoints.
+                few_shot={"draw": "first", "chosen_on": "val"},
+                notes=(BATCH_NORM,),
+            )
+        },
+    ),
     # sdoerrich97/rethinking-model-prototyping-MedMNISTPlus: evaluate.py:88 and utils.py:133-157;
     # config.yaml and train.py:86-198.
     "doerrich2024": Protocol(
@@ -129,6 +139,8 @@ PROTOCOLS = {
                     "refit": True,
                     "one_logit": True,
                 },
+                # dinov2/data/utils.py:4-28; rates are chosen on all of val.
+                few_shot={"draw": "patients", "chosen_on": "val"},
                 faults=(
                     Fault(
                         "loss",

@@ -292,7 +292,7 @@ def ask_all(config: ProbeConfig, features: Features, questions: list[Asked]) -> 
     places = find_places(features, config.layer, _pools(config), config.reading)
     if config.layer == AUTO:
         rows = ask_best(config, features, questions, places)
-    elif config.kind == "adamw":
+    elif config.kind == "adamw" and not config.few_shot:
         rows = ask_together(config, features, questions, places)
     else:
         rows = ask_each(config, features, questions, places)
@@ -447,7 +447,7 @@ def read_splits(config: ProbeConfig) -> list[str]:
     """The splits that are read, by word."""
     reads = {
         "train": config.kind != "zeroshot",
-        "val": not config.few_shot,
+        "val": not config.few_shot or config.few_shot.chosen_on == "val",
         "test": reads_test(config),
     }
     return [name for name, is_read in reads.items() if is_read]
