@@ -23,6 +23,8 @@ from probe.metrics import MULTI_LABEL
 from probe.overlay import Asked
 from probe.standardise import Prepare
 
+NAME_ONE = "name one value with each --set"
+
 
 class TooFewError(RequestError):
     """Episodes of one number of shots are too small for what is asked; others may not be."""
@@ -41,7 +43,7 @@ def count_units(samples: Split, task: str) -> list[int]:
     return [len(np.unique(units[samples.y == c])) for c in np.unique(samples.y)]
 
 
-def make_episode_folds(samples: Split, task: str) -> NDArray[np.intp]:
+def make_episode_folds(samples: Split, task: str, cure: str = NAME_ONE) -> NDArray[np.intp]:
     """The fold of each sample: stratified, no unit divided, as many as a class has units.
 
     At most ``N_FOLDS``, and as many as the rarest class that can be divided. A class of one unit
@@ -58,8 +60,7 @@ def make_episode_folds(samples: Split, task: str) -> NDArray[np.intp]:
     n_folds = min([N_FOLDS, *(n for n in counts if n > 1)])
     if max(counts) < 2:
         raise TooFewError(
-            "an episode has one sample, or patient, of each class, and none to choose settings on; "
-            "name one value with each --set"
+            f"an episode has one sample, or patient, of each class, and none to choose on; {cure}"
         )
     fold = np.full(len(samples), -1, np.intp)
     rows = np.arange(len(samples))
@@ -71,8 +72,7 @@ def make_episode_folds(samples: Split, task: str) -> NDArray[np.intp]:
     for held_out in range(n_folds):
         if _known(samples.y[fold != held_out], task) != _known(samples.y, task):
             raise TooFewError(
-                "without one fold of an episode nothing is left of some class; name one value with "
-                "each --set"
+                f"without one fold of an episode nothing is left of some class; {cure}"
             )
     return fold
 

@@ -24,6 +24,8 @@ from probe.features import Split, divide_samples
 from probe.head_answers import Blocks, check_device, check_val, read_blocks
 from probe.overlay import Asked
 
+USE_ADAMW = "--kind adamw chooses nothing: it takes the last step"
+
 # As probe.episode_answers has it: settings, what was chosen, (E, N, C) scores of test, marks.
 Scores = tuple[dict[str, Any], dict[str, Any], NDArray[np.floating], list[str]]
 
@@ -117,7 +119,7 @@ def ask_grid_episodes(
         places = [heads.choose(grid, x["val"], val.y, used.choose_by)[0] for grid in grids]
         by = {"chosen_by": f"val {used.choose_by}"}
     else:
-        folds = [make_episode_folds(pick(train, rows), asked.task) for rows in episodes]
+        folds = [make_episode_folds(pick(train, rows), asked.task, USE_ADAMW) for rows in episodes]
         rests = [
             rows[fold != held_out]
             for rows, fold in zip(episodes, folds, strict=True)

@@ -196,6 +196,7 @@ def test_one_shot_has_no_folds(places, capsys):
     status, _, err = run(capsys, words)
     assert status == 1
     assert "--shots 1: an episode has one sample, or patient, of each class" in err
+    assert "--kind adamw chooses nothing" in err
     assert [row["probe"]["few_shot"]["shots"] for row in rows(places[1])] == [2]
 
 
