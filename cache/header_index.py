@@ -6,8 +6,6 @@ long as its file's size, times and inode are the same; nothing is lost when it i
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cache.files import write_whole
+from cache.checked_json import read_checked, write_checked
 from cache.layout import Extent, Header, read_header
 from cache.store import PARTIAL
 
@@ -33,7 +31,7 @@ class HeaderIndex:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._path = root / INDEX / NAME
-        self._entries = _read(self._path)
+        self._entries: dict[str, Any] = read_checked(self._path) or {}
         self._seen: dict[str, Any] = {}
 
     def read_header(self, path: Path) -> Header:
@@ -51,25 +49,9 @@ class HeaderIndex:
         return header
 
     def save(self) -> None:
-        """Remember what was read; a folder that can't be written is no reason to stop."""
-        if self._seen == self._entries:
-            return
-        text = json.dumps(self._seen).encode()
-        with contextlib.suppress(OSError):
-            self._path.parent.mkdir(exist_ok=True)
-            with write_whole(self._path) as file:
-                file.write(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The entries; none where the index isn't there, or isn't as it was written."""
-    try:
-        digest, _, text = path.read_bytes().partition(b"\n")
-    except OSError:
-        return {}
-    if hashlib.sha256(text).hexdigest().encode() != digest:
-        return {}
-    return json.loads(text)
+        """Remember what was read."""
+        if self._seen != self._entries:
+            write_checked(self._path, self._seen)
 
 
 def _stamp(path: Path) -> list[int]:

@@ -21,3 +21,15 @@ def results_root() -> Path:
 def runs_root() -> Path:
     """``$MEDPROBE_RUNS`` or ``./runs``: the checkpoints of ``finetune``."""
     return Path(os.environ.get("MEDPROBE_RUNS") or "runs")
+
+
+def memory_root() -> Path | None:
+    """What commands remember of programs, not of data; may be deleted. None for a user without a home.
+
+    Not below the features: a folder that came from somebody else must not say where weights are.
+    """
+    named = os.environ.get("MEDPROBE_MEMORY") or "~/.cache/medprobe"
+    try:
+        return Path(named).expanduser()
+    except RuntimeError:
+        return None

@@ -13,6 +13,7 @@ from cache import CacheError, RequestError
 from cache.key import feature_path, untagged
 from cache.labels import describe_target
 from cache.layout import HASH_BYTES, RECORD_WORDS, format_bytes
+from cache.places import memory_root
 from cache.store import partial_path
 from cache.units import count_units
 from extract.config import CHANNELS, COLOUR, INTENSITIES, ExtractConfig
@@ -31,6 +32,7 @@ from extract.encoders.encoder import (
     find_weights,
     recall_weights_digest,
 )
+from extract.encoders.outline_memory import OutlineMemory
 from extract.encoders.resolve import find_entry
 from extract.encoders.sizes import SizeError
 from extract.network import offline
@@ -142,15 +144,16 @@ def describe_fitting(
     Raises:
         RequestError: see ``extract.encoders.encoder.describe``.
     """
+    root = memory_root()
+    memory = OutlineMemory(root / "encoders.json") if root else None
     try:
-        return describe(model, size, config.layers, norm), None
+        return describe(model, size, config.layers, norm, memory), None
     except SizeError as error:
         if config.fit_size is None:
             raise RequestError(f"{error}{error.cure}") from error
         side = error.fitting(config.fit_size)
-    return describe(
-        model, side, config.layers, norm
-    ), None if config.fit_size == "nearest" else size
+    description = describe(model, side, config.layers, norm, memory)
+    return description, None if config.fit_size == "nearest" else size
 
 
 class SourceFinder:

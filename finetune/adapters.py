@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cache import RequestError
 from extract.encoders.anatomy import Anatomy
-from extract.encoders.from_timm import TimmModel
+from extract.encoders.families import TimmModel
 from finetune.config import LoraConfig
 
 # Linear layers of a transformer's blocks that get adapters by default: the input projections of

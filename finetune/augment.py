@@ -22,18 +22,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms import InterpolationMode, v2
 
 from cache.errors import RequestError
 from extract.transforms import Transform
 from finetune.config import AUGMENTS
 from finetune.pixels import Pixels
+
+if TYPE_CHECKING:
+    from torchvision.transforms import v2
 
 INPUT, LEVELS, STORED = "input", "levels", "stored"
 STREAM = 2  # beside (seed, 0) and (seed, 1) of probe.adamw: first weights, order
@@ -83,6 +85,8 @@ def make_augmentation(name: str, size: int) -> Augmentation | None:
         return None
     if name == "flip":
         return Augmentation(name, INPUT)
+    from torchvision.transforms import InterpolationMode, v2  # here, for it takes its time
+
     if name == "huix":
         steps = [
             v2.RandomResizedCrop(size, scale=(0.8, 1.2)),

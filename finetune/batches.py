@@ -26,7 +26,10 @@ from extract.workers import map_ordered
 from finetune.augment import INPUT, LEVELS, STORED, Augmentation, Augmenter, Chances, mirror
 from finetune.images import Images, rows_of
 
-PRELOAD = (Augmenter.__module__,)  # torch and torchvision, which take seconds
+PRELOAD = (
+    Augmenter.__module__,
+    "torchvision.transforms.v2",
+)  # torch and torchvision, which take seconds
 
 
 class Draw(NamedTuple):

@@ -9,7 +9,6 @@ import math
 from typing import Any
 
 import torch
-from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
 from cache import RequestError
@@ -46,6 +45,8 @@ class DeitHead(nn.Module):
         tokens = torch.cat([deit.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
         tokens = deit.norm_pre(deit.pos_drop(tokens + deit.pos_embed))
         if deit.grad_checkpointing:
+            from timm.models import checkpoint_seq  # here, for timm takes its time
+
             tokens = checkpoint_seq(deit.blocks, tokens)
         else:
             tokens = deit.blocks(tokens)

@@ -4,7 +4,6 @@ timm builds Swin with a rate of 0.1, most others without.
 """
 
 import torch
-from timm.layers.drop import DropPath
 from torch import nn
 
 from cache import RequestError
@@ -35,6 +34,8 @@ def set_drop_path(encoder: nn.Module, rate: float, name: str) -> None:
     ]
     if rate and not blocks:
         raise RequestError(f"--drop-path: {name} has no stochastic depth; leave the flag out")
+    from timm.layers.drop import DropPath  # here, for timm takes its time
+
     for (block, places), of_block in zip(
         blocks, torch.linspace(0, rate, len(blocks)).tolist(), strict=True
     ):

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from cache import RequestError
+from cache.checked_json import read_checked, write_checked
+from cache.places import memory_root
 from extract.encoders.encoder import Description, Weights, load_network
 from extract.encoders.outline import Network
+from extract.encoders.outline_memory import surroundings
 from finetune import modes
 from finetune.adapters import add_adapters, check_reached, merged_tensors
 from finetune.config import ModelConfig, TrainConfig
@@ -24,6 +28,8 @@ from finetune.modes import Trains
 from finetune.places import Places, find_places
 from finetune.reading import TOKENS, Reader, average_by_sample
 from finetune.recompute import checkpoint_gradients, try_checkpointing
+
+PASSED = "trainable.json"  # in the folder of what commands remember
 
 
 class Classifier(nn.Module):
@@ -84,10 +90,21 @@ class Classifier(nn.Module):
 def check_model(description: Description, config: ModelConfig) -> None:
     """Refuse what can't be trained, before any weight is read.
 
+    What passed once passes again, as long as libraries and code are the same.
+
     Raises:
         RequestError: one line with what is possible.
     """
-    _sketch(description, config)
+    root = memory_root()
+    if root is None or description.entry.library == "user":
+        _sketch(description, config)
+        return
+    known = read_checked(root / PASSED) or []
+    asked = repr((description.entry, description.size, config, surroundings(Path(__file__).parent)))
+    name = hashlib.sha256(asked.encode()).hexdigest()
+    if name not in known:
+        _sketch(description, config)
+        write_checked(root / PASSED, [*known, name])
 
 
 def build_classifier(

@@ -17,6 +17,7 @@ from extract.digests import DigestMemory
 from extract.encoders import checkpoints, weight_files, weights
 from extract.encoders.anatomy import Anatomy, Statistics
 from extract.encoders.outline import Network, Outline
+from extract.encoders.outline_memory import OutlineMemory
 from extract.encoders.resolve import find_entry
 from extract.encoders.table import Entry
 from extract.pooling import mean_map, pool_tokens
@@ -90,7 +91,11 @@ class Description:
 
 
 def describe(
-    name: str, size: int | None, layers: str = "all", layer_norm: str = "final"
+    name: str,
+    size: int | None,
+    layers: str = "all",
+    layer_norm: str = "final",
+    memory: OutlineMemory | None = None,
 ) -> Description:
     """What an encoder would give, from its architecture alone.
 
@@ -99,12 +104,17 @@ def describe(
         size: side of the input, pixels; None means the encoder's own.
         layers: "all", "last4", or a comma-separated list of numbers, negative from the end.
         layer_norm: "final" or "none".
+        memory: of outlines made before.
 
     Raises:
         RequestError: unknown name, a size that the architecture doesn't take, no such layer.
     """
     entry = find_entry(name)
-    outline = _library(entry).outline(entry, size)
+
+    def make() -> Outline:
+        return _library(entry).outline(entry, size)
+
+    outline = memory.get(entry, size, make) if memory else make()
     chosen = choose_layers(layers, outline.anatomy.n_layers)
     return Description(name, entry, outline, chosen, layer_norm)
 
