@@ -150,13 +150,13 @@ def test_huix2024_leaves_colour_images_their_channels():
     assert transform.mean == (0.668, 0.530, 0.524)
 
 
-@pytest.mark.parametrize("side", [150, 224, 300, 1024])
+@pytest.mark.parametrize("side", [150, 300, 1024])
 @pytest.mark.parametrize("made", ["smooth", "edges"])
 def test_baharoon2023_is_the_released_pipeline(side: int, made: str):
     """A float tensor by torchvision without antialias, bicubic to 224, overshoot and all; each
     channel stretched to 0..1, ImageNet's statistics for every encoder. The release has float16.
     """
-    size, transform = settle("openclip-h14", protocol="baharoon2023")
+    size, transform = settle("vit", protocol="baharoon2023")
     images = pictures(2, side) // 3 + 40
     if made == "edges":  # as of letters beside a lung: black and white, next to each other
         images = np.where(images > images.mean(), 255, 0).astype(np.uint8)
@@ -174,10 +174,10 @@ def test_baharoon2023_is_the_released_pipeline(side: int, made: str):
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
     released = torch.stack([plain(image.astype(np.float16)) for image in images])
     torch.testing.assert_close(found, released.float(), atol=0.01, rtol=0)
-    by_pillow = settle("openclip-h14", protocol="baharoon2023", resize_backend="pil")[1]
+    by_pillow = settle("vit", protocol="baharoon2023", resize_backend="pil")[1]
     assert by_pillow.antialias  # which Pillow always is; nobody has to ask for it
     apart = 0.225 * 255 * (prepare(by_pillow, images) - expected).abs().max()  # grey levels
-    assert apart > (1 if side in (300, 1024) else -1)
+    assert apart > 1 or side < size
 
 
 def test_baharoon2023s_resize_is_in_the_key_and_a_flag_takes_it_back():
