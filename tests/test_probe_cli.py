@@ -297,11 +297,12 @@ def test_rows_in_another_order_than_samples_are_joined_to_their_own(places):
 
 def test_labels_that_do_not_fit_the_task_are_refused(places, capsys, monkeypatch):
     # Of another writer: ours refuses them, too.
-    monkeypatch.setattr("cache.layout.check_stored_labels", lambda *given: None)
-    make_features(places[0], relabel=lambda labels: labels - 5)
+    with monkeypatch.context() as careless:
+        careless.setattr("cache.sample_tables.check_stored_labels", lambda *given: None)
+        make_features(places[0], relabel=lambda labels: labels - 5)
     status, _, err = run(capsys, "--kind knn --k 5")
     assert status == 1
-    assert "labels lie in 0..2, found -5..-3" in err
+    assert "is damaged: labels of the task 'multi-class' lie in -1..2, found -5..-3" in err
 
 
 @pytest.mark.parametrize("n", [(60, 0, 20), (60, 20, 0), (0, 20, 20), (1, 1, 1)])
