@@ -172,6 +172,14 @@ def test_monochrome1_is_inverted_after_the_window(tmp_path, window):
     assert inspect(inverted, None, None).notes == ("monochrome1",)
 
 
+def test_a_supplemental_palette_is_told(tmp_path):
+    path = write_dicom(tmp_path / "a.dcm", GREY, PixelPresentation="MIXED")
+    np.testing.assert_array_equal(read_one(path), GREY)
+    assert inspect(path, None, None).notes == ("palette-not-applied",)
+    path = write_dicom(tmp_path / "b.dcm", GREY, PixelPresentation="MONOCHROME")
+    assert inspect(path, None, None).notes == ()
+
+
 def test_monochrome1_of_8_bit(tmp_path):
     path = write_dicom(tmp_path / "a.dcm", GREY, PhotometricInterpretation="MONOCHROME1")
     assert read_one(path).dtype == np.uint8

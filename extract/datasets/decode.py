@@ -56,6 +56,7 @@ class ImageFacts:
     kind: str  # the stored type, e.g. "uint8", "uint16", "float32"
     patient: str  # DICOM's PatientID, or ""
     # "transparency" (laid on black), "exif-orientation" (turned upright), "monochrome1" (inverted),
+    # "palette-not-applied" (DICOM's grey values that should be shown in colour: shown as grey),
     # "no-orientation" (of NIfTI: taken as stored), "not-finite" (NaN becomes black), "constant",
     # "narrow-range" (less than a sixteenth of the type's range, and that is shown whole).
     notes: tuple[str, ...]

@@ -65,9 +65,19 @@ def read(path: Path) -> Stored:
         inverted=photometric == "MONOCHROME1",
         is_stack=n > 1,
         patient=patient,
-        notes=("monochrome1",) if photometric == "MONOCHROME1" else (),
+        notes=_describe(dataset),
         decoder=max(decoder, newest),
     )
+
+
+def _describe(dataset: Any) -> tuple[str, ...]:
+    """Notes on an image of grey values, see ``ImageFacts``."""
+    notes = {
+        "monochrome1": dataset.PhotometricInterpretation == "MONOCHROME1",
+        # A Supplemental Palette over some or all of the values: C.8.16.2.1.1.1.
+        "palette-not-applied": dataset.get("PixelPresentation") in ("COLOR", "MIXED"),
+    }
+    return tuple(note for note, is_so in notes.items() if is_so)
 
 
 def _stored_span(kind: np.dtype[Any], bits: int) -> Span:
