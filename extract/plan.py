@@ -467,9 +467,7 @@ def _describe_weights(d: Description, config: ExtractConfig) -> str:
             return f"{weights.to_download} isn't here, and the network is not to be used"
         size = format_bytes(4 * d.anatomy.n_parameters)
         return f"download {weights.to_download} first (about {size})"
-    if config.weights == "pretrained":
-        return weights.path.name
-    return f"{weights.path}:{weights.part}" if weights.part else str(weights.path)
+    return weights.path.name if config.weights == "pretrained" else weights.named(weights.path)
 
 
 def find_file(job: Job, config: ExtractConfig, memory: DigestMemory) -> Path | None:

@@ -280,7 +280,7 @@ def encoder_notes(job: Job, weights: Weights, config: ExtractConfig) -> dict[str
     # Random weights saw nothing; of a user's own file nobody knows.
     seen = () if weights.random else entry.seen if published else None
     return {
-        "weights": _describe_file(job, weights.path, published) if weights.path else made,
+        "weights": _describe_file(job, weights, weights.path, published) if weights.path else made,
         "random_weights": weights.random,
         "own_weights": config.weights not in ("pretrained", "random"),
         "raw_layers": not job.description.anatomy.known,
@@ -290,7 +290,7 @@ def encoder_notes(job: Job, weights: Weights, config: ExtractConfig) -> dict[str
     }
 
 
-def _describe_file(job: Job, path: Path, published: bool) -> str:
+def _describe_file(job: Job, weights: Weights, path: Path, published: bool) -> str:
     """A weight file's name; of the hub's, which are all called alike, the repository's too.
 
     And ``finetune``'s say what they were trained on.
@@ -299,7 +299,7 @@ def _describe_file(job: Job, path: Path, published: bool) -> str:
     if published:
         return f"{place.repository}/{path.name}" if isinstance(place, Hub) else path.name
     trained = _read_metadata(path).get(TRAINED)
-    return path.name + (f", {trained}" if trained else "")
+    return weights.named(path.name) + (f", {trained}" if trained else "")
 
 
 def _read_metadata(path: Path) -> Mapping[str, str]:

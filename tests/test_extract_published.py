@@ -241,10 +241,9 @@ def side(entry: Entry) -> int:
 
 # One of each architecture, library, layout and kind of place; the others are slow.
 QUICK = set(
-    "eva02 dinov2 vit openai sam vgg16 vgg19 densenet121 densenet201 resnet18 efficientnet-b4 "
-    "medsam biomedclip biomedgpt seem blip openclip deit vit-l msn-l dinov2-reg-s dinov3-s "
-    "dinov3-convnext-t siglip2-b16 pe-core-b16 convnextv2-b swin-b rad-dino medsiglip retfound "
-    "plip uni2-h virchow2 gigapath".split()
+    "eva02 dinov2 vit openai sam vgg16 vgg19 densenet121 densenet201 efficientnet-b4 medsam "
+    "biomedclip biomedgpt seem blip openclip vit-l msn-l pe-core-b16 convnextv2-b swin-b rad-dino "
+    "medsiglip retfound plip virchow2".split()
 )
 
 

@@ -577,8 +577,11 @@ def test_the_command_takes_a_folder(
     np.testing.assert_allclose(features.array(-1, "head"), head.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_a_folder_without_weights_is_one_line(local: Put, capsys: pytest.CaptureFixture[str]):
-    command = ["--model", local({"config.json": TIMM}), "--data", "breastmnist", "--dry-run"]
+def test_a_folder_without_weights_is_one_line(
+    local: Put, tmp_path: Path, write_npz: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+):
+    data = f"npz:{write_npz(tmp_path / 'x.npz')}"
+    command = ["--model", local({"config.json": TIMM}), "--data", data, "--dry-run"]
     assert main(command) == 1
     text = capsys.readouterr().err
     assert "no weight file at " in text

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import timm.models._helpers
@@ -19,7 +20,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cache import RequestError
+from cache import RequestError, open_features
+from extract.cli import main
 from extract.digests import DigestMemory
 from extract.encoders.encoder import (
     Weights,
@@ -155,7 +157,7 @@ def test_of_several_sets_the_one_is_taken_that_timm_takes(tmp_path: Path):
         else:
             (said,) = read.said
             taken = next(name for name in of_timm if name in names)
-            assert said.startswith(f"weights under {taken!r}; there is also ")
+            assert said.startswith(f"taken from {taken!r}; there is also ")
             assert said.endswith(ELSE)
             assert all(f"{name} (2 tensors)" in said for name in names if name != taken)
 
@@ -168,7 +170,7 @@ def test_what_is_beside_the_weights_is_said(tmp_path: Path):
     read = read_checkpoint(path)
     assert same(read.tensors, tensors(2))
     assert read.said == (
-        f"weights under 'teacher'; there is also student (2 tensors), dino_loss (1 tensor): {ELSE}",
+        f"taken from 'teacher'; there is also student (2 tensors), dino_loss (1 tensor): {ELSE}",
     )
     # An optimiser's state isn't weights, and nobody needs to hear of it.
     optimiser = {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 0.1}]}
@@ -184,7 +186,7 @@ def test_a_part_can_be_chosen(tmp_path: Path):
     for part, seed in [("ema", 3), ("state_dict.student", 1), ("state_dict", 2)]:
         read = read_checkpoint(path, part)
         assert same(read.tensors, tensors(seed)), part
-        assert read.said[0] == f"weights under {part!r}, as asked"
+        assert read.said[0] == f"taken from {part!r}, as asked"
     with pytest.raises(
         RequestError, match=r"w\.pt holds nothing under 'raw'; there is also ema \(2 tensors\): --w"
     ):
@@ -217,6 +219,32 @@ def test_a_part_is_named_behind_the_file(tmp_path: Path):
     assert find_weights(description, f"{path}:ema", 0, download=False) == Weights(odd)
     with pytest.raises(RequestError, match=r"no weight file at .*x\.pt:ema; .*FILE:KEY"):
         find_weights(description, f"{tmp_path / 'x.pt'}:ema", 0, download=False)
+
+
+def test_the_command_says_which_part_it_takes(
+    tmp_path: Path, write_npz: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+):
+    torch.manual_seed(0)
+    raw = timm.create_model("test_vit", num_classes=0).state_dict()
+    averaged = {name: tensor + 0.01 for name, tensor in raw.items()}
+    path = save({"state_dict": raw, "state_dict_ema": averaged}, tmp_path / "w.pt")
+    data = write_npz(tmp_path / "x.npz", counts=(4, 2, 2))
+    common = ["--model", "test_vit", "--size", "32", "--data", f"npz:{data}", "--store", "float32"]
+    made = []
+    for wish, words in (
+        (f"{path}", f"weights: taken from 'state_dict_ema'; there is also state_dict .*: {ELSE}"),
+        (f"{path}:state_dict", "weights: taken from 'state_dict', as asked"),
+    ):
+        root = tmp_path / f"f{len(made)}"
+        assert main([*common, "--weights", wish, "--features", str(root)]) == 0
+        out = capsys.readouterr().out
+        assert re.search(words, out)
+        assert re.search(rf"weights +{re.escape(wish)}\n", out)
+        made.append(open_features(next(root.rglob("*.h5"))))
+    one, other = made
+    assert one.key["weights"] != other.key["weights"]
+    assert other.notes["weights"] == "w.pt:state_dict"
+    assert not np.allclose(one.array(-1, "head"), other.array(-1, "head"))
 
 
 def test_each_part_has_a_digest_of_its_own(tmp_path: Path):

@@ -177,6 +177,10 @@ class Weights:
     def random(self) -> bool:
         return self.seed is not None
 
+    def named(self, file: object) -> str:
+        """FILE, or FILE:KEY."""
+        return f"{file}:{self.part}" if self.part else str(file)
+
     @property
     def words(self) -> str:
         """What they are, for a file's key; their digest follows."""

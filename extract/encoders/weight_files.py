@@ -102,7 +102,7 @@ def read_checkpoint(path: Path, part: str = "") -> Checkpoint:
     said: list[str] = []
     if part:
         content = _pick(content, part, path)
-        said.append(f"weights under {part!r}, as asked")
+        said.append(f"taken from {part!r}, as asked")
     content = _choose(content, part, said)
     tensors = dict(_named_tensors(content))
     if not tensors:
@@ -251,7 +251,7 @@ def _choose(content: Mapping[str, Any], part: str, said: list[str]) -> Mapping[s
         others = _elsewhere(content, name)
         content = content[name]
         if others:
-            said.append(f"weights under {'.'.join(trail)!r}{others}")
+            said.append(f"taken from {'.'.join(trail)!r}{others}")
     return content
 
 
