@@ -101,9 +101,15 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="refuse splits that share exact copies or patients, or that can't tell",
     )
-    measured.add_argument("--seed", type=int, default=0, help="of the bootstrap (%(default)s)")
     measured.add_argument(
-        "--resamples", type=int, default=1000, metavar="N", help="of the bootstrap (%(default)s)"
+        "--seed", type=int, default=0, help="of few-shot episodes' bootstrap (%(default)s)"
+    )
+    measured.add_argument(
+        "--resamples",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="of few-shot episodes' bootstrap (%(default)s)",
     )
     how = parser.add_argument_group("how (none of it changes the numbers, but by rounding)")
     add_reading_flags(how)

@@ -5,7 +5,7 @@ Everything here takes one problem of V classes that exclude one another: (N, V) 
 is such a problem of two classes.
 
 Brier score and calibration error are functions of sums over samples, which take leading axes, so
-that ``probe.intervals`` evaluates a thousand resamples with the code that evaluates one test set.
+that ``probe.jackknife`` evaluates each test set less a patient with the code that evaluates one.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def gap_sums(
 ) -> NDArray[np.float64]:
     """What the calibration error is a function of, summed over samples: (1 + N_BINS,).
 
-    Not by sample as ``squares``: it has no interval, and nothing resamples it.
+    Not by sample as ``squares``: it has no interval.
 
     Returns:
         How many samples are known; and for each bin of confidence, the sum over its answers of

@@ -226,8 +226,12 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="refuse files whose splits share exact copies or patients, or that can't tell",
     )
-    how.add_argument("--seed", type=int, default=0, help="of the bootstrap (%(default)s)")
-    how.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (%(default)s)")
+    how.add_argument(
+        "--seed", type=int, default=0, help="of few-shot episodes' bootstrap (%(default)s)"
+    )
+    how.add_argument(
+        "--resamples", type=int, default=1000, help="of few-shot episodes' bootstrap (%(default)s)"
+    )
     how.add_argument("--name", default="", help="a tag for the rows of this run")
     how.add_argument(
         "--features", type=Path, metavar="DIR", help="($MEDPROBE_FEATURES or ./features)"

@@ -14,7 +14,8 @@ distribution is nearer to a normal one. Measured (benchmarks/interval_coverage.p
 positives, AUCs of .7 to .95): these ends hold the truth 94 to 95 % of the time, the percentile
 bootstrap's 93 to 94; at .99 it is 93 and 87 %.
 
-All positives above all negatives scatter nothing, yet nobody believes that A is 1. There the
+All positives above all negatives scatter nothing, yet nobody believes that A is 1. One such column
+of several has a variance all the same, see ``deviations``. Where every column is perfect the
 interval is one-sided and exact for any distribution: k disjoint pairs of a positive and a negative
 are in order independently of each other, all of them with probability A^k at most. So
 A >= (1 - level)^(1 / k), with k the smaller of the two classes (of 42 positives: 0.931).
@@ -30,6 +31,8 @@ from numpy.typing import NDArray
 from probe.metrics import rankings
 from probe.ranking import Ranking
 
+ROUNDING = 1e-20  # of a variance
+
 
 def delong(
     scores: NDArray[np.floating], labels: NDArray[np.integer], task: str, level: float = 0.95
@@ -43,8 +46,8 @@ def delong(
         level: how often the interval holds the AUC of all images there could be.
 
     Returns:
-        Two ends in 0..1. Of a perfect AUC one-sided, up to 1 (of an AUC of 0, from 0). Where all
-        scores are the same, both ends are 0.5. nan where a column has positives or negatives only.
+        Two ends in 0..1. Of a perfect AUC one-sided, up to 1 (of an AUC of 0, from 0). nan where a
+        column has positives or negatives only.
     """
     problems = rankings(scores, labels, task)
     values = np.empty(len(problems))
@@ -60,6 +63,8 @@ def delong(
         pairs = [min(len(p.positives), len(p.negatives)) for p in problems]
         return one_sided(value, pairs, level)
     variance = (shifts**2).sum() + alone.sum() / len(problems) ** 2
+    if variance < ROUNDING:  # columns may scatter against each other, and their mean not at all
+        variance = float(np.mean([_unseen(value, problem) for problem in problems]))
     half = NormalDist().inv_cdf((1 + level) / 2) * np.sqrt(variance) / (value * (1 - value))
     centre = np.log(value / (1 - value))
     low, high = 1 / (1 + np.exp(-(centre + np.array([-half, half]))))
@@ -73,9 +78,10 @@ def deviations(problem: Ranking) -> tuple[float, NDArray[np.float64], float]:
         problem: the column, sorted. N samples.
 
     Returns:
-        The AUC; (N,) deviations, whose squares add up to DeLong's variance; and a variance to add:
-        the only positive, or negative, has no scatter, and counts as much as a placement with this
-        mean could scatter at most, A (1 - A).
+        The AUC; (N,) deviations, whose squares add up to DeLong's variance; and a variance to add.
+        The only positive, or negative, has no scatter, and counts as much as a placement with this
+        mean could scatter at most, A (1 - A); a column that is perfect, constant or all wrong
+        scatters nothing, see ``_unseen``.
     """
     moved = np.zeros(problem.n_samples)
     if not (len(problem.positives) and len(problem.negatives)):
@@ -91,7 +97,20 @@ def deviations(problem: Ranking) -> tuple[float, NDArray[np.float64], float]:
         else:
             # Squares over n (n - 1): the sample variance of a mean.
             moved[where] = (placements - value) / np.sqrt(n * (n - 1))
+    if not unseen and (moved**2).sum() < ROUNDING:
+        unseen = _unseen(value, problem)
     return value, moved, unseen
+
+
+def _unseen(value: float, problem: Ranking) -> float:
+    """The variance of an AUC that no sample moves: that of a share of n right answers.
+
+    n is the harmonic mean of positives and negatives; two right answers and two wrong ones are
+    added (Agresti and Coull 1998), so that it isn't 0 at 0 or 1.
+    """
+    n = 2 / (1 / len(problem.positives) + 1 / len(problem.negatives))
+    share = (n * value + 2) / (n + 4)
+    return share * (1 - share) / n
 
 
 def one_sided(value: float, pairs: list[int], level: float) -> tuple[float, float]:

@@ -1,17 +1,19 @@
 """Metrics of few-shot episodes: the mean over episodes, and how far it could be off.
 
-Two things were drawn: the samples that an episode learnt from, and the test set. An interval is
-the percentile bootstrap over both at once: each resample draws E episodes of E and N test samples
-of N (or patients, where known), and takes the mean of the drawn episodes on the drawn samples. All
-episodes meet the same draw of test samples. One episode has no draw of episodes to resample: its
-interval is about the test set alone.
+Two things were drawn: the samples that an episode learnt from, and the test set. Where test has
+few units (patients, where known, else samples), or few of a class, both variances are added: the
+jackknife's of the mean over episodes, which leaves out one unit after the other, and that of
+episodes over their number (of one episode none is known). The interval's form is that of
+``probe.jackknife``; with 2 to 4 units of a class their counts stand for the first variance, with
+fewer there is no interval.
 
-Metrics of counts are exact on each resample. An AUC moves by DeLong's deviations
-(``probe.delong``), which is linear in the draw: sorting a thousand resamples of a hundred episodes
-would take minutes. Left out is what two drawn samples do together, of order 1 / (positives *
-negatives). Calibration error and average precision have a value and no interval, nor have metrics
-of decisions where no episode answers any sample wrongly; test images of one patient alone give none
-at all.
+Where they are many, it is the percentile bootstrap over both at once: each resample draws E
+episodes of E and N test samples of N (or patients), and takes the mean of the drawn episodes on the
+drawn samples. All episodes meet the same draw of test samples. Metrics of counts are exact on each
+resample. An AUC moves by DeLong's deviations (``probe.delong``), which is linear in the draw:
+sorting a thousand resamples of a hundred episodes would take minutes. Left out is what two drawn
+samples do together, of order 1 / (positives * negatives). Where no resample differs, and of the
+average precision, the jackknife serves. Calibration error has a value and no interval.
 """
 
 from __future__ import annotations
@@ -23,19 +25,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.labels import REGRESSION
-from probe import metrics, regression_metrics
+from probe import jackknife, metrics, regression_metrics
 from probe.delong import deviations
 from probe.episode_sums import EpisodeSums
 from probe.intervals import (
-    DECISIONS,
+    COUNTS,
+    ENOUGH,
+    FEWEST,
+    JACKKNIFE,
     NO_ENDS,
     NONE,
+    SPANS,
+    Estimates,
     Interval,
     clusters,
     multiplicities,
     percentiles,
+    unit_of,
 )
-from probe.measure import none_wrong, why_no_auc
+from probe.jackknife import MANY
+from probe.measure import (
+    few_units,
+    few_units_of_regression,
+    marks_of_regression,
+    why_no_auc,
+)
 
 TWO_LEVEL, TWO_LEVEL_GROUPS = (
     "bootstrap of episodes and samples",
@@ -83,11 +97,15 @@ def measure_episodes(
         RequestError: what ``probe.metrics.validate`` or ``probe.regression_metrics.validate``
             refuses.
     """
-    n_clusters = len(labels) if groups is None else int(clusters(groups).max()) + 1
-    groups = groups if n_clusters < len(labels) else None
-    is_drawn = groups is None or n_clusters > 1
-    drawn = _draw(len(labels), n_resamples if is_drawn else 0, seed, groups)
-    weights = _episode_weights(len(scores), n_resamples, seed)
+    cluster = np.arange(len(labels)) if groups is None else clusters(groups)
+    n_units = int(cluster.max()) + 1
+    is_grouped = n_units < len(labels)
+    is_continuous = task == REGRESSION
+    n_classes = scores.shape[2]
+    supports = {} if is_continuous else jackknife.supports(labels, task, n_classes, cluster)
+    is_few = n_units < MANY or any(support.is_few for support in supports.values())
+    drawn = _draw(len(labels), 0 if is_few else n_resamples, seed, groups if is_grouped else None)
+    weights = _episode_weights(len(scores), len(drawn), seed)
     each: list[dict[str, float]] = []
     drawn_means: dict[str, NDArray[np.float64]] = {}
     for episodes in _pieces(scores):
@@ -99,34 +117,93 @@ def measure_episodes(
         # DeLong's deviations are linear, and an AUC is not: near its end the line leads past it.
         drawn_means["auc"] = np.clip(drawn_means["auc"], 0, 1)
     values = {name: [float(found[name]) for found in each] for name in each[0]}
-    method = TWO_LEVEL if groups is None else TWO_LEVEL_GROUPS
-    means, methods = {}, {}
-    for name, of_episodes in values.items():
-        # Where no episode answers any sample wrongly, resamples would show no width.
-        has_width = set(values.get(DECISIONS.get(name, ""), ())) != {1.0}
-        known = name in drawn_means and has_width
-        ends = percentiles(drawn_means[name], level) if known else NO_ENDS
-        means[name] = Interval(float(np.mean(of_episodes)), *ends)
-        methods[name] = NONE if np.isnan(ends[0]) else method
-    names = [str(c) for c in range(scores.shape[2])] if class_names is None else class_names
-    marks = _marks(means, methods, labels, task, score_type, names)
+    ends = {name: percentiles(samples, level) for name, samples in drawn_means.items()}
+    ends = {name: both for name, both in ends.items() if both[1] - both[0] > jackknife.ROUNDING}
+    methods = dict.fromkeys(ends, TWO_LEVEL_GROUPS if is_grouped else TWO_LEVEL)
+    if lacking := [n for n in values if n not in ends and n not in metrics.ERRORS_OF_CALIBRATION]:
+        leaving = _mean_without(scores, labels, task, score_type, cluster)
+        for name in lacking:
+            support = supports.get(name)
+            found = _by_units(name, values[name], leaving[name], support, cluster, level)
+            ends[name], methods[name] = found
+    means = {n: Interval(float(np.mean(v)), *ends.get(n, NO_ENDS)) for n, v in values.items()}
+    methods = {name: methods.get(name, NONE) for name in values}
+    estimates = Estimates(means, methods, supports, n_units, unit_of(is_grouped))
+    names = [str(c) for c in range(n_classes)] if class_names is None else class_names
+    marks = _marks(estimates, labels, task, score_type, names)
     return EpisodeMetrics(means, values, methods, marks)
 
 
+def _mean_without(
+    scores: NDArray[np.floating],
+    labels: NDArray[Any],
+    task: str,
+    score_type: str,
+    cluster: NDArray[np.intp],
+) -> dict[str, NDArray[np.float64]]:
+    """name -> (U,) the mean over episodes without each unit in turn."""
+    found: dict[str, NDArray[np.float64]] = {}
+    for answers in scores:
+        if task == REGRESSION:
+            without = jackknife.regression_left_out(answers, labels, cluster)
+        else:
+            prepared = metrics.prepare(answers, labels, task, score_type)
+            without = jackknife.left_out(prepared, cluster)
+        for name, values in without.items():
+            found[name] = found.get(name, 0) + values / len(scores)
+    return found
+
+
+def _by_units(
+    name: str,
+    values: list[float],
+    without: NDArray[np.float64],
+    support: jackknife.Support | None,
+    cluster: NDArray[np.intp],
+    level: float,
+) -> tuple[tuple[float, float], str]:
+    """The interval of a mean over episodes by leaving out units, or by their counts; and its name.
+
+    Args:
+        name: of the metric.
+        values: (E,) of the episodes.
+        without: (U,) the mean without each unit.
+        support: what the metric stands on; None: of continuous labels.
+        cluster: (N,) number of each sample's unit.
+        level: of the interval.
+    """
+    mean, n = float(np.mean(values)), len(values)
+    if support is None:
+        scale = jackknife.SCALES[name][0]
+        with np.errstate(divide="ignore"):
+            scaled = scale(np.array(values))
+        found = None
+        if len(without) >= ENOUGH and np.isfinite(scaled).all():
+            more = float(np.var(scaled, ddof=1)) / n if n > 1 else 0.0
+            found = jackknife.by_scale(name, mean, without, jackknife.worth(cluster), level, more)
+        return (found, JACKKNIFE) if found else (NO_ENDS, NONE)
+    if np.isnan(mean) or support.weakest < FEWEST:
+        return NO_ENDS, NONE
+    span, more = SPANS.get(name, (0.0, 1.0)), float(np.var(values, ddof=1)) / n if n > 1 else 0.0
+    if support.weakest < ENOUGH:
+        return jackknife.by_counts(mean, support, level, span, more), COUNTS
+    v = jackknife.variance(without)
+    return jackknife.by_jackknife(mean, v, support, level, span, more), JACKKNIFE
+
+
 def _marks(
-    means: dict[str, Interval],
-    methods: dict[str, str],
+    found: Estimates,
     labels: NDArray[Any],
     task: str,
     score_type: str,
     class_names: Sequence[str],
 ) -> list[str]:
-    marks = [*metrics.SCORE_MARKS[score_type]]
+    means, marks = found.metrics, [*metrics.SCORE_MARKS[score_type]]
     if task == REGRESSION:
-        return marks if means["r2"].value > 0 else ["no better than the mean of the test labels"]
+        return [*marks_of_regression(means), *few_units_of_regression(found)]
     if abs(means["acc"].value - metrics.larger_class_rate(labels, task)) < 1e-12:
         marks.append("accuracy equals the larger-class rate")
-    marks += none_wrong(means, methods)
+    marks += few_units(found, task, class_names)
     if np.isnan(means["auc"].value):
         marks.append(why_no_auc("test", labels, task, class_names))
     return marks

@@ -1,8 +1,8 @@
 """Metrics of ordered classes (grades): how far off an answer is, and the expected grade.
 
 Grades are the class numbers 0..C-1, one apart. Everything is a function of sums over samples, which
-take leading axes, so that ``probe.intervals`` evaluates a thousand resamples with the code that
-evaluates one test set.
+take leading axes, so that ``probe.jackknife`` evaluates each test set less a patient with the code
+that evaluates one.
 """
 
 from __future__ import annotations

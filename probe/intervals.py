@@ -1,58 +1,53 @@
 """Intervals: how much each metric would move with another test set of this size.
 
 Training, and so the choice of k or of a strength, is held fixed: an interval is about the test set,
-not about seeds.
+not about seeds. Units are patients where they are known, else samples.
 
-    metric                        samples are independent    groups (patients) have several samples
-    accuracy of one label         Wilson (1927)              bootstrap of groups
-    AUC                           DeLong, see delong.py      bootstrap of groups
-    balanced accuracy of 1        one-sided, see below       none
-    macro F1, kappa of 1          none                       none
-    calibration error             none                       none, as of one group alone
-    all others                    bootstrap of samples       bootstrap of groups
+    accuracy, samples are independent              Wilson (1927)
+    AUC, samples are independent and of each       DeLong, see delong.py
+      class are many
+    AUC of 1 or 0; balanced accuracy of 1 where    exact and one-sided, see below
+      samples are independent
+    every other                                    jackknife of units, see jackknife.py
+    a class has 2 to 4 units                       Wilson, by the counts of units alone
+    a class has 1 unit or none                     none, of metrics that need the class
+    calibration error                              none
 
-The bootstrap is Efron's (1979), between percentiles. A resample is a vector of multiplicities, how
-often each sample was drawn: metrics of sums are a matrix product, those of ranks a cumulative sum
-(ranking.py). Of groups it draws whole groups, so that what a patient's images share is not counted
-as often as they have images.
+A metric that no unit's absence moves is not certain: where no answer is wrong, an interval goes by
+what the units are worth. That every sample of every class is right has the probability of the
+recalls' product, each as often as its class has samples, so the balanced accuracy's holds every
+mean recall for which that is at least 1 - level; the perfect AUC's goes by disjoint pairs.
 
-It would have no width where no sample is answered wrongly, which says nothing of the next one. There
-Wilson's serves the accuracy. The balanced accuracy has an exact one-sided interval, as the perfect
-AUC has: that every sample of every class is right has the probability of the recalls' product, each
-as often as its class has samples, so the interval holds every mean recall for which that is at
-least 1 - level. Macro F1 and kappa also hang on where the errors would go, which no sample shows:
-they have none, nor has any of these where groups are known or labels are several, and a mark says
-so.
+Continuous labels have the jackknife of units on a scale of their metric; fewer than 5 units, or
+predictions that are all exact, say too little.
 
-And it can't see that a calibration error of few samples is too large: of 156 answers by a perfectly
-calibrated probe, its 95 % covered the truth never in 600 test sets, turned around its value 61 % of
-the time. So there is none.
+None can see that a calibration error of few samples is too large: of 156 answers by a perfectly
+calibrated probe, the bootstrap's 95 % covered the truth never in 600 test sets, turned around its
+value 61 % of the time. So there is none.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
-from statistics import NormalDist
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
-from probe import metrics, regression_metrics
+from probe import jackknife, metrics, regression_metrics
 from probe.calibration import Votes
 from probe.delong import delong, one_sided
+from probe.jackknife import Span, Support, wilson
 
 CHUNK_CELLS = 2**20  # resamples by samples in work at one time: about 30 MB in all
 WILSON, DELONG, ONE_SIDED, NONE = "wilson", "delong", "one-sided", "none"
-BOOTSTRAP, GROUPS = "bootstrap", "bootstrap of groups"
+JACKKNIFE, COUNTS = "jackknife", "counts"
 NO_ENDS = math.nan, math.nan  # one object each, so that equal rows compare as equal
-# Metrics of decisions, and the one of them that is 1 where no decision is wrong.
-DECISIONS = {
-    **dict.fromkeys(("acc", "balanced_accuracy", "f1_macro", "kappa"), "acc"),
-    **dict.fromkeys(("acc_expected", "kappa_expected"), "acc_expected"),
-}
+ENOUGH, FEWEST = 5, 2  # units of a class, for the jackknife and for any interval
+SPANS: dict[str, Span] = {"kappa": (-1, 1), "kappa_expected": (-1, 1), "brier": (0, 2)}
 
 
 class Interval(NamedTuple):
@@ -63,21 +58,23 @@ class Interval(NamedTuple):
     high: float
 
 
-class Estimates(NamedTuple):
+@dataclass(frozen=True)
+class Estimates:
     """Every metric with its interval, and how that was made."""
 
     metrics: dict[str, Interval]
-    methods: dict[str, str]  # name -> WILSON, DELONG, ONE_SIDED, BOOTSTRAP, GROUPS or NONE
+    methods: dict[str, str]  # name -> WILSON, DELONG, ONE_SIDED, JACKKNIFE, COUNTS or NONE
+    supports: dict[str, Support]  # of those of classes
+    n_units: int
+    unit: str  # "sample", or "patient" where one has several samples
 
 
 def estimate(
     scores: NDArray[np.floating],
     labels: NDArray[np.integer],
     task: str,
-    n_resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
     *,
+    level: float = 0.95,
     score_type: str = metrics.PROBABILITY,
     temperature: float | None = None,
     votes: Votes | None = None,
@@ -85,17 +82,10 @@ def estimate(
 ) -> Estimates:
     """Evaluate, with the interval that fits around every metric.
 
-    Where a class is absent from a resample, or all that is known of a label, and a metric is nan
-    (see ``probe.metrics.evaluate``), it is left out of that metric's percentiles: with few
-    positives the interval is about the test sets that have some. If no resample is left, both ends
-    are nan.
-
     Args:
         scores: (N, C) probabilities or margins.
         labels: (N,), or (N, C) zeros, ones and MISSING for the multi-label task.
         task: one of ``probe.metrics.TASKS``.
-        n_resamples: of the bootstrap; more of them make the ends steadier, not narrower.
-        seed: of the bootstrap; the same seed gives the same interval, whatever the size of chunks.
         level: how often an interval holds the metric of all images there could be.
         score_type: see ``probe.metrics``.
         temperature: see ``probe.metrics.evaluate``.
@@ -103,64 +93,78 @@ def estimate(
         groups: (N,) patients, where known; an empty text is nobody. They matter only where one has
             several samples.
 
+    Returns:
+        Both ends are nan where there is no interval.
+
     Raises:
-        RequestError: no resamples, a level outside (0, 1), or anything that
-            ``probe.metrics.validate`` refuses.
+        RequestError: a level outside (0, 1), or anything that ``probe.metrics.validate`` refuses.
     """
-    _check(n_resamples, level)
-    values = metrics.evaluate(scores, labels, task, score_type, temperature, votes)
+    _check(level)
+    prepared = metrics.prepare(scores, labels, task, score_type, temperature, votes)
+    values = prepared.evaluate()
     cluster = np.arange(len(scores)) if groups is None else clusters(groups)
-    n_clusters = int(cluster.max()) + 1
-    is_grouped = n_clusters < len(scores)
-    is_simple = not is_grouped and task != metrics.MULTI_LABEL
-    samples = resampled_metrics(
-        scores,
-        labels,
-        task,
-        n_resamples,
-        seed,
-        score_type=score_type,
-        groups=groups if is_grouped else None,
-        ranks=metrics.RANKS if is_grouped else ("average_precision",),
-    )
-    found = Estimates({}, {})
+    n_units = int(cluster.max()) + 1
+    is_grouped = n_units < len(scores)
+    supports = jackknife.supports(labels, task, scores.shape[1], cluster)
+    methods = {
+        name: method_of(name, value, supports.get(name), task, is_grouped)
+        for name, value in values.items()
+    }
+    without: dict[str, NDArray[np.float64]] = {}
+    if wanted := [name for name, method in methods.items() if method == JACKKNIFE]:
+        without = jackknife.left_out(prepared, cluster, wanted)
+    found = {}
     for name, value in values.items():
-        method = GROUPS if is_grouped else BOOTSTRAP
-        if name in metrics.ERRORS_OF_CALIBRATION or (is_grouped and n_clusters == 1):
-            ends, method = NO_ENDS, NONE
-        elif name == "auc" and value in (0, 1):
-            ends, method = _of_perfect(value, scores, labels, task, cluster, level), ONE_SIDED
-        elif name == "auc" and not is_grouped:
-            ends, method = delong(scores, labels, task, level), DELONG
-        elif name in ("acc", "acc_expected") and is_simple:
-            ends, method = wilson(value, len(labels), level), WILSON
-        elif values.get(DECISIONS.get(name, "")) == 1:
-            ends, method = NO_ENDS, NONE
-            if name == "balanced_accuracy" and is_simple:
-                ends, method = perfect_recall(np.bincount(labels), level), ONE_SIDED
-        else:
-            ends = percentiles(samples[name], level)
-        found.metrics[name] = Interval(value, *ends)
-        found.methods[name] = NONE if math.isnan(ends[0]) else method
-    return found
+        method, span, ends = methods[name], SPANS.get(name, (0.0, 1.0)), NO_ENDS
+        if method == WILSON:
+            ends = wilson(value, len(labels), level)
+        elif method == DELONG:
+            ends = delong(scores, labels, task, level)
+        elif method == ONE_SIDED and name == "auc":
+            ends = _of_perfect(value, scores, labels, task, cluster, level)
+        elif method == ONE_SIDED:
+            ends = perfect_recall(np.bincount(labels), level)
+        elif method == COUNTS:
+            ends = jackknife.by_counts(value, supports[name], level, span)
+        elif method == JACKKNIFE:
+            v = jackknife.variance(without[name])
+            ends = jackknife.by_jackknife(value, v, supports[name], level, span)
+        low, high = ends
+        # Rounding may take an end past the value.
+        found[name] = Interval(value, min(low, value), max(high, value))
+    return Estimates(found, methods, supports, n_units, unit_of(is_grouped))
 
 
-def wilson(share: float, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's (1927) score interval for a share of n independent samples.
+def unit_of(is_grouped: bool) -> str:
+    """What is left out and counted, in words."""
+    return "patient" if is_grouped else "sample"
 
-    Unlike the bootstrap's, it has a width where the share is 0 or 1: of 100 right answers out of
-    100 it begins at 0.963.
+
+def method_of(name: str, value: float, support: Support | None, task: str, is_grouped: bool) -> str:
+    """How the interval around a metric is made.
 
     Args:
-        share: 0..1.
-        n: 1 and more.
-        level: how often the interval holds the share of all samples there could be.
+        name: of the metric.
+        value: it.
+        support: what it stands on; None: a calibration error.
+        task: one of ``probe.metrics.TASKS``.
+        is_grouped: whether a patient has several samples.
     """
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    centre = share + z**2 / (2 * n)
-    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    low, high = (centre + np.array([-half, half])) / (1 + z**2 / n)
-    return float(min(low, share)), float(max(high, share))  # rounding may take an end past it
+    if support is None or math.isnan(value):
+        return NONE
+    is_simple = not is_grouped and task != metrics.MULTI_LABEL
+    if name in ("acc", "acc_expected") and is_simple:
+        return WILSON
+    is_perfect = (name == "auc" and value in (0, 1)) or (
+        name == "balanced_accuracy" and value == 1 and is_simple
+    )
+    if is_perfect and support.weakest:
+        return ONE_SIDED
+    if support.weakest < FEWEST:
+        return NONE
+    if support.weakest < ENOUGH:
+        return COUNTS
+    return DELONG if name == "auc" and not (is_grouped or support.is_few) else JACKKNIFE
 
 
 def perfect_recall(counts: NDArray[np.integer], level: float = 0.95) -> tuple[float, float]:
@@ -185,36 +189,37 @@ def perfect_recall(counts: NDArray[np.integer], level: float = 0.95) -> tuple[fl
 def estimate_regression(
     predictions: NDArray[np.floating],
     labels: NDArray[np.floating],
-    n_resamples: int = 1000,
-    seed: int = 0,
+    *,
     level: float = 0.95,
     groups: NDArray[np.str_] | None = None,
 ) -> Estimates:
-    """``estimate`` for continuous labels: by the bootstrap, of groups where one has several samples.
+    """``estimate`` for continuous labels: by the jackknife of samples, or of patients.
 
     Args:
         predictions: (N, 1), in the labels' unit.
         labels: (N,).
-        n_resamples: as in ``estimate``.
-        seed: as in ``estimate``.
         level: as in ``estimate``.
         groups: as in ``estimate``.
 
     Raises:
-        RequestError: no resamples, a level outside (0, 1), or anything that
+        RequestError: a level outside (0, 1), or anything that
             ``probe.regression_metrics.validate`` refuses.
     """
-    _check(n_resamples, level)
+    _check(level)
     values = regression_metrics.evaluate(predictions, labels)
-    samples = resampled_regression_metrics(predictions, labels, n_resamples, seed, groups)
-    n_clusters = len(labels) if groups is None else int(clusters(groups).max()) + 1
-    method = BOOTSTRAP if n_clusters == len(labels) else GROUPS if n_clusters > 1 else NONE
-    ends = {name: percentiles(values, level) for name, values in samples.items()}
-    if method == NONE:
-        ends = dict.fromkeys(ends, NO_ENDS)
-    found = {name: Interval(value, *ends[name]) for name, value in values.items()}
-    methods = {name: NONE if math.isnan(low) else method for name, (low, _) in ends.items()}
-    return Estimates(found, {name: methods[name] for name in found})
+    cluster = np.arange(len(labels)) if groups is None else clusters(groups)
+    n_units, units = int(cluster.max()) + 1, jackknife.worth(cluster)
+    without = {}
+    if n_units >= ENOUGH:
+        without = jackknife.regression_left_out(predictions, labels, cluster)
+    found, methods = {}, {}
+    for name, value in values.items():
+        ends = None
+        if name in without:
+            ends = jackknife.by_scale(name, value, without[name], units, level)
+        found[name] = Interval(value, *(ends or NO_ENDS))
+        methods[name] = JACKKNIFE if ends else NONE
+    return Estimates(found, methods, {}, n_units, unit_of(n_units < len(labels)))
 
 
 def clusters(groups: NDArray[np.str_]) -> NDArray[np.intp]:
@@ -223,79 +228,6 @@ def clusters(groups: NDArray[np.str_]) -> NDArray[np.intp]:
     alone = groups == ""
     number = np.where(alone, len(groups) + np.arange(len(groups)), number)
     return np.unique(number, return_inverse=True)[1]
-
-
-def resampled_metrics(
-    scores: NDArray[np.floating],
-    labels: NDArray[np.integer],
-    task: str,
-    n_resamples: int,
-    seed: int,
-    *,
-    score_type: str = metrics.PROBABILITY,
-    groups: NDArray[np.str_] | None = None,
-    ranks: Collection[str] = metrics.RANKS,
-) -> dict[str, NDArray[np.float64]]:
-    """Every metric that has an interval on every resample, without looking at any of them twice.
-
-    Args:
-        scores: (N, C) probabilities or margins.
-        labels: (N,), or (N, C) for the multi-label task.
-        task: one of ``probe.metrics.TASKS``.
-        n_resamples: R.
-        seed: of the draws.
-        score_type: see ``probe.metrics``.
-        groups: (N,) what is drawn as a whole; None: each sample by itself.
-        ranks: which metrics of ranks are wanted; they take longest.
-
-    Returns:
-        name -> (R,) values, nan where the metric is undefined; in the order of
-        ``probe.metrics.metric_names``, but for errors of calibration and for those of ranks that
-        aren't wanted.
-    """
-    names = metrics.metric_names(task, score_type)
-    ranks = [name for name in ranks if name in names]
-    parts = metrics.sample_parts(scores, labels, task, score_type)
-    problems = metrics.rankings(scores, labels, task) if ranks else []
-    found: dict[str, list[NDArray[np.float64]]] = {}
-    for drawn in multiplicities(len(scores), n_resamples, seed, groups):  # (R', N)
-        values = metrics.metrics_of(weighted_sums(drawn, parts), task)
-        values |= metrics.rank_metrics_of(problems, drawn, ranks)
-        for name, value in values.items():
-            found.setdefault(name, []).append(value)
-    return {name: np.concatenate(found[name]) for name in names if name in found}
-
-
-def weighted_sums(
-    drawn: NDArray[np.int32], parts: Mapping[str, NDArray[Any]]
-) -> dict[str, NDArray[np.float64]]:
-    """name -> (R, ...) sums over samples, each as often as it was drawn.
-
-    Args:
-        drawn: (R, N) multiplicities.
-        parts: name -> (N, ...) contributions, see ``probe.metrics.sample_parts``.
-    """
-    weights = drawn.astype(np.float64)
-    return {
-        name: (weights @ part.reshape(len(part), -1).astype(np.float64)).reshape(
-            -1, *part.shape[1:]
-        )
-        for name, part in parts.items()
-    }
-
-
-def resampled_regression_metrics(
-    predictions: NDArray[np.floating],
-    labels: NDArray[np.floating],
-    n_resamples: int,
-    seed: int,
-    groups: NDArray[np.str_] | None = None,
-) -> dict[str, NDArray[np.float64]]:
-    """``resampled_metrics`` for continuous labels: name -> (R,) values, nan where undefined."""
-    moments = regression_metrics.sample_moments(predictions, labels)  # (N, 8)
-    drawn = multiplicities(len(moments), n_resamples, seed, groups)
-    sums = np.concatenate([part.astype(np.float64) @ moments for part in drawn])  # (R, 8)
-    return regression_metrics.metrics_of(regression_metrics.Moments(*sums.T))
 
 
 def multiplicities(
@@ -329,9 +261,7 @@ def percentiles(samples: NDArray[np.float64], level: float) -> tuple[float, floa
     return float(low), float(high)
 
 
-def _check(n_resamples: int, level: float) -> None:
-    if n_resamples < 1:
-        raise RequestError(f"a bootstrap needs at least 1 resample, found {n_resamples}")
+def _check(level: float) -> None:
     if not 0 < level < 1:
         raise RequestError(f"level lies between 0 and 1, such as 0.95; found {level}")
 

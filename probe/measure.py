@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 from cache.labels import MISSING, REGRESSION
 from probe import metrics, regression_metrics
 from probe.calibration import N_FOLDS, Votes
-from probe.intervals import DECISIONS, NONE, Interval, clusters, estimate, estimate_regression
+from probe.intervals import (
+    COUNTS,
+    ENOUGH,
+    NONE,
+    Estimates,
+    Interval,
+    clusters,
+    estimate,
+    estimate_regression,
+)
 from probe.per_class import per_class
 
 NAMED = 3  # labels that a mark names; the others are counted
@@ -33,8 +42,6 @@ def measure(
     labels: Mapping[str, NDArray[Any]],
     task: str,
     class_names: Sequence[str],
-    n_resamples: int,
-    seed: int,
     *,
     score_type: str = metrics.PROBABILITY,
     groups: Mapping[str, NDArray[np.str_] | None] | None = None,
@@ -50,8 +57,6 @@ def measure(
             answers to val learnt from, where they learnt.
         task: one of ``probe.metrics.TASKS``, or "regression".
         class_names: C.
-        n_resamples: of the bootstrap over test.
-        seed: of the bootstrap.
         score_type: ``probe.metrics.PROBABILITY``, ``MARGIN`` or ``UNNORMALISED``; only of
             probabilities there are figures of calibration.
         groups: "val" and "test" -> (n,) patients, where known.
@@ -63,7 +68,7 @@ def measure(
     """
     groups = groups or {}
     if task == REGRESSION:
-        return _measure_regression(scores, labels, n_resamples, seed, groups.get("test"))
+        return _measure_regression(scores, labels, groups.get("test"))
     val, test, methods, by_class, temperature = {}, {}, {}, {}, None
     if len(labels["val"]):
         val = metrics.evaluate(scores["val"], labels["val"], task, score_type)
@@ -84,20 +89,19 @@ def measure(
             marks.append(f"no temperature: {why}")
     if len(labels["test"]):
         answers = scores["test"], labels["test"], task
-        test, methods = estimate(
+        found = estimate(
             *answers,
-            n_resamples,
-            seed,
             score_type=score_type,
             temperature=temperature,
             votes=votes,
             groups=groups.get("test"),
         )
+        test, methods = found.metrics, found.methods
         by_class = per_class(*answers, class_names, score_type)
         rate = metrics.larger_class_rate(labels["test"], task)
         if abs(test["acc"].value - rate) < 1e-12:
             marks.append("accuracy equals the larger-class rate")
-        marks += none_wrong(test, methods)
+        marks += few_units(found, task, class_names)
     undefined = [
         name
         for name, auc in (("val", val.get("auc", 0.0)), ("test", test["auc"].value if test else 0))
@@ -110,33 +114,63 @@ def measure(
 def _measure_regression(
     scores: Mapping[str, NDArray[np.floating]],
     labels: Mapping[str, NDArray[Any]],
-    n_resamples: int,
-    seed: int,
     groups: NDArray[np.str_] | None,
 ) -> Measured:
-    val, test, methods = {}, {}, {}
+    val, test, methods, marks = {}, {}, {}, []
     if len(labels["val"]):
         val = regression_metrics.evaluate(scores["val"], labels["val"])
     if len(labels["test"]):
         answers = scores["test"], labels["test"]
-        test, methods = estimate_regression(*answers, n_resamples, seed, groups=groups)
-    return Measured(val, test, _marks_of_regression(test), methods, {}, None)
+        found = estimate_regression(*answers, groups=groups)
+        test, methods = found.metrics, found.methods
+        marks = [*marks_of_regression(test), *few_units_of_regression(found)]
+    return Measured(val, test, marks, methods, {}, None)
 
 
-def _marks_of_regression(test: Mapping[str, Interval]) -> list[str]:
-    if not test:
-        return []
+def marks_of_regression(test: Mapping[str, Interval]) -> list[str]:
+    """What a reader of R2 must know."""
     if np.isnan(test["r2"].value):
         return ["no R2 on test: all labels are one number there"]
     return [] if test["r2"].value > 0 else ["no better than the mean of the test labels"]
 
 
-def none_wrong(test: Mapping[str, Interval], methods: Mapping[str, str]) -> list[str]:
-    """Which metrics have no interval because no test sample is answered wrongly."""
-    without = [name for name in DECISIONS if methods.get(name) == NONE]
-    if test["acc"].value != 1 or not without:
+def few_units(found: Estimates, task: str, class_names: Sequence[str]) -> list[str]:
+    """Which metrics have no interval, or one by counts alone, and why."""
+    none: dict[str, list[str]] = {}
+    counts: dict[str, list[str]] = {}
+    for name, method in found.methods.items():
+        support = found.supports.get(name)
+        if support is None or method not in (NONE, COUNTS) or np.isnan(found.metrics[name].value):
+            continue
+        noun = "label" if task == metrics.MULTI_LABEL else "class"
+        who = "test" if support.who is None else f"{noun} {class_names[support.who]}"
+        why = f"{who} has {_counted(support.weakest, found.unit)}"
+        (none if method == NONE else counts).setdefault(why, []).append(name)
+    return [
+        *(f"no interval of {', '.join(names)}: {why}" for why, names in none.items()),
+        *(
+            f"intervals of {', '.join(names)} by counts alone: {why}"
+            for why, names in counts.items()
+        ),
+    ]
+
+
+def few_units_of_regression(found: Estimates) -> list[str]:
+    """Which metrics of continuous labels have no interval, and why."""
+    without = [
+        name
+        for name, method in found.methods.items()
+        if method == NONE and not np.isnan(found.metrics[name].value)
+    ]
+    if not without:
         return []
-    return [f"no test sample is answered wrongly: no interval of {', '.join(without)}"]
+    is_few = found.n_units < ENOUGH
+    why = f"test has {_counted(found.n_units, found.unit)}" if is_few else "nothing scatters"
+    return [f"no interval of {', '.join(without)}: {why}"]
+
+
+def _counted(n: int, unit: str) -> str:
+    return f"{n} {unit}{'' if n == 1 else 's'}"
 
 
 def never_learnt(labels: NDArray[Any], task: str, class_names: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ Conventions:
     - Several labels at once are as many problems of two classes: each metric is the mean over
       labels of what it is for a binary task. F1 alone is that of the value one.
     - Every metric is a function of sums over samples, or of ranks. Both take leading axes, so that
-      ``probe.intervals`` evaluates a thousand resamples with the code that evaluates one test set.
+      ``probe.jackknife`` evaluates each test set less a patient with the code that evaluates one.
 """
 
 from __future__ import annotations

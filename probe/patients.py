@@ -77,6 +77,6 @@ def _agreed(scored: Scored, patient: NDArray[np.intp], first: NDArray[np.intp]) 
         raise RequestError(
             f"--aggregate patient needs one label for all samples of a patient; {n:_} of "
             f"{len(first):_} patients have several, {name!r} for one. Give each one label with "
-            "--labels FILE, or leave the flag out: intervals then resample patients"
+            "--labels FILE, or leave the flag out: intervals then leave out whole patients"
         )
     return agreed

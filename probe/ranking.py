@@ -1,8 +1,8 @@
 """What depends on the order of scores alone: the AUC and the average precision.
 
-Scores are sorted once. Then one test set, or each of a thousand resamples of it, costs a cumulative
-sum over the sorted negatives: a resample is a vector of multiplicities, how often each sample was
-drawn. Counts are whole numbers all the way, so nothing is rounded before the last division.
+Scores are sorted once. Then one test set, or each of many resamples of it, costs a cumulative sum
+over the sorted negatives: a resample is a vector of multiplicities, how often each sample was drawn.
+What is left without each patient costs no more than one: every sample's share is known. Counts are whole numbers all the way, so nothing is rounded before the last division.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Ranking:
             negative: (N,) which samples are; one whose label is missing is neither.
         """
         self.n_samples = len(scores)
+        self.scores = scores
         order = np.argsort(scores, kind="stable")
         self.positives = order[positive[order]]  # (P,), ascending scores
         self.negatives = order[negative[order]]  # (M,), ascending scores
@@ -89,6 +90,78 @@ class Ranking:
         of_positives = (self.less + self.less_or_same) / (2 * n_negatives)
         return of_positives, 1 - (not_above + under) / (2 * n_positives)
 
+    def auc_without(self, cluster: NDArray[np.intp]) -> NDArray[np.float64]:
+        """The AUC without each unit (a patient with all samples) in turn.
+
+        Args:
+            cluster: (N,) number of each sample's unit, all from 0 to U - 1.
+
+        Returns:
+            (U,), nan where the rest has no positive or no negative.
+        """
+        n_units = int(cluster.max()) + 1
+        p, m = len(self.positives), len(self.negatives)
+        if not (p and m):
+            return np.full(n_units, np.nan)
+        of_positives, of_negatives = self.placements()
+        sums = (
+            _by_unit(cluster, *side, n_units)
+            for side in ((self.positives, m * of_positives), (self.negatives, p * of_negatives))
+        )
+        beaten = m * of_positives.sum() - sum(sums) + self._within(cluster, n_units)
+        left = (p - _by_unit(cluster, self.positives, None, n_units)) * (
+            m - _by_unit(cluster, self.negatives, None, n_units)
+        )
+        return np.divide(beaten, left, out=np.full(n_units, np.nan), where=left > 0)
+
+    def _within(self, cluster: NDArray[np.intp], n_units: int) -> NDArray[np.float64]:
+        """(U,) pairs in order of which both samples are one unit's, by ranks in it; ties half."""
+        both = np.intersect1d(cluster[self.positives], cluster[self.negatives])
+        known = np.concatenate([self.positives, self.negatives])
+        is_positive = np.arange(len(known)) < len(self.positives)
+        inside = np.isin(cluster[known], both)
+        known, is_positive = known[inside], is_positive[inside]
+        if not len(known):
+            return np.zeros(n_units)
+        unit, score = cluster[known], self.scores[known]
+        order = np.lexsort((score, unit))
+        unit, score, is_positive = unit[order], score[order], is_positive[order]
+        is_new = np.r_[True, (np.diff(unit) != 0) | (np.diff(score) != 0)]
+        first = np.flatnonzero(is_new)
+        last = np.r_[first[1:], len(unit)] - 1
+        rank = ((first + last) / 2)[is_new.cumsum() - 1] - np.searchsorted(unit, unit) + 1
+        n = np.bincount(unit, is_positive, n_units)
+        return np.bincount(unit, rank * is_positive, n_units) - n * (n + 1) / 2
+
+    def average_precision_without(self, cluster: NDArray[np.intp]) -> NDArray[np.float64]:
+        """``average_precision`` without each unit in turn, to first order.
+
+        Exact where a unit is one sample. Of several their moves are added up: what two samples of a
+        unit do together is left out.
+
+        Args:
+            cluster: (N,) number of each sample's unit, all from 0 to U - 1.
+
+        Returns:
+            (U,), nan where the rest has no positive.
+        """
+        n_units, p = int(cluster.max()) + 1, len(self.positives)
+        right = p - self.less_positives
+        above = right + len(self.negatives) - self.less  # all that score as much or more
+        precision, fewer = right / above, np.maximum(above - 1, 1)
+        gained = np.r_[0, (right / fewer - precision).cumsum()]
+        lost = np.r_[0, (precision - (right - 1) / fewer).cumsum()]
+        ascending = self.scores[self.positives]
+        value = precision.mean() if p else np.nan
+        of_negatives = gained[below(self.scores[self.negatives], ascending)[1]]
+        own = np.diff(lost)
+        of_positives = value - precision - (lost[below(ascending, ascending)[1]] - own)
+        left = p - _by_unit(cluster, self.positives, None, n_units)
+        moved = _by_unit(cluster, self.positives, of_positives, n_units) + _by_unit(
+            cluster, self.negatives, of_negatives, n_units
+        )
+        return value + np.divide(moved, left, out=np.full(n_units, np.nan), where=left > 0)
+
     def average_precision(self, drawn: NDArray[np.int32]) -> NDArray[np.float64]:
         """Mean over positives of the precision where each is found, as in scikit-learn.
 
@@ -117,3 +190,13 @@ def _cumulative(drawn: NDArray[np.int32], places: NDArray[np.intp]) -> NDArray[n
     sums = np.zeros((len(drawn), len(places) + 1), dtype=np.int32)
     np.take(drawn, places, axis=1).cumsum(axis=1, dtype=np.int32, out=sums[:, 1:])
     return sums
+
+
+def _by_unit(
+    cluster: NDArray[np.intp],
+    places: NDArray[np.intp],
+    values: NDArray[np.float64] | None,
+    n_units: int,
+) -> NDArray[np.float64]:
+    """(U,) sums of the values at some samples over their units; without values their number."""
+    return np.bincount(cluster[places], values, n_units).astype(np.float64)

@@ -8,7 +8,7 @@ Conventions:
     - ``predictions`` are (N, 1) and ``labels`` (N,), both in the labels' own unit and finite:
       whoever has no label is left out before.
     - Every metric is a function of sums over samples. They take leading axes, so that
-      ``probe.intervals`` evaluates a thousand resamples with the code that evaluates one test set.
+      ``probe.jackknife`` evaluates each test set less a patient with the code that evaluates one.
 """
 
 from __future__ import annotations

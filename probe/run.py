@@ -569,8 +569,6 @@ def make_row(
             {**learnt, **{name: answers.labels for name, answers in scored.items()}},
             task,
             asked.class_names,
-            config.n_resamples,
-            config.seed,
             score_type=score_type,
             groups={name: answers.groups for name, answers in scored.items()},
             votes=votes,

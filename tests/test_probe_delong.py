@@ -125,9 +125,34 @@ def test_a_perfect_auc_is_one_sided():
     assert low == pytest.approx(np.mean([0.05 ** (1 / k) for k in (12, 9, 3)]))
 
 
-def test_a_constant_score_is_no_better_than_chance_for_sure():
-    labels = np.array([0, 1, 1, 0])
-    assert delong(np.full((4, 2), 0.5), labels, BINARY) == (0.5, 0.5)
+def test_where_nothing_scatters_nothing_is_certain():
+    labels = np.arange(40) % 2
+    low, high = delong(np.full((40, 2), 0.5), labels, BINARY)
+    half = 1.96 * np.sqrt(0.25 / 20) / 0.25  # a share of 20 right answers, on the logit scale
+    assert_allclose([low, high], 1 / (1 + np.exp([half, -half])), rtol=1e-4)
+    # One column of three is never scored, the others are perfect: it was [.833, .833].
+    labels = np.repeat([0, 1, 2], 10)
+    scores = np.stack([(labels == c) + 0.5 * (labels == 2) for c in (0, 1)] + [0 * labels], axis=1)
+    low, high = delong(scores, labels, MULTI_CLASS)
+    assert 0.6 < low < 0.75 < 5 / 6 < 0.9 < high < 0.95
+    # Each column scatters, their mean doesn't.
+    wrong = np.roll(np.eye(3)[labels], 1, axis=1)
+    low, high = delong(wrong, labels, MULTI_CLASS)
+    assert 0.05 < low < 0.2 < metrics.auc(wrong, labels, MULTI_CLASS) < 0.4 < high < 0.6
+
+
+def test_a_perfect_column_widens_the_mean():
+    scores, labels = answers()
+    perfect = labels[:, 0] * 0.6 + 0.2
+    alone = delong(two_columns(scores[:, 0]), labels[:, 0], BINARY)
+    both = np.stack([scores[:, 0], perfect], axis=1)
+    low, high = delong(both, labels[:, [0, 0]], MULTI_LABEL)
+    value, moved, _ = deviations(Ranking(scores[:, 0], labels[:, 0] == 1, labels[:, 0] == 0))
+    mean, certain = (value + 1) / 2, np.sqrt((moved**2).sum()) / 2
+    half = 1.96 * certain / (mean * (1 - mean))
+    narrow = 1 / (1 + np.exp(-np.log(mean / (1 - mean)) + np.array([half, -half])))
+    assert low < narrow[0] < narrow[1] < high
+    assert alone[0] < low
 
 
 def test_one_positive_has_a_wide_interval_not_none():

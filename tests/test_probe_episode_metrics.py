@@ -5,7 +5,8 @@ import pytest
 
 from probe import episode_metrics, metrics
 from probe.episode_metrics import measure_episodes
-from probe.intervals import resampled_metrics
+from probe.intervals import estimate, multiplicities
+from probe.jackknife import by_jackknife, left_out, supports, wilson
 from probe.metrics import BINARY, MULTI_CLASS, MULTI_LABEL, ORDINAL
 
 
@@ -67,11 +68,73 @@ def test_both_levels_widen_the_interval():
 
 def test_one_episode_is_the_bootstrap_of_the_test_set():
     scores, labels = answers(1, 90, 3)
-    found = measure_episodes(scores, labels, MULTI_CLASS, 300, seed=4)
-    samples = resampled_metrics(scores[0], labels, MULTI_CLASS, 300, 4, ranks=())
+    found = measure_episodes(scores, labels, MULTI_CLASS, 100, seed=4)
+    (drawn,) = multiplicities(90, 100, 4)
+    rows = [np.repeat(np.arange(90), times) for times in drawn]
+    each = [metrics.evaluate(scores[0][r], labels[r], MULTI_CLASS) for r in rows]
     for name in ("acc", "balanced_accuracy", "f1_macro"):
-        ends = np.percentile(samples[name], [2.5, 97.5])
+        ends = np.percentile([one[name] for one in each], [2.5, 97.5])
         assert found.mean[name][1:] == pytest.approx(ends)
+        assert found.methods[name] == "bootstrap of episodes and samples"
+
+
+@pytest.mark.parametrize(("task", "n_classes"), [(BINARY, 2), (MULTI_CLASS, 4), (ORDINAL, 4)])
+def test_one_episode_on_few_patients_has_the_interval_of_its_test_set(task, n_classes):
+    scores, labels = answers(1, 60, n_classes)
+    groups = (np.arange(60) // 3).astype(str)
+    found = measure_episodes(scores, labels, task, groups=groups)
+    alone = estimate(scores[0], labels, task, groups=groups)
+    assert found.methods == alone.methods
+    for name, interval in alone.metrics.items():
+        assert found.mean[name] == pytest.approx(interval, nan_ok=True), name
+
+
+def test_few_patients_and_few_episodes_both_widen_the_interval():
+    labels = np.arange(60) // 3 % 2
+    groups = (np.arange(60) // 3).astype(str)
+    rng = np.random.default_rng(0)
+    right = np.where(rng.random((8, 60)) < np.linspace(0.5, 0.95, 8)[:, None], labels, 1 - labels)
+    scores = np.stack([1 - right, right], axis=2).astype(float)
+    found = measure_episodes(scores, labels, BINARY, groups=groups)
+    of_patients = left_out(metrics.prepare(scores[0], labels, BINARY), np.arange(60) // 3)["acc"]
+    mean_without = np.mean(
+        [
+            left_out(metrics.prepare(one, labels, BINARY), np.arange(60) // 3)["acc"]
+            for one in scores
+        ],
+        axis=0,
+    )
+    assert mean_without.shape == of_patients.shape == (20,)
+    v = 19 * mean_without.var()
+    value, low, high = found.mean["acc"]
+    support = supports(labels, BINARY, 2, np.arange(60) // 3)["acc"]
+    narrow = by_jackknife(value, v, support)
+    more = np.var(found.episodes["acc"], ddof=1) / 8
+    n = value * (1 - value) / v
+    assert n > support.most == 40  # few are believed so far
+    n = 1 / (1 / 40 + more / (value * (1 - value)))
+    assert (low, high) == pytest.approx(wilson(value, n, quantile=2.093024))  # t of 19
+    assert low < narrow[0] < narrow[1] < high
+
+
+@pytest.mark.parametrize(("n_rare", "method"), [(1, "none"), (3, "counts"), (6, "jackknife")])
+def test_few_of_a_class_on_test(n_rare, method):
+    scores, labels = answers(3, 300, 2)
+    labels = (np.arange(300) < n_rare).astype(int)
+    found = measure_episodes(scores, labels, BINARY, 20)
+    assert found.methods["auc"] == found.methods["f1_macro"] == method
+    assert found.methods["acc"] == "jackknife"
+    say = [mark for mark in found.marks if "class 1 has" in mark]
+    assert (
+        say
+        == {
+            1: ["no interval of auc, balanced_accuracy, f1_macro: class 1 has 1 sample"],
+            3: [
+                "intervals of auc, balanced_accuracy, f1_macro by counts alone: class 1 has 3 samples"
+            ],
+            6: [],
+        }[n_rare]
+    )
 
 
 def test_patients_are_drawn_whole():
@@ -96,7 +159,8 @@ def test_several_labels_and_continuous_ones():
     scores, labels = rng.random((4, 50, 3)), rng.integers(-1, 2, (50, 3))
     found = measure_episodes(scores, labels, MULTI_LABEL, 100)
     assert found.mean["auc"].low < found.mean["auc"].value < found.mean["auc"].high
-    assert found.methods["average_precision"] == "none"
+    assert found.methods["average_precision"] == "jackknife"
+    assert found.mean["average_precision"].low < found.mean["average_precision"].value
     ages = rng.normal(size=50)
     predicted = ages[None, :, None] + rng.normal(size=(4, 50, 1))
     found = measure_episodes(predicted, ages, "regression", 100)
@@ -114,14 +178,15 @@ def test_an_absent_class_leaves_no_auc():
     assert "no AUC on test: none there is of class ill" in named.marks
 
 
-def test_no_wrong_answer_is_marked():
-    labels = np.arange(20) % 2
+@pytest.mark.parametrize("n", [20, 400])
+def test_without_a_wrong_answer_an_interval_goes_by_the_counts(n):
+    labels = np.arange(n) % 2
     found = measure_episodes(np.stack([np.eye(2)[labels]] * 3), labels, BINARY, 50)
-    assert found.mean["acc"].value == 1
-    assert np.isnan(found.mean["acc"][1:]).all()
-    assert found.methods["acc"] == found.methods["f1_macro"] == "none"
-    (mark,) = (mark for mark in found.marks if "no test sample is answered wrongly" in mark)
-    assert mark.endswith("no interval of acc, balanced_accuracy, f1_macro")
+    for name in ("acc", "balanced_accuracy", "f1_macro", "auc"):
+        value, low, high = found.mean[name]
+        assert (value, high, found.methods[name]) == (1, 1, "jackknife")
+        assert low == pytest.approx(1 / (1 + 4 / n), abs=0.6 / n + 0.02), name
+    assert found.marks == []
 
 
 def test_patients_matter_where_one_has_several_samples():

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cache.labels import MISSING
-from probe.intervals import DELONG, NONE, ONE_SIDED, WILSON
+from cache.labels import MISSING, REGRESSION
+from probe.intervals import DELONG, NONE, WILSON
 from probe.measure import measure, never_learnt
 from probe.metrics import BINARY, MARGIN, MULTI_CLASS, MULTI_LABEL, ORDINAL, TASKS, metric_names
 
@@ -25,7 +25,7 @@ def answers(task, n=80, seed=0):
 def ask(task, val, test, **settings):
     scores, labels = ({"val": v, "test": t} for v, t in zip(val, test, strict=True))
     names = NAMES[:2] if task == BINARY else NAMES
-    return measure(scores, labels, task, names, 30, 0, **settings)
+    return measure(scores, labels, task, names, **settings)
 
 
 def nothing(task):
@@ -70,7 +70,10 @@ def test_an_absent_class_is_named():
     scores, labels = answers(MULTI_CLASS)
     here = np.isin(labels, [0, 2])
     found = ask(MULTI_CLASS, answers(MULTI_CLASS), (scores[here], labels[here]))
-    assert found.marks == ["no AUC on test: none there is of class moderate, none"]
+    assert found.marks == [
+        "no interval of balanced_accuracy, f1_macro: class moderate has 0 samples",
+        "no AUC on test: none there is of class moderate, none",
+    ]
     assert np.isnan(found.test["auc"]).all()
     assert found.methods["auc"] == NONE
     assert found.per_class["auc"][0] > 0.5
@@ -95,7 +98,7 @@ def test_a_class_that_nothing_was_learnt_of_leaves_no_temperature():
     answer = {"val": scores, "test": test[0]}
     train = np.array([0, 1, 1, 3])
     asked = {"train": train, "val": labels, "test": test[1]}
-    found = measure(answer, asked, MULTI_CLASS, NAMES, 30, 0)
+    found = measure(answer, asked, MULTI_CLASS, NAMES)
     assert found.temperature is None
     assert found.marks == ["no temperature: val has class severe that training images lack"]
     assert tuple(found.test) == metric_names(MULTI_CLASS)
@@ -105,8 +108,6 @@ def test_a_class_that_nothing_was_learnt_of_leaves_no_temperature():
         {**asked, "val": labels[here]},
         MULTI_CLASS,
         NAMES,
-        30,
-        0,
     )
     assert without.temperature is not None
     zeros = np.where(np.arange(4) == 2, 0, scores)
@@ -122,22 +123,33 @@ def test_a_class_that_nothing_was_learnt_of_leaves_no_temperature():
     assert never_learnt(np.array([0, 1, 2, 3]), ORDINAL, NAMES) == []
 
 
-def test_patients_without_an_error_are_marked():
+def test_few_patients_are_marked():
     labels = np.arange(40) % 2
-    scores = np.eye(2)[labels]
+    scores = np.eye(2)[labels] * 0.8 + 0.1
+    scores[::7] = scores[::7, ::-1]
+    labels[8:] = 0  # two patients of five have both
     groups = (np.arange(40) // 4).astype(str)
     found = ask(BINARY, nothing(BINARY), (scores, labels), groups={"test": groups})
     assert found.marks == [
-        "no test sample is answered wrongly: no interval of acc, balanced_accuracy, f1_macro"
+        "intervals of auc, balanced_accuracy, f1_macro by counts alone: class moderate has 2 patients"
     ]
-    alone = ask(BINARY, nothing(BINARY), (scores, labels))
-    assert alone.marks == ["no test sample is answered wrongly: no interval of f1_macro"]
-    assert (alone.methods["acc"], alone.methods["balanced_accuracy"]) == (WILSON, ONE_SIDED)
-
-
-def test_several_labels_without_an_error_are_marked():
-    labels = np.stack([np.arange(40) // n % 2 for n in (1, 2, 4, 8)], axis=1)
-    found = ask(MULTI_LABEL, nothing(MULTI_LABEL), (labels * 1.0, labels))
+    labels[4:] = 0
+    found = ask(BINARY, nothing(BINARY), (scores, labels), groups={"test": groups})
     assert found.marks == [
-        "no test sample is answered wrongly: no interval of acc, balanced_accuracy, f1_macro"
+        "no interval of auc, balanced_accuracy, f1_macro: class moderate has 1 patient"
     ]
+    alone = ask(BINARY, nothing(BINARY), (scores, labels), groups={"test": np.full(40, "she")})
+    assert alone.marks == [
+        "no interval of acc, brier: test has 1 patient",
+        "no interval of auc, balanced_accuracy, f1_macro: class mild has 1 patient",
+    ]
+
+
+def test_few_samples_of_continuous_labels_are_marked():
+    labels = np.array([3.0, 1.0, 4.0, 1.5, 9.0])
+    predictions = (labels + 0.1)[:, None] * np.array([[1.0], [0.9], [1.1], [1.0], [1.02]])
+    found = ask(REGRESSION, (predictions[:0], labels[:0]), (predictions[:4], labels[:4]))
+    assert found.marks == ["no interval of mae, rmse, r2, pearson: test has 4 samples"]
+    assert ask(REGRESSION, (predictions[:0], labels[:0]), (predictions, labels)).marks == []
+    found = ask(REGRESSION, (predictions[:0], labels[:0]), (labels[:, None], labels))
+    assert found.marks == ["no interval of mae, rmse, r2, pearson: nothing scatters"]

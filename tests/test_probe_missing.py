@@ -14,7 +14,7 @@ from cache.errors import RequestError
 from cache.labels import MISSING, UNCERTAIN
 from probe import knn, linear, metrics
 from probe.cli import main
-from probe.intervals import estimate, resampled_metrics
+from probe.intervals import estimate
 from probe.knn import KnnConfig, vote_multilabel, weigh
 from probe.linear import LinearConfig, fit_path, log_loss, path_losses
 from probe.measure import measure
@@ -90,30 +90,14 @@ def test_a_label_known_nowhere_has_no_number():
     labels[:, 1] = MISSING
     assert np.isnan([*metrics.evaluate(scores, labels, MULTI_LABEL).values()]).all()
     assert np.isnan(metrics.larger_class_rate(labels, MULTI_LABEL))
-    found, _ = estimate(scores, labels, MULTI_LABEL, 5)
-    assert all(np.isnan(ends).all() for ends in found.values())
+    found = estimate(scores, labels, MULTI_LABEL)
+    assert np.isnan([*found.metrics.values()]).all()
+    assert set(found.methods.values()) == {"none"}
 
 
 def test_larger_class_rate_counts_what_is_known():
     labels = np.array([[1, MISSING], [1, 0], [0, MISSING], [MISSING, 0]])
     assert metrics.larger_class_rate(labels, MULTI_LABEL) == (2 / 3 + 1) / 2
-
-
-def test_every_resample_equals_the_obvious_one():
-    scores, labels = answers(n=40)
-    labels[3:, 2] = MISSING  # so that it is missing altogether in some resamples
-    labels[:3, 2] = [0, 1, 1]
-    found = resampled_metrics(scores, labels, MULTI_LABEL, 200, seed=3)
-    rng = np.random.default_rng(3)
-    expected = []
-    for _ in range(200):
-        rows = rng.integers(40, size=40)
-        expected.append(one_by_one(scores[rows], labels[rows]))
-    names = metrics.metric_names(MULTI_LABEL)
-    expected = np.array(expected)[:, [names.index(name) for name in found]]
-    assert_allclose(np.stack([*found.values()], axis=1), expected, rtol=1e-9)
-    undefined = np.isnan(expected).sum(axis=0)
-    assert 0 < undefined[0] < undefined[1] < 200  # accuracies, then AUCs
 
 
 @pytest.mark.parametrize("task", [MULTI_CLASS, BINARY, ORDINAL])
@@ -299,11 +283,15 @@ def test_marks_name_what_has_no_number():
 
     def marks(val, test):
         split = {"val": val, "test": test}
-        return measure(dict.fromkeys(split, scores), split, MULTI_LABEL, names, 5, 0).marks
+        found = measure(dict.fromkeys(split, scores), split, MULTI_LABEL, names).marks
+        return [mark for mark in found if not mark.startswith("interval")]  # Mass has 3 samples
 
     one_value = np.where(labels == [1, 0, -9], [0, 1, 0], labels)
     assert marks(labels, labels) == []
-    assert marks(labels, one_value) == ["no AUC on test: one value only there of Edema, Hernia"]
+    assert marks(labels, one_value) == [
+        "no interval of balanced_accuracy, f1_macro: label Edema has 0 samples",
+        "no AUC on test: one value only there of Edema, Hernia",
+    ]
     unknown = np.where(np.arange(3) == 1, MISSING, one_value)
     assert marks(one_value, unknown) == [
         "no AUC on val: one value only there of Edema, Hernia",

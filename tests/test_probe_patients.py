@@ -93,7 +93,7 @@ def path(tmp_path):
 def test_intervals_of_patients(capsys, tmp_path, path):
     status, _, err, row = ask(capsys, tmp_path, path)
     assert (status, err) == (0, "")
-    assert row["intervals"]["acc"] == row["intervals"]["auc"] == "bootstrap of groups"
+    assert row["intervals"]["acc"] == row["intervals"]["auc"] == "jackknife"
     assert row["intervals"]["ece"] == "none"
     assert row["metrics"]["ece"]["low"] is None
     assert row["score_type"] == "probability"
@@ -116,7 +116,7 @@ def test_patients_are_measured(capsys, tmp_path, path):
     assert row["id"] != by_sample["id"]
     assert row["probe"]["scores_of"] == "patients"
     assert row["intervals"]["acc"] == "wilson"
-    assert row["intervals"]["auc"] in ("delong", "one-sided")
+    assert row["intervals"]["auc"] in ("jackknife", "one-sided")
     stored = {}
     for found in (by_sample, row):
         (file,) = (tmp_path / "results").rglob(f"*{found['id'][:16]}*.npz")
