@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,7 @@ class Drawn(NamedTuple):
     """A test set of N images."""
 
     scores: NDArray[np.float64]  # (N, C)
-    labels: NDArray[np.number]  # (N,) or (N, C)
+    labels: NDArray[Any]  # (N,) or (N, C); of regression floats
     groups: NDArray[np.str_]  # (N,)
 
 
@@ -162,7 +162,7 @@ def measure(case: Case, n_patients: int, n_sets: int) -> Iterator[Cell]:
     truth = (
         evaluate_regression(scores, labels)
         if is_continuous
-        else evaluate(scores, labels.astype(int), case.task)
+        else evaluate(scores, labels, case.task)
     )
     rng = np.random.default_rng(0)
     ends: dict[str, list[tuple[float, float]]] = {name: [] for name in truth}
@@ -172,7 +172,7 @@ def measure(case: Case, n_patients: int, n_sets: int) -> Iterator[Cell]:
         if is_continuous:
             found = estimate_regression(scores, labels, groups=groups)
         else:
-            found = estimate(scores, labels.astype(int), case.task, groups=groups)
+            found = estimate(scores, labels, case.task, groups=groups)
         for name, (_, low, high) in found.metrics.items():
             methods[name][found.methods[name]] += 1
             if found.methods[name] != NONE:
@@ -185,12 +185,12 @@ def measure(case: Case, n_patients: int, n_sets: int) -> Iterator[Cell]:
 def compare(case: Case, n_patients: int, n_sets: int) -> str:
     """What the percentile bootstrap of patients holds of the AUC, and DeLong's of single images."""
     scores, labels, _ = case.draw(np.random.default_rng(1), TRUTH)
-    truth = evaluate(scores, labels.astype(int), case.task)["auc"]
+    truth = evaluate(scores, labels, case.task)["auc"]
     rng = np.random.default_rng(0)
     drawn, of_images = [], []
     for _ in range(n_sets):
         scores, labels, groups = case.draw(rng, n_patients)
-        problems = rankings(scores, labels.astype(int), case.task)
+        problems = rankings(scores, labels, case.task)
         if any(not (len(p.positives) and len(p.negatives)) for p in problems):
             continue
         cluster = clusters(groups)
@@ -198,7 +198,7 @@ def compare(case: Case, n_patients: int, n_sets: int) -> str:
         weights = times[:, cluster].astype(np.int32)
         resampled = np.mean([problem.auc(weights) for problem in problems], axis=0)
         drawn.append(percentiles(resampled, 0.95))
-        of_images.append(delong(scores, labels.astype(int), case.task))
+        of_images.append(delong(scores, labels, case.task))
     told = {"bootstrap": drawn, "DeLong, of images": of_images}
     cells = [Cell(name, truth, np.array(ends), Counter()) for name, ends in told.items()]
     return "auc by " + ", by ".join(f"{c.name} {c.held:.1%} ({c.width:.3f})" for c in cells)
