@@ -168,7 +168,7 @@ def _marks(
     episodes: list[NDArray[np.intp]],
 ) -> list[str]:
     how = config.file.name if config.file else config.rule
-    marks = [f"means over {len(episodes)} episodes ({how}); intervals resample episodes and test"]
+    marks = [f"means over {len(episodes)} episodes ({how}); intervals are over episodes and test"]
     if len(episodes) == 1:
         marks = [f"one episode ({how}): the interval is about the test set alone"]
     if config.file:

@@ -318,8 +318,7 @@ def test_patients_are_measured_in_every_episode(folder, capsys):
     (row,) = (row for row in rows(folder) if row["id"] != by_sample["id"])
     assert row["probe"]["few_shot"] == by_sample["probe"]["few_shot"]
     assert row["probe"]["scores_of"] == "patients"
-    assert row["intervals"]["acc"] == "bootstrap of episodes and samples"  # each a patient
-    assert by_sample["intervals"]["acc"] == "bootstrap of episodes and groups"
+    assert row["intervals"]["acc"] == by_sample["intervals"]["acc"] == "jackknife"  # few patients
     stored, each = scores_of(folder, row), scores_of(folder, by_sample)
     names = dict(zip(open_features(features).ids, groups, strict=True))
     of_test = np.array([names[name] for name in each["test_ids"]])

@@ -1,4 +1,4 @@
-"""Patients: scores averaged over their samples, and intervals that resample them."""
+"""Patients: scores averaged over their samples, and intervals that leave them out."""
 
 import json
 
@@ -164,7 +164,7 @@ def test_twins_are_left_out_before_patients_are_averaged(capsys, tmp_path):
 
 
 def test_other_patients_are_another_question(capsys, tmp_path, path):
-    """Their names aren't in the features' key, and intervals resample them."""
+    """Their names aren't in the features' key, and intervals leave them out in turn."""
     first = ask(capsys, tmp_path, path)[3]
     assert first["probe"]["groups"] == open_features(path).header.tables["samples/groups"]
     again = ask(capsys, tmp_path, path)[3]
