@@ -181,7 +181,7 @@ def test_an_interrupted_run_says_how_to_go_on(data, monkeypatch, capsys):
 
 def test_a_weight_file_of_the_head_goes_by_its_own_flag(tmp_path, data, capsys):
     words = f"{VIT} {SHORT} --data npz:{data} --head deit --head-weights {tmp_path / 'none'}"
-    assert "; --head-weights takes pretrained, random or a file" in refused(words, capsys)
+    assert "; --head-weights takes pretrained, random, FILE" in refused(words, capsys)
 
 
 def test_a_rank_says_in_one_line_that_another_one_is_gone(monkeypatch):
