@@ -37,6 +37,8 @@ CHOSEN_BY = ("acc", "loss")
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # torch.optim.AdamW's, which both papers leave as they are
 ALIGNED = 16  # numbers that rows are padded to: whole cache lines
+# 40 episodes of 20 shots of 7 classes: 1.8 s, and 2.6 s in batches of 64 MB (one core).
+CACHE_BYTES = 2**22
 MAX_BYTES = 2**30  # of training features that are held at one time, unless one matrix is larger
 
 
@@ -260,7 +262,7 @@ def fit_episodes(
             config, batch_size=min(config.batch_size, len(episodes[alike[0]]))
         )
         cells = own.batch_size * (features.shape[1] + 1) * len(own.seeds)
-        size = max(1, MAX_BYTES // (4 * cells))
+        size = max(1, episode_bytes(device) // (4 * cells))
         for start in range(0, len(alike), size):
             part = alike[start : start + size]
             rows = np.searchsorted(used, np.stack([episodes[i] for i in part]))
@@ -272,6 +274,11 @@ def fit_episodes(
             for i, of_seeds in zip(part, heads, strict=True):
                 found[i] = of_seeds
     return found
+
+
+def episode_bytes(device: str) -> int:
+    """Of the batches of episodes that step together: on a processor what its cache holds."""
+    return CACHE_BYTES if device == "cpu" else MAX_BYTES
 
 
 def check_epochs(n_epochs: int, n_checks: int | None) -> list[int]:

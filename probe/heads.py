@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
+from probe.adamw import episode_bytes
 from probe.episodes import by_length
 from probe.metrics import MULTI_LABEL, accuracy, auc
 from probe.outputs import Outputs, check_finite, check_training
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 CHOSEN_BY = ("acc", "auc")
 LOSSES = ("mean", "sum")
 
-MAX_CELLS = 2**27  # numbers of episodes' batches in work at one time: 512 MB
 MOMENTUM = 0.9  # linear.py: SGD(momentum=0.9, weight_decay=0)
 SPREAD = 0.01  # of the first weights, a normal; intercepts start at 0: LinearClassifier.__init__
 
@@ -196,7 +196,7 @@ def fit_episode_grids(
     x, y = blocks[used], labels[used]
     check_finite(x)
     for alike in by_length(episodes):
-        size = max(1, MAX_CELLS // (config.batch_size * blocks.shape[1]))
+        size = max(1, episode_bytes(device) // (4 * config.batch_size * blocks.shape[1]))
         for start in range(0, len(alike), size):
             part = alike[start : start + size]
             rows = np.searchsorted(used, np.stack([episodes[i] for i in part]))

@@ -81,8 +81,7 @@ def test_episodes_in_pieces_are_the_same(monkeypatch):
     x, y, episodes = problem(MULTI_CLASS, 3)
     whole = adamw.fit_episodes(x, y, episodes, MULTI_CLASS, 3, ADAMW)
     grids = heads.fit_episode_grids(x, y, episodes, 2, True, MULTI_CLASS, 3, GRID)
-    monkeypatch.setattr(adamw, "MAX_BYTES", 1)
-    monkeypatch.setattr(heads, "MAX_CELLS", 1)
+    monkeypatch.setattr(adamw, "CACHE_BYTES", 1)
     for one, other in zip(
         whole, adamw.fit_episodes(x, y, episodes, MULTI_CLASS, 3, ADAMW), strict=True
     ):
