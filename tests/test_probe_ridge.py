@@ -313,7 +313,8 @@ def test_the_scores_file_gives_the_numbers_back(tmp_path, capsys):
     write_ages(tmp_path)
     ask(capsys, "--kind ridge")
     (path,) = (tmp_path / "results").glob("*/*.npz")
-    row = json.loads(path.with_suffix(".json").read_text())
+    (stored_row,) = (tmp_path / "results").glob("*/*.json")
+    row = json.loads(stored_row.read_text())
     with np.load(path, allow_pickle=False) as stored:
         found = regression_metrics.evaluate(stored["test_scores"], stored["test_labels"])
     assert found == {name: ends["value"] for name, ends in row["metrics"].items()}
