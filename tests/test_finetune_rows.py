@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from finetuning import CNN, VIT, read_rows, run, trials, write_images
+from looking import some
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -96,7 +97,7 @@ def test_a_new_head_learns_from_train_and_val_on_the_encoder_that_val_chose(
     assert row["chosen"]["refit_iterations"] == 2 * (64 // 12)
     again = learner.trial.folder
     encoders = [load_file(folder / "encoder.safetensors") for folder in (first, again)]
-    assert all(torch.equal(encoders[0][name], encoders[1][name]) for name in encoders[0])
+    assert all(torch.equal(encoders[0][name], encoders[1][name]) for name in some(encoders[0]))
     heads = [load_file(folder / "head.safetensors") for folder in (first, again)]
     assert not torch.equal(heads[0]["weight"], heads[1]["weight"])
     # Interrupted or asked once more, it is the same row.
@@ -130,7 +131,7 @@ def test_every_kind_of_training_can_be_refitted(data, runs, words):
 def test_a_frozen_encoder_has_no_rate_in_the_log(data, runs):
     run(f"{VIT} --mode head {SHORT}", data)
     (trial,) = trials(runs)
-    assert all("encoder_lr" not in line for line in read_log(trial / "log.jsonl"))
+    assert all("encoder_lr" not in line for line in some(read_log(trial / "log.jsonl")))
 
 
 def test_each_fold_is_a_training_of_its_own(data, runs):
@@ -173,7 +174,7 @@ def test_a_deits_weights_are_told_by_what_they_are_not_by_where(tmp_path, data, 
     assert len(trials(runs)) == 1
     rows = run(f"{words} {paths[2]}", data)
     assert len({row["id"] for row in rows}) == len(trials(runs)) == 2
-    assert all(str(tmp_path) not in row["probe"]["head_weights"] for row in rows)
+    assert all(str(tmp_path) not in row["probe"]["head_weights"] for row in some(rows))
 
 
 def test_another_networks_weights_are_never_tested(data, runs, capsys):
@@ -275,7 +276,7 @@ def test_a_checkpoint_of_weights_that_arent_finite_is_never_written(data, runs, 
     (trial,) = trials(runs)
     stored = torch.load(trial / "last.pt", weights_only=True)
     assert json.loads(stored["place"])["iteration"] == 2
-    assert all(tensor.isfinite().all() for tensor in stored["model"].values())
+    assert all(tensor.isfinite().all() for tensor in some(stored["model"].values()))
 
 
 def test_the_logged_loss_survives_too_little_memory_on_val(data, runs, monkeypatch):
@@ -290,7 +291,7 @@ def test_the_logged_loss_survives_too_little_memory_on_val(data, runs, monkeypat
     monkeypatch.setattr(training, "predict", fail_once)
     run(f"{VIT} {SHORT}", data)
     (trial,) = trials(runs)
-    assert all(line["loss"] > 0.1 for line in read_log(trial / "log.jsonl"))
+    assert all(line["loss"] > 0.1 for line in some(read_log(trial / "log.jsonl")))
 
 
 def test_statistics_that_moved_in_a_frozen_encoder_are_kept(data, runs):
@@ -360,7 +361,7 @@ def test_the_choice_of_a_rate_is_told_with_all_that_were_tried(data, capsys):
     assert "  trials     2 (1 seed x 2 rates)" in lines
     chosen = [line for line in lines if "is tested; best val loss" in line]
     assert len(chosen) == 3
-    assert all(re.search(r"1e-07: \d\.\d{3}, 0\.001: \d\.\d{3}$", line) for line in chosen)
+    assert all(re.search(r"1e-07: \d\.\d{3}, 0\.001: \d\.\d{3}$", line) for line in some(chosen))
     ends = [line for line in lines if "encoder lr 0.001, seed 0, fold 2/3: best val loss" in line]
     assert len(ends) == 1
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from looking import some
 
 from cache.errors import RequestError
 from cache.labels import MISSING
@@ -36,7 +37,7 @@ def test_an_episode_has_the_shots_of_each_class_and_a_small_class_gives_all():
 @pytest.mark.parametrize("rule", ["balanced", "natural", "bigvision"])
 def test_few_shots_lie_within_more(rule):
     draws = draw(shots=(5, 1, 10), n_episodes=10, draw=rule)
-    for one, five, ten in zip(draws[1], draws[5], draws[10], strict=True):
+    for one, five, ten in some(zip(draws[1], draws[5], draws[10], strict=True)):
         assert set(one) < set(five) < set(ten)
 
 
@@ -127,7 +128,7 @@ def test_patients_is_paper_003s_rule(shots):
 
 def test_a_shot_is_a_patient_with_all_images_where_patients_are_known():
     groups = np.array([f"p{i // 3}" for i in range(N)])  # some have images of two classes
-    for rows in draw(groups=groups, shots=(2,), n_episodes=30)[2]:
+    for rows in some(draw(groups=groups, shots=(2,), n_episodes=30)[2]):
         patients = np.unique(groups[rows])
         assert len(patients) == 6
         assert len(rows) == 18
@@ -144,7 +145,7 @@ def test_several_labels_are_drawn_in_rounds_the_rarest_first_with_some_that_have
     labels[:40, 0] = 1
     labels[35:40, 1] = 1  # all that have the second label have the first too
     labels[50, 0] = MISSING
-    for rows in draw(labels, MULTI_LABEL, 2, shots=(4,), n_episodes=20)[4]:
+    for rows in some(draw(labels, MULTI_LABEL, 2, shots=(4,), n_episodes=20)[4]):
         assert labels[rows, 1].sum() == 4
         assert len(rows) == 12
         assert (labels[rows] == 0).all(axis=1).sum() == 4

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from looking import some
 
 from cache.errors import RequestError
 from probe import fewshot, linear, ridge
@@ -30,7 +31,7 @@ def test_every_episode_is_the_linear_probe_of_its_samples(task, n_classes, stren
     x, y, episodes, queries = problem(task, n_classes)
     found = logistic_scores(x, y, episodes, queries, task, n_classes, strength)
     config = linear.LinearConfig(strengths=(strength,), tolerance=1e-13, max_products=10_000)
-    for scores, rows in zip(found, episodes, strict=True):
+    for scores, rows in some(zip(found, episodes, strict=True)):
         (fit,) = linear.fit_path(x[rows], y[rows], task, n_classes, config)
         assert scores == pytest.approx(fit.predict_scores(queries), abs=1e-3)
 
@@ -43,7 +44,7 @@ def test_it_is_scikit_learns_logistic_regression(by_train):
     x, y, episodes, queries = problem(MULTI_CLASS, 4)
     prepare = unlabelled_standard(x) if by_train else None
     found = logistic_scores(x, y, episodes, queries, MULTI_CLASS, 4, prepare=prepare)
-    for scores, rows in zip(found, episodes, strict=True):
+    for scores, rows in some(zip(found, episodes, strict=True)):
         scaler = StandardScaler().fit(x if by_train else x[rows])
         model = LogisticRegression(C=fewshot.STRENGTH, tol=1e-9, max_iter=10_000)
         model.fit(scaler.transform(x[rows]), y[rows])
@@ -118,7 +119,7 @@ def test_ridge_is_that_of_the_samples_at_the_penalty_of_the_smallest_left_out_er
     y = x[:, :2] + rng.normal(size=(S, 2))
     episodes = [np.sort(rng.choice(S, n, replace=False)) for n in (8, 20, 40)]
     found, chosen = ridge_scores(x, y, episodes, x[:9], PENALTIES)
-    for scores, penalty, rows in zip(found, chosen, episodes, strict=True):
+    for scores, penalty, rows in some(zip(found, chosen, episodes, strict=True)):
         errors = [left_out_error(x[rows], y[rows], p) for p in PENALTIES]
         assert penalty == PENALTIES[int(np.argmin(errors))]
         fits = ridge.fit_path(x[rows], y[rows], ridge.RidgeConfig(penalties=(penalty,)))

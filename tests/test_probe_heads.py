@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from looking import some
 from torch import nn
 
 from cache.errors import RequestError
@@ -144,7 +145,7 @@ def test_early_stopping_keeps_the_lowest_val_loss():
         n_checks=None, patience=5, choose_by="loss", one_logit=False, seeds=(1, 2),
     )  # fmt: skip
     (fits,) = fit_heads([x], y, [val_x], val_y, MULTI_CLASS, 3, config)
-    for fit in fits:
+    for fit in some(fits):
         values = [value for _, value in fit.checks]
         best = int(np.argmin(values))
         assert fit.iteration == (best + 1) * 4  # 60 images are 4 batches, the last of 12

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from looking import some
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from torch import nn
@@ -186,7 +187,7 @@ def test_multilabel_equals_scikit_learn():
     bank, queries = clusters(400, seed=1)[0], clusters(80, seed=2)[0]
     labels = np.random.default_rng(3).integers(0, 2, (400, 4))
     rules: dict[str, Any] = {"weighted": lambda d: np.exp((1 - d) / 0.07), "majority": "uniform"}
-    for vote_name, weights in rules.items():
+    for vote_name, weights in some(rules.items()):
         reference = KNeighborsClassifier(20, metric="cosine", algorithm="brute", weights=weights)
         expected = reference.fit(bank.astype(np.float64), labels).predict_proba(queries)
         found = scores(KnnConfig((20,), vote=vote_name), bank, labels, queries, MULTI_LABEL, 4)[20]

@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+from looking import some
 from numpy.testing import assert_allclose, assert_array_equal
 from storing import write_rows
 
@@ -165,7 +166,7 @@ def test_the_best_place_without_test_beside_the_last(features, how):
 def test_losses_of_places_are_those_of_a_plain_loop(features):
     _, best = ask(features, layer="auto", pools=("cls",), choosing=ChoosingConfig("cv"))
     (asked,) = lay_over(ProbeConfig("linear").overlay, features)
-    for place in best.chosen["place"]:
+    for place in some(best.chosen["place"]):
         splits = divide_samples(read_place(features, Place(place["layer"], "cls")), asked)
         pool = join(splits["train"], splits["val"])
         fold = make_folds(asked, pool)
@@ -186,11 +187,11 @@ def test_a_sweep_never_reads_test(features):
     assert [(r.probe["layer"], r.probe["pool"]) for r in rows] == [
         (0, "cls"), (0, "concat"), (1, "cls"), (1, "concat"), (3, "cls"), (3, "concat"),
     ]  # fmt: skip
-    assert all(row.metrics == {} and row.n["test"] == 0 and row.val_metrics for row in rows)
+    assert all(row.metrics == {} and row.n["test"] == 0 and row.val_metrics for row in some(rows))
     tested = ask(features, layer="all", pools=("cls", "concat"), all_test=True)
-    assert all(row.metrics and row.n["test"] == 40 for row in tested)
+    assert all(row.metrics and row.n["test"] == 40 for row in some(tested))
     several = ask(features, pools=("cls", "mean"))
-    assert all(row.metrics == {} for row in several)
+    assert all(row.metrics == {} for row in some(several))
 
 
 def test_out_of_fold_numbers_are_of_train_and_val(features):

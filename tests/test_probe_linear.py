@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from looking import some
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss as sklearn_log_loss
@@ -58,7 +59,7 @@ def test_equal_to_scikit_learn(shape, n_classes):
     features, labels = clouds(*shape, n_classes=n_classes)
     queries, _ = clouds(50, shape[1], n_classes, seed=5)
     task = BINARY if n_classes == 2 else MULTI_CLASS
-    for fit in fit_path(features, labels, task, n_classes, PRECISE):
+    for fit in some(fit_path(features, labels, task, n_classes, PRECISE)):
         standardised, model = reference(features, labels, fit.strength)
         assert fit.converged
         ours = objective(standardised, labels, fit.weights, fit.intercept, fit.strength)
@@ -78,7 +79,7 @@ def test_equal_to_scikit_learn(shape, n_classes):
 def test_multilabel_equals_one_problem_for_each_label():
     features, classes = clouds(200, 15, 4)
     labels = np.stack([classes == 0, classes >= 2, classes % 2], axis=1).astype(int)
-    for fit in fit_path(features, labels, MULTI_LABEL, 3, PRECISE):
+    for fit in some(fit_path(features, labels, MULTI_LABEL, 3, PRECISE)):
         scores = fit.predict_scores(features)
         for label in range(3):
             standardised, model = reference(features, labels[:, label], fit.strength)
@@ -90,7 +91,7 @@ def test_one_against_the_rest():
     features, labels = clouds(200, 15, 4)
     config = LinearConfig((0.1, 10.0), form="ovr", tolerance=1e-13, max_products=10_000)
     standardised = StandardScaler().fit_transform(features)
-    for fit in fit_path(features, labels, MULTI_CLASS, 4, config):
+    for fit in some(fit_path(features, labels, MULTI_CLASS, 4, config)):
         one = LogisticRegression(C=fit.strength, tol=1e-10, solver="newton-cholesky")
         expected = OneVsRestClassifier(one).fit(standardised, labels).predict_proba(standardised)
         assert_allclose(fit.predict_scores(features), expected, atol=1e-6)
@@ -99,7 +100,7 @@ def test_one_against_the_rest():
 def test_separable_data_converge():
     features, labels = clouds(60, 100, 3, spread=0.1)
     fits = fit_path(features, labels, MULTI_CLASS, 3, LinearConfig((1e-3, 1e2, 1e6)))
-    assert all(fit.converged for fit in fits)
+    assert all(fit.converged for fit in some(fits))
     assert (fits[-1].predict_scores(features).argmax(axis=1) == labels).all()
     sizes = [np.linalg.norm(fit.weights) for fit in fits]
     assert sizes == sorted(sizes)
@@ -135,7 +136,7 @@ def test_float32_reaches_the_same_objective(shape, task, monkeypatch):
     precise_enough = LinearConfig(STRENGTHS, tolerance=1e-9, max_products=10_000)
     monkeypatch.setattr(linear, "SINGLE_ABOVE", 0)
     single = fit_path(features, labels, task, n_classes, precise_enough)
-    for one, other in zip(exact, single, strict=True):
+    for one, other in some(zip(exact, single, strict=True)):
         assert other.converged
         assert_allclose(other.objective, one.objective, rtol=1e-6)
 
@@ -153,7 +154,7 @@ def test_blocks_of_images_change_nothing(task, form, monkeypatch):
     whole = fit_path(features, labels, *asked)
     monkeypatch.setattr(linear, "BLOCK_CELLS", 1)
     monkeypatch.setattr(linear, "SHORTEST_BLOCK", 16)
-    for one, other in zip(whole, fit_path(features, labels, *asked), strict=True):
+    for one, other in some(zip(whole, fit_path(features, labels, *asked), strict=True)):
         assert one.n_iter == other.n_iter
         assert one.objective == pytest.approx(other.objective, rel=1e-12)
         assert_allclose(one.weights, other.weights, rtol=1e-8, atol=1e-12)
@@ -169,7 +170,7 @@ def test_float16_memmap_and_chunks(tmp_path, monkeypatch):
     monkeypatch.setattr("probe.standardise.CHUNK_ROWS", 16)
     parts = fit_path(stored, labels, MULTI_CLASS, 3, PRECISE)
     scores = path_scores(parts, stored)
-    for one, other, found in zip(whole, parts, scores, strict=True):
+    for one, other, found in some(zip(whole, parts, scores, strict=True)):
         assert_allclose(other.objective, one.objective, rtol=1e-10)
         assert_allclose(found, one.predict_scores(features), atol=1e-5)
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from looking import some
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.neighbors import NearestNeighbors
 
@@ -92,7 +93,7 @@ def test_counts_in_chunks_are_the_same(monkeypatch):
     labels, indices = rng.integers(0, 2, (20, 3)), rng.integers(0, 20, (17, 9))
     whole = mlknn.count_ones(indices, labels, (9, 2))
     monkeypatch.setattr(mlknn, "CHUNK_LABELS", 60)
-    for k, ones in mlknn.count_ones(indices, labels, (9, 2)).items():
+    for k, ones in some(mlknn.count_ones(indices, labels, (9, 2)).items()):
         assert_array_equal(ones, whole[k])
         assert_array_equal(ones, labels[indices[:, :k]].sum(axis=1))
 

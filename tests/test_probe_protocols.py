@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from looking import some
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 from storing import make_spec, scores_file, write_rows
@@ -323,7 +324,7 @@ def test_every_name_is_that_of_an_encoder_of_the_table():
 
 
 def test_every_protocol_can_be_asked():
-    for name, protocol in PROTOCOLS.items():
+    for name, protocol in some(PROTOCOLS.items()):
         for kind in protocol.presets:
             config = asked(f"--protocol {name} --kind {kind}")
             assert config.kind == kind
