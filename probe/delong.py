@@ -15,9 +15,10 @@ positives, AUCs of .7 to .95): these ends hold the truth 94 to 95 % of the time,
 bootstrap's 93 to 94; at .99 it is 93 and 87 %.
 
 All positives above all negatives scatter nothing, yet nobody believes that A is 1. One such column
-of several has a variance all the same, see ``deviations``. Where every column is perfect the
-interval is one-sided and exact for any distribution: k disjoint pairs of a positive and a negative
-are in order independently of each other, all of them with probability A^k at most. So
+of several has a variance all the same, see ``deviations``; and as the logit's slope near 1 would make
+0..1 of it, the ends are Wilson's then, of the share that has this variance. Where every column is
+perfect the interval is one-sided and exact for any distribution: k disjoint pairs of a positive and
+a negative are in order independently of each other, all of them with probability A^k at most. So
 A >= (1 - level)^(1 / k), with k the smaller of the two classes (of 42 positives: 0.931).
 """
 
@@ -28,6 +29,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from probe.jackknife import wilson
 from probe.metrics import rankings
 from probe.ranking import Ranking
 
@@ -64,7 +66,12 @@ def delong(
         return one_sided(value, pairs, level)
     variance = (shifts**2).sum() + alone.sum() / len(problems) ** 2
     if variance < ROUNDING:  # columns may scatter against each other, and their mean not at all
-        variance = float(np.mean([_unseen(value, problem) for problem in problems]))
+        alone = np.array([_unseen(value, problem) for problem in problems])
+        variance = alone.mean()
+    if alone.any():
+        # An AUC's n is no less than its smaller side (Birnbaum and Klose 1957).
+        least = min(min(len(p.positives), len(p.negatives)) for p in problems)
+        return wilson(value, max(value * (1 - value) / variance, least), level)
     half = NormalDist().inv_cdf((1 + level) / 2) * np.sqrt(variance) / (value * (1 - value))
     centre = np.log(value / (1 - value))
     low, high = 1 / (1 + np.exp(-(centre + np.array([-half, half]))))

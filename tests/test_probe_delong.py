@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose
 from cache.labels import MISSING
 from probe import metrics
 from probe.delong import delong, deviations
+from probe.jackknife import wilson
 from probe.metrics import BINARY, MULTI_CLASS, MULTI_LABEL
 from probe.ranking import Ranking
 
@@ -128,8 +129,7 @@ def test_a_perfect_auc_is_one_sided():
 def test_where_nothing_scatters_nothing_is_certain():
     labels = np.arange(40) % 2
     low, high = delong(np.full((40, 2), 0.5), labels, BINARY)
-    half = 1.96 * np.sqrt(0.25 / 20) / 0.25  # a share of 20 right answers, on the logit scale
-    assert_allclose([low, high], 1 / (1 + np.exp([half, -half])), rtol=1e-4)
+    assert_allclose([low, high], wilson(0.5, 20))
     # One column of three is never scored, the others are perfect: it was [.833, .833].
     labels = np.repeat([0, 1, 2], 10)
     scores = np.stack([(labels == c) + 0.5 * (labels == 2) for c in (0, 1)] + [0 * labels], axis=1)
@@ -153,6 +153,16 @@ def test_a_perfect_column_widens_the_mean():
     narrow = 1 / (1 + np.exp(-np.log(mean / (1 - mean)) + np.array([half, -half])))
     assert low < narrow[0] < narrow[1] < high
     assert alone[0] < low
+
+
+def test_a_perfect_column_beside_one_that_is_nearly_so():
+    # One of 20,000 pairs of one class is out of order: by a logit's slope it is .99998 [.000, 1].
+    labels = np.repeat([0, 1, 2], 100)
+    scores = np.eye(3)[labels] * 0.6 + 0.2
+    scores[99], scores[100] = (0.3, 0.5, 0.2), (0.2, 0.4, 0.4)
+    value = metrics.auc(scores, labels, MULTI_CLASS)
+    low, high = delong(scores, labels, MULTI_CLASS)
+    assert 0.95 < low < 0.99 < value < high <= 1
 
 
 def test_one_positive_has_a_wide_interval_not_none():
