@@ -536,7 +536,9 @@ def make_row(
     n_samples = {name: len(split) for name, split in splits.items()}
     is_learnt = not config.few_shot and config.kind != "zeroshot"
     if is_learnt:
-        marks = [*marks, *never_learnt(splits["train"].y, task, asked.class_names)]
+        of_test = ["train", "val"] if probe.get("refit") else ["train"]
+        known = np.concatenate([splits[name].y for name in of_test])
+        marks = [*marks, *never_learnt(known, task, asked.class_names)]
     learnt_of = "val" if HELD_OUT in scores else "train"  # folds of both are what val is then
     by_unlabelled = probe.get("standardised") == UNLABELLED
     splits, scores = as_val(splits, scores)

@@ -338,3 +338,17 @@ def test_a_label_that_train_does_not_know_is_named(tmp_path, capsys, kind):
     said = capsys.readouterr().err
     assert "no training image of which Hernia is known" in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("refit", ["train", "train+val"])
+def test_what_is_fitted_on_val_too_has_learnt_its_classes(tmp_path, capsys, refit):
+    labels = np.random.default_rng(0).integers(0, 2, 300)
+    labels[[120, 130, 250]] = 2
+    x = np.random.default_rng(1).normal(size=(300, 6)) + 2 * np.eye(3, 6)[labels]
+    spec = make_spec(300, labels=labels, arrays={"layers/01/cls": 6})
+    path = tmp_path / "features" / "toys" / "toy_8_0123456789ab.h5"
+    write_rows(path, spec, {"layers/01/cls": x})
+    assert main(["--kind", "linear", "--choose", "val", "--refit", refit]) == 0
+    said = capsys.readouterr().out
+    assert "no temperature: val has class é that training images lack" in said
+    assert ("nothing was learnt of it" in said) == (refit == "train")
