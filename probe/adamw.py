@@ -416,15 +416,17 @@ class _EpisodeDraw:
         self._episodes = torch.from_numpy(episodes).to(device)  # (E, n)
         self._orders = [epoch_orders(self.n_images, seed) for seed in config.seeds]
         self._size = config.batch_size
-        # Where a batch is all of an episode, its order changes nothing: it is gathered once.
-        whole = np.tile(np.arange(self.n_images), (len(config.seeds), 1))
-        self._whole = [self._take(torch.from_numpy(whole).to(device))]
+        self._whole = []
+        if self.n_images == self._size:
+            # A batch is all of an episode, so its order changes nothing: it is gathered once.
+            whole = np.tile(np.arange(self.n_images), (len(config.seeds), 1))
+            self._whole = [self._take(torch.from_numpy(whole).to(device))]
 
     def epoch(self, n_batches: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Batch after batch: images (H, B, D') and targets (H, O, B); seeds change fastest."""
         import torch
 
-        if self.n_images == self._size:
+        if self._whole:
             yield from self._whole
             return
         orders = torch.from_numpy(np.stack([next(order) for order in self._orders]))

@@ -91,6 +91,19 @@ def test_episodes_in_pieces_are_the_same(monkeypatch):
         assert_allclose(one[-1].weights, other[-1].weights, atol=1e-4)
 
 
+def test_no_more_than_a_batch_of_an_episode_is_gathered_at_one_time(monkeypatch):
+    x, y, episodes = problem(MULTI_CLASS, 3)
+    take, sizes = adamw._EpisodeDraw._take, []
+
+    def noting(self, places):
+        sizes.append(places.shape[1])
+        return take(self, places)
+
+    monkeypatch.setattr(adamw._EpisodeDraw, "_take", noting)
+    adamw.fit_episodes(x, y, episodes, MULTI_CLASS, 3, ADAMW)
+    assert set(sizes) == {6, 8}  # it was 20 too, before the first step
+
+
 def test_a_head_that_diverges_is_told_from_the_others():
     x, y, episodes = problem(MULTI_CLASS, 3)
     x = x.astype(np.float32)
