@@ -360,7 +360,9 @@ def answer(setting: Setting, asked: Asked) -> Iterator[Row]:
     head = make_first_head(setting, asked, learned.objective)
     todo = [(rate, seed) for rate in rates for seed in t.seeds]
     trials = [make_trial(setting, asked, *which, head) for which in todo]
-    forget_trials(setting, [*trials, *map(refit_trial, trials)])
+    # A refit of what was trained before is none of this; there needn't be any.
+    refits = [trial for trial in map(refit_trial, trials) if trial.folder.exists()]
+    forget_trials(setting, [*trials, *refits])
     if len(rates) == 1:  # nothing to choose: each seed's row is there when its training ends
         for rate, seed in todo:
             one = run_trial(setting, asked, learned, rate, seed, head)

@@ -204,6 +204,7 @@ def test_what_is_overwritten_is_forgotten_before_the_first_training(data, runs, 
             run(f"{words} --overwrite", data)
     assert trials(runs) == []
     assert not list(runs.rglob("*.safetensors"))
+    assert not list(runs.rglob("*_refit"))  # nobody asked for one
 
 
 def test_a_warm_up_that_never_ends_is_refused(data, capsys):
