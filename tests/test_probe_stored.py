@@ -2,10 +2,12 @@
 
 import contextlib
 import dataclasses
+import io
 import json
 import math
 import multiprocessing
 import re
+import zipfile
 
 import numpy as np
 import pytest
@@ -194,6 +196,30 @@ def test_a_row_that_names_scores_elsewhere_reads_none(tmp_path):
     path = write_row(tmp_path, make_row())
     with pytest.raises(BrokenRow, match="64 hex digits"):
         read_scores(path, {**read_row(path), "scores_sha256": "../" * 21 + "x"})
+
+
+def in_zip(header):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as file:
+        file.writestr("test_scores.npy", header)
+    return content.getvalue()
+
+
+HUGE = b"{'descr': '<f8', 'fortran_order': False, 'shape': (999999999999,), }".ljust(117) + b"\n"
+NPY = b"\x93NUMPY\x01\x00" + len(HUGE).to_bytes(2, "little") + HUGE
+# Set in a member's flags: encrypted; and a method of compression that there isn't.
+LOCKED, METHOD = (6, 1), (8, 99)
+
+
+@pytest.mark.parametrize("how", ["array", "huge", LOCKED, METHOD])
+def test_scores_of_an_early_row_that_no_reader_takes_are_damaged(tmp_path, how):
+    content = NPY if how == "array" else in_zip(NPY)
+    if isinstance(how, tuple):
+        (at, value), content = how, bytearray(content)
+        content[at] = content[content.find(b"PK\x01\x02") + at + 2] = value
+    (tmp_path / "row.npz").write_bytes(content)
+    with pytest.raises(BrokenRow, match="row.npz is damaged"):
+        read_scores(tmp_path / "row.json", {})
 
 
 def write_often(root, which, n):
