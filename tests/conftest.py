@@ -90,6 +90,6 @@ def _own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEDPROBE_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("MEDPROBE_DATASETS", str(tmp_path / "definitions"))
     monkeypatch.setenv("MEDPROBE_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("MEDPROBE_MEMORY", str(tmp_path / "memory"))
+    monkeypatch.setenv("MEDPROBE_MEMORY", f"{tmp_path}-memory")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
