@@ -162,7 +162,7 @@ class Features:
     def cost(self) -> Mapping[str, Any]:
         """What the extraction took: images/s, device, when."""
         raw = _read(self.header, self.header.cost).tobytes()
-        return parse_cost(raw, self.path)
+        return parse_cost(raw, self.path, self.header.cure)
 
     @property
     def n_rows(self) -> int:

@@ -89,13 +89,14 @@ def write_whole(path: Path, *, overwrite: bool = True) -> Iterator[IO[bytes]]:
         OSError: it can't be written.
     """
     new = NewFile(path)
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(new.discard)
         yield new.file
         if not overwrite:
             path.open("xb").close()  # from here on the name is ours
+            stack.callback(path.unlink, missing_ok=True)
         new.finish()
-    finally:
-        new.discard()
+        stack.pop_all()
 
 
 @contextlib.contextmanager
@@ -223,7 +224,7 @@ def _hold(descriptor: int, path: Path) -> bool:
     """Lock what was just made; False where another took it for a leftover before it was locked."""
     if sys.platform == "win32":
         return True
-    _take_lock(descriptor)
+    _take_lock(descriptor, wait=True)  # for whoever has it is about to delete the file
     with contextlib.suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(descriptor), path.lstat())
     return False

@@ -31,7 +31,7 @@ class HeaderIndex:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._path = root / INDEX / NAME
-        self._entries: dict[str, Any] = read_checked(self._path) or {}
+        self._entries: dict[str, Any] = read_checked(self._path)
         self._seen: dict[str, Any] = {}
 
     def read_header(self, path: Path) -> Header:
@@ -40,7 +40,7 @@ class HeaderIndex:
             return read_header(path)
         name, stamp = path.relative_to(self._root).as_posix(), _stamp(path)
         entry = self._entries.get(name)
-        if entry is None or entry["stamp"] != stamp:
+        if not isinstance(entry, dict) or entry.get("stamp") != stamp:
             header = read_header(path)
             entry = {"stamp": stamp, "header": _pack(header)}
         else:

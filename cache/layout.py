@@ -35,6 +35,7 @@ FORMAT = "medprobe-features"
 FORMAT_VERSION = 1
 RECORD_WORDS = 1024  # uint32 words of a unit's record: one 4096-byte page
 COST_BYTES = 4096
+MAX_THREADS = 1024
 ALIGNMENT = 4096  # arrays start on a page, so a record never straddles two
 DTYPES = ("float16", "float32")  # bfloat16 has no numpy type and is never stored
 ARRAY_NAME = re.compile(r"layers/\d{2,}/(cls|mean)|head|proj")
@@ -442,16 +443,26 @@ def _write_zeros(path: Path) -> None:
                 left -= file.write(zeros[: min(left, len(zeros))])
 
 
-def parse_cost(raw: bytes, path: Path) -> dict[str, Any]:
+def parse_cost(raw: bytes, path: Path, cure: str) -> dict[str, Any]:
     """What an extraction took; of a file that isn't complete, what its runs agreed on.
 
+    Args:
+        raw: as it is stored, without a checksum.
+        path: of the file.
+        cure: the command that makes it.
+
     Raises:
-        BrokenCache: it isn't JSON.
+        BrokenCache: it isn't JSON, or no machine has so many threads.
     """
     try:
-        return dict(json.loads(raw.rstrip(b" \0") or b"{}"))
+        cost = dict(json.loads(raw.rstrip(b" \0") or b"{}"))
+        if cost.get("threads", 1) not in range(1, MAX_THREADS + 1):
+            raise ValueError(f"{cost['threads']} threads")
+        return cost
     except (ValueError, TypeError) as error:
-        raise BrokenCache(f"{path} is damaged: its cost isn't readable") from error
+        raise BrokenCache(
+            f"{path} is damaged: its cost isn't readable; delete it and run\n  {cure}"
+        ) from error
 
 
 def format_bytes(n: float) -> str:

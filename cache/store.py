@@ -374,7 +374,7 @@ class FeatureWriter:
 
     def _read_cost(self) -> dict[str, Any]:
         raw = _read_at(self._file, self.header.cost.offset, COST_BYTES)
-        return parse_cost(raw, self.header.path)
+        return parse_cost(raw, self.partial_path, self.header.cure)
 
     def _write_cost(self, cost: Mapping[str, Any]) -> None:
         text = canonical_json(cost).encode()[:COST_BYTES].ljust(COST_BYTES)

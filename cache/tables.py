@@ -8,7 +8,6 @@ move every label behind it by one column.
 import csv
 import difflib
 import io
-import itertools
 import math
 import re
 from collections import Counter
@@ -170,10 +169,12 @@ def _read_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     line = 1
     try:
-        for cells in itertools.islice(reader, 1 if said else 0, None):
+        for cells in reader:
             stripped = [cell.strip() for cell in cells]
             if len(stripped) > 1 or any(stripped):
-                yield line, stripped
+                if said is None:
+                    yield line, stripped
+                said = None  # its own line is no row
             line = reader.line_num + 1
     except csv.Error as error:
         raise RequestError(f"{path}, line {line}: {error}; is a quote left open?") from error
@@ -191,14 +192,14 @@ def _is_index(cells: Sequence[str]) -> bool:
 
 def _check_header(path: Path, line: int, names: list[str]) -> None:
     where = f"{path}, line {line}"
-    if all(map(is_number, names)):
+    if all(map(is_number, names)) or not any(names):
         raise RequestError(
             f"{where}: no header (found {', '.join(names[:3])}); a table begins with a line of "
             "column names"
         )
     if "" in names[1:-1]:
         raise RequestError(f"{where}: column {names.index('', 1) + 1} has no name; give it one")
-    twice = next((name for name, n in Counter(names).items() if n > 1), None)
+    twice = next((name for name, n in Counter(filter(None, names)).items() if n > 1), None)
     if twice is not None:
         raise RequestError(f"{where}: two columns are named {twice!r}; rename one")
 

@@ -7,7 +7,6 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from cache.errors import CacheError, RequestError
@@ -34,7 +33,8 @@ class Parser(argparse.ArgumentParser):
         """As argparse, but what isn't known is named with what is like it."""
         words = sys.argv[1:] if args is None else list(args)
         first = words[0] if words else "-"
-        if not first.startswith("-") and not Path(first).exists():
+        # Not Path.exists, which raises where a name is too long.
+        if not first.startswith("-") and not os.path.exists(first):  # noqa: PTH110
             if near := near_names(first, self._commands, ""):
                 self.error(f"there is no command {first!r}; {near}")
         found, unknown = self.parse_known_args(words, namespace)

@@ -60,9 +60,9 @@ def share_tables(
             continue
         rows = _rows_of(features, dataset)
         if rows is None:
-            command = features.header.attributes["command"]
             say(
-                f"  {features.path} keeps its tables, for its rows are others; it gets them by\n    {command}"
+                f"  {features.path} keeps its tables, for its rows are others; it gets them by\n"
+                f"    {features.header.cure}"
             )
             continue
         spec = _spec_of(features, dataset, rows, words)

@@ -99,12 +99,12 @@ def check_model(description: Description, config: ModelConfig) -> None:
     if root is None or description.entry.library == "user":
         _sketch(description, config)
         return
-    known = read_checked(root / PASSED) or []
+    known = read_checked(root / PASSED)
     asked = repr((description.entry, description.size, config, surroundings(Path(__file__).parent)))
     name = hashlib.sha256(asked.encode()).hexdigest()
     if name not in known:
         _sketch(description, config)
-        write_checked(root / PASSED, [*known, name])
+        write_checked(root / PASSED, {**known, name: True})
 
 
 def build_classifier(

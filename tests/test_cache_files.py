@@ -4,6 +4,7 @@ import ast
 import multiprocessing
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -53,6 +54,16 @@ def test_what_may_not_be_replaced_is_not(tmp_path):
         write(path, b"other", overwrite=False)
     assert path.read_bytes() == b"new"
     assert names(tmp_path) == ["x.png"]
+
+
+def test_of_a_disk_that_fails_no_empty_file_is_left(tmp_path, monkeypatch):
+    def fail(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        write(tmp_path / "x.png", overwrite=False)
+    assert names(tmp_path) == []
 
 
 def test_a_link_is_replaced_and_never_written_through(tmp_path, monkeypatch):
@@ -132,6 +143,29 @@ def test_swept_between_making_and_locking(tmp_path, monkeypatch):
     with work_folder(tmp_path / "y.h5") as folder:
         (folder / "y.h5").touch()
     assert len(swept) == 4
+    assert names(tmp_path) == ["x.json"]
+
+
+def test_swept_while_it_waits_for_its_lock(tmp_path, monkeypatch):
+    """The other writer has the lock already, and deletes a moment later."""
+    hold, sweepers = files._hold, []
+
+    def sweep(path, descriptor):
+        time.sleep(0.1)
+        path.unlink()
+        os.close(descriptor)
+
+    def hold_late(descriptor, path):
+        if not sweepers:
+            others = os.open(path, os.O_RDONLY)
+            assert files._take_lock(others)
+            sweepers.append(threading.Thread(target=sweep, args=(path, others)))
+            sweepers[0].start()
+        return hold(descriptor, path)
+
+    monkeypatch.setattr(files, "_hold", hold_late)
+    write(tmp_path / "x.json")
+    sweepers[0].join()
     assert names(tmp_path) == ["x.json"]
 
 

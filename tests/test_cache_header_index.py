@@ -1,5 +1,6 @@
 """The index of headers says what the files say, only faster, and is never believed when in doubt."""
 
+import hashlib
 import os
 import shutil
 
@@ -103,6 +104,14 @@ def test_lists_and_searches_open_only_what_they_need(root, monkeypatch, capsys):
     assert found.path.name == "a.h5"
     assert len(found.labels) == len(found.ids)
     assert set(opened) == {"b.h5.partial"}
+
+
+@pytest.mark.parametrize("kept", ["[1]", "3", '{"toys/a.h5": 3}', '{"toys/a.h5": {}}'])
+def test_an_index_of_something_else_is_as_good_as_none(root, kept):
+    path = root / INDEX / NAME
+    path.parent.mkdir()
+    path.write_text(f"{hashlib.sha256(kept.encode()).hexdigest()}\n{kept}")
+    assert sorted(read_all(root)) == ["a.h5", "a_text.h5", "b.h5.partial"]
 
 
 def test_a_folder_that_cannot_be_written_is_listed_all_the_same(root, capsys):

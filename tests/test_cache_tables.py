@@ -76,6 +76,7 @@ def test_a_column_that_numbers_the_rows_is_passed_over(tmp_path: Path):
     gap = ";a;b\n0;x;1\n2;z;3\n"  # of some rows
     assert read_csv(write(tmp_path, gap)).columns == {"a": ("x", "z"), "b": ("1", "3")}
     assert read_csv(write(tmp_path, '"","a"\n"1","x"\n"2","y"\n')).columns == {"a": ("x", "y")}  # R
+    assert read_csv(write(tmp_path, ",a,\n0,x,\n1,y,\n")).columns == {"a": ("x", "y")}
 
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
@@ -87,6 +88,9 @@ def test_the_delimiter_that_excel_is_told(tmp_path: Path, first, end, mark):
     assert table.lines == (3,)
     tabs = read_csv(write(tmp_path, f"sep=\t{end}a,b\tc{end}1\t2{end}"))
     assert tabs.columns == {"a,b": ("1",), "c": ("2",)}
+    below = read_csv(write(tmp_path, mark + end.join(["", first, "a;b", "1;2", ""])))
+    assert below.columns == {"a": ("1",), "b": ("2",)}
+    assert below.lines == (4,)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +101,8 @@ def test_the_delimiter_that_excel_is_told(tmp_path: Path, first, end, mark):
         (b"a,b\n", "has 0 rows"),
         (b"1,2\n3,4\n", "line 1: no header .found 1, 2."),
         (b"a,a\n1,2\n", "line 1: two columns are named 'a'"),
+        (b"sep=;\na;a\n1;2\n", "line 2: two columns are named 'a'"),
+        (b",\n1,\n2,\n", "line 1: no header"),
         (b"a,,c\n1,2,3\n", "line 1: column 2 has no name"),
         (b",b\nx,2\ny,3\n", "line 1: column 1 has no name"),
         (b",b\n1,2\n1,3\n", "line 1: column 1 has no name"),

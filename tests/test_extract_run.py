@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 import extract.run
 from cache import open_features
 from cache.fingerprint import drift, summarise
+from cache.layout import read_header
 from cache.store import FeatureWriter
 from extract.cli import main, read_config
 from extract.config import ExtractConfig, default_batch_size
@@ -873,6 +874,27 @@ def test_a_file_is_computed_with_the_threads_that_it_was_begun_with(
         f"with {usual} threads, as the file was begun, not {usual + 1}" in capsys.readouterr().out
     )
     assert open_features(features_of(root)[0]).cost["threads"] == usual
+
+
+@pytest.mark.parametrize("cost", ['{"threads": 1', '{"threads": "1"}', '{"threads": 0}', "[1]"])
+def test_a_damaged_cost_is_refused_with_a_cure(
+    tmp_path: Path, images: str, cost: str, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    arguments = [*MODEL, "--weights", "random", "--data", images, "--features", str(tmp_path / "f")]
+    with monkeypatch.context() as broken:
+        stop_at(broken, 1)
+        assert main(arguments) == 1
+    (path,) = (tmp_path / "f").rglob("*.partial")
+    place = read_header(path).cost.offset
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write(cost.encode().ljust(4096))
+    capsys.readouterr()
+    assert main(arguments) == 1
+    said = capsys.readouterr().err
+    assert (
+        f"{path} is damaged: its cost isn't readable; delete it and run\n  extract --model" in said
+    )
 
 
 @pytest.mark.parametrize(

@@ -186,6 +186,19 @@ def test_a_rule_that_is_asked_for_is_followed_and_then_kept(scans: Scans, capsys
         assert command.count(" --split 60/20/20") == 1
 
 
+def test_a_rule_by_ids_is_kept_too(scans: Scans, capsys):
+    scans.extract(A, "--split", "systematic:12,6")
+    before = scans.split(A)
+    scans.extract(B)
+    out = capsys.readouterr().out
+    assert f"split by the rule of {scans.file(A).path.name}" in out
+    assert "rewritten" not in out
+    assert scans.split(A) == scans.split(B) == before
+    assert " --split systematic:12,6" in scans.file(B).header.attributes["command"]
+    scans.extract(B, "--keep-split", "none")
+    assert scans.split(A) == scans.split(B) != before
+
+
 def test_a_class_folder_says_another_label_of_the_same_image(tmp_path: Path, capsys):
     """The id changes with it: by their contents, in order, the images are known again."""
     scans = Scans(tmp_path / "images")

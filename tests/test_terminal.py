@@ -23,6 +23,7 @@ from cache.terminal import run_command
         ("finetune --itrations 3", "near names: --iterations"),
         ("cache ls --fetures x", "near names: --features"),
         ("cache lss", "invalid choice: 'lss'"),
+        (f"probe {'x' * 300}", "see probe --help"),
     ],
 )
 def test_unknown_words_are_named_with_what_is_like_them(words, expected, capsys):

@@ -52,12 +52,21 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Kept:
-    """A split that was drawn before, laid over the samples as they are now."""
+    """A split that was drawn before, laid over the samples as they are now.
+
+    Of a rule in which ids or columns decide only the rule is kept, and of a split that patients who
+    weren't known then would have made another one.
+    """
 
     path: Path  # of the file that has it
     drawn: Drawn
-    split: NDArray[np.uint8]  # (S,) index into SPLITS; LEFT_OUT of what that file doesn't have
+    split: NDArray[np.uint8]  # (S,) index into SPLITS; LEFT_OUT of what isn't kept
     n_divided: int = 0  # samples of patients that it divides: they are drawn anew
+
+    @property
+    def is_rule(self) -> bool:
+        """Whether nobody keeps a place, and only how to draw is known."""
+        return bool((self.split == LEFT_OUT).all())
 
 
 def find_files(root: Path, name: str) -> Iterator[Features]:
@@ -89,8 +98,7 @@ def find_kept(root: Path, asked: SplitWish, now: Sampled) -> Kept | None:
         now: the samples.
 
     Returns:
-        None where it is to be drawn: for the first time, by another rule or seed than before,
-        by patients who weren't known before, or by a rule in which ids or columns decide.
+        None where there is none: the first time, or where another rule or seed is asked for.
 
     Raises:
         RequestError: two complete files have different splits; no such file to keep it of.
@@ -112,13 +120,13 @@ def find_kept(root: Path, asked: SplitWish, now: Sampled) -> Kept | None:
     if not laid:
         return None
     newest, drawn, split = laid[0]
-    if drawn is None or not asked.fits(drawn) or not drawn.rule.shares:
+    if drawn is None or not asked.fits(drawn):
         return None
     for other, _, others in laid[1:]:
         _refuse_another(now.name, (newest, split), (other, others))
     divided = divided_groups(split, now.groups)
-    if divided.any() and newest.groups is None:
-        return None
+    if not drawn.rule.shares or (divided.any() and newest.groups is None):
+        return Kept(newest.path, drawn, np.full_like(split, LEFT_OUT))
     return Kept(newest.path, drawn, split, int((divided & (split < LEFT_OUT)).sum()))
 
 

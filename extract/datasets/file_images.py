@@ -112,6 +112,8 @@ class FileImages:
         """What became of a split that was drawn before; empty where that is all there is to say."""
         if self.kept is None:
             return ""
+        if self.kept.is_rule:
+            return f"split by the rule of {self.kept.path.name}"
         n_new = int((self.kept.split == LEFT_OUT).sum())
         words = f"split kept as it was drawn before, in {self.kept.path.name}"
         words += f"; {counted(n_new, 'new sample')} drawn" if n_new else ""
@@ -351,7 +353,7 @@ def _split(images: FileImages) -> tuple[NDArray[np.uint8], list[str]]:
     listing, drawn = images.listing, images.drawn
     assert drawn
     ids, rule = np.array(listing.ids), drawn.rule
-    if images.kept:
+    if images.kept and not images.kept.is_rule:
         labels, groups = listing.target.labels, listing.groups
         return continue_split(drawn, images.kept.split, ids, labels, groups), []
     made = make_splits(

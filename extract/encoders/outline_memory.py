@@ -48,7 +48,7 @@ class OutlineMemory:
         if entry.library == "user":  # somebody's own code may do something else tomorrow
             return make()
         name = _name(entry, size)
-        known = read_checked(self._path) or {}
+        known = read_checked(self._path)
         if name in known:
             return _unpack(known[name], make)
         outline = make()
