@@ -121,10 +121,12 @@ def measure_episodes(
     ends = {name: both for name, both in ends.items() if both[1] - both[0] > jackknife.ROUNDING}
     methods = dict.fromkeys(ends, TWO_LEVEL_GROUPS if is_grouped else TWO_LEVEL)
     if lacking := [n for n in values if n not in ends and n not in metrics.ERRORS_OF_CALIBRATION]:
-        leaving = _mean_without(scores, labels, task, score_type, cluster)
+        leaving: dict[str, NDArray[np.float64]] = {}
+        if n_units >= ENOUGH:  # of one alone nothing would be left
+            leaving = _mean_without(scores, labels, task, score_type, cluster)
         for name in lacking:
-            support = supports.get(name)
-            found = _by_units(name, values[name], leaving[name], support, cluster, level)
+            support, without = supports.get(name), leaving.get(name, np.empty(0))
+            found = _by_units(name, values[name], without, support, cluster, level)
             ends[name], methods[name] = found
     means = {n: Interval(float(np.mean(v)), *ends.get(n, NO_ENDS)) for n, v in values.items()}
     methods = {name: methods.get(name, NONE) for name in values}
@@ -167,7 +169,7 @@ def _by_units(
     Args:
         name: of the metric.
         values: (E,) of the episodes.
-        without: (U,) the mean without each unit.
+        without: (U,) the mean without each unit; empty where these are fewer than ``ENOUGH``.
         support: what the metric stands on; None: of continuous labels.
         cluster: (N,) number of each sample's unit.
         level: of the interval.
