@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from cache.errors import CacheError, RequestError
 from cache.key import N_DIGEST, file_stem, key_digest
 from cache.labels import REGRESSION
-from cache.names import encoder_label
+from cache.names import counted, encoder_label
 from extract.digests import DigestMemory
 from extract.encoders.encoder import (
     Description,
@@ -150,7 +150,9 @@ def describe_plan(request: Request, plan: Plan) -> Iterator[str]:
         if t.head_lr is None and config.model.encoder_trains:
             head = "that of the encoder"
         length = (
-            f"{t.epochs} epochs" if t.epochs else f"whole epochs up to {t.iterations:_} iterations"
+            counted(t.epochs, "epoch")
+            if t.epochs
+            else f"whole epochs up to {t.iterations:_} iterations"
         )
         yield f"{job.label} · {d.entry.encoder} · {d.size} px · {describe_mode(config)}"
         yield (
@@ -169,7 +171,7 @@ def describe_plan(request: Request, plan: Plan) -> Iterator[str]:
             yield f"  protocol   {followed}"
             yield from (f"             {line}" for line in followed.differs)
         n = len(t.seeds) * len(config.rates)
-        seeds = "1 seed" if len(t.seeds) == 1 else f"{len(t.seeds)} seeds"
+        seeds = counted(len(t.seeds), "seed")
         seeds += f" x {len(config.rates)} rates" if len(config.rates) > 1 else ""
         each = " of each episode" if request.few_shot else ""
         yield f"  trials     {n} ({seeds}){each}"
@@ -995,7 +997,7 @@ def describe_end(training: Training, place: Place) -> str:
     name = training.learned.objective.choose_by
     best = next((c for c in place.checks if c["iteration"] == place.best), None)
     if best is None or not best["val"]:
-        return f"{place.iteration:_} iterations"
+        return counted(place.iteration, "iteration")
     return (
         f"best val {name} {best['val'][name]:.3f} after {place.best:_} of "
         f"{training.n_iterations:_} iterations"

@@ -122,8 +122,9 @@ def test_a_refit_is_a_training_on_the_two_splits_as_one(tmp_path, runs):
 
 
 @pytest.mark.parametrize("words", [f"{VIT} --mode lora --lora-dropout 0.1", CNN])
-def test_every_kind_of_training_can_be_refitted(data, runs, words):
+def test_every_kind_of_training_can_be_refitted(data, runs, words, capsys):
     (row,) = run(f"{words} --seeds 0 --batch-size 16 --epochs 1 --checks 1 --refit train+val", data)
+    assert "  training   1 epoch of 16 · " in capsys.readouterr().out
     assert row["chosen"]["refit_iterations"] == 4
     assert row["metrics"]["acc"]["value"] is not None
 
