@@ -119,7 +119,8 @@ def run_probe(
                 if line not in told:  # twice for one data set: its labels or splits were changed
                     say(line)
                     told.add(line)
-            if config.knn and (line := _memory_words(config.knn, features, questions)):
+            search = None if config.few_shot else config.knn  # the bank of an episode is small
+            if search and (line := _memory_words(search, features, questions)):
                 say(line)
             questions = count_all(config, questions, say)
             for row in ask_all(config, features, questions):

@@ -490,3 +490,4 @@ def test_a_large_search_says_what_it_will_hold(places, capsys, monkeypatch):
     monkeypatch.setattr("probe.run.TOLD_BYTES", 1)
     _, out, _ = run(capsys, "--kind knn --k 5")
     assert re.search(r"kNN on toys will hold about [\d.]+ MB in memory", out)
+    assert "in memory" not in run(capsys, "--kind knn --k 5 --shots 9 --episodes 2")[1]
