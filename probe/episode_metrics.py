@@ -18,7 +18,7 @@ average precision, the jackknife serves. Calibration error has a value and no in
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -123,7 +123,7 @@ def measure_episodes(
     if lacking := [n for n in values if n not in ends and n not in metrics.ERRORS_OF_CALIBRATION]:
         leaving: dict[str, NDArray[np.float64]] = {}
         if n_units >= ENOUGH:  # of one alone nothing would be left
-            leaving = _mean_without(scores, labels, task, score_type, cluster)
+            leaving = _mean_without(scores, labels, task, score_type, cluster, lacking)
         for name in lacking:
             support, without = supports.get(name), leaving.get(name, np.empty(0))
             found = _by_units(name, values[name], without, support, cluster, level)
@@ -142,6 +142,7 @@ def _mean_without(
     task: str,
     score_type: str,
     cluster: NDArray[np.intp],
+    wanted: Collection[str],
 ) -> dict[str, NDArray[np.float64]]:
     """name -> (U,) the mean over episodes without each unit in turn."""
     found: dict[str, NDArray[np.float64]] = {}
@@ -150,7 +151,7 @@ def _mean_without(
             without = jackknife.regression_left_out(answers, labels, cluster)
         else:
             prepared = metrics.prepare(answers, labels, task, score_type)
-            without = jackknife.left_out(prepared, cluster)
+            without = jackknife.left_out(prepared, cluster, wanted)
         for name, values in without.items():
             found[name] = found.get(name, 0) + values / len(scores)
     return found
