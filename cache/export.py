@@ -40,6 +40,7 @@ NOTES = (
     "raw_layers",
     "seen",
     "protocol",
+    "fitted",
     DRAWN,
 )
 

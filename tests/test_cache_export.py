@@ -67,6 +67,7 @@ def make_file(path, n_rows=700, row_sample=None, dtype="float16"):
         notes={
             "transform": "scale to 8 px",
             "random_weights": True,
+            "fitted": "images of 9 px, cut to 8 px",
             "table": "/home/hospital/list.csv",
             "skipped": ["archive-2/JaneDoe9999.png"],
         },
@@ -122,6 +123,7 @@ def test_the_command_of_the_issue(source, tmp_path, capsys):
     assert made.notes == {
         "transform": "scale to 8 px",
         "random_weights": True,
+        "fitted": "images of 9 px, cut to 8 px",
         "exported_from": "toy_8_aaaaaaaaaaaa.h5",
     }
     np.testing.assert_array_equal(made.labels, features.labels)

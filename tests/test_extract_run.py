@@ -417,7 +417,9 @@ def test_cuda_is_never_replaced_by_the_cpu(tmp_path: Path, images: str, capsys):
     assert "--device cuda: 0 CUDA devices are here; use --device cpu" in said(capsys)
 
 
-def test_dry_run_writes_nothing_beside_what_is_remembered_of_encoders(tmp_path: Path, images: str, monkeypatch, capsys):
+def test_dry_run_writes_nothing_beside_what_is_remembered_of_encoders(
+    tmp_path: Path, images: str, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     root = tmp_path / "f"

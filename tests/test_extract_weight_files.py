@@ -316,11 +316,14 @@ def test_shards_that_do_not_fit_their_index_are_refused(tmp_path: Path):
 # ---------------------------------------------------------------------------- hostile files
 
 
-def rewrite(source: Path, path: Path, edit: Callable[[str, bytes], bytes]) -> Path:
+def rewrite(
+    source: Path, path: Path, edit: Callable[[str, bytes], bytes], called: str = "data.pkl"
+) -> Path:
     """A zip anew, with valid checksums."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(path, "w") as new:
         for member in old.infolist():
-            new.writestr(member.filename, edit(member.filename, old.read(member)))
+            name = member.filename.replace("data.pkl", called)
+            new.writestr(name, edit(member.filename, old.read(member)))
     return path
 
 
@@ -371,11 +374,11 @@ def calls(text: bytes) -> Callable[[Path], Path]:
     return write
 
 
-def in_zip(text: bytes) -> Callable[[Path], Path]:
+def in_zip(text: bytes, called: str = "data.pkl") -> Callable[[Path], Path]:
     def edit(name: str, content: bytes) -> bytes:
         return b"\x80\x02" + text if name.endswith("data.pkl") else content
 
-    return lambda path: rewrite(of_torch(path.with_suffix(".a")), path, edit)
+    return lambda path: rewrite(of_torch(path.with_suffix(".a")), path, edit, called)
 
 
 def holds_itself(path: Path) -> Path:
@@ -420,6 +423,10 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "a byte array in a zip": (
         in_zip(b"cbuiltins\nbytearray\n" + long(1 << 40) + b"\x85R."), "pickled code is never run",
+    ),
+    "a byte array in a zip, by a name that torch finds all the same": (
+        in_zip(b"cbuiltins\nbytearray\n" + long(1 << 40) + b"\x85R.", "DATA.pkl"),
+        "pickled code is never run",
     ),
     "hex of hex of hex": (calls(hexes(36)), "pickled code is never run"),
     "a dictionary that holds itself": (holds_itself, "holds no tensors"),

@@ -27,7 +27,6 @@ from extract.datasets.volumes import Slicing
 
 DISCARD_BYTES = 1 << 20  # read at once when skipping rows of other shards
 MAX_CLASSES = 4000  # HDF5 holds no list of names in an attribute beyond 64 KiB
-# What zipfile and numpy raise for a damaged file, an encrypted one, an unknown compression.
 # numpy.lib.format: a version's reader, and how the length before its header is written.
 HEADERS = {
     (1, 0): (np.lib.format.read_array_header_1_0, "<H"),
@@ -38,6 +37,7 @@ DEFLATE_RATIO = 1032  # zlib can't do more (zlib.net/zlib_tech.html)
 MAX_SAMPLES = 2**24  # their ids take 2 GB; the largest MedMNIST set has 236,386
 MAX_LABEL_BYTES = 2**31
 CHANNELS = (1, 2, 3, 4)  # lengths of an axis that is one of channels, not of space
+# What zipfile and numpy raise for a damaged file, an encrypted one, an unknown compression.
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, struct.error)
 
 

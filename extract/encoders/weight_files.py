@@ -192,7 +192,7 @@ def check_zip(path: Path) -> None:
         if name := file.testzip():
             raise ValueError(f"{name} {BAD_CHECKSUM}")
         for member in members:
-            if member.filename.endswith("data.pkl"):
+            if member.filename.lower().endswith("data.pkl"):  # torch finds it in any case
                 _refuse_bombs(file.read(member))
 
 
