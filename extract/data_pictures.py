@@ -94,8 +94,9 @@ def run_show(options: argparse.Namespace) -> int:
     """Draw a contact sheet."""
     if not 1 <= options.per_class <= MOST_PER_CLASS:
         raise RequestError(f"--per-class takes 1 to {MOST_PER_CLASS}, not {options.per_class}")
-    if options.protocol and not options.model:
-        raise RequestError("--protocol prepares images for an encoder; name it with --model")
+    for flag, value in (("--protocol", options.protocol), ("--fit-size", options.fit_size)):
+        if value and not options.model:
+            raise RequestError(f"{flag} prepares images for an encoder; name it with --model")
     found = find_present(make_config(options), options.size or SIZE)
     config, source, job = found.config, found.source, found.job
     path = options.output or Path(f"{source.name}_contact_sheet.png")

@@ -224,6 +224,7 @@ def test_a_damaged_file_is_said_not_hidden(home: Path, capsys: pytest.CaptureFix
         (["show", "demo", "--per-class", "0"], "--per-class takes 1 to 50, not 0"),
         (["show", "demo", "--size", "0"], "--size is the input's side"),
         (["show", "demo", "--protocol", "wu2025"], "name it with --model"),
+        (["show", "demo", "--fit-size", "pad"], "name it with --model"),
         (["show", "demo", "-o", "x.jpg"], "-o takes a file that ends in .png, not x.jpg"),
         (["show", "demo", "-o", "none/x.png"], "no folder none for x.png"),
         (["show", "pathmnist"], "pathmnist_224.npz"),
