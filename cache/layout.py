@@ -456,8 +456,9 @@ def parse_cost(raw: bytes, path: Path, cure: str) -> dict[str, Any]:
     """
     try:
         cost = dict(json.loads(raw.rstrip(b" \0") or b"{}"))
-        if cost.get("threads", 1) not in range(1, MAX_THREADS + 1):
-            raise ValueError(f"{cost['threads']} threads")
+        threads = cost.get("threads", 1)
+        if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
+            raise ValueError(f"{threads!r} threads")
         return cost
     except (ValueError, TypeError) as error:
         raise BrokenCache(

@@ -878,7 +878,9 @@ def test_a_file_is_computed_with_the_threads_that_it_was_begun_with(
     assert open_features(features_of(root)[0]).cost["threads"] == usual
 
 
-@pytest.mark.parametrize("cost", ['{"threads": 1', '{"threads": "1"}', '{"threads": 0}', "[1]"])
+@pytest.mark.parametrize(
+    "cost", ['{"threads": 1', '{"threads": "1"}', '{"threads": 0}', '{"threads": true}', "[1]"]
+)
 def test_a_damaged_cost_is_refused_with_a_cure(
     tmp_path: Path, images: str, cost: str, monkeypatch: pytest.MonkeyPatch, capsys
 ):

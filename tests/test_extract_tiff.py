@@ -167,6 +167,23 @@ def test_one_image_and_pages_of_their_own_are_no_such_stack(tmp_path):
     assert (facts.n_frames, facts.decoder) == (2, 1)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        IMAGEJ.format(0, 0),
+        SHAPED.format(0),
+        '{"shape": "x", "truncated": true}',
+        '{"shape": 3, "truncated": true}',
+        '{"truncated": true}',
+        '{"shape": [4, 6, 9], "truncated": true',
+    ],
+)
+def test_a_description_that_says_nothing_of_a_stack_is_only_a_text(tmp_path, said):
+    path = write_tiff(tmp_path / "a.tif", GREY, said=said)
+    facts = inspect(path, None, None)
+    assert (facts.n_frames, facts.decoder) == (1, 1)
+
+
 def test_stacks_that_no_memory_holds_are_refused(tmp_path, monkeypatch):
     path = write_tiff(tmp_path / "a.tif", GREY, said=IMAGEJ.format(10**12, 1))
     with pytest.raises(UnreadableImage, match="1000000000000 frames of 9 x 6"):

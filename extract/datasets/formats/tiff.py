@@ -123,10 +123,19 @@ def count_hidden(image: Any) -> int:
     ):
         n = int(count[1])
     elif said.startswith("{") and '"truncated": true' in said:
-        n = math.prod(json.loads(said)["shape"]) // math.prod(_page_shape(image))
+        n = _count_values(said) // math.prod(_page_shape(image))
     if n > 1 and tag(image, COMPRESSION, PLAIN) != PLAIN:
         raise UnreadableImage(f"a stack of {n} images, of which only the first can be found")
-    return n
+    return max(n, 1)
+
+
+def _count_values(said: str) -> int:
+    """Of tifffile's stack, by its description; 0 where that is somebody's own text."""
+    try:
+        shape = json.loads(said)["shape"]
+        return math.prod(shape) if all(isinstance(side, int) for side in shape) else 0
+    except (ValueError, LookupError, TypeError):
+        return 0
 
 
 def skip_images(image: Any, n: int) -> None:
