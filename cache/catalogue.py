@@ -4,19 +4,21 @@ import itertools
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
 from cache.errors import CacheError, CacheMiss, RequestError
 from cache.features import Features, count_done, incomplete_message
 from cache.header_index import HeaderIndex
-from cache.key import flatten, key_differences
+from cache.key import file_stem, flatten, key_differences
 from cache.layout import Header, read_header
 from cache.names import N_WEIGHTS, choose_named, counted, digest_of, near_names
 from cache.store import PARTIAL
 
 T = TypeVar("T")
 FLAGS = ("protocol", "precision", "store")  # of ``extract``, that are called as parts of a key
+NO_NAME = frozenset("/\\:*?[")  # characters of paths and patterns, and of no data set's name
 LINE = 160  # characters of a difference between keys that are shown
 
 
@@ -215,6 +217,12 @@ def _missing(root: Path, wish: Wish, there: Sequence[Features]) -> str:
     if there and not (wish.models or wish.datasets):
         among = f"the {counted(len(there), 'file')} in {root}"
         return f"no features {wish} among {among}; `cache ls` lists them"
+    if odd := [dataset for dataset in wish.datasets if set(dataset) & NO_NAME]:
+        names = sorted({features.dataset for features in there})
+        return (
+            f"no features {wish} in {where}: --data takes names, and {odd[0]} is none"
+            f"{_stored_as(odd[0], names)}; here are: {', '.join(names) or 'none'}"
+        )
     models = [model.partition(" (")[0] for model in wish.models] or ["dinov2"]
     command = ["extract", "--model", *models]
     command += [word for size in wish.sizes for word in ("--size", str(size))]
@@ -222,6 +230,15 @@ def _missing(root: Path, wish: Wish, there: Sequence[Features]) -> str:
     asked = {part: v.partition(",")[0] for part, v in wish.where.items() if v != "none"}
     command += [word for part in FLAGS if part in asked for word in (f"--{part}", asked[part])]
     return f"no features {wish} in {where}{_near(wish, there)}; make them with\n  {shlex.join(command)}"
+
+
+def _stored_as(word: str, names: Sequence[str]) -> str:
+    """How to say what was meant by a word that is no name: a file, or where images came from."""
+    if word.endswith(".h5"):
+        return " (a feature file is named without --data)"
+    kind, _, place = word.partition(":")
+    name = file_stem(Path(place).name if kind == "folder" else Path(place).stem)
+    return f" (it is stored as {name})" if name in names else ""
 
 
 def refuse_mixtures(found: Sequence[Features]) -> None:
@@ -249,10 +266,26 @@ def _list_differences(group: Sequence[Features]) -> list[str]:
         lines.append(f"  {group[0].path} -> {other.path}")
         differences = key_differences(group[0].key, other.key)
         lines += [f"    {_shortened(line)}" for line in differences or ["nothing: a copy"]]
+        if group[0].key.get("images") != other.key.get("images"):  # digests tell nobody the older
+            lines += [f"    {line}" for line in _ages(group[0], other)]
         files = [str(of.notes.get("weights", "?")) for of in (group[0], other)]
         if files[0] != files[1]:  # their digests tell nobody which is which
             lines.append(f"    their files: {files[0]} -> {files[1]}")
     return lines
+
+
+def _ages(*pair: Features) -> list[str]:
+    """How many rows two files have, which one is older, and the command that deletes that."""
+    times = [features.path.stat().st_mtime for features in pair]
+    rows = " -> ".join(
+        f"{counted(features.n_rows, 'row')} ({datetime.fromtimestamp(time):%Y-%m-%d %H:%M})"
+        for features, time in zip(pair, times, strict=True)
+    )
+    if times[0] == times[1]:
+        return [rows]
+    older = pair[times.index(min(times))].path
+    delete = shlex.join(["cache", "rm", str(older)])
+    return [f"{rows}; if images changed since the older, delete that: {delete}"]
 
 
 def _shortened(line: str) -> str:

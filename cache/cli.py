@@ -2,12 +2,14 @@
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cache.errors import BrokenCache, CacheError, CacheMiss, RequestError
+from cache.files import no_file
 from cache.names import counted
 from cache.places import features_root
 from cache.terminal import Parser, complain, in_line, join_layers, run_command, show, split_words
@@ -396,5 +398,7 @@ def _is_hdf5(path: Path) -> bool:
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise CacheMiss(f"no file at {path}; `cache ls` lists what there is")
+        there = os.path.lexists(path)
+        cure = "delete or rename it" if there else "`cache ls` lists what there is"
+        raise CacheMiss(f"{no_file(path)}; {cure}")
     return path

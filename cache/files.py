@@ -152,6 +152,11 @@ def open_regular(path: Path) -> IO[bytes]:
     return os.fdopen(descriptor, "rb")
 
 
+def no_file(path: Path) -> str:
+    """Why there is no file to read: nothing is there, or a pipe, a folder, a link to nothing."""
+    return f"{path} is not a regular file" if os.path.lexists(path) else f"no file at {path}"
+
+
 def stream_sha256(file: IO[bytes]) -> str:
     """SHA-256 of an open file's bytes, from where it stands to its end."""
     digest = hashlib.sha256()

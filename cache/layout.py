@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import BrokenCache, CacheError, RequestError
-from cache.files import open_regular, sync_folder
+from cache.files import no_file, open_regular, sync_folder
 from cache.fingerprint import is_fingerprint
 from cache.key import canonical_json, key_digest
 from cache.labels import MULTI_LABEL, REGRESSION
@@ -483,9 +483,11 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
     """The file opened for reading; whatever HDF5 stumbles over becomes a BrokenCache.
 
     Raises:
-        BrokenCache: not an HDF5 file, or a damaged one.
+        BrokenCache: not an HDF5 file, or a damaged one; a pipe, a folder, a link to nothing.
         OSError: missing, or not readable by us.
     """
+    if os.path.lexists(path) and not path.is_file():
+        raise BrokenCache(f"{no_file(path)}; delete or rename it")
     with open_regular(path):  # HDF5 words a missing or forbidden file badly, and waits for a pipe
         pass
     try:

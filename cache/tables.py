@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.errors import RequestError
-from cache.files import write_whole
+from cache.files import no_file, write_whole
 
 SHOWN = 30  # names in a message
 DATASET = "dataset"  # the column in which a table of ids says whose they are
@@ -140,7 +140,7 @@ def is_number(text: str) -> bool:
 
 def _read_text(path: Path) -> str:
     if not path.is_file():
-        raise RequestError(f"no table at {path}; expected a CSV file")
+        raise RequestError(f"{no_file(path)}; expected a CSV file")
     content = path.read_bytes()
     try:
         text = content.decode("utf-8-sig")

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from cache.errors import RequestError
+from cache.files import no_file
 from cache.names import first_line
 
 Function = Callable[..., Any]
@@ -55,7 +56,7 @@ def user_code(name: str, wanted: Wanted) -> Iterator[tuple[Function, Facts, Path
     file = Path(os.path.realpath(Path(path).expanduser()))
     if not file.is_file():
         form = f"FILE.py:{wanted.what.upper()}"
-        raise RequestError(f"no file at {path}; {wanted.flag} takes {form}")
+        raise RequestError(f"{no_file(Path(path))}; {wanted.flag} takes {form}")
     with _imports_beside(file.parent):
         module, source = _run_file(file, name)
         facts: Facts = {wanted.what: attribute}

@@ -6,6 +6,8 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+# What refusals say, be it --offline or HF_HUB_OFFLINE that forbade it.
+FORBIDDEN = "the network is not to be used"
 CONNECT_SECONDS = 15  # without an answer for so long, a host is given up
 
 _unreachable: set[str] = set()  # hosts that this process has given up

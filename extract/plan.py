@@ -35,7 +35,7 @@ from extract.encoders.encoder import (
 from extract.encoders.outline_memory import OutlineMemory
 from extract.encoders.resolve import find_entry
 from extract.encoders.sizes import SizeError
-from extract.network import offline
+from extract.network import FORBIDDEN, offline
 from extract.preprocessing import (
     PROTOCOLS,
     Preprocessing,
@@ -464,7 +464,7 @@ def _describe_weights(d: Description, config: ExtractConfig) -> str:
         return "made by the encoder's own code"
     if weights.path is None:
         if offline():
-            return f"{weights.to_download} isn't here, and the network is not to be used"
+            return f"{weights.to_download} isn't here, and {FORBIDDEN}"
         size = format_bytes(4 * d.anatomy.n_parameters)
         return f"download {weights.to_download} first (about {size})"
     return weights.path.name if config.weights == "pretrained" else weights.named(weights.path)

@@ -46,7 +46,8 @@ class FewShotConfig:
 
     Raises:
         RequestError: shots that are missing, below 1 or named twice; no episodes, or several of a
-            rule without chance; a negative seed; an unknown rule, prior or way to standardise.
+            rule without chance; a negative seed; an unknown rule, prior or way to standardise; a
+            new file that isn't called .csv.
     """
 
     shots: tuple[int, ...]  # samples, or patients, of each class
@@ -69,6 +70,11 @@ class FewShotConfig:
         if self.standardise_word not in STANDARDISE:
             raise RequestError(
                 f"--standardise takes {', '.join(STANDARDISE)}, not {self.standardise!r}"
+            )
+        if self.file and self.file.suffix.lower() != ".csv" and not self.file.exists():
+            raise RequestError(
+                f"--episodes-file {self.file}: there is none, and a new one is a table; end its name "
+                "in .csv"
             )
         if self.n_episodes is not None and self.n_episodes < 1:
             raise RequestError(f"--episodes takes 1 and more, not {self.n_episodes}")

@@ -2,7 +2,9 @@
 
 import argparse
 import dataclasses
+import errno
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,10 @@ from probe.results import BrokenRow, Row, read_row
 from probe.table import format_table
 
 Problem = tuple[str, str]  # which file, and what is wrong with it
+# What opening a pipe or a folder, a link to nothing, a loop of links ends in.
+NO_FILE = (errno.EINVAL, errno.ENOENT, errno.ELOOP)
+NO_ROW = "no row of probe or finetune"
+CURE = "delete it, or move it elsewhere; the command that made a row makes it again"
 # What a file that is no row, or one of an earlier version without checksum, can make of its reader.
 FOREIGN = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, IndexError)
 
@@ -98,13 +104,15 @@ def read_stored(
             format_table([row], with_kind=True)
             _place(row)
         except OSError as error:
-            problems.append((str(path), error.strerror or str(error)))
+            is_odd = error.errno in NO_FILE and os.path.lexists(path)
+            why = f"not a regular file; {CURE}" if is_odd else error.strerror or str(error)
+            problems.append((str(path), why))
             continue
         except BrokenRow as error:
-            problems.append((str(path), str(error)))
+            problems.append((str(path), f"{error}; {CURE}"))
             continue
         except FOREIGN as error:
-            problems.append((str(path), f"no row of probe or finetune ({type(error).__name__})"))
+            problems.append((str(path), f"{NO_ROW} ({type(error).__name__}); {CURE}"))
             continue
         found = {
             "dataset": row.features["dataset"],

@@ -1,5 +1,6 @@
 """Choosing among feature files: what --where knows, and what is said where several fit."""
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -42,6 +43,38 @@ def test_of_several_keys_one_must_be_chosen(tmp_path, stored):
     assert lines[3].endswith("or by --where precision=fp32, --where precision=bf16")
     assert find(tmp_path, precision="fp32") == [a]
     assert find(tmp_path, precision="bf16") == [b]
+
+
+def test_of_images_that_changed_the_older_file_is_named_and_how_it_goes(tmp_path, stored):
+    new, old = stored("a", images="sha256:9306"), stored("b", images="sha256:adcf")
+    os.utime(old, (0, 0))
+    with pytest.raises(RequestError) as error:
+        find(tmp_path)
+    (line,) = [line for line in str(error.value).splitlines() if "rows" in line]
+    assert line.count("3 rows (") == 2
+    assert line.endswith(f"delete that: cache rm {old}")
+    os.utime(old, ns=(new.stat().st_mtime_ns,) * 2)  # nobody knows which is older
+    with pytest.raises(RequestError) as error:
+        find(tmp_path)
+    assert "cache rm" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("features/toys/a.h5", "(a feature file is named without --data); here are: toys"),
+        ("folder:x/toys", "(it is stored as toys); here are: toys"),
+        ("csv:toys.csv", "(it is stored as toys); here are: toys"),
+        ("folder:jpg", "folder:jpg is none; here are: toys"),
+        ("*", "* is none; here are: toys"),
+    ],
+)
+def test_what_names_no_data_set_is_no_command(tmp_path, stored, word, said):
+    stored("a")
+    with pytest.raises(CacheMiss) as error:
+        find_features(tmp_path, Wish(datasets=(word,)))
+    assert said in str(error.value)
+    assert "extract" not in str(error.value)
 
 
 def test_protocols_are_told_apart_by_their_names(tmp_path, stored):

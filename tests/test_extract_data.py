@@ -1,6 +1,7 @@
 """``extract data``: what it lists and tells, sets of one's own, contact sheets and twins."""
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -293,6 +294,24 @@ def test_a_table_is_named_once(scans: Path, capsys: pytest.CaptureFixture[str]):
     assert "its images and its features stay" in capsys.readouterr().out
     assert "scans" not in facts(capsys)
     assert scans.exists()
+
+
+def test_what_a_definition_does_not_say_is_added_by_the_commands_that_are_named(
+    scans: Path, capsys: pytest.CaptureFixture[str]
+):
+    main(["data", "add", "scans", f"csv:{scans}", *COLUMNS, "--missing=-", "--licence", "ours"])
+    capsys.readouterr()
+    words = ["--model", "test_vit", "--data", "scans", "--missing=N/A", "--dry-run"]
+    assert main(words) == 1
+    first, *commands = capsys.readouterr().err.splitlines()
+    assert "--missing: scans has its own description; give it a new one" in first
+    for command in commands:
+        assert main(shlex.split(command)[1:]) == 0
+    definition = definitions.load("scans")
+    assert definition is not None
+    assert definition.options.missing == ("-", "N/A")
+    assert definition.options.group_col == "patient"
+    assert definition.options.licence == "ours"
 
 
 def test_a_definition_whose_images_have_gone(scans: Path, capsys: pytest.CaptureFixture[str]):

@@ -25,6 +25,7 @@ from cache.layout import SPLITS
 from extract import network
 from extract.datasets import demo, medmnist
 from extract.datasets.dataset import class_task
+from extract.datasets.definitions import save as save_definition
 from extract.datasets.medmnist import MedmnistFile, download, find_file, open_medmnist
 from extract.datasets.npz import open_npz, read_members, stream_rows
 from extract.datasets.sources import expand_names, find_source
@@ -477,17 +478,27 @@ def test_names():
     assert n == sorted(n), "smallest first"
 
 
+def test_a_pipe_is_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "x.npz")
+    with pytest.raises(RequestError, match=r"x\.npz is not a regular file; --data npz:FILE takes"):
+        find_source(f"npz:{tmp_path / 'x.npz'}", 224, None, None)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("brestmnist", "no data set 'brestmnist'; near names: breastmnist"),
         ("BreastMNIST", "near names: breastmnist"),
-        ("xyzzy", "there are breastmnist, .*vesselmnist3d, demo, and npz:FILE"),
+        ("xyzzy", "`extract data` lists them all .*folder:PATH, csv:FILE or npz:FILE"),
+        ("scnas", "no data set 'scnas'; near names: scans "),
+        ("isic-2019", "near names: .*isic2019"),
         ("adrenalmnist", "adrenalmnist3d"),
         ("npz:nowhere.npz", "no file at nowhere.npz"),
     ],
 )
-def test_unknown_data(name: str, message: str):
+def test_unknown_data(name: str, message: str, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("MEDPROBE_DATASETS", str(tmp_path))
+    save_definition("scans", "folder", tmp_path)
     with pytest.raises(RequestError, match=message):
         find_source(name, 224, None, None)
 
@@ -753,6 +764,11 @@ def test_offline_means_no_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         RequestError, match=r"breastmnist\.npz and can't be downloaded \(the network"
     ):
         download(file, quiet)
+    assert "--source-size" not in medmnist.describe_download(file)
+    for size in ("", "_128"):
+        (tmp_path / f"breastmnist{size}.npz").touch()
+    said = medmnist.describe_download(find_file("breastmnist", 224, None, tmp_path))
+    assert said.endswith("), or take one that is here: --source-size 28 or 128")
 
 
 def test_a_folder_that_cannot_be_written_is_the_disk_s_fault(server: Server, tmp_path: Path):

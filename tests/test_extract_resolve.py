@@ -217,7 +217,7 @@ def test_a_revision_is_part_of_the_name(hub: Callable[..., str]):
         ("hf-hub:Org/..", "--model hf-hub:Org/..: "),
         ("transformers:", "--model transformers:: "),
         ("hf-hub:Org/na me", "Repo id must use alphanumeric chars"),
-        ("hf-hub:org/name", "org/name/config.json isn't in the hub's cache and HF_HUB_OFFLINE"),
+        ("hf-hub:org/name", "org/name/config.json isn't in the hub's cache and the network"),
         ("local-dir:/nowhere/at/all", "no folder at /nowhere/at/all"),
         ("mine.py", "name its function too, as in mine.py:make_encoder"),
         ("timm/resnet18.a1_in1k", "named hf-hub:timm/resnet18.a1_in1k"),

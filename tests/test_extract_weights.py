@@ -76,7 +76,7 @@ def test_what_is_not_cached_is_named_with_its_file(cache: Callable[..., Path]):
     cache("org/name", "config.json")
     with pytest.raises(
         RequestError,
-        match=r"org/name/model\.safetensors isn't in the hub's cache and HF_HUB_OFFLINE is set "
+        match=r"org/name/model\.safetensors isn't in the hub's cache and the network is not to be used "
         r"\(pytorch_model\.bin or model\.safetensors\.index\.json would do as well\); .*FILE",
     ):
         fetch(Hub("org/name"))

@@ -59,6 +59,9 @@ def test_a_feature_file_that_is_none(tmp_path, capsys, kind):
     assert (status, "complete" in out, len(err.splitlines())) == (1, True, 1)
     status, out, err = said(capsys, cache.cli.main, "verify", *places)
     assert (status, "all 1 units right" in out, len(err.splitlines())) == (1, True, 1)
+    assert f"{odd} is not a regular file; delete or rename it" in err
+    status, _, err = said(capsys, cache.cli.main, "verify", odd)
+    assert (status, "not a regular file; delete or rename it" in err) == (1, True)
     status, out, err = said(capsys, probe.cli.main, *asked, *places)
     assert (status, "1 row with scores" in out, "odd.h5" in err) == (1, True, True)
     status, out, err = said(capsys, probe.cli.main, *asked, tmp_path / "f/toys/whole.h5", odd)
@@ -77,13 +80,14 @@ def test_a_row_its_scores_or_a_table_that_is_none(tmp_path, capsys, kind):
     ODD[kind](row.parent / "odd.json")
     status, out, err = said(capsys, probe.cli.main, "table", "--results", tmp_path)
     assert (status, out.count("\ntoys "), len(err.splitlines())) == (1, 1, 1)
+    assert "odd.json: not a regular file; delete it, or move it elsewhere" in err
     scores_file(row).unlink()
     ODD[kind](row.with_suffix(".npz"))
     if kind != "folder":
         write_row(tmp_path, make_row())
         assert scores_file(row).is_file()  # the odd one gave way
     ODD[kind](tmp_path / "odd.csv")
-    with pytest.raises(RequestError, match=r"no table at .*odd\.csv"):
+    with pytest.raises(RequestError, match=r"odd\.csv is not a regular file; expected"):
         read_csv(tmp_path / "odd.csv")
 
 

@@ -495,7 +495,7 @@ def test_a_split_file_is_written_once_then_kept(places, tmp_path, capsys):
     features = make_file(places[0])
     path = tmp_path / "split.csv"
     words = ["--kind", "knn", "--k", "5", "--split-file", path]
-    assert "no table at" in refused(capsys, words)
+    assert "no file at" in refused(capsys, words)
     assert run(capsys, [*words, "--split", "80/10/10"])[0] == 0
     (asked,) = lay_over(OverlayConfig(split=SplitRule.parse("80/10/10")), features)
     np.testing.assert_array_equal(

@@ -162,6 +162,16 @@ def test_a_file_of_episodes_is_written_then_read(places, tmp_path, capsys):
     assert "holds other episodes of 2 shots" in err
 
 
+def test_a_new_file_of_episodes_is_called_csv(places, tmp_path, capsys):
+    make_features(places[0])
+    path = tmp_path / "nope.npz"
+    with pytest.raises(SystemExit, match="2"):
+        run(capsys, f"--kind linear --shots 2 --episodes-file {path}")
+    err = capsys.readouterr().err
+    assert f"{path}: there is none, and a new one is a table; end its name in .csv" in err
+    assert not path.exists()
+
+
 def test_a_file_and_a_named_draw_that_differ_contradict_each_other(places, tmp_path, capsys):
     """Also where what is named is the default."""
     make_features(places[0])

@@ -16,7 +16,7 @@ from storing import make_earlier, scores_file
 from probe.cli import main
 from probe.intervals import Interval
 from probe.results import BrokenRow, Row, read_row, read_scores, write_row
-from probe.stored import as_row, read_stored
+from probe.stored import CURE, as_row, read_stored
 from probe.table import format_table
 
 ITS_CHECKSUM = "its checksum is of other content"
@@ -114,6 +114,7 @@ def test_a_file_that_is_no_row_is_named_and_the_others_are_printed(stored, capsy
     assert said.out.count("\ntoys ") == 4
     for name in "abc":
         assert f"{name}.json: no row of probe or finetune" in said.err
+    assert said.err.count(CURE) == 3
 
 
 @pytest.mark.parametrize(
@@ -187,7 +188,9 @@ def test_a_changed_row_is_named_and_the_others_are_printed(stored, capsys):
     path.write_text(path.read_text().replace('"value": 0.8', '"value": 0.9'))
     assert main(["table", "--results", str(stored)]) == 1
     said = capsys.readouterr()
-    assert said.err == f"probe table: {path}: changed since it was written: {ITS_CHECKSUM}\n"
+    assert (
+        said.err == f"probe table: {path}: changed since it was written: {ITS_CHECKSUM}; {CURE}\n"
+    )
     assert "others" not in said.out
     assert said.out.count("\ntoys ") == 4
 

@@ -20,12 +20,12 @@ from filelock import FileLock
 from cache import RequestError
 from cache.files import move_whole, open_no_link
 from cache.layout import SPLITS, format_bytes
-from cache.names import first_line, near_names
+from cache.names import first_line
 from extract.datasets.dataset import Dataset
 from extract.datasets.npz import open_npz, read_members
 from extract.datasets.volumes import Slicing
 from extract.digests import file_md5
-from extract.network import offline, open_url
+from extract.network import FORBIDDEN, offline, open_url
 
 FLAGS_2D = (  # smallest first, so that a long run has something to show soon
     "breastmnist",
@@ -86,8 +86,7 @@ def info(flag: str) -> dict[str, Any]:
     """
     every = _every_info()
     if flag not in every:
-        otherwise = f"there are {', '.join(FLAGS)}, demo, and npz:FILE"
-        raise RequestError(f"no data set {flag!r}; {near_names(flag, every, otherwise)}")
+        raise RequestError(f"no data set {flag!r} among MedMNIST's; there are {', '.join(FLAGS)}")
     return every[flag]
 
 
@@ -201,7 +200,7 @@ def refuse_offline(file: MedmnistFile) -> None:
         RequestError: that is so; the message says what is here instead.
     """
     if offline() and not file.exists:
-        raise RequestError(_no_download(file, "the network is not to be used"))
+        raise RequestError(_no_download(file, FORBIDDEN))
 
 
 def download(file: MedmnistFile, report: Callable[[int, int | None], None]) -> None:
@@ -263,12 +262,17 @@ def _fetch(file: MedmnistFile, part: Path, report: Callable[[int, int | None], N
 
 
 def _no_download(file: MedmnistFile, reason: str) -> str:
-    here = [str(size) for size in SIZES_2D if _path(file.path.parent, file.flag, size).is_file()]
-    others = f", or take one that is here: --source-size {' or '.join(here)}" if here else ""
     return (
         f"{file.flag} at {file.source_size} px isn't at {file.path} and can't be downloaded "
-        f"({reason}); get {file.url} and put it there, or name its folder with --data-root DIR{others}"
+        f"({reason}); get {file.url} and put it there, or name its folder with --data-root DIR"
+        f"{_other_sizes(file)}"
     )
+
+
+def _other_sizes(file: MedmnistFile) -> str:
+    """How to take the set in a size that is here; empty where there is none."""
+    here = [str(size) for size in SIZES_2D if _path(file.path.parent, file.flag, size).is_file()]
+    return f", or take one that is here: --source-size {' or '.join(here)}" if here else ""
 
 
 @functools.cache
@@ -293,5 +297,6 @@ def describe_download(file: MedmnistFile) -> str:
     if size is None:
         channels = info(file.flag)["n_channels"]
         most = file.n_images * channels * file.source_size**2
-        return f"download {file.path.name} first (host not reached; at most {format_bytes(most)})"
+        why = f"host not reached; at most {format_bytes(most)}"
+        return f"download {file.path.name} first ({why}){_other_sizes(file)}"
     return f"download {file.path.name} first ({format_bytes(size)})"

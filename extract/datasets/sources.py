@@ -1,6 +1,7 @@
 """What ``--data`` can name: each source knows whether its images are here and how to get them."""
 
 import dataclasses
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,13 +10,17 @@ from typing import Any
 import numpy as np
 
 from cache import RequestError
+from cache.files import no_file
 from cache.header_index import INDEX
 from cache.key import file_stem
+from cache.names import near_names
 from cache.places import features_root
 from extract.datasets import demo, medmnist
 from extract.datasets.csvs import list_table
 from extract.datasets.dataset import Dataset
+from extract.datasets.definitions import Definition
 from extract.datasets.definitions import load as load_definition
+from extract.datasets.definitions import names as definition_names
 from extract.datasets.drawn import Sampled, find_kept
 from extract.datasets.file_images import FileImages, Reading, open_dataset, open_files
 from extract.datasets.folders import list_folder
@@ -128,6 +133,8 @@ def find_source(
         return Source(name, name, n, demo.SIDE, 1, lambda memory: demo.open_demo(), classes=classes)
     if name.startswith(NPZ):
         return _npz_source(Path(name.removeprefix(NPZ)).expanduser(), source_size, slicing)
+    if name not in medmnist.FLAGS:
+        raise RequestError(_unknown(name))
     file = medmnist.find_file(name, size, source_size, root)
 
     def open_file(memory: DigestMemory) -> Dataset:
@@ -148,6 +155,15 @@ def find_source(
         file,
         (facts["task"], tuple(facts["label"].values())),
         cut,
+    )
+
+
+def _unknown(name: str) -> str:
+    """What is said of a word that names no data set: those that are like it, the user's own too."""
+    every = [*definition_names(), *sorted(reserved_names())]
+    return (
+        f"no data set {name!r}; {near_names(name, every, '`extract data` lists them all')} "
+        "(images of your own are folder:PATH, csv:FILE or npz:FILE)"
     )
 
 
@@ -177,10 +193,26 @@ def list_files(name: str, root: Path | None, table: TableOptions) -> Listing | N
 def _refuse_table(name: str, table: TableOptions) -> None:
     if table != TableOptions():
         flags = " ".join(word for word in table_words(table) if word.startswith("--"))
+        definition = load_definition(name)
+        if definition is not None:
+            raise RequestError(f"{flags}: {_redefine(definition, table)}")
         raise RequestError(
             f"{flags} is for --data csv:FILE (some for folder:PATH), and {name} says all of it "
             "itself; leave it out, or name the two in commands of their own"
         )
+
+
+def _redefine(definition: Definition, table: TableOptions) -> str:
+    """The commands by which a definition says something else of its columns too."""
+    default = TableOptions()
+    said = {name: v for name, v in vars(table).items() if v != getattr(default, name)}
+    said["missing"] = tuple(dict.fromkeys((*definition.options.missing, *table.missing)))
+    options = dataclasses.replace(definition.options, **said)
+    kept = {"--licence": options.licence, "--window": options.window}  # no flags of a table
+    words = [*table_words(options), *(w for f, v in kept.items() if v for w in (f, v))]
+    name, place = definition.name, f"{definition.kind}:{definition.path}"
+    command = shlex.join(["extract", "data", "add", name, place, *words])
+    return f"{name} has its own description; give it a new one (features stay):\n  extract data remove {name}\n  {command}"
 
 
 def _refuse_reading(name: str, reading: Reading) -> None:
@@ -267,7 +299,7 @@ def _not_opened(memory: DigestMemory) -> Dataset:
 
 def _npz_source(path: Path, source_size: int | None, slicing: Slicing | None) -> Source:
     if not path.is_file():
-        raise RequestError(f"no file at {path}; --data npz:FILE takes a file in MedMNIST's layout")
+        raise RequestError(f"{no_file(path)}; --data npz:FILE takes a file in MedMNIST's layout")
     name = file_stem(path.stem)
     if name in (*medmnist.FLAGS, demo.NAME):
         raise RequestError(

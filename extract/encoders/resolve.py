@@ -28,7 +28,7 @@ from cache.names import first_line, near_names
 from extract.encoders.anatomy import Statistics
 from extract.encoders.table import ENTRIES, ENTRY_POINTS, Entry
 from extract.encoders.weights import OPEN_CLIP, SAFE, Hub, Local, Place, config_file
-from extract.network import offline
+from extract.network import FORBIDDEN, offline
 
 SHORT_NAMES = {entry.name: entry for entry in ENTRIES}
 OPEN_CLIP_PREFIX = "open_clip:"
@@ -131,7 +131,7 @@ def _hub_entry(name: str, typed: str, for_transformers: bool) -> Entry:
     entry = _published_entry(name, read, place, for_transformers)
     if entry is None:
         why = (
-            "isn't in the hub's cache and HF_HUB_OFFLINE is set; fetch it once with network"
+            f"isn't in the hub's cache and {FORBIDDEN}; fetch it once with network"
             if offline()
             else "isn't there, so nobody knows how to build this encoder"
         )

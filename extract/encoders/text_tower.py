@@ -30,7 +30,7 @@ from extract.encoders.layouts import Misfit
 from extract.encoders.table import ENTRIES, Entry
 from extract.encoders.weights import Local, config_file
 from extract.encoders.wrappings import unwrap
-from extract.network import offline
+from extract.network import FORBIDDEN, offline
 
 BATCH = 64  # prompts at once
 PRETRAINED = "hf_model_pretrained"  # whether its weights are the hub's; here the checkpoint's
@@ -164,7 +164,7 @@ def _hf_folder(entry: Entry, name: str, files: Sequence[str]) -> Path:
         return Path(name).expanduser()
     found, why = None, "its repository has none"
     if offline():
-        why = "HF_HUB_OFFLINE is set, and it isn't in the hub's cache"
+        why = f"{FORBIDDEN}, and it isn't in the hub's cache"
     try:
         found = next(filter(None, (config_file(name, file) for file in files)), None)
     except RequestError as error:

@@ -21,7 +21,7 @@ from filelock import FileLock
 from cache import RequestError
 from cache.files import write_whole
 from cache.names import first_line
-from extract.network import offline, open_url, why_unreachable
+from extract.network import FORBIDDEN, offline, open_url, why_unreachable
 from extract.progress import Progress
 
 SHARD = ".safetensors"
@@ -243,7 +243,7 @@ def _download_hub(place: Hub) -> Path:
     if offline():
         others = " or ".join(place.files[1:])
         raise RequestError(
-            f"{place} isn't in the hub's cache and HF_HUB_OFFLINE is set"
+            f"{place} isn't in the hub's cache and {FORBIDDEN}"
             f"{f' ({others} would do as well)' if others else ''}; "
             "fetch it once with network, or name the file with --weights FILE"
         )
@@ -332,7 +332,7 @@ def _download_url(place: Url) -> Path:
     path = url_path(place)
     if offline():
         raise RequestError(
-            f"{path} isn't there and HF_HUB_OFFLINE is set; fetch it once with network from "
+            f"{path} isn't there and {FORBIDDEN}; fetch it once with network from "
             f"{place.address}, or name the file with --weights FILE"
         )
     try:
