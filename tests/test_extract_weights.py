@@ -80,7 +80,9 @@ def test_what_is_not_cached_is_named_with_its_file(cache: Callable[..., Path]):
         r"\(pytorch_model\.bin or model\.safetensors\.index\.json would do as well\); .*FILE",
     ):
         fetch(Hub("org/name"))
-    with pytest.raises(RequestError, match=r"org/name/weights\.pt isn't in .* is set; fetch it"):
+    with pytest.raises(
+        RequestError, match=r"org/name/weights\.pt isn't in .* not to be used; fetch it"
+    ):
         fetch(Hub("org/name", ("weights.pt",)))
 
 

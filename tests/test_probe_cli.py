@@ -7,7 +7,6 @@ import sys
 
 import numpy as np
 import pytest
-from looking import some
 from storing import make_earlier, scores_file, write_file
 
 from cache import open_features
