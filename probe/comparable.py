@@ -114,7 +114,7 @@ def _facts_of(
     trained_on: str = "",
 ) -> Iterator[tuple[Fact, Any]]:
     labels = canonical_json({name: v for name, v in target.items() if name != "labels"})
-    how = {name: v for name, v in split.items() if name != "digest"}
+    how = {name: v for name, v in split.items() if name not in ("digest", "of")}
     divided = canonical_json([labels, how, trained_on])
     yield Fact(dataset, LABELS, labels), samples.get("labels")
     yield Fact(dataset, SPLIT, divided), samples.get("split")

@@ -58,9 +58,10 @@ def choose_splits(
     for named in splits:
         notes = (f"split: {how}, not the data set's own", *named.notes)
         digest = f"sha256:{split_digest(features.ids, named.split)}"
+        of = {"of": len(splits)} if len(splits) > 1 else {}
         yield (
             dataclasses.replace(named, notes=notes),
-            {**said, "name": named.name, "digest": digest},
+            {**said, "name": named.name, **of, "digest": digest},
         )
 
 

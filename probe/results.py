@@ -11,10 +11,10 @@ import contextlib
 import json
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.files import NewFile, locked, open_regular, stream_sha256, write_whole
 from cache.key import file_stem, key_digest
+from probe.folds import asked_of_all
 from probe.intervals import Interval
 
 ROW_VERSION = 2  # 1: without checksums, scores in {stem}.npz; those are read as they are
@@ -66,7 +67,7 @@ class Row:
     seen: str = "unknown"  # whether the encoder saw these images before: "yes: ...", "no"
     # Labels that are laid over the stored ones: file, target, uncertain, task, labels' digest.
     target: Mapping[str, Any] = field(default_factory=dict)
-    # A split that is: rule, seed, file, name (e.g. "fold 2/5"), digest.
+    # A split that is: rule, seed, file, name (e.g. "fold 2/5"), of (how many), digest.
     split: Mapping[str, Any] = field(default_factory=dict)
     # External validation, what was fitted and chosen on: dataset, digest, samples, target, split.
     trained_on: Mapping[str, Any] = field(default_factory=dict)
@@ -111,12 +112,9 @@ class Row:
         if self.split.get("name"):
             samples["split"] = {name: self.split[name] for name in ("rule", "seed")}
         asked = self._asked(samples)
+        if self.split.get("name"):
+            asked["probe"] = asked_of_all(asked["probe"])
         asked["probe"].pop("training_seed", None)
-        if self.split.get("name") and "few_shot" in asked["probe"]:
-            # Each fold has a train, and so episodes, of its own.
-            drawn = {"digest", "images"}
-            few = asked["probe"]["few_shot"].items()
-            asked["probe"]["few_shot"] = {name: v for name, v in few if name not in drawn}
         return key_digest(asked)
 
     def _asked(self, samples: Mapping[str, Any]) -> dict[str, Any]:
@@ -238,12 +236,8 @@ def read_scores(path: Path, row: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         OSError: there is no such file, or it can't be read.
         BrokenRow: they aren't those that were written with the row.
     """
-    wanted = row.get(SCORES)
-    place = path.with_suffix(".npz") if wanted is None else _scores_path(path, str(wanted))
-    with open_regular(place) as file:
-        if wanted is not None and stream_sha256(file) != wanted:
-            raise BrokenRow(f"{place} holds other scores than the row was written with")
-        file.seek(0)
+    place = _place_of_scores(path, row)
+    with _open_scores(path, row) as file:
         try:
             with np.load(file, allow_pickle=False) as arrays:
                 return {name: arrays[name] for name in arrays.files}
@@ -252,6 +246,39 @@ def read_scores(path: Path, row: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         # Broad: readers of damaged files raise anything, TokenError to MemoryError.
         except Exception as error:
             raise BrokenRow(f"{place} is damaged ({type(error).__name__})") from error
+
+
+def check_scores(path: Path, row: Mapping[str, Any]) -> None:
+    """Whether the scores of a row are there and whole; they aren't read into memory.
+
+    Args:
+        path: of the row.
+        row: as ``read_row`` gave it. Of version 1, without checksum, the scores are read.
+
+    Raises:
+        OSError, BrokenRow: as ``read_scores``.
+    """
+    if row.get(SCORES) is None:
+        read_scores(path, row)
+        return
+    with _open_scores(path, row):
+        pass
+
+
+@contextlib.contextmanager
+def _open_scores(path: Path, row: Mapping[str, Any]) -> Iterator[IO[bytes]]:
+    """The file of a row's scores, its checksum compared where the row has one."""
+    wanted, place = row.get(SCORES), _place_of_scores(path, row)
+    with open_regular(place) as file:
+        if wanted is not None and stream_sha256(file) != wanted:
+            raise BrokenRow(f"{place} holds other scores than the row was written with")
+        file.seek(0)
+        yield file
+
+
+def _place_of_scores(path: Path, row: Mapping[str, Any]) -> Path:
+    wanted = row.get(SCORES)
+    return path.with_suffix(".npz") if wanted is None else _scores_path(path, str(wanted))
 
 
 def _checksum(content: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from cache.names import choose_named
 from cache.places import results_root
 from cache.terminal import Parser, complain, run_command, show, split_words
 from probe.intervals import Interval
-from probe.results import BrokenRow, Row, read_row
+from probe.results import BrokenRow, Row, check_scores, read_row
 from probe.table import format_table
 
 Problem = tuple[str, str]  # which file, and what is wrong with it
@@ -38,7 +38,9 @@ def make_parser() -> argparse.ArgumentParser:
     """The flags."""
     parser = Parser(
         prog="probe table",
-        description="Print stored rows, of probe and of finetune, as one table. Nothing is computed.",
+        description="Print stored rows, of probe and of finetune, as one table. Nothing is "
+        "computed. Files that hold no whole row, and rows whose scores are missing or damaged, are "
+        "named, and the status is 1.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -93,7 +95,8 @@ def read_stored(
         name: a tag that they have; None: whatever they have.
 
     Returns:
-        The rows, without scores, and the files that aren't any.
+        The rows, without scores, and the files that aren't any, or whose scores are missing or
+        damaged; those rows are whole, and have a mark.
     """
     rows, problems = [], []
     for path in paths:
@@ -120,14 +123,34 @@ def read_stored(
         }
         is_wanted = all(not wishes.get(what) or found[what] in wishes[what] for what in found)
         if is_wanted and (name is None or name in names):
-            rows.append(row)
-    named = choose_named(wishes.get("model", ()), rows, _names)
-    return sorted(named, key=_place), problems
+            rows.append((row, path, content))
+    kept = []
+    for row, path, content in choose_named(wishes.get("model", ()), rows, _names):
+        lacking = _lacking_scores(path, content)
+        if lacking:
+            problems.append((str(path), f"its {lacking}"))
+            row = dataclasses.replace(row, marks=(*row.marks, lacking))
+        kept.append(row)
+    return sorted(kept, key=_place), problems
 
 
-def _names(row: Row) -> tuple[str, str]:
+def _names(found: tuple[Row, Path, Mapping[str, Any]]) -> tuple[str, str]:
     """What --model may call the encoder of a row."""
+    row = found[0]
     return row.label, str(row.features["model"])
+
+
+def _lacking_scores(path: Path, content: Mapping[str, Any]) -> str:
+    """What is wrong with a row's scores, whose numbers are whole without them; or nothing."""
+    try:
+        check_scores(path, content)
+    except FileNotFoundError:
+        return "scores are missing: ask again"
+    except OSError as error:
+        return f"scores can't be read ({error.strerror}): ask again"
+    except BrokenRow:
+        return "scores are damaged: ask again"
+    return ""
 
 
 def as_row(content: Mapping[str, Any]) -> Row:

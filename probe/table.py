@@ -2,12 +2,14 @@
 
 import math
 import statistics
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from cache.key import canonical_json
 from cache.terminal import in_line
 from probe.comparable import NOT_TO_COMPARE, describe_block, make_blocks
+from probe.folds import count_splits, describe_choices, how_chosen
 from probe.intervals import Interval
 from probe.results import Row
 
@@ -26,14 +28,15 @@ OVER_SEEDS = (
     "mean ± standard deviation (ddof {ddof}) over training seeds: no 95 % interval, which "
     "is of the test images"
 )
+UNLIKE = "folds of this mean were not all chosen alike: {}"
 LEAKS = (
-    "leaks: exact copies + near twins in an earlier split; p: patients there; ?: unknown; w/o: "
-    "without those test samples"
+    "leaks: exact copies + near twins in an earlier split; p: patients there; ?: unknown (?p: "
+    "patients unknown); w/o: without those test samples"
 )
 # Column "scale" of few-shot rows: by what features are standardised, as the flag has it.
 SCALES = {"train-unlabelled": "train", "by each episode": "episode", "none (L2)": "none"}
 EMPTY = {
-    "leaks": ("", "0"),
+    "leaks": ("", "0", "0 ?p"),
     "scale": ("", "train"),
 }  # what a column that isn't shown may hold; others: nothing
 
@@ -62,7 +65,7 @@ def _format_rows(rows: Sequence[Row], with_kind: bool) -> str:
     for alike in _by_question(rows):
         records += [_record(row, notes) for row in alike]
         if len(alike) > 1:
-            records.append(_summary(alike, notes))
+            records.append(_summary(alike, _n_asked(alike, rows), notes))
     if not with_kind:
         records = [{n: text for n, text in r.items() if n != "kind"} for r in records]
     records = [{n: in_line(text) for n, text in r.items()} for r in records]
@@ -77,15 +80,51 @@ def _format_rows(rows: Sequence[Row], with_kind: bool) -> str:
 
 
 def _by_question(rows: Sequence[Row]) -> list[list[Row]]:
-    """Rows that differ only in the fold, the site or the training seed together; others alone."""
-    alike: dict[tuple[str, int], list[Row]] = {}
-    seen: Counter[tuple[str, str, Any]] = Counter()
+    """Rows that differ only in the fold, the site or the training seed together; others alone.
+
+    Folds that were chosen in several ways stand together only where no fold was asked in two of
+    them: that is --choose auto, and else each way is a question of its own.
+    """
+    alike: dict[tuple[str, str, int], list[Row]] = {}
+    seen: Counter[tuple[str, str, Fold]] = Counter()
     for row in rows:
-        fold = row.question, row.split.get("name", ""), row.probe.get("training_seed")
+        question = row.question, canonical_json(how_chosen(row.probe))
         # The same fold twice is of two files of one key, not of two folds.
-        alike.setdefault((row.question, seen[fold]), []).append(row)
-        seen[fold] += 1
-    return list(alike.values())
+        asked = (*question, _fold(row))
+        alike.setdefault((*question, seen[asked]), []).append(row)
+        seen[asked] += 1
+    joined: dict[str, list[list[Row]]] = defaultdict(list)
+    for part in sorted(alike.values(), key=len, reverse=True):
+        folds = {_fold(row) for row in part}
+        there = joined[part[0].question]
+        apart = [whole for whole in there if folds.isdisjoint(map(_fold, whole))]
+        apart[0].extend(part) if apart else there.append(part)
+    place = {id(row): number for number, row in enumerate(rows)}
+    wholes = [sorted(whole, key=lambda row: place[id(row)]) for w in joined.values() for whole in w]
+    return sorted(wholes, key=lambda whole: place[id(whole[0])])
+
+
+Fold = tuple[str, Any]  # name of the fold or site, training seed
+
+
+def _fold(row: Row) -> Fold:
+    return row.split.get("name", ""), row.probe.get("training_seed")
+
+
+def _n_asked(alike: Sequence[Row], rows: Sequence[Row]) -> int:
+    """Rows that a mean over all folds or sites, of as many training seeds, would be of.
+
+    Rows of sites didn't always hold how many there are: then as many as the table has rows of.
+    """
+    names: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        names[_rule(row)].add(_fold(row)[0])
+    n_splits = max(1, *(count_splits(row.split) for row in alike), len(names[_rule(alike[0])]))
+    return n_splits * len({_fold(row)[1] for row in alike})
+
+
+def _rule(row: Row) -> str:
+    return canonical_json([row.features["dataset"], row.split.get("rule"), row.split.get("seed")])
 
 
 def _record(row: Row, notes: dict[str, int]) -> dict[str, str]:
@@ -116,7 +155,7 @@ def _record(row: Row, notes: dict[str, int]) -> dict[str, str]:
     }
 
 
-def _summary(rows: Sequence[Row], notes: dict[str, int]) -> dict[str, str]:
+def _summary(rows: Sequence[Row], n_asked: int, notes: dict[str, int]) -> dict[str, str]:
     """Each metric's mean and standard deviation over folds or sites, or training seeds.
 
     Of seeds it is divided as the protocol's paper has it; of both together by n - 1.
@@ -130,6 +169,12 @@ def _summary(rows: Sequence[Row], notes: dict[str, int]) -> dict[str, str]:
         filled = [values | _over_classes(row) for values, row in zip(of_test, rows, strict=True)]
         said += [LACKING] if str(filled) != str(of_test) else []  # as text: nan is no other nan
         of_test = filled
+        unlike = describe_choices([row.probe for row in rows])
+        said += [UNLIKE.format(unlike)] if unlike else []
+    n = f"mean of {len(rows)}"
+    if not over_seeds and len(rows) < n_asked:
+        n += f" of {n_asked}"
+    asked = [_asked(row) for row in rows]
     numbers = [notes.setdefault(text, len(notes) + 1) for text in said]
     cells: dict[str, str] = {}
     for columns, found in [
@@ -141,12 +186,13 @@ def _summary(rows: Sequence[Row], notes: dict[str, int]) -> dict[str, str]:
             if all(metric in values for values in found):
                 cells[column] = _spread([values[metric] for values in found], write, ddof)
     return {
-        **_asked(rows[0]),
+        # A layer that each fold chose for itself is none of all.
+        **{c: v if all(a[c] == v for a in asked) else "" for c, v in asked[0].items()},
         "encoder lr": "",
         "head lr": "",
         "set": "",
-        "split": "" if over_seeds else f"mean of {len(rows)}",
-        "seed": f"mean of {len(rows)}" if over_seeds else "",
+        "split": "" if over_seeds else n,
+        "seed": n if over_seeds else "",
         "C": "",
         "penalty": "",
         **{column: cells.get(column, "") for column in (*OF_TEST, *OF_VAL)},
@@ -204,12 +250,17 @@ def _episodes_sd(row: Row, metric: str, write: Callable[[float], str]) -> str:
 
 
 def _leaks(leaks: Mapping[str, int | None] | None) -> str:
-    """Exact copies + near twins, then patients, of test or else of val; "?" where nobody knows."""
+    """Exact copies + near twins, then patients, of test or else of val.
+
+    "?" where nobody knows, "?p" where nobody knows patients.
+    """
     if leaks is None:
         return "?"
     of = "" if leaks["n"] else "val_"
     exact, near, groups = (leaks[f"{of}{what}"] for what in ("exact", "near", "groups"))
     twins = f"{exact}+{near}" if exact or near else "0"
+    if groups is None:
+        return f"{twins} ?p"
     return f"{twins} {groups}p" if groups else twins
 
 

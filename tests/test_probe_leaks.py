@@ -210,7 +210,7 @@ def test_layers_compared_on_val_count_vals_leaks(root):
     assert row.leaks is not None
     assert (row.leaks["n"], row.leaks["val_n"], row.leaks["val_near"]) == (0, 20, 1)
     assert row.without_twins == {}
-    assert "  0+1\n" in format_table([row])
+    assert "  0+1 ?p\n" in format_table([row])
 
 
 def test_the_split_in_use_counts_not_the_stored_one(root, tmp_path, capsys):
@@ -326,7 +326,7 @@ def test_the_table_shows_leaks_only_where_there_are_some(root, capsys):
     rows.append(ask(make_file(root, dataset="old", looks=False)))
     head, _, *lines = format_table(rows).splitlines()
     start, end = head.index("leaks"), head.index("acc w/o")
-    assert [line[start:end].strip() for line in lines[:4]] == ["2+3", "0", "0 1p", "?"]
+    assert [line[start:end].strip() for line in lines[:4]] == ["2+3 ?p", "0 ?p", "0 1p", "?"]
     assert lines[0][end : end + 7].strip() == f"{rows[0].without_twins['acc']:.3f}"
     assert lines[1][end : end + 7].strip() == ""
     assert lines[4].startswith("  leaks: exact copies + near twins in an earlier split")

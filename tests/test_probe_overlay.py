@@ -453,6 +453,18 @@ def test_folds_are_rows_with_a_mean_below(places, capsys):
         assert len(scores["test_ids"]) == 60
 
 
+def test_sites_that_allow_other_k_are_one_mean(places, capsys):
+    make_file(places[0], meta={"site": np.repeat(["Bonn", "Ulm"], [40, 200])})
+    words = ["--kind", "knn", "--k", "auto", "--split", "site-out:site"]
+    status, out, err = run(capsys, words)
+    assert (status, err) == (0, "")
+    found = rows(places[1])
+    assert [row["split"]["of"] for row in found] == [2, 2]
+    assert len({str(row["probe"]["k_among"]) for row in found}) == 2
+    assert "mean of 2 " in out
+    assert "k among" in out
+
+
 def test_one_fold_has_no_mean(places, capsys):
     make_file(places[0])
     _, out, _ = run(capsys, ["--kind", "knn", "--k", "5", "--split", "kfold:4:3"])

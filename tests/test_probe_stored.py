@@ -105,6 +105,30 @@ def test_what_is_asked_for_is_read(stored, capsys, words, n):
     assert ("no such row in" in said.err) == (n == 0)
 
 
+@pytest.mark.parametrize("earlier", [False, True], ids=["checksum", "version 1"])
+@pytest.mark.parametrize("harm", ["missing", "damaged"])
+def test_scores_that_are_lost_are_named_and_the_row_is_printed(tmp_path, capsys, harm, earlier):
+    scores = {"test_scores": np.arange(99.0)}
+    rows = [dataclasses.replace(make_row(seed=seed), scores=scores) for seed in range(2)]
+    path = [write_row(tmp_path, row) for row in rows][0]
+    if earlier:
+        make_earlier(path)
+    place = scores_file(path)
+    if harm == "missing":
+        place.unlink()
+    else:
+        content = bytearray(place.read_bytes())
+        content[len(content) // 2] ^= 1
+        place.write_bytes(content)
+    assert main(["table", "--results", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert said.err == f"probe table: {path}: its scores are {harm}: ask again\n"
+    assert len(re.findall("^toys ", said.out, re.MULTILINE)) == 2
+    assert said.out.count(f"] scores are {harm}: ask again") == 1
+    path.unlink()
+    assert main(["table", "--results", str(tmp_path)]) == 0
+
+
 def test_a_file_that_is_no_row_is_named_and_the_others_are_printed(stored, capsys):
     (stored / "toys" / "a.json").write_text('{"rows": 1}')
     (stored / "toys" / "b.json").write_text('{"cut')
