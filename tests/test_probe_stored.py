@@ -110,7 +110,7 @@ def test_what_is_asked_for_is_read(stored, capsys, words, n):
 def test_scores_that_are_lost_are_named_and_the_row_is_printed(tmp_path, capsys, harm, earlier):
     scores = {"test_scores": np.arange(99.0)}
     rows = [dataclasses.replace(make_row(seed=seed), scores=scores) for seed in range(2)]
-    path = [write_row(tmp_path, row) for row in rows][0]
+    path, _ = [write_row(tmp_path, row) for row in rows]
     if earlier:
         make_earlier(path)
     place = scores_file(path)
