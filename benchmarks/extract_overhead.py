@@ -13,7 +13,8 @@ Within one run and in turns, so that a busy machine disturbs all alike:
 The goal is 0.97 of the smaller of forward and decode, where the encoder has a device of its own. On
 a CPU all four share the cores, so the sum of their times is the floor (measured on two cores, ViT-S
 at 224 px: 0.955). On a busy machine set OMP_NUM_THREADS=1: threads that wait for each other blur
-everything. The weights are random, which changes no time; the images are generated, as large as
+everything. Seconds on the processor, of which the smallest of all rounds count, don't hang on what else
+runs: with one thread they say what is overhead and what is noise. The weights are random, which changes no time; the images are generated, as large as
 MedMNIST's largest and about as compressible.
 """
 
@@ -53,8 +54,11 @@ def write_images(path: Path, n: int, side: int) -> None:
     np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
 
 
-def measure(folder: Path, options: argparse.Namespace) -> dict[str, list[float]]:
-    """Images/s of each part, once a round."""
+Measured = dict[str, list[float]]  # part -> one number a round
+
+
+def measure(folder: Path, options: argparse.Namespace) -> tuple[Measured, Measured]:
+    """Images/s of each part, and seconds of all its threads on the processor, once a round."""
     config = ExtractConfig(
         models=(options.model,),
         size=options.size,
@@ -118,18 +122,20 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, list[float]]
         "decode": decode,
         "transform": prepare,
     }
-    rates: dict[str, list[float]] = {name: [] for name in parts}
+    rates: Measured = {name: [] for name in parts}
+    busy: Measured = {name: [] for name in parts}
     for round_ in range(options.rounds + 1):
         # Every other round backwards, so that warming up and throttling favour nobody.
         for name in list(parts)[:: 1 if round_ % 2 else -1]:
             synchronise(device)
-            started = time.perf_counter()
+            started, worked = time.perf_counter(), time.process_time()
             parts[name]()
             synchronise(device)
             if round_:  # the first round only warms up
                 rates[name].append(options.n / (time.perf_counter() - started))
+                busy[name].append(time.process_time() - worked)
         print(f"round {round_} of {options.rounds}", file=sys.stderr)
-    return rates
+    return rates, busy
 
 
 def detached(model: torch.nn.Module) -> torch.nn.Module:
@@ -164,7 +170,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        rates = measure(Path(folder), options)
+        rates, busy = measure(Path(folder), options)
     median = {name: float(np.median(values)) for name, values in rates.items()}
     for name, values in rates.items():
         print(f"{name:<10} {median[name]:10.1f} images/s   ({min(values):.1f}..{max(values):.1f})")
@@ -177,6 +183,13 @@ def main() -> None:
     for name, ratios in [("forward", plain), ("min(forward, decode)", over)]:
         spread = f"{min(ratios):.3f}..{max(ratios):.3f}"
         print(f"extract / {name:<20} {np.median(ratios):.3f}   ({spread})")
+    least = {name: min(values) for name, values in busy.items()}
+    share = {name: seconds / least["extract"] for name, seconds in least.items()}
+    rest = share["extract"] - share["forward"] - share["decode"] - share["transform"]
+    print(
+        f"of extract's seconds on the processor: forward {share['forward']:.1%}, decode "
+        f"{share['decode']:.1%}, transform {share['transform']:.1%}, all else {rest:.1%}"
+    )
     print(f"transform takes {median['forward'] / median['transform']:.1%} of a forward pass's time")
 
 
