@@ -219,10 +219,14 @@ def _missing(root: Path, wish: Wish, there: Sequence[Features]) -> str:
         return f"no features {wish} among {among}; `cache ls` lists them"
     if odd := [dataset for dataset in wish.datasets if set(dataset) & NO_NAME]:
         names = sorted({features.dataset for features in there})
-        return (
-            f"no features {wish} in {where}: --data takes names, and {odd[0]} is none"
-            f"{_stored_as(odd[0], names)}; here are: {', '.join(names) or 'none'}"
-        )
+        stored = _stored_as(odd[0], names)
+        kind, _, place = odd[0].partition(":")
+        # What extract can read, and hasn't yet, is answered by its command as any other.
+        if stored or kind not in ("folder", "csv", "npz") or not Path(place).expanduser().exists():
+            return (
+                f"no features {wish} in {where}: --data takes names, and {odd[0]} is none{stored}; "
+                f"here are: {', '.join(names) or 'none'}"
+            )
     models = [model.partition(" (")[0] for model in wish.models] or ["dinov2"]
     command = ["extract", "--model", *models]
     command += [word for size in wish.sizes for word in ("--size", str(size))]

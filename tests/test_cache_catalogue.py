@@ -75,6 +75,8 @@ def test_what_names_no_data_set_is_no_command(tmp_path, stored, word, said):
         find_features(tmp_path, Wish(datasets=(word,)))
     assert said in str(error.value)
     assert "extract" not in str(error.value)
+    with pytest.raises(CacheMiss, match=rf"extract --model dinov2 --data folder:{tmp_path}$"):
+        find_features(tmp_path, Wish(datasets=(f"folder:{tmp_path}",)))
 
 
 def test_protocols_are_told_apart_by_their_names(tmp_path, stored):
