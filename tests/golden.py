@@ -7,6 +7,7 @@ its lines mean by {"$": digest}, and then one line for each thing: [case, what, 
 import hashlib
 import json
 import math
+import os
 import re
 import shutil
 from collections import Counter
@@ -15,12 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from storing import write_rows
 
 from cache.layout import HASH, THUMBNAIL, FileSpec, Samples
 from cache.target import MISSING, UNCERTAIN
 
+TOLERANCE = 1e-6  # of floats, relative
+# What CHANGELOG.md says that rows have since they were recorded: new names in JSON and in the .npz,
+# and values that stand for new ones, as {"row_version": 2}. Recorded anew, all three are empty.
+ADDED: dict[str, tuple[str, ...]] = {"json": (), "npz": ()}
+REPLACED: dict[str, object] = {}
+IS_RECORDING = bool(os.environ.get("RECORD_GOLDEN"))
 TESTS = next(folder for folder in Path(__file__).resolve().parents if folder.name == "tests")
 RECORDINGS = TESTS / "data" / "golden"
 
@@ -382,6 +390,53 @@ def _parts(value: Any) -> list[Any]:
 
 def _text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+class Recording:
+    """What was recorded of one command; or what is recorded now, in its stead.
+
+    Args:
+        name: of the file in ``data/golden``.
+        tolerance: of floats, relative.
+    """
+
+    def __init__(self, name: str, tolerance: float = TOLERANCE) -> None:
+        self.tolerance = tolerance
+        self.path = RECORDINGS / f"{name}.jsonl"
+        self.known = {} if IS_RECORDING else read_recording(self.path)
+        self.found: dict[tuple[str, str], Any] = {}
+
+    def check(self, case: str, found: dict[str, Any]) -> None:
+        """Compare all that is found of a case: what -> content."""
+        if IS_RECORDING:
+            self.found |= {(case, what): content for what, content in found.items()}
+            return
+        known = {what: content for (c, what), content in self.known.items() if c == case}
+        assert known, f"nothing was recorded of {case!r}"
+        for row in (content for content in found.values() if "npz" in content):
+            row["json"] |= REPLACED
+            for part, names in ADDED.items():
+                row[part] = {name: v for name, v in row[part].items() if name not in names}
+        assert list(known) == list(found), "which rows and words there are"
+        wrong = [
+            line
+            for what in known
+            for line in differences(known[what], found[what], self.tolerance, what)
+        ]
+        assert not wrong, "\n".join(wrong)
+
+    def finish(self) -> None:
+        """Write what was recorded."""
+        if self.found:
+            write_recording(self.path, self.found)
+
+
+def run_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run commands in a folder, so that no path that is told or stored is of this machine."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "100")
+    for name in ("FEATURES", "RESULTS", "RUNS", "DATA"):
+        monkeypatch.setenv(f"MEDPROBE_{name}", name.lower())
 
 
 def clear(*folders: Path) -> None:

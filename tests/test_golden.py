@@ -4,29 +4,18 @@
 where CHANGELOG.md names the change that users will see, and then its diff shows that and no more.
 """
 
-import os
-
 import numpy as np
 import pytest
 from golden import (
-    RECORDINGS,
+    Recording,
     clear,
-    differences,
     make_toys,
-    read_recording,
+    run_in,
     stored_rows,
     told,
-    write_recording,
 )
 
 from probe.cli import main as probe
-
-TOLERANCE = 1e-6  # of floats, relative
-# What CHANGELOG.md says that rows have since this was recorded: new names in JSON and in the .npz,
-# and values that stand for new ones, as {"row_version": 2}. Recorded anew, all three are empty.
-ADDED: dict[str, tuple[str, ...]] = {"json": (), "npz": ()}
-REPLACED: dict[str, object] = {}
-IS_RECORDING = bool(os.environ.get("RECORD_GOLDEN"))
 
 # ---------------------------------------------------------------------------- probe
 
@@ -380,44 +369,8 @@ def places(root, monkeypatch):
     """Run beside the features: no path that is told or stored is of this machine."""
     clear(root / "results", root / "made")
     (root / "made").mkdir()
-    monkeypatch.chdir(root)
-    monkeypatch.setenv("COLUMNS", "100")
-    for name in ("FEATURES", "RESULTS", "RUNS"):
-        monkeypatch.setenv(f"MEDPROBE_{name}", name.lower())
+    run_in(root, monkeypatch)
     return root
-
-
-class Recording:
-    """What was recorded of one command; or what is recorded now, in its stead."""
-
-    def __init__(self, name):
-        self.path = RECORDINGS / f"{name}.jsonl"
-        self.known = {} if IS_RECORDING else read_recording(self.path)
-        self.found = {}
-
-    def check(self, case, found, tolerance=TOLERANCE):
-        """Compare all that is found of a case: what -> content."""
-        if IS_RECORDING:
-            self.found |= {(case, what): content for what, content in found.items()}
-            return
-        known = {what: content for (c, what), content in self.known.items() if c == case}
-        assert known, f"nothing was recorded of {case!r}"
-        for row in (content for content in found.values() if isinstance(content, dict)):
-            row["json"] |= REPLACED
-            for part, names in ADDED.items():
-                row[part] = {name: v for name, v in row[part].items() if name not in names}
-        assert list(known) == list(found), "which rows and words there are"
-        wrong = [
-            line
-            for what in known
-            for line in differences(known[what], found[what], tolerance, what)
-        ]
-        assert not wrong, "\n".join(wrong)
-
-    def finish(self):
-        """Write what was recorded."""
-        if self.found:
-            write_recording(self.path, self.found)
 
 
 @pytest.fixture(scope="module")
@@ -440,26 +393,3 @@ def test_probe(case, places, capsys, of_probe):
 
 def test_what_was_recorded_is_still_asked(of_probe):
     assert {case for case, _ in of_probe.known} <= set(CASES)
-
-
-ROW = {"a": {"n": 3, "v": 0.5, "marks": ["x"]}, "b.npz": [1.0, 2.0]}
-
-
-@pytest.mark.parametrize(
-    ("other", "place"),
-    [
-        ({**ROW, "a": {**ROW["a"], "n": 4}}, ".a.n"),
-        ({**ROW, "a": {**ROW["a"], "n": 3.0}}, ".a.n"),
-        ({**ROW, "a": {**ROW["a"], "v": 0.500002}}, ".a.v"),
-        ({**ROW, "a": {**ROW["a"], "marks": ["y"]}}, ".a.marks[0]"),
-        ({**ROW, "a": {**ROW["a"], "marks": []}}, ".a.marks"),
-        ({**ROW, "a": {"v": 0.5, "n": 3, "marks": ["x"]}}, ".a: order of names"),
-        ({**ROW, "b.npz": [1.0, 2.00001]}, ".b.npz[1]"),
-        ({"a": ROW["a"]}, ": names"),
-        ({**ROW, "c": 1}, ": names"),
-    ],
-)
-def test_every_difference_is_seen(other, place):
-    assert not list(differences(ROW, {**ROW, "a": {**ROW["a"], "v": 0.5000001}}, TOLERANCE))
-    (line,) = differences(ROW, other, TOLERANCE)
-    assert line.startswith(place)
