@@ -230,7 +230,7 @@ def told(capsys: Any, main: Callable[[list[str]], int], words: list[str]) -> lis
     except SystemExit as end:  # of argparse
         status = end.code
     said = capsys.readouterr()
-    return [status, *(text.splitlines() for text in said)]
+    return [status, *(text.replace("\\", "/").splitlines() for text in said)]  # Windows' paths
 
 
 # Of a row, what no second run can repeat: a word stands for it. Digests that hold them, too.
