@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 
 from extract.datasets.dataset import Dataset, as_stored
-from extract.datasets.file_images import Reading, open_dataset, open_files
-from extract.datasets.folders import list_folder
+from extract.datasets.files.folders import list_folder
+from extract.datasets.files.images import Reading, open_dataset, open_files
 
 BATCH = 16
 

@@ -33,11 +33,11 @@ import torch
 from cache.store import FeatureWriter
 from extract.config import ExtractConfig, default_batch_size
 from extract.datasets.sources import find_source
-from extract.digests import DigestMemory
 from extract.encoders.encoder import DTYPES, describe
+from extract.machine.digests import DigestMemory
+from extract.machine.progress import Progress
 from extract.plan import Job, make_transform
-from extract.preprocessing import preprocess
-from extract.progress import Progress
+from extract.prepare.protocols import preprocess
 from extract.run import LazyEncoder, compute_units, decode_pieces, make_spec
 
 

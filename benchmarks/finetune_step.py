@@ -41,13 +41,13 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, TensorDataset
 
 if TYPE_CHECKING:  # the bare side's process never imports what only the other one needs
-    from finetune.batches import Batch, Draw, Loader
-    from finetune.training import Training
+    from finetune.data.batches import Batch, Draw, Loader
+    from finetune.training.training import Training
 
 MODES = ("full", "lora", "head")
 COUNTS = {"train": 546, "val": 78, "test": 156}  # BreastMNIST's
 SIDE = 28
-TARGETS = ["qkv", "fc1", "fc2"]  # finetune.adapters.TARGETS, of a timm ViT
+TARGETS = ["qkv", "fc1", "fc2"]  # finetune.model.adapters.TARGETS, of a timm ViT
 RANK = 16  # finetune.config.LoraConfig's; so are the rates and the decay below
 HEAD_LR, ENCODER_LR, WEIGHT_DECAY = 1e-3, 1e-5, 1e-2
 SIDES = ("finetune", "bare")
@@ -169,14 +169,14 @@ def make_training(
         folder: for the data and the checkpoints.
         before: called before each step.
     """
-    from extract.digests import DigestMemory
+    from extract.machine.digests import DigestMemory
     from extract.plan import make_plan
-    from finetune.checkpoints import Trial
     from finetune.cli import read_request
-    from finetune.ranks import Ranks
     from finetune.run import build, make_learned, prepare
-    from finetune.training import Training
-    from probe.overlay import lay_over
+    from finetune.training.checkpoints import Trial
+    from finetune.training.ranks import Ranks
+    from finetune.training.training import Training
+    from probe.questions.question import lay_over
 
     path = folder / "images.npz"
     np.savez(path, **make_arrays())  # type: ignore[arg-type]

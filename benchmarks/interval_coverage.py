@@ -24,9 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from probe.delong import delong
-from probe.intervals import NONE, clusters, estimate, estimate_regression, percentiles
-from probe.metrics import (
+from probe.metrics.classification import (
     BINARY,
     ERRORS_OF_CALIBRATION,
     MULTI_CLASS,
@@ -35,7 +33,9 @@ from probe.metrics import (
     evaluate,
     rankings,
 )
-from probe.regression_metrics import evaluate as evaluate_regression
+from probe.metrics.delong import delong
+from probe.metrics.intervals import NONE, clusters, estimate, estimate_regression, percentiles
+from probe.metrics.regression import evaluate as evaluate_regression
 
 GATE = 0.92
 SPREAD = 2.0  # standard errors of a cell's share that the gate allows for chance

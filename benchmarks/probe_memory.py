@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cache.layout import FileSpec, Samples
+from cache.format.read import FileSpec, Samples
+from cache.format.units import unit_rows
 from cache.store import FeatureWriter
-from cache.units import unit_rows
 
 N_IMAGES, WIDTH, N_CLASSES = 165_466, 768, 8
 ARRAYS = {f"layers/{i:02d}/cls": WIDTH for i in range(4)} | {"layers/03/mean": WIDTH}

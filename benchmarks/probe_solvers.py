@@ -27,11 +27,11 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
 from cache import open_features
-from probe import ridge
-from probe.intervals import estimate
-from probe.knn import neighbours
-from probe.linear import STRENGTHS, LinearConfig, LinearFit, fit_path, log_loss, path_losses
-from probe.metrics import BINARY, MULTI_CLASS, auc
+from probe.kinds import ridge
+from probe.kinds.knn import neighbours
+from probe.kinds.linear import STRENGTHS, LinearConfig, LinearFit, fit_path, log_loss, path_losses
+from probe.metrics.classification import BINARY, MULTI_CLASS, auc
+from probe.metrics.intervals import estimate
 
 
 def synthetic(n_images: int, width: int, n_classes: int, seed: int = 0) -> tuple[Any, Any]:

@@ -8,12 +8,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
+from cache.commands.names import N_WEIGHTS, choose_named, counted, digest_of, near_names
 from cache.errors import CacheError, CacheMiss, RequestError
 from cache.features import Features, count_done, incomplete_message
+from cache.format.key import file_stem, flatten, key_differences
+from cache.format.read import Header, read_header
 from cache.header_index import HeaderIndex
-from cache.key import file_stem, flatten, key_differences
-from cache.layout import Header, read_header
-from cache.names import N_WEIGHTS, choose_named, counted, digest_of, near_names
 from cache.store import PARTIAL
 
 T = TypeVar("T")

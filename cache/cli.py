@@ -8,15 +8,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cache.commands.names import counted
+from cache.commands.terminal import (
+    Parser,
+    complain,
+    in_line,
+    join_layers,
+    run_command,
+    show,
+    split_words,
+)
 from cache.errors import BrokenCache, CacheError, CacheMiss, RequestError
 from cache.files import no_file
-from cache.names import counted
 from cache.places import features_root
-from cache.terminal import Parser, complain, in_line, join_layers, run_command, show, split_words
 
 if TYPE_CHECKING:
     from cache.features import Features
-    from cache.layout import Header
+    from cache.format.read import Header
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -127,7 +135,7 @@ def run_ls(options: argparse.Namespace) -> int:
 def _summary(header: "Header") -> tuple[str, str, str, str, str, str]:
     """size, rows, layers (or that the rows are texts), pools, stored type, state."""
     from cache.features import Features
-    from cache.layout import format_bytes
+    from cache.format.read import format_bytes
 
     features = Features(header)
     return (
@@ -153,9 +161,9 @@ def _state(header: "Header") -> str:
 def run_show(options: argparse.Namespace) -> int:
     """Everything the header holds, key included."""
     from cache.features import Features
-    from cache.fingerprint import short_form
-    from cache.key import flatten
-    from cache.layout import format_bytes, read_header
+    from cache.format.fingerprint import short_form
+    from cache.format.key import flatten
+    from cache.format.read import format_bytes, read_header
 
     path = _existing(options.file)
     header = read_header(path)
@@ -232,7 +240,7 @@ def _verify(path: Path) -> str:
         BrokenCache: something isn't.
     """
     from cache.features import Features
-    from cache.layout import read_header, read_table
+    from cache.format.read import read_header, read_table
     from cache.store import PARTIAL, bad_arrays, done_units
 
     header = read_header(_existing(path))
@@ -262,8 +270,8 @@ def run_diff(options: argparse.Namespace) -> int:
     Labels, splits and the like are no features: they are told, and change no status.
     """
     from cache.features import Features
-    from cache.key import key_differences
-    from cache.layout import read_header
+    from cache.format.key import key_differences
+    from cache.format.read import read_header
 
     a, b = (Features(read_header(_existing(path))) for path in (options.a, options.b))
     differences = key_differences(a.key, b.key)
@@ -307,7 +315,7 @@ def _other_tables(a: "Features", b: "Features") -> list[str]:
 
 def _compare_fingerprints(a: "Features", b: "Features") -> tuple[list[str], bool]:
     """What the fingerprints of two files tell, as lines, and whether they moved."""
-    from cache.fingerprint import describe_drift, describe_versions, drift, tolerance
+    from cache.format.fingerprint import describe_drift, describe_versions, drift, tolerance
 
     widths = [{n: e.shape[1] for n, e in f.header.arrays.items()} for f in (a, b)]
     missing = [f.path.name for f in (a, b) if not f.fingerprint]
@@ -324,7 +332,7 @@ def _compare_fingerprints(a: "Features", b: "Features") -> tuple[list[str], bool
 
 def run_rm(options: argparse.Namespace) -> int:
     """Delete feature files, never anything else, and none that is being written."""
-    from cache.layout import format_bytes, read_header
+    from cache.format.read import format_bytes, read_header
     from cache.store import delete_file
 
     paths = [_existing(path) for path in dict.fromkeys(options.file)]
@@ -355,7 +363,7 @@ def run_export(options: argparse.Namespace) -> int:
     """Write a smaller file, and say what is in it."""
     from cache.export import Choice, export_features
     from cache.features import open_features
-    from cache.layout import format_bytes
+    from cache.format.read import format_bytes
 
     choice = Choice(
         layers=_layers(options.layers),

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from cache.errors import BrokenCache, RequestError
 from cache.features import Features, read_units
 from cache.files import move_whole, work_folder
-from cache.layout import HASH, LOOKS, FileSpec, Samples, read_table
+from cache.format.read import HASH, LOOKS, FileSpec, Samples, read_table
+from cache.format.units import unit_rows
 from cache.leak_memory import count_leaks, counted_leaks
-from cache.split_rules import DRAWN
+from cache.splits.rules import DRAWN
 from cache.store import FeatureWriter
-from cache.units import unit_rows
 
 EXPORTED = "exported_from"  # the note of such a file
 ID_DIGITS = 32  # hex digits of a hashed id: 128 bits, no two of any data set are alike

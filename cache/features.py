@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.commands.names import encoder_label
 from cache.errors import BrokenCache, CacheMiss, RequestError
-from cache.layout import (
+from cache.format.read import (
     HASH,
     LOOKS,
     SPLITS,
@@ -22,10 +23,9 @@ from cache.layout import (
     read_header,
     read_table,
 )
+from cache.format.units import unit_rows
 from cache.leaks import number_copies
-from cache.names import encoder_label
 from cache.store import PARTIAL, partial_path
-from cache.units import unit_rows
 
 POOLS = ("cls", "mean", "head", "proj")
 META = "samples/meta/"
@@ -174,7 +174,7 @@ class Features:
     def labels(self) -> NDArray[Any]:
         """int64 (S,) class numbers, or (S, C) of 0 and 1 for several labels at once.
 
-        Where nobody knows, -1 (``cache.labels.MISSING``); of several labels -2 where somebody says
+        Where nobody knows, -1 (``cache.labels.columns.MISSING``); of several labels -2 where somebody says
         that it isn't clear (UNCERTAIN). Continuous labels are float64 (S,), NaN where unknown.
         """
         return read_table(self.header, "samples/labels")

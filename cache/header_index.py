@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cache.checked_json import read_checked, write_checked
-from cache.layout import Extent, Header, read_header
+from cache.format.read import Extent, Header, read_header
 from cache.store import PARTIAL
 
 INDEX = ".index"  # folder below the features
@@ -35,7 +35,7 @@ class HeaderIndex:
         self._seen: dict[str, Any] = {}
 
     def read_header(self, path: Path) -> Header:
-        """As ``cache.layout.read_header``, which opens what isn't remembered."""
+        """As ``cache.format.read.read_header``, which opens what isn't remembered."""
         if path.name.endswith(PARTIAL):
             return read_header(path)
         name, stamp = path.relative_to(self._root).as_posix(), _stamp(path)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cache.features import Features, read_units
 from cache.files import open_regular, write_whole
-from cache.layout import LOOKS, SPLITS, read_table
+from cache.format.read import LOOKS, SPLITS, read_table
 from cache.leaks import WHAT, Leaks, Stack, Twin, find_twins
 
 FOLDER = ".leaks"

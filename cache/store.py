@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 
 from cache.errors import BrokenCache, CacheError, RequestError, StaleCache
 from cache.files import open_regular, sync_folder
-from cache.fingerprint import describe_drift, describe_versions, drift, tolerance
-from cache.key import canonical_json, key_differences
-from cache.layout import (
+from cache.format.fingerprint import describe_drift, describe_versions, drift, tolerance
+from cache.format.key import canonical_json, key_differences
+from cache.format.read import (
     COST_BYTES,
     LOOKS,
     RECORD_WORDS,
@@ -41,7 +41,7 @@ from cache.layout import (
     read_header,
     table_checksums,
 )
-from cache.units import unit_rows
+from cache.format.units import unit_rows
 
 PARTIAL = ".partial"
 FINISH_TIMEOUT = 120.0  # s; reserving a large file on a slow disk is the longest of it

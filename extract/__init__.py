@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from extract.encoders.from_user import UserEncoder
+    from extract.encoders.libraries.user import UserEncoder
 
 __all__ = ["UserEncoder"]
 
@@ -11,7 +11,7 @@ __all__ = ["UserEncoder"]
 def __getattr__(name: str) -> Any:
     """``UserEncoder`` on demand: torch takes seconds to import, and ``--help`` shouldn't."""
     if name == "UserEncoder":
-        from extract.encoders.from_user import UserEncoder
+        from extract.encoders.libraries.user import UserEncoder
 
         return UserEncoder
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

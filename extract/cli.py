@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cache import RequestError
-from cache.terminal import Parser, complain, join_layers, run_command, show, split_words
+from cache.commands.terminal import Parser, complain, join_layers, run_command, show, split_words
 from extract.config import LAYER_NORMS, PRECISIONS, PROTOCOL_NAMES, STORES, ExtractConfig
-from extract.datasets.table_flags import add_table_flags, read_table_options
+from extract.datasets.files.option_flags import add_table_flags, read_table_options
 from extract.flags import (
     add_preparing_flags,
     add_reading_flags,
@@ -233,11 +233,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     if words[:1] == ["models"]:
-        from extract.models import main as list_models
+        from extract.show.models import main as list_models
 
         return list_models(words[1:])
     if words[:1] == ["data"]:
-        from extract.data import main as list_data
+        from extract.show.data import main as list_data
 
         return list_data(words[1:])
     config = read_config(words)
@@ -249,13 +249,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(config: ExtractConfig) -> int:
     """Plan, print the plan, do it."""
     # Here, not above: torch and timm take seconds to import, and --help shouldn't.
-    from extract.digests import DigestMemory
+    from extract.machine.digests import DigestMemory
+    from extract.machine.progress import CheckProgress
     from extract.plan import check_space, describe_plan, leave_out_missing, make_plan
-    from extract.progress import CheckProgress
     from extract.run import run_plan
 
     if config.text:
-        from extract.text import run_texts  # only here: it loads open_clip, a second more
+        from extract.texts.run import run_texts  # only here: it loads open_clip, a second more
 
         problems = run_texts(config, say=lambda line: show(line, flush=True))
         for what, why in problems:

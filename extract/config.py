@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cache import RequestError
+from cache.format.units import UNIT_ROWS
 from cache.places import features_root
-from cache.split_rules import SplitRule
-from cache.units import UNIT_ROWS
-from extract.datasets.table_options import TableOptions
+from cache.splits.rules import SplitRule
+from extract.datasets.files.options import TableOptions
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
 STORES = ("float16", "float32")
@@ -110,7 +110,9 @@ class ExtractConfig:
     templates: tuple[str, ...] = ()  # with {}; (): the data set's own
 
     # Nothing below changes a feature's meaning, and none of it is in the key.
-    split: str | None = None  # of files of images, see cache/splits.py; None: the owner's, or usual
+    split: str | None = (
+        None  # of files of images, see cache/splits/make.py; None: the owner's, or usual
+    )
     split_seed: int | None = None  # None: of the split that is kept, else 0
     keep_split: str | None = None  # see datasets/drawn.py; None: of the newest complete file
     strict: bool = False  # refuse copies and patients on two sides of a split
@@ -172,7 +174,7 @@ class ExtractConfig:
                 "uninterrupted one"
             )
         if self.window is not None:
-            from extract.datasets.windows import Window  # here: numpy would slow --help down
+            from extract.datasets.files.windows import Window  # here: numpy would slow --help down
 
             Window.parse(self.window)
         if self.split is not None:

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from cache.terminal import split_words
+from cache.commands.terminal import split_words
 from extract.config import (
     BACKENDS,
     CHANNELS,
@@ -15,7 +15,7 @@ from extract.config import (
     RESIZES,
     ExtractConfig,
 )
-from extract.datasets.table_flags import Flags
+from extract.datasets.files.option_flags import Flags
 
 DEFAULT = ExtractConfig(models=())
 

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 
 from cache import RequestError
 from cache.features import Features
-from cache.layout import HASH, read_header
+from cache.format.read import HASH, read_header
 from cache.leaks import Leaks, describe_leaks, find_twins
 from cache.store import done_units
 from extract.datasets.dataset import Dataset, as_stored
-from extract.progress import Progress
+from extract.machine.progress import Progress
 
 CHUNK_ROWS = 64
 SHOWN = 3

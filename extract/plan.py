@@ -10,21 +10,20 @@ from typing import Any
 import numpy as np
 
 from cache import CacheError, RequestError
-from cache.key import feature_path, untagged
-from cache.labels import describe_target
-from cache.layout import HASH_BYTES, RECORD_WORDS, format_bytes
+from cache.format.key import feature_path, untagged
+from cache.format.read import HASH_BYTES, RECORD_WORDS, format_bytes
+from cache.format.units import count_units
+from cache.labels.columns import describe_target
 from cache.places import memory_root
 from cache.store import partial_path
-from cache.units import count_units
 from extract.config import CHANNELS, COLOUR, INTENSITIES, ExtractConfig
+from extract.datasets.arrays.medmnist import describe_download, download_bytes, refuse_offline
 from extract.datasets.drawn import SplitWish
-from extract.datasets.file_images import Reading
+from extract.datasets.files.images import Reading
 from extract.datasets.looks import thumbnail_side
-from extract.datasets.medmnist import describe_download, download_bytes, refuse_offline
 from extract.datasets.sources import INDEX, FileWishes, Source, expand_names, find_source
 from extract.datasets.statistics import recall_statistics
 from extract.datasets.volumes import Slicing
-from extract.digests import DigestMemory
 from extract.encoders.encoder import (
     Description,
     Weights,
@@ -35,16 +34,17 @@ from extract.encoders.encoder import (
 from extract.encoders.outline_memory import OutlineMemory
 from extract.encoders.resolve import find_entry
 from extract.encoders.sizes import SizeError
-from extract.network import FORBIDDEN, offline
-from extract.preprocessing import (
+from extract.machine.digests import DigestMemory
+from extract.machine.network import FORBIDDEN, offline
+from extract.machine.workers import default_workers
+from extract.prepare.protocols import (
     PROTOCOLS,
     Preprocessing,
     preprocess,
     wished_norm,
     wished_size,
 )
-from extract.transforms import Transform, describe_distortion
-from extract.workers import default_workers
+from extract.prepare.transforms import Transform, describe_distortion
 
 Problem = tuple[str, str]  # what couldn't be done, and why
 Report = Callable[[str, int, int], None]  # of a data set: files just opened, and all

@@ -25,22 +25,21 @@ from torch import Tensor
 
 from cache import CacheError, RequestError
 from cache.features import Features
-from cache.fingerprint import summarise
-from cache.key import feature_path
-from cache.layout import HASH, HASH_BYTES, LOOKS, THUMBNAIL, FileSpec
+from cache.format.fingerprint import summarise
+from cache.format.key import feature_path
+from cache.format.read import HASH, HASH_BYTES, LOOKS, THUMBNAIL, FileSpec
+from cache.format.units import unit_rows
 from cache.leak_memory import count_leaks
 from cache.leaks import describe_leaks
 from cache.store import FeatureWriter, check_storable
-from cache.units import unit_rows
 from extract.config import ExtractConfig, default_batch_size
+from extract.datasets.arrays.medmnist import download
 from extract.datasets.dataset import Dataset, Prepare, as_stored
-from extract.datasets.file_images import USUAL_SPLIT
-from extract.datasets.medmnist import download
+from extract.datasets.files.images import USUAL_SPLIT
+from extract.datasets.files.option_flags import table_words
 from extract.datasets.origins import describe_seen
 from extract.datasets.sources import CSV, FOLDER
 from extract.datasets.statistics import dataset_statistics
-from extract.datasets.table_flags import table_words
-from extract.digests import DigestMemory
 from extract.encoders.encoder import (
     Description,
     Encoder,
@@ -51,8 +50,11 @@ from extract.encoders.encoder import (
     set_precision,
     weights_digest,
 )
-from extract.encoders.weights import Hub
+from extract.encoders.weights.published import Hub
 from extract.leak_guard import refuse_leaks
+from extract.machine.digests import DigestMemory
+from extract.machine.prefetch import prefetch
+from extract.machine.progress import Progress, per_second
 from extract.plan import (
     Job,
     Plan,
@@ -64,10 +66,8 @@ from extract.plan import (
     protocol_words,
     weights_words,
 )
-from extract.prefetch import prefetch
-from extract.progress import Progress, per_second
-from extract.tables import share_tables
-from extract.transforms import Transform
+from extract.prepare.transforms import Transform
+from extract.table_update import share_tables
 
 Say = Callable[[str], None]
 TRAINED = "medprobe_trained"  # in the metadata of finetune's encoders: what on, and how
@@ -511,7 +511,7 @@ def make_fingerprint(
         n_channels: of the data set's images.
 
     Returns:
-        As ``cache.fingerprint.summarise`` gives it; empty where the features overflow.
+        As ``cache.format.fingerprint.summarise`` gives it; empty where the features overflow.
     """
     images = torch.from_numpy(transform.on_host(fingerprint_picture(n_channels)))
     device = next(encoder.model.parameters()).device

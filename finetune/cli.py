@@ -5,12 +5,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from cache.commands.names import counted
+from cache.commands.terminal import Parser, complain, run_command, show, split_words
 from cache.errors import RequestError
-from cache.names import counted
-from cache.terminal import Parser, complain, run_command, show, split_words
 from extract.config import PRECISIONS, ExtractConfig
-from extract.datasets.table_flags import add_table_flags, read_table_options
-from extract.datasets.table_options import TableOptions
+from extract.datasets.files.option_flags import add_table_flags, read_table_options
+from extract.datasets.files.options import TableOptions
 from extract.flags import (
     add_preparing_flags,
     add_reading_flags,
@@ -37,7 +37,7 @@ from finetune.config import (
 )
 from finetune.protocols import PROTOCOL_NAMES, Subject
 from probe.config import META
-from probe.overlay_flags import add_overlay_flags, read_overlay
+from probe.questions.overlay_flags import add_overlay_flags, read_overlay
 
 PATIENT = "patient"
 
@@ -466,11 +466,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(request: Request) -> int:
     """Plan, print the plan, train, print the table."""
     # Here, not above: torch and timm take seconds to import, and --help shouldn't.
-    from extract.digests import DigestMemory
+    from extract.machine.digests import DigestMemory
+    from extract.machine.progress import CheckProgress
     from extract.plan import leave_out_missing, make_plan
-    from extract.progress import CheckProgress
     from finetune.run import describe_plan, run_request
-    from probe.table import format_table
+    from probe.report.table import format_table
 
     memory = DigestMemory(request.images.root / ".digests.json")
     with CheckProgress() as progress:

@@ -16,7 +16,7 @@ from cache.places import results_root, runs_root
 from extract.config import PRECISIONS, ExtractConfig
 from finetune.protocols import Subject, TunePreset, find_tuning, follow_tuning, settings_for
 from probe.config import OverlayConfig
-from probe.protocols import Followed
+from probe.kinds.protocols import Followed
 
 MODES = (
     "full",  # every parameter trains

@@ -20,11 +20,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cache.commands.names import counted, encoder_label
 from cache.errors import CacheError, RequestError
-from cache.key import N_DIGEST, file_stem, key_digest
-from cache.labels import REGRESSION
-from cache.names import counted, encoder_label
-from extract.digests import DigestMemory
+from cache.format.key import N_DIGEST, file_stem, key_digest
+from cache.labels.columns import REGRESSION
 from extract.encoders.encoder import (
     Description,
     Weights,
@@ -34,20 +33,16 @@ from extract.encoders.encoder import (
     set_precision,
     weights_digest,
 )
-from extract.encoders.families import RAW_MAPS
+from extract.encoders.libraries.families import RAW_MAPS
+from extract.machine.digests import DigestMemory
+from extract.machine.workers import default_workers
 from extract.plan import Job, Plan, encoder_name, feature_key, protocol_words, weights_words
 from extract.run import TRAINED, encoder_notes, versions
-from extract.workers import default_workers
-from finetune.augment import make_augmentation
-from finetune.batches import Loader
-from finetune.checkpoints import ENCODER, HEAD, Place, Trial, save_tensors
 from finetune.config import FinetuneConfig, Request, settle
-from finetune.deit import find_deit
-from finetune.earlier_rows import find_row
-from finetune.few_shot import episodes_like
-from finetune.images import Images, find_transform, open_images
-from finetune.init_head import FirstHead, first_head
-from finetune.model import (
+from finetune.data.augment import make_augmentation
+from finetune.data.batches import Loader
+from finetune.data.images import Images, find_transform, open_images
+from finetune.model.classifier import (
     Classifier,
     build_classifier,
     check_model,
@@ -57,23 +52,28 @@ from finetune.model import (
     updates_batchnorm,
     what_trains,
 )
-from finetune.modes import Trains
-from finetune.objective import Objective, make_objective
-from finetune.predict import Predicted, predict
+from finetune.model.deit import find_deit
+from finetune.model.modes import Trains
 from finetune.protocols import Subject
-from finetune.ranks import Ranks, join_ranks
-from finetune.training import Diverged, Learned, Training, measure_length
-from probe import metrics
+from finetune.start.episodes import episodes_like
+from finetune.start.head import FirstHead, first_head
+from finetune.start.row import find_row
+from finetune.training.checkpoints import ENCODER, HEAD, Place, Trial, save_tensors
+from finetune.training.objective import Objective, make_objective
+from finetune.training.predict import Predicted, predict
+from finetune.training.ranks import Ranks, join_ranks
+from finetune.training.training import Diverged, Learned, Training, measure_length
 from probe.config import ProbeConfig
-from probe.episodes import FewShotConfig, digest_of
+from probe.episodes.draw import FewShotConfig, digest_of
 from probe.features import divide_samples
-from probe.overlay import Asked, lay_over
-from probe.patients import Scored, by_patient
-from probe.protocols import Followed
+from probe.kinds.protocols import Followed
+from probe.kinds.ridge import RidgeConfig
+from probe.metrics import classification as metrics
+from probe.metrics.patients import Scored, by_patient
+from probe.questions.leaks import refuse_leaks, with_leaks
+from probe.questions.question import Asked, lay_over
 from probe.results import Row, check_folder, write_row
-from probe.ridge import RidgeConfig
 from probe.run import describe_questions, make_row, of_patients, samples_of
-from probe.twins import refuse_leaks, with_leaks
 
 KIND = "finetune"
 READ = ["train", "val", "test"]
@@ -511,7 +511,7 @@ def make_first_head(setting: Setting, asked: Asked, objective: Objective) -> Fir
     """The linear head that training begins with, where one was named.
 
     Raises:
-        RequestError: as ``finetune.init_head.first_head``.
+        RequestError: as ``finetune.start.head.first_head``.
     """
     request, m = setting.request, setting.config.model
     if request.init_head_from is None:

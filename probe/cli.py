@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cache.aggregate import AGGREGATES
+from cache.commands.names import counted
+from cache.commands.terminal import Parser, complain, run_command, show, split_words
 from cache.errors import RequestError
-from cache.names import counted
-from cache.terminal import Parser, complain, run_command, show, split_words
-from probe import adamw, heads
-from probe.adamw import AdamWConfig
 from probe.config import (
     AUTO,
     CHOOSE,
@@ -27,19 +25,21 @@ from probe.config import (
     ChoosingConfig,
     ProbeConfig,
 )
-from probe.episodes import DRAWS, FewShotConfig
-from probe.fewshot import STRENGTH
-from probe.heads import HeadsConfig
-from probe.knn import K_OF_EPISODES, METRICS, VOTES, KnnConfig
-from probe.linear import FORMS, STRENGTHS, LinearConfig
-from probe.overlay_flags import add_overlay_flags, read_overlay
-from probe.prior import PRIORS
-from probe.protocols import PROTOCOL_NAMES, Followed, Preset, find_preset, follow, settings_of
-from probe.ridge import RidgeConfig
-from probe.standardise import STANDARDISE
+from probe.episodes.draw import DRAWS, FewShotConfig
+from probe.episodes.prior import PRIORS
+from probe.kinds import adamw, heads
+from probe.kinds.adamw import AdamWConfig
+from probe.kinds.heads import HeadsConfig
+from probe.kinds.knn import K_OF_EPISODES, METRICS, VOTES, KnnConfig
+from probe.kinds.linear import FORMS, STRENGTHS, LinearConfig
+from probe.kinds.protocols import PROTOCOL_NAMES, Followed, Preset, find_preset, follow, settings_of
+from probe.kinds.ridge import RidgeConfig
+from probe.questions.overlay_flags import add_overlay_flags, read_overlay
+from probe.solvers.episodes import STRENGTH
+from probe.solvers.standardise import STANDARDISE
 
 if TYPE_CHECKING:
-    from probe.estimator import EstimatorConfig
+    from probe.kinds.estimator import EstimatorConfig
 
 EXAMPLES = """\
 examples:
@@ -463,7 +463,7 @@ def _estimator(options: argparse.Namespace) -> EstimatorConfig | None:
     """What --kind names beyond our own kinds; it is imported here, once a run."""
     if options.kind in KINDS:
         return None
-    from probe.custom import find_estimator
+    from probe.kinds.custom import find_estimator
 
     return find_estimator(options.kind, options.set or ())
 
@@ -610,7 +610,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     if words[:1] == ["table"]:
-        from probe.stored import main as show_stored
+        from probe.report.stored import main as show_stored
 
         return show_stored(words[1:])
     config = read_config(words)
@@ -620,8 +620,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(config: ProbeConfig) -> int:
     """Find the features, ask them, print the table."""
     # Here, not above: h5py is a quarter of the time that --help may take.
+    from probe.report.table import format_table
     from probe.run import choose_files, reads_test, run_probe
-    from probe.table import format_table
 
     found, problems = choose_files(config)
     rows, more = run_probe(config, found, say=lambda line: show(line, flush=True))

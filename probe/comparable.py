@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cache.features import Features
-from cache.key import canonical_json
+from cache.format.key import canonical_json
 from probe.results import Row
 
 LABELS, SPLIT, PATIENTS, IDS, ROWS = "labels", "split", "patients", "ids", "images of a sample"

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING
 
 from cache.aggregate import AGGREGATES
 from cache.errors import RequestError
-from cache.labels import UNCERTAIN_RULES
+from cache.labels.columns import UNCERTAIN_RULES
 from cache.places import features_root, results_root
-from cache.split_rules import SplitRule
-from probe.adamw import AdamWConfig
-from probe.episodes import FewShotConfig
-from probe.heads import HeadsConfig
-from probe.knn import KnnConfig
-from probe.linear import LinearConfig
+from cache.splits.rules import SplitRule
+from probe.episodes.draw import FewShotConfig
+from probe.kinds.adamw import AdamWConfig
+from probe.kinds.heads import HeadsConfig
+from probe.kinds.knn import KnnConfig
+from probe.kinds.linear import LinearConfig
+from probe.kinds.protocols import Followed
+from probe.kinds.ridge import RidgeConfig
 from probe.paper_encoders import Reading, reading_of
-from probe.protocols import Followed
-from probe.ridge import RidgeConfig
 
 if TYPE_CHECKING:
-    from probe.estimator import EstimatorConfig
+    from probe.kinds.estimator import EstimatorConfig
 
 KINDS = ("knn", "linear", "adamw", "heads", "ridge", "zeroshot")
 POOLS = ("cls", "mean", "head", "proj", "concat")
@@ -55,7 +55,7 @@ class OverlayConfig:
 
     labels: Path | None = None  # CSV: ids in the column id, or the first; labels in the others
     target: str | None = None  # columns of labels; or stored labels; or META and a stored column
-    task: str | None = None  # see cache.labels.ASKED; None: what the values look like
+    task: str | None = None  # see cache.labels.columns.ASKED; None: what the values look like
     positive: str | None = None  # of a binary task: the class that becomes label 1
     separator: str | None = None  # of one column that lists several labels
     missing: tuple[str, ...] = ()  # cells that are no label, beside empty ones, nan, NA and null
@@ -117,7 +117,7 @@ class ProbeConfig:
     """What to ask of which features."""
 
     kind: str  # one of KINDS, or the name of the estimator
-    estimator: EstimatorConfig | None = None  # see probe.custom.find_estimator
+    estimator: EstimatorConfig | None = None  # see probe.kinds.custom.find_estimator
     knn: KnnConfig | None = None  # of kind "knn"
     linear: LinearConfig | None = None  # of kind "linear"
     ridge: RidgeConfig | None = None  # of kind "ridge"

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from cache.aggregate import aggregate_rows
 from cache.errors import RequestError
 from cache.features import Features
-from cache.layout import SPLITS
-from probe.overlay import Asked
+from cache.format.read import SPLITS
+from probe.kinds.zeroshot import n_text_classes
 from probe.paper_encoders import USUAL, Reading
-from probe.zeroshot import n_text_classes
+from probe.questions.question import Asked
 
 
 @dataclass(frozen=True)

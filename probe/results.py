@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.files import NewFile, locked, open_regular, stream_sha256, write_whole
-from cache.key import file_stem, key_digest
+from cache.format.key import file_stem, key_digest
 from probe.folds import asked_of_all
-from probe.intervals import Interval
+from probe.metrics.intervals import Interval
 
 ROW_VERSION = 2  # 1: without checksums, scores in {stem}.npz; those are read as they are
 CHECKSUM = "sha256"  # of the row's canonical JSON, but for this entry
@@ -75,14 +75,16 @@ class Row:
     leaks: Mapping[str, int | None] | None = None
     # n and every metric of the test samples that have no twin; empty where all have none.
     without_twins: Mapping[str, float] = field(default_factory=dict)
-    # How each metric's interval was made: name -> "wilson", "delong"..., see probe/intervals.py.
+    # How each metric's interval was made: name -> "wilson", "delong"..., see probe/metrics/intervals.py.
     intervals: Mapping[str, str] = field(default_factory=dict)
-    # Lists over classes, on test: class, n, recall, auc...; see probe/per_class.py.
+    # Lists over classes, on test: class, n, recall, auc...; see probe/metrics/per_class.py.
     per_class: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     temperature: float | None = None  # fitted on val, of ece_tempered
     # Few-shot: name -> each episode's metric; metrics holds their means. See episode_metrics.py.
     episodes: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    score_type: str = "probability"  # or see probe.metrics; of regression "prediction"
+    score_type: str = (
+        "probability"  # or see probe.metrics.classification; of regression "prediction"
+    )
     protocol: str = ""  # whose preprocessing this is, e.g. "wu2025"; empty: the encoder's own
     # Whose probe this is: name, as_published, changed by flags, differs. Settings are in probe.
     probe_protocol: Mapping[str, Any] = field(default_factory=dict)
@@ -91,7 +93,7 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The encoder's name beside others of its architecture; see ``cache.names``."""
+        """The encoder's name beside others of its architecture; see ``cache.commands.names``."""
         return str(self.features.get("label") or self.features["model"])
 
     @property

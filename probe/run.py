@@ -17,39 +17,39 @@ from numpy.typing import NDArray
 from cache.catalogue import Wish, find_features
 from cache.errors import CacheError, RequestError
 from cache.features import Features, open_features
-from cache.labels import REGRESSION, warn_of_blanks
-from cache.layout import SPLITS, format_bytes
-from cache.splits import LEFT_OUT
-from probe import metrics
-from probe.adamw import MAX_BYTES
-from probe.answer import Answer
-from probe.answers import ask_kind, check_kind, check_known
-from probe.calibration import Votes
-from probe.choosing import HELD_OUT, N_FOLDS, as_val, pick
+from cache.format.read import SPLITS, format_bytes
+from cache.labels.columns import REGRESSION, warn_of_blanks
+from cache.splits.make import LEFT_OUT
+from probe.choosing.plan import HELD_OUT, N_FOLDS, as_val, pick
 from probe.comparable import tables_of
 from probe.config import AUTO, ProbeConfig
-from probe.controls import KIND as CONTROL
-from probe.controls import advise_random, ask_controls, described, find_random
-from probe.episode_answers import UNLABELLED, ask_episodes
-from probe.episode_metrics import measure_episodes
-from probe.external import choose_training, only_test
-from probe.faiss_library import faiss_versions
 from probe.features import (
     Split,
     default_pool,
     divide_samples,
     rows_are_samples,
 )
-from probe.head_answers import DivergedError, ask_adamw_at_once
-from probe.intervals import clusters
-from probe.knn import KnnConfig, bytes_held
-from probe.layers import Best, Compared, Place, find_places, lacking_pools, last_place, read_place
-from probe.measure import Measured, measure, never_learnt
-from probe.overlay import Asked, lay_over
+from probe.kinds.adamw import MAX_BYTES
+from probe.kinds.answer import Answer
+from probe.kinds.controls import KIND as CONTROL
+from probe.kinds.controls import advise_random, ask_controls, described, find_random
+from probe.kinds.few_shot import UNLABELLED, ask_episodes
+from probe.kinds.head_answers import DivergedError, ask_adamw_at_once
+from probe.kinds.kind import ask_kind, check_kind, check_known
+from probe.kinds.knn import KnnConfig, bytes_held
+from probe.metrics import classification as metrics
+from probe.metrics.calibration import Votes
+from probe.metrics.episodes import measure_episodes
+from probe.metrics.intervals import clusters
+from probe.metrics.measure import Measured, measure, never_learnt
+from probe.metrics.patients import Scored, by_patient
 from probe.paper_encoders import reading_of
-from probe.patients import Scored, by_patient
+from probe.places import Best, Compared, Place, find_places, lacking_pools, last_place, read_place
+from probe.questions.external import choose_training, only_test
+from probe.questions.leaks import refuse_leaks, with_leaks, without_twins
+from probe.questions.question import Asked, lay_over
 from probe.results import Row, check_folder, write_row
-from probe.twins import refuse_leaks, with_leaks, without_twins
+from probe.solvers.faiss_library import faiss_versions
 
 LISTED = 14  # classes in a line; ChestMNIST has so many
 Problem = tuple[str, str]  # what couldn't be done, and why
@@ -659,7 +659,7 @@ def _without_twins(
     scores: NDArray[np.float64],
     score_type: str,
 ) -> dict[str, Any]:
-    """See ``probe.twins``; of episodes the mean of each metric."""
+    """See ``probe.questions.leaks``; of episodes the mean of each metric."""
     wanted = {"score_type": score_type, "per_patient": config.per_patient}
     if not config.few_shot:
         return without_twins(asked, test, scores, **wanted)

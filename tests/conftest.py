@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-REPOSITORY = Path(__file__).parents[1]
+from here import REPOSITORY
 
 
 def pytest_configure() -> None:

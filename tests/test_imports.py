@@ -52,7 +52,7 @@ def test_help_is_quick_because_it_loads_little(command):
 
 
 def test_processes_that_decode_files_load_no_torch():
-    modules = "extract.datasets.file_images, extract.datasets.file_index, extract.workers"
+    modules = "extract.datasets.files.images, extract.datasets.files.index, extract.machine.workers"
     assert not loaded_by(f"import {modules}") & {"torch", "timm", "medmnist", "rich"}
 
 

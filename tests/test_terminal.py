@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from cache.names import counted
-from cache.terminal import run_command
+from cache.commands.names import counted
+from cache.commands.terminal import run_command
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.layout import Samples
-from cache.split_rules import DRAWN, Drawn
+from cache.format.read import Samples
+from cache.splits.rules import DRAWN, Drawn
 from extract.datasets.looks import look_at, thumbnail_side
 from extract.datasets.volumes import Slicing
 

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from cache import CacheError, RequestError
 from cache.export import EXPORTED
 from cache.features import Features, open_features
-from cache.key import file_stem
-from cache.layout import read_table
+from cache.format.key import file_stem
+from cache.format.read import read_table
 from cache.places import IMAGES
-from cache.split_rules import Drawn, SplitRule
-from cache.splits import LEFT_OUT, divided_groups
+from cache.splits.make import LEFT_OUT, divided_groups
+from cache.splits.rules import Drawn, SplitRule
 
 ANEW = "none"  # of --keep-split
 
@@ -29,7 +29,7 @@ ANEW = "none"  # of --keep-split
 class SplitWish:
     """What a user says of the split of files of images."""
 
-    rule: str | None = None  # see cache.splits; None: the owner's, else the usual one
+    rule: str | None = None  # see cache.splits.make; None: the owner's, else the usual one
     seed: int | None = None  # None: of the split that is kept, else 0
     keep: str | None = None  # the feature file whose split is kept, or ANEW; None: the newest
 

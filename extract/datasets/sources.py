@@ -10,27 +10,27 @@ from typing import Any
 import numpy as np
 
 from cache import RequestError
+from cache.commands.names import near_names
 from cache.files import no_file
+from cache.format.key import file_stem
 from cache.header_index import INDEX
-from cache.key import file_stem
-from cache.names import near_names
 from cache.places import features_root
-from extract.datasets import demo, medmnist
-from extract.datasets.csvs import list_table
+from extract.datasets.arrays import demo, medmnist
+from extract.datasets.arrays.npz import check_images, is_volume, open_npz, read_members
 from extract.datasets.dataset import Dataset
-from extract.datasets.definitions import Definition
-from extract.datasets.definitions import load as load_definition
-from extract.datasets.definitions import names as definition_names
 from extract.datasets.drawn import Sampled, find_kept
-from extract.datasets.file_images import FileImages, Reading, open_dataset, open_files
-from extract.datasets.folders import list_folder
-from extract.datasets.listing import Listing
-from extract.datasets.npz import check_images, is_volume, open_npz, read_members
+from extract.datasets.files.definitions import Definition
+from extract.datasets.files.definitions import load as load_definition
+from extract.datasets.files.definitions import names as definition_names
+from extract.datasets.files.folders import list_folder
+from extract.datasets.files.images import FileImages, Reading, open_dataset, open_files
+from extract.datasets.files.listing import Listing
+from extract.datasets.files.option_flags import table_words
+from extract.datasets.files.options import TableOptions
+from extract.datasets.files.tables import list_table
 from extract.datasets.recipes import RECIPES, find_recipe, open_recipe
-from extract.datasets.table_flags import table_words
-from extract.datasets.table_options import TableOptions
 from extract.datasets.volumes import Slicing
-from extract.digests import DigestMemory, file_md5
+from extract.machine.digests import DigestMemory, file_md5
 
 NPZ, FOLDER, CSV = "npz:", "folder:", "csv:"
 

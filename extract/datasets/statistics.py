@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from cache import RequestError
-from cache.layout import SPLITS
-from cache.splits import split_digest
+from cache.format.read import SPLITS
+from cache.splits.make import split_digest
 from extract.datasets.dataset import Dataset, group_shapes
 from extract.datasets.sources import Source
-from extract.digests import DigestMemory
-from extract.preprocessing import DATASET_STATISTICS
+from extract.machine.digests import DigestMemory
+from extract.prepare.protocols import DATASET_STATISTICS
 
 Numbers = tuple[float, ...]
 

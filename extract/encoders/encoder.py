@@ -13,14 +13,16 @@ import torch
 from torch import Tensor
 
 from cache import RequestError
-from extract.digests import DigestMemory
-from extract.encoders import checkpoints, weight_files, weights
 from extract.encoders.anatomy import Anatomy, Statistics
 from extract.encoders.outline import Network, Outline
 from extract.encoders.outline_memory import OutlineMemory
+from extract.encoders.pooling import mean_map, pool_tokens
 from extract.encoders.resolve import find_entry
-from extract.encoders.table import Entry
-from extract.pooling import mean_map, pool_tokens
+from extract.encoders.table.entry import Entry
+from extract.encoders.weights import checkpoints
+from extract.encoders.weights import files as weight_files
+from extract.encoders.weights import published as weights
+from extract.machine.digests import DigestMemory
 
 DTYPES = {
     "fp32": torch.float32,
@@ -122,13 +124,13 @@ def describe(
 def _library(entry: Entry) -> ModuleType:
     """The module that reads this library's models; imported late, for each takes its time."""
     if entry.library == "open_clip":
-        from extract.encoders import from_open_clip as library
+        from extract.encoders.libraries import open_clip as library
     elif entry.library == "transformers":
-        from extract.encoders import from_transformers as library
+        from extract.encoders.libraries import transformers as library
     elif entry.library == "user":
-        from extract.encoders import from_user as library
+        from extract.encoders.libraries import user as library
     else:
-        from extract.encoders import from_timm as library
+        from extract.encoders.libraries import timm as library
     return library
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from extract.encoders.anatomy import Anatomy, Statistics
-from extract.encoders.weights import Place
+from extract.encoders.weights.published import Place
 
 
 class Network:

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from cache.checked_json import read_checked, write_checked
-from extract.encoders import weights
 from extract.encoders.anatomy import Anatomy, Statistics, Tap
 from extract.encoders.outline import Outline
-from extract.encoders.table import Entry
+from extract.encoders.table.entry import Entry
+from extract.encoders.weights import published as weights
 
 LIBRARIES = ("medprobe", "torch", "torchvision", "timm", "open_clip_torch", "transformers")
 PLACES = {
@@ -67,7 +67,7 @@ def surroundings(*folders: Path) -> str:
     """Versions of the libraries and a digest of our own code about encoders, and in other folders."""
     found = hashlib.sha256()
     for folder in (Path(__file__).parent, *folders):
-        for path in sorted(folder.glob("*.py")):
+        for path in sorted(folder.rglob("*.py")):
             found.update(path.read_bytes())
     for name in LIBRARIES:
         try:

@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from cache import RequestError
-from cache.names import first_line, near_names
+from cache.commands.names import first_line, near_names
 from extract.encoders.anatomy import Statistics
-from extract.encoders.table import ENTRIES, ENTRY_POINTS, Entry
-from extract.encoders.weights import OPEN_CLIP, SAFE, Hub, Local, Place, config_file
-from extract.network import FORBIDDEN, offline
+from extract.encoders.table.entry import ENTRIES, ENTRY_POINTS, Entry
+from extract.encoders.weights.published import OPEN_CLIP, SAFE, Hub, Local, Place, config_file
+from extract.machine.network import FORBIDDEN, offline
 
 SHORT_NAMES = {entry.name: entry for entry in ENTRIES}
 OPEN_CLIP_PREFIX = "open_clip:"

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from cache import RequestError
-from cache.labels import Target
-from cache.tables import column, read_csv
-from extract.datasets.listing import Listing
+from cache.labels.columns import Target
+from cache.labels.tables import column, read_csv
+from extract.datasets.files.listing import Listing
 from extract.datasets.recipes.huix2024 import shuffled_split
 from extract.datasets.recipes.layouts import (
     Folders,

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import RequestError
-from cache.labels import Target
-from cache.names import first_line
-from extract.datasets.formats.mat import read_mat_scalar, read_mat_text
-from extract.datasets.formats.stored import UnreadableImage
-from extract.datasets.listing import Listing
+from cache.commands.names import first_line
+from cache.labels.columns import Target
+from extract.datasets.files.formats.mat import read_mat_scalar, read_mat_text
+from extract.datasets.files.formats.stored import UnreadableImage
+from extract.datasets.files.listing import Listing
 from extract.datasets.recipes.layouts import (
     Folders,
     MissingFiles,

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from cache import RequestError
-from cache.labels import Target
-from cache.splits import TEST, TRAIN, VAL, systematic
-from cache.tables import Table, column, read_csv
-from extract.datasets.listing import Listing
+from cache.labels.columns import Target
+from cache.labels.tables import Table, column, read_csv
+from cache.splits.make import TEST, TRAIN, VAL, systematic
+from extract.datasets.files.listing import Listing
 from extract.datasets.recipes.layouts import (
     SHOWN,
     Folders,

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import RequestError
-from cache.labels import MISSING, UNCERTAIN, Target
-from cache.layout import SPLITS
-from cache.splits import TEST, TRAIN, VAL
-from cache.tables import Table, column, read_csv
-from extract.datasets.listing import Listing
+from cache.format.read import SPLITS
+from cache.labels.columns import MISSING, UNCERTAIN, Target
+from cache.labels.tables import Table, column, read_csv
+from cache.splits.make import TEST, TRAIN, VAL
+from extract.datasets.files.listing import Listing
 from extract.datasets.recipes.layouts import (
     SHOWN,
     Folders,

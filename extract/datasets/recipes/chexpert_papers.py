@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from cache import RequestError
-from cache.labels import UNCERTAIN
-from cache.splits import TEST, TRAIN, VAL, systematic
-from extract.datasets.listing import Listing
+from cache.labels.columns import UNCERTAIN
+from cache.splits.make import TEST, TRAIN, VAL, systematic
+from extract.datasets.files.listing import Listing
 from extract.datasets.recipes.chexpert import (
     ACCESS,
     LABELS,

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from cache import RequestError
-from cache.labels import Target
-from cache.layout import SPLITS
-from extract.datasets.listing import Listing
+from cache.format.read import SPLITS
+from cache.labels.columns import Target
+from extract.datasets.files.listing import Listing
 from extract.datasets.recipes.layouts import (
     Folders,
     find_base,

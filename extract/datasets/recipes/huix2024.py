@@ -10,7 +10,7 @@ import random
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.splits import TEST, TRAIN, VAL
+from cache.splits.make import TEST, TRAIN, VAL
 
 SEED = 42
 

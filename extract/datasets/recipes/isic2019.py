@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import RequestError
-from cache.labels import Target
-from cache.tables import Table, column, read_csv
-from extract.datasets.listing import Listing
+from cache.labels.columns import Target
+from cache.labels.tables import Table, column, read_csv
+from extract.datasets.files.listing import Listing
 from extract.datasets.recipes.huix2024 import shuffled_split
 from extract.datasets.recipes.layouts import (
     Folders,

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import RequestError
-from cache.splits import TEST, TRAIN, VAL, systematic
-from cache.tables import Table, is_number
-from extract.datasets.below import composed, refuse_leading_out
+from cache.labels.tables import Table, is_number
+from cache.splits.make import TEST, TRAIN, VAL, systematic
+from extract.datasets.files.below import composed, refuse_leading_out
 
 SHOWN = 3  # names in a message
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache import RequestError
-from extract.datasets.listing import Listing
+from extract.datasets.files.listing import Listing
 from extract.datasets.recipes.layouts import MissingFiles
 
 DATA_VARIABLE = "MEDPROBE_DATA"
@@ -23,7 +23,7 @@ class Recipe:
 
     name: str  # as typed after --data
     title: str
-    task: str  # one of cache.layout.TASKS
+    task: str  # one of cache.format.read.TASKS
     n_images: int  # as published, or as the paper counts; 0: nobody says
     size: str  # of the archives, in words
     licence: str  # as its owner words it

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cache.labels import Target
-from extract.datasets.listing import Listing
+from cache.labels.columns import Target
+from extract.datasets.files.listing import Listing
 from extract.datasets.recipes.layouts import (
     Folders,
     MissingFiles,

@@ -1,0 +1,1 @@
+"""What every command does alike: its terminal, its names, a user's code."""

@@ -1,0 +1,1 @@
+"""The feature file, byte by byte, as FORMAT.md says it."""

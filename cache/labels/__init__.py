@@ -1,0 +1,1 @@
+"""Text columns, and the targets that they become."""

@@ -1,0 +1,1 @@
+"""Data sets whose images are arrays: .npz files, MedMNIST, the demo."""

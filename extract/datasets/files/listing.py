@@ -1,0 +1,46 @@
+"""What is known of a data set of files before any image is opened."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache import RequestError
+from cache.labels.columns import Target
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Files, the samples they belong to, and what is said of the samples. F files, S samples.
+
+    Made by a folder, a table or a recipe; ``file_images`` opens the files. Order is of no meaning:
+    rows are put in order where the files' contents are known.
+    """
+
+    name: str
+    root: Path
+    paths: tuple[str, ...]  # (F,) of files, POSIX, relative to root and below it; no doubles
+    sample: NDArray[np.int64]  # (F,) which sample a file belongs to
+    ids: tuple[str, ...]  # (S,) unique, NFC
+    target: Target
+    split: NDArray[np.uint8] | None = None  # (S,) index into SPLITS; None: the owner has none
+    groups: NDArray[np.str_] | None = None  # (S,) patients, where known
+    meta: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # (S,) text or float64
+    licence: str = ""
+    window: str | None = None  # how values beyond 8 bit become grey levels; None: nobody says
+    notes: tuple[str, ...] = ()  # what a user should be told once, e.g. "3 rows without a label"
+    split_words: str = "the owner's"  # whose split it is
+
+    def __post_init__(self) -> None:
+        for text in (*self.target.class_names, *self.ids):
+            if CONTROL.search(text):
+                raise RequestError(
+                    f"{self.name}: the name {text!r} holds a control character, which could rewrite "
+                    "the terminal that shows it; rename it"
+                )

@@ -1,0 +1,1 @@
+"""One file for each library that encoders come from, and a user's own."""

@@ -1,0 +1,1 @@
+"""Weights: where they are, what their files hold, which tensor is which."""

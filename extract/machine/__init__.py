@@ -1,0 +1,1 @@
+"""What the machine gives: progress, workers, the network, digests of files."""

@@ -1,0 +1,1 @@
+"""What only shows: `extract models` and `extract data`."""

@@ -1,0 +1,238 @@
+"""What is known of each data set that ``--data`` can name, and whether it is on this machine.
+
+Nothing is fetched, no image is opened, and torch isn't imported.
+"""
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache import RequestError
+from cache.commands.names import near_names
+from cache.format.read import SPLITS
+from extract.datasets.arrays import demo, medmnist
+from extract.datasets.arrays.npz import open_npz
+from extract.datasets.files import definitions
+from extract.datasets.files.options import TableOptions
+from extract.datasets.origins import ORIGINS
+from extract.datasets.recipes import RECIPES, Recipe, recipe_root
+from extract.datasets.sources import list_files
+from extract.datasets.volumes import Slicing
+from extract.encoders.table.entry import ENTRIES
+from extract.show.samples import ClassSamples, by_class
+
+Facts = dict[str, Any]  # all that is known of one data set
+
+COMMANDS = ("show", "twins", "add", "remove")  # of ``extract data``, of which one may be meant
+READY, NEEDS_DOWNLOAD, NOT_HERE, DAMAGED = "ready", "needs download", "not here", "damaged"
+MEDMNIST_PAPER = "Yang et al. 2023, https://doi.org/10.1038/s41597-022-01721-8"
+DEMO_PAPER = "Fonov et al. 2011, https://doi.org/10.1016/j.neuroimage.2010.07.033"
+DEMO_PACKAGES = ("nilearn", "nibabel")
+
+
+def list_facts(root: Path | None) -> list[Facts]:
+    """All data sets: a user's own, MedMNIST's, those with a recipe, the demo.
+
+    Args:
+        root: folder of MedMNIST's files, or of recipes' folders; None: each one's usual place.
+    """
+    return [
+        *map(definition_facts, definitions.names()),
+        *(medmnist_facts(flag, root) for flag in medmnist.FLAGS),
+        *(recipe_facts(recipe, root) for recipe in RECIPES),
+        demo_facts(),
+    ]
+
+
+def find_facts(name: str, root: Path | None) -> Facts:
+    """The facts of one data set.
+
+    Raises:
+        RequestError: there is none of this name.
+    """
+    every = {facts["name"]: facts for facts in list_facts(root)}
+    if name not in every and ":" in name:
+        raise RequestError(
+            f"{name} has no name yet: `extract data add NAME {name}` gives it one; `extract data "
+            f"show {name}` draws it as it is"
+        )
+    if name not in every:
+        near = near_names(name, [*every, *COMMANDS], "`extract data` lists them all")
+        raise RequestError(
+            f"no data set {name!r}; {near} (`extract data add {name} folder:PATH` makes it one)"
+        )
+    return every[name]
+
+
+def medmnist_facts(flag: str, root: Path | None) -> Facts:
+    """Of one of MedMNIST's sets."""
+    info = medmnist.info(flag)
+    here = {size: file.path for size, file in medmnist_files(flag, root).items() if file.exists}
+    title = info["python_class"] + (", volumes" if flag in medmnist.FLAGS_3D else "")
+    return _facts(
+        name=flag,
+        state=READY if here else NEEDS_DOWNLOAD,
+        title=title,
+        task=info["task"],
+        classes=list(info["label"].values()),
+        n_samples=sum(info["n_samples"].values()),
+        splits=dict(info["n_samples"]),
+        sizes=list(medmnist_files(flag, root)),
+        sizes_here=list(here),
+        files=list(map(str, here.values())),
+        licence=info["license"],
+        url=info["url"].partition("/files/")[0],
+        reference=MEDMNIST_PAPER,
+        about=info["description"],
+    )
+
+
+def medmnist_files(flag: str, root: Path | None) -> dict[int, medmnist.MedmnistFile]:
+    """Its official files, by the size of their images, smallest first."""
+    sizes = medmnist.SIZES_3D if flag in medmnist.FLAGS_3D else medmnist.SIZES_2D
+    return {size: medmnist.find_file(flag, size, size, root) for size in sizes}
+
+
+def demo_facts() -> Facts:
+    """Of the demonstration set."""
+    missing = [name for name in DEMO_PACKAGES if importlib.util.find_spec(name) is None]
+    return _facts(
+        name=demo.NAME,
+        state=f"missing package {missing[0]}" if missing else READY,
+        title="patches of one averaged brain; it proves nothing",
+        task=demo.TASK,
+        classes=list(demo.CLASS_NAMES),
+        n_samples=demo.demo_counts(),
+        splits={split: len(demo.MAPS) * n for split, n in demo.PER_CLASS.items()},
+        sizes=[demo.SIDE],
+        sizes_here=[] if missing else [demo.SIDE],
+        licence=demo.LICENCE,
+        reference=DEMO_PAPER,
+    )
+
+
+def recipe_facts(recipe: Recipe, root: Path | None) -> Facts:
+    """Of a published set that a person must fetch."""
+    # Of a root that was named only a folder of the set's name counts here: else every set would be
+    # ready in it.
+    folder = recipe_root(recipe, root) if root is None else root / recipe.name
+    return _facts(
+        name=recipe.name,
+        state=READY if folder.is_dir() else NOT_HERE,
+        title=recipe.title,
+        task=recipe.task,
+        n_samples=recipe.n_images or None,
+        split=recipe.split,
+        files=[str(folder)] if folder.is_dir() else [],
+        licence=recipe.licence,
+        url=recipe.url,
+        archives=recipe.size,
+        needs=recipe.access,
+        reference=recipe.reference,
+        layout=list(recipe.layout),
+    )
+
+
+def definition_facts(name: str) -> Facts:
+    """Of a set that the user added."""
+    try:
+        definition = definitions.load(name)
+        assert definition is not None, "names() lists what is stored"
+    except RequestError as error:
+        return _facts(name=name, state=DAMAGED, title="your own", problem=str(error))
+    path = definition.path
+    return _facts(
+        name=name,
+        state=READY if path.exists() else NOT_HERE,
+        title=f"your own: {definition.kind}:{path}",
+        files=[str(path)] if path.exists() else [],
+        licence=definition.options.licence or None,
+        options=definition.options.as_json(),
+    )
+
+
+def _facts(**known: Any) -> Facts:
+    """The facts that the list shows, where they are known, and whatever else is."""
+    classes = known.get("classes")
+    binary = known.get("task") == "binary-class" and classes
+    return {
+        "name": known["name"],
+        "state": known["state"],
+        "title": known["title"],
+        "task": known.get("task"),
+        "classes": classes,
+        "positive_class": classes[1] if classes and binary else None,
+        "n_samples": known.get("n_samples"),
+        "sizes_here": known.get("sizes_here", []),
+        "licence": known.get("licence"),
+        **known,
+        "origins": list(ORIGINS.get(known["name"], ())) or None,
+        "seen_by": seen_by(known["name"]),
+    }
+
+
+def seen_by(name: str) -> list[str] | None:
+    """Short names of the encoders whose pretraining saw a set; None where its origin is unknown."""
+    origins = ORIGINS.get(name)
+    if origins is None:
+        return None
+    return [entry.name for entry in ENTRIES if entry.seen and not {*origins}.isdisjoint(entry.seen)]
+
+
+# ---------------------------------------------------------------------------- labels
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What the labels of a data set say. S samples."""
+
+    task: str
+    class_names: tuple[str, ...]
+    labels: NDArray[Any]  # (S,) or (S, C), see cache.format.read.Samples
+    split: NDArray[np.uint8] | None  # (S,) index into SPLITS; None: the owner has none
+    notes: tuple[str, ...] = ()
+
+    def by_class(self) -> list[tuple[ClassSamples, list[int]]]:
+        """Each class, and its samples in every split; in all, where there is no split."""
+        everyone = np.arange(len(self.labels))
+        split = np.zeros(len(everyone), np.uint8) if self.split is None else self.split
+        n_splits = 1 if self.split is None else len(SPLITS)
+        return [
+            (one, np.bincount(split[one.samples], minlength=n_splits).tolist())
+            for one in by_class(self.task, self.class_names, self.labels, everyone)
+        ]
+
+
+def read_labels(facts: Facts, root: Path | None) -> Labelled:
+    """The labels of a data set that is here; of files of images none is opened.
+
+    Raises:
+        RequestError: it isn't here, or isn't as it should be.
+    """
+    name = facts["name"]
+    if name == demo.NAME or name in medmnist.FLAGS:
+        if name == demo.NAME:
+            dataset = demo.open_demo()
+        else:
+            here = [file for file in medmnist_files(name, root).values() if file.exists]
+            if not here:
+                raise RequestError(f"no file of {name} is here")
+            cut = Slicing() if name in medmnist.FLAGS_3D else None
+            dataset = open_npz(
+                here[0].path,
+                name,
+                "",
+                task=facts["task"],
+                class_names=facts["classes"],
+                slicing=cut,
+            )
+        samples = dataset.samples
+        return Labelled(dataset.task, dataset.class_names, samples.labels, samples.split)
+    listing = list_files(name, root, TableOptions())
+    assert listing is not None, "every other name is a definition's or a recipe's"
+    target = listing.target
+    return Labelled(target.task, target.class_names, target.labels, listing.split, listing.notes)

@@ -1,0 +1,1 @@
+"""`extract --text`: prompts through an encoder's text tower."""

@@ -1,0 +1,310 @@
+"""``extract --text``: class prompts as features, in a file of their own with a key of their own."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from cache import CacheError, RequestError
+from cache.format.key import text_path
+from cache.format.read import FileSpec, Samples
+from cache.format.units import unit_rows
+from cache.store import FeatureWriter
+from extract.config import ExtractConfig
+from extract.datasets.sources import FileWishes, Source, expand_names, find_source
+from extract.encoders.anatomy import Statistics
+from extract.encoders.encoder import DTYPES, Description, describe, find_weights, read_weights
+from extract.encoders.resolve import find_entry
+from extract.machine.digests import DigestMemory
+from extract.machine.network import offline
+from extract.plan import Job, Problem, encoder_name, weights_words
+from extract.prepare.protocols import preprocess
+from extract.run import LazyEncoder, command_line, encoder_notes, versions
+from extract.texts.prompts import TEMPLATES, make_prompts, prompt_classes, read_prompts
+from extract.texts.tower import (
+    TextOutline,
+    TextTower,
+    Tokenize,
+    load_text_tower,
+    make_tokenizer,
+    outline_text,
+    refuse_textless,
+)
+
+Say = Callable[[str], None]
+
+NO_PICTURES = Statistics(
+    (0.0,) * 3, (1.0,) * 3
+)  # what an encoder wants of them, texts needn't know
+
+
+@dataclass(frozen=True)
+class TextJob:
+    """The prompts of one data set for one encoder."""
+
+    job: Job
+    classes: tuple[str, ...]
+    prompts: dict[str, list[str]]  # of each class
+
+    @property
+    def texts(self) -> list[str]:
+        """All prompts, class by class."""
+        return [text for name in self.classes for text in self.prompts[name]]
+
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        """Class number and prompt number of each text."""
+        counts = [len(self.prompts[name]) for name in self.classes]
+        return [(label, n) for label, count in enumerate(counts) for n in range(count)]
+
+    def __str__(self) -> str:
+        return f"{self.job.label}: {len(self.texts)} prompts of {len(self.classes)} classes"
+
+
+class LazyText:
+    """A text tower, loaded only when there is work to do."""
+
+    def __init__(self, outline: TextOutline, encoder: LazyEncoder, config: ExtractConfig) -> None:
+        self.outline, self.encoder, self.config = outline, encoder, config
+        self.refused = False  # whether its weights turned out not to fit
+        self._tower: TextTower | None = None
+
+    def get(self) -> TextTower:
+        """The tower on its device.
+
+        Raises:
+            RequestError: the weights don't fit.
+        """
+        if self._tower is None:
+            self.refused = True
+            weights = self.encoder.weights
+            tensors = None
+            if weights.path:
+                checkpoint, digest = read_weights(weights)
+                if weights_words(weights, digest) != self.encoder.words:
+                    raise RequestError(f"{weights.path} changed while it was read; run again")
+                tensors = checkpoint.tensors
+            tower = load_text_tower(self.outline, tensors, str(weights.path), self.config.seed)
+            tower.module.to(device=self.encoder.device, dtype=DTYPES[self.config.precision])
+            self._tower, self.refused = tower, False
+        return self._tower
+
+
+def run_texts(config: ExtractConfig, say: Say) -> list[Problem]:
+    """Store the prompts' features of every encoder for every data set.
+
+    Returns:
+        What couldn't be done, and why.
+
+    Raises:
+        RequestError: nothing at all can be done.
+    """
+    memory = DigestMemory(config.root / ".digests.json")
+    problems: list[Problem] = []
+    done = 0
+    for model in dict.fromkeys(config.models):
+        try:
+            description, outline = _describe(model, config)
+        except (RequestError, OSError) as error:
+            problems.append((model, str(error)))
+            continue
+        jobs = list(_make_jobs(description, config, problems))
+        if config.dry_run:
+            for line in [_describe_weights(description, config), *map(str, jobs)]:
+                say(line)
+            done += len(jobs)
+        elif jobs:
+            done += _run_jobs(jobs, outline, config, memory, problems, say)
+    problems = list(dict.fromkeys(problems))
+    if not done:
+        raise RequestError("; ".join(why for _, why in problems))
+    return problems
+
+
+def _describe(model: str, config: ExtractConfig) -> tuple[Description, TextOutline]:
+    """Both sides of an encoder, before any weight is read.
+
+    Raises:
+        RequestError: it has no text side.
+    """
+    entry = find_entry(model)
+    refuse_textless(entry)  # first: others needn't be built
+    description = describe(model, None, "-1")
+    outline = outline_text(entry)
+    find_weights(description, config.weights, config.seed, download=False)
+    return description, outline
+
+
+def _describe_weights(description: Description, config: ExtractConfig) -> str:
+    weights = find_weights(description, config.weights, config.seed, download=False)
+    if weights.random:
+        where = f"RANDOM (seed {config.seed})"
+    elif weights.to_download:
+        missing = weights.to_download
+        where = f"{missing} isn't here" if offline() else f"download {missing} first"
+    else:
+        where = str(weights.path)
+    name = encoder_name(description, config)
+    return f"{description.entry.name} = {name} · texts · weights: {where}"
+
+
+def _make_jobs(
+    description: Description, config: ExtractConfig, problems: list[Problem]
+) -> Iterator[TextJob]:
+    for name in expand_names(config.data):
+        try:
+            wishes = FileWishes(table=config.table, only_classes=True)
+            source = find_source(name, description.size, None, config.data_root, files=wishes)
+            settings = preprocess(config, description.entry, NO_PICTURES)
+            classes, prompts = choose_prompts(source, config)
+        except (RequestError, OSError) as error:
+            problems.append((name, str(error)))
+        else:
+            yield TextJob(Job(description, source, settings), classes, prompts)
+
+
+class NoDigests(DigestMemory):
+    """For opening a data set whose images aren't wanted: reading gigabytes would be in vain."""
+
+    def get(self, kind: str, file: Path, compute: Callable[[Path], str]) -> str:
+        return ""
+
+
+def choose_prompts(
+    source: Source, config: ExtractConfig
+) -> tuple[tuple[str, ...], dict[str, list[str]]]:
+    """The prompted classes of a data set, and the prompts of each.
+
+    Raises:
+        RequestError: the user's prompts don't fit, or the classes have no names to ask for.
+    """
+    if source.classes is not None:  # official ones are known without their images
+        task, names = source.classes
+    else:
+        dataset = source.open(NoDigests(config.root))
+        task, names = dataset.task, dataset.class_names
+    classes = prompt_classes(task, names)
+    if config.prompts:
+        return classes, read_prompts(config.prompts.expanduser(), classes)
+    if not config.templates and source.name not in TEMPLATES and all(map(str.isdecimal, names)):
+        raise RequestError(
+            f"the classes of {source.name} are numbers ({', '.join(names[:3])}...), which say "
+            "nothing to a text tower; give --prompts FILE, or a --template in which they mean "
+            "something"
+        )
+    return classes, make_prompts(source.name, classes, config.templates)
+
+
+def _run_jobs(
+    jobs: list[TextJob],
+    outline: TextOutline,
+    config: ExtractConfig,
+    memory: DigestMemory,
+    problems: list[Problem],
+    say: Say,
+) -> int:
+    """Do the jobs of one encoder; returns how many succeeded."""
+    description = jobs[0].job.description
+    done = 0
+    try:
+        tokenize = make_tokenizer(outline)  # first: without it, weights would be fetched in vain
+        encoder = LazyEncoder(description, config, memory)
+    except (RequestError, OSError) as error:
+        problems.append((description.entry.name, str(error)))
+        return done
+    text = LazyText(outline, encoder, config)
+    for job in jobs:
+        try:
+            say(_run_job(job, text, tokenize))
+            done += 1
+        except BrokenPipeError:  # of say: nobody listens any more
+            raise
+        except (CacheError, RequestError, OSError) as error:
+            name = description.entry.name if text.refused else job.job.label
+            problems.append((name, str(error)))
+            if text.refused:  # the other sets would only hear the same
+                break
+    return done
+
+
+def _run_job(job: TextJob, text: LazyText, tokenize: Tokenize) -> str:
+    """One file of texts.
+
+    Returns:
+        What was done, in one line.
+
+    Raises:
+        RequestError, CacheError, OSError: as the message says.
+    """
+    config = text.config
+    tokens = tokenize(job.texts)
+    spec = make_spec(job, text, tokens)
+    path = text_path(config.root, spec.dataset, spec.model, spec.key)
+    vectors = None
+    if not path.exists() or config.overwrite:  # first: weights that don't fit must leave no file
+        tower = text.get()
+        vectors = tower(tokens).numpy()
+        scales = {"logit_scale": tower.logit_scale}
+        scales |= {} if tower.logit_bias is None else {"logit_bias": tower.logit_bias}
+        spec = dataclasses.replace(spec, notes={**spec.notes, **scales})
+    with FeatureWriter(path, spec, overwrite=config.overwrite) as writer:
+        if writer.was_complete:
+            return f"{job.job.label}, texts: complete already, every checksum right · {path}"
+        if vectors is None:  # of a file that was complete, and is damaged
+            vectors = text.get()(tokens).numpy()
+        for unit in writer.todo:
+            start, stop = unit_rows(unit, spec.n_rows)
+            writer.write_unit(unit, {"proj": vectors[start:stop]})
+        finished = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        writer.finish({"device": text.encoder.device.type, "finished": finished})
+    return f"{job} · {path}"
+
+
+def make_spec(job: TextJob, text: LazyText, tokens: Tensor) -> FileSpec:
+    """All that the file will say of itself, but for the scale, which the weights hold.
+
+    Args:
+        job: the prompts.
+        text: the tower.
+        tokens: (P, T) of the prompts: what a tokenizer makes of them is part of the key.
+    """
+    config, outline, encoder = text.config, text.outline, text.encoder
+    description, dataset = job.job.description, job.job.source.name
+    digest = hashlib.sha256(f"{tuple(tokens.shape)} ".encode() + tokens.numpy().tobytes())
+    key: dict[str, Any] = {
+        "format": 1,
+        "encoder": encoder_name(description, config),
+        "arguments": outline.arguments,
+        "weights": encoder.words,
+        "dataset": dataset,
+        "text": {"prompts": job.prompts, "tokens": f"sha256:{digest.hexdigest()}"},
+        "layers": {"of": outline.n_layers},
+        "precision": config.precision,
+        "store": config.store,
+    }
+    places = job.places
+    ids = np.array([f"{label}/{n}" for label, n in places])
+    labels = np.array([label for label, _ in places], np.int64)
+    return FileSpec(
+        model=description.entry.name,
+        encoder=key["encoder"],
+        size=0,
+        dataset=dataset,
+        task="multi-class",
+        class_names=job.classes,
+        key=key,
+        arrays={"proj": outline.width},
+        dtype=config.store,
+        row_ids=ids,
+        row_sample=np.arange(len(ids)),
+        samples=Samples(ids, np.zeros(len(ids), np.uint8), labels),
+        command=command_line(job.job, config),
+        notes=encoder_notes(job.job, encoder.weights, config),
+        versions=versions(),
+    )

@@ -1,0 +1,1 @@
+"""An encoder with a head, and which of its parts learn."""

@@ -1,0 +1,314 @@
+"""The network that is trained: an encoder, a head, and what of them trains."""
+
+import copy
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cache import RequestError
+from cache.checked_json import read_checked, write_checked
+from cache.places import memory_root
+from extract.encoders.encoder import Description, Weights, load_network
+from extract.encoders.outline import Network
+from extract.encoders.outline_memory import surroundings
+from finetune.config import ModelConfig, TrainConfig
+from finetune.model import modes
+from finetune.model.adapters import add_adapters, check_reached, merged_tensors
+from finetune.model.cut import cut_after
+from finetune.model.deit import DeitHead, build_deit, check_deit
+from finetune.model.drop_path import set_drop_path
+from finetune.model.groups import make_groups
+from finetune.model.heads import linear_head
+from finetune.model.modes import Trains
+from finetune.model.parts import Places, find_places
+from finetune.model.reading import TOKENS, Reader, average_by_sample
+from finetune.model.recompute import checkpoint_gradients, try_checkpointing
+
+PASSED = "trainable.json"  # in the folder of what commands remember
+
+
+class Classifier(nn.Module):
+    """Backbone and head: images to logits.
+
+    ``encoder`` and ``head`` are its only modules. The encoder runs without autograd where nothing
+    of it trains.
+
+    Args:
+        reader: of the encoder.
+        head: ``nn.Linear`` of a pool, or a ``DeitHead``.
+        config: what trains.
+        places: of the encoder's parameters.
+        head_digest: SHA-256 of a DeiT head's weights as read; None for the linear head.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        head: nn.Module,
+        config: ModelConfig,
+        places: Places,
+        head_digest: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = reader.encoder
+        self.head = head
+        self.reader, self.config, self.places = reader, config, places
+        self.head_digest = head_digest
+
+    def forward(self, images: Tensor, sample: Tensor | None = None) -> Tensor:
+        """One forward pass.
+
+        Args:
+            images: (B, 3, size, size), normalised.
+            sample: (B,) int64, the number 0..n-1 of each image's sample (slices of a volume). What
+                the last linear layer sees is averaged by sample.
+
+        Returns:
+            (B, O) logits; (n, O) with ``sample``.
+        """
+        trains = self.config.encoder_trains and torch.is_grad_enabled()
+        with torch.set_grad_enabled(trains):
+            seen = self.reader(images)
+        vectors, last = seen, self.head
+        if isinstance(self.head, DeitHead):
+            vectors, last = self.head.embed(seen), self.head.classifier
+        if sample is not None:
+            vectors = average_by_sample(vectors, sample)
+        return last(vectors)
+
+    def set_training(self) -> None:
+        """``train()`` for what trains: frozen parts stay in eval mode, BatchNorm as configured."""
+        self.train()
+        modes.set_modules(self.encoder, self.config, self.places)
+
+
+def check_model(description: Description, config: ModelConfig) -> None:
+    """Refuse what can't be trained, before any weight is read.
+
+    What passed once passes again, as long as libraries and code are the same.
+
+    Raises:
+        RequestError: one line with what is possible.
+    """
+    root = memory_root()
+    if root is None or description.entry.library == "user":
+        _sketch(description, config)
+        return
+    known = read_checked(root / PASSED)
+    asked = repr((description.entry, description.size, config, surroundings(Path(__file__).parents[1])))
+    name = hashlib.sha256(asked.encode()).hexdigest()
+    if name not in known:
+        _sketch(description, config)
+        write_checked(root / PASSED, {**known, name: True})
+
+
+def build_classifier(
+    description: Description,
+    weights: Weights,
+    config: ModelConfig,
+    n_logits: int,
+    seed: int,
+    say: Callable[[str], None],
+) -> tuple[Classifier, str]:
+    """Build the network with its weights, on the CPU in float32; what trains is chosen.
+
+    The linear head starts as that of ``probe --kind adamw`` does by the same seed.
+
+    Args:
+        description: of the encoder (``extract.encoders.encoder.describe``).
+        weights: of the encoder (``find_weights``).
+        config: what the network is, and what of it trains.
+        n_logits: O.
+        seed: of the head and of adapters.
+        say: told what loading did.
+
+    Returns:
+        The classifier, and the SHA-256 of the encoder's weights as read.
+
+    Raises:
+        RequestError: as ``check_model``, or the weights don't fit.
+    """
+    places = _sketch(description, config)
+    network, digest, said = load_network(description, weights)
+    for line in said:
+        say(line)
+    if description.outline.load is None:
+        network = copy.deepcopy(network)  # the user's own code made it, once for all runs
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        reader = _assemble(network, description, config)
+    modes.choose_parameters(network, config, places, description.typed)
+    head, head_digest = _make_head(config, places, n_logits, seed)
+    if config.grad_checkpointing:
+        _checkpoint(network, head, config, description.typed)
+    return Classifier(reader, head, config, places, head_digest), digest
+
+
+def _sketch(description: Description, config: ModelConfig) -> Places:
+    """Build the encoder without values and find out where its parameters work.
+
+    Raises:
+        RequestError: something can't be done with this encoder.
+    """
+    name, outline = description.typed, description.outline
+    if outline.load is None:  # a user's own module may hold more than its tensors: no meta device
+        network = copy.deepcopy(outline.build())
+    else:
+        with torch.device("meta"):
+            network = outline.build()
+    reader = _assemble(network, description, config)
+    places = find_places(reader, description.size)
+    if config.lora is not None:
+        check_reached(network.module, places.parameters, name)
+    modes.choose_parameters(network, config, places, name)
+    if config.head == "deit":
+        check_deit(places.shape, config.head_weights, name)
+    if config.grad_checkpointing and config.encoder_trains:
+        try_checkpointing(reader, description.size, name)
+    return places
+
+
+def _assemble(network: Network, description: Description, config: ModelConfig) -> Reader:
+    """Everything that changes modules, in place and in the one order."""
+    name, anatomy = description.typed, description.anatomy
+    if config.cut_after is not None:
+        anatomy = cut_after(network, anatomy, config.cut_after, name)
+    what = TOKENS if config.head == "deit" else config.pool
+    pools = {
+        "head": anatomy.head_width is not None,
+        "cls": anatomy.has_cls,
+        "mean": True,
+        "proj": anatomy.proj_width is not None,
+    }
+    if not pools.get(what, True):
+        possible = ", ".join(pool for pool, there in pools.items() if there)
+        raise RequestError(f"--pool {what}: {name} has none; it has {possible}")
+    if config.lora is not None:
+        add_adapters(network.module, anatomy, config.lora, name)
+    set_drop_path(network.module, config.drop_path, name)
+    # A protocol may take an encoder's layers before its final norm.
+    return Reader(network, dataclasses.replace(anatomy, norm_rule=description.norm_rule), what)
+
+
+def _make_head(
+    config: ModelConfig, places: Places, n_logits: int, seed: int
+) -> tuple[nn.Module, str | None]:
+    if config.head == "deit":
+        return build_deit(places.shape, config.head_weights, n_logits, seed)
+    return linear_head(places.shape[0], n_logits, seed), None
+
+
+def _checkpoint(network: Network, head: nn.Module, config: ModelConfig, name: str) -> None:
+    if config.encoder_trains:
+        checkpoint_gradients(network, name)
+    if isinstance(head, DeitHead):
+        head.deit.set_grad_checkpointing()
+
+
+def start_head_anew(classifier: Classifier, n_logits: int, seed: int) -> None:
+    """Freeze the encoder as it is, and put a head with its first weights on it, in place.
+
+    Args:
+        classifier: trained or not, on any device.
+        n_logits: O.
+        seed: of the head.
+    """
+    device = next(classifier.parameters()).device
+    head, _ = _make_head(classifier.config, classifier.places, n_logits, seed)
+    classifier.head = head.to(device)
+    classifier.encoder.requires_grad_(False)
+    classifier.config = dataclasses.replace(
+        classifier.config,
+        mode="head",
+        lora=None,
+        freeze_until=None,
+        freeze_norm=False,
+        drop_path=0.0,
+        batchnorm="eval",
+    )
+
+
+# ---------------------------------------------------------------------------- asked of a classifier
+
+
+def what_trains(classifier: Classifier, config: ModelConfig) -> Trains:
+    """Counts and names of what trains.
+
+    Raises:
+        RequestError: the mode should train the encoder, and nothing of it would.
+    """
+    found = modes.count_parameters(classifier.encoder, classifier.head)
+    if config.encoder_trains and not found.encoder.n_training + found.adapters.n_training:
+        raise RequestError(
+            f"--mode {config.mode} should train the encoder, but none of its "
+            f"{found.encoder.n_all:_} parameters has a gradient"
+        )
+    return found
+
+
+def load_trained(classifier: Classifier, tensors: Mapping[str, Tensor], where: Path) -> None:
+    """Put what a training changed into a classifier: weights that train, and buffers.
+
+    Args:
+        classifier: with the weights that it began with; what is frozen stays.
+        tensors: as ``trained_tensors`` gave them.
+        where: they are from, for messages.
+
+    Raises:
+        RequestError: they are another network's.
+    """
+    wanted = {name: tuple(t.shape) for name, t in trained_tensors(classifier).items()}
+    if wanted != {name: tuple(t.shape) for name, t in tensors.items()}:
+        raise RequestError(f"{where} holds weights of another network; train anew with --overwrite")
+    classifier.load_state_dict(dict(tensors), strict=False)
+
+
+def trained_tensors(classifier: Classifier) -> dict[str, Tensor]:
+    """The weights that train, and the buffers."""
+    frozen = {name for name, p in classifier.named_parameters() if not p.requires_grad}
+    state = classifier.state_dict()
+    return {name: tensor for name, tensor in state.items() if name not in frozen}
+
+
+def updates_batchnorm(classifier: Classifier) -> bool:
+    """Whether training changes running statistics, and so depends on the batch at once."""
+    return modes.updates_batchnorm(classifier.encoder, classifier.config)
+
+
+def check_gradients(classifier: Classifier) -> None:
+    """Make sure, after the first backward pass, that something reached the encoder.
+
+    Raises:
+        RequestError: every gradient of the encoder is absent or zero.
+    """
+    if classifier.config.encoder_trains:
+        modes.check_gradients(classifier.encoder, classifier.config.mode)
+
+
+def parameter_groups(
+    classifier: Classifier, config: ModelConfig, train: TrainConfig, encoder_lr: float
+) -> list[dict[str, Any]]:
+    """Groups for an optimiser of torch's: see ``groups.make_groups``."""
+    return make_groups(classifier.encoder, classifier.head, classifier.places, train, encoder_lr)
+
+
+def export_encoder(classifier: Classifier) -> dict[str, Tensor]:
+    """The encoder's tensors, as ``extract --model ... --size ... --weights FILE`` takes them.
+
+    Adapters are merged; the classifier is left as it is. Of a cut encoder there are only the kept
+    blocks, and ``extract`` refuses the file as one with missing tensors: its layers are those of
+    whole encoders.
+
+    Returns:
+        Name -> tensor on the CPU, contiguous, floating ones in float32.
+    """
+    tensors = classifier.reader.network.file_tensors(merged_tensors(classifier.encoder))
+    return {
+        name: (t.float() if t.is_floating_point() else t).detach().cpu().contiguous().clone()
+        for name, t in tensors.items()
+    }

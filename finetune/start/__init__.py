@@ -1,0 +1,1 @@
+"""What a run starts from: a stored head, episodes, an earlier row."""

@@ -1,0 +1,1 @@
+"""The loop: loss, rates, ranks, checkpoints, predictions."""

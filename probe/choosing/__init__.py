@@ -1,0 +1,1 @@
+"""One of several candidates: by val, by folds, or inside an episode."""

@@ -1,0 +1,146 @@
+"""Choosing inside a few-shot episode: by its own samples alone, for val has far more labels.
+
+k by leaving one out (see ``left_out``), an estimator's settings by folds. What is left out, or
+divided, is a patient where patients are known.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import RequestError
+from cache.labels.columns import MISSING, REGRESSION
+from cache.splits.strata import divide, name_units
+from probe.choosing.plan import FOLD_SEED, N_FOLDS, has_groups, loss_of, pick
+from probe.features import Split
+from probe.kinds.estimator import EstimatorConfig, Question, fit_all
+from probe.metrics.classification import MULTI_LABEL
+from probe.questions.question import Asked
+from probe.solvers.standardise import Prepare
+
+NAME_ONE = "name one value with each --set"
+
+
+class TooFewError(RequestError):
+    """Episodes of one number of shots are too small for what is asked; others may not be."""
+
+
+def units_of(samples: Split) -> NDArray[np.intp]:
+    """(n,) number of each sample's unit, from 0: a patient, or a sample by itself."""
+    return np.unique(name_units(samples.ids, samples.groups), return_inverse=True)[1]
+
+
+def count_units(samples: Split, task: str) -> list[int]:
+    """Units of each class that there is; of several labels, or continuous ones, of all."""
+    units = units_of(samples)
+    if task in (MULTI_LABEL, REGRESSION):
+        return [int(units.max()) + 1]
+    return [len(np.unique(units[samples.y == c])) for c in np.unique(samples.y)]
+
+
+def make_episode_folds(samples: Split, task: str, cure: str = NAME_ONE) -> NDArray[np.intp]:
+    """The fold of each sample: stratified, no unit divided, as many as a class has units.
+
+    At most ``N_FOLDS``, and as many as the rarest class that can be divided. A class of one unit
+    can't: it is always learnt from, and never asked. Chance is of ids and ``FOLD_SEED``, the same
+    for every encoder.
+
+    Returns:
+        (n,) from 0; -1 where a sample is in none.
+
+    Raises:
+        TooFewError: no class has two units, or without some fold a class would be missing.
+    """
+    counts = count_units(samples, task)
+    n_folds = min([N_FOLDS, *(n for n in counts if n > 1)])
+    if max(counts) < 2:
+        raise TooFewError(
+            f"an episode has one sample, or patient, of each class, and none to choose on; {cure}"
+        )
+    fold = np.full(len(samples), -1, np.intp)
+    rows = np.arange(len(samples))
+    if min(counts) < 2:
+        single = np.unique(samples.y)[np.array(counts) < 2]
+        rows = np.flatnonzero(~np.isin(samples.y, single))
+    asked = pick(samples, rows)
+    fold[rows] = divide([1] * n_folds, asked.ids, asked.y, asked.groups, FOLD_SEED)
+    for held_out in range(n_folds):
+        if _known(samples.y[fold != held_out], task) != _known(samples.y, task):
+            raise TooFewError(
+                f"without one fold of an episode nothing is left of some class; {cure}"
+            )
+    return fold
+
+
+def _known(labels: NDArray[Any], task: str) -> set[int]:
+    """The classes, or of several labels those that are known of some sample."""
+    if task == REGRESSION:
+        return set()
+    if task == MULTI_LABEL:
+        return set(np.flatnonzero((labels != MISSING).any(axis=0)).tolist())
+    return set(labels.tolist())
+
+
+def choose_settings(
+    config: EstimatorConfig, samples: Split, question: Question, standard: Prepare | None = None
+) -> int:
+    """The place of the candidate with the smallest loss out of fold, of equals the first.
+
+    The folds' answers are pooled before the loss is taken: a fold of a few samples has no AUC to
+    speak of.
+
+    Args:
+        config: the candidates.
+        samples: of the episode.
+        question: what they are asked.
+        standard: see ``probe.kinds.estimator.fit_all``.
+
+    Raises:
+        TooFewError: see ``make_episode_folds``.
+        RequestError: a candidate fails, or margins have no AUC.
+    """
+    fold = make_episode_folds(samples, question.task)
+    parts: list[list[NDArray[np.float64]]] = []  # of folds, of candidates
+    order: list[NDArray[np.intp]] = []
+    score_type = ""
+    for held_out in range(int(fold.max()) + 1):
+        rest, own = np.flatnonzero(fold != held_out), np.flatnonzero(fold == held_out)
+        fitted = fit_all(config, samples.x[rest], samples.y[rest], question, standard)
+        parts.append([fitted.scores(samples.x[own], i) for i in range(len(fitted.probes))])
+        order.append(own)
+        score_type = fitted.score_type
+    labels = samples.y[np.concatenate(order)]
+    losses = [
+        loss_of(np.concatenate(scores), labels, question.task, score_type=score_type)
+        for scores in zip(*parts, strict=True)
+    ]
+    return int(np.argmin(losses))
+
+
+def by_patient_settings(asked: Asked, train: Split) -> dict[str, Any]:
+    """What the question holds of patients that are left out, or kept in one fold, whole."""
+    if not has_groups(train):
+        return {}
+    return {"groups": (asked.trained_on or asked).features.header.tables["samples/groups"]}
+
+
+def said_of(name: str, candidates: Sequence[Any], places: Sequence[int]) -> dict[str, Any]:
+    """What the row says of choices in many episodes: the most frequent, and how often each won."""
+    wins = Counter(places)
+    often = max(range(len(candidates)), key=lambda place: (wins[place], -place))
+    return {
+        name: candidates[often],
+        "wins": [wins[place] for place in range(len(candidates))],
+        "of_episodes": list(places),
+    }
+
+
+def mark_of(what: str, how: str, said: dict[str, Any]) -> str:
+    """Which candidate won most often, for the reader of a table that has room for one."""
+    n, most = len(said["of_episodes"]), max(said["wins"])
+    return f"{what} chosen in each episode, by {how}; shown is that of {most} of {n}"

@@ -1,0 +1,22 @@
+"""What a kind of probe answers to one question."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from probe.metrics.calibration import Votes
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer, before anything is measured of it."""
+
+    settings: dict[str, Any]  # what the row's question holds
+    chosen: dict[str, Any]  # what val, folds or episodes chose
+    # "val", or ``probe.choosing.plan.HELD_OUT``, and "test" -> (n, C), of episodes (E, n, C).
+    scores: dict[str, NDArray[Any]]
+    marks: list[str]  # what a reader of the numbers must know
+    votes: Votes | None = None  # where the scores are shares of neighbours' votes

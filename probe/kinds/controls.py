@@ -1,0 +1,195 @@
+"""Control rows: what the same labels give without a trained encoder.
+
+A number is worth what it is above these. Three are asked for with ``--controls``:
+
+- larger class: every test image gets the classes' shares in train, of a regression their mean. Its
+  accuracy is that of always naming the larger class; its AUC is 0.5.
+- pixels: mean, standard deviation and a histogram of each small grey picture, with the linear probe
+  (ridge, of a regression). What it reaches is brightness and contrast: a scanner's, or a finding's.
+- random weights: the same question to an encoder that nobody trained, from a feature file of the
+  same images. Architecture and pooling alone are worth something, too.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.aggregate import aggregate_rows
+from cache.errors import CacheError, RequestError
+from cache.features import Features, open_features
+from cache.format.key import file_stem, key_digest, untagged
+from cache.labels.columns import REGRESSION
+from cache.places import features_root
+from probe.comparable import tables_of
+from probe.config import ProbeConfig
+from probe.features import Split, divide_samples, rows_are_samples
+from probe.kinds.answer import Answer
+from probe.kinds.kind import ask_linear, ask_ridge
+from probe.metrics.classification import MULTI_LABEL, known_shares
+from probe.questions.question import Asked
+
+KIND = "control"
+LARGER_CLASS, PIXELS = "larger class", "pixels"  # in the place of a model's name
+N_BINS = (
+    16  # of grey values 0..255, each 16 wide: fewer blur a window's edge, more are rarely filled
+)
+CHUNK_ROWS = 4096  # pictures that are in work at one time
+
+
+def pixel_statistics(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Mean, standard deviation and histogram of each picture.
+
+    Args:
+        pictures: (N, P) grey values; may be a memmap.
+
+    Returns:
+        (N, 2 + N_BINS): mean and standard deviation in grey values, then shares that sum to 1.
+    """
+    found = np.empty((len(pictures), 2 + N_BINS), np.float32)
+    for start in range(0, len(pictures), CHUNK_ROWS):
+        block = np.asarray(pictures[start : start + CHUNK_ROWS])
+        rows = slice(start, start + len(block))
+        found[rows, 0], found[rows, 1] = block.mean(axis=1), block.std(axis=1)
+        bins = block // (256 // N_BINS) + N_BINS * np.arange(len(block))[:, None]
+        counts = np.bincount(bins.ravel(), minlength=N_BINS * len(block))
+        found[rows, 2:] = counts.reshape(-1, N_BINS) / block.shape[1]
+    return found
+
+
+def ask_controls(
+    config: ProbeConfig, asked: Asked
+) -> Iterator[tuple[str, dict[str, Split], Answer]]:
+    """The two controls that need no encoder.
+
+    Args:
+        config: the question; how candidates are chosen is taken from it.
+        asked: labels and splits, of which train and test have images.
+
+    Yields:
+        LARGER_CLASS or PIXELS, the splits, and the answer.
+
+    Raises:
+        RequestError: a file has no small pictures; after the first control.
+    """
+    splits = _divide(asked, lambda one: np.empty((len(one.labels), 0), np.float32))
+    yield LARGER_CLASS, splits, _larger_class(asked, splits)
+    splits = _divide(asked, lambda one: _read_pixels(one.features, config.aggregate))
+    # Its own defaults, whatever is asked of the encoder.
+    plain = replace(
+        config, kind="linear", linear=None, ridge=None, estimator=None, layer=-1, pools=()
+    )
+    ask = ask_ridge if asked.task == REGRESSION else ask_linear
+    for answer in ask(plain, asked, splits):
+        yield PIXELS, splits, replace(answer, settings={"bins": N_BINS, **answer.settings})
+
+
+def described(asked: Asked, control: str, samples: Mapping[str, Any]) -> dict[str, Any]:
+    """What a control's row says in the place of an encoder: the same for every encoder's file."""
+    features = asked.features
+    key = {name: features.key.get(name) for name in ("dataset", "images", "source_size")}
+    side = 0
+    if control == PIXELS and features.thumbnails is not None:
+        side = math.isqrt(features.thumbnails.shape[1])
+    key |= {"control": control, "side": side}
+    return {
+        "model": control,
+        "encoder": "none",
+        "size": side,
+        "dataset": features.dataset,
+        "task": asked.task,
+        "digest": key_digest(key),
+        "key": key,
+        "samples": samples,
+        "tables": tables_of(features),
+    }
+
+
+def _larger_class(asked: Asked, splits: dict[str, Split]) -> Answer:
+    labels, n_classes = splits["train"].y, len(asked.class_names)
+    if asked.task == REGRESSION:
+        shares = np.array([labels.mean()])
+    elif asked.task == MULTI_LABEL:
+        shares = known_shares(labels)
+    else:
+        shares = np.bincount(labels, minlength=n_classes) / len(labels)
+    scores = {name: np.tile(shares, (len(splits[name]), 1)) for name in ("val", "test")}
+    return Answer({}, {}, scores, [])
+
+
+def _divide(asked: Asked, read: Callable[[Asked], NDArray[np.floating]]) -> dict[str, Split]:
+    """Train and val of what is fitted on, test of what is asked."""
+    splits = divide_samples(read(asked), asked)
+    if train := asked.trained_on:
+        splits = {**divide_samples(read(train), train), "test": splits["test"]}
+    return splits
+
+
+def _read_pixels(features: Features, aggregate: str) -> NDArray[np.float32]:
+    """(S, 2 + N_BINS) statistics of every sample; of several pictures their mean, or maximum.
+
+    Raises:
+        RequestError: the file has no pictures.
+    """
+    pictures = features.thumbnails
+    if pictures is None:
+        raise RequestError(
+            f"{features.path.name} holds no small pictures, so there is no control by pixels; make "
+            f"it anew with\n  {features.header.cure} --overwrite"
+        )
+    found = pixel_statistics(pictures)
+    if rows_are_samples(features):
+        return found
+    return aggregate_rows(found, features.row_sample, len(features.labels), aggregate)
+
+
+def find_random(features: Features, root: Path) -> Features | None:
+    """The finished file of the same images and architecture with random weights, if there is one.
+
+    It is looked for beside the other, and where ``advise_random`` has it made. Of several seeds the
+    lowest.
+
+    Args:
+        features: of the encoder with its own weights.
+        root: the folder of features.
+    """
+    folders = dict.fromkeys([features.path.parent, root / file_stem(features.dataset)])
+    found: list[Features] = []
+    for path in (path for folder in folders for path in sorted(folder.glob("*.h5"))):
+        try:
+            other = open_features(path)
+        except (CacheError, OSError):
+            continue  # `cache verify` tells of it
+        is_random = not other.is_text and other.notes.get("random_weights")
+        if is_random and _but_for_weights(other.key) == _but_for_weights(features.key):
+            found.append(other)
+    return min(found, key=lambda other: str(other.key["weights"]), default=None)
+
+
+def _but_for_weights(key: Mapping[str, Any]) -> dict[str, Any]:
+    """What a key says of all but the weights, whose tag stands behind the encoder's name."""
+    return {**key, "encoder": untagged(str(key.get("encoder", ""))), "weights": None}
+
+
+def advise_random(features: Features, root: Path) -> str:
+    """What a user can do where ``find_random`` finds nothing: the command that makes the file."""
+    missing = f"no features of {features.model} with random weights on {features.dataset}; "
+    if str(features.key.get("weights", "")).startswith("made by code"):
+        return (
+            missing + "its own code makes its weights: offer random ones there, as another --model"
+        )
+    words = features.header.command
+    for flag in ("--weights", "--features"):
+        if flag in words:
+            place = words.index(flag)
+            del words[place : place + 2]
+    words += ["--weights", "random"]
+    words += [] if root == features_root() else ["--features", str(root)]
+    return f"{missing}make them with\n  {shlex.join(words)}"

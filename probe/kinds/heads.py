@@ -1,0 +1,406 @@
+"""A grid of linear heads trained at once by SGD: DINOv2's linear probe, on features of one view.
+
+dinov2/eval/linear.py at 05c66df: learning rates x class tokens of the last 1 or 4 blocks x with or
+without the last block's mean patch token; every head sees the same batches, and their losses are
+summed, which is as if each were trained alone. Baharoon et al. 2023 (DINOv2ForRadiology) train the
+same grid at other rates: see protocols.py.
+
+Features are held as they are stored: of 165,466 images and five blocks of 768 in float16, 1.2 GB,
+a whole command takes 2.4 GB, of which 0.7 are torch itself (benchmarks/probe_memory.py).
+
+With blocks laid side by side in order and the mean after the last, each of the four inputs is a
+slice of columns; the heads of all learning rates on one input are one matrix product.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import RequestError
+from probe.episodes.draw import by_length
+from probe.kinds.adamw import episode_bytes
+from probe.metrics.classification import MULTI_LABEL, accuracy, auc
+from probe.solvers.outputs import Outputs, check_finite, check_training
+from probe.solvers.standardise import chunks
+
+if TYPE_CHECKING:
+    import torch
+
+CHOSEN_BY = ("acc", "auc")
+LOSSES = ("mean", "sum")
+
+MOMENTUM = 0.9  # linear.py: SGD(momentum=0.9, weight_decay=0)
+SPREAD = 0.01  # of the first weights, a normal; intercepts start at 0: LinearClassifier.__init__
+
+
+@dataclass(frozen=True)
+class HeadsConfig:
+    """Everything that changes the weights of the grid.
+
+    Raises:
+        RequestError: a number out of its range, an unknown word, or something named twice.
+    """
+
+    lrs: tuple[float, ...] = (  # linear.py: learning_rates
+        *(1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3),
+        *(2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1),
+    )
+    scale_lr: bool = True  # x batch / 256, as scale_lr() on one GPU
+    n_last: tuple[int, ...] = (1, 4)  # class tokens of how many last blocks
+    batch_size: int = 128
+    epochs: int = 10
+    iterations: int | None = 1250  # of an epoch; None: one pass over the images
+    choose_by: str = "acc"  # on val, after the last step: the highest accuracy or AUC
+    loss: str = "mean"  # of several labels; "sum": over the batch, as Baharoon et al. publish it
+    refit: bool = False  # the chosen head anew on train and val together
+    one_logit: bool = False  # two classes: one logit, or two
+    by_sigmoid: bool = False  # several classes: scores by a sigmoid each, see Outputs
+    # The refit as looked at on test after every so many epochs, and the best of these by AUC kept:
+    # a choice on test, for comparison with Baharoon et al. alone. None: the last step's.
+    test_every: int | None = None
+    seed: int = 0  # of first weights and order
+
+    def __post_init__(self) -> None:
+        if not self.lrs or min(self.lrs) <= 0 or not all(map(math.isfinite, self.lrs)):
+            raise RequestError(
+                f"learning rates are positive and finite, found {self.lrs or 'none'}"
+            )
+        if not self.n_last or min(self.n_last) < 1:
+            raise RequestError(f"numbers of last blocks are 1 and more, found {self.n_last}")
+        for name in ("lrs", "n_last"):
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise RequestError(f"each of {name} may be named once, found one twice")
+        for name in ("batch_size", "epochs", "iterations", "test_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise RequestError(f"{name} is 1 or more, found {value}")
+        for name, words in (("choose_by", CHOSEN_BY), ("loss", LOSSES)):
+            if getattr(self, name) not in words:
+                raise RequestError(f"{name} is {' or '.join(words)}, found {getattr(self, name)!r}")
+        if self.test_every is not None and not self.refit:
+            raise RequestError("checkpoints are those of a refit; take train+val to --refit")
+        if self.seed < 0:
+            raise RequestError(f"a seed is 0 or more, found {self.seed}")
+
+
+@dataclass(frozen=True)
+class GridFit:
+    """One head of the grid."""
+
+    lr: float  # as named, before any scaling
+    n_last: int
+    with_mean: bool  # whether it saw the mean patch token
+    weights: NDArray[np.float32]  # (d, O)
+    intercept: NDArray[np.float32]  # (O,)
+    columns: slice  # of the blocks laid side by side, d wide
+    outputs: Outputs
+
+    @property
+    def is_finite(self) -> bool:
+        return bool(np.isfinite(self.weights).all() and np.isfinite(self.intercept).all())
+
+    def predict_scores(self, blocks: NDArray[np.floating]) -> NDArray[np.float64]:
+        """(Q, C) scores of images, from all blocks side by side as ``fit_grid`` takes them."""
+        scores = np.empty((len(blocks), self.outputs.n_classes))
+        for rows in chunks(len(blocks)):
+            block = np.asarray(blocks[rows, self.columns], np.float32)
+            scores[rows] = self.outputs.scores(block @ self.weights + self.intercept)
+        return scores
+
+
+def fit_grid(
+    blocks: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    n_blocks: int,
+    has_mean: bool,
+    task: str,
+    n_classes: int,
+    config: HeadsConfig | None = None,
+    device: str = "cpu",
+) -> list[GridFit]:
+    """Train every head of the grid on the same batches.
+
+    Args:
+        blocks: (N, n_blocks * D) class tokens of the last blocks, the last one last; then, with
+            ``has_mean``, (N, D) mean patch tokens of the last block.
+        labels: (N,), or (N, C) zeros, ones and MISSING for the multi-label task.
+        n_blocks: how many class tokens there are; numbers in ``config.n_last`` above it are
+            refused.
+        has_mean: whether the mean follows. Without it (networks without a class token) the grid
+            is of learning rates alone, for each of ``config.n_last``.
+        task: one of ``probe.metrics.classification.TASKS``.
+        n_classes: C.
+        config: the grid; None for the defaults.
+        device: where to train, as torch names it.
+
+    Returns:
+        The heads in the order of the release: by blocks, without and with the mean, by learning
+        rate. Weights of one that diverged are not finite.
+
+    Raises:
+        RequestError: what can't be trained on, or more last blocks asked for than there are.
+    """
+    config = config or HeadsConfig()
+    check_training(blocks, labels)
+    if max(config.n_last) > n_blocks:
+        raise RequestError(
+            f"heads on the last {max(config.n_last)} blocks need as many layers, found {n_blocks}"
+        )
+    outputs = Outputs(task, n_classes, config.one_logit, config.by_sigmoid)
+    return _train(
+        blocks, labels, _inputs(blocks, n_blocks, has_mean, config), outputs, config, device
+    )
+
+
+def fit_episode_grids(
+    blocks: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    episodes: Sequence[NDArray[np.intp]],
+    n_blocks: int,
+    has_mean: bool,
+    task: str,
+    n_classes: int,
+    config: HeadsConfig | None = None,
+    device: str = "cpu",
+) -> list[list[GridFit]]:
+    """``fit_grid`` of every few-shot episode; those of as many images take their steps together.
+
+    Args:
+        blocks: (S, n_blocks * D) of the training samples, as for ``fit_grid``.
+        labels: (S,), or (S, C) for the multi-label task.
+        episodes: for each its rows of ``blocks``, one and more.
+        n_blocks: as for ``fit_grid``, as are the others.
+        has_mean: whether the mean follows.
+        task: one of ``probe.metrics.classification.TASKS``.
+        n_classes: C.
+        config: the grid; None for the defaults.
+        device: where to train, as torch names it.
+
+    Returns:
+        For each episode the heads of its grid, in ``fit_grid``'s order.
+
+    Raises:
+        RequestError: see ``fit_grid``; an episode of one class can be trained on.
+    """
+    config = config or HeadsConfig()
+    outputs = Outputs(task, n_classes, config.one_logit, config.by_sigmoid)
+    places = _inputs(blocks, n_blocks, has_mean, config)
+    found: list[list[GridFit]] = [[] for _ in episodes]
+    used = np.unique(np.concatenate(episodes))
+    x, y = blocks[used], labels[used]
+    check_finite(x)
+    for alike in by_length(episodes):
+        size = max(1, episode_bytes(device) // (4 * config.batch_size * blocks.shape[1]))
+        for start in range(0, len(alike), size):
+            part = alike[start : start + size]
+            rows = np.searchsorted(used, np.stack([episodes[i] for i in part]))
+            grids = _train(x, y, places, outputs, config, device, rows=rows)
+            for i, number in zip(part, range(len(part)), strict=True):
+                found[i] = grids[number :: len(part)]
+    return found
+
+
+def refit_one(
+    fit: GridFit,
+    blocks: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    config: HeadsConfig,
+    device: str = "cpu",
+    every: int | None = None,
+) -> list[GridFit]:
+    """Train the head of one place of the grid anew, on more images.
+
+    Args:
+        fit: the head that was chosen; its weights aren't used.
+        blocks: as for ``fit_grid``.
+        labels: as for ``fit_grid``.
+        config: the grid that it comes from.
+        device: where to train.
+        every: keep a checkpoint after every so many epochs, too.
+
+    Returns:
+        The checkpoints, of which the last is the trained head.
+    """
+    check_training(blocks, labels)
+    place = [(fit.n_last, fit.with_mean, fit.columns, (fit.lr,))]
+    kept: list[GridFit] = []
+    (last,) = _train(blocks, labels, place, fit.outputs, config, device, every, kept)
+    return [*kept, last]
+
+
+def choose(
+    fits: list[GridFit],
+    val_blocks: NDArray[np.floating],
+    val_labels: NDArray[np.integer],
+    choose_by: str,
+) -> tuple[int, NDArray[np.float64]]:
+    """Choose the head by val.
+
+    Returns:
+        The place in ``fits`` of the highest accuracy or AUC, the earlier of two; and the value of
+        every head, nan of one that diverged.
+
+    Raises:
+        RequestError: every head diverged, or val has no AUC.
+    """
+    measure = accuracy if choose_by == "acc" else auc
+    task = fits[0].outputs.task
+    found = np.array(
+        [
+            measure(fit.predict_scores(val_blocks), val_labels, task) if fit.is_finite else np.nan
+            for fit in fits
+        ]
+    )
+    if not any(fit.is_finite for fit in fits):
+        raise RequestError(
+            f"all {len(fits)} heads diverged, the slowest at a learning rate of "
+            f"{min(fit.lr for fit in fits):g}; try smaller ones with --lr"
+        )
+    if np.isnan(found).all():
+        raise RequestError(
+            "heads are chosen by AUC on val, and val has none: a class is absent there, or a label "
+            "has one value only; choose by accuracy with --choose-by acc"
+        )
+    return int(np.nanargmax(found)), found
+
+
+def image_batches(n_images: int, batch_size: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Batches without end: all images in a new order, and again; a batch may span two orders."""
+    rng = np.random.default_rng((seed, 1))
+    rest = np.empty(0, np.int64)
+    while True:
+        while len(rest) < batch_size:
+            rest = np.concatenate([rest, rng.permutation(n_images)])
+        yield rest[:batch_size]
+        rest = rest[batch_size:]
+
+
+def first_weights(width: int, n_columns: int, seed: int) -> NDArray[np.float32]:
+    """(d, n) weights of n logits on one input."""
+    rng = np.random.default_rng((seed, 0, width))
+    return (SPREAD * rng.standard_normal((width, n_columns))).astype(np.float32)
+
+
+# The loop. Place: last blocks, with the mean, columns, learning rates.
+
+Place = tuple[int, bool, slice, tuple[float, ...]]
+
+
+def _inputs(
+    blocks: NDArray[np.floating], n_blocks: int, has_mean: bool, config: HeadsConfig
+) -> list[Place]:
+    width = blocks.shape[1] // (n_blocks + has_mean)
+    end = n_blocks * width
+    return [
+        (n, with_mean, slice(end - n * width, end + with_mean * width), config.lrs)
+        for n in config.n_last
+        for with_mean in ((False, True) if has_mean else (False,))
+    ]
+
+
+def _train(
+    blocks: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    places: list[Place],
+    outputs: Outputs,
+    config: HeadsConfig,
+    device: str,
+    every: int | None = None,
+    kept: list[GridFit] | None = None,
+    rows: NDArray[np.intp] | None = None,
+) -> list[GridFit]:
+    """The trained heads; checkpoints before the last step go into ``kept``.
+
+    With rows (E, n) of the blocks each of the E episodes is trained on its own, all on the same
+    places of these: its heads follow one another for each place of the grid.
+    """
+    import torch
+
+    rows = np.arange(len(blocks))[None] if rows is None else rows
+    n_episodes, n_images = rows.shape
+    # As linear.py of Baharoon et al.: where images are few, a batch is all of them.
+    size = min(config.batch_size, n_images) if config.iterations is None else config.batch_size
+    epoch = config.iterations or math.ceil(n_images / size)
+    n_steps = config.epochs * epoch
+    readable = np.require(blocks, requirements=["C", "W"])  # torch warns of read-only memory
+    features = torch.from_numpy(readable).to(device)  # (N, all), as stored
+    wanted = torch.from_numpy(outputs.targets(labels)).to(device)  # (N, O)
+    groups = [_Group(*place, outputs, config, device, n_episodes) for place in places]
+    factor = size if config.loss == "sum" and outputs.task == MULTI_LABEL else 1
+    factor = factor * size / 256 if config.scale_lr else factor
+    batches = image_batches(n_images, size, config.seed)
+    for i in range(n_steps):
+        own = torch.from_numpy(rows[:, next(batches)]).to(device)  # (E, B)
+        images = features.index_select(0, own.flatten()).view(*own.shape, -1).float()
+        aims = wanted.index_select(0, own.flatten()).view(*own.shape, -1)
+        # CosineAnnealingLR to 0, after every step.
+        rate = factor * (1 + math.cos(math.pi * i / n_steps)) / 2
+        for group in groups:
+            group.step(images, aims, rate)
+        if kept is not None and every and (i + 1) % (every * epoch) == 0 and i + 1 < n_steps:
+            kept += [fit for group in groups for fit in group.fits()]
+    return [fit for group in groups for fit in group.fits()]
+
+
+class _Group:
+    """The heads of all learning rates on one input: of each episode one matrix (d, R * O)."""
+
+    def __init__(
+        self,
+        n_last: int,
+        with_mean: bool,
+        columns: slice,
+        lrs: tuple[float, ...],
+        outputs: Outputs,
+        config: HeadsConfig,
+        device: str,
+        n_episodes: int = 1,
+    ) -> None:
+        import torch
+
+        self._place, self._columns, self._lrs = (n_last, with_mean), columns, lrs
+        self._outputs = outputs
+        width, n = columns.stop - columns.start, outputs.n_logits
+        first = np.tile(first_weights(width, n, config.seed), (n_episodes, 1, len(lrs)))
+        self._weights = torch.from_numpy(first).to(device)  # (E, d, R * O)
+        self._intercept = self._weights.new_zeros(n_episodes, 1, first.shape[2])
+        self._speed = self._weights.new_zeros(self._weights.shape)
+        self._drift = self._weights.new_zeros(self._intercept.shape)
+        self._rates = torch.tensor(np.repeat(lrs, n), dtype=torch.float32, device=device)
+
+    def step(self, images: torch.Tensor, aims: torch.Tensor, rate: float) -> None:
+        """One step of torch.optim.SGD with momentum: v = 0.9 v + g, w = w - lr v.
+
+        Args:
+            images: (E, B, all).
+            aims: (E, B, O).
+            rate: what the learning rates are multiplied by.
+        """
+        part = images[:, :, self._columns]
+        n_episodes, n_images, _ = part.shape
+        logits = (part @ self._weights).add_(self._intercept)  # (E, B, R * O)
+        aside = logits.view(n_episodes, n_images, len(self._lrs), -1).permute(0, 2, 3, 1)
+        of_logits = self._outputs.gradient(aside, aims.transpose(1, 2)[:, None])  # (E, R, O, B)
+        of_logits = of_logits.permute(0, 3, 1, 2).reshape(logits.shape)
+        of_logits.div_(n_images)
+        self._speed.baddbmm_(part.transpose(1, 2), of_logits, beta=MOMENTUM)
+        self._drift.mul_(MOMENTUM).add_(of_logits.sum(dim=1, keepdim=True))
+        rates = self._rates * rate
+        self._weights.addcmul_(self._speed, rates, value=-1)
+        self._intercept.addcmul_(self._drift, rates, value=-1)
+
+    def fits(self) -> Iterator[GridFit]:
+        """By learning rate, then by episode."""
+        n = self._outputs.n_logits
+        weights, intercept = self._weights.cpu().numpy(), self._intercept.cpu().numpy()
+        for i, lr in enumerate(self._lrs):
+            own = slice(i * n, (i + 1) * n)
+            for of_weights, of_intercept in zip(weights, intercept, strict=True):
+                parts = of_weights[:, own].copy(), of_intercept[0, own].copy()
+                yield GridFit(lr, *self._place, *parts, self._columns, self._outputs)

@@ -1,0 +1,122 @@
+"""Zero-shot probe: no training image is used, each class is what a text encoder makes of prompts.
+
+Radford et al. 2021 (https://arxiv.org/abs/2103.00020), section 3.1.4: a class vector is the mean
+of its prompts' L2-normalised features, normalised again; an image's scores are the softmax over
+classes of logit scale x cosine. The logit scale was learnt with the encoder; CLIP's ended at 100,
+where its training clips it.
+
+For several labels at once each label is a choice of two, the label or its negative ("no X").
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import RequestError
+from probe.metrics.classification import MULTI_CLASS, MULTI_LABEL, check_labels, check_task
+
+CHUNK_ROWS = 4096  # rows of features that are in work at one time
+
+
+def n_text_classes(task: str, n_classes: int) -> int:
+    """How many class vectors a task needs: with several labels at once, two for each."""
+    return 2 * n_classes if task == MULTI_LABEL else n_classes
+
+
+def class_vectors(
+    prompts: NDArray[np.floating], labels: NDArray[np.integer], n_classes: int
+) -> NDArray[np.float64]:
+    """Make one direction of all the prompts of a class.
+
+    A prompt whose features are all zero has no direction and counts for nothing; a class that has
+    no others keeps a vector of zeros.
+
+    Args:
+        prompts: (P, D) text features.
+        labels: (P,) class of each prompt, in [0, n_classes).
+        n_classes: C.
+
+    Returns:
+        (C, D) vectors of length 1, or 0.
+
+    Raises:
+        RequestError: labels out of range, a class without a prompt, or features that aren't
+            finite.
+    """
+    check_labels(labels, MULTI_CLASS, n_classes)
+    if prompts.ndim != 2 or len(prompts) != len(labels):
+        raise RequestError(
+            "prompts need (P, D) features and a class for each row, found features of shape "
+            f"{prompts.shape} and {len(labels)} labels"
+        )
+    counts = np.bincount(labels, minlength=n_classes)
+    if not counts.all():
+        raise RequestError(f"class {int(np.argmin(counts))} of {n_classes} has no prompt")
+    sums = np.zeros((n_classes, prompts.shape[1]))
+    # add.at, not +=: a class that is named twice must count twice.
+    np.add.at(sums, labels, _normalised(prompts, "prompt", 0))
+    return _normalised(sums, "class", 0)  # the sum points where the mean does
+
+
+def scores(
+    features: NDArray[np.floating],
+    vectors: NDArray[np.float64],
+    logit_scale: float,
+    task: str,
+) -> NDArray[np.float64]:
+    """Score every image by its cosine with the class vectors, in float64.
+
+    An image whose features are all zero resembles nothing: its cosines are 0, as in kNN, and its
+    classes equally likely.
+
+    Args:
+        features: (Q, D) image features; may be a float16 memmap.
+        vectors: (C, D) from ``class_vectors``; (2C, D) for the multi-label task: the labels, then
+            their negatives.
+        logit_scale: what the cosines are multiplied by; the exponential of the learnt parameter.
+        task: one of ``probe.metrics.classification.TASKS``.
+
+    Returns:
+        (Q, C) probabilities. Rows sum to 1, except for the multi-label task, where each column is
+        the probability of a label against its negative.
+
+    Raises:
+        RequestError: widths that differ, features that aren't finite, or a logit scale that isn't
+            a positive number.
+    """
+    check_task(task)
+    if features.ndim != 2 or features.shape[1] != vectors.shape[1]:
+        raise RequestError(
+            f"texts have {vectors.shape[1]} features, found images of shape {features.shape}: "
+            "both must come from one encoder's projection"
+        )
+    if not (math.isfinite(logit_scale) and logit_scale > 0):
+        raise RequestError(f"the logit scale is positive and finite, found {logit_scale}")
+    n_classes = len(vectors) // 2 if task == MULTI_LABEL else len(vectors)
+    results = np.empty((len(features), n_classes))
+    for start in range(0, len(features), CHUNK_ROWS):
+        block = _normalised(features[start : start + CHUNK_ROWS], "image", start)
+        logits = logit_scale * (block @ vectors.T)  # (q, C) or (q, 2C)
+        if task == MULTI_LABEL:  # a softmax over two is a sigmoid of their difference
+            logits = logits[:, :n_classes] - logits[:, n_classes:]
+            # Neither overflows nor loses small probabilities, unlike 1 / (1 + exp(-x)).
+            results[start : start + CHUNK_ROWS] = np.exp(-np.logaddexp(0, -logits))
+        else:
+            powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+            results[start : start + CHUNK_ROWS] = powers / powers.sum(axis=1, keepdims=True)
+    return results
+
+
+def _normalised(rows: NDArray[np.floating], name: str, first: int) -> NDArray[np.float64]:
+    """Rows of length 1, in float64; a row of zeros stays one."""
+    wide = np.asarray(rows, dtype=np.float64)
+    finite = np.isfinite(wide).all(axis=1)
+    if not finite.all():
+        raise RequestError(
+            f"features are finite, found inf or nan in {name} {first + int(np.argmin(finite))}"
+        )
+    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    return wide / np.where(lengths > 0, lengths, 1)

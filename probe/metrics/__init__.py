@@ -1,0 +1,1 @@
+"""Numbers of scores and labels, and their intervals."""

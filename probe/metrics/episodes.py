@@ -1,0 +1,299 @@
+"""Metrics of few-shot episodes: the mean over episodes, and how far it could be off.
+
+Two things were drawn: the samples that an episode learnt from, and the test set. Where test has
+few units (patients, where known, else samples), or few of a class, both variances are added: the
+jackknife's of the mean over episodes, which leaves out one unit after the other, and that of
+episodes over their number (of one episode none is known). The interval's form is that of
+``probe.metrics.jackknife``; with 2 to 4 units of a class their counts stand for the first variance, with
+fewer there is no interval.
+
+Where they are many, it is the percentile bootstrap over both at once: each resample draws E
+episodes of E and N test samples of N (or patients), and takes the mean of the drawn episodes on the
+drawn samples. All episodes meet the same draw of test samples. Metrics of counts are exact on each
+resample. An AUC moves by DeLong's deviations (``probe.metrics.delong``), which is linear in the draw:
+sorting a thousand resamples of a hundred episodes would take minutes. Left out is what two drawn
+samples do together, of order 1 / (positives * negatives). Where no resample differs, and of the
+average precision, the jackknife serves. Calibration error has a value and no interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.labels.columns import REGRESSION
+from probe.metrics import classification as metrics
+from probe.metrics import jackknife
+from probe.metrics import regression as regression_metrics
+from probe.metrics.delong import deviations
+from probe.metrics.episode_sums import EpisodeSums
+from probe.metrics.intervals import (
+    COUNTS,
+    ENOUGH,
+    FEWEST,
+    JACKKNIFE,
+    NO_ENDS,
+    NONE,
+    SPANS,
+    Estimates,
+    Interval,
+    clusters,
+    multiplicities,
+    percentiles,
+    unit_of,
+)
+from probe.metrics.jackknife import MANY
+from probe.metrics.measure import (
+    few_units,
+    few_units_of_regression,
+    marks_of_regression,
+    why_no_auc,
+)
+
+TWO_LEVEL, TWO_LEVEL_GROUPS = (
+    "bootstrap of episodes and samples",
+    "bootstrap of episodes and groups",
+)
+CHUNK_CELLS = 2**23  # numbers of all episodes' contributions in work at one time
+
+
+class EpisodeMetrics(NamedTuple):
+    """The numbers of the episodes of one number of shots. E episodes."""
+
+    mean: dict[str, Interval]  # over episodes
+    episodes: dict[str, list[float]]  # name -> (E,)
+    methods: dict[str, str]  # of the intervals
+    marks: list[str]  # what a reader of them must know
+
+
+def measure_episodes(
+    scores: NDArray[np.floating],
+    labels: NDArray[Any],
+    task: str,
+    n_resamples: int = 1000,
+    seed: int = 0,
+    *,
+    score_type: str = metrics.PROBABILITY,
+    groups: NDArray[np.str_] | None = None,
+    class_names: Sequence[str] | None = None,
+    level: float = 0.95,
+) -> EpisodeMetrics:
+    """Evaluate every episode.
+
+    Args:
+        scores: (E, N, C) probabilities or margins, of regression (E, N, 1) predictions.
+        labels: (N,), or (N, C) for the multi-label task.
+        task: one of ``probe.metrics.classification.TASKS``, or "regression".
+        n_resamples: R.
+        seed: of the bootstrap.
+        score_type: see ``probe.metrics.classification``.
+        groups: (N,) patients, where known; as in ``probe.metrics.intervals.estimate``, they matter only
+            where one has several samples.
+        class_names: C, for the marks; None: the classes' numbers.
+        level: how often the interval holds the mean of all episodes on all images there could be.
+
+    Raises:
+        RequestError: what ``probe.metrics.classification.validate`` or ``probe.metrics.regression.validate``
+            refuses.
+    """
+    cluster = np.arange(len(labels)) if groups is None else clusters(groups)
+    n_units = int(cluster.max()) + 1
+    is_grouped = n_units < len(labels)
+    is_continuous = task == REGRESSION
+    n_classes = scores.shape[2]
+    supports = {} if is_continuous else jackknife.supports(labels, task, n_classes, cluster)
+    is_few = n_units < MANY or any(support.is_few for support in supports.values())
+    drawn = _draw(len(labels), 0 if is_few else n_resamples, seed, groups if is_grouped else None)
+    weights = _episode_weights(len(scores), len(drawn), seed)
+    each: list[dict[str, float]] = []
+    drawn_means: dict[str, NDArray[np.float64]] = {}
+    for episodes in _pieces(scores):
+        piece = [_evaluated(answers, labels, task, score_type) for answers in scores[episodes]]
+        each += [episode.values for episode in piece]
+        for name, mean in _resampled(piece, drawn, weights[:, episodes], task).items():
+            drawn_means[name] = drawn_means.get(name, 0) + mean
+    if "auc" in drawn_means:
+        # DeLong's deviations are linear, and an AUC is not: near its end the line leads past it.
+        drawn_means["auc"] = np.clip(drawn_means["auc"], 0, 1)
+    values = {name: [float(found[name]) for found in each] for name in each[0]}
+    ends = {name: percentiles(samples, level) for name, samples in drawn_means.items()}
+    ends = {name: both for name, both in ends.items() if both[1] - both[0] > jackknife.ROUNDING}
+    methods = dict.fromkeys(ends, TWO_LEVEL_GROUPS if is_grouped else TWO_LEVEL)
+    if lacking := [n for n in values if n not in ends and n not in metrics.ERRORS_OF_CALIBRATION]:
+        leaving: dict[str, NDArray[np.float64]] = {}
+        if n_units >= ENOUGH:  # of one alone nothing would be left
+            leaving = _mean_without(scores, labels, task, score_type, cluster, lacking)
+        for name in lacking:
+            support, without = supports.get(name), leaving.get(name, np.empty(0))
+            found = _by_units(name, values[name], without, support, cluster, level)
+            ends[name], methods[name] = found
+    means = {n: Interval(float(np.mean(v)), *ends.get(n, NO_ENDS)) for n, v in values.items()}
+    methods = {name: methods.get(name, NONE) for name in values}
+    estimates = Estimates(means, methods, supports, n_units, unit_of(is_grouped))
+    names = [str(c) for c in range(n_classes)] if class_names is None else class_names
+    marks = _marks(estimates, labels, task, score_type, names)
+    return EpisodeMetrics(means, values, methods, marks)
+
+
+def _mean_without(
+    scores: NDArray[np.floating],
+    labels: NDArray[Any],
+    task: str,
+    score_type: str,
+    cluster: NDArray[np.intp],
+    wanted: Collection[str],
+) -> dict[str, NDArray[np.float64]]:
+    """name -> (U,) the mean over episodes without each unit in turn."""
+    found: dict[str, NDArray[np.float64]] = {}
+    for answers in scores:
+        if task == REGRESSION:
+            without = jackknife.regression_left_out(answers, labels, cluster)
+        else:
+            prepared = metrics.prepare(answers, labels, task, score_type)
+            without = jackknife.left_out(prepared, cluster, wanted)
+        for name, values in without.items():
+            found[name] = found.get(name, 0) + values / len(scores)
+    return found
+
+
+def _by_units(
+    name: str,
+    values: list[float],
+    without: NDArray[np.float64],
+    support: jackknife.Support | None,
+    cluster: NDArray[np.intp],
+    level: float,
+) -> tuple[tuple[float, float], str]:
+    """The interval of a mean over episodes by leaving out units, or by their counts; and its name.
+
+    Args:
+        name: of the metric.
+        values: (E,) of the episodes.
+        without: (U,) the mean without each unit; empty where these are fewer than ``ENOUGH``.
+        support: what the metric stands on; None: of continuous labels.
+        cluster: (N,) number of each sample's unit.
+        level: of the interval.
+    """
+    mean, n = float(np.mean(values)), len(values)
+    if support is None:
+        scale = jackknife.SCALES[name][0]
+        with np.errstate(divide="ignore"):
+            scaled = scale(np.array(values))
+        found = None
+        if len(without) >= ENOUGH and np.isfinite(scaled).all():
+            more = float(np.var(scaled, ddof=1)) / n if n > 1 else 0.0
+            found = jackknife.by_scale(name, mean, without, jackknife.worth(cluster), level, more)
+        return (found, JACKKNIFE) if found else (NO_ENDS, NONE)
+    if np.isnan(mean) or support.weakest < FEWEST:
+        return NO_ENDS, NONE
+    span, more = SPANS.get(name, (0.0, 1.0)), float(np.var(values, ddof=1)) / n if n > 1 else 0.0
+    if support.weakest < ENOUGH:
+        return jackknife.by_counts(mean, support, level, span, more), COUNTS
+    v = jackknife.variance(without)
+    return jackknife.by_jackknife(mean, v, support, level, span, more), JACKKNIFE
+
+
+def _marks(
+    found: Estimates,
+    labels: NDArray[Any],
+    task: str,
+    score_type: str,
+    class_names: Sequence[str],
+) -> list[str]:
+    means, marks = found.metrics, [*metrics.SCORE_MARKS[score_type]]
+    if task == REGRESSION:
+        return [*marks_of_regression(means), *few_units_of_regression(found)]
+    if abs(means["acc"].value - metrics.larger_class_rate(labels, task)) < 1e-12:
+        marks.append("accuracy equals the larger-class rate")
+    marks += few_units(found, task, class_names)
+    if np.isnan(means["auc"].value):
+        marks.append(why_no_auc("test", labels, task, class_names))
+    return marks
+
+
+class _Episode(NamedTuple):
+    """One episode, looked at once."""
+
+    values: dict[str, float]  # its metrics
+    parts: dict[str, NDArray[Any]]  # what each sample adds to them; to the AUC by DeLong
+    auc: float  # of regression 0
+
+
+def _evaluated(
+    answers: NDArray[np.floating], labels: NDArray[Any], task: str, score_type: str
+) -> _Episode:
+    if task == REGRESSION:
+        values = regression_metrics.evaluate(answers, labels)
+        return _Episode(values, {"moments": regression_metrics.sample_moments(answers, labels)}, 0)
+    prepared = metrics.prepare(answers, labels, task, score_type)
+    shifts, auc = np.zeros(len(answers)), 0.0
+    for problem in prepared.problems:
+        value, shift, _ = deviations(problem)
+        auc += value / len(prepared.problems)
+        shifts += shift / len(prepared.problems)
+    return _Episode(prepared.evaluate(), {**prepared.parts, "auc": shifts}, auc)
+
+
+def _resampled(
+    piece: Sequence[_Episode],
+    drawn: NDArray[np.unsignedinteger],
+    weights: NDArray[np.float64],
+    task: str,
+) -> dict[str, NDArray[np.float64]]:
+    """name -> (R,) the piece's share of the mean over the drawn episodes, nan where one has no value.
+
+    Args:
+        piece: e episodes.
+        drawn: (R, N) multiplicities.
+        weights: (R, e) how often each episode is drawn, over E.
+        task: as in ``measure_episodes``.
+    """
+    sums = EpisodeSums([episode.parts for episode in piece])
+    auc = np.array([episode.auc for episode in piece])
+    found: dict[str, list[NDArray[np.float64]]] = {}
+    size = max(1, CHUNK_CELLS // drawn.shape[1])
+    for start in range(0, len(drawn), size):
+        rows = slice(start, start + size)
+        for name, value in _values(sums.of(drawn[rows]), auc, task).items():  # (R', e)
+            found.setdefault(name, []).append((weights[rows] * value).sum(axis=1))
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def _draw(
+    n_samples: int, n_resamples: int, seed: int, groups: NDArray[np.str_] | None
+) -> NDArray[np.unsignedinteger]:
+    """(R, N) multiplicities, drawn once for all episodes: of 1000 resamples 2 KB a sample."""
+    drawn = np.empty((n_resamples, n_samples), np.uint16)
+    start = 0
+    for part in multiplicities(n_samples, n_resamples, seed, groups):
+        drawn[start : start + len(part)] = part
+        start += len(part)
+    return drawn
+
+
+def _episode_weights(n_episodes: int, n_resamples: int, seed: int) -> NDArray[np.float64]:
+    """(R, E) how often each episode is drawn, over E."""
+    rng = np.random.default_rng([seed, 1])  # the test samples' generator is that of seed alone
+    drawn = rng.integers(n_episodes, size=(n_resamples, n_episodes))
+    cells = np.arange(n_resamples)[:, None] * n_episodes + drawn
+    counts = np.bincount(cells.ravel(), minlength=n_resamples * n_episodes)
+    return counts.reshape(n_resamples, n_episodes) / n_episodes
+
+
+def _pieces(scores: NDArray[np.floating]) -> Iterator[slice]:
+    """Consecutive episodes, as many as fit."""
+    size = max(1, CHUNK_CELLS // (4 * scores[0].size + 8 * len(scores[0])))
+    return (slice(start, start + size) for start in range(0, len(scores), size))
+
+
+def _values(
+    sums: dict[str, NDArray[np.float64]], auc: NDArray[np.float64], task: str
+) -> dict[str, NDArray[np.float64]]:
+    """name -> (R', e) metrics from sums; the AUC's sum is what the draw moves it by."""
+    if task == REGRESSION:
+        moments = regression_metrics.Moments(*np.moveaxis(sums["moments"], -1, 0))
+        return regression_metrics.metrics_of(moments)
+    return {**metrics.metrics_of(sums, task), "auc": auc + sums["auc"]}

@@ -1,0 +1,160 @@
+"""Metrics of continuous labels: an age, a bone age, a measured length.
+
+Follows scikit-learn for ``mae``, ``rmse`` and ``r2``, and SciPy for ``pearson``, without importing
+either, except that what isn't defined is nan: R2 and Pearson's r where all labels are one number,
+and r where all predictions are.
+
+Conventions:
+    - ``predictions`` are (N, 1) and ``labels`` (N,), both in the labels' own unit and finite:
+      whoever has no label is left out before.
+    - Every metric is a function of sums over samples. They take leading axes, so that
+      ``probe.metrics.jackknife`` evaluates each test set less a patient with the code that evaluates one.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cache.errors import RequestError
+
+METRICS = ("mae", "rmse", "r2", "pearson")  # the order of every table
+
+# Smaller than this, a spread is rounding: of squares, as a share of the sum they are taken off, and
+# of values, as a share of the largest.
+SQUARES, VALUES = 1e-12, 16 * np.finfo(np.float64).eps
+
+
+class Moments(NamedTuple):
+    """What the metrics need to know, each (...,): sums over samples.
+
+    Labels and predictions are taken from a centre of their own, so that sums of squares keep the
+    digits that a large offset (a date, a weight in grams) would cost them.
+    """
+
+    n: NDArray[np.float64]
+    absolute: NDArray[np.float64]  # of the error
+    squared: NDArray[np.float64]  # of the error
+    label: NDArray[np.float64]
+    label_squared: NDArray[np.float64]
+    prediction: NDArray[np.float64]
+    prediction_squared: NDArray[np.float64]
+    product: NDArray[np.float64]
+
+
+def check_targets(targets: ArrayLike) -> None:
+    """Refuse what nothing can be fitted to.
+
+    Args:
+        targets: (N, O), each output a target of its own.
+
+    Raises:
+        RequestError: another shape, or a target that is not finite.
+    """
+    targets = np.asarray(targets)
+    if targets.ndim != 2:
+        raise RequestError(f"targets have shape (N, O), one column each, found {targets.shape}")
+    if not np.isfinite(targets).all():
+        row, column = np.argwhere(~np.isfinite(targets))[0]
+        raise RequestError(
+            f"targets are finite, found {targets[row, column]} in row {row}: leave out the samples "
+            "whose label is missing"
+        )
+
+
+def validate(predictions: ArrayLike, labels: ArrayLike) -> None:
+    """Refuse predictions and labels that no metric below can answer for.
+
+    Args:
+        predictions: (N, 1).
+        labels: (N,).
+
+    Raises:
+        RequestError: no samples, shapes that don't match each other, or what is not finite.
+    """
+    predictions, labels = np.asarray(predictions), np.asarray(labels)
+    if labels.ndim != 1 or len(labels) == 0 or predictions.shape != (len(labels), 1):
+        raise RequestError(
+            f"predictions of shape (N, 1) and labels of shape (N,) are needed, found "
+            f"{predictions.shape} and {labels.shape}"
+        )
+    for what, values in (("predictions", predictions[:, 0]), ("labels", labels)):
+        if not np.isfinite(values).all():
+            row = int(np.argmin(np.isfinite(values)))
+            raise RequestError(f"{what} are finite, found {values[row]} in row {row}")
+
+
+def evaluate(predictions: NDArray[np.floating], labels: NDArray[np.floating]) -> dict[str, float]:
+    """Every metric of one set of predictions.
+
+    Args:
+        predictions: (N, 1).
+        labels: (N,).
+
+    Returns:
+        name -> value, in the order of ``METRICS``: mean absolute error and root of the mean squared
+        error, both in the labels' unit; R2, 1 - squared error / squared distance from the labels'
+        own mean, at most 1 and without a floor; Pearson's r in -1..1.
+
+    Raises:
+        RequestError: see ``validate``.
+    """
+    validate(predictions, labels)
+    moments = Moments(*sample_moments(predictions, labels).sum(axis=0))
+    return {name: float(value) for name, value in metrics_of(moments).items()}
+
+
+# The kernels: sums, with leading axes.
+
+
+def sample_moments(
+    predictions: NDArray[np.floating], labels: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Each sample's contribution, (N, 8): any weighted sum over N gives ``Moments``."""
+    prediction, label = predictions[:, 0].astype(np.float64), labels.astype(np.float64)
+    error = prediction - label
+    prediction, label = _centred(prediction), _centred(label)
+    return np.stack(
+        [
+            np.ones(len(error)),
+            np.abs(error),
+            error**2,
+            label,
+            label**2,
+            prediction,
+            prediction**2,
+            prediction * label,
+        ],
+        axis=1,
+    )
+
+
+def metrics_of(moments: Moments) -> dict[str, NDArray[np.float64]]:
+    """Every metric from sums; their leading axes stay."""
+    m = moments
+    label_spread = _spread(m.n, m.label, m.label_squared)
+    prediction_spread = _spread(m.n, m.prediction, m.prediction_squared)
+    shared = m.product - m.label * m.prediction / m.n
+    return {
+        "mae": m.absolute / m.n,
+        "rmse": np.sqrt(m.squared / m.n),
+        "r2": 1 - m.squared / label_spread,
+        # Rounding may take a perfect line past 1.
+        "pearson": np.clip(shared / np.sqrt(label_spread * prediction_spread), -1, 1),
+    }
+
+
+def _centred(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values less their mean; exactly 0 where all are one number, but for rounding."""
+    is_spread = np.ptp(values) > VALUES * np.abs(values).max()
+    return values - values.mean() if is_spread else np.zeros_like(values)
+
+
+def _spread(
+    n: NDArray[np.float64], total: NDArray[np.float64], squared: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Sum of squared distances from the mean; nan where it is nothing but rounding."""
+    spread = squared - total**2 / n
+    return np.where(spread > SQUARES * squared, spread, np.nan)

@@ -1,0 +1,118 @@
+"""External validation: fit on one data set, choose on its val, test on another."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.catalogue import Wish, find_features
+from cache.errors import RequestError
+from cache.features import Features, open_features
+from cache.format.key import key_differences
+from cache.splits.make import LEFT_OUT, TEST, split_digest
+from cache.splits.rules import Drawn
+from probe.config import ProbeConfig
+from probe.questions.question import Asked
+
+OF_DATA = ("dataset", "images", "source_size", "slices")  # parts of a key that aren't the encoder's
+
+
+def choose_training(config: ProbeConfig, test: Features) -> Features:
+    """The features to fit on: of the training data, and of the encoder that made the test features.
+
+    Raises:
+        CacheError: there are none.
+        RequestError: several fit, or they were made another way.
+    """
+    assert config.train_data
+    if config.train_data.endswith(".h5"):
+        train = open_features(config.train_data)
+    else:
+        wish = Wish((test.label,), (test.size,), (config.train_data,), dict(config.where))
+        (train, *_), _ = find_features(config.features_dir, wish)
+    if train.dataset == test.dataset or train.key.get("images", 0) == test.key.get("images", 1):
+        raise RequestError(
+            f"{config.train_data} and {test.dataset} are the same images; leave out --train-data, "
+            "and --split divides them anew"
+        )
+    keys = [_of_encoder(a.key, b.key) for a, b in ((train, test), (test, train))]
+    if differences := key_differences(*keys):
+        raise RequestError(
+            f"{train.path.name} of {train.dataset} and {test.path.name} of {test.dataset} were made "
+            f"in different ways ({'; '.join(differences)}); extract one of them as the other"
+        )
+    return train
+
+
+def _of_encoder(key: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a key that the other must share."""
+    parts = {part: value for part, value in key.items() if part not in OF_DATA}
+    if reading := parts.pop("reading", None):
+        # Arrays aren't decoded, and how many files couldn't be is the data's own.
+        parts["reading"] = {
+            name: value
+            for name, value in reading.items()
+            if "reading" in other and name != "skipped"
+        }
+    return parts
+
+
+def only_test(asked: Asked, train: Asked, which: str | None) -> Asked:
+    """The samples to test on, as the classes of the training data.
+
+    Args:
+        asked: the test data.
+        train: the training data.
+        which: "test": its test split; "all": every sample; None: test, but all where its split was
+            drawn because its owner has none, and so sets nothing apart.
+
+    Raises:
+        RequestError: another task, other classes, or no test samples.
+    """
+    labels = _as_classes_of(train, asked)
+    split, drawn = asked.split, Drawn.read(asked.features.notes)
+    if which is None:
+        which = "all" if drawn else "test"
+    if which == "all":
+        split = np.where(split == LEFT_OUT, LEFT_OUT, TEST)
+    split = np.where(split == TEST, TEST, LEFT_OUT).astype(np.uint8)
+    if not (split == TEST).any():
+        raise RequestError(
+            f"{asked.dataset} has no test split; --test-split all takes every sample of it"
+        )
+    n, n_known = int((split == TEST).sum()), int((asked.split != LEFT_OUT).sum())
+    of = asked.dataset if drawn is None else f"{asked.dataset}, whose split was only drawn"
+    if which == "test":
+        tested = f"tested on the test split of {of}: {n:_} of {n_known:_} samples"
+    else:
+        tested = f"tested on all {n:_} samples of {of}"
+    digest = f"sha256:{split_digest(asked.features.ids, split)}"
+    return dataclasses.replace(
+        asked,
+        labels=labels,
+        class_names=train.class_names,
+        split=split,
+        samples={**asked.samples, "split": digest},
+        division={"rule": f"external:{which}", "name": "", "digest": digest},
+        trained_on=train,
+        marks=(*dict.fromkeys((*asked.marks, f"trained on {train.title}", tested, *train.marks)),),
+    )
+
+
+def _as_classes_of(train: Asked, test: Asked) -> NDArray[np.number]:
+    """The test labels in the training data's order of classes, matched by name."""
+    if (train.task, sorted(train.class_names)) != (test.task, sorted(test.class_names)):
+        raise RequestError(
+            f"{train.dataset} is {train.task} ({', '.join(train.class_names)}) and {test.dataset} "
+            f"{test.task} ({', '.join(test.class_names)}); classes must have the same names: "
+            "--labels FILE names them anew, --target chooses one that both have"
+        )
+    places = [test.class_names.index(name) for name in train.class_names]
+    if test.labels.ndim == 2:
+        return test.labels[:, places]
+    if test.labels.dtype.kind == "f":
+        return test.labels
+    number = np.argsort(places)  # of each test class among the training classes
+    return np.where(test.labels >= 0, number[test.labels], test.labels)

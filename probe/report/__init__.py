@@ -1,0 +1,1 @@
+"""What reads stored rows: tables of them."""

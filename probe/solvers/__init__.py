@@ -1,0 +1,1 @@
+"""Fast solvers and searches, which know nothing of kinds."""

@@ -1,0 +1,266 @@
+"""`probe table`: stored rows are printed as they were answered."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import math
+import multiprocessing
+import re
+import zipfile
+
+import numpy as np
+import pytest
+from answering import make_row
+from storing import make_earlier, scores_file
+
+from probe.cli import main
+from probe.report.stored import CURE, as_row, read_stored
+from probe.report.table import format_table
+from probe.results import BrokenRow, read_row, read_scores, write_row
+
+ITS_CHECKSUM = "its checksum is of other content"
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """Two seeds of one training, a probe, and a row of another data set."""
+    rows = [
+        make_row("finetune", mode="full", training_seed=0),
+        make_row("finetune", mode="full", training_seed=1, auc=0.9),
+        make_row(),
+        make_row(dataset="others"),
+    ]
+    for row in rows:
+        write_row(tmp_path, row, "mine" if row.probe["kind"] == "linear" else "")
+    return tmp_path
+
+
+def test_a_stored_row_is_the_row_that_was_written(tmp_path):
+    row = make_row("finetune", mode="lora", training_seed=2)
+    path = write_row(tmp_path, row)
+    found = as_row(json.loads(path.read_text()))
+    assert found.digest == row.digest
+    assert format_table([found], with_kind=True) == format_table([row], with_kind=True)
+
+
+def test_probes_and_trainings_are_one_table(stored, capsys):
+    assert main(["table", "--results", str(stored), "--data", "toys"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:6] == ["data", "model", "size", "kind", "mode", "layer"]
+    assert [line.split()[3] for line in lines[2:6]] == [
+        "finetune",
+        "finetune",
+        "finetune",
+        "linear",
+    ]
+    assert "0.850 ± 0.071" in lines[4]  # the mean of both seeds
+    assert not any("others" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "n"),
+    [
+        ("", 4),
+        ("--kind finetune", 2),
+        ("--kind finetune,linear --data others,toys", 4),
+        ("--model toy --name mine", 2),
+        ("--name other", 0),
+        ("--model nothing", 0),
+    ],
+)
+def test_what_is_asked_for_is_read(stored, capsys, words, n):
+    assert main(["table", "--results", str(stored), *words.split()]) == (0 if n else 1)
+    said = capsys.readouterr()
+    rows = [line for line in said.out.splitlines() if line.startswith(("toys", "others"))]
+    assert len([row for row in rows if "mean of" not in row]) == n
+    assert ("no such row in" in said.err) == (n == 0)
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["checksum", "version 1"])
+@pytest.mark.parametrize("harm", ["missing", "damaged"])
+def test_scores_that_are_lost_are_named_and_the_row_is_printed(tmp_path, capsys, harm, earlier):
+    scores = {"test_scores": np.arange(99.0)}
+    rows = [dataclasses.replace(make_row(seed=seed), scores=scores) for seed in range(2)]
+    path, _ = [write_row(tmp_path, row) for row in rows]
+    if earlier:
+        make_earlier(path)
+    place = scores_file(path)
+    if harm == "missing":
+        place.unlink()
+    else:
+        content = bytearray(place.read_bytes())
+        content[len(content) // 2] ^= 1
+        place.write_bytes(content)
+    assert main(["table", "--results", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert said.err == f"probe table: {path}: its scores are {harm}: ask again\n"
+    assert len(re.findall("^toys ", said.out, re.MULTILINE)) == 2
+    assert said.out.count(f"] scores are {harm}: ask again") == 1
+    path.unlink()
+    assert main(["table", "--results", str(tmp_path)]) == 0
+
+
+def test_a_file_that_is_no_row_is_named_and_the_others_are_printed(stored, capsys):
+    (stored / "toys" / "a.json").write_text('{"rows": 1}')
+    (stored / "toys" / "b.json").write_text('{"cut')
+    (stored / "toys" / "c.json").write_text("[]")
+    assert main(["table", "--results", str(stored)]) == 1
+    said = capsys.readouterr()
+    assert said.out.count("\ntoys ") == 4
+    for name in "abc":
+        assert f"{name}.json: no row of probe or finetune" in said.err
+    assert said.err.count(CURE) == 3
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("features", {"dataset": "x", "model": "y", "size": "large"}),
+        ("features", []),
+        ("probe", {"kind": "linear", "few_shot": []}),
+        ("probe", {"kind": "linear", "training_seed": [1]}),
+        ("metrics", {"acc": {"value": "high", "low": 0, "high": 1}}),
+        ("metrics", {"acc": {"value": math.inf, "low": 0, "high": 1}}),
+        ("metrics", {"acc": {"value": 10**400, "low": 0, "high": 1}}),
+        ("metrics", {"acc": 0.5}),
+        ("val_metrics", {"acc": True}),
+        ("marks", [["a", "list"]]),
+        ("leaks", {"n": 1}),
+        ("episodes", {"acc": "many"}),
+        ("split", "80/10/10"),
+        ("chosen", {"strength": "large"}),
+        ("row_version", 3),
+        ("seed", math.nan),
+    ],
+)
+def test_a_row_of_another_program_takes_no_other_down(stored, capsys, entry, value):
+    """Without checksum, as earlier versions wrote rows: whatever stands there is one line."""
+    path = next((stored / "toys").glob("*.json"))
+    content = make_earlier(path)
+    path.write_text(json.dumps({**content, entry: value}))
+    assert main(["table", "--results", str(stored)]) == 1
+    said = capsys.readouterr()
+    assert said.out.count("\ntoys ") + said.out.count("\nothers ") >= 3
+    (line,) = said.err.splitlines()
+    assert line.startswith(f"probe table: {path}: ")
+
+
+def test_rows_without_checksum_are_read_as_they_were(stored):
+    before = format_table(read_stored(sorted(stored.glob("*/*.json")), {})[0])
+    for path in stored.glob("*/*.json"):
+        make_earlier(path)
+        assert read_scores(path, read_row(path)) == {}
+    rows, problems = read_stored(sorted(stored.glob("*/*.json")), {})
+    assert (format_table(rows), problems) == (before, [])
+
+
+def test_every_changed_digit_is_found(tmp_path):
+    """Of a row's numbers, and of its scores' bytes, each by each."""
+    row = dataclasses.replace(make_row(), scores={"test_scores": np.linspace(0, 1, 5)})
+    path = write_row(tmp_path, row)
+    text = path.read_text()
+    # A version of other than 1 or 2 says so; its own digits and the checksum's are digits too.
+    places = [m.start() for m in re.finditer(r"\d", text)]
+    assert len(places) > 150
+    for place in places:
+        other = str((int(text[place]) + 1) % 10)
+        path.write_text(text[:place] + other + text[place + 1 :])
+        with pytest.raises(BrokenRow, match="changed since it was written"):
+            read_row(path)
+    path.write_text(text)
+    scores = scores_file(path)
+    content = scores.read_bytes()
+    for place in range(0, len(content), 7):
+        scores.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(BrokenRow, match="other scores than the row was written with"):
+            read_scores(path, read_row(path))
+    scores.write_bytes(content)
+    assert read_scores(path, read_row(path))["test_scores"][-1] == 1
+
+
+def test_a_changed_row_is_named_and_the_others_are_printed(stored, capsys):
+    path = next((stored / "others").glob("*.json"))
+    path.write_text(path.read_text().replace('"value": 0.8', '"value": 0.9'))
+    assert main(["table", "--results", str(stored)]) == 1
+    said = capsys.readouterr()
+    assert (
+        said.err == f"probe table: {path}: changed since it was written: {ITS_CHECKSUM}; {CURE}\n"
+    )
+    assert "others" not in said.out
+    assert said.out.count("\ntoys ") == 4
+
+
+def test_a_row_that_names_scores_elsewhere_reads_none(tmp_path):
+    path = write_row(tmp_path, make_row())
+    with pytest.raises(BrokenRow, match="64 hex digits"):
+        read_scores(path, {**read_row(path), "scores_sha256": "../" * 21 + "x"})
+
+
+def in_zip(header):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as file:
+        file.writestr("test_scores.npy", header)
+    return content.getvalue()
+
+
+HUGE = b"{'descr': '<f8', 'fortran_order': False, 'shape': (999999999999,), }".ljust(117) + b"\n"
+NPY = b"\x93NUMPY\x01\x00" + len(HUGE).to_bytes(2, "little") + HUGE
+# Set in a member's flags: encrypted; and a method of compression that there isn't.
+LOCKED, METHOD = (6, 1), (8, 99)
+
+
+@pytest.mark.parametrize("how", ["array", "huge", LOCKED, METHOD])
+def test_scores_of_an_early_row_that_no_reader_takes_are_damaged(tmp_path, how):
+    content = NPY if how == "array" else in_zip(NPY)
+    if isinstance(how, tuple):
+        (at, value), content = how, bytearray(content)
+        content[at] = content[content.find(b"PK\x01\x02") + at + 2] = value
+    (tmp_path / "row.npz").write_bytes(content)
+    with pytest.raises(BrokenRow, match="row.npz is damaged"):
+        read_scores(tmp_path / "row.json", {})
+
+
+def write_often(root, which, n):
+    row = dataclasses.replace(
+        make_row(), scores={"test_scores": np.full((400, 3), which)}, chosen={"who": which}
+    )
+    for _ in range(n):
+        write_row(root, row, f"by {which}")
+
+
+def test_two_writers_of_one_row_leave_a_row_and_its_scores(tmp_path):
+    """At any moment, not only at the end; and both their tags."""
+    spawn = multiprocessing.get_context("fork")
+    writers = [spawn.Process(target=write_often, args=(tmp_path, i, 40)) for i in range(2)]
+    for writer in writers:
+        writer.start()
+    n_seen = 0
+    while any(writer.is_alive() for writer in writers) or not n_seen:
+        for path in tmp_path.glob("*/*.json"):
+            row = read_row(path)
+            with contextlib.suppress(FileNotFoundError):  # replaced since the row was read
+                assert (read_scores(path, row)["test_scores"] == row["chosen"]["who"]).all()
+                n_seen += 1
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+    (path,) = tmp_path.glob("*/*.json")
+    row = read_row(path)
+    assert (read_scores(path, row)["test_scores"] == row["chosen"]["who"]).all()
+    assert row["names"] == ["by 0", "by 1"]
+    assert sorted(path.parent.iterdir()) == sorted([path, scores_file(path)])
+
+
+def test_rows_by_file(stored):
+    paths = sorted(stored.glob("others/*.json"))
+    rows, problems = read_stored(paths, {})
+    assert [row.features["dataset"] for row in rows] == ["others"]
+    assert not problems
+    with pytest.raises(SystemExit) as end:
+        main(["table", str(paths[0]), "--results", str(stored)])
+    assert end.value.code == 2
+
+
+def test_other_tables_have_no_column_of_kinds():
+    assert "kind" not in format_table([make_row()]).splitlines()[0].split()
