@@ -1,6 +1,6 @@
 """Golden rows: every number, word and flag of the commands, as they were recorded.
 
-``python tests/record_golden.py`` records anew. That is never the cure of a red test: it is allowed
+``python tests/making/record_golden.py`` records anew. That is never the cure of a red test: it is allowed
 where CHANGELOG.md names the change that users will see, and then its diff shows that and no more.
 """
 

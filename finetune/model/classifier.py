@@ -100,7 +100,9 @@ def check_model(description: Description, config: ModelConfig) -> None:
         _sketch(description, config)
         return
     known = read_checked(root / PASSED)
-    asked = repr((description.entry, description.size, config, surroundings(Path(__file__).parents[1])))
+    asked = repr(
+        (description.entry, description.size, config, surroundings(Path(__file__).parents[1]))
+    )
     name = hashlib.sha256(asked.encode()).hexdigest()
     if name not in known:
         _sketch(description, config)

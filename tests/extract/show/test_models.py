@@ -201,6 +201,7 @@ def test_flags_that_cannot_be(
 def test_encoders_of_packages_are_listed_without_running_them(
     entry_point: Path, capsys: pytest.CaptureFixture[str]
 ):
+    sys.modules.pop("my_lab", None)  # other tests run it
     every = facts(capsys, "--ready")
     assert every["lab-vit"]["state"] == "installed"
     assert every["lab-vit"]["title"] == "of the package my-lab 1.2"

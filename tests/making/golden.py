@@ -20,8 +20,8 @@ import pytest
 from numpy.typing import NDArray
 from storing import write_rows
 
-from cache.layout import HASH, THUMBNAIL, FileSpec, Samples
-from cache.target import MISSING, UNCERTAIN
+from cache.format.read import HASH, THUMBNAIL, FileSpec, Samples
+from cache.labels.target import MISSING, UNCERTAIN
 
 TOLERANCE = 1e-6  # of floats, relative
 # What CHANGELOG.md says that rows have since they were recorded: new names in JSON and in the .npz,
