@@ -70,10 +70,11 @@ from probe.kinds.protocols import Followed
 from probe.kinds.ridge import RidgeConfig
 from probe.metrics import classification as metrics
 from probe.metrics.patients import Scored, by_patient
+from probe.questions.describe import describe_questions
 from probe.questions.leaks import refuse_leaks, with_leaks
 from probe.questions.question import Asked, lay_over
 from probe.results import Row, check_folder, write_row
-from probe.run import describe_questions, make_row, of_patients, samples_of
+from probe.row import make_row, of_patients, samples_of
 
 KIND = "finetune"
 READ = ["train", "val", "test"]

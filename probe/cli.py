@@ -621,13 +621,13 @@ def run(config: ProbeConfig) -> int:
     """Find the features, ask them, print the table."""
     # Here, not above: h5py is a quarter of the time that --help may take.
     from probe.report.table import format_table
-    from probe.run import choose_files, reads_test, run_probe
+    from probe.run import choose_files, run_probe
 
     found, problems = choose_files(config)
     rows, more = run_probe(config, found, say=lambda line: show(line, flush=True))
     if rows:
         show(f"\n{format_table(rows)}\n")
-        if not reads_test(config):
+        if not config.reads_test:
             show("Test wasn't read: --layer auto chooses layer and pool, or name one of each.")
         show(f"{counted(len(rows), 'row')} with scores in {config.results_dir}")
     for what, why in [*problems, *more]:
