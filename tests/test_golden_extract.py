@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from golden import Recording, clear, read_recording, run_in, told
+from golden import Recording, clear, masked, read_recording, run_in, told
 from open_clip.model import CLIP
 from PIL import Image
 from safetensors.torch import save_file
@@ -101,10 +101,6 @@ CONFIG = {
     "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 32, "layers": 2, "head_width": 16},
     "text_cfg": {"context_length": 20, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 3},
 }
-PASSING = re.compile(  # times and rates; and digests of weights, which torch's version may change
-    r"\d[\d.,_]* (images|slices|texts|prompts)/s|[\d.,:]+ (s|min|ms)\b|[\d.]+ [kMGT]?B\b|"
-    r"(sha256:)?(?<![0-9a-f])[0-9a-f]{12,64}(?![0-9a-f])"
-)
 
 
 @pytest.fixture(scope="module")
@@ -163,14 +159,6 @@ def of_extract():
     recording = Recording("extract")
     yield recording
     recording.finish()
-
-
-def masked(value):
-    if isinstance(value, str):
-        return PASSING.sub("...", value)
-    if isinstance(value, dict):
-        return {name: masked(v) for name, v in value.items()}
-    return [masked(v) for v in value] if isinstance(value, list) else value
 
 
 @pytest.mark.parametrize("case", CASES)
