@@ -1,0 +1,360 @@
+"""Settings that are declared once: a dataclass's field says its flag, its help, its check.
+
+    @dataclass(frozen=True)
+    class Knn:
+        k: tuple[int, ...] = setting((10, 20), "numbers of neighbours", least=1, unlike=True)
+        metric: str = setting("cosine", "of vectors", among=("cosine", "euclidean"))
+        is_published: bool = False  # a field without a flag stays as it is
+
+        def __post_init__(self) -> None:
+            check(self)
+
+``add_flags(parser, Knn)`` makes --k and --metric; ``Knn(**given(options, Knn))`` what was typed over
+the defaults; ``check`` refuses what no value may be; ``words`` are the flags that say the same again;
+``changed`` what differs between two of them; ``as_table`` a page's table.
+
+Types of fields: int, float, str, bool, Path, tuples of these (comma separated), each of them or None,
+and anything that ``read`` makes of the words. What two fields may not be together is the class's own.
+"""
+
+import argparse
+import dataclasses
+import functools
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from cache.commands.terminal import split_words
+from cache.errors import RequestError
+
+PLAIN = (int, float, Path)  # types that argparse reads
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is said of a field beside its name, type and default."""
+
+    help: str
+    flag: str = ""  # "": by the field's name
+    short: str = ""  # "-m"
+    metavar: str | None = None
+    # Which words or numbers there are; of a number, its bounds. All hold for each of several.
+    among: tuple[Any, ...] = ()
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    below: float | None = None
+    unlike: bool = False  # of several: one or more, each once
+    takes: str = ""  # the range in words, where those made of the bounds aren't right
+    # From the text of a flag; raises RequestError, or argparse.ArgumentTypeError as a type of
+    # argparse does. ``among`` are then the words typed. And back, where str doesn't do it.
+    read: Callable[[str], Any] | None = None
+    write: Callable[[Any], str] | None = None
+    shown: str | None = None  # the default in words, where the value says too little; "": none
+    negated: bool = False  # of a bool that is False: --no-FLAG too, for a protocol may say True
+    repeated: bool = False  # of a tuple: the flag is typed once for each, not comma separated
+    keyed: bool = True  # whether ``words`` hold it
+
+
+def setting(default: Any, help: str, **facts: Any) -> Any:
+    """A dataclass's field with a flag.
+
+    Args:
+        default: of the field; ``dataclasses.MISSING`` where there is none.
+        help: of the flag, without its default.
+        facts: see ``Setting``.
+    """
+    return dataclasses.field(default=default, metadata={"setting": Setting(help, **facts)})
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A field as a flag."""
+
+    field: str
+    said: Setting
+    default: Any
+    one: type  # of the value, or of each of several
+    is_list: bool
+
+    @property
+    def name(self) -> str:
+        """ "--batch-size"."""
+        return self.said.flag or f"--{self.field.replace('_', '-')}"
+
+    @property
+    def dest(self) -> str:
+        """Where argparse keeps what was typed."""
+        return self.name[2:].replace("-", "_")
+
+    @property
+    def usual(self) -> str:
+        """The default in words; nothing where nothing is done without the flag."""
+        if self.said.shown is not None:
+            return self.said.shown
+        if isinstance(self.default, bool):
+            no = "no" if self.said.negated else ""
+            return "yes" if self.default else no
+        return "" if self.default in (None, MISSING) else _listed(self.default)
+
+    @property
+    def plain_type(self) -> type | None:
+        """What argparse reads it as; None: a text, which ``value`` reads."""
+        is_plain = self.one in PLAIN and not (self.is_list or self.said.read)
+        return self.one if is_plain else None
+
+    def value(self, typed: Any) -> Any:
+        """The value of what was typed.
+
+        Raises:
+            RequestError: it can't be read.
+        """
+        if isinstance(typed, list):
+            return tuple(map(self._read, typed))
+        return self._read(typed) if isinstance(typed, str) else typed
+
+    def _read(self, text: str) -> Any:
+        try:
+            if self.said.read:
+                return self.said.read(text)
+            if self.is_list and not self.said.repeated:
+                return tuple(map(self.one, split_words(self.name, text)))
+            return self.one(text)
+        except argparse.ArgumentTypeError as error:
+            raise RequestError(f"argument {self.name}: {error}") from None  # as argparse has it
+        except RequestError:
+            raise
+        except ValueError:
+            several = ", comma separated;" if self.is_list else ","
+            raise RequestError(f"{self.name} takes numbers{several} not {text!r}") from None
+
+    def check(self, value: Any) -> None:
+        """Refuse what the field may not be; None, where it may be that, is no value.
+
+        Raises:
+            RequestError: it may not be this.
+        """
+        several = value if isinstance(value, tuple) else (value,)
+        if self.said.unlike and (not several or len(set(several)) < len(several)):
+            takes = self.said.takes or "one or more, each once"
+            raise RequestError(f"{self.name} takes {takes}; not {_listed(value) or 'nothing'}")
+        for one in several:
+            takes = self._refused(one)
+            if takes and self.said.takes and isinstance(value, tuple):
+                raise RequestError(f"{self.name} takes {self.said.takes}; not {_listed(value)}")
+            if takes:
+                shown = repr(one) if isinstance(one, str) else one
+                raise RequestError(f"{self.name} takes {self.said.takes or takes}, not {shown}")
+
+    def _refused(self, one: Any) -> str:
+        """What is taken instead of this value; nothing where it may be."""
+        said = self.said
+        if said.among and not said.read:
+            return "" if one in said.among else ", ".join(map(str, said.among))
+        if isinstance(one, bool) or not isinstance(one, int | float):
+            return ""
+        is_within = (
+            math.isfinite(one)
+            and (said.least is None or one >= said.least)
+            and (said.above is None or one > said.above)
+            and (said.most is None or one <= said.most)
+            and (said.below is None or one < said.below)
+        )
+        return "" if is_within else self._range
+
+    @property
+    def _range(self) -> str:
+        said = self.said
+        low = "" if said.least is None else str(said.least)
+        low = low if said.above is None else f"above {said.above}"
+        high = "" if said.most is None else str(said.most)
+        high = high if said.below is None else f"below {said.below}"
+        if low and high:
+            return f"{low} to {high}"
+        if said.least is not None:
+            return f"{low} and more"
+        if said.most is not None:
+            return f"at most {high}"
+        return f"{'numbers' if self.is_list else 'a number'} {low or high}".rstrip()
+
+
+@functools.cache
+def flags_of(of: type) -> tuple[Flag, ...]:
+    """Each field that has a flag, in the order of the fields."""
+    hints = typing.get_type_hints(of)
+    return tuple(
+        Flag(field.name, field.metadata["setting"], field.default, *_plain(hints[field.name]))
+        for field in dataclasses.fields(of)
+        if "setting" in field.metadata
+    )
+
+
+def _plain(hint: Any) -> tuple[type, bool]:
+    """The type of one value, and whether there are several: int and True of tuple[int, ...] | None."""
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        hint = next(part for part in typing.get_args(hint) if part is not types.NoneType)
+    if typing.get_origin(hint) is tuple:
+        return typing.get_args(hint)[0], True
+    return hint, False
+
+
+class Group(Protocol):
+    """A parser, or a group of one."""
+
+    def add_argument(self, *names: str, **facts: Any) -> argparse.Action: ...
+
+
+def add_flags(group: Group, *classes: type, shown: Mapping[str, str] | None = None) -> None:
+    """Add the flags of some settings.
+
+    Args:
+        group: where they are added.
+        classes: dataclasses. A flag that several have is one: with what each says of it, or of one
+            text the default of each.
+        shown: defaults in words that are others with this command, by field.
+    """
+    flags: dict[str, list[Flag]] = {}
+    for of in classes:
+        for flag in flags_of(of):
+            if shown and flag.field in shown:
+                said = dataclasses.replace(flag.said, shown=shown[flag.field])
+                flag = dataclasses.replace(flag, said=said)
+            flags.setdefault(flag.name, []).append(flag)
+    for name, homes in flags.items():
+        said = homes[0].said
+        facts: dict[str, Any] = {"help": _help_of(homes).replace("%", "%%")}
+        if homes[0].one is bool and not said.read:
+            is_switch = homes[0].default is False and not said.negated
+            facts["action"] = "store_true" if is_switch else argparse.BooleanOptionalAction
+            facts["default"] = None  # not typed, see ``given``
+        else:
+            words = [str(word) for flag in homes for word in flag.said.among]
+            one_type = {flag.plain_type for flag in homes}
+            if words and not homes[0].is_list:
+                facts["choices"] = words if len(homes) == 1 else sorted(set(words))
+            elif len(one_type) == 1:
+                facts["type"] = one_type.pop()
+            facts |= {"metavar": said.metavar, "action": "append" if said.repeated else "store"}
+        group.add_argument(*([said.short] if said.short else []), name, **facts)
+
+
+def _help_of(homes: list[Flag]) -> str:
+    """What each class says of a flag, with the default of each behind."""
+    parts: list[tuple[str, list[str]]] = []
+    for flag in homes:
+        if not parts or flag.said.help not in ("", parts[-1][0]):
+            parts.append((flag.said.help, []))
+        parts[-1][1].append(flag.usual)
+    texts = []
+    for text, usual in parts:
+        defaults = "; ".join(filter(None, usual))
+        texts.append(f"{text} ({defaults})".strip() if defaults else text)
+    return ", ".join(texts)
+
+
+def given(options: argparse.Namespace, *classes: type) -> dict[str, Any]:
+    """Field -> value of what was typed; nothing else, so that a protocol's or the default can stand.
+
+    Raises:
+        RequestError: a text that can't be read as the field's type.
+    """
+    return {
+        flag.field: flag.value(typed)
+        for of in classes
+        for flag in flags_of(of)
+        if (typed := getattr(options, flag.dest, None)) is not None
+    }
+
+
+def refuse_others(
+    options: argparse.Namespace, word: str, chosen: str, classes: Mapping[str, type]
+) -> None:
+    """Refuse flags that belong to settings of which others were chosen.
+
+    Args:
+        options: as typed.
+        word: the flag that chooses, as "--kind".
+        chosen: what was chosen with it.
+        classes: of everything that can be chosen, by its name.
+
+    Raises:
+        RequestError: "--k belongs to --kind knn, not to linear".
+    """
+    homes: dict[str, list[str]] = {}
+    for name, of in classes.items():
+        for flag in flags_of(of):
+            if getattr(options, flag.dest, None) is not None:
+                homes.setdefault(flag.name, []).append(name)
+    for flag, names in homes.items():
+        if chosen not in names:
+            raise RequestError(f"{flag} belongs to {word} {' or '.join(names)}, not to {chosen}")
+
+
+def check(config: Any) -> None:
+    """Refuse what no value of a field may be, for ``__post_init__``.
+
+    Raises:
+        RequestError: "--k takes 1 and more, not 0".
+    """
+    for flag in flags_of(type(config)):
+        if (value := getattr(config, flag.field)) is not None:
+            flag.check(value)
+
+
+def words(config: Any, *classes: type) -> list[str]:
+    """The flags that say the same again: what isn't the default, exactly. Switches come first.
+
+    Args:
+        config: settings.
+        classes: bases of its own, to take the flags of these, in this order; none: all of it.
+    """
+    switches: list[str] = []
+    rest: list[str] = []
+    for flag in (flag for of in classes or (type(config),) for flag in flags_of(of)):
+        value, said = getattr(config, flag.field), flag.said
+        if value == flag.default or not said.keyed:
+            continue
+        if flag.one is bool and not said.read:
+            switches.append(flag.name if value else f"--no-{flag.name[2:]}")
+            continue
+        for one in value if said.repeated else (value,):
+            text = said.write(one) if said.write else _exact(one)
+            # One word where the value might pass for a flag.
+            rest += [f"{flag.name}={text}"] if text.startswith("-") else [flag.name, text]
+    return switches + rest
+
+
+def changed(config: Any, usual: Any) -> dict[str, Any]:
+    """Field -> value of the settings that aren't the usual ones: "wu2025, but lr 0.01"."""
+    return {
+        flag.field: value
+        for flag in flags_of(type(config))
+        if (value := getattr(config, flag.field)) != getattr(usual, flag.field)
+    }
+
+
+def as_table(*classes: type) -> str:
+    """A table in Markdown of flags, their defaults, and what they say, for a page."""
+    lines = ["| flag | default | what it says |", "| --- | --- | --- |"]
+    for flag in (flag for of in classes for flag in flags_of(of)):
+        among = flag.said.among
+        takes = " " + ", ".join(map(str, among)) if among else ""
+        metavar = f" {flag.said.metavar}" if flag.said.metavar else takes
+        cells = (f"`{flag.name}{metavar}`", flag.usual, flag.said.help)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _exact(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _listed(value: Any) -> str:
+    """A value for people: floats by six digits."""
+    if isinstance(value, tuple):
+        return ",".join(map(_listed, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
