@@ -172,10 +172,11 @@ def make_training(
     from extract.machine.digests import DigestMemory
     from extract.plan import make_plan
     from finetune.cli import read_request
-    from finetune.run import build, make_learned, prepare
+    from finetune.run import make_learned, prepare
     from finetune.training.checkpoints import Trial
     from finetune.training.ranks import Ranks
     from finetune.training.training import Training
+    from finetune.trials import build
     from probe.questions.question import lay_over
 
     path = folder / "images.npz"

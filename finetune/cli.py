@@ -469,7 +469,8 @@ def run(request: Request) -> int:
     from extract.machine.digests import DigestMemory
     from extract.machine.progress import CheckProgress
     from extract.plan import leave_out_missing, make_plan
-    from finetune.run import describe_plan, run_request
+    from finetune.describe import describe_plan
+    from finetune.run import run_request
     from probe.report.table import format_table
 
     memory = DigestMemory(request.images.root / ".digests.json")

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from cache.features import open_features
 from extract.cli import main as extract
 from extract.encoders.encoder import Weights, describe, load_encoder, load_network, set_precision
-from finetune import run as running
+from finetune import trials as running
 from finetune.cli import main
 from finetune.config import FinetuneConfig, ModelConfig
 from finetune.model import deit

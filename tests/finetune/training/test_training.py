@@ -196,14 +196,14 @@ class Small(training.Classifier):
 
 
 def make_small(monkeypatch):
-    build = sys.modules["finetune.run"].build_classifier
+    build = sys.modules["finetune.trials"].build_classifier
 
     def built(*arguments):
         classifier, digest = build(*arguments)
         classifier.__class__ = Small
         return classifier, digest
 
-    monkeypatch.setattr("finetune.run.build_classifier", built)
+    monkeypatch.setattr("finetune.trials.build_classifier", built)
 
 
 def test_too_little_memory_halves_what_goes_through_at_once(data, tmp_path, monkeypatch, capsys):
