@@ -21,8 +21,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from probe.episodes.draw import FewShotConfig, draw_episodes
-from probe.features import default_pool, read_samples
 from probe.metrics.classification import BINARY, MULTI_CLASS, evaluate
+from probe.places import default_pool, read_samples
 from probe.solvers.episodes import STRENGTH, logistic_scores
 
 SHOTS = (1, 2, 4, 8, 16, 32)  # paper 003 has 1 to 16, and all

@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from probe.kinds.knn import SPARE, KnnConfig, scores
+from probe.kinds.knn import KnnConfig, scores
 from probe.metrics.classification import MULTI_CLASS
 from probe.solvers.faiss_library import faiss_versions, load_faiss
+from probe.solvers.neighbours import SPARE
 
 N_CLASSES = 7
 BLOCK = 1024  # queries of one product: its result stays in memory that is warm

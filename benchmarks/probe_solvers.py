@@ -28,10 +28,11 @@ from sklearn.preprocessing import StandardScaler
 
 from cache import open_features
 from probe.kinds import ridge
-from probe.kinds.knn import neighbours
-from probe.kinds.linear import STRENGTHS, LinearConfig, LinearFit, fit_path, log_loss, path_losses
+from probe.kinds.linear import STRENGTHS, LinearConfig, LinearFit, fit_path, path_losses
 from probe.metrics.classification import BINARY, MULTI_CLASS, auc
 from probe.metrics.intervals import estimate
+from probe.metrics.losses import log_loss
+from probe.solvers.neighbours import neighbours
 
 
 def synthetic(n_images: int, width: int, n_classes: int, seed: int = 0) -> tuple[Any, Any]:

@@ -36,7 +36,7 @@ from finetune.config import (
     settle,
 )
 from finetune.protocols import PROTOCOL_NAMES, Subject
-from probe.config import META
+from probe.questions.overlay import META
 from probe.questions.overlay_flags import add_overlay_flags, read_overlay
 
 PATIENT = "patient"

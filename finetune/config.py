@@ -1,7 +1,7 @@
 """The settings of ``finetune``: each has one home, here. Flags read these classes.
 
 What an image is and how it is prepared is ``extract.config.ExtractConfig``; which labels and splits
-are laid over the data set's own is ``probe.config.OverlayConfig``. No torch here: the command line
+are laid over the data set's own is ``probe.questions.overlay.OverlayConfig``. No torch here: the command line
 reads these words.
 """
 
@@ -15,8 +15,8 @@ from cache.errors import RequestError
 from cache.places import results_root, runs_root
 from extract.config import PRECISIONS, ExtractConfig
 from finetune.protocols import Subject, TunePreset, find_tuning, follow_tuning, settings_for
-from probe.config import OverlayConfig
 from probe.kinds.protocols import Followed
+from probe.questions.overlay import OverlayConfig
 
 MODES = (
     "full",  # every parameter trains

@@ -45,10 +45,10 @@ from finetune.trials import (
 )
 from probe.config import ProbeConfig
 from probe.episodes.draw import FewShotConfig
-from probe.features import divide_samples
 from probe.kinds.ridge import RidgeConfig
 from probe.metrics import classification as metrics
 from probe.questions.question import Asked
+from probe.questions.samples import divide_samples
 from probe.results import Row
 from probe.row import make_row, of_patients
 

@@ -13,30 +13,23 @@ from cache.aggregate import AGGREGATES
 from cache.commands.names import counted
 from cache.commands.terminal import Parser, complain, run_command, show, split_words
 from cache.errors import RequestError
-from probe.config import (
-    AUTO,
-    CHOOSE,
-    FEW,
-    FEW_OF_A_CLASS,
-    KINDS,
-    POOLS,
-    REFIT,
-    TEST_SPLITS,
-    ChoosingConfig,
-    ProbeConfig,
-)
+from probe.choosing.candidates import CHOOSE, FEW, FEW_OF_A_CLASS, REFIT, ChoosingConfig
+from probe.config import KINDS, TEST_SPLITS, ProbeConfig
 from probe.episodes.draw import DRAWS, FewShotConfig
 from probe.episodes.prior import PRIORS
 from probe.kinds import adamw, heads
 from probe.kinds.adamw import AdamWConfig
 from probe.kinds.heads import HeadsConfig
-from probe.kinds.knn import K_OF_EPISODES, METRICS, VOTES, KnnConfig
+from probe.kinds.knn import K_OF_EPISODES, KnnConfig
 from probe.kinds.linear import FORMS, STRENGTHS, LinearConfig
 from probe.kinds.protocols import PROTOCOL_NAMES, Followed, Preset, find_preset, follow, settings_of
 from probe.kinds.ridge import RidgeConfig
+from probe.places import AUTO, POOLS
 from probe.questions.overlay_flags import add_overlay_flags, read_overlay
 from probe.solvers.episodes import STRENGTH
+from probe.solvers.neighbours import METRICS
 from probe.solvers.standardise import STANDARDISE
+from probe.solvers.votes import VOTES
 
 if TYPE_CHECKING:
     from probe.kinds.estimator import EstimatorConfig

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cache.aggregate import AGGREGATES
 from cache.errors import RequestError
-from cache.labels.columns import UNCERTAIN_RULES
 from cache.places import features_root, results_root
-from cache.splits.rules import SplitRule
+from probe.choosing.candidates import ChoosingConfig
 from probe.episodes.draw import FewShotConfig
 from probe.kinds.adamw import AdamWConfig
 from probe.kinds.heads import HeadsConfig
@@ -20,96 +18,14 @@ from probe.kinds.linear import LinearConfig
 from probe.kinds.protocols import Followed
 from probe.kinds.ridge import RidgeConfig
 from probe.paper_encoders import Reading, reading_of
+from probe.places import ALL, AUTO, POOLS, check_layer
+from probe.questions.overlay import OverlayConfig
 
 if TYPE_CHECKING:
     from probe.kinds.estimator import EstimatorConfig
 
 KINDS = ("knn", "linear", "adamw", "heads", "ridge", "zeroshot")
-POOLS = ("cls", "mean", "head", "proj", "concat")
-ALL, AUTO = "all", "auto"  # of --layer
-LAST_N = re.compile(r"last([1-9]\d*)")  # "last4": the last four side by side
-META = "meta:"  # a target that begins with it is a stored column: "meta:sex"
 TEST_SPLITS = ("test", "all")
-CHOOSE = ("auto", "val", "cv")
-REFIT = ("train", "train+val")
-FEW = 500  # val samples: with fewer, and
-FEW_OF_A_CLASS = 50  # with fewer of some class, --choose auto takes folds
-
-
-def check_layer(layer: int | str) -> None:
-    """Refuse a word that names no layers.
-
-    Raises:
-        RequestError: it doesn't.
-    """
-    if isinstance(layer, str) and layer not in (ALL, AUTO) and not LAST_N.fullmatch(layer):
-        raise RequestError(
-            f"--layer takes a number, -1 for the last, {ALL}, {AUTO}, or last4 for the last four "
-            f"side by side; not {layer!r}"
-        )
-
-
-@dataclass(frozen=True)
-class OverlayConfig:
-    """Which labels and splits to lay over a feature file's own; nothing: those."""
-
-    labels: Path | None = None  # CSV: ids in the column id, or the first; labels in the others
-    target: str | None = None  # columns of labels; or stored labels; or META and a stored column
-    task: str | None = None  # see cache.labels.columns.ASKED; None: what the values look like
-    positive: str | None = None  # of a binary task: the class that becomes label 1
-    separator: str | None = None  # of one column that lists several labels
-    missing: tuple[str, ...] = ()  # cells that are no label, beside empty ones, nan, NA and null
-    uncertain: str | None = None  # one of UNCERTAIN_RULES; needed where labels are uncertain
-    split: SplitRule | None = None
-    split_seed: int = 0
-    split_file: Path | None = None  # read; with a rule, written first where it isn't there
-
-    def __post_init__(self) -> None:
-        is_meta = bool(self.target and self.target.startswith(META))
-        if self.target is not None and not self.target.strip(" ,"):
-            raise RequestError(f"--target takes one or more, comma separated; not {self.target!r}")
-        if is_meta and self.labels:
-            raise RequestError(
-                f"--target {self.target} is stored with the features; leave out --labels"
-            )
-        said = {"--task": self.task, "--positive": self.positive, "--missing": self.missing or None}
-        for flag, value in said.items():
-            if value is not None and not (self.labels or is_meta):
-                raise RequestError(
-                    f"{flag} says how to read --labels FILE or --target {META}COLUMN; stored labels "
-                    "are read already"
-                )
-        if self.separator is not None and not self.labels:
-            raise RequestError("--label-sep belongs to --labels FILE")
-        if self.uncertain is not None and self.uncertain not in UNCERTAIN_RULES:
-            raise RequestError(
-                f"--uncertain takes {', '.join(UNCERTAIN_RULES)}, not {self.uncertain!r}"
-            )
-        if self.split_seed < 0:
-            raise RequestError(f"--split-seed takes 0 and more, not {self.split_seed}")
-        if self.split_file and self.split and self.split.makes_several:
-            raise RequestError(
-                f"--split {self.split} makes several splits and a file holds one; name one of them, "
-                "as in kfold:5:1 or site-out:COLUMN=VALUE"
-            )
-
-
-@dataclass(frozen=True)
-class ChoosingConfig:
-    """How candidates are compared, and what the chosen one is fitted on.
-
-    Raises:
-        RequestError: a word that is none of ``CHOOSE`` or ``REFIT``.
-    """
-
-    how: str = "auto"  # val where it is large enough, else folds
-    refit: str | None = None  # None: train where val decides, train+val where folds do
-
-    def __post_init__(self) -> None:
-        if self.how not in CHOOSE:
-            raise RequestError(f"--choose takes {', '.join(CHOOSE)}, not {self.how!r}")
-        if self.refit is not None and self.refit not in REFIT:
-            raise RequestError(f"--refit takes {' or '.join(REFIT)}, not {self.refit!r}")
 
 
 @dataclass(frozen=True)
@@ -131,7 +47,7 @@ class ProbeConfig:
     layer: int | str = -1
     # Empty: cls where there is one, else head (last layer), else mean; of kind "zeroshot" proj
     pools: tuple[str, ...] = ()
-    choosing: ChoosingConfig = ChoosingConfig()
+    choosing: ChoosingConfig = ChoosingConfig()  # noqa: RUF009
     aggregate: str = "mean"  # or "max": what a volume's slices become
     per_patient: bool = False  # measure patients, by the mean of their samples' scores
     text: Path | None = None  # of kind "zeroshot"; None: the text file beside the images
@@ -147,7 +63,7 @@ class ProbeConfig:
     sizes: tuple[int, ...] = ()
     data: tuple[str, ...] = ()
     where: tuple[tuple[str, str], ...] = ()  # part of the key, value
-    overlay: OverlayConfig = OverlayConfig()
+    overlay: OverlayConfig = OverlayConfig()  # noqa: RUF009
     train_data: str | None = None  # external validation: fit on this data set, or file
     # Of the data tested on then: its "test" split, or "all" of it. None: test, where its owner has
     # a split; else all, for nothing of it was ever set apart.

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-JUDGE = re.compile(r"(val|(pooled )?out-of-fold) ")  # see probe.choosing.plan.judged_by
+JUDGE = re.compile(r"(val|(pooled )?out-of-fold) ")  # see probe.metrics.losses.judged_by
 OF_A_FOLD = ("folds", "refit", "groups")  # folds or val choose; whether train names patients
 OF_EPISODES = ("digest", "images")  # each fold has a train, and so episodes, of its own
 OF_A_PLACE = ("layer", "pool", "n_last")  # where one was chosen

@@ -7,33 +7,18 @@ the patch tokens of the last one. Pool mean is the means of the last n.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.aggregate import aggregate_rows
 from cache.errors import RequestError
 from cache.features import Features
-from probe.choosing.plan import (
-    HELD_OUT,
-    N_FOLDS,
-    Choice,
-    choose,
-    is_of_ranks,
-    join,
-    judged_by,
-    loss_name,
-    loss_of,
-    make_folds,
-)
-from probe.config import ALL, AUTO, POOLS
-from probe.features import Split, default_pool, pools_at, read_samples
-from probe.kinds.answer import Answer
-from probe.metrics.classification import PROBABILITY
 from probe.paper_encoders import USUAL, Reading
-from probe.questions.question import Asked
 
 
 @dataclass(frozen=True)
@@ -41,7 +26,7 @@ class Place:
     """Where features are taken."""
 
     layer: int  # absolute; of several the last
-    pool: str  # one of probe.config.POOLS
+    pool: str  # one of probe.places.POOLS
     n_last: int = 1  # layers side by side, which end with this one
 
     @property
@@ -68,7 +53,7 @@ def find_places(
     Args:
         features: the file.
         layer: a number, negative from the end; "all" or "auto", every stored one; or "last4".
-        pools: in the order that is wanted; none: ``probe.features.default_pool`` of each layer.
+        pools: in the order that is wanted; none: ``probe.places.default_pool`` of each layer.
         reading: what is meant there.
 
     Raises:
@@ -179,103 +164,74 @@ def read_place(features: Features, place: Place, aggregate: str = "mean") -> NDA
 
 
 # ---------------------------------------------------------------------------- choosing one
+POOLS = ("cls", "mean", "head", "proj", "concat")
+ALL, AUTO = "all", "auto"  # of --layer
+LAST_N = re.compile(r"last([1-9]\d*)")  # "last4": the last four side by side
 
 
-@dataclass(frozen=True)
-class Best:
-    """The place that was chosen, and among which."""
+def check_layer(layer: int | str) -> None:
+    """Refuse a word that names no layers.
 
-    place: Place
-    places: tuple[Place, ...]  # in the order in which the first of equals is taken
-    choice: Choice
-    loss: str  # by which, in words
-    by_folds: bool
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What the row's question holds."""
-        judge = judged_by(self.loss) if self.by_folds else "val"
-        among = [[place.layer, place.pool] for place in self.places]
-        return {"by": f"{judge} {self.loss}", "among": among}
-
-    @property
-    def said(self) -> list[dict[str, Any]]:
-        """What the row says: each place's loss, and in how many rounds it was the best."""
-        found = zip(
-            self.places, self.choice.losses.tolist(), self.choice.wins.tolist(), strict=True
+    Raises:
+        RequestError: it doesn't.
+    """
+    if isinstance(layer, str) and layer not in (ALL, AUTO) and not LAST_N.fullmatch(layer):
+        raise RequestError(
+            f"--layer takes a number, -1 for the last, {ALL}, {AUTO}, or last4 for the last four "
+            f"side by side; not {layer!r}"
         )
-        return [{**place.settings, "loss": loss, "wins": wins} for place, loss, wins in found]
-
-    @property
-    def mark(self) -> str:
-        judge = f"{N_FOLDS} folds of train and val" if self.by_folds else "val"
-        won = ""
-        if self.by_folds and not is_of_ranks(self.loss):
-            won = f", best in {self.choice.wins[self.choice.place]} of them"
-        return f"layer and pool chosen among {len(self.places)} by {self.loss} on {judge}{won}"
 
 
-class Compared:
-    """What every place answered to one question without test."""
+def default_pool(features: Features, layer: int, reading: Reading = USUAL) -> str:
+    """The pool that is meant when none is named.
 
-    def __init__(self, places: Sequence[Place]) -> None:
-        self.places = tuple(places)
-        self.losses: list[list[list[float]]] = []  # answer, place, round
-        self.sizes: list[int] = []
-        self.name, self.by_folds = "", False
+    Usually cls, else head at the last layer, else mean; or what a paper reads of the encoder.
+    """
+    layer = features.find_layer(layer)
+    is_last = layer == features.last_layer
+    return reading.pool(features.encoder, pools_at(features, layer), is_last)
 
-    def add(self, asked: Asked, splits: dict[str, Split], answers: Iterable[Answer]) -> None:
-        """Take the next place's answers.
 
-        Args:
-            asked: the question.
-            splits: its train and val, of this place.
-            answers: as a kind in ``probe.kinds.kind`` gives them, always as many.
+def pools_at(features: Features, layer: int) -> list[str]:
+    """The pools of a layer by its absolute number; head and proj belong to the last one."""
+    of_last = [pool for pool in ("head", "proj") if pool in features.pools]
+    return [*features.layers.get(layer, []), *(of_last if layer == features.last_layer else [])]
 
-        Raises:
-            RequestError: a loss can't be computed.
-        """
-        for number, answer in enumerate(answers):
-            self.by_folds = HELD_OUT in answer.scores
-            held_out = join(splits["train"], splits["val"]) if self.by_folds else splits["val"]
-            if not len(held_out):
-                raise RequestError(f"{asked.title} has no val images to compare layers on")
-            fold = np.zeros(len(held_out), np.intp)
-            if self.by_folds:
-                fold = make_folds(asked.trained_on or asked, held_out)
-            score_type = answer.settings.get("score_type", PROBABILITY)
-            self.name = loss_name(asked.task, score_type)
-            if is_of_ranks(self.name):
-                fold = np.zeros(len(held_out), np.intp)
-            scores = answer.scores[HELD_OUT if self.by_folds else "val"]
-            losses = [
-                loss_of(
-                    scores[fold == part],
-                    held_out.y[fold == part],
-                    asked.task,
-                    votes=answer.votes,
-                    score_type=score_type,
-                )
-                for part in range(int(fold.max()) + 1)
-            ]
-            self.sizes = np.bincount(fold).tolist()
-            if number == len(self.losses):
-                self.losses.append([])
-            self.losses[number].append(losses)
 
-    def choose(self, first: Place) -> list[Best]:
-        """The best place for each answer; of equals ``first``, then the last.
+def read_layer(features: Features, layer: int, pool: str) -> NDArray[np.floating]:
+    """(N, D) features of one layer; "concat" is cls and mean side by side.
 
-        Args:
-            first: the one that is asked where nobody chooses.
-        """
-        order = sorted(
-            range(len(self.places)), key=lambda i: (self.places[i] != first, -self.places[i].layer)
-        )
-        places = tuple(self.places[i] for i in order)
-        found = []
-        for losses in self.losses:
-            choice = choose(np.array(losses)[order].T, self.sizes)
-            place = places[choice.place]
-            found.append(Best(place, places, choice, self.name, self.by_folds))
-        return found
+    Raises:
+        RequestError: the file doesn't hold them.
+        BrokenCache: the stored rows don't match their checksums.
+    """
+    if pool != "concat":
+        return features.array(layer, pool)
+    return np.concatenate([features.array(layer, "cls"), features.array(layer, "mean")], axis=1)
+
+
+def rows_are_samples(features: Features) -> bool:
+    """Whether each row is one sample, in order; else rows are slices of volumes, or views."""
+    # Not by their number alone: rows in another order would be given their neighbours' labels.
+    return np.array_equal(features.row_sample, np.arange(len(features.labels)))
+
+
+def read_samples(
+    features: Features, layer: int, pool: str, aggregate: str = "mean"
+) -> NDArray[np.floating]:
+    """(S, D) features of every sample, of one layer and pool.
+
+    Args:
+        features: the file.
+        layer: absolute, or negative from the end.
+        pool: one that the layer has, or "concat".
+        aggregate: what a sample's several rows become: their "mean" or "max".
+
+    Raises:
+        RequestError: no such layer or pool.
+        BrokenCache: the stored rows don't match their checksums.
+    """
+    x = read_layer(features, layer, pool)
+    if not rows_are_samples(features):
+        x = aggregate_rows(x, features.row_sample, len(features.labels), aggregate)
+    return x

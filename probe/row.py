@@ -14,7 +14,6 @@ from cache.labels.columns import REGRESSION
 from probe.choosing.plan import HELD_OUT, as_val
 from probe.comparable import tables_of
 from probe.config import ProbeConfig
-from probe.features import Split, rows_are_samples
 from probe.kinds.controls import KIND as CONTROL
 from probe.kinds.controls import described
 from probe.kinds.few_shot import UNLABELLED
@@ -25,8 +24,10 @@ from probe.metrics.intervals import clusters
 from probe.metrics.measure import Measured, measure, never_learnt
 from probe.metrics.patients import Scored, by_patient
 from probe.paper_encoders import reading_of
+from probe.places import rows_are_samples
 from probe.questions.leaks import without_twins
 from probe.questions.question import Asked
+from probe.questions.samples import Split
 from probe.results import Row
 from probe.solvers.faiss_library import faiss_versions
 

@@ -16,29 +16,35 @@ from cache.catalogue import Wish, find_features
 from cache.errors import CacheError, RequestError
 from cache.features import Features, open_features
 from cache.format.read import format_bytes
-from probe.choosing.plan import N_FOLDS, pick
-from probe.config import AUTO, ProbeConfig
-from probe.features import (
-    Split,
-    default_pool,
-    divide_samples,
-    rows_are_samples,
-)
-from probe.kinds.adamw import MAX_BYTES
-from probe.kinds.answer import Answer
+from probe.answer import Answer
+from probe.choosing.place import Best, Compared
+from probe.choosing.plan import N_FOLDS
+from probe.config import ProbeConfig
 from probe.kinds.controls import KIND as CONTROL
 from probe.kinds.controls import advise_random, ask_controls, find_random
 from probe.kinds.few_shot import ask_episodes
 from probe.kinds.head_answers import DivergedError, ask_adamw_at_once
 from probe.kinds.kind import ask_kind, check_kind, check_known
-from probe.kinds.knn import KnnConfig, bytes_held
-from probe.places import Best, Compared, Place, find_places, lacking_pools, last_place, read_place
+from probe.kinds.knn import KnnConfig
+from probe.places import (
+    AUTO,
+    Place,
+    default_pool,
+    find_places,
+    lacking_pools,
+    last_place,
+    read_place,
+    rows_are_samples,
+)
 from probe.questions.describe import describe_questions
 from probe.questions.external import choose_training, only_test
 from probe.questions.leaks import refuse_leaks, with_leaks
 from probe.questions.question import Asked, lay_over
+from probe.questions.samples import Split, divide_samples, pick
 from probe.results import Row, check_folder, write_row
 from probe.row import make_row, of_patients
+from probe.solvers.epochs import MAX_BYTES
+from probe.solvers.neighbours import bytes_held
 
 Problem = tuple[str, str]  # what couldn't be done, and why
 TOLD_BYTES = 10**9  # of memory that a search takes; less is not worth a line

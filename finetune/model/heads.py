@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from probe.kinds.adamw import first_weights
+from probe.solvers.epochs import first_weights
 
 
 def linear_head(width: int, n_logits: int, seed: int) -> nn.Linear:

@@ -26,13 +26,13 @@ from cache.format.key import key_differences
 from cache.format.read import read_header
 from cache.store import PARTIAL
 from finetune.start.row import find_row, refuse_other_samples
-from probe.choosing.plan import join
-from probe.features import Split, divide_samples, read_samples
 from probe.kinds import adamw, heads, linear
 from probe.kinds.head_answers import GRID
 from probe.metrics.classification import BINARY
 from probe.metrics.patients import Scored, by_patient
+from probe.places import read_samples
 from probe.questions.question import Asked
+from probe.questions.samples import Split, divide_samples, join
 from probe.results import read_scores
 
 FLAG = "--init-head-from"

@@ -39,7 +39,8 @@ from finetune.training.objective import Objective
 from finetune.training.predict import predict
 from finetune.training.ranks import Ranks
 from finetune.training.rates import count_drops, rate_factor
-from probe.kinds.adamw import AdamWConfig, check_epochs, epoch_orders
+from probe.kinds.adamw import AdamWConfig
+from probe.solvers.epochs import check_epochs, epoch_orders
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 LOG_SECONDS = 1.0  # between two looks at the loss, each of which waits for the device

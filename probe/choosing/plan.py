@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,48 +23,23 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.labels.columns import MISSING, REGRESSION
 from cache.splits.strata import count_units, divide, name_units
-from probe.config import FEW, FEW_OF_A_CLASS, ChoosingConfig
-from probe.features import Split
-from probe.kinds.linear import log_loss
-from probe.metrics.calibration import Votes
-from probe.metrics.classification import MULTI_LABEL, PROBABILITY, column_aucs
+from probe.choosing.candidates import (
+    FEW,
+    FEW_OF_A_CLASS,
+    Choice,
+    ChoosingConfig,
+    Fitted,
+    Ranked,
+    choose,
+)
+from probe.metrics.classification import MULTI_LABEL
+from probe.metrics.losses import judged_by
 from probe.questions.question import Asked
+from probe.questions.samples import Split, has_groups, join, pick
 
 HELD_OUT = "train+val"  # what scores out of fold are named, beside "val" and "test"
-
-RANKS = "1 - AUC"  # the loss of scores that are no probabilities
-
 N_FOLDS = 5
 FOLD_SEED = 0  # not the row's: the bootstrap's seed must not change what is chosen
-
-
-class Choice(NamedTuple):
-    """Which candidate it is, and how clear that was."""
-
-    place: int
-    losses: NDArray[np.float64]  # (candidates,) mean over all held-out samples
-    wins: NDArray[np.int64]  # (candidates,) rounds in which each had the smallest loss
-
-
-def choose(losses: NDArray[np.floating], sizes: Sequence[int]) -> Choice:
-    """Take the candidate with the smallest mean loss, the first of equals.
-
-    Args:
-        losses: (K, candidates) mean loss of each candidate in each of K rounds, the strongest
-            regularisation first.
-        sizes: (K,) held-out samples of each round: what its mean weighs.
-
-    Raises:
-        RequestError: no candidates, or a loss that is nan.
-    """
-    losses = np.asarray(losses, np.float64)
-    if losses.ndim != 2 or not losses.size:
-        raise RequestError(f"a choice needs losses (rounds, candidates), found {losses.shape}")
-    if np.isnan(losses).any():
-        raise RequestError(f"candidate {np.isnan(losses).any(axis=0).argmax()} has no loss")
-    mean = np.average(losses, axis=0, weights=sizes)
-    wins = np.bincount(losses.argmin(axis=1), minlength=losses.shape[1])
-    return Choice(int(mean.argmin()), mean, wins)
 
 
 @dataclass(frozen=True)
@@ -173,63 +148,6 @@ class Plan:
         ]
 
 
-def loss_of(
-    scores: NDArray[np.floating],
-    labels: NDArray[Any],
-    task: str,
-    *,
-    votes: Votes | None = None,
-    score_type: str = PROBABILITY,
-) -> float:
-    """What a choice makes small: log-loss, or 1 - AUC where scores are no probabilities, over the
-    classes, or labels, that there are; of regression the squared error.
-
-    Args:
-        scores: (n, C) probabilities or margins, of regression (n, 1) predictions.
-        labels: (n,), or (n, C) for the multi-label task.
-        task: one of ``probe.metrics.classification.TASKS``, or "regression".
-        votes: what the probabilities are shares of, where they are. They are smoothed: without
-            that a single sample whose neighbours all err, at 36 nats, would decide among layers.
-        score_type: ``probe.metrics.classification.PROBABILITY``, ``MARGIN`` or ``UNNORMALISED``.
-
-    Raises:
-        RequestError: no samples, or no probabilities where all labels are the same.
-    """
-    if task == REGRESSION:
-        return float(np.square(scores[:, 0] - labels).mean())
-    if score_type != PROBABILITY:
-        values = column_aucs(scores, labels, task, score_type)
-        if np.isnan(values).all():
-            raise RequestError(
-                f"{score_type} scores are compared by AUC, and there is none where all labels are "
-                "the same"
-            )
-        return 1 - float(np.nanmean(values))
-    if votes:
-        scores = votes.smooth(scores)
-    return log_loss(scores, labels, task)
-
-
-def loss_name(task: str, score_type: str = PROBABILITY) -> str:
-    """What ``loss_of`` computes, in words."""
-    if task == REGRESSION:
-        return "squared error"
-    return "log-loss" if score_type == PROBABILITY else RANKS
-
-
-def is_of_ranks(loss: str) -> bool:
-    """Whether a loss, by its name, is one of ranks, and not a mean over samples.
-
-    Of a class that a fold lacks it has no value there, so all folds' answers are judged together.
-    """
-    return loss == RANKS
-
-
-def judged_by(loss: str) -> str:
-    """By what of the folds, for rows."""
-    return "pooled out-of-fold" if is_of_ranks(loss) else "out-of-fold"
-
-
 def as_val(
     splits: dict[str, Split], scores: dict[str, NDArray[np.float64]]
 ) -> tuple[dict[str, Split], dict[str, NDArray[np.float64]]]:
@@ -248,7 +166,7 @@ def make_plan(
     Args:
         config: the wish.
         asked: the samples that are fitted and chosen on.
-        splits: their train and val, as ``probe.features.divide_samples`` makes them.
+        splits: their train and val, as ``probe.questions.samples.divide_samples`` makes them.
         n_candidates: with one there is nothing to choose, and "auto" leaves val alone.
 
     Raises:
@@ -379,54 +297,7 @@ def _check_fold(asked: Asked, labels: NDArray[Any]) -> None:
         )
 
 
-def has_groups(split: Split) -> bool:
-    """Whether the patient of any sample is known."""
-    return split.groups is not None and bool((split.groups != "").any())
-
-
-def join(train: Split, val: Split) -> Split:
-    """Two splits of one data set as one, in their order."""
-    groups = None
-    if train.groups is not None and val.groups is not None:
-        groups = np.concatenate([train.groups, val.groups])
-    x, y = np.concatenate([train.x, val.x]), np.concatenate([train.y, val.y])
-    return Split(x, y, np.concatenate([train.ids, val.ids]), groups)
-
-
-def pick(split: Split, which: NDArray[np.bool_] | NDArray[np.intp]) -> Split:
-    """Some samples of a split, by a mask or by their places."""
-    groups = None if split.groups is None else split.groups[which]
-    return Split(split.x[which], split.y[which], split.ids[which], groups)
-
-
 # ---------------------------------------------------------------------------- fitted candidates
-
-
-class Fitted(Protocol):
-    """Candidates that were fitted to the same samples, the strongest regularisation first."""
-
-    def losses(self, x: NDArray[np.floating], y: NDArray[Any]) -> NDArray[np.float64]:
-        """(candidates,) mean loss of each on (Q, D) features and their labels."""
-        ...
-
-    def scores(self, x: NDArray[np.floating], place: int) -> NDArray[np.float64]:
-        """(Q, C) scores of one candidate."""
-        ...
-
-
-@runtime_checkable
-class Ranked(Fitted, Protocol):
-    """Candidates whose loss may be one of ranks."""
-
-    @property
-    def is_ranked(self) -> bool: ...
-
-    @property
-    def n_candidates(self) -> int: ...
-
-    def loss(self, scores: NDArray[np.float64], y: NDArray[Any]) -> float:
-        """The loss of one candidate's scores (n, C)."""
-        ...
 
 
 class Chosen(NamedTuple):

@@ -28,13 +28,14 @@ from cache.features import Features, open_features
 from cache.format.key import file_stem, key_digest, untagged
 from cache.labels.columns import REGRESSION
 from cache.places import features_root
+from probe.answer import Answer
 from probe.comparable import tables_of
 from probe.config import ProbeConfig
-from probe.features import Split, divide_samples, rows_are_samples
-from probe.kinds.answer import Answer
 from probe.kinds.kind import ask_linear, ask_ridge
 from probe.metrics.classification import MULTI_LABEL, known_shares
+from probe.places import rows_are_samples
 from probe.questions.question import Asked
+from probe.questions.samples import Split, divide_samples
 
 KIND = "control"
 LARGER_CLASS, PIXELS = "larger class", "pixels"  # in the place of a model's name

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from probe.choosing.in_episode import by_patient_settings, make_episode_folds
-from probe.choosing.plan import FOLD_SEED, N_FOLDS, loss_name, loss_of, pick
+from probe.choosing.plan import FOLD_SEED, N_FOLDS
 from probe.config import ProbeConfig
-from probe.features import Split, divide_samples
 from probe.kinds import adamw, heads
 from probe.kinds.head_answers import Blocks, check_device, check_val, read_blocks
 from probe.metrics import classification as metrics
+from probe.metrics.losses import loss_name, loss_of
 from probe.questions.question import Asked
+from probe.questions.samples import Split, divide_samples, pick
 
 USE_ADAMW = "--kind adamw chooses nothing: it takes the last step"
 

@@ -54,9 +54,9 @@ from cache.commands.names import first_line
 from cache.commands.user_code import beside, where
 from cache.errors import RequestError
 from cache.labels.columns import MISSING, REGRESSION
-from probe.choosing.plan import loss_of
 from probe.kinds.columns import CURE, check_columns, few_of_each
 from probe.metrics.classification import BINARY, MARGIN, MULTI_LABEL, PROBABILITY
+from probe.metrics.losses import loss_of
 from probe.solvers.standardise import Prepare, Standard, as_they_are
 
 SEED = 0  # of scikit-learn's estimators that are random, unless --set says another random_state
@@ -142,7 +142,7 @@ class FittedProbes:
         """Log-loss of probabilities, 1 - AUC of margins, squared error of a regression.
 
         Raises:
-            RequestError: what ``probe.choosing.plan.loss_of`` refuses.
+            RequestError: what ``probe.metrics.losses.loss_of`` refuses.
         """
         return loss_of(scores, y, self.question.task, score_type=self.score_type)
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.labels.columns import REGRESSION
+from probe.answer import Answer
 from probe.choosing.in_episode import (
     TooFewError,
     by_patient_settings,
@@ -26,7 +27,7 @@ from probe.choosing.in_episode import (
     said_of,
     units_of,
 )
-from probe.choosing.plan import FOLD_SEED, N_FOLDS, loss_name, loss_of, pick
+from probe.choosing.plan import FOLD_SEED, N_FOLDS
 from probe.config import ProbeConfig
 from probe.episodes.draw import (
     Draws,
@@ -37,9 +38,7 @@ from probe.episodes.draw import (
     write_episodes,
 )
 from probe.episodes.prior import class_shares, to_prior
-from probe.features import Split
 from probe.kinds import knn
-from probe.kinds.answer import Answer
 from probe.kinds.episode_heads import Scores, ask_adamw_episodes, ask_grid_episodes
 from probe.kinds.estimator import N_WARNED, Question, fit_all
 from probe.kinds.kind import votes_of
@@ -47,7 +46,9 @@ from probe.kinds.left_out import largest_k, left_out_scores
 from probe.kinds.linear import LinearConfig
 from probe.kinds.ridge import RidgeConfig, as_scores, ridge_targets
 from probe.metrics import classification as metrics
+from probe.metrics.losses import loss_name, loss_of
 from probe.questions.question import Asked
+from probe.questions.samples import Split, pick
 from probe.solvers import episodes as fewshot
 from probe.solvers.standardise import FEW, Prepare, of_one_length, unlabelled_standard
 

@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.features import Features
-from probe.features import default_pool, divide_samples, read_samples
+from probe.answer import Answer
 from probe.kinds import adamw, heads
-from probe.kinds.answer import Answer
 from probe.metrics import classification as metrics
+from probe.places import default_pool, read_samples
 from probe.questions.question import Asked
+from probe.questions.samples import divide_samples
 
 if TYPE_CHECKING:
     from probe.config import ProbeConfig
-    from probe.features import Split
+    from probe.questions.samples import Split
 
 GRID = "grid"  # the pool of a row whose head chose among several
 

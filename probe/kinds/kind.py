@@ -11,25 +11,20 @@ from cache.catalogue import find_text, text_differences
 from cache.errors import RequestError
 from cache.features import Features, open_features
 from cache.labels.columns import REGRESSION
-from probe.choosing.plan import (
-    Choice,
-    Plan,
-    choose,
-    fit_and_choose,
-    loss_name,
-    loss_of,
-    make_plan,
-)
+from probe.answer import Answer
+from probe.choosing.candidates import Choice, choose
+from probe.choosing.plan import Plan, fit_and_choose, make_plan
 from probe.config import KINDS, ProbeConfig
 from probe.episodes.prior import class_shares
-from probe.features import Split, read_prompts
 from probe.kinds import knn, linear, ridge, zeroshot
-from probe.kinds.answer import Answer
 from probe.kinds.estimator import N_WARNED, FittedProbes, Question, fit_all
 from probe.kinds.head_answers import ask_adamw, ask_heads
+from probe.kinds.zeroshot import read_prompts
 from probe.metrics import classification as metrics
 from probe.metrics.calibration import Votes
+from probe.metrics.losses import loss_name, loss_of
 from probe.questions.question import Asked
+from probe.questions.samples import Split
 
 LARGE_K = 0.1  # of the training set: a larger k asks most of the images, not the near ones
 

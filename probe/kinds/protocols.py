@@ -32,7 +32,9 @@ class Preset:
     """One probe of a paper."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the kind; others: its defaults
-    choosing: Mapping[str, str] = field(default_factory=dict)  # of probe.config.ChoosingConfig
+    choosing: Mapping[str, str] = field(
+        default_factory=dict
+    )  # of probe.choosing.candidates.ChoosingConfig
     few_shot: Mapping[str, Any] = field(
         default_factory=dict
     )  # of probe.episodes.draw.FewShotConfig

@@ -11,12 +11,15 @@ For several labels at once each label is a choice of two, the label or its negat
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
+from cache.features import Features
 from probe.metrics.classification import MULTI_CLASS, MULTI_LABEL, check_labels, check_task
+from probe.questions.question import Asked
 
 CHUNK_ROWS = 4096  # rows of features that are in work at one time
 
@@ -120,3 +123,35 @@ def _normalised(rows: NDArray[np.floating], name: str, first: int) -> NDArray[np
         )
     lengths = np.linalg.norm(wide, axis=1, keepdims=True)
     return wide / np.where(lengths > 0, lengths, 1)
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What a text encoder made of every class. P prompts."""
+
+    x: NDArray[np.floating]  # (P, D)
+    y: NDArray[np.int64]  # (P,) class number
+    n_classes: int  # 2C for the multi-label task: the labels, then their negatives
+    logit_scale: float  # already exponentiated
+
+
+def read_prompts(text: Features, images: Asked) -> Prompts:
+    """The prompts of a text file, for the classes of an image file.
+
+    Raises:
+        RequestError: the classes aren't the same, or there is no logit scale.
+        BrokenCache: the stored rows don't match their checksums.
+    """
+    names, n_classes = images.class_names, n_text_classes(images.task, len(images.class_names))
+    if tuple(text.class_names[: len(names)]) != names or len(text.class_names) != n_classes:
+        negatives = ", then their negatives" if n_classes > len(names) else ""
+        raise RequestError(
+            f"{text.path.name} should have prompts for {', '.join(names)}{negatives}; found "
+            f"{', '.join(text.class_names)}: make it anew for {images.dataset}"
+        )
+    scale = text.notes.get("logit_scale")
+    if not isinstance(scale, int | float):
+        raise RequestError(
+            f"{text.path.name} should have a number as its note logit_scale, found {scale!r}"
+        )
+    return Prompts(text.array(-1, "proj"), text.labels, n_classes, float(scale))

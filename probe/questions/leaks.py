@@ -13,11 +13,11 @@ from cache.labels.columns import REGRESSION
 from cache.leak_memory import count_leaks, counted_leaks
 from cache.leaks import describe_leaks
 from cache.splits.make import LEFT_OUT
-from probe.features import Split
 from probe.metrics import classification as metrics
 from probe.metrics import regression as regression_metrics
 from probe.metrics.patients import Scored, by_patient
 from probe.questions.question import Asked
+from probe.questions.samples import Split
 from probe.questions.splits import stored_split
 
 VAL = "val_"  # before a count that is of val against train; others are of test

@@ -6,7 +6,7 @@ from pathlib import Path
 from cache.commands.terminal import split_words
 from cache.labels.columns import ASKED, UNCERTAIN_RULES
 from cache.splits.rules import RULES, SplitRule
-from probe.config import META, OverlayConfig
+from probe.questions.overlay import META, OverlayConfig
 
 
 def add_overlay_flags(parser: argparse.ArgumentParser, *, reading: bool = True) -> None:

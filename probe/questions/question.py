@@ -16,7 +16,7 @@ from cache.features import Features
 from cache.format.read import SPLITS
 from cache.labels.columns import MISSING, REGRESSION, Target
 from cache.leaks import Leaks
-from probe.config import OverlayConfig
+from probe.questions.overlay import OverlayConfig
 from probe.questions.splits import choose_splits
 from probe.questions.targets import choose_target, labels_digest
 

@@ -15,7 +15,7 @@ from cache.labels.columns import Target
 from cache.splits.files import read_split_file, write_split_file
 from cache.splits.make import LEFT_OUT, NamedSplit, make_splits, split_digest
 from cache.splits.rules import SplitRule
-from probe.config import OverlayConfig
+from probe.questions.overlay import OverlayConfig
 from probe.questions.targets import meta_columns, read_meta
 
 

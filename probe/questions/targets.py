@@ -32,7 +32,7 @@ from cache.labels.columns import (
 )
 from cache.labels.tables import Table, column, read_csv
 from cache.splits.make import meta_texts
-from probe.config import META, OverlayConfig
+from probe.questions.overlay import META, OverlayConfig
 
 META_TABLES = "samples/meta/"
 LARGEST = 1e100  # of a continuous label: errors are squared and summed, and float64 ends at 1e308

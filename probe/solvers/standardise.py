@@ -116,6 +116,6 @@ def refuse_infinite(of_columns: NDArray[np.floating]) -> None:
         raise RequestError(f"features are finite, found inf or nan in column {column}")
 
 
-def chunks(n_rows: int) -> Iterator[slice]:
-    """Consecutive slices of at most ``CHUNK_ROWS`` rows."""
-    return (slice(start, start + CHUNK_ROWS) for start in range(0, n_rows, CHUNK_ROWS))
+def chunks(n_rows: int, size: int = CHUNK_ROWS) -> Iterator[slice]:
+    """Consecutive slices of at most ``size`` rows."""
+    return (slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size))

@@ -13,10 +13,12 @@ from storing import make_earlier, scores_file, write_file
 from cache import open_features
 from cache.store import FeatureWriter
 from probe.cli import main
-from probe.config import OverlayConfig, ProbeConfig
-from probe.features import divide_samples, read_samples
+from probe.config import ProbeConfig
 from probe.kinds.knn import KnnConfig
+from probe.places import read_samples
+from probe.questions.overlay import OverlayConfig
 from probe.questions.question import lay_over
+from probe.questions.samples import divide_samples
 from probe.results import read_row
 from probe.run import probe_file, run_probe
 

@@ -14,14 +14,15 @@ from storing import write_rows
 from cache import open_features
 from cache.errors import RequestError
 from cache.format.read import FileSpec, Samples
-from probe.choosing.plan import join, make_folds
+from probe.choosing.candidates import ChoosingConfig
+from probe.choosing.plan import make_folds
 from probe.cli import main
-from probe.config import ChoosingConfig, ProbeConfig
-from probe.features import divide_samples
+from probe.config import ProbeConfig
 from probe.kinds import linear
 from probe.kinds.linear import LinearConfig
 from probe.places import Place, find_places, last_place, read_place
 from probe.questions.question import lay_over
+from probe.questions.samples import divide_samples, join
 from probe.run import probe_file
 
 N = (100, 20, 40)  # train, val, test

@@ -22,9 +22,10 @@ from extract.machine.digests import DigestMemory
 from extract.plan import make_transform
 from extract.prepare.protocols import preprocess
 from probe.cli import main as probe
-from probe.config import OverlayConfig
-from probe.features import divide_samples, read_samples
+from probe.places import read_samples
+from probe.questions.overlay import OverlayConfig
 from probe.questions.question import lay_over
+from probe.questions.samples import divide_samples
 
 SHAPE = (4, 5, 6)  # of a volume; all sides differ, so a wrong axis shows
 

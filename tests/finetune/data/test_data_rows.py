@@ -19,9 +19,9 @@ from finetune.start.episodes import episodes_like
 from finetune.start.head import FirstHead, as_logits, first_head
 from finetune.start.row import find_row
 from probe.cli import main
-from probe.config import OverlayConfig
 from probe.episodes.draw import digest_of
 from probe.metrics.classification import BINARY, MULTI_CLASS
+from probe.questions.overlay import OverlayConfig
 from probe.questions.question import Asked, lay_over
 
 MULTI_LABEL = "multi-label, binary-class"

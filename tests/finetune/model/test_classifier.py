@@ -40,7 +40,7 @@ from finetune.model.classifier import (
     updates_batchnorm,
     what_trains,
 )
-from probe.kinds.adamw import first_weights
+from probe.solvers.epochs import first_weights
 
 CLIP = {
     "embed_dim": 24,

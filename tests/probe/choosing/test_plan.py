@@ -13,23 +13,20 @@ from sklearn.metrics import log_loss as sklearn_log_loss
 
 from cache.errors import RequestError
 from cache.labels.columns import MISSING, REGRESSION
+from probe.choosing.candidates import ChoosingConfig, choose
 from probe.choosing.plan import (
     HELD_OUT,
     N_FOLDS,
     as_val,
-    choose,
     fit_and_choose,
     has_few,
-    join,
-    loss_of,
     make_folds,
     make_plan,
-    pick,
 )
-from probe.config import ChoosingConfig
-from probe.features import Split
 from probe.metrics.calibration import Votes
 from probe.metrics.classification import BINARY, MARGIN, MULTI_CLASS, MULTI_LABEL
+from probe.metrics.losses import loss_of
+from probe.questions.samples import Split, join, pick
 
 
 def split_of(labels, prefix="a", groups=None) -> Split:

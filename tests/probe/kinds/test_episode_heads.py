@@ -8,11 +8,13 @@ from numpy.testing import assert_allclose
 from probing import make_features, rows, run
 
 from probe.choosing.in_episode import make_episode_folds
-from probe.features import Split
 from probe.kinds import adamw, heads
-from probe.kinds.adamw import AdamWConfig, Diverged
+from probe.kinds.adamw import AdamWConfig
 from probe.kinds.heads import HeadsConfig
 from probe.metrics.classification import BINARY, MULTI_CLASS, MULTI_LABEL
+from probe.questions.samples import Split
+from probe.solvers import adamw as solver
+from probe.solvers.adamw import Diverged
 
 ADAMW = AdamWConfig(iterations=120, batch_size=8, seeds=(0, 3), n_checks=5)
 GRID = HeadsConfig(lrs=(0.1, 1.0), n_last=(1, 2), batch_size=8, epochs=3, iterations=10)
@@ -81,7 +83,7 @@ def test_episodes_in_pieces_are_the_same(monkeypatch):
     x, y, episodes = problem(MULTI_CLASS, 3)
     whole = adamw.fit_episodes(x, y, episodes, MULTI_CLASS, 3, ADAMW)
     grids = heads.fit_episode_grids(x, y, episodes, 2, True, MULTI_CLASS, 3, GRID)
-    monkeypatch.setattr(adamw, "CACHE_BYTES", 1)
+    monkeypatch.setattr("probe.solvers.epochs.CACHE_BYTES", 1)
     for one, other in zip(
         whole, adamw.fit_episodes(x, y, episodes, MULTI_CLASS, 3, ADAMW), strict=True
     ):
@@ -93,13 +95,13 @@ def test_episodes_in_pieces_are_the_same(monkeypatch):
 
 def test_no_more_than_a_batch_of_an_episode_is_gathered_at_one_time(monkeypatch):
     x, y, episodes = problem(MULTI_CLASS, 3)
-    take, sizes = adamw._EpisodeDraw._take, []
+    take, sizes = solver.EpisodeDraw._take, []
 
     def noting(self, places):
         sizes.append(places.shape[1])
         return take(self, places)
 
-    monkeypatch.setattr(adamw._EpisodeDraw, "_take", noting)
+    monkeypatch.setattr("probe.solvers.adamw.EpisodeDraw._take", noting)
     adamw.fit_episodes(x, y, episodes, MULTI_CLASS, 3, ADAMW)
     assert set(sizes) == {6, 8}  # it was 20 too, before the first step
 
@@ -181,8 +183,8 @@ def test_val_changes_nothing_where_it_is_not_read(places, capsys):
 
 def test_a_grid_is_chosen_by_folds_of_the_episode():
     """By hand: fit without each fold, pool the answers."""
-    from probe.choosing.plan import loss_of
     from probe.kinds.episode_heads import _best_of_folds
+    from probe.metrics.losses import loss_of
 
     x, y, episodes = problem(MULTI_CLASS, 3)
     own = episodes[1]

@@ -9,9 +9,9 @@ from looking import some
 from torch import nn
 
 from cache.errors import RequestError
-from probe.kinds import adamw, heads
-from probe.kinds.adamw import AdamWConfig, Diverged, check_epochs, epoch_orders, fit_heads
-from probe.kinds.heads import HeadsConfig, fit_grid, image_batches
+from probe.kinds import heads
+from probe.kinds.adamw import AdamWConfig, fit_heads
+from probe.kinds.heads import HeadsConfig, fit_grid
 from probe.metrics.classification import (
     BINARY,
     MULTI_CLASS,
@@ -21,7 +21,12 @@ from probe.metrics.classification import (
     accuracy,
     auc,
 )
+from probe.solvers import adamw as solver
+from probe.solvers import epochs, sgd
+from probe.solvers.adamw import Diverged
+from probe.solvers.epochs import check_epochs, epoch_orders
 from probe.solvers.outputs import Outputs
+from probe.solvers.sgd import image_batches
 
 TASKS = [(MULTI_CLASS, 3), (BINARY, 2), (MULTI_LABEL, 4)]
 SHORT = AdamWConfig(lr=1e-2, batch_size=16, iterations=240, seeds=(0, 5))
@@ -58,7 +63,7 @@ def linear_from(first):
 def slow_adamw(x, y, val_x, val_y, task, n_classes, config, seed):
     """Wu & Papiez's loop: nn.Linear, torch.optim.AdamW, ExponentialLR, one seed."""
     outputs = Outputs(task, n_classes, config.one_logit)
-    layer = linear_from(adamw.first_weights(x.shape[1], outputs.n_logits, seed))
+    layer = linear_from(epochs.first_weights(x.shape[1], outputs.n_logits, seed))
     optimizer = torch.optim.AdamW(layer.parameters(), config.lr, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
     loss_of = torch_loss(task, config.one_logit)
@@ -155,8 +160,8 @@ def test_early_stopping_keeps_the_lowest_val_loss():
 
 
 def test_val_loss_by_batches():
-    np.testing.assert_allclose(adamw._shares(5, 2), [1 / 6, 1 / 6, 1 / 6, 1 / 6, 1 / 3])
-    np.testing.assert_allclose(adamw._shares(5, None), [0.2] * 5)
+    np.testing.assert_allclose(solver._shares(5, 2), [1 / 6, 1 / 6, 1 / 6, 1 / 6, 1 / 3])
+    np.testing.assert_allclose(solver._shares(5, None), [0.2] * 5)
 
 
 def test_a_missing_label_counts_nothing():
@@ -250,7 +255,7 @@ def slow_grid(blocks, y, width, n_blocks, task, n_classes, config):
             columns = slice((n_blocks - n_last) * width, (n_blocks + with_mean) * width)
             for lr in config.lrs:
                 d = columns.stop - columns.start
-                first = heads.first_weights(d, n, config.seed).T
+                first = sgd.first_weights(d, n, config.seed).T
                 layer = linear_from(np.hstack([first, np.zeros((n, 1), np.float32)]))
                 layers.append((columns, layer))
                 scaled = lr * config.batch_size / 256 if config.scale_lr else lr

@@ -14,10 +14,11 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from torch import nn
 
 from cache.errors import RequestError
-from probe.kinds import knn
-from probe.kinds.knn import KnnConfig, neighbours, predictions, scores, vote, vote_multilabel, weigh
+from probe.kinds.knn import KnnConfig, predictions, scores
 from probe.metrics import classification as metrics
 from probe.metrics.classification import BINARY, MULTI_CLASS, MULTI_LABEL
+from probe.solvers.neighbours import _Bank, neighbours
+from probe.solvers.votes import vote, vote_multilabel, weigh
 
 REAL = Path(os.environ.get("MEDPROBE_REAL", REPOSITORY / ".." / "shared"))
 BREAST = REAL / "data" / "medmnist" / "breastmnist.npz"
@@ -95,7 +96,7 @@ def test_euclidean_far_from_the_origin():
 def test_chunks_change_nothing(metric, monkeypatch):
     bank, queries = clusters(300, seed=1)[0], clusters(70, seed=2)[0]
     whole = neighbours(bank, queries, 15, metric)
-    monkeypatch.setattr("probe.kinds.knn.CHUNK_ROWS", 32)
+    monkeypatch.setattr("probe.solvers.neighbours.CHUNK_ROWS", 32)
     parts = neighbours(bank, queries, 15, metric)
     assert_allclose(whole[0], parts[0], atol=1e-6)
     assert_array_equal(whole[1], parts[1])
@@ -304,8 +305,8 @@ def test_a_bank_in_parts_gives_the_same_to_the_last_bit(metric, k, monkeypatch):
     bank[2400:] = bank[:100]  # ties across the parts
     expected = neighbours(bank.astype(np.float16), queries, k, metric)
     assert (np.diff(expected[0], axis=1) == 0).any() or k == 1
-    monkeypatch.setattr(knn, "BANK_BYTES", 1)
-    assert len(knn._Bank(bank, None).parts) == 3
+    monkeypatch.setattr("probe.solvers.neighbours.BANK_BYTES", 1)
+    assert len(_Bank(bank, None).parts) == 3
     found = neighbours(bank.astype(np.float16), queries, k, metric)
     for part, whole in zip(found, expected, strict=True):
         assert_array_equal(part, whole)

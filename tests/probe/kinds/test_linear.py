@@ -10,9 +10,9 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 
 from cache.errors import RequestError
-from probe.kinds import linear
-from probe.kinds.linear import LinearConfig, fit_path, log_loss, path_losses, path_scores
+from probe.kinds.linear import LinearConfig, fit_path, path_losses, path_scores
 from probe.metrics.classification import BINARY, MULTI_CLASS, MULTI_LABEL, ORDINAL
+from probe.metrics.losses import log_loss
 
 STRENGTHS = (1e-5, 1e-2, 1.0, 1e3)  # very strong to very weak
 PRECISE = LinearConfig(STRENGTHS, tolerance=1e-13, max_products=10_000)
@@ -134,7 +134,7 @@ def test_float32_reaches_the_same_objective(shape, task, monkeypatch):
     n_classes = labels.max() + 1
     exact = fit_path(features, labels, task, n_classes, PRECISE)
     precise_enough = LinearConfig(STRENGTHS, tolerance=1e-9, max_products=10_000)
-    monkeypatch.setattr(linear, "SINGLE_ABOVE", 0)
+    monkeypatch.setattr("probe.solvers.logistic.SINGLE_ABOVE", 0)
     single = fit_path(features, labels, task, n_classes, precise_enough)
     for one, other in some(zip(exact, single, strict=True)):
         assert other.converged
@@ -152,8 +152,8 @@ def test_blocks_of_images_change_nothing(task, form, monkeypatch):
         labels[::5, 1] = -1
     asked = task, 2 if task == BINARY else 3, LinearConfig((0.01, 1.0), form or "multinomial")
     whole = fit_path(features, labels, *asked)
-    monkeypatch.setattr(linear, "BLOCK_CELLS", 1)
-    monkeypatch.setattr(linear, "SHORTEST_BLOCK", 16)
+    monkeypatch.setattr("probe.solvers.logistic.BLOCK_CELLS", 1)
+    monkeypatch.setattr("probe.solvers.logistic.SHORTEST_BLOCK", 16)
     for one, other in some(zip(whole, fit_path(features, labels, *asked), strict=True)):
         assert one.n_iter == other.n_iter
         assert one.objective == pytest.approx(other.objective, rel=1e-12)

@@ -8,8 +8,9 @@ from leaking import COPIES, FIRST_TEST, TWINS, make_file
 from storing import make_earlier
 
 from cache.features import open_features
+from probe.choosing.candidates import ChoosingConfig
 from probe.cli import main
-from probe.config import ChoosingConfig, ProbeConfig
+from probe.config import ProbeConfig
 from probe.kinds.knn import KnnConfig
 from probe.metrics import classification as metrics
 from probe.metrics import regression as regression_metrics

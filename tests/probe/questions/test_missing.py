@@ -14,13 +14,15 @@ from storing import make_spec, scores_file, write_rows
 from cache.errors import RequestError
 from cache.labels.columns import MISSING, UNCERTAIN
 from probe.cli import main
-from probe.kinds import knn, linear
-from probe.kinds.knn import KnnConfig, vote_multilabel, weigh
-from probe.kinds.linear import LinearConfig, fit_path, log_loss, path_losses
+from probe.kinds import knn
+from probe.kinds.knn import KnnConfig
+from probe.kinds.linear import LinearConfig, fit_path, path_losses
 from probe.metrics import classification as metrics
 from probe.metrics.classification import BINARY, MULTI_CLASS, MULTI_LABEL, ORDINAL
 from probe.metrics.intervals import estimate
+from probe.metrics.losses import log_loss
 from probe.metrics.measure import measure
+from probe.solvers.votes import vote_multilabel, weigh
 
 SHARES = (0.0, 0.3, 0.9)  # of each label that is missing
 
@@ -166,7 +168,7 @@ def test_float32_reaches_the_same_objective(shape, monkeypatch):
     features, labels = clouds(*shape)
     labels = hidden(labels, (0.2, 0.5, 0.8))
     exact = fit_path(features, labels, MULTI_LABEL, 3, PRECISE)
-    monkeypatch.setattr(linear, "SINGLE_ABOVE", 0)
+    monkeypatch.setattr("probe.solvers.logistic.SINGLE_ABOVE", 0)
     single = fit_path(features, labels, MULTI_LABEL, 3, LinearConfig(PRECISE.strengths))
     for one, other in some(zip(exact, single, strict=True)):
         assert other.converged

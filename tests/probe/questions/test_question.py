@@ -14,8 +14,10 @@ from cache.labels.columns import MISSING, UNCERTAIN
 from cache.splits.files import read_split_file
 from cache.splits.make import LEFT_OUT, make_splits, split_digest
 from cache.splits.rules import SplitRule
+from probe.choosing.candidates import ChoosingConfig
 from probe.cli import main
-from probe.config import ChoosingConfig, OverlayConfig, ProbeConfig
+from probe.config import ProbeConfig
+from probe.questions.overlay import OverlayConfig
 from probe.questions.question import lay_over
 from probe.run import probe_file
 

@@ -8,7 +8,8 @@ from looking import some
 from overlaying import N, make_file, rows, run
 
 from probe.comparable import make_blocks
-from probe.config import OverlayConfig, ProbeConfig
+from probe.config import ProbeConfig
+from probe.questions.overlay import OverlayConfig
 from probe.report.stored import as_row
 from probe.report.table import format_table
 from probe.run import probe_file

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from cache.errors import RequestError
-from probe.kinds.knn import neighbours
 from probe.solvers import faiss_library
 from probe.solvers.faiss_library import KERNEL, OLDER, load_faiss
+from probe.solvers.neighbours import neighbours
 
 CORNERS = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]], dtype=np.float32)
 
