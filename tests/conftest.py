@@ -16,6 +16,11 @@ def pytest_configure() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if os.name != "posix" and item.get_closest_marker("posix"):
+        pytest.skip("needs signals, pipes or links as POSIX has them")
+
+
 def real_folder() -> Path:
     """Where official data and real weights are: ``$MEDPROBE_REAL``, else beside the repository."""
     return Path(os.environ.get("MEDPROBE_REAL") or REPOSITORY.parent / "shared")

@@ -183,6 +183,7 @@ def test_hidden_files_are_not_ours(root):
     assert find_features(root, Wish())[1] == []
 
 
+@pytest.mark.posix
 def test_what_cannot_be_read_does_not_hide_the_rest(root, capsys):
     (root / "toys" / "a.h5").symlink_to(root / "nowhere")
     (root / "toys" / "b.h5").mkdir()

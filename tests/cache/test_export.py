@@ -1,7 +1,6 @@
 """A file to share: the same features, and nothing that names people or places."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -314,7 +313,7 @@ def test_a_damaged_file_is_not_passed_on(source, tmp_path):
     export_features(features, tmp_path / "out" / "b.h5", Choice((0,)))  # that layer is whole
 
 
-@pytest.mark.skipif(os.name != "posix", reason="kills by a signal")
+@pytest.mark.posix
 def test_a_kill_leaves_no_file(source, tmp_path):
     out = tmp_path / "out" / "a.h5"
     code = (

@@ -66,6 +66,7 @@ def test_of_a_disk_that_fails_no_empty_file_is_left(tmp_path, monkeypatch):
     assert names(tmp_path) == []
 
 
+@pytest.mark.posix
 def test_a_link_is_replaced_and_never_written_through(tmp_path, monkeypatch):
     """Neither where the file will be, nor where it is made, nor where lines are added."""
     precious = tmp_path / "precious"
@@ -105,6 +106,7 @@ def half_write(folder, ready):
         time.sleep(600)
 
 
+@pytest.mark.posix
 def test_what_a_kill_leaves_is_deleted_by_the_next_writer_and_no_sooner(tmp_path):
     spawn = multiprocessing.get_context("spawn")
     ready = spawn.Event()

@@ -584,6 +584,7 @@ def test_a_full_disk_is_said_before_the_first_row_and_leaves_nothing(path, monke
     assert list(path.parent.iterdir()) == []
 
 
+@pytest.mark.posix
 def test_a_limit_on_the_size_of_files_is_said_before_the_first_row(path):
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -799,6 +800,7 @@ def python_path():
     return os.pathsep.join([str(REPOSITORY / "tests" / "making"), str(REPOSITORY)])
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("n_processes", [1, 2])
 def test_kills_cost_at_most_the_unit_in_work(path, tmp_path, n_processes):
     """A short version of kill_extraction.py: no unit marked done is ever wrong."""

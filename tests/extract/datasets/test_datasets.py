@@ -478,6 +478,7 @@ def test_names():
     assert n == sorted(n), "smallest first"
 
 
+@pytest.mark.posix
 def test_a_pipe_is_not_waited_for(tmp_path: Path):
     os.mkfifo(tmp_path / "x.npz")
     with pytest.raises(RequestError, match=r"x\.npz is not a regular file; --data npz:FILE takes"):

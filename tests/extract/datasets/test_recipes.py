@@ -208,6 +208,7 @@ def test_a_table_that_isn_t_the_owner_s_is_refused_by_its_line(tmp_path):
     refusal("aptos2019", tmp_path, "no column 'diagnosis'")
 
 
+@pytest.mark.posix
 def test_a_link_out_of_the_set_is_refused(tmp_path):
     make_aptos(tmp_path / "set")
     (tmp_path / "set/train_images").rename(tmp_path / "elsewhere")

@@ -176,6 +176,7 @@ def test_weights_are_those_beside_the_configuration(hub: Put, local: Put, tmp_pa
     assert find_entry(name).weights == Hub("Org/Name", OPEN_CLIP)
 
 
+@pytest.mark.posix
 def test_names_hold_no_path(local: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     name = local({"config.json": TIMM})
     entry = find_entry(name)

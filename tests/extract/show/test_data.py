@@ -336,6 +336,7 @@ def test_one_damaged_definition_does_not_hide_the_others(capsys: pytest.CaptureF
     assert len(every) == len(medmnist.FLAGS) + len(RECIPES) + 2
 
 
+@pytest.mark.posix
 def test_what_is_no_file_defines_nothing(capsys: pytest.CaptureFixture[str]):
     folder = definitions.definitions_dir()
     (folder / "folder.json").mkdir(parents=True)

@@ -333,6 +333,7 @@ def _written(runs):
     return {path: path.stat().st_mtime_ns for path in runs.glob("*/*/*/last.pt")}
 
 
+@pytest.mark.posix
 @pytest.mark.slow
 def test_kill_at_any_moment(tmp_path, data):
     """SIGKILL again and again: the checkpoint always loads, and the end is that of a whole run."""

@@ -118,6 +118,7 @@ def test_no_folder(tmp_path: Path):
             list_folder(path)
 
 
+@pytest.mark.posix
 def test_links_lead_nowhere_else(tmp_path: Path):
     outside = touch(tmp_path / "outside", "x.png")
     root = touch(tmp_path / "root", "a/1.png", "b/1.png")
@@ -387,6 +388,7 @@ def test_one_file_belongs_to_one_row(tmp_path: Path):
         list_table(path, TableOptions(id_col="who"))
 
 
+@pytest.mark.posix
 def test_paths_that_are_absolute_but_inside(tmp_path: Path):
     touch(tmp_path, "in/1.png", "in/2.png")
     (tmp_path / "door").symlink_to(tmp_path / "in")
@@ -399,6 +401,7 @@ def test_paths_that_are_absolute_but_inside(tmp_path: Path):
     assert everything.paths[0] == f"{tmp_path}/in/1.png"[1:]
 
 
+@pytest.mark.posix
 def test_links_of_a_table_stay_inside(tmp_path: Path):
     outside = touch(tmp_path / "outside", "x.png", "deep/y.png")
     root = touch(tmp_path / "root", "1.png")
@@ -421,6 +424,7 @@ def test_accents_are_found_however_they_are_spelt(tmp_path: Path):
     assert (listing.ids[0], listing.paths[0]) == ("Läsion/ö.png", apart)
 
 
+@pytest.mark.posix
 def test_a_link_in_a_circle_disturbs_no_table(tmp_path: Path):
     root = touch(tmp_path, "1.png", "2.png")
     (root / "circle").symlink_to("circle")

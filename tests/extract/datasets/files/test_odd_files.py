@@ -18,6 +18,8 @@ from cache.labels.tables import read_csv
 from cache.store import FeatureWriter
 from probe.results import write_row
 
+pytestmark = pytest.mark.posix
+
 
 @pytest.fixture(autouse=True)
 def no_hanging():
@@ -34,7 +36,7 @@ def no_hanging():
 
 
 ODD = {
-    "pipe": os.mkfifo,
+    "pipe": lambda path: os.mkfifo(path),
     "loop": lambda path: path.symlink_to(path),
     "device": lambda path: path.symlink_to("/dev/zero"),
     "nowhere": lambda path: path.symlink_to("nowhere"),

@@ -114,6 +114,7 @@ def test_every_reading_of_an_encoder_finds_the_damage(tmp_path: Path):
             read()
 
 
+@pytest.mark.posix
 def test_a_damaged_file_of_the_hub_s_cache_is_found_by_its_own_name(tmp_path: Path):
     """Safetensors have no checksum; the hub's client names what it keeps by its SHA-256."""
     save_file(tensors(), tmp_path / "w.safetensors")

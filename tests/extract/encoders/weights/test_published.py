@@ -114,6 +114,7 @@ def test_an_index_counts_where_all_its_shards_are_there(cache: Callable[..., Pat
     assert find(Hub("org/name")) == index
 
 
+@pytest.mark.posix
 def test_a_file_whose_content_was_deleted_is_not_there(cache: Callable[..., Path]):
     path = cache("org/name", "model.safetensors")
     path.unlink()
@@ -377,6 +378,7 @@ def start_fetching(place: Url) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.posix
 def test_a_killed_download_is_made_again(server: Server, tmp_path: Path):
     place = server.url("held")
     process = start_fetching(place)
