@@ -40,9 +40,9 @@ def documented():
     return textwrap.dedent(text)
 
 
-def test_the_readme_has_the_same_example():
-    readme = (REPOSITORY / "README.md").read_text()
-    assert documented().strip() in readme
+def test_the_page_has_the_same_example():
+    page = (REPOSITORY / "probe" / "KINDS.md").read_text(encoding="utf-8")
+    assert documented().strip() in page
 
 
 @pytest.fixture

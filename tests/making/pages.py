@@ -1,0 +1,94 @@
+"""Parts of pages that are made from the code: ``python tests/making/pages.py`` writes them anew.
+
+A part stands in its page between ``<!-- made: NAME -->`` and ``<!-- /made -->``.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import medmnist
+from here import REPOSITORY
+
+from extract.datasets.arrays.medmnist import FLAGS
+from extract.datasets.files.formats import dicom, mat, nifti, pillow
+from extract.datasets.recipes import RECIPES
+
+MADE = re.compile(r"(<!-- made: (\S+) -->\n).*?(<!-- /made -->)", re.DOTALL)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """A Markdown table."""
+    for row in (head, ["---"] * len(head), *rows):
+        yield f"| {' | '.join(str(cell).replace('|', '/') for cell in row)} |"
+
+
+def of_medmnist() -> Iterator[str]:
+    infos = [(flag, medmnist.INFO[flag]) for flag in FLAGS]
+    yield from table(
+        ("name", "task", "classes", "train", "val", "test", "licence"),
+        (
+            (
+                f"`{flag}`",
+                info["task"],
+                str(len(info["label"])),
+                *(str(info["n_samples"][split]) for split in ("train", "val", "test")),
+                info["license"],
+            )
+            for flag, info in infos
+        ),
+    )
+
+
+def of_formats() -> Iterator[str]:
+    readers = (
+        (pillow, "8 and 16 bit; grey, colour, palettes", ""),
+        (dicom, "also without an ending; windows as the file says", "`.[medical]`"),
+        (nifti, "volumes, turned upright; asks for `--window`", "`.[medical]`"),
+        (mat, "MATLAB 7.3, as the brain tumour set has it", ""),
+    )
+    yield from table(
+        ("endings", "what", "needs"),
+        ((" ".join(f"`{s}`" for s in reader.SUFFIXES), *words) for reader, *words in readers),
+    )
+
+
+def of_recipes() -> Iterator[str]:
+    yield from table(
+        ("name", "what", "task", "images", "archives", "licence", "needs first"),
+        (
+            (
+                f"`{r.name}`",
+                f"[{r.title}]({r.url})",
+                r.task,
+                str(r.n_images or "?"),
+                r.size,
+                r.licence,
+                r.access or "-",
+            )
+            for r in RECIPES
+        ),
+    )
+    yield ""
+    yield from table(
+        ("name", "what is expected in its folder", "split"),
+        ((f"`{r.name}`", ", ".join(f"`{path}`" for path in r.layout), r.split) for r in RECIPES),
+    )
+
+
+PARTS: dict[str, Callable[[], Iterator[str]]] = {
+    "medmnist": of_medmnist,
+    "formats": of_formats,
+    "recipes": of_recipes,
+}
+PAGES = ("extract/DATA.md",)
+
+
+def remade(text: str) -> str:
+    """A page with every part as the code would make it now."""
+    return MADE.sub(lambda part: part[1] + "\n".join([*PARTS[part[2]](), part[3]]), text)
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        path = REPOSITORY / page
+        path.write_text(remade(path.read_text(encoding="utf-8")), encoding="utf-8", newline="\n")
