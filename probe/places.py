@@ -10,15 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.aggregate import aggregate_rows
 from cache.errors import RequestError
-from cache.features import Features
 from probe.paper_encoders import USUAL, Reading
+
+if TYPE_CHECKING:
+    from cache.features import Features  # h5py: --help shouldn't wait for it
 
 
 @dataclass(frozen=True)
