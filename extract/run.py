@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cache import CacheError, RequestError
+from cache.commands.settings import words
 from cache.features import Features
 from cache.format.fingerprint import summarise
 from cache.format.key import feature_path
@@ -32,11 +33,20 @@ from cache.format.units import unit_rows
 from cache.leak_memory import count_leaks
 from cache.leaks import describe_leaks
 from cache.store import FeatureWriter, check_storable
-from extract.config import ExtractConfig, default_batch_size
+from extract.config import (
+    ExtractConfig,
+    FeaturesConfig,
+    OutputConfig,
+    PreparingConfig,
+    ProtocolConfig,
+    ReadingConfig,
+    SourceConfig,
+    TextConfig,
+    default_batch_size,
+)
 from extract.datasets.arrays.medmnist import download
 from extract.datasets.dataset import Dataset, Prepare, as_stored
 from extract.datasets.files.images import USUAL_SPLIT
-from extract.datasets.files.option_flags import table_words
 from extract.datasets.origins import describe_seen
 from extract.datasets.sources import CSV, FOLDER
 from extract.datasets.statistics import dataset_statistics
@@ -319,61 +329,31 @@ def _named_source_size(job: Job, config: ExtractConfig) -> int | None:
 
 def command_line(job: Job, config: ExtractConfig) -> str:
     """The command that makes this one file."""
-    d, default = job.description, ExtractConfig(models=())
-    words = ["extract", "--model", d.typed]
+    found = ["extract", "--model", job.description.typed]
     content = job.preprocessing.content
-    words += [] if config.text else ["--size", str(content or d.size)]
-    words += ["--fit-size", str(config.fit_size)] if content else []
-    words += data_words(job, config)
-    numbers = {
-        name: ",".join(map(str, values)) if values else None  # exact: they are in the key
-        for name, values in (("--mean", config.mean), ("--std", config.std))
-    }
-    options = {
-        "--protocol": (config.protocol, default.protocol),
-        "--resize": (config.resize, default.resize),
-        "--interpolation": (config.interpolation, default.interpolation),
-        "--resize-backend": (config.resize_backend, default.resize_backend),
-        "--mean": (numbers["--mean"], None),
-        "--std": (numbers["--std"], None),
-        "--intensity": (config.intensity, default.intensity),
-        "--channels": (config.channels, default.channels),
-        "--source-size": (_named_source_size(job, config), default.source_size),
-        "--slice-axis": (config.slice_axis, default.slice_axis),
-        "--window": (config.window, default.window),
-        "--weights": (config.weights, default.weights),
-        "--seed": (config.seed, default.seed),
-        "--layers": (config.layers, default.layers),
-        "--layer-norm": (config.layer_norm, default.layer_norm),
-        "--precision": (config.precision, default.precision),
-        "--store": (config.store, default.store),
-        "--data-root": (config.data_root, default.data_root),
-        "--features": (config.features, default.features),
-    }
-    if config.antialias is not None:
-        words += ["--antialias" if config.antialias else "--no-antialias"]
-    words += ["--slice-neighbours"] if config.slice_neighbours else []
-    words += ["--skip-errors"] if config.skip_errors else []
-    words += ["--text"] if config.text else []
-    words += ["--prompts", str(config.prompts)] if config.prompts else []
-    words += [word for template in config.templates for word in ("--template", template)]
-    for flag, (value, usual) in options.items():
-        if value != usual:
-            words += [f"{flag}={value}" if str(value).startswith("-") else flag]
-            words += [] if str(value).startswith("-") else [str(value)]
-    return shlex.join(words)
+    found += [] if config.text else ["--size", str(content or job.description.size)]
+    found += ["--fit-size", str(config.fit_size)] if content else []
+    found += data_words(job, config)
+    said = dataclasses.replace(config, source_size=_named_source_size(job, config))
+    # The order that files have kept since there are files.
+    found += words(
+        said,
+        *(TextConfig, ProtocolConfig, PreparingConfig, SourceConfig),
+        *(FeaturesConfig, ReadingConfig, OutputConfig),
+    )
+    return shlex.join(found)
 
 
 def data_words(job: Job, config: ExtractConfig) -> list[str]:
     """Of ``command_line``, what says which labels and which split there are."""
-    words = ["--data", job.source.wish]
+    found = ["--data", job.source.wish]
     if job.source.wish.startswith((CSV, FOLDER)):
-        words += table_words(config.table)
+        found += words(config.table)
     if drawn := job.source.files and job.source.files.drawn:
         usual = str(drawn.rule) == USUAL_SPLIT and not config.split
-        words += [] if usual else ["--split", str(drawn.rule)]
-        words += ["--split-seed", str(drawn.seed)] if drawn.seed else []
-    return words
+        found += [] if usual else ["--split", str(drawn.rule)]
+        found += ["--split-seed", str(drawn.seed)] if drawn.seed else []
+    return found
 
 
 def versions() -> dict[str, str]:

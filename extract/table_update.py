@@ -4,7 +4,6 @@ Labels, splits, patients and ids are in no key, so that nothing is computed agai
 the files of other encoders, they would make one table of different questions.
 """
 
-import dataclasses
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,22 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import RequestError
+from cache.commands.settings import flags_of
 from cache.features import Features
 from cache.format.read import FileSpec, read_table
 from cache.splits.rules import DRAWN
 from cache.store import FeatureWriter, changed_tables
 from extract.datasets.dataset import Dataset
 from extract.datasets.drawn import find_files
-from extract.datasets.files.option_flags import WITHOUT_FLAG
-from extract.datasets.files.options import TableOptions, flag_of
+from extract.datasets.files.options import TableOptions
 
 # What of a command says which labels and split there are.
-OF_DATA = {"--data", "--split", "--split-seed"}
-OF_DATA |= {
-    flag_of(field.name)
-    for field in dataclasses.fields(TableOptions)
-    if field.name not in WITHOUT_FLAG
-}
+OF_DATA = {"--data", "--split", "--split-seed", *(f.name for f in flags_of(TableOptions))}
 
 
 def share_tables(

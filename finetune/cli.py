@@ -6,17 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cache.commands.names import counted
+from cache.commands.settings import add_flags, given
 from cache.commands.terminal import Parser, complain, run_command, show, split_words
 from cache.errors import RequestError
-from extract.config import PRECISIONS, ExtractConfig
-from extract.datasets.files.option_flags import add_table_flags, read_table_options
+from extract.config import PRECISIONS, ExtractConfig, PreparingConfig, ReadingConfig, SourceConfig
 from extract.datasets.files.options import TableOptions
-from extract.flags import (
-    add_preparing_flags,
-    add_reading_flags,
-    add_source_flags,
-    read_image_options,
-)
 from finetune.config import (
     AUGMENTS,
     BATCHNORMS,
@@ -81,16 +75,18 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = parser.add_argument_group("which encoder, which images")
-    add_source_flags(what, usual_data="must be named")
+    add_flags(what, SourceConfig, shown={"data": "must be named"})
     what.add_argument(
         "--weights-seed", type=int, default=None, metavar="S", help="of --weights random (0)"
     )
     _add_model_flags(parser)
     _add_training_flags(parser)
     _add_few_shot_flags(parser)
-    add_preparing_flags(parser.add_argument_group("how images are prepared (as extract does)"))
+    add_flags(
+        parser.add_argument_group("how images are prepared (as extract does)"), PreparingConfig
+    )
     own = parser.add_argument_group("your own images: --data folder:PATH or csv:FILE")
-    add_table_flags(own)
+    add_flags(own, TableOptions)
     add_overlay_flags(parser, reading=False)
     measured = parser.add_argument_group("how it is measured")
     measured.add_argument(
@@ -112,7 +108,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="of few-shot episodes' bootstrap (%(default)s)",
     )
     how = parser.add_argument_group("how (none of it changes the numbers, but by rounding)")
-    add_reading_flags(how)
+    add_flags(how, ReadingConfig)
     how.add_argument(
         "--micro-batch",
         type=int,
@@ -368,12 +364,11 @@ def read_request(arguments: Sequence[str] | None) -> Request:
             )
     if options.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
-    given = {n: getattr(options, n) for n in SETTINGS if getattr(options, n) is not None}
+    typed = {n: getattr(options, n) for n in SETTINGS if getattr(options, n) is not None}
     try:
         request = Request(
             images=ExtractConfig(
-                models=split_words("--model", options.model),
-                **read_image_options(options),
+                **given(options, SourceConfig, PreparingConfig, ReadingConfig),
                 table=_table(options),
                 seed=options.weights_seed or 0,
                 protocol=options.protocol,
@@ -383,7 +378,7 @@ def read_request(arguments: Sequence[str] | None) -> Request:
             mode=options.mode,
             protocol=options.protocol,
             as_published=options.as_published,
-            given=given,
+            given=typed,
             run=RunConfig(
                 micro_batch=options.micro_batch,
                 device=options.device,
@@ -424,8 +419,9 @@ def _of_overlay(options: argparse.Namespace) -> argparse.Namespace:
 
 def _table(options: argparse.Namespace) -> TableOptions:
     if not _lays_over(options):
-        return read_table_options(options)
-    return read_table_options(argparse.Namespace(**{**vars(options), **dict.fromkeys(_SHARED)}))
+        return TableOptions(**given(options, TableOptions))
+    others = argparse.Namespace(**{**vars(options), **dict.fromkeys(_SHARED)})
+    return TableOptions(**given(others, TableOptions))
 
 
 _SHARED = ("task", "positive", "label_sep", "missing")

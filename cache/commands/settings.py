@@ -23,7 +23,7 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -208,22 +208,27 @@ class Group(Protocol):
     def add_argument(self, *names: str, **facts: Any) -> argparse.Action: ...
 
 
-def add_flags(group: Group, *classes: type, shown: Mapping[str, str] | None = None) -> None:
+def add_flags(
+    group: Group, *classes: type, only: Collection[str] = (), shown: Mapping[str, str] | None = None
+) -> None:
     """Add the flags of some settings.
 
     Args:
         group: where they are added.
         classes: dataclasses. A flag that several have is one: with what each says of it, or of one
             text the default of each.
+        only: fields to take, without their help, which another command gives; empty: all, with it.
         shown: defaults in words that are others with this command, by field.
     """
     flags: dict[str, list[Flag]] = {}
-    for of in classes:
-        for flag in flags_of(of):
-            if shown and flag.field in shown:
-                said = dataclasses.replace(flag.said, shown=shown[flag.field])
-                flag = dataclasses.replace(flag, said=said)
-            flags.setdefault(flag.name, []).append(flag)
+    for flag in (flag for of in classes for flag in flags_of(of)):
+        said = flag.said
+        if flag.field in only:
+            said = dataclasses.replace(said, help="", shown="")
+        elif shown and flag.field in shown:
+            said = dataclasses.replace(said, shown=shown[flag.field])
+        if not only or flag.field in only:
+            flags.setdefault(flag.name, []).append(dataclasses.replace(flag, said=said))
     for name, homes in flags.items():
         said = homes[0].said
         facts: dict[str, Any] = {"help": _help_of(homes).replace("%", "%%")}
@@ -239,7 +244,7 @@ def add_flags(group: Group, *classes: type, shown: Mapping[str, str] | None = No
             elif len(one_type) == 1:
                 facts["type"] = one_type.pop()
             facts |= {"metavar": said.metavar, "action": "append" if said.repeated else "store"}
-        group.add_argument(*([said.short] if said.short else []), name, **facts)
+        group.add_argument(name, *([said.short] if said.short else []), **facts)
 
 
 def _help_of(homes: list[Flag]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from cache import RequestError
 from cache.commands.names import near_names
+from cache.commands.settings import words
 from cache.files import no_file
 from cache.format.key import file_stem
 from cache.header_index import INDEX
@@ -25,7 +26,6 @@ from extract.datasets.files.definitions import names as definition_names
 from extract.datasets.files.folders import list_folder
 from extract.datasets.files.images import FileImages, Reading, open_dataset, open_files
 from extract.datasets.files.listing import Listing
-from extract.datasets.files.option_flags import table_words
 from extract.datasets.files.options import TableOptions
 from extract.datasets.files.tables import list_table
 from extract.datasets.recipes import RECIPES, find_recipe, open_recipe
@@ -192,7 +192,7 @@ def list_files(name: str, root: Path | None, table: TableOptions) -> Listing | N
 
 def _refuse_table(name: str, table: TableOptions) -> None:
     if table != TableOptions():
-        flags = " ".join(word for word in table_words(table) if word.startswith("--"))
+        flags = " ".join(word for word in words(table) if word.startswith("--"))
         definition = load_definition(name)
         if definition is not None:
             raise RequestError(f"{flags}: {_redefine(definition, table)}")
@@ -209,9 +209,9 @@ def _redefine(definition: Definition, table: TableOptions) -> str:
     said["missing"] = tuple(dict.fromkeys((*definition.options.missing, *table.missing)))
     options = dataclasses.replace(definition.options, **said)
     kept = {"--licence": options.licence, "--window": options.window}  # no flags of a table
-    words = [*table_words(options), *(w for f, v in kept.items() if v for w in (f, v))]
+    described = [*words(options), *(w for f, v in kept.items() if v for w in (f, v))]
     name, place = definition.name, f"{definition.kind}:{definition.path}"
-    command = shlex.join(["extract", "data", "add", name, place, *words])
+    command = shlex.join(["extract", "data", "add", name, place, *described])
     return f"{name} has its own description; give it a new one (features stay):\n  extract data remove {name}\n  {command}"
 
 

@@ -4,7 +4,6 @@ The list opens no image and imports no torch; ``show`` and ``twins`` are in data
 """
 
 import argparse
-import dataclasses
 import json
 import shutil
 import sys
@@ -16,13 +15,14 @@ import numpy as np
 
 from cache import RequestError
 from cache.commands.names import counted
+from cache.commands.settings import add_flags, given
 from cache.commands.terminal import Parser, run_command, show
 from cache.format.read import SPLITS
 from cache.labels.columns import ASKED, describe_target
 from extract.datasets.files import definitions
 from extract.datasets.files.folders import list_folder
 from extract.datasets.files.listing import Listing
-from extract.datasets.files.option_flags import add_table_flags, read_table_options
+from extract.datasets.files.options import TableOptions
 from extract.datasets.files.tables import list_table
 from extract.datasets.files.windows import Window
 from extract.datasets.sources import CSV, FOLDER, reserved_names
@@ -255,7 +255,7 @@ def make_add_parser() -> Parser:
     table = parser.add_argument_group(
         "of a table: which column is what; --task and --positive of both"
     )
-    add_table_flags(table)
+    add_flags(table, TableOptions)
     return parser
 
 
@@ -270,8 +270,8 @@ def run_add(options: argparse.Namespace) -> int:
         )
     if options.window is not None:
         Window.parse(options.window)
-    described = dataclasses.replace(
-        read_table_options(options), licence=options.licence, window=options.window
+    described = TableOptions(
+        **given(options, TableOptions), licence=options.licence, window=options.window
     )
     make = {CSV: list_table, FOLDER: list_folder}[f"{kind}{colon}"]
     listing = make(Path(path).expanduser(), options=described, name=options.name)

@@ -11,20 +11,21 @@ from pathlib import Path
 from PIL import Image
 
 from cache import RequestError
+from cache.commands.settings import add_flags, given
 from cache.commands.terminal import Parser, run_command, show
 from cache.files import write_whole
 from cache.format.read import SPLITS
 from cache.leaks import describe_leaks
 from extract.config import (
-    FITS,
-    INTENSITIES,
-    INTERPOLATIONS,
-    PROTOCOL_NAMES,
-    RESIZES,
     ExtractConfig,
+    PreparingConfig,
+    ProtocolConfig,
+    ReadingConfig,
+    SourceConfig,
+    SplitConfig,
 )
 from extract.datasets.dataset import Dataset
-from extract.datasets.files.option_flags import add_table_flags, read_table_options
+from extract.datasets.files.options import TableOptions
 from extract.datasets.looks import THUMBNAIL_SIDE
 from extract.datasets.sources import Source
 from extract.datasets.statistics import dataset_statistics
@@ -82,11 +83,9 @@ def make_show_parser() -> Parser:
     how = parser.add_argument_group("how they are prepared, as for extract")
     how.add_argument("--model", "-m", metavar="NAME", help="as for this encoder (as for most)")
     how.add_argument("--size", type=int, metavar="PX", help=f"(the encoder's own, or {SIZE})")
-    how.add_argument("--fit-size", choices=FITS)
-    how.add_argument("--protocol", choices=PROTOCOL_NAMES)
-    how.add_argument("--resize", choices=RESIZES)
-    how.add_argument("--interpolation", choices=INTERPOLATIONS)
-    how.add_argument("--intensity", choices=tuple(INTENSITIES))
+    add_flags(
+        how, ExtractConfig, only=("fit_size", "protocol", "resize", "interpolation", "intensity")
+    )
     return parser
 
 
@@ -200,44 +199,28 @@ def _add_common_flags(parser: Parser, usual_output: str) -> None:
     parser.add_argument("--output", "-o", type=Path, metavar="FILE.png", help=f"(./{usual_output})")
     parser.add_argument("--overwrite", action="store_true", help="a picture that is there already")
     images = parser.add_argument_group("which images, and how they are read, as for extract")
-    images.add_argument("--data-root", type=Path, metavar="DIR")
-    images.add_argument("--source-size", type=int, metavar="PX")
-    images.add_argument("--slice-axis", type=int, metavar="A")
-    images.add_argument("--slice-neighbours", action="store_true")
-    images.add_argument("--window", metavar="W")
-    images.add_argument("--skip-errors", action="store_true")
-    images.add_argument("--split", metavar="RULE")
-    images.add_argument("--split-seed", type=int, metavar="S")
-    images.add_argument("--workers", "-j", type=int, metavar="N")
+    add_flags(
+        images,
+        ExtractConfig,
+        only=(
+            *("data_root", "source_size", "slice_axis", "slice_neighbours", "window"),
+            *("skip_errors", "split", "split_seed", "workers"),
+        ),
+    )
     images.add_argument("--offline", action="store_true")
-    add_table_flags(parser.add_argument_group("of a table: which column is what"))
+    add_flags(parser.add_argument_group("of a table: which column is what"), TableOptions)
 
 
 def make_config(options: argparse.Namespace) -> ExtractConfig:
     """Flags -> settings of ``extract``."""
     if options.name in ("all", "all3d") or "," in options.name:
         raise RequestError(f"{options.name} is several data sets; name one")
-    given = vars(options)
-    return ExtractConfig(
-        models=tuple(filter(None, [given.get("model")])),
-        size=given.get("size"),
-        fit_size=given.get("fit_size"),
-        data=(options.name,),
-        table=read_table_options(options),
-        window=options.window,
-        skip_errors=options.skip_errors,
-        slice_axis=options.slice_axis,
-        slice_neighbours=options.slice_neighbours,
-        source_size=options.source_size,
-        protocol=given.get("protocol"),
-        resize=given.get("resize"),
-        interpolation=given.get("interpolation"),
-        intensity=given.get("intensity"),
-        split=options.split,
-        split_seed=options.split_seed,
-        workers=options.workers,
-        data_root=options.data_root,
+    model = getattr(options, "model", None)
+    found = given(
+        options, SourceConfig, ProtocolConfig, PreparingConfig, SplitConfig, ReadingConfig
     )
+    found |= {"models": (model,) if model else (), "data": (options.name,)}
+    return ExtractConfig(**found, table=TableOptions(**given(options, TableOptions)))
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cache.commands.settings import changed, check, flags_of, setting
 from cache.errors import RequestError
 
 TASK_WORDS = ("binary", "multi-class", "multi-label", "ordinal", "regression")
-OF_FOLDERS = ("samples", "task", "positive", "licence", "window")  # the others are a table's only
+OF_FOLDERS = {"samples", "task", "positive"}  # the others are a table's only
 SAMPLES = ("files", "folders")
 
 
@@ -16,32 +17,78 @@ SAMPLES = ("files", "folders")
 class TableOptions:
     """Which column is what. Hashable; as JSON it holds only what isn't a default."""
 
-    path_col: str | None = None  # None: the first of csvs.PATH_COLUMNS that the table has
-    label_cols: tuple[str, ...] = ("label",)
-    label_sep: str | None = None  # between several labels of one cell
-    split_col: str | None = None  # None: "split" where the table has it
-    group_col: str | None = None  # patients
-    meta_cols: tuple[str, ...] = ()
-    id_col: str | None = None  # None: the path is the id
-    sample_col: str | None = None  # rows that share its value are one sample: slices, views
-    root: str | None = None  # folder that paths are relative to; None: the table's own
-    suffix: str = ""  # added to each path, e.g. ".png"
-    task: str | None = None  # one of TASK_WORDS; None: inferred
-    positive: str | None = None  # the class that is label 1 of a binary task
-    missing: tuple[str, ...] = ()  # cells that say nothing, beside empty ones, nan, NA and null
-    samples: str = "files"  # of class folders: what is one sample, see SAMPLES
+    path_col: str | None = setting(  # None: the first of csvs.PATH_COLUMNS that the table has
+        None, "of the images' paths", metavar="COLUMN", shown="path, image, file or filename"
+    )
+    label_cols: tuple[str, ...] = setting(
+        ("label",),
+        "of the labels: one column of names or numbers, or several of 0 and 1, comma separated",
+        flag="--label-col",
+        metavar="COLUMNS",
+    )
+    label_sep: str | None = setting(
+        None, "between several labels in one cell, such as '|'", metavar="TEXT", shown="none"
+    )
+    split_col: str | None = setting(
+        None,
+        "of train, val and test; rows where it is empty are left out",
+        metavar="COLUMN",
+        shown="split, if it is there",
+    )
+    group_col: str | None = setting(
+        None, "of patients: no split divides one", metavar="COLUMN", shown="none"
+    )
+    meta_cols: tuple[str, ...] = setting(
+        (),
+        "kept beside the labels, comma separated: age, sex, site...",
+        metavar="COLUMNS",
+        shown="none",
+    )
+    id_col: str | None = setting(None, "of the images' ids", metavar="COLUMN", shown="the path")
+    sample_col: str | None = setting(
+        None,
+        "rows that share its value are one sample, as slices or views",
+        metavar="COLUMN",
+        shown="each row is one",
+    )
+    root: str | None = setting(
+        None, "folder that paths are relative to", metavar="DIR", shown="the table's own"
+    )
+    suffix: str = setting("", "added to each path, such as .png for lists of ids", metavar="TEXT")
+    samples: str = setting(
+        "files",
+        "of folder:PATH: each file is a sample, or each folder below its class's: the slices of "
+        "a series, the views of a patient",
+        among=SAMPLES,
+    )
+    task: str | None = setting(
+        None,
+        "what the labels are; ordinal and regression only by request",
+        among=TASK_WORDS,
+        shown="inferred, and shown",
+    )
+    positive: str | None = setting(
+        None,
+        "label 1 of two classes",
+        metavar="CLASS",
+        shown="the one that isn't normal, benign, no ...; else the second",
+    )
+    missing: tuple[str, ...] = setting(
+        (),
+        "cells that mean that nobody knows, comma separated, as in --missing=N/A,-",
+        metavar="WORDS",
+        shown="beside empty ones: nan, NA, null",
+    )
+    # Without a flag: the former only in definitions, the latter is `extract`'s own.
     licence: str = ""
     window: str | None = None  # how values beyond 8 bit become grey levels
 
     def __post_init__(self) -> None:
+        check(self)
         if not self.label_cols:
             raise RequestError("--label-col takes one or more columns, comma separated")
         if self.sample_col and self.id_col:
             raise RequestError("--sample-col names the samples already; leave --id-col out")
-        if self.samples not in SAMPLES:
-            raise RequestError(f"--samples takes {', '.join(SAMPLES)}, not {self.samples!r}")
-        if self.task is not None and self.task not in TASK_WORDS:
-            raise RequestError(f"--task takes {', '.join(TASK_WORDS)}, not {self.task!r}")
 
     def as_json(self) -> dict[str, Any]:
         """What differs from the defaults, as JSON has it."""
@@ -79,14 +126,10 @@ class TableOptions:
         Raises:
             RequestError: an option that only a table has.
         """
-        wrong = [name for name in self.as_json() if name not in OF_FOLDERS]
+        said = changed(self, TableOptions())
+        wrong = [f.name for f in flags_of(TableOptions) if f.field in said.keys() - OF_FOLDERS]
         if wrong:
             raise RequestError(
-                f"{where} is a folder, and {', '.join(map(flag_of, wrong))} is for tables; leave it "
-                "out, or name a table: --data csv:FILE"
+                f"{where} is a folder, and {', '.join(wrong)} is for tables; leave it out, or name a "
+                "table: --data csv:FILE"
             )
-
-
-def flag_of(name: str) -> str:
-    """The flag that sets an option."""
-    return "--label-col" if name == "label_cols" else f"--{name.replace('_', '-')}"

@@ -201,7 +201,10 @@ def test_help_says_the_default_of_each_class():
     parser = argparse.ArgumentParser()
     add_flags(parser, Knn, AdamW, Heads)
     add_flags(parser, Images, shown={"resize": "must be named"})
-    helps = {a.option_strings[-1]: " ".join((a.help or "").split()) for a in parser._actions}
+    helps = {
+        [n for n in a.option_strings if n.startswith("--")][-1]: " ".join((a.help or "").split())
+        for a in parser._actions
+    }
     assert helps["--metric"] == "(cosine)"
     assert helps["--lr"] == "learning rate (0.001; 2 of them)"
     assert helps["--batch-size"] == "(64; 128)"

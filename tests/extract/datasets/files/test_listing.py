@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cache.commands.settings import add_flags, given, words
 from cache.errors import RequestError
 from cache.labels.columns import ASKED, MISSING
 from extract.datasets.arrays.medmnist import FLAGS
 from extract.datasets.files import definitions
 from extract.datasets.files.decode import IMAGE_SUFFIXES
 from extract.datasets.files.folders import list_folder
-from extract.datasets.files.option_flags import add_table_flags, read_table_options, table_words
 from extract.datasets.files.options import TASK_WORDS, TableOptions
 from extract.datasets.files.tables import list_table
 
@@ -474,10 +474,10 @@ FULL = TableOptions(
 )
 
 
-def parse(words: list[str]) -> TableOptions:
+def parse(arguments: list[str]) -> TableOptions:
     parser = argparse.ArgumentParser()
-    add_table_flags(parser.add_argument_group("table"))
-    return read_table_options(parser.parse_args(words))
+    add_flags(parser, TableOptions)
+    return TableOptions(**given(parser.parse_args(arguments), TableOptions))
 
 
 def test_options_come_back_from_json():
@@ -490,9 +490,9 @@ def test_options_come_back_from_json():
 
 def test_flags_say_what_options_say():
     assert parse([]) == TableOptions()
-    words = table_words(FULL)
-    assert "--suffix=-x.png" in words
-    assert parse(words) == TableOptions(**{**vars(FULL), "licence": "", "window": None})
+    said = words(FULL)
+    assert "--suffix=-x.png" in said
+    assert parse(said) == TableOptions(**{**vars(FULL), "licence": "", "window": None})
     assert parse(["--label-col", "a, b"]).label_cols == ("a", "b")
     with pytest.raises(RequestError, match="--label-col takes one or more, comma separated"):
         parse(["--label-col", ","])
