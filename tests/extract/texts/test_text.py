@@ -945,7 +945,7 @@ def test_torchrun_is_refused_with_texts(monkeypatch: pytest.MonkeyPatch, capsys)
 
 def test_every_option_of_images_is_refused():
     names = extract.config.OF_TEXTS
-    assert some(names) <= {field.name for field in dataclasses.fields(ExtractConfig)}
+    assert set(some(names)) <= {field.name for field in dataclasses.fields(ExtractConfig)}
     with pytest.raises(RequestError, match="--channels is about images"):
         ExtractConfig(("openclip",), text=True, channels="rgb")
 
