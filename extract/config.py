@@ -253,14 +253,10 @@ class TextConfig:
     """Text features for zero-shot, instead of images."""
 
     text: bool = setting(
-        False,
-        "store the features of class prompts, not of images, for probe --kind zeroshot",
+        False, "store the features of class prompts, not of images, for probe --kind zeroshot"
     )
     prompts: Path | None = setting(
-        None,
-        'JSON: {"class name": ["prompt", ...], ...}',
-        metavar="FILE",
-        shown="made by template",
+        None, 'JSON: {"class name": ["prompt", ...], ...}', metavar="FILE", shown="made by template"
     )
     templates: tuple[str, ...] = setting(
         (),
@@ -332,10 +328,7 @@ class OutputConfig:
     """Where feature files go, and on what they are made."""
 
     features: Path | None = setting(
-        None,
-        "where feature files go",
-        metavar="DIR",
-        shown="$MEDPROBE_FEATURES or ./features",
+        None, "where feature files go", metavar="DIR", shown="$MEDPROBE_FEATURES or ./features"
     )
     batch_size: int | None = setting(
         None, "1 to 256", short="-b", metavar="N", shown="by device and size", keyed=False

@@ -1,20 +1,27 @@
-"""The settings of ``finetune``: each has one home, here. Flags read these classes.
+"""The settings of ``finetune``: each has one home, here, and its flag with it.
 
 What an image is and how it is prepared is ``extract.config.ExtractConfig``; which labels and splits
 are laid over the data set's own is ``probe.questions.overlay.OverlayConfig``. No torch here: the command line
 reads these words.
 """
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from cache.commands.settings import check, setting
 from cache.errors import RequestError
 from cache.places import results_root, runs_root
 from extract.config import PRECISIONS, ExtractConfig
-from finetune.protocols import Subject, TunePreset, find_tuning, follow_tuning, settings_for
+from finetune.protocols import (
+    PROTOCOL_NAMES,
+    Subject,
+    TunePreset,
+    find_tuning,
+    follow_tuning,
+    settings_for,
+)
 from probe.kinds.protocols import Followed
 from probe.questions.overlay import OverlayConfig
 
@@ -44,58 +51,97 @@ class LoraConfig:
         RequestError: a number out of its range.
     """
 
-    rank: int = 16
-    alpha: float = 16.0  # the update is scaled by alpha / rank
-    dropout: float = 0.0  # of the adapters' input, in training
-    # Last parts of module names; (): the linear layers of attention and MLP, by family.
-    targets: tuple[str, ...] = ()
-    train_bias: bool = False  # also the biases of the layers that have adapters
+    rank: int = setting(16, "", flag="--lora-rank", metavar="R", least=1, most=4096)
+    alpha: float = setting(
+        16.0, "updates are scaled by A / R", flag="--lora-alpha", metavar="A", above=0
+    )
+    # Of the adapters' input, in training.
+    dropout: float = setting(0.0, "", flag="--lora-dropout", metavar="P", least=0, below=1)
+    targets: tuple[str, ...] = setting(  # (): by family
+        (),
+        "linear layers by the last part of their name, comma separated, e.g. qkv,fc1",
+        flag="--lora-targets",
+        metavar="NAMES",
+        shown="those of attention and MLP",
+    )
+    train_bias: bool = setting(
+        False, "also the biases of layers with adapters", flag="--lora-train-bias", negated=True
+    )
 
     def __post_init__(self) -> None:
-        if not 1 <= self.rank <= 4096:
-            raise RequestError(f"--lora-rank takes 1 to 4096, not {self.rank}")
-        if not (math.isfinite(self.alpha) and self.alpha > 0):
-            raise RequestError(f"--lora-alpha takes a number above 0, not {self.alpha}")
-        if not 0 <= self.dropout < 1:
-            raise RequestError(f"--lora-dropout takes 0 to below 1, not {self.dropout}")
+        check(self)
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """What the network is, and what of it trains.
+class NetworkConfig:
+    """What the network is, and what of it trains."""
+
+    mode: str = setting(
+        "full",
+        "full: all of it; head: the encoder is frozen; partial: from --freeze-until on; lora: "
+        "adapters of low rank; bitfit: the encoder's biases",
+        among=MODES,
+        shown="full, or the protocol's; partial with --freeze-until",
+    )
+    head: str = setting(
+        "linear", "deit: a DeiT-B behind the patch tokens (Huix et al. 2024)", among=HEADS
+    )
+    pool: str = setting(
+        "head",
+        "what the linear head sees of the last layer",
+        among=POOLS,
+        shown="head, the encoder's own",
+    )
+    head_weights: str = setting(
+        "pretrained", "of the DeiT: pretrained, random, or a file", metavar="W"
+    )
+    freeze_until: int | None = setting(
+        None,
+        "of --mode partial: the first block, or stage, that trains, from 0; what is before it "
+        "stays as it is",
+        metavar="BLOCK",
+        least=0,
+        takes="a block's number from 0",
+    )
+    freeze_norm: bool = setting(False, "the encoder's final norm stays as it is, too", negated=True)
+    cut_after: int | None = setting(  # decapitation
+        None,
+        "leave out the blocks after this one",
+        metavar="BLOCK",
+        least=0,
+        takes="a block's number from 0",
+    )
+    lora: LoraConfig | None = None  # of mode "lora"
+    # Running statistics of BatchNorm: "auto" updates them in what trains and leaves them in what is
+    # frozen; "train" updates all, which the published code of Wu & Papiez 2025 does while it calls
+    # the encoder frozen; "eval" none.
+    batchnorm: str = setting(
+        "auto",
+        "auto: statistics are updated where parameters train; train: everywhere, also in a "
+        "frozen encoder (a published fault); eval: nowhere",
+        among=BATCHNORMS,
+    )
+    drop_path: float = setting(0.0, "stochastic depth", metavar="P", least=0, below=1)
+
+
+@dataclass(frozen=True)
+class SparingConfig:
+    """Memory for time, and time for time to compile; the numbers stay."""
+
+    grad_checkpointing: bool = setting(False, "less memory, more time")
+    compile: bool = setting(False, "torch.compile")
+
+
+@dataclass(frozen=True)
+class ModelConfig(SparingConfig, NetworkConfig):
+    """All of the network.
 
     Raises:
         RequestError: an unknown word, or settings that contradict each other.
     """
 
-    mode: str = "full"
-    head: str = "linear"
-    pool: str = "head"  # see POOLS; of the linear head
-    head_weights: str = "pretrained"  # of the deit head: "pretrained", "random", or a file
-    freeze_until: int | None = None  # blocks 0 to this one, excluded, stay as they are
-    freeze_norm: bool = False  # also the encoder's final norm
-    cut_after: int | None = None  # the last block that is kept (decapitation)
-    lora: LoraConfig | None = None  # of mode "lora"
-    # Running statistics of BatchNorm: "auto" updates them in what trains and leaves them in what is
-    # frozen; "train" updates all, which the published code of Wu & Papiez 2025 does while it calls
-    # the encoder frozen; "eval" none.
-    batchnorm: str = "auto"
-    drop_path: float = 0.0  # stochastic depth, of encoders that have it
-    grad_checkpointing: bool = False  # memory for time; the numbers stay
-    compile: bool = False  # torch.compile
-
     def __post_init__(self) -> None:
-        for name, value, allowed in [
-            ("--mode", self.mode, MODES),
-            ("--head", self.head, HEADS),
-            ("--pool", self.pool, POOLS),
-            ("--batchnorm", self.batchnorm, BATCHNORMS),
-        ]:
-            if value not in allowed:
-                raise RequestError(f"{name} takes {', '.join(allowed)}, not {value!r}")
-        for name, block in [("--freeze-until", self.freeze_until), ("--cut-after", self.cut_after)]:
-            if block is not None and block < 0:
-                raise RequestError(f"{name} takes a block's number, from 0; not {block}")
+        check(self)
         if self.mode == "partial" and self.freeze_until is None:
             raise RequestError("--mode partial needs --freeze-until BLOCK, the first that trains")
         if self.mode != "partial" and self.freeze_until is not None:
@@ -110,8 +156,6 @@ class ModelConfig:
             raise RequestError("--drop-path: a frozen encoder drops nothing; leave the flag out")
         if self.head == "deit" and self.pool != "head":
             raise RequestError("--pool is for --head linear: the DeiT head sees the patch tokens")
-        if not 0 <= self.drop_path < 1:
-            raise RequestError(f"--drop-path takes 0 to below 1, not {self.drop_path}")
 
     @property
     def encoder_trains(self) -> bool:
@@ -130,29 +174,62 @@ class TrainConfig:
         RequestError: a number out of its range, or an unknown word.
     """
 
-    optimiser: str = "adamw"
-    head_lr: float | None = 1e-3  # None: the encoder's
-    encoder_lr: tuple[float, ...] = (1e-5,)  # several: the one that val prefers
-    weight_decay: float = 1e-2
-    decay_1d: bool = True  # biases and norms decay too, as in torch's one default group
-    momentum: float = 0.9  # of sgd
-    layer_decay: float = 1.0  # each block's rate is this times that of the block behind it
-    clip: float | None = None  # of the gradient's norm
-    batch_size: int = 64  # samples a step, whatever the hardware takes at once
-    iterations: int | None = 15_000  # as many whole epochs as fit
-    epochs: int | None = None  # or this many epochs
+    optimiser: str = setting("adamw", "", among=OPTIMISERS)
+    head_lr: float | None = setting(  # None: the encoder's
+        1e-3, "of the head", flag="--lr", metavar="RATE", above=0, takes="numbers above 0"
+    )
+    encoder_lr: tuple[float, ...] = setting(
+        (1e-5,),
+        "of what trains in the encoder; of several, comma separated, val's best",
+        metavar="RATES",
+        above=0,
+        unlike=True,
+    )
+    weight_decay: float = setting(1e-2, "", metavar="W", least=0)
+    # As in torch's one default group.
+    decay_1d: bool = setting(True, "biases and norms decay too")
+    momentum: float = setting(0.9, "of sgd", metavar="M", least=0, below=1)
+    layer_decay: float = setting(
+        1.0, "a block's rate is F times that of the block behind it", metavar="F", above=0, most=1
+    )
+    clip: float | None = setting(
+        None, "of the gradient", metavar="NORM", above=0, shown="it isn't clipped"
+    )
+    batch_size: int = setting(  # whatever the hardware takes at once
+        64, "samples a step", short="-b", metavar="N", least=1
+    )
+    iterations: int | None = setting(
+        15_000, "steps, as many whole epochs as fit", metavar="N", least=1
+    )
+    epochs: int | None = setting(None, "instead of --iterations", metavar="N", least=1)
     drop_last: bool = True
     # "decay": the head's rate x 0.9 after every 200 iterations, the encoder's constant. "cosine":
     # both to 0 by iteration; "cosine-epochs": by epoch, each with the rate of the one before it
     # (Doerrich et al. 2024). "plateau": both x 0.1 after ``plateau_checks`` without a better val.
-    schedule: str = "decay"
-    warmup: int = 0  # iterations from 0 to the full rates, linearly
-    warmup_epochs: int | None = None  # the same in epochs
+    schedule: str = setting(
+        "decay",
+        "decay: the head's rate x 0.9 every 200 iterations; cosine: to 0; plateau: x 0.1 when "
+        "val stays behind",
+        among=SCHEDULES,
+    )
+    # From 0, linearly.
+    warmup: int = setting(0, "iterations to the full rates", metavar="N", least=0)
+    warmup_epochs: int | None = setting(None, "the same in epochs", metavar="N", least=0)
     plateau_checks: int = 2
-    n_checks: int | None = 10  # on val, evenly; None: after each epoch
-    patience: int | None = None  # checks without a better val that end the training
-    choose_by: str = "acc"  # on val, the highest; "loss": the lowest; the earlier of two
-    augment: str = "none"
+    n_checks: int | None = setting(  # None: after each epoch
+        10, "of val, evenly; the best checkpoint is tested", flag="--checks", metavar="N", least=1
+    )
+    patience: int | None = setting(
+        None, "checks without a better one that end it", metavar="N", least=1, shown="none do"
+    )
+    # On val, the highest; "loss": the lowest; the earlier of two.
+    choose_by: str = setting(
+        "acc",
+        "what val decides by; auto: kappa of ordered classes, balanced accuracy of several, "
+        "else AUC",
+        among=CHOOSE_BY,
+    )
+    augment: str = setting("none", "of training images", among=AUGMENTS)
     one_logit: bool = True  # two classes: one logit through a sigmoid, or two
     # Several labels: "mean" over labels; "sum" over the batch and mean over labels, which makes the
     # rate 128 times as large at 128 images (published by Baharoon et al. 2023).
@@ -161,45 +238,30 @@ class TrainConfig:
     by_sigmoid: bool = False
     # What the tested head has seen. "train+val": of the encoder that val chose, frozen, a new head
     # learns from both for as long again, and its last weights are tested (Baharoon et al. 2023).
-    refit: str = "train"
-    precision: str = "fp32"
-    seeds: tuple[int, ...] = (0, 1, 2)
+    refit: str = setting(
+        "train",
+        "train+val: a new head on the chosen encoder, which then stays as it is, learns from "
+        "both, and is tested",
+        among=REFIT,
+    )
+    precision: str = setting(
+        "fp32", "of training; val and test are scored in float32", among=PRECISIONS
+    )
+    seeds: tuple[int, ...] = setting(
+        (0, 1, 2),
+        "of first weights, order and augmentation, comma separated: a row each",
+        metavar="SEEDS",
+        least=0,
+        below=2**32,
+        unlike=True,
+        takes="different numbers from 0 to 4294967295",
+    )
     ddof: int = 1  # of the standard deviation over seeds
 
     def __post_init__(self) -> None:
-        for name, value, allowed in [
-            ("--optimiser", self.optimiser, OPTIMISERS),
-            ("--schedule", self.schedule, SCHEDULES),
-            ("--choose-by", self.choose_by, CHOOSE_BY),
-            ("--augment", self.augment, AUGMENTS),
-            ("--precision", self.precision, PRECISIONS),
-            ("--refit", self.refit, REFIT),
-            ("the loss", self.multi_label_loss, ("mean", "sum")),
-        ]:
-            if value not in allowed:
-                raise RequestError(f"{name} takes {', '.join(allowed)}, not {value!r}")
-        head_lr = () if self.head_lr is None else (self.head_lr,)
-        for name, rates in [("--lr", head_lr), ("--encoder-lr", self.encoder_lr)]:
-            for rate in rates:
-                if not (math.isfinite(rate) and rate > 0):
-                    raise RequestError(f"{name} takes numbers above 0, not {rate}")
-        if not self.encoder_lr or len(set(self.encoder_lr)) < len(self.encoder_lr):
-            raise RequestError("--encoder-lr takes different numbers, one or more")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise RequestError(f"--weight-decay takes 0 and more, not {self.weight_decay}")
-        if self.clip is not None and not (math.isfinite(self.clip) and self.clip > 0):
-            raise RequestError(f"--clip takes a number above 0, not {self.clip}")
-        if not 0 < self.layer_decay <= 1:
-            raise RequestError(f"--layer-decay takes above 0 to 1, not {self.layer_decay}")
-        if not 0 <= self.momentum < 1:
-            raise RequestError(f"--momentum takes 0 to below 1, not {self.momentum}")
-        for name in ("batch_size", "iterations", "epochs", "n_checks", "patience"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                flag = name.removeprefix("n_").replace("_", "-")
-                raise RequestError(f"--{flag} takes 1 and more, not {value}")
-        if self.warmup < 0 or (self.warmup_epochs is not None and self.warmup_epochs < 0):
-            raise RequestError("--warmup and --warmup-epochs take 0 and more")
+        check(self)
+        if self.multi_label_loss not in ("mean", "sum"):
+            raise RequestError(f"the loss takes mean, sum, not {self.multi_label_loss!r}")
         if self.warmup and self.warmup_epochs is not None:
             raise RequestError("--warmup is in iterations, --warmup-epochs in epochs: name one")
         if self.refit != "train" and (self.schedule == "plateau" or self.patience is not None):
@@ -209,27 +271,26 @@ class TrainConfig:
             )
         if (self.iterations is None) == (self.epochs is None):
             raise RequestError("training lasts for --iterations or for --epochs, and not for both")
-        is_unlike = len(set(self.seeds)) == len(self.seeds)
-        if not self.seeds or not is_unlike or not 0 <= min(self.seeds) <= max(self.seeds) < 2**32:
-            raise RequestError(
-                "--seeds takes different numbers from 0 to 4294967295, found "
-                f"{', '.join(map(str, self.seeds)) or 'none'}"
-            )
 
 
 @dataclass(frozen=True)
 class RunConfig:
     """Where and on what it runs. Nothing here changes a number but by rounding."""
 
-    micro_batch: int | None = None  # samples at once; None: by device
-    device: str = "auto"
-    overwrite: bool = False
-    tensorboard: bool = False
+    micro_batch: int | None = setting(
+        None,
+        "samples that go through at once; their gradients are summed to a batch",
+        metavar="N",
+        least=1,
+        shown="on CUDA the whole batch, halved where memory is too small; on a CPU 16 images",
+    )
+    device: str = setting("auto", "auto, cpu, cuda, cuda:I or mps")
+    tensorboard: bool = setting(False, "write its files beside the log")
+    overwrite: bool = setting(False, "train anew, whatever is stored")
     checkpoint_seconds: float = 300.0  # at least so often, beside each check
 
     def __post_init__(self) -> None:
-        if self.micro_batch is not None and self.micro_batch < 1:
-            raise RequestError(f"--micro-batch takes 1 and more, not {self.micro_batch}")
+        check(self)
 
 
 @dataclass(frozen=True)
@@ -258,47 +319,97 @@ class FinetuneConfig:
 class FewShotWish:
     """Episodes to train on, instead of all of train: those of a probe's row."""
 
-    like: str  # the row: a path, or its name or id under the results
-    shots: int | None = None  # of a row's several; None: the row's
-    n_episodes: int | None = None  # the first ones of them; None: all
-    table: Path | None = None  # that the row's episodes were read from, where they were
+    like: str = setting(  # a path, or its name or id under the results
+        MISSING,
+        "train on the very episodes of a few-shot probe's result row (its JSON, name or id)",
+        flag="--episodes-like",
+        metavar="ROW",
+    )
+    shots: int | None = setting(None, "of that row's", metavar="S", least=1, shown="its own")
+    n_episodes: int | None = setting(
+        None, "the first so many of them", flag="--episodes", metavar="E", least=1, shown="all"
+    )
+    table: Path | None = setting(
+        None, "that the row's episodes were read from", flag="--episodes-file", metavar="FILE"
+    )
 
     def __post_init__(self) -> None:
-        for flag, value in [("--shots", self.shots), ("--episodes", self.n_episodes)]:
-            if value is not None and value < 1:
-                raise RequestError(f"{flag} takes 1 and more, not {value}")
+        check(self)
 
 
 @dataclass(frozen=True)
-class Request:
+class PaperConfig:
+    """Whose fine-tuning it is."""
+
+    protocol: str | None = setting(
+        None,
+        "as a paper's released code does it, images too; flags change single settings, and the "
+        "row says so",
+        among=PROTOCOL_NAMES,
+    )
+    as_published: bool = setting(False, "with --protocol: with the faults of its release, too")
+
+
+@dataclass(frozen=True)
+class StartConfig:
+    """Where it begins."""
+
+    init_head_from: str | None = setting(
+        None,
+        "begin with the head of a probe's result row (its JSON, name or id), kind linear or adamw",
+        metavar="ROW",
+    )
+
+
+@dataclass(frozen=True)
+class MeasuringConfig:
+    """How it is measured."""
+
+    per_patient: bool = setting(
+        False,
+        "measure patients, by the mean of their scores",
+        flag="--aggregate",
+        among=("patient",),
+        read=lambda word: True,
+        shown="",
+    )
+    strict: bool = setting(
+        False, "refuse splits that share exact copies or patients, or that can't tell"
+    )
+    seed: int = setting(0, "of few-shot episodes' bootstrap", least=0)
+    n_resamples: int = setting(
+        1000, "of few-shot episodes' bootstrap", flag="--resamples", metavar="N", least=1
+    )
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """What is kept, and where."""
+
+    name: str = setting("", "a tag for the rows of this run")
+    results: Path | None = setting(None, "", metavar="DIR", shown="$MEDPROBE_RESULTS or ./results")
+    runs: Path | None = setting(
+        None, "of checkpoints and logs", metavar="DIR", shown="$MEDPROBE_RUNS or ./runs"
+    )
+    dry_run: bool = setting(False, "print the plan and stop")
+
+
+@dataclass(frozen=True)
+class Request(OutputConfig, MeasuringConfig, StartConfig, PaperConfig):
     """What to ask of which images. The settings of training are settled for each encoder."""
 
-    images: ExtractConfig  # encoders, data sets, and how images are prepared and read
+    # Encoders, data sets, and how images are prepared and read.
+    images: ExtractConfig = field(kw_only=True)
     overlay: OverlayConfig = field(default_factory=OverlayConfig)
     # One of MODES; None: "partial" with freeze_until, else the protocol's first, else "full".
     mode: str | None = None
-    protocol: str | None = None
-    as_published: bool = False
     # By flags: names of ModelConfig's and TrainConfig's fields, of LoraConfig's with "lora_" before.
     given: Mapping[str, Any] = field(default_factory=dict)
     run: RunConfig = field(default_factory=RunConfig)
     few_shot: FewShotWish | None = None
-    init_head_from: str | None = None  # a probe's row: its linear head is where the head begins
-    per_patient: bool = False  # measure patients, by the mean of their samples' scores
-    strict: bool = False  # refuse splits that share samples or patients
-    seed: int = 0  # of the bootstrap
-    n_resamples: int = 1000
-    name: str = ""  # a tag for the rows
-    results: Path | None = None  # None: $MEDPROBE_RESULTS or ./results
-    runs: Path | None = None  # of checkpoints; None: $MEDPROBE_RUNS or ./runs
-    dry_run: bool = False
 
     def __post_init__(self) -> None:
-        # Else probe would refuse them, when it measures what was trained.
-        if self.n_resamples < 1:
-            raise RequestError(f"--resamples takes 1 and more, not {self.n_resamples}")
-        if self.seed < 0:
-            raise RequestError(f"--seed takes 0 and more, not {self.seed}")
+        check(self)  # else probe would refuse it, when it measures what was trained
 
     @property
     def results_dir(self) -> Path:

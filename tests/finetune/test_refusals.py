@@ -68,7 +68,7 @@ def untrained(monkeypatch):
         ("--resamples 0", "--resamples takes 1 and more"),
         ("--seed -1", "--seed takes 0 and more"),
         ("--weights-seed -1", "--weights-seed takes 0 to 4294967295"),
-        ("--mode lora --lora-targets ,", "--lora-targets: it takes one or more"),
+        ("--mode lora --lora-targets ,", "--lora-targets takes one or more"),
         ("--episodes-like x --shots 0", "--shots takes 1 and more"),
     ],
 )
