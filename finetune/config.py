@@ -23,6 +23,7 @@ from finetune.protocols import (
     settings_for,
 )
 from probe.kinds.protocols import Followed
+from probe.metrics.measure import Measuring
 from probe.questions.overlay import OverlayConfig
 
 MODES = (
@@ -410,6 +411,10 @@ class Request(OutputConfig, MeasuringConfig, StartConfig, PaperConfig):
 
     def __post_init__(self) -> None:
         check(self)  # else probe would refuse it, when it measures what was trained
+
+    @property
+    def measuring(self) -> Measuring:
+        return Measuring(self.n_resamples, self.seed, self.per_patient)
 
     @property
     def results_dir(self) -> Path:

@@ -36,6 +36,7 @@ from finetune.trials import (
     make_trial,
     run_trial,
 )
+from probe.answer import Answer
 from probe.episodes.draw import digest_of
 from probe.metrics import classification as metrics
 from probe.questions.question import Asked
@@ -105,5 +106,5 @@ def answer_episodes(setting: Setting, asked: Asked, started: float) -> Iterator[
             "ddof": config.train.ddof,
         }
         marks = [found.mark, *marks_of_batchnorm(setting, classifier)]
-        yield as_row(setting, asked, probe, chosen, {"test": scores}, marks, started)
+        yield as_row(setting, asked, Answer(probe, chosen, {"test": scores}, marks), started)
         started = time.perf_counter()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.commands.names import encoder_label
 from cache.format.key import key_digest
@@ -43,13 +42,12 @@ from finetune.trials import (
     model_settings,
     run_refit,
 )
-from probe.config import ProbeConfig
-from probe.episodes.draw import FewShotConfig
-from probe.kinds.ridge import RidgeConfig
+from probe.answer import Answer
+from probe.encoded import encoder_marks, samples_of, tables_of
 from probe.metrics import classification as metrics
 from probe.questions.question import Asked
 from probe.questions.samples import divide_samples
-from probe.results import Row
+from probe.results import Encoded, Row
 from probe.row import make_row, of_patients
 
 
@@ -117,7 +115,7 @@ def make_answer(
         "ddof": config.train.ddof,
     }
     scores = {name: learned.objective.scores(p.logits) for name, p in found.items()}
-    return as_row(setting, asked, probe, chosen, scores, marks, started)
+    return as_row(setting, asked, Answer(probe, chosen, scores, marks), started)
 
 
 def probe_settings(
@@ -139,7 +137,7 @@ def probe_settings(
         "layer": last_layer(setting),
         **train,
         **({} if setting.images.rows_are_samples else {"aggregate": "mean"}),
-        **of_patients(as_probe(setting), asked),
+        **of_patients(setting.request.measuring, asked, reads_test=True),
         **(
             {}
             if objective.score_type == metrics.PROBABILITY
@@ -151,89 +149,53 @@ def probe_settings(
     }
 
 
-def as_probe(setting: Setting, few: Mapping[str, Any] | None = None) -> ProbeConfig:
-    """The settings of a probe that measures likewise; its kind is of no meaning here."""
-    request = setting.request
-    return ProbeConfig(
-        kind="ridge",
-        ridge=RidgeConfig(),
-        few_shot=FewShotConfig((few["shots"],), few["episodes"]) if few else None,
-        per_patient=request.per_patient,
-        seed=request.seed,
-        n_resamples=request.n_resamples,
-    )
-
-
 def say_trains(trains: Trains) -> dict[str, dict[str, Any]]:
     """Of each part: how many parameters train, of how many, and their names, many as one."""
     parts = {"encoder": trains.encoder, "adapters": trains.adapters, "head": trains.head}
     return {name: dataclasses.asdict(part) for name, part in parts.items() if part.n_all}
 
 
-def as_row(
-    setting: Setting,
-    asked: Asked,
-    probe: dict[str, Any],
-    chosen: dict[str, Any],
-    scores: dict[str, NDArray[Any]],
-    marks: list[str],
-    started: float,
-) -> Row:
-    """Measure the scores as a probe's are measured, and say which encoder they are of."""
-    request, d = setting.request, setting.job.description
+def as_row(setting: Setting, asked: Asked, answer: Answer, started: float) -> Row:
+    """Measure an answer as a probe's is measured, and say which encoder it is of."""
     nothing = np.zeros((len(asked.labels), 0), np.float32)  # nobody reads the features here
-    splits = divide_samples(nothing, asked)
-    row = make_row(
-        as_probe(setting, probe.get("few_shot")),
+    return make_row(
         asked,
-        splits,
-        probe,
-        chosen,
-        scores,
-        marks,
+        answer,
+        encoded_by(setting, asked),
+        setting.request.measuring,
+        divide_samples(nothing, asked),
         started,
-    )
-    protocol = protocol_words(setting.job, request.images)
-    return dataclasses.replace(
-        row,
-        features={
-            "model": d.entry.name,
-            "label": encoder_label(d.entry.name, setting.notes, setting.key),
-            "encoder": encoder_name(d, request.images),
-            "size": d.size,
-            "dataset": asked.dataset,
-            "task": asked.task,
-            "digest": key_digest(setting.key),
-            "key": setting.key,
-            "samples": row.features["samples"],
-            "tables": row.features["tables"],
-        },
-        marks=(*row.marks, *_marks(setting, protocol)),
-        seen=str(setting.notes["seen"]),
-        protocol=protocol,
-        probe_protocol=dataclasses.asdict(setting.followed) if setting.followed else {},
-        versions={**row.versions, **versions()},
+        protocol=setting.followed,
+        versions=versions(),
     )
 
 
-def _marks(setting: Setting, protocol: str) -> Iterator[str]:
-    notes, train, followed = setting.notes, setting.config.train, setting.followed
-    if followed:
-        yield f"trained as {followed}"
-        yield from followed.differs
-    if str(notes["seen"]).startswith("yes"):
-        how = str(notes["seen"]).removeprefix("yes").lstrip(":, ")
-        yield "the encoder saw these images in pretraining" + (how and f": {how}")
-    if protocol:
-        yield f"preprocessed as {protocol}"
-    if notes.get("fitted"):
-        yield str(notes["fitted"])
-    if notes["random_weights"]:
-        yield "random weights"
-    if notes["own_weights"]:
-        yield f"weights from {notes['weights'] or 'a file'}"
-    if train.augment != "none":
-        yield f"trained on augmented images: {train.augment}"
+def encoded_by(setting: Setting, asked: Asked) -> Encoded:
+    """The encoder as it was before the training, and what of that a reader must know."""
+    d, notes, followed = setting.job.description, setting.notes, setting.followed
+    protocol, augment = (
+        protocol_words(setting.job, setting.request.images),
+        setting.config.train.augment,
+    )
+    return Encoded(
+        d.entry.name,
+        encoder_name(d, setting.request.images),
+        d.size,
+        asked.dataset,
+        asked.task,
+        key_digest(setting.key),
+        setting.key,
+        samples_of(asked),
+        tables_of(asked.features),
+        encoder_label(d.entry.name, notes, setting.key),
+        str(notes["seen"]),
+        protocol,
+        (
+            *((f"trained as {followed}", *followed.differs) if followed else ()),
+            *encoder_marks({**notes, "protocol": protocol}),
+            *([f"trained on augmented images: {augment}"] if augment != "none" else []),
+        ),
+    )
 
 
 def marks_of_batchnorm(setting: Setting, classifier: Classifier) -> list[str]:

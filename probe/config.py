@@ -17,6 +17,7 @@ from probe.kinds.knn import KnnConfig
 from probe.kinds.linear import LinearConfig
 from probe.kinds.protocols import Followed
 from probe.kinds.ridge import RidgeConfig
+from probe.metrics.measure import Measuring
 from probe.paper_encoders import Reading, reading_of
 from probe.places import ALL, AUTO, POOLS, check_layer
 from probe.questions.overlay import OverlayConfig
@@ -158,6 +159,10 @@ class ProbeConfig:
                 f"an episode has nothing to choose one of {len(self.linear.strengths)} strengths "
                 "on: name one with --strengths, or use --kind ridge, which leaves one sample out"
             )
+
+    @property
+    def measuring(self) -> Measuring:
+        return Measuring(self.n_resamples, self.seed, self.per_patient)
 
     @property
     def is_comparing(self) -> bool:

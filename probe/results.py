@@ -9,12 +9,13 @@ row and its scores belong together whoever else writes the same row, and wheneve
 
 import contextlib
 import json
+import math
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,9 @@ from cache.errors import RequestError
 from cache.files import NewFile, locked, open_regular, stream_sha256, write_whole
 from cache.format.key import file_stem, key_digest
 from probe.folds import asked_of_all
+from probe.metrics.classification import PROBABILITY
 from probe.metrics.intervals import Interval
+from probe.metrics.measure import Measured
 
 ROW_VERSION = 2  # 1: without checksums, scores in {stem}.npz; those are read as they are
 CHECKSUM = "sha256"  # of the row's canonical JSON, but for this entry
@@ -51,50 +54,112 @@ class BrokenRow(ValueError):
 
 
 @dataclass(frozen=True)
-class Row:
-    """One answer: one feature file, kind, layer, pool, k and seed."""
+class Encoded:
+    """Which encoder's features of which samples a row is of; of controls what stands in its place."""
 
-    # model, encoder, size, dataset, task, digest, key, samples, tables (see comparable.tables_of)
-    features: Mapping[str, Any]
-    probe: Mapping[str, Any]  # every setting that changes the numbers
-    seed: int
-    metrics: Mapping[str, Interval]  # on test; empty where test wasn't read
-    val_metrics: Mapping[str, float]  # where folds decided: out of fold, over train and val
-    n: Mapping[str, int]  # samples of each split
-    seconds: float
-    versions: Mapping[str, str]
-    marks: tuple[str, ...] = ()  # what a reader of the numbers must know
+    model: str
+    encoder: str  # its full name
+    size: int  # of its input, in pixels
+    dataset: str
+    task: str
+    digest: str  # of the key
+    key: Mapping[str, Any]  # of the feature file
+    samples: Mapping[str, int | str]  # checksums or digests: "labels", "split", at times "rows"
+    tables: Mapping[str, int | None] = field(default_factory=dict)  # see probe.encoded.tables_of
+    own_label: str = ""  # the name beside others of its architecture, where a row holds one
     seen: str = "unknown"  # whether the encoder saw these images before: "yes: ...", "no"
-    # Labels that are laid over the stored ones: file, target, uncertain, task, labels' digest.
-    target: Mapping[str, Any] = field(default_factory=dict)
-    # A split that is: rule, seed, file, name (e.g. "fold 2/5"), of (how many), digest.
-    split: Mapping[str, Any] = field(default_factory=dict)
-    # External validation, what was fitted and chosen on: dataset, digest, samples, target, split.
-    trained_on: Mapping[str, Any] = field(default_factory=dict)
-    # What the splits share, as cache.leaks.Leaks.summary() counts it; None: nobody knows.
-    leaks: Mapping[str, int | None] | None = None
-    # n and every metric of the test samples that have no twin; empty where all have none.
-    without_twins: Mapping[str, float] = field(default_factory=dict)
-    # How each metric's interval was made: name -> "wilson", "delong"..., see probe/metrics/intervals.py.
-    intervals: Mapping[str, str] = field(default_factory=dict)
-    # Lists over classes, on test: class, n, recall, auc...; see probe/metrics/per_class.py.
-    per_class: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    temperature: float | None = None  # fitted on val, of ece_tempered
-    # Few-shot: name -> each episode's metric; metrics holds their means. See episode_metrics.py.
-    episodes: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    score_type: str = (
-        "probability"  # or see probe.metrics.classification; of regression "prediction"
-    )
     protocol: str = ""  # whose preprocessing this is, e.g. "wu2025"; empty: the encoder's own
-    # Whose probe this is: name, as_published, changed by flags, differs. Settings are in probe.
-    probe_protocol: Mapping[str, Any] = field(default_factory=dict)
-    chosen: Mapping[str, Any] = field(default_factory=dict)  # what val, or folds, decided
-    scores: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # for the .npz
+    marks: tuple[str, ...] = ()  # what a reader must know of it; a stored row has all in one list
 
     @property
     def label(self) -> str:
         """The encoder's name beside others of its architecture; see ``cache.commands.names``."""
-        return str(self.features.get("label") or self.features["model"])
+        return self.own_label or self.model
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """External validation: what was fitted and chosen on."""
+
+    dataset: str
+    digest: str  # of the feature key
+    samples: Mapping[str, int | str]
+    tables: Mapping[str, int | None]
+    target: Mapping[str, Any]
+    split: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Posed:
+    """Which labels and split a row is of, and what its splits share."""
+
+    # Labels that are laid over the stored ones: file, target, uncertain, task, labels' digest.
+    target: Mapping[str, Any] = field(default_factory=dict)
+    # A split that is: rule, seed, file, name (e.g. "fold 2/5"), of (how many), digest.
+    split: Mapping[str, Any] = field(default_factory=dict)
+    trained_on: TrainedOn | None = None
+    # What the splits share, as cache.leaks.Leaks.summary() counts it; None: nobody knows.
+    leaks: Mapping[str, int | None] | None = None
+
+    @property
+    def fold(self) -> str:
+        """The fold's or site's name, where a rule makes several splits."""
+        return str(self.split.get("name", ""))
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What was asked of the features, and what val, folds or a training made of it."""
+
+    settings: Mapping[str, Any]  # every setting that changes the numbers
+    chosen: Mapping[str, Any] = field(default_factory=dict)  # what val, or folds, decided
+    # Whose probe this is: name, as_published, changed by flags, differs.
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    score_type: str = PROBABILITY  # see probe.metrics.classification; of regression "prediction"
+
+    @property
+    def kind(self) -> str:
+        return str(self.settings["kind"])
+
+    @property
+    def shots(self) -> int | None:
+        """Of few-shot episodes; None: all of train was learnt from."""
+        return self.settings["few_shot"]["shots"] if "few_shot" in self.settings else None
+
+    @property
+    def training_seed(self) -> int | None:
+        return self.settings.get("training_seed")
+
+
+class Source(NamedTuple):
+    """A feature file that a row's probe read."""
+
+    encoder: str
+    key: Mapping[str, Any]
+    places: tuple[Mapping[str, Any], ...]  # layer, pool, and how many blocks side by side
+
+
+@dataclass(frozen=True)
+class Row:
+    """One answer: one feature file, kind, layer, pool, k and seed."""
+
+    encoded: Encoded
+    posed: Posed
+    answered: Answered
+    measured: Measured
+    seed: int  # of the bootstrap
+    n: Mapping[str, int]  # samples of each split
+    seconds: float
+    versions: Mapping[str, str]
+    marks: tuple[str, ...] = ()  # what a reader of the numbers must know
+    scores: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # for the .npz
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The feature files that were read: one."""
+        names = ("layer", "pool", "n_last")
+        place = {n: self.answered.settings[n] for n in names if n in self.answered.settings}
+        return (Source(self.encoded.encoder, self.encoded.key, (place,)),)
 
     @property
     def digest(self) -> str:
@@ -103,33 +168,160 @@ class Row:
         Labels and splits are not in the feature key, so that a corrected label costs no forward
         pass; but it makes another question of the same features.
         """
-        return key_digest(self._asked(dict(self.features["samples"])))
+        return key_digest(self._asked(dict(self.encoded.samples)))
 
     @property
     def question(self) -> str:
         """As ``digest``, but the same for all folds, or sites, of one rule, and all seeds of a
         training.
         """
-        samples = dict(self.features["samples"])
-        if self.split.get("name"):
-            samples["split"] = {name: self.split[name] for name in ("rule", "seed")}
+        samples: dict[str, Any] = dict(self.encoded.samples)
+        if self.posed.fold:
+            samples["split"] = {name: self.posed.split[name] for name in ("rule", "seed")}
         asked = self._asked(samples)
-        if self.split.get("name"):
+        if self.posed.fold:
             asked["probe"] = asked_of_all(asked["probe"])
         asked["probe"].pop("training_seed", None)
         return key_digest(asked)
 
     def _asked(self, samples: Mapping[str, Any]) -> dict[str, Any]:
-        asked = {"features": self.features["digest"], "task": self.features["task"]}
-        if self.trained_on:
-            asked["trained_on"] = [self.trained_on[name] for name in ("digest", "samples")]
-        return {**asked, "samples": samples, "probe": dict(self.probe), "seed": self.seed}
+        asked: dict[str, Any] = {"features": self.encoded.digest, "task": self.encoded.task}
+        if train := self.posed.trained_on:
+            asked["trained_on"] = [train.digest, train.samples]
+        settings = dict(self.answered.settings)
+        return {**asked, "samples": samples, "probe": settings, "seed": self.seed}
 
     def path(self, root: Path) -> Path:
         """``root/{dataset}/{model}_{size}_{kind}_{digest}.json``."""
-        f, kind = self.features, file_stem(self.probe["kind"])
-        name = f"{file_stem(f['model'])}_{f['size']}_{kind}_{self.digest[:16]}.json"
-        return root / file_stem(f["dataset"]) / name
+        e, kind = self.encoded, file_stem(self.answered.kind)
+        name = f"{file_stem(e.model)}_{e.size}_{kind}_{self.digest[:16]}.json"
+        return root / file_stem(e.dataset) / name
+
+
+def as_json(row: Row) -> dict[str, Any]:
+    """What a row says, as plain JSON values; scores are a file of their own."""
+    e, posed, answered, m = row.encoded, row.posed, row.answered, row.measured
+    content = {
+        "features": {
+            "model": e.model,
+            **({"label": e.own_label} if e.own_label else {}),
+            "encoder": e.encoder,
+            "size": e.size,
+            "dataset": e.dataset,
+            "task": e.task,
+            "digest": e.digest,
+            "key": e.key,
+            "samples": e.samples,
+            "tables": e.tables,
+        },
+        "probe": answered.settings,
+        "seed": row.seed,
+        "metrics": {name: interval._asdict() for name, interval in m.test.items()},
+        "val_metrics": m.val,
+        "n": row.n,
+        "seconds": row.seconds,
+        "versions": row.versions,
+        "marks": row.marks,
+        "seen": e.seen,
+        "target": posed.target,
+        "split": posed.split,
+        "trained_on": asdict(posed.trained_on) if posed.trained_on else {},
+        "leaks": posed.leaks,
+        "without_twins": m.without_twins,
+        "intervals": m.intervals,
+        "per_class": m.per_class,
+        "temperature": m.temperature,
+        "episodes": m.episodes,
+        "score_type": answered.score_type,
+        "protocol": e.protocol,
+        "probe_protocol": answered.protocol,
+        "chosen": answered.chosen,
+    }
+    for name in ("metrics", "val_metrics", "without_twins", "per_class", "episodes"):
+        content[name] = _without_nan(content[name])
+    content |= {"row_version": ROW_VERSION, "id": row.digest}
+    return json.loads(json.dumps(content, allow_nan=False))
+
+
+def from_json(content: Mapping[str, Any]) -> Row:
+    """What ``read_row`` gives, as the row that was written; scores stay on disk.
+
+    Raises:
+        KeyError, TypeError, AttributeError, ValueError: it is none.
+    """
+    features, train = content["features"], content["trained_on"]
+    return Row(
+        Encoded(
+            model=str(features["model"]),
+            encoder=str(features.get("encoder", "")),
+            **{name: features[name] for name in ("size", "task", "digest")},
+            dataset=str(features["dataset"]),
+            key=features.get("key", {}),
+            samples=features["samples"],
+            tables=features.get("tables", {}),
+            own_label=str(features.get("label") or ""),
+            seen=content["seen"],
+            protocol=content["protocol"],
+        ),
+        Posed(
+            content["target"],
+            content["split"],
+            TrainedOn(
+                **{name: train[name] for name in ("dataset", "digest", "samples")},
+                **{name: train.get(name, {}) for name in ("tables", "target", "split")},
+            )
+            if train
+            else None,
+            content["leaks"],
+        ),
+        Answered(
+            content["probe"], content["chosen"], content["probe_protocol"], content["score_type"]
+        ),
+        Measured(
+            _numbers(content["val_metrics"]),
+            {
+                name: Interval(*(_number(of[end]) for end in Interval._fields))
+                for name, of in content["metrics"].items()
+            },
+            intervals=content["intervals"],
+            per_class=content["per_class"],
+            temperature=content["temperature"],
+            episodes={
+                name: [_number(value) for value in each]
+                for name, each in content["episodes"].items()
+            },
+            without_twins=_numbers(content["without_twins"]),
+        ),
+        content["seed"],
+        content["n"],
+        content["seconds"],
+        content["versions"],
+        tuple(content["marks"]),
+    )
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: a number that is undefined is null."""
+    if isinstance(value, Mapping):
+        return {name: _without_nan(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(each) for each in value]
+    if isinstance(value, float):
+        return float(value) if np.isfinite(value) else None
+    return value
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {name: _number(value) for name, value in values.items()}
+
+
+def _number(value: Any) -> float:
+    """JSON's null is a metric that is undefined; a count stays whole."""
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError(f"expected a number, found {value!r}")
+    return value
 
 
 def check_folder(root: Path) -> None:
@@ -159,7 +351,7 @@ def write_row(root: Path, row: Row, name: str = "") -> Path:
     Raises:
         OSError: the folder can't be written.
     """
-    content = _as_json(row)
+    content = as_json(row)
     path = row.path(root)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,29 +371,6 @@ def write_row(root: Path, row: Row, name: str = "") -> Path:
             "with --results DIR"
         ) from error
     return path
-
-
-def _as_json(row: Row) -> dict[str, Any]:
-    """What a row says, as plain JSON values."""
-    content = asdict(row)
-    del content["scores"]
-    content["metrics"] = {
-        metric: {end: _json_number(v) for end, v in zip(Interval._fields, interval, strict=True)}
-        for metric, interval in row.metrics.items()
-    }
-    content["val_metrics"] = {m: _json_number(v) for m, v in row.val_metrics.items()}
-    content["without_twins"] = {
-        m: v if isinstance(v, int) else _json_number(v) for m, v in row.without_twins.items()
-    }
-    content["per_class"] = {
-        name: [_json_number(v) if isinstance(v, float) else v for v in values]
-        for name, values in row.per_class.items()
-    }
-    content["episodes"] = {
-        metric: [_json_number(v) for v in values] for metric, values in row.episodes.items()
-    }
-    content |= {"row_version": ROW_VERSION, "id": row.digest}
-    return json.loads(json.dumps(content, allow_nan=False))
 
 
 def read_row(path: Path) -> dict[str, Any]:
@@ -324,8 +493,3 @@ def _earlier_names(path: Path) -> list[str]:
     except (OSError, BrokenRow, KeyError):
         return []  # no row yet, or no longer one: it is replaced
     return [str(name) for name in names] if isinstance(names, list) else []
-
-
-def _json_number(value: float) -> float | None:
-    """JSON has no NaN: a metric that is undefined is null."""
-    return float(value) if np.isfinite(value) else None

@@ -20,8 +20,9 @@ from probe.answer import Answer
 from probe.choosing.place import Best, Compared
 from probe.choosing.plan import N_FOLDS
 from probe.config import ProbeConfig
+from probe.encoded import encoded_of
 from probe.kinds.controls import KIND as CONTROL
-from probe.kinds.controls import advise_random, ask_controls, find_random
+from probe.kinds.controls import advise_random, ask_controls, encoded_control, find_random
 from probe.kinds.few_shot import ask_episodes
 from probe.kinds.head_answers import DivergedError, ask_adamw_at_once
 from probe.kinds.kind import ask_kind, check_kind, check_known
@@ -42,8 +43,9 @@ from probe.questions.leaks import refuse_leaks, with_leaks
 from probe.questions.question import Asked, lay_over
 from probe.questions.samples import Split, divide_samples, pick
 from probe.results import Row, check_folder, write_row
-from probe.row import make_row, of_patients
+from probe.row import make_row, of_patients, version_of
 from probe.solvers.epochs import MAX_BYTES
+from probe.solvers.faiss_library import faiss_versions
 from probe.solvers.neighbours import bytes_held
 
 Problem = tuple[str, str]  # what couldn't be done, and why
@@ -186,13 +188,22 @@ def control_rows(config: ProbeConfig, questions: list[Asked]) -> Iterator[Row]:
                 "kind": CONTROL,
                 "control": control,
                 **({} if one_to_one else {"aggregate": config.aggregate}),
-                **of_patients(config, asked),
+                **of_patients(config.measuring, asked, config.reads_test),
                 **answer.settings,
                 "read": read_splits(config),
                 "n_resamples": config.n_resamples,
             }
-            said = answer.chosen, answer.scores, answer.marks
-            yield make_row(config, asked, splits, probe, *said, started)
+            answer = dataclasses.replace(answer, settings=probe)
+            encoded = encoded_control(asked, control)
+            yield make_row(
+                asked,
+                answer,
+                encoded,
+                config.measuring,
+                splits,
+                started,
+                versions=libraries(config),
+            )
             started = time.perf_counter()
 
 
@@ -292,7 +303,7 @@ def ask_all(config: ProbeConfig, features: Features, questions: list[Asked]) -> 
         rows = ask_each(config, features, questions, places)
     answered = set()
     for row in rows:
-        answered.add(row.probe.get("k"))
+        answered.add(row.answered.settings.get("k"))
         yield row
     if config.knn:
         n_train = min(int((asked.trained_on or asked).is_in("train").sum()) for asked in questions)
@@ -470,22 +481,41 @@ def ask_one(
     for number, answer in enumerate(answers):
         if only not in (None, number):
             continue
-        settings, chosen, marks = answer.settings, answer.chosen, answer.marks
         if best:
-            settings = {**settings, "place_chosen": best.settings}
-            chosen, marks = {**chosen, "place": best.said}, [*marks, best.mark]
+            answer = dataclasses.replace(
+                answer,
+                settings={**answer.settings, "place_chosen": best.settings},
+                chosen={**answer.chosen, "place": best.said},
+                marks=[*answer.marks, best.mark],
+            )
         probe = {
             "kind": config.kind,
             **place.settings,
             **({} if one_to_one else {"aggregate": config.aggregate}),
-            **of_patients(config, asked),
-            **settings,
+            **of_patients(config.measuring, asked, config.reads_test),
+            **answer.settings,
             "read": read_splits(config),
             "n_resamples": config.n_resamples,
         }
-        said = chosen, answer.scores, marks
-        yield make_row(config, asked, splits, probe, *said, started, votes=answer.votes)
+        yield make_row(
+            asked,
+            dataclasses.replace(answer, settings=probe),
+            encoded_of(asked, config.protocol),
+            config.measuring,
+            splits,
+            started,
+            protocol=config.protocol,
+            versions=libraries(config),
+        )
         started = time.perf_counter()
+
+
+def libraries(config: ProbeConfig) -> dict[str, str]:
+    """Versions of what a kind computes with, beside numpy."""
+    found = (
+        {"scikit-learn": version_of("scikit-learn")} if config.kind.startswith("sklearn.") else {}
+    )
+    return found | (faiss_versions() if config.kind == "knn" else {})
 
 
 def _empty(split: Split) -> Split:

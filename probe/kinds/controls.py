@@ -29,13 +29,14 @@ from cache.format.key import file_stem, key_digest, untagged
 from cache.labels.columns import REGRESSION
 from cache.places import features_root
 from probe.answer import Answer
-from probe.comparable import tables_of
 from probe.config import ProbeConfig
+from probe.encoded import samples_of, tables_of
 from probe.kinds.kind import ask_linear, ask_ridge
 from probe.metrics.classification import MULTI_LABEL, known_shares
 from probe.places import rows_are_samples
 from probe.questions.question import Asked
 from probe.questions.samples import Split, divide_samples
+from probe.results import Encoded
 
 KIND = "control"
 LARGER_CLASS, PIXELS = "larger class", "pixels"  # in the place of a model's name
@@ -92,7 +93,7 @@ def ask_controls(
         yield PIXELS, splits, replace(answer, settings={"bins": N_BINS, **answer.settings})
 
 
-def described(asked: Asked, control: str, samples: Mapping[str, Any]) -> dict[str, Any]:
+def encoded_control(asked: Asked, control: str) -> Encoded:
     """What a control's row says in the place of an encoder: the same for every encoder's file."""
     features = asked.features
     key = {name: features.key.get(name) for name in ("dataset", "images", "source_size")}
@@ -100,17 +101,18 @@ def described(asked: Asked, control: str, samples: Mapping[str, Any]) -> dict[st
     if control == PIXELS and features.thumbnails is not None:
         side = math.isqrt(features.thumbnails.shape[1])
     key |= {"control": control, "side": side}
-    return {
-        "model": control,
-        "encoder": "none",
-        "size": side,
-        "dataset": features.dataset,
-        "task": asked.task,
-        "digest": key_digest(key),
-        "key": key,
-        "samples": samples,
-        "tables": tables_of(features),
-    }
+    return Encoded(
+        control,
+        "none",
+        side,
+        features.dataset,
+        asked.task,
+        key_digest(key),
+        key,
+        samples_of(asked),
+        tables_of(features),
+        seen="no",
+    )
 
 
 def _larger_class(asked: Asked, splits: dict[str, Split]) -> Answer:

@@ -50,9 +50,7 @@ from probe.metrics.losses import loss_name, loss_of
 from probe.questions.question import Asked
 from probe.questions.samples import Split, pick
 from probe.solvers import episodes as fewshot
-from probe.solvers.standardise import FEW, Prepare, of_one_length, unlabelled_standard
-
-UNLABELLED = "train-unlabelled"  # by the means and scales of train's images, labels unseen
+from probe.solvers.standardise import FEW, UNLABELLED, Prepare, of_one_length, unlabelled_standard
 
 
 def ask_episodes(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> Iterator[Answer]:

@@ -47,6 +47,7 @@ from probe.metrics.intervals import (
 )
 from probe.metrics.jackknife import MANY
 from probe.metrics.measure import (
+    Measured,
     few_units,
     few_units_of_regression,
     marks_of_regression,
@@ -60,15 +61,6 @@ TWO_LEVEL, TWO_LEVEL_GROUPS = (
 CHUNK_CELLS = 2**23  # numbers of all episodes' contributions in work at one time
 
 
-class EpisodeMetrics(NamedTuple):
-    """The numbers of the episodes of one number of shots. E episodes."""
-
-    mean: dict[str, Interval]  # over episodes
-    episodes: dict[str, list[float]]  # name -> (E,)
-    methods: dict[str, str]  # of the intervals
-    marks: list[str]  # what a reader of them must know
-
-
 def measure_episodes(
     scores: NDArray[np.floating],
     labels: NDArray[Any],
@@ -80,7 +72,7 @@ def measure_episodes(
     groups: NDArray[np.str_] | None = None,
     class_names: Sequence[str] | None = None,
     level: float = 0.95,
-) -> EpisodeMetrics:
+) -> Measured:
     """Evaluate every episode.
 
     Args:
@@ -135,7 +127,7 @@ def measure_episodes(
     estimates = Estimates(means, methods, supports, n_units, unit_of(is_grouped))
     names = [str(c) for c in range(n_classes)] if class_names is None else class_names
     marks = _marks(estimates, labels, task, score_type, names)
-    return EpisodeMetrics(means, values, methods, marks)
+    return Measured({}, means, marks, methods, episodes=values)
 
 
 def _mean_without(

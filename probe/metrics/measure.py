@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,15 +28,32 @@ from probe.metrics.per_class import per_class
 NAMED = 3  # labels that a mark names; the others are counted
 
 
-class Measured(NamedTuple):
+@dataclass(frozen=True)
+class Measuring:
+    """How answers are measured, whoever gave them."""
+
+    n_resamples: int = 1000  # of episodes and test, for their intervals
+    seed: int = 0  # of these
+    per_patient: bool = False  # by the mean of a patient's scores
+
+
+@dataclass(frozen=True)
+class Measured:
     """The numbers of one answer."""
 
-    val: dict[str, float]  # empty where val has no samples
-    test: dict[str, Interval]  # empty where test wasn't read
-    marks: list[str]  # what a reader of them must know
-    methods: dict[str, str]  # of test's intervals: see probe.metrics.intervals
-    per_class: dict[str, list[Any]]  # of test: see probe.metrics.per_class; of regression empty
-    temperature: float | None  # fitted on val, for ece_tempered; None where there is nothing to fit
+    val: Mapping[str, float]  # empty where val has no samples; where folds decided, out of fold
+    test: Mapping[str, Interval]  # empty where test wasn't read; of episodes the means over them
+    # What a reader of them must know; a stored row has all in one list.
+    marks: Sequence[str] = ()
+    # How each interval of test was made: "wilson", "delong"..., see probe.metrics.intervals.
+    intervals: Mapping[str, str] = field(default_factory=dict)
+    # Lists over classes, on test: class, n, recall, auc...; see probe.metrics.per_class.
+    per_class: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    temperature: float | None = None  # fitted on val, of ece_tempered; None: nothing to fit
+    # Few-shot: name -> each episode's metric; see probe.metrics.episodes.
+    episodes: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    # n and every metric of the test samples that have no twin; empty where all have none.
+    without_twins: Mapping[str, float] = field(default_factory=dict)
 
 
 def measure(

@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import errno
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,9 +12,8 @@ from cache.commands.names import choose_named
 from cache.commands.terminal import Parser, complain, run_command, show, split_words
 from cache.errors import RequestError
 from cache.places import results_root
-from probe.metrics.intervals import Interval
 from probe.report.table import format_table
-from probe.results import BrokenRow, Row, check_scores, read_row
+from probe.results import BrokenRow, Row, check_scores, from_json, read_row
 
 Problem = tuple[str, str]  # which file, and what is wrong with it
 # What opening a pipe or a folder, a link to nothing, a loop of links ends in.
@@ -102,7 +100,7 @@ def read_stored(
     for path in paths:
         try:
             content = read_row(path)
-            row, names = as_row(content), content["names"]
+            row, names = from_json(content), content["names"]
             # What can't be shown, or sorted, takes no other row down.
             format_table([row], with_kind=True)
             _place(row)
@@ -117,10 +115,7 @@ def read_stored(
         except FOREIGN as error:
             problems.append((str(path), f"{NO_ROW} ({type(error).__name__}); {CURE}"))
             continue
-        found = {
-            "dataset": row.features["dataset"],
-            "kind": row.probe["kind"],
-        }
+        found = {"dataset": row.encoded.dataset, "kind": row.answered.kind}
         is_wanted = all(not wishes.get(what) or found[what] in wishes[what] for what in found)
         if is_wanted and (name is None or name in names):
             rows.append((row, path, content))
@@ -137,7 +132,7 @@ def read_stored(
 def _names(found: tuple[Row, Path, Mapping[str, Any]]) -> tuple[str, str]:
     """What --model may call the encoder of a row."""
     row = found[0]
-    return row.label, str(row.features["model"])
+    return row.encoded.label, row.encoded.model
 
 
 def _lacking_scores(path: Path, content: Mapping[str, Any]) -> str:
@@ -153,46 +148,22 @@ def _lacking_scores(path: Path, content: Mapping[str, Any]) -> str:
     return ""
 
 
-def as_row(content: Mapping[str, Any]) -> Row:
-    """What ``probe.results.read_row`` gives, as the row that was written; scores stay on disk.
-
-    Raises:
-        FOREIGN: it is none.
-    """
-    values = {f.name: content[f.name] for f in dataclasses.fields(Row) if f.name in content}
-    values["metrics"] = {
-        name: Interval(*(_number(of[end]) for end in Interval._fields))
-        for name, of in content["metrics"].items()
-    }
-    for name in ("val_metrics", "without_twins"):
-        values[name] = {metric: _number(value) for metric, value in content[name].items()}
-    values["episodes"] = {
-        metric: [_number(value) for value in each] for metric, each in content["episodes"].items()
-    }
-    return Row(**{**values, "marks": tuple(content["marks"])})
-
-
-def _number(value: Any) -> float:
-    """JSON's null is a metric that is undefined; a count stays whole."""
-    if value is None:
-        return math.nan
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise TypeError(f"expected a number, found {value!r}")
-    return value
-
-
 def _place(row: Row) -> tuple[Any, ...]:
-    features, probe = row.features, row.probe
-    last = (str(probe.get("mode", "")), probe.get("layer", -1), str(probe.get("pool", "")))
+    e, settings = row.encoded, row.answered.settings
+    last = (
+        str(settings.get("mode", "")),
+        settings.get("layer", -1),
+        str(settings.get("pool", "")),
+    )
     return (
-        str(features["dataset"]),
-        str(features["model"]),
-        row.label,
-        int(features["size"] or 0),
-        str(probe["kind"]),
+        e.dataset,
+        e.model,
+        e.label,
+        int(e.size or 0),
+        row.answered.kind,
         *(str(part).zfill(4) for part in last),
-        int(probe.get("few_shot", {}).get("shots", 0)),
+        int(row.answered.shots or 0),
         row.question,
-        str(row.split.get("name", "")),
-        int(probe.get("training_seed", 0)),
+        row.posed.fold,
+        int(row.answered.training_seed or 0),
     )

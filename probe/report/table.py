@@ -8,9 +8,9 @@ from typing import Any
 
 from cache.commands.terminal import in_line
 from cache.format.key import canonical_json
-from probe.comparable import NOT_TO_COMPARE, describe_block, make_blocks
 from probe.folds import count_splits, describe_choices, how_chosen
 from probe.metrics.intervals import Interval
+from probe.report.comparable import NOT_TO_COMPARE, describe_block, make_blocks
 from probe.results import Row
 
 RIGHT = {"size", "layer", "k", "C", "seed", "prompts", "bal. acc", "f1", "val acc", "val auc"}
@@ -66,9 +66,9 @@ def _format_rows(rows: Sequence[Row], with_kind: bool) -> str:
         records += [_record(row, notes) for row in alike]
         if len(alike) > 1:
             records.append(_summary(alike, _n_asked(alike, rows), notes))
-    if not with_kind:
-        records = [{n: text for n, text in r.items() if n != "kind"} for r in records]
-    records = [{n: in_line(text) for n, text in r.items()} for r in records]
+    records = [
+        {n: in_line(r.get(n, "")) for n in COLUMNS if with_kind or n != "kind"} for r in records
+    ]
     columns = [n for n in records[0] if any(r[n] not in EMPTY.get(n, ("",)) for r in records)]
     widths = {name: max(len(name), *(len(r[name]) for r in records)) for name in columns}
     lines = ["  ".join(_cell(name, name, widths) for name in columns).rstrip()]
@@ -88,7 +88,7 @@ def _by_question(rows: Sequence[Row]) -> list[list[Row]]:
     alike: dict[tuple[str, str, int], list[Row]] = {}
     seen: Counter[tuple[str, str, Fold]] = Counter()
     for row in rows:
-        question = row.question, canonical_json(how_chosen(row.probe))
+        question = row.question, canonical_json(how_chosen(row.answered.settings))
         # The same fold twice is of two files of one key, not of two folds.
         asked = (*question, _fold(row))
         alike.setdefault((*question, seen[asked]), []).append(row)
@@ -108,7 +108,7 @@ Fold = tuple[str, Any]  # name of the fold or site, training seed
 
 
 def _fold(row: Row) -> Fold:
-    return row.split.get("name", ""), row.probe.get("training_seed")
+    return row.posed.fold, row.answered.training_seed
 
 
 def _n_asked(alike: Sequence[Row], rows: Sequence[Row]) -> int:
@@ -119,38 +119,38 @@ def _n_asked(alike: Sequence[Row], rows: Sequence[Row]) -> int:
     names: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         names[_rule(row)].add(_fold(row)[0])
-    n_splits = max(1, *(count_splits(row.split) for row in alike), len(names[_rule(alike[0])]))
+    n_splits = max(
+        1, *(count_splits(row.posed.split) for row in alike), len(names[_rule(alike[0])])
+    )
     return n_splits * len({_fold(row)[1] for row in alike})
 
 
 def _rule(row: Row) -> str:
-    return canonical_json([row.features["dataset"], row.split.get("rule"), row.split.get("seed")])
+    split = row.posed.split
+    return canonical_json([row.encoded.dataset, split.get("rule"), split.get("seed")])
 
 
 def _record(row: Row, notes: dict[str, int]) -> dict[str, str]:
     numbers = [notes.setdefault(mark, len(notes) + 1) for mark in row.marks]
-    test, val = row.metrics, {} if row.metrics else row.val_metrics
+    test, val = row.measured.test, _val(row)
+    chosen = row.answered.chosen
     cells = {
         column: _interval(test[metric], write) if "[" in column else write(test[metric].value)
         for column, (metric, write) in OF_TEST.items()
         if metric in test
     }
-    for columns, found in ((OF_VAL, val), (OF_REST, row.without_twins)):
+    for columns, found in ((OF_VAL, val), (OF_REST, row.measured.without_twins)):
         cells |= {c: write(found[m]) for c, (m, write) in columns.items() if m in found}
     return {
         **_asked(row),
-        "k": str(row.probe.get("k", row.chosen.get("k", ""))),
-        "encoder lr": f"{row.chosen['encoder_lr']:g}" if "encoder_lr" in row.chosen else "",
-        "head lr": f"{row.chosen['head_lr']:g}" if "head_lr" in row.chosen else "",
-        "set": ", ".join(f"{name}={v}" for name, v in row.chosen.get("settings", {}).items()),
-        "split": str(row.split.get("name", "")),
-        "seed": str(row.probe.get("training_seed", "")),
-        "C": f"{row.chosen['strength']:g}" if "strength" in row.chosen else "",
-        "penalty": f"{row.chosen['penalty']:g}" if "penalty" in row.chosen else "",
-        **{column: cells.get(column, "") for column in (*OF_TEST, *OF_VAL)},
+        "k": str(row.answered.settings.get("k", chosen.get("k", ""))),
+        "set": ", ".join(f"{name}={v}" for name, v in chosen.get("settings", {}).items()),
+        "split": row.posed.fold,
+        "seed": str(row.answered.settings.get("training_seed", "")),
+        **{column: f"{chosen[n]:g}" for column, n in OF_CHOSEN.items() if n in chosen},
+        **cells,
         **{c: _episodes_sd(row, metric, write) for c, (metric, write) in OF_EPISODES.items()},
-        "leaks": _leaks(row.leaks),
-        **{column: cells.get(column, "") for column in OF_REST},
+        "leaks": _leaks(row.posed.leaks),
         "note": " ".join(f"[{number}]" for number in numbers),
     }
 
@@ -160,16 +160,16 @@ def _summary(rows: Sequence[Row], n_asked: int, notes: dict[str, int]) -> dict[s
 
     Of seeds it is divided as the protocol's paper has it; of both together by n - 1.
     """
-    over_seeds = len({row.split.get("name") for row in rows}) == 1
-    ddof = rows[0].chosen.get("ddof", 1) if over_seeds else 1
+    over_seeds = len({row.posed.fold for row in rows}) == 1
+    ddof = rows[0].answered.chosen.get("ddof", 1) if over_seeds else 1
     note = OVER_SEEDS.format(ddof=ddof) if over_seeds else SPREAD
-    of_test = [{name: m.value for name, m in row.metrics.items()} for row in rows]
+    of_test = [{name: m.value for name, m in row.measured.test.items()} for row in rows]
     said = [note]
     if not over_seeds:
         filled = [values | _over_classes(row) for values, row in zip(of_test, rows, strict=True)]
         said += [LACKING] if str(filled) != str(of_test) else []  # as text: nan is no other nan
         of_test = filled
-        unlike = describe_choices([row.probe for row in rows])
+        unlike = describe_choices([row.answered.settings for row in rows])
         said += [UNLIKE.format(unlike)] if unlike else []
     n = f"mean of {len(rows)}"
     if not over_seeds and len(rows) < n_asked:
@@ -179,8 +179,8 @@ def _summary(rows: Sequence[Row], n_asked: int, notes: dict[str, int]) -> dict[s
     cells: dict[str, str] = {}
     for columns, found in [
         (OF_TEST, of_test),
-        (OF_VAL, [{} if row.metrics else row.val_metrics for row in rows]),
-        (OF_REST, [row.without_twins for row in rows]),
+        (OF_VAL, [_val(row) for row in rows]),
+        (OF_REST, [row.measured.without_twins for row in rows]),
     ]:
         for column, (metric, write) in columns.items():
             if all(metric in values for values in found):
@@ -188,17 +188,8 @@ def _summary(rows: Sequence[Row], n_asked: int, notes: dict[str, int]) -> dict[s
     return {
         # A layer that each fold chose for itself is none of all.
         **{c: v if all(a[c] == v for a in asked) else "" for c, v in asked[0].items()},
-        "encoder lr": "",
-        "head lr": "",
-        "set": "",
-        "split": "" if over_seeds else n,
-        "seed": n if over_seeds else "",
-        "C": "",
-        "penalty": "",
-        **{column: cells.get(column, "") for column in (*OF_TEST, *OF_VAL)},
-        **dict.fromkeys(OF_EPISODES, ""),
-        "leaks": "",
-        **{column: cells.get(column, "") for column in OF_REST},
+        "seed" if over_seeds else "split": n,
+        **cells,
         "note": " ".join(f"[{number}]" for number in numbers),
     }
 
@@ -208,42 +199,48 @@ def _over_classes(row: Row) -> dict[str, float]:
 
     Else one class with fewer samples than there are folds would leave no mean over folds at all.
     """
-    found = {}
+    found, m = {}, row.measured
     for metric in ("auc", "average_precision"):
-        each = [v for v in row.per_class.get(metric, ()) if v is not None and not math.isnan(v)]
-        if each and metric in row.metrics and math.isnan(row.metrics[metric].value):
+        each = [v for v in m.per_class.get(metric, ()) if v is not None and not math.isnan(v)]
+        if each and metric in m.test and math.isnan(m.test[metric].value):
             found[metric] = statistics.fmean(each)
     return found
 
 
 def _asked(row: Row) -> dict[str, str]:
     """What rows of one question share."""
+    e, settings, shots = row.encoded, row.answered.settings, row.answered.shots
     return {
-        "data": str(row.features["dataset"]),
-        "model": row.label,
-        "size": str(row.features["size"] or ""),
-        "kind": str(row.probe["kind"]),
-        "mode": _mode(row.probe),
-        "layer": str(row.probe.get("layer", "")),  # controls have none
-        "pool": str(row.probe.get("pool", "")),
-        "shots": str(row.probe.get("few_shot", {}).get("shots", "")),
-        "scale": SCALES.get(str(row.probe.get("standardised")), ""),
-        "k": str(row.probe.get("k", "")),
-        "prompts": str(row.probe["text"]["n_prompts"]) if "text" in row.probe else "",
+        "data": e.dataset,
+        "model": e.label,
+        "size": str(e.size or ""),
+        "kind": row.answered.kind,
+        "mode": _mode(settings),
+        "layer": str(settings.get("layer", "")),  # controls have none
+        "pool": str(settings.get("pool", "")),
+        "shots": "" if shots is None else str(shots),
+        "scale": SCALES.get(str(settings.get("standardised")), ""),
+        "k": str(settings.get("k", "")),
+        "prompts": str(settings["text"]["n_prompts"]) if "text" in settings else "",
     }
 
 
-def _mode(probe: Mapping[str, Any]) -> str:
+def _val(row: Row) -> Mapping[str, float]:
+    """The numbers of val, where they stand in the place of test's."""
+    return {} if row.measured.test else row.measured.val
+
+
+def _mode(settings: Mapping[str, Any]) -> str:
     """What trained of a fine-tuned encoder: "full", "partial from 8", "head, deit"."""
-    words = str(probe.get("mode", ""))
-    if probe.get("freeze_until") is not None:
-        words += f" from {probe['freeze_until']}"
-    return words + (", deit" if probe.get("head") == "deit" else "")
+    words = str(settings.get("mode", ""))
+    if settings.get("freeze_until") is not None:
+        words += f" from {settings['freeze_until']}"
+    return words + (", deit" if settings.get("head") == "deit" else "")
 
 
 def _episodes_sd(row: Row, metric: str, write: Callable[[float], str]) -> str:
     """Standard deviation over episodes, of n - 1."""
-    values = row.episodes.get(metric, ())
+    values = row.measured.episodes.get(metric, ())
     if len(values) < 2:
         return ""
     return write(math.nan if any(map(math.isnan, values)) else statistics.stdev(values))
@@ -321,3 +318,15 @@ OF_REST = {  # of the test samples that have no twin
     "mae w/o": ("mae", _in_unit),
     "r2 w/o": ("r2", _number),
 }
+
+OF_CHOSEN = {
+    "encoder lr": "encoder_lr",
+    "head lr": "head_lr",
+    "C": "strength",
+    "penalty": "penalty",
+}
+COLUMNS = (
+    *("data", "model", "size", "kind", "mode", "layer", "pool", "shots", "scale", "k", "prompts"),
+    *("encoder lr", "head lr", "set", "split", "seed", "C", "penalty"),
+    *(*OF_TEST, *OF_VAL, *OF_EPISODES, "leaks", *OF_REST, "note"),
+)  # in order; those in which no row has anything aren't shown

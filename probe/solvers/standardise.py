@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 
 CHUNK_ROWS = 4096  # rows of features that are in work at one time
+UNLABELLED = "train-unlabelled"  # by the means and scales of train's images, labels unseen
 # --standardise: by train's unlabelled images, by the episode's own, or not at all.
 STANDARDISE = ("train", "episode", "none")
 FEW = 30  # unlabelled images: of fewer, one scale for all features

@@ -3,32 +3,26 @@
 import math
 
 from probe.metrics.intervals import Interval
-from probe.results import Row
+from probe.metrics.measure import Measured
+from probe.results import Answered, Encoded, Posed, Row
 
 
 def make_row(kind="linear", dataset="toys", seed=0, auc=0.8, **probe):
+    samples = {"labels": 1, "split": 2}
     return Row(
-        features={
-            "model": "toy",
-            "encoder": "toy.full",
-            "size": 32,
-            "dataset": dataset,
-            "task": "binary-class",
-            "digest": "d" * 64,
-            "key": {},
-            "samples": {"labels": 1, "split": 2},
-        },
-        probe={"kind": kind, "layer": 3, "pool": "cls", **probe},
-        seed=seed,
-        metrics={"acc": Interval(0.7, 0.6, 0.8), "auc": Interval(auc, math.nan, 0.9)},
-        val_metrics={"acc": 0.75, "auc": math.nan},
+        Encoded("toy", "toy.full", 32, dataset, "binary-class", "d" * 64, {}, samples),
+        Posed(leaks={"n": 5, "exact": 1, "near": 2, "groups": None}),
+        Answered({"kind": kind, "layer": 3, "pool": "cls", **probe}, {"ddof": 1}),
+        Measured(
+            {"acc": 0.75, "auc": math.nan},
+            {"acc": Interval(0.7, 0.6, 0.8), "auc": Interval(auc, math.nan, 0.9)},
+            intervals={"acc": "wilson", "auc": "delong"},
+            episodes={"acc": [0.6, math.nan]},
+            without_twins={"n": 3, "acc": 0.5, "auc": math.nan},
+        ),
+        seed,
         n={"train": 10, "val": 5, "test": 5},
         seconds=0.1,
         versions={},
         marks=("a mark",),
-        leaks={"n": 5, "exact": 1, "near": 2, "groups": None},
-        without_twins={"n": 3, "acc": 0.5, "auc": math.nan},
-        intervals={"acc": "wilson", "auc": "delong"},
-        episodes={"acc": [0.6, math.nan]},
-        chosen={"ddof": 1},
     )

@@ -119,8 +119,8 @@ def test_the_strength_is_chosen_without_test(places):
     other = open_features(path)
     other.__dict__["labels"] = shuffled
     (again,) = probe_file(ProbeConfig("linear"), other)
-    assert again.chosen == row.chosen
-    assert again.metrics["acc"] != row.metrics["acc"]
+    assert again.answered.chosen == row.answered.chosen
+    assert again.measured.test["acc"] != row.measured.test["acc"]
 
 
 def test_marks_tell_what_a_number_is_worth(places, capsys):
@@ -205,7 +205,7 @@ def test_a_file_that_vanishes_does_not_cost_the_others(places):
     found[0].path.unlink()
     config = ProbeConfig("knn", knn=KnnConfig(k=(5,)))
     written, problems = run_probe(config, found, say=lambda line: None)
-    assert [row.features["dataset"] for row in written] == ["b"]
+    assert [row.encoded.dataset for row in written] == ["b"]
     assert problems[0][0] == "toy on a"
 
 

@@ -145,29 +145,31 @@ def test_layers_side_by_side_are_dinov2s_input(features):
 @pytest.mark.parametrize("how", ["val", "cv"])
 def test_the_best_place_without_test_beside_the_last(features, how):
     last, best = ask(features, layer="auto", pools=("cls", "mean"), choosing=ChoosingConfig(how))
-    assert (last.probe["layer"], last.probe["pool"]) == (3, "cls")
-    assert best.probe["layer"] == 1
-    assert best.metrics["auc"].value > last.metrics["auc"].value
+    assert (last.answered.settings["layer"], last.answered.settings["pool"]) == (3, "cls")
+    assert best.answered.settings["layer"] == 1
+    assert best.measured.test["auc"].value > last.measured.test["auc"].value
     judge = "out-of-fold" if how == "cv" else "val"
-    assert best.probe["place_chosen"]["by"] == f"{judge} log-loss"
+    assert best.answered.settings["place_chosen"]["by"] == f"{judge} log-loss"
     # Of equals the default is taken, so it comes first.
-    assert best.probe["place_chosen"]["among"][0] == [3, "cls"]
-    losses = {(p["layer"], p["pool"]): p["loss"] for p in best.chosen["place"]}
+    assert best.answered.settings["place_chosen"]["among"][0] == [3, "cls"]
+    losses = {(p["layer"], p["pool"]): p["loss"] for p in best.answered.chosen["place"]}
     assert len(losses) == 7
-    assert min(losses, key=losses.__getitem__) == (1, best.probe["pool"])
-    assert sum(p["wins"] for p in best.chosen["place"]) == (5 if how == "cv" else 1)
+    assert min(losses, key=losses.__getitem__) == (1, best.answered.settings["pool"])
+    assert sum(p["wins"] for p in best.answered.chosen["place"]) == (5 if how == "cv" else 1)
     assert any("chosen among 7" in mark for mark in best.marks)
     # The last layer's row is the one that is asked for without a choice.
     assert ask(features, choosing=ChoosingConfig(how))[0].digest == last.digest
-    (plain,) = ask(features, layer=1, pools=(best.probe["pool"],), choosing=ChoosingConfig(how))
-    assert plain.metrics == best.metrics
+    (plain,) = ask(
+        features, layer=1, pools=(best.answered.settings["pool"],), choosing=ChoosingConfig(how)
+    )
+    assert plain.measured.test == best.measured.test
     assert plain.digest != best.digest
 
 
 def test_losses_of_places_are_those_of_a_plain_loop(features):
     _, best = ask(features, layer="auto", pools=("cls",), choosing=ChoosingConfig("cv"))
     (asked,) = lay_over(ProbeConfig("linear").overlay, features)
-    for place in some(best.chosen["place"]):
+    for place in some(best.answered.chosen["place"]):
         splits = divide_samples(read_place(features, Place(place["layer"], "cls")), asked)
         pool = join(splits["train"], splits["val"])
         fold = make_folds(asked, pool)
@@ -185,22 +187,24 @@ def test_losses_of_places_are_those_of_a_plain_loop(features):
 
 def test_a_sweep_never_reads_test(features):
     rows = ask(features, layer="all", pools=("cls", "concat"))
-    assert [(r.probe["layer"], r.probe["pool"]) for r in rows] == [
+    assert [(r.answered.settings["layer"], r.answered.settings["pool"]) for r in rows] == [
         (0, "cls"), (0, "concat"), (1, "cls"), (1, "concat"), (3, "cls"), (3, "concat"),
     ]  # fmt: skip
-    assert all(row.metrics == {} and row.n["test"] == 0 and row.val_metrics for row in some(rows))
+    assert all(
+        row.measured.test == {} and row.n["test"] == 0 and row.measured.val for row in some(rows)
+    )
     tested = ask(features, layer="all", pools=("cls", "concat"), all_test=True)
-    assert all(row.metrics and row.n["test"] == 40 for row in some(tested))
+    assert all(row.measured.test and row.n["test"] == 40 for row in some(tested))
     several = ask(features, pools=("cls", "mean"))
-    assert all(row.metrics == {} for row in some(several))
+    assert all(row.measured.test == {} for row in some(several))
 
 
 def test_out_of_fold_numbers_are_of_train_and_val(features):
     (row,) = ask(features, choosing=ChoosingConfig("cv"))
     assert row.n == {"train": 100, "val": 20, "test": 40}
     assert len(row.scores["val_scores"]) == len(row.scores["val_ids"]) == 120
-    assert len(row.chosen["out_of_fold_log_loss"]) == len(STRENGTHS)
-    assert sum(row.chosen["wins"]) == 5
+    assert len(row.answered.chosen["out_of_fold_log_loss"]) == len(STRENGTHS)
+    assert sum(row.answered.chosen["wins"]) == 5
     (by_val,) = ask(features, choosing=ChoosingConfig("val"))
     assert len(by_val.scores["val_scores"]) == 20
     assert by_val.digest != row.digest
@@ -212,8 +216,8 @@ def test_out_of_fold_numbers_are_of_train_and_val(features):
 def test_side_by_side_is_another_question(features):
     (one,) = ask(features, pools=("mean",))
     (three,) = ask(features, layer="last3", pools=("mean",))
-    assert three.probe["n_last"] == 3
-    assert "n_last" not in one.probe
+    assert three.answered.settings["n_last"] == 3
+    assert "n_last" not in one.answered.settings
     assert one.digest != three.digest
 
 

@@ -15,7 +15,7 @@ import cache.cli
 import probe.cli
 from cache.commands.terminal import in_line, printable
 from cache.format.read import Samples, read_header
-from probe.results import write_row
+from probe.results import Answered, write_row
 
 # Clears the screen, rings, goes back over the line, does either by C1, turns letters round, twice.
 HOSTILE = "a\x1b[2J\x07\r\x9b2J\u202eb\u2066\u200f"
@@ -92,7 +92,9 @@ def test_nothing_that_a_file_says_moves_the_cursor(tmp_path, capsys):
 
 def test_rows_of_others_are_shown_escaped(tmp_path, capsys):
     row = dataclasses.replace(
-        make_row(dataset=HOSTILE), marks=(f"{HOSTILE}\n  [2] ours",), chosen={HOSTILE: 1}
+        make_row(dataset=HOSTILE),
+        marks=(f"{HOSTILE}\n  [2] ours",),
+        answered=Answered({"kind": "linear"}, {HOSTILE: 1}),
     )
     write_row(tmp_path, row)
     status, text = said(capsys, probe.cli.main, "table", "--results", tmp_path)

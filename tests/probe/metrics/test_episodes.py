@@ -31,7 +31,7 @@ def test_each_episode_is_evaluated_by_itself(task, n_classes):
         for name, value in metrics.evaluate(part, labels, task).items():
             assert found.episodes[name][e] == value
     for name, values in some(found.episodes.items()):
-        assert found.mean[name].value == pytest.approx(np.mean(values))
+        assert found.test[name].value == pytest.approx(np.mean(values))
 
 
 @pytest.mark.parametrize(("task", "n_classes"), [(BINARY, 2), (MULTI_CLASS, 3)])
@@ -48,8 +48,8 @@ def test_intervals_are_those_of_drawing_episodes_and_samples_the_slow_way(task, 
     for name, values in some(slow.items()):
         low, high = np.percentile(values, [2.5, 97.5])
         width = high - low
-        assert found.mean[name].low == pytest.approx(low, abs=0.15 * width), name
-        assert found.mean[name].high == pytest.approx(high, abs=0.15 * width), name
+        assert found.test[name].low == pytest.approx(low, abs=0.15 * width), name
+        assert found.test[name].high == pytest.approx(high, abs=0.15 * width), name
 
 
 def test_pieces_of_episodes_and_of_draws_change_nothing(monkeypatch):
@@ -58,14 +58,14 @@ def test_pieces_of_episodes_and_of_draws_change_nothing(monkeypatch):
     monkeypatch.setattr(episode_metrics, "CHUNK_CELLS", 2000)
     found = measure_episodes(scores, labels, MULTI_CLASS, 60)
     assert found.episodes == whole.episodes
-    for name, interval in found.mean.items():
-        assert interval == pytest.approx(whole.mean[name], rel=1e-12, nan_ok=True), name
+    for name, interval in found.test.items():
+        assert interval == pytest.approx(whole.test[name], rel=1e-12, nan_ok=True), name
 
 
 def test_both_levels_widen_the_interval():
     scores, labels = answers(8, 400, 2, spread=1.0)
     same = np.repeat(scores[:1], 8, axis=0)
-    both, of_test = (measure_episodes(s, labels, BINARY, 1000).mean["acc"] for s in (scores, same))
+    both, of_test = (measure_episodes(s, labels, BINARY, 1000).test["acc"] for s in (scores, same))
     assert both.high - both.low > 1.5 * (of_test.high - of_test.low)
 
 
@@ -77,8 +77,8 @@ def test_one_episode_is_the_bootstrap_of_the_test_set():
     each = [metrics.evaluate(scores[0][r], labels[r], MULTI_CLASS) for r in rows]
     for name in ("acc", "balanced_accuracy", "f1_macro"):
         ends = np.percentile([one[name] for one in each], [2.5, 97.5])
-        assert found.mean[name][1:] == pytest.approx(ends)
-        assert found.methods[name] == "bootstrap of episodes and samples"
+        assert found.test[name][1:] == pytest.approx(ends)
+        assert found.intervals[name] == "bootstrap of episodes and samples"
 
 
 @pytest.mark.parametrize(("task", "n_classes"), [(BINARY, 2), (MULTI_CLASS, 4), (ORDINAL, 4)])
@@ -87,9 +87,9 @@ def test_one_episode_on_few_patients_has_the_interval_of_its_test_set(task, n_cl
     groups = (np.arange(60) // 3).astype(str)
     found = measure_episodes(scores, labels, task, groups=groups)
     alone = estimate(scores[0], labels, task, groups=groups)
-    assert found.methods == alone.methods
+    assert found.intervals == alone.methods
     for name, interval in alone.metrics.items():
-        assert found.mean[name] == pytest.approx(interval, nan_ok=True), name
+        assert found.test[name] == pytest.approx(interval, nan_ok=True), name
 
 
 def test_few_patients_and_few_episodes_both_widen_the_interval():
@@ -109,7 +109,7 @@ def test_few_patients_and_few_episodes_both_widen_the_interval():
     )
     assert mean_without.shape == of_patients.shape == (20,)
     v = 19 * mean_without.var()
-    value, low, high = found.mean["acc"]
+    value, low, high = found.test["acc"]
     support = supports(labels, BINARY, 2, np.arange(60) // 3)["acc"]
     narrow = by_jackknife(value, v, support)
     more = np.var(found.episodes["acc"], ddof=1) / 8
@@ -125,8 +125,8 @@ def test_few_of_a_class_on_test(n_rare, method):
     scores, labels = answers(3, 300, 2)
     labels = (np.arange(300) < n_rare).astype(int)
     found = measure_episodes(scores, labels, BINARY, 20)
-    assert found.methods["auc"] == found.methods["f1_macro"] == method
-    assert found.methods["acc"] == "jackknife"
+    assert found.intervals["auc"] == found.intervals["f1_macro"] == method
+    assert found.intervals["acc"] == "jackknife"
     say = [mark for mark in found.marks if "class 1 has" in mark]
     assert (
         say
@@ -153,7 +153,7 @@ def test_patients_are_drawn_whole():
     )
     once = measure_episodes(scores, labels, BINARY, 500)
     for name in ("acc", "auc"):
-        width = [m.mean[name].high - m.mean[name].low for m in (copies, once)]
+        width = [m.test[name].high - m.test[name].low for m in (copies, once)]
         assert width[0] == pytest.approx(width[1], rel=0.1)
 
 
@@ -161,21 +161,21 @@ def test_several_labels_and_continuous_ones():
     rng = np.random.default_rng(0)
     scores, labels = rng.random((4, 50, 3)), rng.integers(-1, 2, (50, 3))
     found = measure_episodes(scores, labels, MULTI_LABEL, 100)
-    assert found.mean["auc"].low < found.mean["auc"].value < found.mean["auc"].high
-    assert found.methods["average_precision"] == "jackknife"
-    assert found.mean["average_precision"].low < found.mean["average_precision"].value
+    assert found.test["auc"].low < found.test["auc"].value < found.test["auc"].high
+    assert found.intervals["average_precision"] == "jackknife"
+    assert found.test["average_precision"].low < found.test["average_precision"].value
     ages = rng.normal(size=50)
     predicted = ages[None, :, None] + rng.normal(size=(4, 50, 1))
     found = measure_episodes(predicted, ages, "regression", 100)
-    assert found.mean["mae"].low < found.mean["mae"].value < found.mean["mae"].high
+    assert found.test["mae"].low < found.test["mae"].value < found.test["mae"].high
 
 
 def test_an_absent_class_leaves_no_auc():
     scores, _ = answers(3, 20, 2)
     found = measure_episodes(scores, np.zeros(20, int), BINARY, 50)
-    assert np.isnan(found.mean["auc"]).all()
-    assert found.methods["auc"] == "none"
-    assert found.mean["acc"].low >= 0
+    assert np.isnan(found.test["auc"]).all()
+    assert found.intervals["auc"] == "none"
+    assert found.test["acc"].low >= 0
     assert "no AUC on test: none there is of class 1" in found.marks
     named = measure_episodes(scores, np.zeros(20, int), BINARY, 50, class_names=("well", "ill"))
     assert "no AUC on test: none there is of class ill" in named.marks
@@ -186,8 +186,8 @@ def test_without_a_wrong_answer_an_interval_goes_by_the_counts(n):
     labels = np.arange(n) % 2
     found = measure_episodes(np.stack([np.eye(2)[labels]] * 3), labels, BINARY, 50)
     for name in ("acc", "balanced_accuracy", "f1_macro", "auc"):
-        value, low, high = found.mean[name]
-        assert (value, high, found.methods[name]) == (1, 1, "jackknife")
+        value, low, high = found.test[name]
+        assert (value, high, found.intervals[name]) == (1, 1, "jackknife")
         units = n / 2 if name == "auc" else n  # what they are worth, and z about 2
         assert low == pytest.approx(1 / (1 + 4.4 / units), abs=0.01), name
     assert found.marks == []
@@ -207,7 +207,7 @@ def test_one_patient_alone_gives_no_interval(task):
     if task == REGRESSION:
         scores, labels = scores[..., 1:], labels + np.linspace(0, 1, 20)
     found = measure_episodes(scores, labels, task, 50, groups=np.full(20, "she"))
-    assert set(found.methods.values()) == {"none"}
-    first = next(iter(found.mean.values()))
+    assert set(found.intervals.values()) == {"none"}
+    first = next(iter(found.test.values()))
     assert not np.isnan(first.value)
     assert np.isnan(first[1:]).all()

@@ -337,7 +337,7 @@ def test_no_interval_is_without_width(task, what, scores, labels, size):
     found = estimate(scores, labels, task, groups=groups, temperature=1.0)
     episodes = measure_episodes(several, labels, task, 40, groups=groups)
     n_seen = 0
-    for estimates in (found.metrics, episodes.mean):
+    for estimates in (found.metrics, episodes.test):
         for name, (value, low, high) in estimates.items():
             if name.startswith("ece") or np.isnan(value):  # kappa of one answer is none
                 continue
@@ -364,7 +364,7 @@ def test_no_interval_of_continuous_labels_is_without_width(n, size):
         of_episodes = measure_episodes(
             np.stack([predictions[:, None]] * 2), labels, "regression", 40, groups=groups
         )
-        for name, (value, low, high) in [*found.metrics.items(), *of_episodes.mean.items()]:
+        for name, (value, low, high) in [*found.metrics.items(), *of_episodes.test.items()]:
             assert np.isnan(low) or (high - low > 1e-6 and low <= value <= high), (what, name)
         scatters = {
             "exact": 0,

@@ -44,7 +44,7 @@ def nothing(task):
 def test_every_metric_is_there(task):
     found = ask(task, answers(task, 50, seed=1), answers(task))
     assert tuple(found.val) == metric_names(task)
-    assert tuple(found.test) == tuple(found.methods) == metric_names(task, tempered=True)
+    assert tuple(found.test) == tuple(found.intervals) == metric_names(task, tempered=True)
     assert found.temperature is not None
     assert found.per_class["class"] == [*(NAMES[:2] if task == BINARY else NAMES)]
     assert found.marks == []
@@ -58,8 +58,8 @@ def test_margins_have_no_calibration(task):
     assert found.temperature is None
     assert tuple(found.val) == tuple(found.test) == metric_names(task, MARGIN)
     assert not {"brier", "ece", "ece_tempered", "acc_expected"} & set(found.test)
-    assert found.methods["auc"] == DELONG
-    assert (found.methods["acc"] == WILSON) == (task != MULTI_LABEL)
+    assert found.intervals["auc"] == DELONG
+    assert (found.intervals["acc"] == WILSON) == (task != MULTI_LABEL)
 
 
 def test_without_val_there_is_no_temperature():
@@ -70,7 +70,7 @@ def test_without_val_there_is_no_temperature():
 
 def test_val_alone_has_no_intervals():
     found = ask(ORDINAL, answers(ORDINAL), nothing(ORDINAL))
-    assert (found.test, found.methods, found.per_class) == ({}, {}, {})
+    assert (found.test, found.intervals, found.per_class) == ({}, {}, {})
     assert set(found.val) == set(metric_names(ORDINAL))
 
 
@@ -83,7 +83,7 @@ def test_an_absent_class_is_named():
         "no AUC on test: none there is of class moderate, none",
     ]
     assert np.isnan(found.test["auc"]).all()
-    assert found.methods["auc"] == NONE
+    assert found.intervals["auc"] == NONE
     assert found.per_class["auc"][0] > 0.5
     assert np.isnan(found.per_class["auc"][1])
     only_one = np.zeros(40, int)

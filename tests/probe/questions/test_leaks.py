@@ -50,7 +50,7 @@ def kept_metrics(row, evaluate, left_out):
 @pytest.mark.parametrize("slices", [1, 3])
 def test_a_row_counts_leaks_and_does_without_them(root, slices):
     row = ask(make_file(root, slices=slices))
-    assert row.leaks == {
+    assert row.posed.leaks == {
         "n": 40,
         "exact": 2,
         "near": 3,
@@ -62,38 +62,40 @@ def test_a_row_counts_leaks_and_does_without_them(root, slices):
         "val_groups": None,
         "val_group_samples": None,
     }
-    assert row.without_twins["n"] == 35
+    assert row.measured.without_twins["n"] == 35
     expected = kept_metrics(
         row, lambda s, y: metrics.evaluate(s, y, "multi-class"), [*COPIES, *TWINS]
     )
-    assert {m: v for m, v in row.without_twins.items() if m != "n"} == pytest.approx(expected)
+    assert {m: v for m, v in row.measured.without_twins.items() if m != "n"} == pytest.approx(
+        expected
+    )
     # One neighbour: whoever has a twin in train is right.
-    assert row.without_twins["acc"] < row.metrics["acc"].value
+    assert row.measured.without_twins["acc"] < row.measured.test["acc"].value
 
 
 def test_a_continuous_task_does_without_them_too(root):
     row = ask(make_file(root, task="regression"))
     expected = kept_metrics(row, regression_metrics.evaluate, [*COPIES, *TWINS])
-    assert row.without_twins == pytest.approx({"n": 35, **expected})
+    assert row.measured.without_twins == pytest.approx({"n": 35, **expected})
 
 
 def test_several_labels_do_without_them_too(root):
     task = "multi-label, binary-class"
     row = ask(make_file(root, task=task))
     expected = kept_metrics(row, lambda s, y: metrics.evaluate(s, y, task), [*COPIES, *TWINS])
-    assert row.without_twins == pytest.approx({"n": 35, **expected})
+    assert row.measured.without_twins == pytest.approx({"n": 35, **expected})
 
 
 def test_nothing_shared_is_said_by_zeros(root):
     row = ask(make_file(root, copies={}, twins={}))
-    assert row.leaks is not None
-    assert {row.leaks[name] for name in ("exact", "near", "val_exact", "val_near")} == {0}
-    assert (row.without_twins, row.marks) == ({}, ())
+    assert row.posed.leaks is not None
+    assert {row.posed.leaks[name] for name in ("exact", "near", "val_exact", "val_near")} == {0}
+    assert (row.measured.without_twins, row.marks) == ({}, ())
 
 
 def test_a_file_without_looks_is_not_counted(root):
     row = ask(make_file(root, looks=False))
-    assert (row.leaks, row.without_twins, row.marks) == (None, {}, ())
+    assert (row.posed.leaks, row.measured.without_twins, row.marks) == (None, {}, ())
 
 
 def test_leaks_change_no_question(root, tmp_path):
@@ -115,7 +117,7 @@ def test_rows_are_kept_as_json(root, capsys, tmp_path):
 def test_where_every_test_sample_has_a_twin_nothing_is_left(root, capsys):
     every = {FIRST_TEST + i: i for i in range(40)}
     path = make_file(root, copies=every, twins={})
-    assert ask(path).without_twins == {"n": 0}
+    assert ask(path).measured.without_twins == {"n": 0}
     status, out, _ = run(capsys, str(path))
     assert status == 0
     assert "40+0" in out
@@ -139,9 +141,13 @@ def test_a_class_that_only_twins_have_leaves_no_auc(root, tmp_path, capsys):
 
 def test_layers_compared_on_val_count_vals_leaks(root):
     row = ask(make_file(root), layer="all", choosing=ChoosingConfig("val"))
-    assert row.leaks is not None
-    assert (row.leaks["n"], row.leaks["val_n"], row.leaks["val_near"]) == (0, 20, 1)
-    assert row.without_twins == {}
+    assert row.posed.leaks is not None
+    assert (row.posed.leaks["n"], row.posed.leaks["val_n"], row.posed.leaks["val_near"]) == (
+        0,
+        20,
+        1,
+    )
+    assert row.measured.without_twins == {}
     assert "  0+1 ?p\n" in format_table([row])
 
 
@@ -259,7 +265,7 @@ def test_the_table_shows_leaks_only_where_there_are_some(root, capsys):
     head, _, *lines = format_table(rows).splitlines()
     start, end = head.index("leaks"), head.index("acc w/o")
     assert [line[start:end].strip() for line in lines[:4]] == ["2+3 ?p", "0 ?p", "0 1p", "?"]
-    assert lines[0][end : end + 7].strip() == f"{rows[0].without_twins['acc']:.3f}"
+    assert lines[0][end : end + 7].strip() == f"{rows[0].measured.without_twins['acc']:.3f}"
     assert lines[1][end : end + 7].strip() == ""
     assert lines[4].startswith("  leaks: exact copies + near twins in an earlier split")
 

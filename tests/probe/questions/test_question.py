@@ -57,7 +57,7 @@ def one_row(features, **overlay):
 
 
 def numbers(row):
-    return row.metrics, row.val_metrics, row.n, row.chosen
+    return row.measured.test, row.measured.val, row.n, row.answered.chosen
 
 
 # ---------------------------------------------------------------------------- nothing laid over
@@ -66,9 +66,9 @@ def numbers(row):
 def test_without_a_wish_a_row_is_what_it_was(places):
     features = make_file(places[0])
     row = one_row(features)
-    assert (row.target, row.split, row.trained_on) == ({}, {}, {})
+    assert (row.posed.target, row.posed.split, row.posed.trained_on) == ({}, {}, None)
     tables = features.header.tables
-    assert row.features["samples"] == {
+    assert row.encoded.samples == {
         "labels": tables["samples/labels"],
         "split": tables["samples/split"],
     }
@@ -82,7 +82,7 @@ def test_without_a_wish_a_row_is_what_it_was(places):
 def test_which_rows_make_a_sample_is_part_of_the_question(places):
     shifts = [np.roll(np.arange(N), i) for i in (1, 2)]
     first, second = (one_row(make_file(places[0], row_sample=shift)) for shift in shifts)
-    assert first.probe["aggregate"] == "mean"
+    assert first.answered.settings["aggregate"] == "mean"
     assert first.digest != second.digest
 
 
@@ -108,7 +108,7 @@ def test_labels_laid_over_are_as_if_they_were_stored(places, tmp_path):
     row = one_row(features, labels=table)
     assert numbers(row) == numbers(one_row(stored))
     assert row.digest != one_row(features).digest
-    assert row.target["file"] == "labels.csv"
+    assert row.posed.target["file"] == "labels.csv"
     # Neither the order of the rows nor the name of the file is part of the question.
     again = write_table(tmp_path / "x.csv", features, {"grade": names}, order=np.arange(N))
     assert one_row(features, labels=again).digest == row.digest
@@ -175,7 +175,7 @@ def test_a_target_is_a_column_or_several(places, tmp_path):
     columns = {name: rng.integers(0, 2, N) for name in ("edema", "mass", "age")}
     table = write_table(tmp_path / "labels.csv", features, columns)
     row = one_row(features, labels=table, target="edema,mass")
-    assert row.features["task"] == MULTI_LABEL
+    assert row.encoded.task == MULTI_LABEL
     assert row.scores["class_names"].tolist() == ["edema", "mass"]
     (asked,) = lay_over(OverlayConfig(labels=table, target="mass"), features)
     assert asked.task == "binary-class"
@@ -361,13 +361,13 @@ def test_a_split_laid_over_is_as_if_it_were_stored(places):
     # The rule goes by ids, and those of the two sets differ; the rows' places don't.
     row = one_row(features, split=rule, split_seed=4)
     assert numbers(row) == numbers(one_row(stored))
-    assert row.split == {
+    assert row.posed.split == {
         "rule": "70/15/15",
         "seed": 4,
         "name": "",
         "digest": f"sha256:{split_digest(features.ids, named.split)}",
     }
-    assert row.features["samples"]["split"] == row.split["digest"]
+    assert row.encoded.samples["split"] == row.posed.split["digest"]
     assert "split: 70/15/15, seed 4, not the data set's own" in row.marks
     digests = {one_row(features, split=rule, split_seed=seed).digest for seed in (0, 4)}
     assert len(digests | {row.digest, one_row(features).digest}) == 3
@@ -529,9 +529,9 @@ def test_fit_on_one_data_set_test_on_another(places, capsys):
     # The images are the same, so the answer is that of toys alone: classes were matched by name.
     plain = one_row(toys)
     assert row["n"] == dict(plain.n)
-    assert row["metrics"]["acc"]["value"] == plain.metrics["acc"].value
-    assert row["metrics"]["auc"]["value"] == plain.metrics["auc"].value
-    assert row["chosen"] == json.loads(json.dumps(plain.chosen))
+    assert row["metrics"]["acc"]["value"] == plain.measured.test["acc"].value
+    assert row["metrics"]["auc"]["value"] == plain.measured.test["auc"].value
+    assert row["chosen"] == json.loads(json.dumps(plain.answered.chosen))
 
 
 def test_several_labels_are_matched_by_name_too(places, capsys):

@@ -7,11 +7,11 @@ import pytest
 from looking import some
 from overlaying import N, make_file, rows, run
 
-from probe.comparable import make_blocks
 from probe.config import ProbeConfig
 from probe.questions.overlay import OverlayConfig
-from probe.report.stored import as_row
+from probe.report.comparable import make_blocks
 from probe.report.table import format_table
+from probe.results import from_json
 from probe.run import probe_file
 
 KNN = ["--kind", "knn", "--k", "5"]
@@ -99,14 +99,13 @@ def test_another_target_fold_or_seed_is_asked_for_and_no_mixture(places):
 
 def test_a_row_from_before_these_checksums_fits_where_its_labels_do(places):
     (row,) = probe_file(ProbeConfig("linear"), make_file(places[0]))
-    features = {name: value for name, value in row.features.items() if name != "tables"}
-    old = dataclasses.replace(row, features=features)
-    patients = dataclasses.replace(
-        row, features={**row.features, "tables": {**row.features["tables"], "patients": 1}}
-    )
-    labels = dataclasses.replace(
-        old, features={**features, "samples": {**features["samples"], "labels": 1}}
-    )
+
+    def of(**facts):
+        return dataclasses.replace(row, encoded=dataclasses.replace(row.encoded, **facts))
+
+    old = of(tables={})
+    patients = of(tables={**row.encoded.tables, "patients": 1})
+    labels = of(tables={}, samples={**row.encoded.samples, "labels": 1})
     assert old.digest == row.digest  # the same question: found again as one row
     blocks = make_blocks([old, row, patients, labels])
     assert [len(block.rows) for block in blocks] == [2, 1, 1]
@@ -135,4 +134,4 @@ def test_stored_rows_hold_what_they_were_asked_with(places, capsys):
     found = rows(places[1])
     assert len(found) >= 2  # a probe, and a control
     assert all(row["features"]["tables"] == wanted for row in some(found))
-    assert "block" not in format_table([as_row(row) for row in found])
+    assert "block" not in format_table([from_json(row) for row in found])

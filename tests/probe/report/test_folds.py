@@ -9,8 +9,9 @@ from answering import make_row
 
 from probe.cli import main
 from probe.metrics.intervals import Interval
+from probe.metrics.measure import Measured
 from probe.report.table import format_table
-from probe.results import write_row
+from probe.results import Posed, write_row
 
 N = 5
 ACC = [0.6, 0.7, 0.75, 0.85, 0.95]
@@ -25,9 +26,11 @@ def make_folds(facts, n=N, named="fold {}/5", of=None, **settings):
         rows.append(
             dataclasses.replace(
                 row,
-                features={**row.features, "samples": {"labels": 1, "split": f"sha256:{i}"}},
-                split={**split, **({"of": of} if of else {})},
-                metrics={"acc": Interval(ACC[i], 0.0, 1.0)},
+                encoded=dataclasses.replace(
+                    row.encoded, samples={"labels": 1, "split": f"sha256:{i}"}
+                ),
+                posed=Posed(split={**split, **({"of": of} if of else {})}),
+                measured=Measured({}, {"acc": Interval(ACC[i], 0.0, 1.0)}),
             )
         )
     return rows

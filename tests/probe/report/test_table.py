@@ -15,9 +15,9 @@ from answering import make_row
 from storing import make_earlier, scores_file
 
 from probe.cli import main
-from probe.report.stored import CURE, as_row, read_stored
+from probe.report.stored import CURE, read_stored
 from probe.report.table import format_table
-from probe.results import BrokenRow, read_row, read_scores, write_row
+from probe.results import Answered, BrokenRow, from_json, read_row, read_scores, write_row
 
 ITS_CHECKSUM = "its checksum is of other content"
 
@@ -32,14 +32,14 @@ def stored(tmp_path):
         make_row(dataset="others"),
     ]
     for row in rows:
-        write_row(tmp_path, row, "mine" if row.probe["kind"] == "linear" else "")
+        write_row(tmp_path, row, "mine" if row.answered.settings["kind"] == "linear" else "")
     return tmp_path
 
 
 def test_a_stored_row_is_the_row_that_was_written(tmp_path):
     row = make_row("finetune", mode="lora", training_seed=2)
     path = write_row(tmp_path, row)
-    found = as_row(json.loads(path.read_text()))
+    found = from_json(read_row(path))
     assert found.digest == row.digest
     assert format_table([found], with_kind=True) == format_table([row], with_kind=True)
 
@@ -223,7 +223,9 @@ def test_scores_of_an_early_row_that_no_reader_takes_are_damaged(tmp_path, how):
 
 def write_often(root, which, n):
     row = dataclasses.replace(
-        make_row(), scores={"test_scores": np.full((400, 3), which)}, chosen={"who": which}
+        make_row(),
+        scores={"test_scores": np.full((400, 3), which)},
+        answered=Answered({"kind": "linear"}, {"who": which}),
     )
     for _ in range(n):
         write_row(root, row, f"by {which}")
@@ -255,7 +257,7 @@ def test_two_writers_of_one_row_leave_a_row_and_its_scores(tmp_path):
 def test_rows_by_file(stored):
     paths = sorted(stored.glob("others/*.json"))
     rows, problems = read_stored(paths, {})
-    assert [row.features["dataset"] for row in rows] == ["others"]
+    assert [row.encoded.dataset for row in rows] == ["others"]
     assert not problems
     with pytest.raises(SystemExit) as end:
         main(["table", str(paths[0]), "--results", str(stored)])

@@ -9,11 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cache.features import Features
 from cache.format.key import canonical_json
-from probe.results import Row
+from probe.results import Encoded, Row, TrainedOn
 
-LABELS, SPLIT, PATIENTS, IDS, ROWS = "labels", "split", "patients", "ids", "images of a sample"
+LABELS, SPLIT = "labels", "split"
 NOT_TO_COMPARE = """\
 Blocks are of different samples: numbers of one say nothing beside those of another. Where the images
 are the same, `extract` of any of these encoders lays one table over all their files; where some came
@@ -25,7 +24,7 @@ class Fact:
     """What rows that are compared must agree on."""
 
     dataset: str
-    what: str  # LABELS, SPLIT, PATIENTS, IDS or ROWS
+    what: str  # LABELS, SPLIT, or one of Encoded.tables: patients, ids, images of a sample
     asked: str = ""  # how: another target, or another fold, is another question
 
 
@@ -35,18 +34,6 @@ class Block:
 
     rows: list[Row]
     facts: dict[Fact, Any]  # -> a checksum or digest
-
-
-def tables_of(features: Features) -> dict[str, int | None]:
-    """Checksums of the tables that a row doesn't name otherwise, for the row.
-
-    Returns:
-        PATIENTS (None where nobody knows them) and IDS; ROWS too, but of volumes, whose rows depend
-        on how they were cut.
-    """
-    tables = features.header.tables
-    found = {PATIENTS: tables.get("samples/groups"), IDS: tables["samples/ids"]}
-    return found if "slices" in features.key else {**found, ROWS: tables["rows/ids"]}
 
 
 def make_blocks(rows: Sequence[Row]) -> list[Block]:
@@ -87,28 +74,14 @@ def _conflicts(facts: Mapping[Fact, Any], others: Mapping[Fact, Any]) -> list[Fa
 
 
 def _facts(row: Row) -> Iterator[tuple[Fact, Any]]:
-    yield from _facts_of(
-        str(row.features["dataset"]),
-        row.features["samples"],
-        row.features.get("tables", {}),
-        row.target,
-        row.split,
-        str(row.trained_on.get("dataset", "")),
-    )
-    if train := row.trained_on:
-        yield from _facts_of(
-            str(train["dataset"]),
-            train["samples"],
-            train.get("tables", {}),
-            train.get("target", {}),
-            train.get("split", {}),
-        )
+    e, posed, train = row.encoded, row.posed, row.posed.trained_on
+    yield from _facts_of(e, posed.target, posed.split, train.dataset if train else "")
+    if train:
+        yield from _facts_of(train, train.target, train.split)
 
 
 def _facts_of(
-    dataset: str,
-    samples: Mapping[str, Any],
-    tables: Mapping[str, Any],
+    of: Encoded | TrainedOn,
     target: Mapping[str, Any],
     split: Mapping[str, Any],
     trained_on: str = "",
@@ -116,7 +89,7 @@ def _facts_of(
     labels = canonical_json({name: v for name, v in target.items() if name != "labels"})
     how = {name: v for name, v in split.items() if name not in ("digest", "of")}
     divided = canonical_json([labels, how, trained_on])
-    yield Fact(dataset, LABELS, labels), samples.get("labels")
-    yield Fact(dataset, SPLIT, divided), samples.get("split")
-    for what, checksum in tables.items():
-        yield Fact(dataset, what), checksum
+    yield Fact(of.dataset, LABELS, labels), of.samples.get("labels")
+    yield Fact(of.dataset, SPLIT, divided), of.samples.get("split")
+    for what, checksum in of.tables.items():
+        yield Fact(of.dataset, what), checksum
