@@ -44,16 +44,15 @@ class Setting:
     metavar: str | None = None
     # Which words or numbers there are; of a number, its bounds. All hold for each of several.
     among: tuple[Any, ...] = ()
-    least: float | None = None
-    above: float | None = None
-    most: float | None = None
-    below: float | None = None
+    least: float = -math.inf
+    above: float = -math.inf
+    most: float = math.inf
+    below: float = math.inf
     unlike: bool = False  # of several: one or more, each once
     takes: str = ""  # the range in words, where those made of the bounds aren't right
     # From the text of a flag; raises RequestError, or argparse.ArgumentTypeError as a type of
-    # argparse does. ``among`` are then the words typed. And back, where str doesn't do it.
+    # argparse does. ``among`` are then the words typed. ``str`` of the value is the text again.
     read: Callable[[str], Any] | None = None
-    write: Callable[[Any], str] | None = None
     shown: str | None = None  # the default in words, where the value says too little; "": none
     negated: bool = False  # of a bool that is False: --no-FLAG too, for a protocol may say True
     repeated: bool = False  # of a tuple: the flag is typed once for each, not comma separated
@@ -126,9 +125,9 @@ class Flag:
             return self.one(text)
         except argparse.ArgumentTypeError as error:
             raise RequestError(f"argument {self.name}: {error}") from None  # as argparse has it
-        except RequestError:
-            raise
-        except ValueError:
+        except ValueError as error:
+            if isinstance(error, RequestError):
+                raise
             several = ", comma separated;" if self.is_list else ","
             raise RequestError(f"{self.name} takes numbers{several} not {text!r}") from None
 
@@ -138,56 +137,46 @@ class Flag:
         Raises:
             RequestError: it may not be this.
         """
-        several = value if isinstance(value, tuple) else (value,)
-        if self.said.unlike and (not several or len(set(several)) < len(several)):
-            takes = self.said.takes or "one or more, each once"
+        said, several = self.said, value if isinstance(value, tuple) else (value,)
+        is_once = not said.unlike or 0 < len(several) == len(set(several))
+        wrong = [one for one in several if not self._may_be(one)]
+        if is_once and not wrong:
+            return
+        takes = said.takes or (self._range if is_once else "one or more, each once")
+        if isinstance(value, tuple) and (said.takes or not is_once):
             raise RequestError(f"{self.name} takes {takes}; not {_listed(value) or 'nothing'}")
-        for one in several:
-            takes = self._refused(one)
-            if takes and self.said.takes and isinstance(value, tuple):
-                raise RequestError(f"{self.name} takes {self.said.takes}; not {_listed(value)}")
-            if takes:
-                shown = repr(one) if isinstance(one, str) else one
-                raise RequestError(f"{self.name} takes {self.said.takes or takes}, not {shown}")
+        shown = repr(wrong[0]) if isinstance(wrong[0], str) else wrong[0]
+        raise RequestError(f"{self.name} takes {takes}, not {shown}")
 
-    def _refused(self, one: Any) -> str:
-        """What is taken instead of this value; nothing where it may be."""
+    def _may_be(self, one: Any) -> bool:
         said = self.said
         if said.among and not said.read:
-            return "" if one in said.among else ", ".join(map(str, said.among))
+            return one in said.among
         if isinstance(one, bool) or not isinstance(one, int | float):
-            return ""
-        is_within = (
-            math.isfinite(one)
-            and (said.least is None or one >= said.least)
-            and (said.above is None or one > said.above)
-            and (said.most is None or one <= said.most)
-            and (said.below is None or one < said.below)
-        )
-        return "" if is_within else self._range
+            return True
+        return said.least <= one <= said.most and said.above < one < said.below  # so it is finite
 
     @property
     def _range(self) -> str:
         said = self.said
-        low = "" if said.least is None else str(said.least)
-        low = low if said.above is None else f"above {said.above}"
-        high = "" if said.most is None else str(said.most)
-        high = high if said.below is None else f"below {said.below}"
-        if low and high:
-            return f"{low} to {high}"
-        if said.least is not None:
-            return f"{low} and more"
-        if said.most is not None:
-            return f"at most {high}"
-        return f"{'numbers' if self.is_list else 'a number'} {low or high}".rstrip()
+        if said.among:
+            return ", ".join(map(str, said.among))
+        low = f"above {said.above}" if said.above > -math.inf else str(said.least)
+        high = f"below {said.below}" if said.below < math.inf else str(said.most)
+        if high != "inf":
+            return f"{low} to {high}" if low != "-inf" else f"numbers up to {high}"
+        if low == f"{said.least}":
+            return f"{low} and more" if low != "-inf" else "finite numbers"
+        return f"{'numbers' if self.is_list else 'a number'} {low}"
 
 
 @functools.cache
-def flags_of(of: type) -> tuple[Flag, ...]:
+def flags_of(*classes: type) -> tuple[Flag, ...]:
     """Each field that has a flag, in the order of the fields."""
-    hints = typing.get_type_hints(of)
     return tuple(
         Flag(field.name, field.metadata["setting"], field.default, *_plain(hints[field.name]))
+        for of in classes
+        for hints in [typing.get_type_hints(of)]
         for field in dataclasses.fields(of)
         if "setting" in field.metadata
     )
@@ -221,7 +210,7 @@ def add_flags(
         shown: defaults in words that are others with this command, by field.
     """
     flags: dict[str, list[Flag]] = {}
-    for flag in (flag for of in classes for flag in flags_of(of)):
+    for flag in flags_of(*classes):
         said = flag.said
         if flag.field in only:
             said = dataclasses.replace(said, help="", shown="")
@@ -269,8 +258,7 @@ def given(options: argparse.Namespace, *classes: type) -> dict[str, Any]:
     """
     return {
         flag.field: flag.value(typed)
-        for of in classes
-        for flag in flags_of(of)
+        for flag in flags_of(*classes)
         if (typed := getattr(options, flag.dest, None)) is not None
     }
 
@@ -319,7 +307,7 @@ def words(config: Any, *classes: type) -> list[str]:
     """
     switches: list[str] = []
     rest: list[str] = []
-    for flag in (flag for of in classes or (type(config),) for flag in flags_of(of)):
+    for flag in flags_of(*(classes or [type(config)])):
         value, said = getattr(config, flag.field), flag.said
         if value == flag.default or not said.keyed:
             continue
@@ -327,7 +315,7 @@ def words(config: Any, *classes: type) -> list[str]:
             switches.append(flag.name if value else f"--no-{flag.name[2:]}")
             continue
         for one in value if said.repeated else (value,):
-            text = said.write(one) if said.write else _exact(one)
+            text = ",".join(map(str, one)) if isinstance(one, tuple) else str(one)
             # One word where the value might pass for a flag.
             rest += [f"{flag.name}={text}"] if text.startswith("-") else [flag.name, text]
     return switches + rest
@@ -345,17 +333,11 @@ def changed(config: Any, usual: Any) -> dict[str, Any]:
 def as_table(*classes: type) -> str:
     """A table in Markdown of flags, their defaults, and what they say, for a page."""
     lines = ["| flag | default | what it says |", "| --- | --- | --- |"]
-    for flag in (flag for of in classes for flag in flags_of(of)):
-        among = flag.said.among
-        takes = " " + ", ".join(map(str, among)) if among else ""
-        metavar = f" {flag.said.metavar}" if flag.said.metavar else takes
-        cells = (f"`{flag.name}{metavar}`", flag.usual, flag.said.help)
+    for flag in flags_of(*classes):
+        takes = flag.said.metavar or ", ".join(map(str, flag.said.among))
+        cells = (f"`{flag.name} {takes}".rstrip() + "`", flag.usual, flag.said.help)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
-
-
-def _exact(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _listed(value: Any) -> str:
