@@ -27,8 +27,7 @@ from finetune.config import (
     settle,
 )
 from finetune.protocols import Subject
-from probe.questions.overlay import META
-from probe.questions.overlay_flags import add_overlay_flags, read_overlay
+from probe.questions.overlay import META, LabelsConfig, OverlayConfig, SplitConfig
 
 EXAMPLES = """\
 examples:
@@ -72,7 +71,9 @@ def make_parser() -> argparse.ArgumentParser:
     add_flags(images, PreparingConfig)
     own = parser.add_argument_group("your own images: --data folder:PATH or csv:FILE")
     add_flags(own, TableOptions)
-    add_overlay_flags(parser, reading=False)
+    labels = parser.add_argument_group("which labels (the data set's own)")
+    add_flags(labels, LabelsConfig)  # --data csv:FILE has those of the cells
+    add_flags(parser.add_argument_group("which split (the data set's own)"), SplitConfig)
     add_flags(parser.add_argument_group("how it is measured"), MeasuringConfig)
     how = parser.add_argument_group("how (none of it changes the numbers, but by rounding)")
     add_flags(how, ReadingConfig, SparingConfig, RunConfig, OutputConfig)
@@ -120,7 +121,7 @@ def read_request(arguments: Sequence[str] | None) -> Request:
                 protocol=options.protocol,
                 features=options.features,
             ),
-            overlay=read_overlay(over),
+            overlay=OverlayConfig(**given(over, OverlayConfig)),
             mode=typed.pop("mode", None),
             given=typed,
             run=RunConfig(**given(options, RunConfig)),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cache.aggregate import AGGREGATES
 from cache.commands.names import counted
+from cache.commands.settings import add_flags, given
 from cache.commands.terminal import Parser, complain, run_command, show, split_words
 from cache.errors import RequestError
 from probe.choosing.candidates import CHOOSE, FEW, FEW_OF_A_CLASS, REFIT, ChoosingConfig
@@ -25,7 +26,7 @@ from probe.kinds.linear import FORMS, STRENGTHS, LinearConfig
 from probe.kinds.protocols import PROTOCOL_NAMES, Followed, Preset, find_preset, follow, settings_of
 from probe.kinds.ridge import RidgeConfig
 from probe.places import AUTO, POOLS
-from probe.questions.overlay_flags import add_overlay_flags, read_overlay
+from probe.questions.overlay import CellsConfig, LabelsConfig, OverlayConfig, SplitConfig
 from probe.solvers.episodes import STRENGTH
 from probe.solvers.neighbours import METRICS
 from probe.solvers.standardise import STANDARDISE
@@ -148,7 +149,9 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="where layers or pools are compared: read test for each",
     )
-    add_overlay_flags(parser)
+    labels = parser.add_argument_group("which labels (the data set's own)")
+    add_flags(labels, LabelsConfig, CellsConfig)
+    add_flags(parser.add_argument_group("which split (the data set's own)"), SplitConfig)
     _add_external_flags(parser)
     choosing = parser.add_argument_group("choosing strengths, penalties, layers and pools")
     choosing.add_argument(
@@ -384,7 +387,7 @@ def read_config(arguments: Sequence[str] | None) -> ProbeConfig:
             data=split_words("--data", options.data)
             or split_words("--test-data", options.test_data),
             where=tuple(_part(text) for text in options.where),
-            overlay=read_overlay(options),
+            overlay=OverlayConfig(**given(options, OverlayConfig)),
             train_data=options.train_data,
             test_split=options.test_split,
             features=options.features,

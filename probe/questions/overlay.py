@@ -4,35 +4,81 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from cache.commands.settings import check, setting
 from cache.errors import RequestError
-from cache.labels.columns import UNCERTAIN_RULES
-from cache.splits.rules import SplitRule
-
-if TYPE_CHECKING:
-    pass
-
+from cache.labels.columns import ASKED, UNCERTAIN_RULES
+from cache.splits.rules import RULES, SplitRule
 
 META = "meta:"  # a target that begins with it is a stored column: "meta:sex"
 
 
 @dataclass(frozen=True)
-class OverlayConfig:
+class LabelsConfig:
+    """Which labels; nothing: the data set's own."""
+
+    labels: Path | None = setting(
+        None,
+        "CSV: ids in the column id or the first, labels in the others; samples that it doesn't "
+        "name are left out",
+        metavar="FILE",
+    )
+    target: str | None = setting(
+        None,
+        "a column of --labels, one of several stored labels, or a stored column, as in "
+        f"{META}sex; several comma separated",
+        metavar="NAME",
+    )
+    uncertain: str | None = setting(
+        None,
+        "what uncertain labels count as",
+        among=UNCERTAIN_RULES,
+        shown="must be said where there are any",
+    )
+
+
+@dataclass(frozen=True)
+class CellsConfig:
+    """How a table's labels are read."""
+
+    task: str | None = setting(None, "", among=ASKED, shown="what the values look like")
+    positive: str | None = setting(None, "which of two classes is label 1", metavar="CLASS")
+    separator: str | None = setting(
+        None, "between several labels in one cell, e.g. '|'", flag="--label-sep", metavar="TEXT"
+    )
+    missing: tuple[str, ...] = setting(
+        (),
+        "cells that are no label, comma separated, as in --missing=N/A,-",
+        metavar="WORDS",
+        shown="beside empty ones: nan, NA, null",
+    )
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """Which split; nothing: the data set's own."""
+
+    split: SplitRule | None = setting(
+        None,
+        f"{RULES}; stratified by label, no group divided. Of folds and sites each is a row",
+        metavar="RULE",
+        read=SplitRule.parse,
+    )
+    split_seed: int = setting(0, "of the rule", metavar="SEED", least=0)
+    split_file: Path | None = setting(
+        None,
+        "CSV of id,split and, if it says so, dataset: read; with --split written, where it isn't "
+        "there",
+        metavar="FILE",
+    )
+
+
+@dataclass(frozen=True)
+class OverlayConfig(SplitConfig, CellsConfig, LabelsConfig):
     """Which labels and splits to lay over a feature file's own; nothing: those."""
 
-    labels: Path | None = None  # CSV: ids in the column id, or the first; labels in the others
-    target: str | None = None  # columns of labels; or stored labels; or META and a stored column
-    task: str | None = None  # see cache.labels.columns.ASKED; None: what the values look like
-    positive: str | None = None  # of a binary task: the class that becomes label 1
-    separator: str | None = None  # of one column that lists several labels
-    missing: tuple[str, ...] = ()  # cells that are no label, beside empty ones, nan, NA and null
-    uncertain: str | None = None  # one of UNCERTAIN_RULES; needed where labels are uncertain
-    split: SplitRule | None = None
-    split_seed: int = 0
-    split_file: Path | None = None  # read; with a rule, written first where it isn't there
-
     def __post_init__(self) -> None:
+        check(self)
         is_meta = bool(self.target and self.target.startswith(META))
         if self.target is not None and not self.target.strip(" ,"):
             raise RequestError(f"--target takes one or more, comma separated; not {self.target!r}")
@@ -49,12 +95,6 @@ class OverlayConfig:
                 )
         if self.separator is not None and not self.labels:
             raise RequestError("--label-sep belongs to --labels FILE")
-        if self.uncertain is not None and self.uncertain not in UNCERTAIN_RULES:
-            raise RequestError(
-                f"--uncertain takes {', '.join(UNCERTAIN_RULES)}, not {self.uncertain!r}"
-            )
-        if self.split_seed < 0:
-            raise RequestError(f"--split-seed takes 0 and more, not {self.split_seed}")
         if self.split_file and self.split and self.split.makes_several:
             raise RequestError(
                 f"--split {self.split} makes several splits and a file holds one; name one of them, "
