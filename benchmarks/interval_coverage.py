@@ -24,15 +24,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from probe.metrics.classification import (
-    BINARY,
-    ERRORS_OF_CALIBRATION,
-    MULTI_CLASS,
-    MULTI_LABEL,
-    ORDINAL,
-    evaluate,
-    rankings,
-)
+from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL, ORDINAL, REGRESSION
+from probe.metrics.classification import ERRORS_OF_CALIBRATION, evaluate, rankings
 from probe.metrics.delong import delong
 from probe.metrics.intervals import NONE, clusters, estimate, estimate_regression, percentiles
 from probe.metrics.regression import evaluate as evaluate_regression
@@ -43,7 +36,6 @@ FEWEST = 50  # intervals, without which a cell says nothing
 TRUTH = 20_000  # patients
 UNEQUAL = (1, 1, 1, 2, 2, 3, 5, 12)  # images of a patient
 RESAMPLES = 200  # of --compare
-REGRESSION = "regression"
 
 
 class Drawn(NamedTuple):

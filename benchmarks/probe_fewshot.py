@@ -20,8 +20,9 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from cache.task import BINARY, MULTI_CLASS
 from probe.episodes.draw import FewShotConfig, draw_episodes
-from probe.metrics.classification import BINARY, MULTI_CLASS, evaluate
+from probe.metrics.classification import evaluate
 from probe.places import default_pool, read_samples
 from probe.solvers.episodes import STRENGTH, logistic_scores
 

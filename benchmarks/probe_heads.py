@@ -20,9 +20,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
+from cache.task import MULTI_CLASS
 from probe.kinds.adamw import AdamWConfig, fit_heads
 from probe.kinds.heads import HeadsConfig, fit_grid
-from probe.metrics.classification import MULTI_CLASS, accuracy
+from probe.metrics.classification import accuracy
 from probe.solvers.epochs import check_epochs
 
 N_IMAGES, WIDTH, N_CLASSES = 7_007, 768, 7  # DermaMNIST's training images and a ViT-B

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from cache.task import MULTI_CLASS
 from probe.kinds.knn import KnnConfig, scores
-from probe.metrics.classification import MULTI_CLASS
 from probe.solvers.faiss_library import faiss_versions, load_faiss
 from probe.solvers.neighbours import SPARE
 

@@ -27,9 +27,10 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
 from cache import open_features
+from cache.task import BINARY, MULTI_CLASS
 from probe.kinds import ridge
 from probe.kinds.linear import STRENGTHS, LinearConfig, LinearFit, fit_path, path_losses
-from probe.metrics.classification import BINARY, MULTI_CLASS, auc
+from probe.metrics.classification import auc
 from probe.metrics.intervals import estimate
 from probe.metrics.losses import log_loss
 from probe.solvers.neighbours import neighbours

@@ -174,7 +174,7 @@ class Features:
     def labels(self) -> NDArray[Any]:
         """int64 (S,) class numbers, or (S, C) of 0 and 1 for several labels at once.
 
-        Where nobody knows, -1 (``cache.labels.columns.MISSING``); of several labels -2 where somebody says
+        Where nobody knows, -1 (``cache.task.MISSING``); of several labels -2 where somebody says
         that it isn't clear (UNCERTAIN). Continuous labels are float64 (S,), NaN where unknown.
         """
         return read_table(self.header, "samples/labels")

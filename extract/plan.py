@@ -13,7 +13,7 @@ from cache import CacheError, RequestError
 from cache.format.key import feature_path, untagged
 from cache.format.read import HASH_BYTES, RECORD_WORDS, format_bytes
 from cache.format.units import count_units
-from cache.labels.columns import describe_target
+from cache.labels.target import describe_target
 from cache.places import memory_root
 from cache.store import partial_path
 from extract.config import CHANNELS, COLOUR, INTENSITIES, ExtractConfig
@@ -37,13 +37,7 @@ from extract.encoders.sizes import SizeError
 from extract.machine.digests import DigestMemory
 from extract.machine.network import FORBIDDEN, offline
 from extract.machine.workers import default_workers
-from extract.prepare.protocols import (
-    PROTOCOLS,
-    Preprocessing,
-    preprocess,
-    wished_norm,
-    wished_size,
-)
+from extract.prepare.protocols import PROTOCOLS, Preprocessing, preprocess, wished_norm, wished_size
 from extract.prepare.transforms import Transform, describe_distortion
 
 Problem = tuple[str, str]  # what couldn't be done, and why

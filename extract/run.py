@@ -33,6 +33,7 @@ from cache.format.units import unit_rows
 from cache.leak_memory import count_leaks
 from cache.leaks import describe_leaks
 from cache.store import FeatureWriter, check_storable
+from cache.task import BINARY
 from extract.config import (
     ExtractConfig,
     FeaturesConfig,
@@ -268,7 +269,7 @@ def make_spec(
         dataset=dataset.name,
         task=dataset.task,
         class_names=dataset.class_names,
-        positive_class=dataset.class_names[1] if dataset.task == "binary-class" else None,
+        positive_class=dataset.class_names[1] if dataset.task == BINARY else None,
         key=key,
         arrays={**d.arrays, HASH: HASH_BYTES, THUMBNAIL: dataset.thumbnail_side**2},
         dtype=config.store,

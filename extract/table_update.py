@@ -17,6 +17,7 @@ from cache.features import Features
 from cache.format.read import FileSpec, read_table
 from cache.splits.rules import DRAWN
 from cache.store import FeatureWriter, changed_tables
+from cache.task import BINARY
 from extract.datasets.dataset import Dataset
 from extract.datasets.drawn import find_files
 from extract.datasets.files.options import TableOptions
@@ -109,7 +110,7 @@ def _spec_of(
         dataset=dataset.name,
         task=dataset.task,
         class_names=dataset.class_names,
-        positive_class=dataset.class_names[1] if dataset.task == "binary-class" else None,
+        positive_class=dataset.class_names[1] if dataset.task == BINARY else None,
         key=features.key,
         arrays={name: extent.shape[1] for name, extent in header.arrays.items()},
         dtype=str(features.key.get("store", "float32")),

@@ -9,33 +9,15 @@ from collections.abc import Iterator
 import numpy as np
 
 from cache.errors import RequestError
-from cache.labels.columns import REGRESSION
-from finetune.model.classifier import (
-    load_trained,
-    what_trains,
-)
-from finetune.rows import (
-    as_row,
-    marks_of_batchnorm,
-    probe_settings,
-    say_trains,
-)
-from finetune.setting import (
-    OF_EPISODES,
-    Setting,
-    named_rate,
-)
+from cache.task import REGRESSION
+from finetune.model.classifier import load_trained, what_trains
+from finetune.rows import as_row, marks_of_batchnorm, probe_settings, say_trains
+from finetune.setting import OF_EPISODES, Setting, named_rate
 from finetune.start.episodes import episodes_like
 from finetune.training.objective import make_objective
 from finetune.training.predict import predict
 from finetune.training.training import Learned
-from finetune.trials import (
-    build,
-    check_measures,
-    forget_trials,
-    make_trial,
-    run_trial,
-)
+from finetune.trials import build, check_measures, forget_trials, make_trial, run_trial
 from probe.answer import Answer
 from probe.episodes.draw import digest_of
 from probe.metrics import classification as metrics

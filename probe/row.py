@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.labels.columns import REGRESSION
+from cache.task import REGRESSION
 from probe.answer import Answer
 from probe.choosing.plan import HELD_OUT, as_val
 from probe.encoded import samples_of, tables_of

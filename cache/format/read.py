@@ -27,9 +27,9 @@ from cache.errors import BrokenCache, CacheError, RequestError
 from cache.files import no_file, open_regular, sync_folder
 from cache.format.fingerprint import is_fingerprint
 from cache.format.key import canonical_json, key_digest
-from cache.format.sample_tables import SPLITS, TASKS, TableSizes, check_table
+from cache.format.sample_tables import SPLITS, TableSizes, check_table
 from cache.format.units import count_units
-from cache.labels.columns import MULTI_LABEL, REGRESSION
+from cache.task import MULTI_CLASS, MULTI_LABEL, REGRESSION, TASKS
 
 FORMAT = "medprobe-features"
 FORMAT_VERSION = 1
@@ -624,7 +624,7 @@ def _misfits(attributes: Mapping[str, Any], key: Mapping[str, Any]) -> list[str]
         "key": isinstance(key["text"], dict),
         "size": attributes["size"] == 0,  # texts have no pixels
         "arrays": attributes["arrays"] == ["proj"],
-        "task": attributes["task"] == "multi-class",
+        "task": attributes["task"] == MULTI_CLASS,
     }
     return [name for name, is_right in right.items() if not is_right]
 

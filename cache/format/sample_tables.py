@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
-from cache.labels.columns import MISSING, MULTI_LABEL, REGRESSION, UNCERTAIN
+from cache.task import MISSING, MULTI_LABEL, REGRESSION, UNCERTAIN
 
 SPLITS = ("train", "val", "test")  # /samples/split holds an index into this
-TASKS = ("multi-class", "binary-class", MULTI_LABEL, "ordinal-regression", REGRESSION)
 KINDS = "USiufb"  # numpy's letters of the types that a column may have: texts and numbers
 
 

@@ -15,54 +15,17 @@ from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.labels.tables import is_number
-from cache.labels.target import (
+from cache.labels.target import LOOKS_MISSING, Target, is_one_hot, name_missing, same_numbers
+from cache.task import (
     ASKED,
     BINARY,
-    LOOKS_MISSING,
     MISSING,
     MULTI_CLASS,
     MULTI_LABEL,
     ORDINAL,
     REGRESSION,
     UNCERTAIN,
-    UNCERTAIN_RULES,
-    Target,
-    apply_uncertain,
-    count_classes,
-    describe_target,
-    is_one_hot,
-    name_missing,
-    same_numbers,
-    select_label,
-    warn_of_blanks,
-    warn_of_classes,
 )
-
-__all__ = [
-    "ASKED",
-    "BINARY",
-    "LOOKS_MISSING",
-    "MISSING",
-    "MULTI_CLASS",
-    "MULTI_LABEL",
-    "ORDINAL",
-    "REGRESSION",
-    "UNCERTAIN",
-    "UNCERTAIN_RULES",
-    "Target",
-    "apply_uncertain",
-    "blank_out",
-    "class_target",
-    "count_classes",
-    "describe_target",
-    "is_missing",
-    "name_missing",
-    "read_label",
-    "read_target",
-    "select_label",
-    "warn_of_blanks",
-    "warn_of_classes",
-]
 
 MISSING_WORDS = ("", "nan", "na", "null")  # in any case
 # Cells of a column that is one label; pandas writes 1 as 1.0 once a column has holes.
@@ -112,7 +75,7 @@ def read_target(
         columns: name -> S texts, stripped.
         where: the table, for messages.
         lines: (S,) the texts' lines in it, for messages; None: rows are counted from 1.
-        task: a word of ``ASKED`` or ``cache.format.read.TASKS``; None: it is inferred. Continuous labels
+        task: a word of ``ASKED`` or ``cache.task.TASKS``; None: it is inferred. Continuous labels
             and ordered classes never are.
         separator: between the labels of one cell.
         positive: the class that becomes label 1 of a binary task.

@@ -13,23 +13,8 @@ from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.labels.tables import is_number
+from cache.task import BINARY, MISSING, MULTI_LABEL, REGRESSION, UNCERTAIN
 
-MISSING = -1  # nobody says; of continuous labels NaN
-# Somebody says that it isn't clear: CheXpert's -1. Of labels that stand side by side only.
-UNCERTAIN = -2
-
-BINARY = "binary-class"
-MULTI_CLASS = "multi-class"
-MULTI_LABEL = "multi-label, binary-class"
-ORDINAL = "ordinal-regression"
-REGRESSION = "regression"  # the one task that MedMNIST has no word for: continuous labels
-ASKED = {  # --task's words -> cache.format.read.TASKS
-    "binary": BINARY,
-    "multi-class": MULTI_CLASS,
-    "multi-label": MULTI_LABEL,
-    "ordinal": ORDINAL,
-    "regression": REGRESSION,
-}
 EXACT = 2**53  # whole numbers below it are exact as floats
 UNCERTAIN_RULES = ("ignore", "zeros", "ones")  # --uncertain
 N_DESCRIBED = 20  # classes
@@ -58,7 +43,7 @@ LOOKS_MISSING = frozenset(
 class Target:
     """What is to be predicted, for S samples."""
 
-    task: str  # one of cache.format.read.TASKS
+    task: str  # one of cache.task.TASKS
     class_names: tuple[str, ...]  # of regression: the one column's name
     # int64 (S,) or (S, C), of regression float64 (S,); with MISSING, UNCERTAIN, NaN
     labels: NDArray[Any]

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
-from cache.format.read import MULTI_LABEL, SPLITS
-from cache.labels.columns import REGRESSION
+from cache.format.read import SPLITS
 from cache.splits.rules import Drawn, SplitRule
 from cache.splits.strata import count_units, divide, name_units
+from cache.task import MULTI_LABEL, REGRESSION
 
 TRAIN, VAL, TEST = range(3)  # indices into SPLITS
 LEFT_OUT = 255  # in no split
@@ -54,7 +54,7 @@ def make_splits(
         rule: how.
         ids: (S,) unique.
         labels: (S,) class numbers, (S, C) of several labels, or (S,) floating; see cache.labels.columns.
-        task: one of cache.format.read.TASKS; where a sample has one class, too small ones are noted.
+        task: one of cache.task.TASKS; where a sample has one class, too small ones are noted.
         groups: (S,) patients, where known; an empty text is no group.
         meta: columns of (S,) for "site-out".
         seed: of "shares", "kfold" and what isn't the site; "systematic" and "test" have no chance.

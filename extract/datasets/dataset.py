@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cache.format.read import Samples
 from cache.splits.rules import DRAWN, Drawn
+from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL
 from extract.datasets.looks import look_at, thumbnail_side
 from extract.datasets.volumes import Slicing
 
@@ -139,5 +140,5 @@ def group_shapes(images: Images) -> list[NDArray[Any]]:
 def class_task(labels: NDArray[np.integer]) -> str:
     """MedMNIST's word for labels of (N, 1) class numbers or (N, C) zeros and ones."""
     if labels.ndim == 2 and labels.shape[1] > 1:
-        return "multi-label, binary-class"
-    return "binary-class" if labels.max(initial=0) <= 1 else "multi-class"
+        return MULTI_LABEL
+    return BINARY if labels.max(initial=0) <= 1 else MULTI_CLASS

@@ -18,7 +18,8 @@ from cache.commands.names import counted
 from cache.commands.settings import add_flags, given
 from cache.commands.terminal import Parser, run_command, show
 from cache.format.read import SPLITS
-from cache.labels.columns import ASKED, describe_target
+from cache.labels.target import describe_target
+from cache.task import ASKED
 from extract.datasets.files import definitions
 from extract.datasets.files.folders import list_folder
 from extract.datasets.files.listing import Listing

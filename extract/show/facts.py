@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cache import RequestError
 from cache.commands.names import near_names
 from cache.format.read import SPLITS
+from cache.task import BINARY
 from extract.datasets.arrays import demo, medmnist
 from extract.datasets.arrays.npz import open_npz
 from extract.datasets.files import definitions
@@ -158,7 +159,7 @@ def definition_facts(name: str) -> Facts:
 def _facts(**known: Any) -> Facts:
     """The facts that the list shows, where they are known, and whatever else is."""
     classes = known.get("classes")
-    binary = known.get("task") == "binary-class" and classes
+    binary = known.get("task") == BINARY and classes
     return {
         "name": known["name"],
         "state": known["state"],

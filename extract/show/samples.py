@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import RequestError
-from cache.format.read import MULTI_LABEL, SPLITS, Samples
-from cache.labels.columns import MISSING, REGRESSION, UNCERTAIN
+from cache.format.read import SPLITS, Samples
+from cache.task import BINARY, MISSING, MULTI_LABEL, REGRESSION, UNCERTAIN
 from extract.datasets.dataset import Dataset
 
 QUARTERS = 4  # continuous labels have no classes, so their samples stand together by value
@@ -55,7 +55,7 @@ def by_class(
     else:
         unknown = among[of == MISSING]
         classes = [
-            ClassSamples(name, among[of == c], is_positive=task == "binary-class" and c == 1)
+            ClassSamples(name, among[of == c], is_positive=task == BINARY and c == 1)
             for c, name in enumerate(class_names)
         ]
     return [*classes, ClassSamples("no label", unknown)] if len(unknown) else classes

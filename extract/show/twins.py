@@ -10,8 +10,8 @@ from PIL import Image
 
 from cache.format.read import HASH, HASH_BYTES, SPLITS, THUMBNAIL
 from cache.format.units import UNIT_ROWS
-from cache.labels.columns import REGRESSION
 from cache.leaks import Leaks, Twin, find_twins
+from cache.task import REGRESSION
 from extract.datasets.dataset import Dataset
 from extract.machine.progress import Progress
 from extract.show.samples import class_words, stream_images

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cache import RequestError
+from cache.task import MULTI_LABEL
 
 # One or more templates a data set; {} is the class. Plain words for what the picture is, in the
 # manner of Radford et al. 2021, section 3.1.4 ("a satellite photo of a {}").
@@ -29,7 +30,7 @@ NEGATIVE = "no {}"  # a label's absence, as a class of its own
 
 def prompt_classes(task: str, class_names: Sequence[str]) -> tuple[str, ...]:
     """The classes that are prompted: those of the images, and of several labels their absence."""
-    if task != "multi-label, binary-class":
+    if task != MULTI_LABEL:
         return tuple(class_names)
     return (*class_names, *(NEGATIVE.format(name) for name in class_names))
 

@@ -16,6 +16,7 @@ from cache.format.key import text_path
 from cache.format.read import FileSpec, Samples
 from cache.format.units import unit_rows
 from cache.store import FeatureWriter
+from cache.task import MULTI_CLASS
 from extract.config import ExtractConfig
 from extract.datasets.sources import FileWishes, Source, expand_names, find_source
 from extract.encoders.anatomy import Statistics
@@ -296,7 +297,7 @@ def make_spec(job: TextJob, text: LazyText, tokens: Tensor) -> FileSpec:
         encoder=key["encoder"],
         size=0,
         dataset=dataset,
-        task="multi-class",
+        task=MULTI_CLASS,
         class_names=job.classes,
         key=key,
         arrays={"proj": outline.width},

@@ -36,6 +36,7 @@ from cache.format.key import N_DIGEST, canonical_json, file_stem, key_digest
 from cache.format.read import HASH, HASH_BYTES, LOOKS, THUMBNAIL, FileSpec, format_bytes
 from cache.places import IMAGES
 from cache.store import FeatureWriter
+from cache.task import BINARY
 from extract.config import ExtractConfig
 from extract.datasets.arrays.medmnist import download
 from extract.datasets.dataset import Dataset, as_stored
@@ -229,7 +230,7 @@ def _make_spec(job: Job, dataset: Dataset, config: ExtractConfig) -> FileSpec:
         dataset=dataset.name,
         task=dataset.task,
         class_names=dataset.class_names,
-        positive_class=dataset.class_names[1] if dataset.task == "binary-class" else None,
+        positive_class=dataset.class_names[1] if dataset.task == BINARY else None,
         key=key,
         arrays={HASH: HASH_BYTES, THUMBNAIL: dataset.thumbnail_side**2},
         dtype="float32",

@@ -25,10 +25,10 @@ from cache.features import Features, open_features
 from cache.format.key import key_differences
 from cache.format.read import read_header
 from cache.store import PARTIAL
+from cache.task import BINARY
 from finetune.start.row import find_row, refuse_other_samples
 from probe.kinds import adamw, heads, linear
 from probe.kinds.head_answers import GRID
-from probe.metrics.classification import BINARY
 from probe.metrics.patients import Scored, by_patient
 from probe.places import read_samples
 from probe.questions.question import Asked
@@ -106,7 +106,7 @@ def as_logits(
         weights: (O, D).
         intercept: (O,).
         n_logits: wanted.
-        task: one of ``probe.metrics.classification.TASKS``.
+        task: one of ``cache.task.CLASSIFICATION``.
 
     Raises:
         RequestError: they can't be made of each other.

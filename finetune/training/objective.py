@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache.errors import RequestError
-from cache.labels.columns import MISSING, REGRESSION
+from cache.task import MISSING, MULTI_CLASS, MULTI_LABEL, ORDINAL, REGRESSION
 from finetune.config import TrainConfig
 from probe.metrics import classification as metrics
 from probe.solvers.outputs import Outputs
@@ -30,7 +30,7 @@ class Objective:
         RequestError: labels that don't fit the task, or a choice by what the task hasn't.
     """
 
-    task: str  # one of probe.metrics.classification.TASKS, or "regression"
+    task: str  # one of cache.task.TASKS
     n_classes: int  # C
     config: TrainConfig
     choose_by: str = field(init=False)  # "auto" settled
@@ -41,13 +41,13 @@ class Objective:
     def __post_init__(self) -> None:
         wish = self.config.choose_by
         if wish == "auto":
-            by_task = {metrics.ORDINAL: "kappa", metrics.MULTI_CLASS: "balanced_accuracy"}
+            by_task = {ORDINAL: "kappa", MULTI_CLASS: "balanced_accuracy"}
             wish = "loss" if self.task == REGRESSION else by_task.get(self.task, "auc")
         if self.task == REGRESSION and wish != "loss":
             raise RequestError(
                 f"--choose-by {wish} is of classes; continuous labels take --choose-by loss"
             )
-        if wish == "kappa" and self.task != metrics.ORDINAL:
+        if wish == "kappa" and self.task != ORDINAL:
             raise RequestError(f"--choose-by kappa is of ordered classes, found {self.task}")
         object.__setattr__(self, "choose_by", wish)
 
@@ -99,7 +99,7 @@ class Objective:
         The sum of several labels' losses is what Baharoon et al. 2023 trained with
         (DINOv2ForRadiology, eval/classification/linear.py:318-328).
         """
-        summed = self.task == metrics.MULTI_LABEL and self.config.multi_label_loss == "sum"
+        summed = self.task == MULTI_LABEL and self.config.multi_label_loss == "sum"
         return 1.0 if summed else 1 / n_samples
 
     def scores(self, logits: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -131,7 +131,7 @@ def make_objective(
     """The objective of a data set.
 
     Args:
-        task: one of ``probe.metrics.classification.TASKS``, or "regression".
+        task: one of ``cache.task.TASKS``.
         class_names: C.
         train_labels: of the training samples.
         config: the settings.

@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
-from cache.labels.columns import MISSING, REGRESSION
 from cache.splits.strata import divide, name_units
+from cache.task import MISSING, MULTI_LABEL, REGRESSION
 from probe.choosing.plan import FOLD_SEED, N_FOLDS
 from probe.kinds.estimator import EstimatorConfig, Question, fit_all
-from probe.metrics.classification import MULTI_LABEL
 from probe.metrics.losses import loss_of
 from probe.questions.question import Asked
 from probe.questions.samples import Split, has_groups, pick

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
-from cache.labels.columns import MISSING, REGRESSION
 from cache.splits.strata import count_units, divide, name_units
+from cache.task import MISSING, MULTI_LABEL, REGRESSION
 from probe.choosing.candidates import (
     FEW,
     FEW_OF_A_CLASS,
@@ -32,7 +32,6 @@ from probe.choosing.candidates import (
     Ranked,
     choose,
 )
-from probe.metrics.classification import MULTI_LABEL
 from probe.metrics.losses import judged_by
 from probe.questions.question import Asked
 from probe.questions.samples import Split, has_groups, join, pick

@@ -20,10 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
-from cache.labels.columns import MISSING, REGRESSION
 from cache.labels.tables import DATASET, check_dataset, column, read_csv, write_csv
+from cache.task import MISSING, MULTI_LABEL, REGRESSION
 from probe.episodes.prior import check_prior
-from probe.metrics.classification import MULTI_LABEL
 from probe.solvers.standardise import STANDARDISE
 
 # Rule -> how many episodes when nobody says; None: the rule leaves nothing to chance.
@@ -157,7 +156,7 @@ def draw_episodes(
         config: shots, rule, seed.
         ids: (S,) unique.
         labels: (S,); (S, C) zeros, ones and MISSING for the multi-label task; or continuous.
-        task: one of ``probe.metrics.classification.TASKS``, or "regression".
+        task: one of ``cache.task.TASKS``.
         n_classes: C.
         groups: (S,) patients; an empty text is one by itself. None: nobody knows.
 

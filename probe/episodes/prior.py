@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
-from cache.labels.columns import MISSING
-from probe.metrics.classification import MULTI_LABEL
+from cache.task import MISSING, MULTI_LABEL
 
 # train: to the shares in the whole of train · uniform: to equal ones · em: to those that make the
 # scores of the test images likeliest · none: as the episode has them
@@ -57,7 +56,7 @@ def correct(
         learnt: (..., 1, C) shares that the probe learnt from. A class that it has not seen, or a
             label that it has seen one value of, is left as it is.
         wanted: (..., 1, C) shares to correct to, or any that match.
-        task: one of ``probe.metrics.classification.TASKS``.
+        task: one of ``cache.task.CLASSIFICATION``.
 
     Returns:
         (..., N, C), rows sum to 1 again except for the multi-label task. A row whose classes are
@@ -86,7 +85,7 @@ def likeliest_shares(
     Args:
         scores: (..., N, C) probabilities.
         learnt: (..., 1, C) shares that the probe learnt from.
-        task: one of ``probe.metrics.classification.TASKS``.
+        task: one of ``cache.task.CLASSIFICATION``.
 
     Returns:
         (..., 1, C) shares.
@@ -114,7 +113,7 @@ def to_prior(
         scores: (..., N, C) probabilities of the test images.
         learnt: (..., 1, C) shares in the episode.
         natural: (C,) shares in train.
-        task: one of ``probe.metrics.classification.TASKS``.
+        task: one of ``cache.task.CLASSIFICATION``.
         word: one of ``PRIORS``.
 
     Raises:

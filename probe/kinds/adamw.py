@@ -134,7 +134,7 @@ def fit_heads(
         labels: (N,), or (N, C) zeros, ones and MISSING for the multi-label task.
         val: M matrices (V, D).
         val_labels: (V,) or (V, C).
-        task: one of ``probe.metrics.classification.TASKS``.
+        task: one of ``cache.task.CLASSIFICATION``.
         n_classes: C.
         config: the settings; None for the defaults.
         device: where to train, as torch names it.
@@ -188,7 +188,7 @@ def fit_episodes(
         features: (S, D) of the training samples.
         labels: (S,), or (S, C) for the multi-label task.
         episodes: for each its rows of ``features``, one and more.
-        task: one of ``probe.metrics.classification.TASKS``.
+        task: one of ``cache.task.CLASSIFICATION``.
         n_classes: C.
         config: the settings; None for the defaults.
         val: (V, D) and labels to choose checkpoints on, as some papers do; None: the last step's

@@ -26,13 +26,13 @@ from cache.aggregate import aggregate_rows
 from cache.errors import CacheError, RequestError
 from cache.features import Features, open_features
 from cache.format.key import file_stem, key_digest, untagged
-from cache.labels.columns import REGRESSION
 from cache.places import features_root
+from cache.task import MULTI_LABEL, REGRESSION
 from probe.answer import Answer
 from probe.config import ProbeConfig
 from probe.encoded import samples_of, tables_of
 from probe.kinds.kind import ask_linear, ask_ridge
-from probe.metrics.classification import MULTI_LABEL, known_shares
+from probe.metrics.classification import known_shares
 from probe.places import rows_are_samples
 from probe.questions.question import Asked
 from probe.questions.samples import Split, divide_samples

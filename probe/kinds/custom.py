@@ -19,7 +19,7 @@ from typing import Any
 from cache.commands.names import near_names
 from cache.commands.user_code import Wanted, user_code
 from cache.errors import RequestError
-from cache.labels.columns import REGRESSION
+from cache.task import REGRESSION
 from probe.config import KINDS
 from probe.kinds.estimator import SEED, EstimatorConfig, Probe, Question, SklearnProbe
 

@@ -53,9 +53,9 @@ from numpy.typing import NDArray
 from cache.commands.names import first_line
 from cache.commands.user_code import beside, where
 from cache.errors import RequestError
-from cache.labels.columns import MISSING, REGRESSION
+from cache.task import BINARY, MISSING, MULTI_LABEL, REGRESSION
 from probe.kinds.columns import CURE, check_columns, few_of_each
-from probe.metrics.classification import BINARY, MARGIN, MULTI_LABEL, PROBABILITY
+from probe.metrics.classification import MARGIN, PROBABILITY
 from probe.metrics.losses import loss_of
 from probe.solvers.standardise import Prepare, Standard, as_they_are
 
@@ -77,7 +77,7 @@ class Probe(Protocol):
 class Question:
     """What a probe is asked to tell apart."""
 
-    task: str  # one of probe.metrics.classification.TASKS, or "regression"
+    task: str  # one of cache.task.TASKS
     n_classes: int  # C; 2 for a binary task, the number of labels for the multi-label task
 
 

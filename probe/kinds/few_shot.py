@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
-from cache.labels.columns import REGRESSION
+from cache.task import MULTI_LABEL, REGRESSION
 from probe.answer import Answer
 from probe.choosing.in_episode import (
     TooFewError,
@@ -204,7 +204,7 @@ def _unlike(
 
     Ids of one data set may be ids of another: an episode is then no longer even by class.
     """
-    if asked.task in (REGRESSION, metrics.MULTI_LABEL):
+    if asked.task in (REGRESSION, MULTI_LABEL):
         return []
     counts = np.array([_counts(train.y[rows], train.ids[rows], asked) for rows in episodes])
     low, high = counts.min(), counts.max()
@@ -215,7 +215,7 @@ def _unlike(
 
 def _counts(labels: NDArray[np.integer], units: NDArray[np.str_], asked: Asked) -> list[int]:
     """(C,) how many samples, or patients, have each class."""
-    if asked.task != metrics.MULTI_LABEL:
+    if asked.task != MULTI_LABEL:
         labels = labels[:, None] == np.arange(len(asked.class_names))
     return [len(np.unique(units[column == 1])) for column in labels.T]
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.features import Features
+from cache.task import MULTI_LABEL
 from probe.answer import Answer
 from probe.kinds import adamw, heads
 from probe.metrics import classification as metrics
@@ -236,7 +237,7 @@ def check_val(asked: Asked, val: Split, what: str) -> None:
             f"{asked.dataset} has no val images to choose {what} on, and it is never chosen on "
             "test; divide it anew, as with --split 80/10/10"
         )
-    if asked.task == metrics.MULTI_LABEL and np.isnan(metrics.label_shares(val.y)).any():
+    if asked.task == MULTI_LABEL and np.isnan(metrics.label_shares(val.y)).any():
         raise RequestError(f"{asked.dataset} has a label that is known of no val image")
 
 

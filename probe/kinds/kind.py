@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cache.catalogue import find_text, text_differences
 from cache.errors import RequestError
 from cache.features import Features, open_features
-from cache.labels.columns import REGRESSION
+from cache.task import MULTI_CLASS, MULTI_LABEL, ORDINAL, REGRESSION
 from probe.answer import Answer
 from probe.choosing.candidates import Choice, choose
 from probe.choosing.plan import Plan, fit_and_choose, make_plan
@@ -155,7 +155,7 @@ def ask_linear(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> I
         {
             "strengths": [float(f.strength) for f in fits],
             # Of several classes only: two have one form, and several labels no other.
-            **({"form": settings.form} if task in (metrics.MULTI_CLASS, metrics.ORDINAL) else {}),
+            **({"form": settings.form} if task in (MULTI_CLASS, ORDINAL) else {}),
             "tolerance": settings.tolerance,
             "max_iter": settings.max_iter,
             "max_products": settings.max_products,
@@ -327,7 +327,7 @@ def check_known(asked: Asked, train: Split) -> None:
     Raises:
         RequestError: one isn't.
     """
-    if asked.task != metrics.MULTI_LABEL:
+    if asked.task != MULTI_LABEL:
         return
     shares = metrics.label_shares(train.y)
     unknown = [n for n, s in zip(asked.class_names, shares, strict=True) if np.isnan(s)]

@@ -24,13 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
-from probe.metrics.classification import (
-    MULTI_LABEL,
-    UNNORMALISED,
-    check_labels,
-    check_task,
-    known_shares,
-)
+from cache.task import MULTI_LABEL
+from probe.metrics.classification import UNNORMALISED, check_labels, check_task, known_shares
 from probe.metrics.regression import check_targets
 from probe.solvers import mlknn
 from probe.solvers.neighbours import CHUNK_VOTES, METRICS, Found, neighbours
@@ -128,7 +123,7 @@ def scores(
         bank_features: (N, D), usually the training split; may be a float16 memmap.
         bank_labels: (N,), or (N, C) zeros, ones and MISSING for the multi-label task.
         query_features: (Q, D).
-        task: one of ``probe.metrics.classification.TASKS``.
+        task: one of ``cache.task.CLASSIFICATION``.
         n_classes: C; 2 for a binary task, the number of labels for the multi-label task.
 
     Returns:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.labels.columns import REGRESSION
+from cache.task import REGRESSION
 from probe.kinds import knn
 
 
@@ -34,7 +34,7 @@ def left_out_scores(
         features: (n, D).
         labels: as of ``probe.kinds.knn.scores``, or (n,) continuous ones.
         units: (n,) number of each sample's unit, from 0.
-        task: one of ``probe.metrics.classification.TASKS``, or "regression".
+        task: one of ``cache.task.TASKS``.
         n_classes: C.
 
     Returns:

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
-from cache.labels.columns import MISSING
-from probe.metrics.classification import BINARY, MULTI_LABEL, check_labels
+from cache.task import BINARY, MISSING, MULTI_LABEL
+from probe.metrics.classification import check_labels
 from probe.metrics.losses import log_loss
 from probe.solvers.logistic import Head, _ahead, _minimise, _rotated, _targets
 from probe.solvers.standardise import chunks, mean_and_scale
@@ -128,7 +128,7 @@ def fit_path(
     Args:
         features: (N, D) training features; may be a float16 memmap, which is read four times.
         labels: (N,), or (N, C) zeros, ones and MISSING for the multi-label task.
-        task: one of ``probe.metrics.classification.TASKS``.
+        task: one of ``cache.task.CLASSIFICATION``.
         n_classes: C; 2 for a binary task, the number of labels for the multi-label task.
         config: the strengths and the form; None for the defaults.
 
@@ -207,7 +207,7 @@ def path_losses(
         fits: from ``fit_path``.
         features: (Q, D), not standardised; may be a memmap.
         labels: (Q,), or (Q, C) for the multi-label task, where some may be MISSING.
-        task: one of ``probe.metrics.classification.TASKS``.
+        task: one of ``cache.task.CLASSIFICATION``.
     """
     scores = path_scores(fits, features)
     return np.array([log_loss(answers, labels, task) for answers in scores])

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
-from cache.labels.columns import BINARY, MULTI_LABEL, REGRESSION
+from cache.task import BINARY, MULTI_LABEL, REGRESSION
 from probe.metrics.regression import check_targets
 from probe.solvers.standardise import chunks, mean_and_scale
 
@@ -232,7 +232,7 @@ def ridge_targets(labels: NDArray[Any], task: str, n_classes: int) -> NDArray[np
 
     Args:
         labels: (N,) or (N, C).
-        task: one of cache.format.read.TASKS.
+        task: one of cache.task.TASKS.
         n_classes: C.
 
     Returns:

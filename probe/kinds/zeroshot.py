@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.features import Features
-from probe.metrics.classification import MULTI_CLASS, MULTI_LABEL, check_labels, check_task
+from cache.task import MULTI_CLASS, MULTI_LABEL
+from probe.metrics.classification import check_labels, check_task
 from probe.questions.question import Asked
 
 CHUNK_ROWS = 4096  # rows of features that are in work at one time
@@ -80,7 +81,7 @@ def scores(
         vectors: (C, D) from ``class_vectors``; (2C, D) for the multi-label task: the labels, then
             their negatives.
         logit_scale: what the cosines are multiplied by; the exponential of the learnt parameter.
-        task: one of ``probe.metrics.classification.TASKS``.
+        task: one of ``cache.task.CLASSIFICATION``.
 
     Returns:
         (Q, C) probabilities. Rows sum to 1, except for the multi-label task, where each column is

@@ -1,7 +1,7 @@
 """Calibration: whether answers given with 80 % are right 80 times of 100.
 
 Everything here takes one problem of V classes that exclude one another: (N, V) probabilities and
-(N,) class numbers, -1 (``cache.labels.columns.MISSING``) where nobody knows. Of several labels at once each
+(N,) class numbers, -1 (``cache.task.MISSING``) where nobody knows. Of several labels at once each
 is such a problem of two classes.
 
 Brier score and calibration error are functions of sums over samples, which take leading axes, so
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.labels.columns import MISSING
+from cache.task import MISSING
 
 N_BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks", section 5: M = 15
 

@@ -27,15 +27,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cache.errors import RequestError
-from cache.labels.columns import MISSING, UNCERTAIN
+from cache.task import BINARY, CLASSIFICATION, MISSING, MULTI_LABEL, ORDINAL, UNCERTAIN
 from probe.metrics import calibration, grades
 from probe.metrics.ranking import Ranking
-
-MULTI_CLASS = "multi-class"
-BINARY = "binary-class"
-MULTI_LABEL = "multi-label, binary-class"
-ORDINAL = "ordinal-regression"
-TASKS = (MULTI_CLASS, BINARY, MULTI_LABEL, ORDINAL)  # MedMNIST's four words
 
 METRICS = ("acc", "auc", "balanced_accuracy", "f1_macro")  # of every task; see metric_names
 ERRORS_OF_CALIBRATION = ("ece", "ece_tempered")  # no interval: see intervals.py
@@ -68,10 +62,10 @@ def check_task(task: str) -> None:
     """Refuse a word that isn't one of MedMNIST's four.
 
     Raises:
-        RequestError: ``task`` is none of ``TASKS``.
+        RequestError: ``task`` is none of ``CLASSIFICATION``.
     """
-    if task not in TASKS:
-        choices = ", ".join(f'"{name}"' for name in TASKS)
+    if task not in CLASSIFICATION:
+        choices = ", ".join(f'"{name}"' for name in CLASSIFICATION)
         raise RequestError(f'unknown task "{task}": expected one of {choices}')
 
 
@@ -80,7 +74,7 @@ def check_labels(labels: ArrayLike, task: str, n_classes: int) -> None:
 
     Args:
         labels: (N,) class numbers, or (N, C) zeros, ones and MISSING for the multi-label task.
-        task: one of ``TASKS``.
+        task: one of ``CLASSIFICATION``.
         n_classes: C; 2 for a binary task, the number of labels for the multi-label task.
 
     Raises:
@@ -152,7 +146,7 @@ def validate(
     Args:
         scores: (N, C) probabilities or margins.
         labels: (N,), or (N, C) for the multi-label task.
-        task: one of ``TASKS``.
+        task: one of ``CLASSIFICATION``.
         score_type: PROBABILITY, MARGIN or UNNORMALISED.
 
     Raises:
@@ -192,7 +186,7 @@ def predict(
 
     Args:
         scores: (N, C) probabilities or margins.
-        task: one of ``TASKS``.
+        task: one of ``CLASSIFICATION``.
         score_type: PROBABILITY, MARGIN or UNNORMALISED.
 
     Returns:
@@ -272,7 +266,7 @@ def metric_names(
     """The metrics of a task, in the order of every row.
 
     Args:
-        task: one of ``TASKS``.
+        task: one of ``CLASSIFICATION``.
         score_type: of margins there is nothing that takes probabilities.
         tempered: whether there is a temperature.
     """
@@ -300,7 +294,7 @@ def evaluate(
     Args:
         scores: (N, C) probabilities or margins.
         labels: (N,), or (N, C) for the multi-label task.
-        task: one of ``TASKS``.
+        task: one of ``CLASSIFICATION``.
         score_type: PROBABILITY, MARGIN or UNNORMALISED.
         temperature: from ``fit_temperature``; None: no ``ece_tempered``.
         votes: what smooths the scores before they are tempered, where they are shares of votes.
@@ -331,7 +325,7 @@ def fit_temperature(
     Args:
         scores: (N, C) probabilities, of samples that the probe was not fitted to.
         labels: (N,), or (N, C) for the multi-label task; something is known.
-        task: one of ``TASKS``.
+        task: one of ``CLASSIFICATION``.
         votes: what smooths the scores first, where they are shares of votes.
         fold: (N,) of each sample; None: each ``calibration.N_FOLDS``-th.
 
@@ -353,7 +347,7 @@ def larger_class_rate(labels: NDArray[np.integer], task: str) -> float:
     Args:
         labels: (N,), or (N, C) for the multi-label task: then the more common value of each
             label is the answer, and the rate the mean over labels; nan where one is known nowhere.
-        task: one of ``TASKS``.
+        task: one of ``CLASSIFICATION``.
 
     Raises:
         RequestError: no labels, or a shape or range that doesn't fit the task.
@@ -466,7 +460,7 @@ def metrics_of(sums: Mapping[str, NDArray[Any]], task: str) -> dict[str, NDArray
 
     Args:
         sums: of ``sample_parts``, (..., 3, C) and so on; ``calibration_sums`` where wanted.
-        task: one of ``TASKS``.
+        task: one of ``CLASSIFICATION``.
     """
     counts = Counts(*np.moveaxis(sums["counts"], -3 if task == MULTI_LABEL else -2, 0))
     found = {

@@ -44,7 +44,7 @@ def delong(
     Args:
         scores: (N, C) probabilities or margins.
         labels: (N,), or (N, C) for the multi-label task.
-        task: one of ``probe.metrics.classification.TASKS``.
+        task: one of ``cache.task.CLASSIFICATION``.
         level: how often the interval holds the AUC of all images there could be.
 
     Returns:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.labels.columns import REGRESSION
+from cache.task import REGRESSION
 from probe.metrics import classification as metrics
 from probe.metrics import jackknife
 from probe.metrics import regression as regression_metrics
@@ -78,7 +78,7 @@ def measure_episodes(
     Args:
         scores: (E, N, C) probabilities or margins, of regression (E, N, 1) predictions.
         labels: (N,), or (N, C) for the multi-label task.
-        task: one of ``probe.metrics.classification.TASKS``, or "regression".
+        task: one of ``cache.task.TASKS``.
         n_resamples: R.
         seed: of the bootstrap.
         score_type: see ``probe.metrics.classification``.

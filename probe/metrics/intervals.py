@@ -37,6 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
+from cache.task import MULTI_LABEL
 from probe.metrics import classification as metrics
 from probe.metrics import jackknife
 from probe.metrics import regression as regression_metrics
@@ -87,7 +88,7 @@ def estimate(
     Args:
         scores: (N, C) probabilities or margins.
         labels: (N,), or (N, C) zeros, ones and MISSING for the multi-label task.
-        task: one of ``probe.metrics.classification.TASKS``.
+        task: one of ``cache.task.CLASSIFICATION``.
         level: how often an interval holds the metric of all images there could be.
         score_type: see ``probe.metrics.classification``.
         temperature: see ``probe.metrics.classification.evaluate``.
@@ -149,12 +150,12 @@ def method_of(name: str, value: float, support: Support | None, task: str, is_gr
         name: of the metric.
         value: it.
         support: what it stands on; None: a calibration error.
-        task: one of ``probe.metrics.classification.TASKS``.
+        task: one of ``cache.task.CLASSIFICATION``.
         is_grouped: whether a patient has several samples.
     """
     if support is None or math.isnan(value):
         return NONE
-    is_simple = not is_grouped and task != metrics.MULTI_LABEL
+    is_simple = not is_grouped and task != MULTI_LABEL
     if name in ("acc", "acc_expected") and is_simple:
         return WILSON
     is_perfect = (name == "auc" and value in (0, 1)) or (

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.labels.columns import MISSING
+from cache.task import BINARY, MISSING, MULTI_LABEL
 from probe.metrics import classification as metrics
 from probe.metrics import regression as regression_metrics
 from probe.metrics.ranking import Ranking
@@ -76,11 +76,11 @@ def supports(
 
     Args:
         labels: (N,), or (N, C) for the multi-label task.
-        task: one of ``probe.metrics.classification.TASKS``.
+        task: one of ``cache.task.CLASSIFICATION``.
         n_classes: C.
         cluster: (N,) number of each sample's unit, all from 0.
     """
-    several = task == metrics.MULTI_LABEL
+    several = task == MULTI_LABEL
     truths = labels.T if several else [labels == c for c in range(n_classes)]
     sides = [(cluster[t == 1], cluster[t == 0]) for t in truths]
     counts = np.array([[len(np.unique(units)) for units in pair] for pair in sides])  # (C, 2)
@@ -88,7 +88,7 @@ def supports(
     ones, n_units = worths[:, 0], int(cluster.max()) + 1
     every, answers = worth(cluster), float(n_classes * len(cluster))
     harmonic = 2 / (1 / worths).sum(axis=1)
-    columns = slice(1, 2) if task == metrics.BINARY else slice(None)
+    columns = slice(1, 2) if task == BINARY else slice(None)
 
     def of(
         floor: float,

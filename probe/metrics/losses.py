@@ -8,14 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
-from cache.labels.columns import MISSING, REGRESSION
+from cache.task import MISSING, MULTI_LABEL, REGRESSION
 from probe.metrics.calibration import Votes
-from probe.metrics.classification import (
-    MULTI_LABEL,
-    PROBABILITY,
-    column_aucs,
-    validate,
-)
+from probe.metrics.classification import PROBABILITY, column_aucs, validate
 
 RANKS = "1 - AUC"  # the loss of scores that are no probabilities
 
@@ -34,7 +29,7 @@ def loss_of(
     Args:
         scores: (n, C) probabilities or margins, of regression (n, 1) predictions.
         labels: (n,), or (n, C) for the multi-label task.
-        task: one of ``probe.metrics.classification.TASKS``, or "regression".
+        task: one of ``cache.task.TASKS``.
         votes: what the probabilities are shares of, where they are. They are smoothed: without
             that a single sample whose neighbours all err, at 36 nats, would decide among layers.
         score_type: ``probe.metrics.classification.PROBABILITY``, ``MARGIN`` or ``UNNORMALISED``.

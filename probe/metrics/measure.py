@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.labels.columns import MISSING, REGRESSION
+from cache.task import MISSING, MULTI_LABEL, REGRESSION
 from probe.metrics import classification as metrics
 from probe.metrics import regression as regression_metrics
 from probe.metrics.calibration import N_FOLDS, Votes
@@ -74,7 +74,7 @@ def measure(
             the temperature is.
         labels: "val" and "test" -> (n,), or (n, C) for the multi-label task; and "train", what the
             answers to val learnt from, where they learnt.
-        task: one of ``probe.metrics.classification.TASKS``, or "regression".
+        task: one of ``cache.task.TASKS``.
         class_names: C.
         score_type: ``probe.metrics.classification.PROBABILITY``, ``MARGIN`` or ``UNNORMALISED``; only of
             probabilities there are figures of calibration.
@@ -161,7 +161,7 @@ def few_units(found: Estimates, task: str, class_names: Sequence[str]) -> list[s
         support = found.supports.get(name)
         if support is None or method not in (NONE, COUNTS) or np.isnan(found.metrics[name].value):
             continue
-        noun = "label" if task == metrics.MULTI_LABEL else "class"
+        noun = "label" if task == MULTI_LABEL else "class"
         who = "test" if support.who is None else f"{noun} {class_names[support.who]}"
         why = f"{who} has {_counted(support.weakest, found.unit)}"
         (none if method == NONE else counts).setdefault(why, []).append(name)
@@ -199,14 +199,14 @@ def never_learnt(labels: NDArray[Any], task: str, class_names: Sequence[str]) ->
     lacking = _lacking(labels, task, len(class_names))
     absent = lacking.sum(axis=1) > 0
     said = "no training image is of class {}: nothing was learnt of it"
-    if task == metrics.MULTI_LABEL:
+    if task == MULTI_LABEL:
         said = "all training images have one value of {}: nothing was learnt of it"
     return [said.format(_listed(absent, class_names))] if absent.any() else []
 
 
 def _lacking(labels: NDArray[np.integer], task: str, n_classes: int) -> NDArray[np.bool_]:
     """(C, 1) which classes nobody has, or (C, 2) which values, 0 or 1, of several labels."""
-    if task == metrics.MULTI_LABEL:
+    if task == MULTI_LABEL:
         return np.stack([(labels != value).all(axis=0) for value in (0, 1)], axis=1)
     return (np.bincount(labels, minlength=n_classes) == 0)[:, None]
 
@@ -221,7 +221,7 @@ def _unlearnt(
     found = (lacking & ~not_asked).sum(axis=1) > 0
     if not found.any():
         return ""
-    what = "values of " if task == metrics.MULTI_LABEL else "class "
+    what = "values of " if task == MULTI_LABEL else "class "
     return f"val has {what}{_listed(found, class_names)} that training images lack"
 
 
@@ -229,7 +229,7 @@ def why_no_auc(
     split: str, labels: NDArray[np.integer], task: str, class_names: Sequence[str]
 ) -> str:
     """Which classes or labels of a split are why it has no AUC, by name."""
-    say = _one_sided if task == metrics.MULTI_LABEL else _absent
+    say = _one_sided if task == MULTI_LABEL else _absent
     return say(split, labels, class_names)
 
 

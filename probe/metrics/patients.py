@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
-from cache.labels.columns import MISSING
+from cache.task import MISSING
 
 
 class Scored(NamedTuple):

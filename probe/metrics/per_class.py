@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probe.metrics.classification import MULTI_LABEL, PROBABILITY, count
+from cache.task import MULTI_LABEL
+from probe.metrics.classification import PROBABILITY, count
 from probe.metrics.ranking import Ranking
 
 
@@ -24,7 +25,7 @@ def per_class(
     Args:
         scores: (N, C) probabilities or margins.
         labels: (N,), or (N, C) for the multi-label task.
-        task: one of ``probe.metrics.classification.TASKS``.
+        task: one of ``cache.task.CLASSIFICATION``.
         class_names: C.
         score_type: see ``probe.metrics.classification``.
 

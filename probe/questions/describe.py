@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.format.read import SPLITS
-from cache.labels.columns import REGRESSION, warn_of_blanks
+from cache.labels.target import warn_of_blanks
 from cache.splits.make import LEFT_OUT
+from cache.task import REGRESSION
 from probe.metrics import classification as metrics
 from probe.questions.question import Asked
 

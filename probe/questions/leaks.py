@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.format.read import SPLITS
-from cache.labels.columns import REGRESSION
 from cache.leak_memory import count_leaks, counted_leaks
 from cache.leaks import describe_leaks
 from cache.splits.make import LEFT_OUT
+from cache.task import REGRESSION
 from probe.metrics import classification as metrics
 from probe.metrics import regression as regression_metrics
 from probe.metrics.patients import Scored, by_patient

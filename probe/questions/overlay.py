@@ -7,8 +7,9 @@ from pathlib import Path
 
 from cache.commands.settings import check, setting
 from cache.errors import RequestError
-from cache.labels.columns import ASKED, UNCERTAIN_RULES
+from cache.labels.target import UNCERTAIN_RULES
 from cache.splits.rules import RULES, SplitRule
+from cache.task import ASKED
 
 META = "meta:"  # a target that begins with it is a stored column: "meta:sex"
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.features import Features
 from cache.format.read import SPLITS
-from cache.labels.columns import MISSING, REGRESSION, Target
+from cache.labels.target import Target
 from cache.leaks import Leaks
+from cache.task import MISSING, REGRESSION
 from probe.questions.overlay import OverlayConfig
 from probe.questions.splits import choose_splits
 from probe.questions.targets import choose_target, labels_digest
@@ -30,7 +31,7 @@ class Asked:
     class_names: tuple[str, ...]
     labels: NDArray[
         Any
-    ]  # as cache.labels.columns.Target has them; in no split UNCERTAIN, or all MISSING
+    ]  # as cache.labels.target.Target has them; in no split UNCERTAIN, or all MISSING
     split: NDArray[np.uint8]  # (S,) index into SPLITS, or LEFT_OUT
     name: str = ""  # of the split, where a rule makes several: "fold 2/5"
     # What makes labels and split another question: the stored tables' checksums, or a digest.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.features import Features
 from cache.format.read import SPLITS
-from cache.labels.columns import Target
+from cache.labels.target import Target
 from cache.splits.files import read_split_file, write_split_file
 from cache.splits.make import LEFT_OUT, NamedSplit, make_splits, split_digest
 from cache.splits.rules import SplitRule

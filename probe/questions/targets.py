@@ -18,20 +18,12 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.features import Features
 from cache.format.key import canonical_json
-from cache.format.read import MULTI_LABEL, read_table
-from cache.labels.columns import (
-    MISSING,
-    REGRESSION,
-    UNCERTAIN,
-    UNCERTAIN_RULES,
-    Target,
-    apply_uncertain,
-    read_label,
-    read_target,
-    select_label,
-)
+from cache.format.read import read_table
+from cache.labels.columns import read_label, read_target
 from cache.labels.tables import Table, column, read_csv
+from cache.labels.target import UNCERTAIN_RULES, Target, apply_uncertain, select_label
 from cache.splits.make import meta_texts
+from cache.task import MISSING, MULTI_LABEL, REGRESSION, UNCERTAIN
 from probe.questions.overlay import META, OverlayConfig
 
 META_TABLES = "samples/meta/"

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
-from cache.labels.columns import MISSING
-from probe.metrics.classification import BINARY, MULTI_LABEL, check_labels
+from cache.task import BINARY, MISSING, MULTI_LABEL
+from probe.metrics.classification import check_labels
 from probe.solvers.standardise import Prepare, chunks, refuse_infinite
 
 # scikit-learn's C where nobody names one: nothing is there to choose it on, for val belongs to
@@ -75,7 +75,7 @@ def logistic_scores(
         labels: (S,), or (S, C) zeros, ones and MISSING for the multi-label task.
         episodes: for each its rows of ``features``, one and more.
         queries: (Q, D).
-        task: one of ``probe.metrics.classification.TASKS``.
+        task: one of ``cache.task.CLASSIFICATION``.
         n_classes: C; 2 for a binary task.
         strength: scikit-learn's C.
         prepare: what standardises features and queries alike; None: each episode does, by the mean

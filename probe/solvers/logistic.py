@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
-from probe.metrics.classification import BINARY, MULTI_LABEL, known_shares
+from cache.task import BINARY, MULTI_LABEL
+from probe.metrics.classification import known_shares
 from probe.solvers.standardise import chunks
 
 SINGLE_ABOVE = 2**20  # numbers in the training matrix; above, it is held in float32

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
-from cache.labels.columns import MISSING
+from cache.task import MISSING
 
 SMOOTHING = 1.0  # s, of priors and of counts: Laplace's; Zhang and Zhou's, and Baharoon et al.'s
 CHUNK_LABELS = 2**22  # neighbour labels that are in work at one time

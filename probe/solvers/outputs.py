@@ -13,14 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
-from cache.labels.columns import MISSING
-from probe.metrics.classification import (
-    BINARY,
-    MULTI_LABEL,
-    PROBABILITY,
-    UNNORMALISED,
-    check_labels,
-)
+from cache.task import BINARY, MISSING, MULTI_LABEL
+from probe.metrics.classification import PROBABILITY, UNNORMALISED, check_labels
 from probe.solvers.standardise import refuse_infinite
 
 if TYPE_CHECKING:
@@ -31,7 +25,7 @@ if TYPE_CHECKING:
 class Outputs:
     """The logits of a head and what they stand for."""
 
-    task: str  # one of probe.metrics.classification.TASKS
+    task: str  # one of cache.task.CLASSIFICATION
     n_classes: int  # C
     one_logit: bool = True  # two classes: one logit through a sigmoid, or two through a softmax
     # Several classes: score each by its own sigmoid, though not trained so. No probabilities.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from probe.metrics.classification import MULTI_LABEL
+from cache.task import MULTI_LABEL
 from probe.solvers.outputs import Outputs
 from probe.solvers.standardise import chunks
 

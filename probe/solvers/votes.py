@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
-from cache.labels.columns import MISSING
+from cache.task import MISSING
 
 MLKNN = "mlknn"
 MEANS = ("weighted", "majority")  # votes that are a mean of what the neighbours are

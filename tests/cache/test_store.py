@@ -41,6 +41,7 @@ from cache.format.read import (
 )
 from cache.format.units import unit_rows
 from cache.store import Busy, FeatureWriter, bad_arrays, done_units, partial_path
+from cache.task import MULTI_LABEL, REGRESSION
 
 
 @pytest.fixture
@@ -298,7 +299,6 @@ def test_a_text_that_utf8_cannot_say_is_refused_before_the_first_row():
         replace(spec, row_ids=odd)
 
 
-MULTI_LABEL, REGRESSION = "multi-label, binary-class", "regression"
 AGES = np.where(np.arange(700) % 7, np.arange(700) / 8, np.nan)
 SIDE_BY_SIDE = np.arange(2100).reshape(700, 3) % 4 - 2  # 0, 1, missing, uncertain
 

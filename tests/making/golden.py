@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from storing import write_rows
 
 from cache.format.read import HASH, THUMBNAIL, FileSpec, Samples
-from cache.labels.target import MISSING, UNCERTAIN
+from cache.task import MISSING, MULTI_LABEL, UNCERTAIN
 
 TOLERANCE = 1e-6  # of floats, relative
 # What CHANGELOG.md says that rows have since they were recorded: new names in JSON and in the .npz,
@@ -36,7 +36,6 @@ RECORDINGS = TESTS / "data" / "golden"
 
 WIDTH, N_LAYERS = 12, 4
 N = (120, 60, 64)  # samples of train, val and test
-MULTI_LABEL = "multi-label, binary-class"
 CLASSES = {
     "binary-class": ("normal", "tumour"),
     "multi-class": ("a", "b", "c", "é"),

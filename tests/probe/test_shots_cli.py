@@ -6,9 +6,10 @@ from looking import some
 from probing import make_features, rows, run
 from storing import make_earlier
 
+from cache.task import BINARY
 from probe.cli import main
 from probe.kinds.kind import ASK
-from probe.metrics.classification import BINARY, evaluate
+from probe.metrics.classification import evaluate
 from probe.results import read_row
 
 

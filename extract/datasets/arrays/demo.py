@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from cache import RequestError
 from cache.format.read import SPLITS, Samples
+from cache.task import MULTI_CLASS
 from extract.datasets.dataset import Dataset
 
 NAME = "demo"
 SIDE = 64  # px; 1 px is 1 mm
 MAPS = ("t1", "gm", "wm")
-TASK = "multi-class"
+TASK = MULTI_CLASS
 CLASS_NAMES = ("T1", "grey matter", "white matter")
 LICENCE = "MNI152 template: free to use and copy with its copyright notice"
 STRIDE = 8  # px between neighbouring patches

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.format.key import file_stem
 from cache.format.read import SPLITS
-from cache.labels.columns import class_target, warn_of_classes
+from cache.labels.columns import class_target
+from cache.labels.target import warn_of_classes
 from extract.datasets.files.below import composed, refuse_leading_out
 from extract.datasets.files.decode import IMAGE_SUFFIXES, is_image_file
 from extract.datasets.files.listing import Listing

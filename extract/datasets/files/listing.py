@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import RequestError
-from cache.labels.columns import Target
+from cache.labels.target import Target
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 

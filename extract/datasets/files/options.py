@@ -7,8 +7,8 @@ from typing import Any
 
 from cache.commands.settings import changed, check, flags_of, setting
 from cache.errors import RequestError
+from cache.task import ASKED
 
-TASK_WORDS = ("binary", "multi-class", "multi-label", "ordinal", "regression")
 OF_FOLDERS = {"samples", "task", "positive"}  # the others are a table's only
 SAMPLES = ("files", "folders")
 
@@ -64,7 +64,7 @@ class TableOptions:
     task: str | None = setting(
         None,
         "what the labels are; ordinal and regression only by request",
-        among=TASK_WORDS,
+        among=tuple(ASKED),
         shown="inferred, and shown",
     )
     positive: str | None = setting(

@@ -12,20 +12,11 @@ from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.format.key import file_stem
-from cache.labels.columns import (
-    LOOKS_MISSING,
-    MISSING,
-    MULTI_LABEL,
-    REGRESSION,
-    Target,
-    blank_out,
-    is_missing,
-    name_missing,
-    read_target,
-    warn_of_classes,
-)
+from cache.labels.columns import blank_out, is_missing, read_target
 from cache.labels.tables import Table, column, is_number, list_columns, read_csv
+from cache.labels.target import LOOKS_MISSING, Target, name_missing, warn_of_classes
 from cache.splits.make import LEFT_OUT
+from cache.task import MISSING, MULTI_LABEL, REGRESSION
 from extract.datasets.files.below import Root, composed
 from extract.datasets.files.decode import IMAGE_SUFFIXES
 from extract.datasets.files.folders import SPLIT_WORDS

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from cache import RequestError
-from cache.labels.columns import Target
 from cache.labels.tables import column, read_csv
+from cache.labels.target import Target
+from cache.task import ORDINAL
 from extract.datasets.files.listing import Listing
 from extract.datasets.recipes.huix2024 import shuffled_split
 from extract.datasets.recipes.layouts import (
@@ -24,7 +25,7 @@ from extract.datasets.recipes.layouts import (
 from extract.datasets.recipes.recipe import Recipe
 
 NAME = "aptos2019"
-TASK = "ordinal-regression"  # grades, as MedMNIST's RetinaMNIST
+TASK = ORDINAL  # grades, as MedMNIST's RetinaMNIST
 GRADES = ("No DR", "Mild", "Moderate", "Severe", "Proliferative DR")
 
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from cache import RequestError
 from cache.commands.names import first_line
-from cache.labels.columns import Target
+from cache.labels.target import Target
+from cache.task import MULTI_CLASS
 from extract.datasets.files.formats.mat import read_mat_scalar, read_mat_text
 from extract.datasets.files.formats.stored import UnreadableImage
 from extract.datasets.files.listing import Listing
@@ -31,7 +32,7 @@ from extract.datasets.recipes.layouts import (
 from extract.datasets.recipes.recipe import Recipe
 
 NAME = "brain-tumor"
-TASK = "multi-class"
+TASK = MULTI_CLASS
 CLASSES = ("meningioma", "glioma", "pituitary tumour")  # the files' 1, 2 and 3
 N_IMAGES, N_PATIENTS, N_TEST, N_VAL = 3064, 233, 70, 50
 FOLDER = "brainTumorDataPublic_"  # "brainTumorDataPublic_1-766" and three more; or all in the root

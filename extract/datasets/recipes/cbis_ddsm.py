@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from cache import RequestError
-from cache.labels.columns import Target
 from cache.labels.tables import Table, column, read_csv
+from cache.labels.target import Target
 from cache.splits.make import TEST, TRAIN, VAL, systematic
+from cache.task import BINARY
 from extract.datasets.files.listing import Listing
 from extract.datasets.recipes.layouts import (
     SHOWN,
@@ -31,7 +32,7 @@ from extract.datasets.recipes.layouts import (
 from extract.datasets.recipes.recipe import Recipe
 
 NAME = "cbis-ddsm"
-TASK = "binary-class"
+TASK = BINARY
 CLASSES = ("benign", "malignant")
 PATHOLOGY = {"BENIGN": 0, "BENIGN_WITHOUT_CALLBACK": 0, "MALIGNANT": 1}
 TABLES = {

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import RequestError
-from cache.labels.columns import Target
 from cache.labels.tables import Table, column, read_csv
+from cache.labels.target import Target
 from cache.splits.make import TEST, TRAIN, VAL, systematic
+from cache.task import MULTI_LABEL
 from extract.datasets.files.listing import Listing
 from extract.datasets.recipes.layouts import (
     Folders,
@@ -32,7 +33,7 @@ from extract.datasets.recipes.recipe import Recipe
 
 NAME = "chestxray14"
 BAHAROON = "chestxray14-baharoon2023"
-TASK = "multi-label, binary-class"
+TASK = MULTI_LABEL
 FINDINGS = (
     "Atelectasis",
     "Cardiomegaly",

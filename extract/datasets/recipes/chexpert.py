@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from cache import RequestError
 from cache.format.read import SPLITS
-from cache.labels.columns import MISSING, UNCERTAIN, Target
 from cache.labels.tables import Table, column, read_csv
+from cache.labels.target import Target
 from cache.splits.make import TEST, TRAIN, VAL
+from cache.task import MISSING, MULTI_LABEL, UNCERTAIN
 from extract.datasets.files.listing import Listing
 from extract.datasets.recipes.layouts import (
     SHOWN,
@@ -34,7 +35,7 @@ from extract.datasets.recipes.layouts import (
 from extract.datasets.recipes.recipe import Recipe
 
 NAME = "chexpert"
-TASK = "multi-label, binary-class"
+TASK = MULTI_LABEL
 LABELS = (
     "No Finding",
     "Enlarged Cardiomediastinum",

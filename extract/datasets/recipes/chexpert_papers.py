@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from cache import RequestError
-from cache.labels.columns import UNCERTAIN
 from cache.splits.make import TEST, TRAIN, VAL, systematic
+from cache.task import UNCERTAIN
 from extract.datasets.files.listing import Listing
 from extract.datasets.recipes.chexpert import (
     ACCESS,

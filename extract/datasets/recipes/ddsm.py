@@ -13,7 +13,8 @@ import numpy as np
 
 from cache import RequestError
 from cache.format.read import SPLITS
-from cache.labels.columns import Target
+from cache.labels.target import Target
+from cache.task import BINARY
 from extract.datasets.files.listing import Listing
 from extract.datasets.recipes.layouts import (
     Folders,
@@ -26,7 +27,7 @@ from extract.datasets.recipes.layouts import (
 from extract.datasets.recipes.recipe import Recipe
 
 NAME = "ddsm-huix2024"
-TASK = "binary-class"
+TASK = BINARY
 CLASSES = ("normal", "benign or cancer")
 DIAGNOSES = {"normal": 0, "benign": 1, "cancer": 1}
 IMAGES, LISTS = "ddsm_raw", "ddsm_raw_image_lists"

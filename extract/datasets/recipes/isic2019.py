@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import RequestError
-from cache.labels.columns import Target
 from cache.labels.tables import Table, column, read_csv
+from cache.labels.target import Target
+from cache.task import MULTI_CLASS
 from extract.datasets.files.listing import Listing
 from extract.datasets.recipes.huix2024 import shuffled_split
 from extract.datasets.recipes.layouts import (
@@ -29,7 +30,7 @@ from extract.datasets.recipes.layouts import (
 from extract.datasets.recipes.recipe import Recipe
 
 NAME = "isic2019"
-TASK = "multi-class"
+TASK = MULTI_CLASS
 TRUTH = "ISIC_2019_Training_GroundTruth.csv"
 METADATA = "ISIC_2019_Training_Metadata.csv"
 # As the owner's archive unpacks, as Kaggle's does, and as Huix et al. keep it.

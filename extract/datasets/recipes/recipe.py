@@ -23,7 +23,7 @@ class Recipe:
 
     name: str  # as typed after --data
     title: str
-    task: str  # one of cache.format.read.TASKS
+    task: str  # one of cache.task.TASKS
     n_images: int  # as published, or as the paper counts; 0: nobody says
     size: str  # of the archives, in words
     licence: str  # as its owner words it

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cache.labels.columns import Target
+from cache.labels.target import Target
+from cache.task import BINARY
 from extract.datasets.files.listing import Listing
 from extract.datasets.recipes.layouts import (
     Folders,
@@ -23,7 +24,7 @@ from extract.datasets.recipes.recipe import Recipe
 
 NAME = "sars-cov-2-ct"
 SLICES = "sars-cov-2-ct-slices"
-TASK = "binary-class"
+TASK = BINARY
 CLASSES = ("no COVID-19", "COVID-19")
 DIAGNOSES = {"Covid": 1, "Healthy": 0, "Others": 0}
 N_PATIENTS, N_TEST, N_VAL = 210, 70, 50

@@ -8,21 +8,16 @@ import numpy as np
 import pytest
 
 from cache.errors import RequestError
-from cache.format.read import TASKS
-from cache.labels.columns import (
-    ASKED,
-    MISSING,
-    UNCERTAIN,
+from cache.labels.columns import class_target, read_label, read_target
+from cache.labels.tables import column, is_number, read_csv
+from cache.labels.target import (
     Target,
     apply_uncertain,
-    class_target,
     describe_target,
-    read_label,
-    read_target,
     select_label,
     warn_of_classes,
 )
-from cache.labels.tables import column, is_number, read_csv
+from cache.task import ASKED, MISSING, TASKS, UNCERTAIN
 
 
 def write(tmp_path: Path, content: bytes | str) -> Path:

@@ -21,8 +21,7 @@ from cache.splits.make import (
 )
 from cache.splits.rules import Drawn, SplitRule
 from cache.splits.strata import apportion, assign_units, divide
-
-BINARY, MULTI_CLASS, MULTI_LABEL = "binary-class", "multi-class", "multi-label, binary-class"
+from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL
 
 
 def make_ids(n):

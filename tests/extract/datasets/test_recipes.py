@@ -12,9 +12,9 @@ from looking import some
 from PIL import Image
 
 from cache import RequestError
-from cache.format.read import SPLITS, TASKS
-from cache.labels.columns import MISSING, UNCERTAIN
+from cache.format.read import SPLITS
 from cache.splits.make import TEST, TRAIN, VAL
+from cache.task import MISSING, TASKS, UNCERTAIN
 from extract.datasets.files.listing import Listing
 from extract.datasets.origins import ORIGINS, describe_seen
 from extract.datasets.recipes import RECIPES, brain_tumor, find_recipe, open_recipe, recipe_root

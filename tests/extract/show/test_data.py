@@ -13,7 +13,7 @@ from here import REPOSITORY
 from PIL import Image
 
 from cache import RequestError
-from cache.labels.columns import ASKED
+from cache.task import ASKED
 from extract.cli import main
 from extract.datasets.arrays import medmnist
 from extract.datasets.files import definitions

@@ -6,8 +6,8 @@ import torch
 from PIL import Image, ImageFont
 
 from cache import RequestError
-from cache.format.read import MULTI_LABEL, Samples
-from cache.labels.columns import MISSING, REGRESSION, UNCERTAIN
+from cache.format.read import Samples
+from cache.task import MISSING, MULTI_LABEL, REGRESSION, UNCERTAIN
 from extract.datasets.dataset import Dataset
 from extract.datasets.volumes import Slicing
 from extract.prepare.transforms import Transform, describe_distortion

@@ -15,12 +15,12 @@ from cache import open_features
 from cache.errors import RequestError
 from cache.features import Features
 from cache.splits.rules import SplitRule
+from cache.task import BINARY, MULTI_CLASS
 from finetune.start.episodes import episodes_like
 from finetune.start.head import FirstHead, as_logits, first_head
 from finetune.start.row import find_row
 from probe.cli import main
 from probe.episodes.draw import digest_of
-from probe.metrics.classification import BINARY, MULTI_CLASS
 from probe.questions.overlay import OverlayConfig
 from probe.questions.question import Asked, lay_over
 

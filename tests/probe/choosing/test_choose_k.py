@@ -9,9 +9,9 @@ from numpy.testing import assert_allclose
 from probing import make_features
 
 from cache import open_features
+from cache.task import MULTI_CLASS
 from probe.cli import main
 from probe.kinds.knn import KnnConfig, scores
-from probe.metrics.classification import MULTI_CLASS
 
 
 def rows(root):

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from cache import open_features
-from cache.labels.columns import REGRESSION
+from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL, REGRESSION
 from probe.choosing.in_episode import TooFewError, choose_settings, make_episode_folds
 from probe.episodes.draw import FewShotConfig, draw_episodes
 from probe.kinds import knn
@@ -21,7 +21,6 @@ from probe.kinds.custom import find_estimator
 from probe.kinds.estimator import Question
 from probe.kinds.knn import KnnConfig
 from probe.metrics.calibration import Votes
-from probe.metrics.classification import BINARY, MULTI_CLASS, MULTI_LABEL
 from probe.metrics.losses import loss_of
 from probe.metrics.patients import Scored, by_patient
 from probe.questions.samples import Split

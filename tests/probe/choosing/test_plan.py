@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.metrics import log_loss as sklearn_log_loss
 
 from cache.errors import RequestError
-from cache.labels.columns import MISSING, REGRESSION
+from cache.task import BINARY, MISSING, MULTI_CLASS, MULTI_LABEL, REGRESSION
 from probe.choosing.candidates import ChoosingConfig, choose
 from probe.choosing.plan import (
     HELD_OUT,
@@ -24,7 +24,7 @@ from probe.choosing.plan import (
     make_plan,
 )
 from probe.metrics.calibration import Votes
-from probe.metrics.classification import BINARY, MARGIN, MULTI_CLASS, MULTI_LABEL
+from probe.metrics.classification import MARGIN
 from probe.metrics.losses import loss_of
 from probe.questions.samples import Split, join, pick
 

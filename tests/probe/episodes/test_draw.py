@@ -5,7 +5,7 @@ import pytest
 from looking import some
 
 from cache.errors import RequestError
-from cache.labels.columns import MISSING
+from cache.task import BINARY, MISSING, MULTI_CLASS, MULTI_LABEL
 from probe.episodes.draw import (
     FewShotConfig,
     digest_of,
@@ -14,7 +14,6 @@ from probe.episodes.draw import (
     seats,
     write_episodes,
 )
-from probe.metrics.classification import BINARY, MULTI_CLASS, MULTI_LABEL
 
 N = 120
 IDS = np.array([f"train/{i:03d}" for i in range(N)])

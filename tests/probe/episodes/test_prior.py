@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from cache.errors import RequestError
+from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL
 from probe.episodes.prior import class_shares, correct, likeliest_shares, to_prior
-from probe.metrics.classification import BINARY, MULTI_CLASS, MULTI_LABEL
 
 EVEN = np.array([[0.5, 0.5]])
 

@@ -7,11 +7,11 @@ import pytest
 from numpy.testing import assert_allclose
 from probing import make_features, rows, run
 
+from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL
 from probe.choosing.in_episode import make_episode_folds
 from probe.kinds import adamw, heads
 from probe.kinds.adamw import AdamWConfig
 from probe.kinds.heads import HeadsConfig
-from probe.metrics.classification import BINARY, MULTI_CLASS, MULTI_LABEL
 from probe.questions.samples import Split
 from probe.solvers import adamw as solver
 from probe.solvers.adamw import Diverged

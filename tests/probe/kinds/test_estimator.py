@@ -17,12 +17,12 @@ from sklearn.svm import LinearSVC
 
 import probe.kinds.estimator
 from cache.errors import RequestError
-from cache.labels.columns import MISSING, REGRESSION
+from cache.task import BINARY, MISSING, MULTI_CLASS, MULTI_LABEL, REGRESSION
 from probe.cli import main
 from probe.kinds.columns import check_columns
 from probe.kinds.custom import find_estimator, read_grid
 from probe.kinds.estimator import Question, fit_all
-from probe.metrics.classification import BINARY, MARGIN, MULTI_CLASS, MULTI_LABEL, column_aucs
+from probe.metrics.classification import MARGIN, column_aucs
 
 
 def clouds(n, n_classes=3, width=6, seed=0):

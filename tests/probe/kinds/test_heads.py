@@ -9,18 +9,11 @@ from looking import some
 from torch import nn
 
 from cache.errors import RequestError
+from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL, ORDINAL
 from probe.kinds import heads
 from probe.kinds.adamw import AdamWConfig, fit_heads
 from probe.kinds.heads import HeadsConfig, fit_grid
-from probe.metrics.classification import (
-    BINARY,
-    MULTI_CLASS,
-    MULTI_LABEL,
-    ORDINAL,
-    UNNORMALISED,
-    accuracy,
-    auc,
-)
+from probe.metrics.classification import UNNORMALISED, accuracy, auc
 from probe.solvers import adamw as solver
 from probe.solvers import epochs, sgd
 from probe.solvers.adamw import Diverged

@@ -14,9 +14,9 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from torch import nn
 
 from cache.errors import RequestError
+from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL
 from probe.kinds.knn import KnnConfig, predictions, scores
 from probe.metrics import classification as metrics
-from probe.metrics.classification import BINARY, MULTI_CLASS, MULTI_LABEL
 from probe.solvers.neighbours import _Bank, neighbours
 from probe.solvers.votes import vote, vote_multilabel, weigh
 

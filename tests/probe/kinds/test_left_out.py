@@ -5,10 +5,10 @@ import pytest
 from looking import some
 from numpy.testing import assert_allclose
 
+from cache.task import MULTI_CLASS, MULTI_LABEL
 from probe.kinds import knn
 from probe.kinds.knn import KnnConfig
 from probe.kinds.left_out import largest_k, left_out_scores
-from probe.metrics.classification import MULTI_CLASS, MULTI_LABEL
 
 UNITS = np.array([0, 0, 1, 2, 3, 3, 3, 4, 5, 6, 7, 8])
 

@@ -10,8 +10,8 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 
 from cache.errors import RequestError
+from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL, ORDINAL
 from probe.kinds.linear import LinearConfig, fit_path, path_losses, path_scores
-from probe.metrics.classification import BINARY, MULTI_CLASS, MULTI_LABEL, ORDINAL
 from probe.metrics.losses import log_loss
 
 STRENGTHS = (1e-5, 1e-2, 1.0, 1e3)  # very strong to very weak

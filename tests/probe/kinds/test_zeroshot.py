@@ -14,10 +14,10 @@ from cache.errors import CacheMiss, RequestError
 from cache.features import open_features
 from cache.format.read import Samples
 from cache.store import FeatureWriter, partial_path
+from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL, ORDINAL
 from probe.cli import main
 from probe.config import ProbeConfig
 from probe.kinds.zeroshot import class_vectors, n_text_classes, scores
-from probe.metrics.classification import BINARY, MULTI_CLASS, MULTI_LABEL, ORDINAL
 from probe.run import probe_file
 
 

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from cache.labels.columns import MISSING
+from cache.task import BINARY, MISSING, MULTI_CLASS, MULTI_LABEL
 from probe.kinds import knn
 from probe.metrics import calibration
 from probe.metrics import classification as metrics
 from probe.metrics.calibration import COLDEST, HOTTEST, Votes, fit_temperature, temper
-from probe.metrics.classification import BINARY, MULTI_CLASS, MULTI_LABEL
 
 
 def answers(n=500, n_classes=4, seed=0, sharpness=1.0):

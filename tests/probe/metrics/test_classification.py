@@ -17,17 +17,9 @@ from sklearn.metrics import (
 )
 
 from cache.errors import RequestError
-from cache.labels.columns import MISSING
+from cache.task import BINARY, CLASSIFICATION, MISSING, MULTI_CLASS, MULTI_LABEL, ORDINAL
 from probe.metrics import classification as metrics
-from probe.metrics.classification import (
-    BINARY,
-    MARGIN,
-    METRICS,
-    MULTI_CLASS,
-    MULTI_LABEL,
-    ORDINAL,
-    TASKS,
-)
+from probe.metrics.classification import MARGIN, METRICS
 from probe.metrics.per_class import per_class
 
 ZERO: Any = 0  # scikit-learn's inferred type of zero_division is str
@@ -74,7 +66,7 @@ def expected(scores, labels, task):
     }
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", CLASSIFICATION)
 @pytest.mark.parametrize("seed", range(5))
 def test_equal_to_scikit_learn(task, seed):
     scores, labels = answers(task, seed=seed)
@@ -123,7 +115,7 @@ def test_one_of_several_labels_alone_is_a_binary_task(score_type):
             assert_allclose(together[name], np.mean([a[name] for a in alone]), rtol=1e-12)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", CLASSIFICATION)
 def test_one_by_one_equals_all_at_once(task):
     scores, labels = answers(task, seed=7)
     found = metrics.evaluate(scores, labels, task)
@@ -214,7 +206,7 @@ def test_refusals(scores, labels, task, message):
         metrics.evaluate(np.asarray(scores), np.asarray(labels), task)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", CLASSIFICATION)
 def test_margins_are_decided_at_zero(task):
     """A monotone map of a binary probability that takes 1/2 to 0 changes no decision, no rank."""
     rng = np.random.default_rng(0)
@@ -230,7 +222,7 @@ def test_margins_are_decided_at_zero(task):
     assert {"brier", "ece"} <= set(same) - set(found)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", CLASSIFICATION)
 def test_per_class_equals_scikit_learn(task):
     scores, labels = answers(task)
     names = [f"class {c}" for c in range(scores.shape[1])]

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from cache.labels.columns import MISSING
+from cache.task import BINARY, MISSING, MULTI_CLASS, MULTI_LABEL
 from probe.metrics import classification as metrics
-from probe.metrics.classification import BINARY, MULTI_CLASS, MULTI_LABEL
 from probe.metrics.delong import delong, deviations
 from probe.metrics.jackknife import wilson
 from probe.metrics.ranking import Ranking

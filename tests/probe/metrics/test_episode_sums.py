@@ -5,17 +5,10 @@ import pytest
 from looking import some
 from numpy.testing import assert_allclose, assert_array_equal
 
-from cache.labels.columns import MISSING
+from cache.task import BINARY, MISSING, MULTI_CLASS, MULTI_LABEL, ORDINAL
 from probe.metrics import classification as metrics
 from probe.metrics import episode_sums
-from probe.metrics.classification import (
-    BINARY,
-    MARGIN,
-    MULTI_CLASS,
-    MULTI_LABEL,
-    ORDINAL,
-    PROBABILITY,
-)
+from probe.metrics.classification import MARGIN, PROBABILITY
 from probe.metrics.episode_sums import EpisodeSums
 from probe.metrics.intervals import multiplicities
 

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from looking import some
 
-from cache.labels.columns import REGRESSION
+from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL, ORDINAL, REGRESSION
 from probe.metrics import classification as metrics
 from probe.metrics import episodes as episode_metrics
-from probe.metrics.classification import BINARY, MULTI_CLASS, MULTI_LABEL, ORDINAL
 from probe.metrics.episodes import measure_episodes
 from probe.metrics.intervals import estimate, multiplicities
 from probe.metrics.jackknife import by_jackknife, left_out, supports, wilson

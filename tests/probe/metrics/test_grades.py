@@ -6,9 +6,10 @@ from looking import some
 from numpy.testing import assert_allclose
 from sklearn.metrics import cohen_kappa_score
 
+from cache.task import ORDINAL
 from probe.metrics import classification as metrics
 from probe.metrics import grades
-from probe.metrics.classification import MARGIN, ORDINAL
+from probe.metrics.classification import MARGIN
 from probe.metrics.grades import expected_grades
 
 

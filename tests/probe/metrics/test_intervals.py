@@ -6,19 +6,10 @@ import scipy.stats
 from numpy.testing import assert_allclose
 
 from cache.errors import RequestError
-from cache.labels.columns import MISSING
+from cache.task import BINARY, CLASSIFICATION, MISSING, MULTI_CLASS, MULTI_LABEL, ORDINAL
 from probe.metrics import classification as metrics
 from probe.metrics import regression as regression_metrics
-from probe.metrics.classification import (
-    BINARY,
-    MARGIN,
-    METRICS,
-    MULTI_CLASS,
-    MULTI_LABEL,
-    ORDINAL,
-    TASKS,
-    metric_names,
-)
+from probe.metrics.classification import MARGIN, METRICS, metric_names
 from probe.metrics.delong import delong
 from probe.metrics.episodes import measure_episodes
 from probe.metrics.intervals import (
@@ -58,7 +49,7 @@ def left_out_obviously(scores, labels, task, cluster, name):
     return (n - 1) / n * np.square(values - values.mean()).sum()
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", CLASSIFICATION)
 @pytest.mark.parametrize("is_grouped", [False, True])
 def test_leaving_out_equals_evaluating_the_rest(task, is_grouped):
     scores, labels = answers(task, 60)
@@ -122,7 +113,7 @@ def test_who_is_in_no_group_is_one_alone():
     assert clusters(np.array(["b", "", "a", "b", ""])).tolist() == [1, 2, 0, 1, 3]
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", CLASSIFICATION)
 @pytest.mark.parametrize("is_grouped", [False, True])
 def test_every_metric_has_its_method(task, is_grouped):
     scores, labels = answers(task, n=600, kept=0.5)
@@ -375,7 +366,7 @@ def test_no_interval_of_continuous_labels_is_without_width(n, size):
         assert sum(m != NONE for m in found.methods.values()) == scatters.get(what, 4), what
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", CLASSIFICATION)
 @pytest.mark.parametrize(("rare", "method"), [(1, NONE), (2, COUNTS), (4, COUNTS), (5, JACKKNIFE)])
 def test_few_of_a_class(task, rare, method):
     scores, _ = answers(task, 80)

@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from cache.labels.columns import MISSING, REGRESSION
-from probe.metrics.classification import (
+from cache.task import (
     BINARY,
-    MARGIN,
+    CLASSIFICATION,
+    MISSING,
     MULTI_CLASS,
     MULTI_LABEL,
     ORDINAL,
-    TASKS,
-    metric_names,
+    REGRESSION,
 )
+from probe.metrics.classification import MARGIN, metric_names
 from probe.metrics.intervals import DELONG, NONE, WILSON
 from probe.metrics.measure import measure, never_learnt
 
@@ -40,7 +40,7 @@ def nothing(task):
     return tuple(a[:0] for a in answers(task))
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", CLASSIFICATION)
 def test_every_metric_is_there(task):
     found = ask(task, answers(task, 50, seed=1), answers(task))
     assert tuple(found.val) == metric_names(task)
@@ -50,7 +50,7 @@ def test_every_metric_is_there(task):
     assert found.marks == []
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", CLASSIFICATION)
 def test_margins_have_no_calibration(task):
     val, test = ((4 * s - 2, y) for s, y in (answers(task, 50, seed=1), answers(task)))
     found = ask(task, val, test, score_type=MARGIN)

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 
 from cache.errors import RequestError
 from cache.features import open_features
-from cache.labels.columns import MISSING
+from cache.task import MISSING
 from probe.cli import main
 from probe.metrics import classification as metrics
 from probe.metrics.patients import Scored, by_patient

@@ -12,13 +12,12 @@ from sklearn.preprocessing import StandardScaler
 from storing import make_spec, scores_file, write_rows
 
 from cache.errors import RequestError
-from cache.labels.columns import MISSING, UNCERTAIN
+from cache.task import BINARY, MISSING, MULTI_CLASS, MULTI_LABEL, ORDINAL, UNCERTAIN
 from probe.cli import main
 from probe.kinds import knn
 from probe.kinds.knn import KnnConfig
 from probe.kinds.linear import LinearConfig, fit_path, path_losses
 from probe.metrics import classification as metrics
-from probe.metrics.classification import BINARY, MULTI_CLASS, MULTI_LABEL, ORDINAL
 from probe.metrics.intervals import estimate
 from probe.metrics.losses import log_loss
 from probe.metrics.measure import measure

@@ -10,10 +10,10 @@ from overlaying import N, make_file, rows, run
 from storing import scores_file
 
 from cache.errors import RequestError
-from cache.labels.columns import MISSING, UNCERTAIN
 from cache.splits.files import read_split_file
 from cache.splits.make import LEFT_OUT, make_splits, split_digest
 from cache.splits.rules import SplitRule
+from cache.task import MISSING, UNCERTAIN
 from probe.choosing.candidates import ChoosingConfig
 from probe.cli import main
 from probe.config import ProbeConfig

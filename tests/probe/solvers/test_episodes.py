@@ -5,8 +5,9 @@ import pytest
 from looking import some
 
 from cache.errors import RequestError
+from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL
 from probe.kinds import linear, ridge
-from probe.metrics.classification import BINARY, MULTI_CLASS, MULTI_LABEL, auc
+from probe.metrics.classification import auc
 from probe.solvers import episodes as fewshot
 from probe.solvers.episodes import logistic_scores, ridge_scores
 from probe.solvers.standardise import of_one_length, unlabelled_standard

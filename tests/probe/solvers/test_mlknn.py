@@ -7,9 +7,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.neighbors import NearestNeighbors
 
 from cache.errors import RequestError
-from cache.labels.columns import MISSING
+from cache.task import MISSING, MULTI_CLASS, MULTI_LABEL
 from probe.kinds.knn import KnnConfig, predictions, scores
-from probe.metrics.classification import MULTI_CLASS, MULTI_LABEL
 from probe.solvers import mlknn
 
 
