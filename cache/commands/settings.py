@@ -334,8 +334,9 @@ def as_table(*classes: type) -> str:
     """A table in Markdown of flags, their defaults, and what they say, for a page."""
     lines = ["| flag | default | what it says |", "| --- | --- | --- |"]
     for flag in flags_of(*classes):
-        takes = flag.said.metavar or ", ".join(map(str, flag.said.among))
-        cells = (f"`{flag.name} {takes}".rstrip() + "`", flag.usual, flag.said.help)
+        takes = f" {flag.said.metavar}" if flag.said.metavar else ""
+        among = f" {', '.join(map(str, flag.said.among))}" if flag.said.among else ""
+        cells = (f"`{flag.name}{takes}`{among}", flag.usual, flag.said.help)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -9,9 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import medmnist
 from here import REPOSITORY
 
+from cache.commands.settings import as_table
+from extract.config import PreparingConfig, ProtocolConfig
 from extract.datasets.arrays.medmnist import FLAGS
 from extract.datasets.files.formats import dicom, mat, nifti, pillow
+from extract.datasets.files.options import TableOptions
 from extract.datasets.recipes import RECIPES
+from finetune.config import LoraConfig, NetworkConfig, TrainConfig
 
 MADE = re.compile(r"(<!-- made: (\S+) -->\n).*?(<!-- /made -->)", re.DOTALL)
 
@@ -75,12 +79,21 @@ def of_recipes() -> Iterator[str]:
     )
 
 
+def as_lines(*classes: type) -> Iterator[str]:
+    """The flags of settings."""
+    yield from as_table(*classes).splitlines()
+
+
 PARTS: dict[str, Callable[[], Iterator[str]]] = {
     "medmnist": of_medmnist,
     "formats": of_formats,
     "recipes": of_recipes,
+    "table": lambda: as_lines(TableOptions),
+    "preparing": lambda: as_lines(ProtocolConfig, PreparingConfig),
+    "network": lambda: as_lines(NetworkConfig, LoraConfig),
+    "training": lambda: as_lines(TrainConfig),
 }
-PAGES = ("extract/DATA.md",)
+PAGES = ("extract/DATA.md", "extract/README.md", "finetune/README.md")
 
 
 def remade(text: str) -> str:

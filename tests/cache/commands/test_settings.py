@@ -223,8 +223,8 @@ def test_help_says_the_default_of_each_class():
 def test_a_table_for_a_page():
     lines = as_table(Knn, Images).splitlines()
     assert len(lines) == 2 + 3 + 13
-    assert "| `--metric cosine, euclidean` | cosine |  |" in lines
-    assert r"| `--resize scale, pad` | scale | 50 % \| more |" in lines
+    assert "| `--metric` cosine, euclidean | cosine |  |" in lines
+    assert r"| `--resize` scale, pad | scale | 50 % \| more |" in lines
     assert "| `--model NAMES` |  | which |" in lines
 
 
