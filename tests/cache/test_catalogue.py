@@ -4,7 +4,7 @@ import os
 from dataclasses import replace
 
 import pytest
-from storing import make_spec, write_file
+from features import make_spec, write_file
 
 from cache import CacheMiss, RequestError, open_features
 from cache.catalogue import Wish, find_features

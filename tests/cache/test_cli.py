@@ -7,8 +7,8 @@ import sys
 from dataclasses import replace
 
 import pytest
+from features import make_spec, make_text_spec, write_file, write_units
 from here import REPOSITORY
-from storing import make_spec, make_text_spec, write_file, write_units
 
 from cache.catalogue import Wish, find_features
 from cache.cli import main
@@ -155,7 +155,7 @@ def test_what_is_missing_is_named_and_the_rest_is_found(root):
 
 def test_where_chooses_by_the_whole_name_first_and_never_by_two(root):
     key = {"size": 8, "transform": {"size": 9, "mean": [0.5]}, "arguments": {"mean": 1}}
-    write_file(root / "toys" / "other.h5", make_spec(**key))
+    write_file(root / "toys" / "other.h5", make_spec(key=key))
     found, _ = find_features(root, Wish(where={"size": "8"}))  # the other file has no such part
     assert [f.path.name for f in found] == ["other.h5"]
     with pytest.raises(RequestError, match=r"arguments\.mean or transform\.mean"):

@@ -4,11 +4,10 @@ import json
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
-from storing import make_spec, make_text_spec, write_file, write_rows
+from features import make_spec, make_text_spec, write_file, write_rows
 
 from cache.cli import main
 from cache.errors import BrokenCache, RequestError
@@ -41,24 +40,21 @@ def make_file(path, n_rows=700, row_sample=None, dtype="float16"):
         HASH: 16,
         THUMBNAIL: 64,
     }
-    spec = make_spec(n_rows, arrays, dtype, transform={"resize": "scale"})
     row_sample = np.arange(n_rows) if row_sample is None else row_sample
-    n_samples = row_sample.max() + 1
-    ids = np.array([f"archive-2/JaneDoe{i:04d}/é.png" for i in range(n_samples)])
-    samples = replace(
-        spec.samples,
+    n = row_sample.max() + 1  # samples
+    ids = np.array([f"archive-2/JaneDoe{i:04d}/é.png" for i in range(n)])
+    spec = make_spec(
+        n_rows,
+        arrays,
+        dtype,
         ids=ids,
-        split=spec.samples.split[:n_samples],
-        labels=spec.samples.labels[:n_samples],
-        groups=PATIENTS[:n_samples],
+        split=make_spec(n_rows).samples.split[:n],
+        labels=np.arange(n) % 3,
+        groups=PATIENTS[:n],
         meta={
-            "age": np.where(np.arange(n_samples) % 5, 50.5, np.nan),
-            "site": np.array(["scanner-7", "ü"])[np.arange(n_samples) % 2],
+            "age": np.where(np.arange(n) % 5, 50.5, np.nan),
+            "site": np.array(["scanner-7", "ü"])[np.arange(n) % 2],
         },
-    )
-    spec = replace(
-        spec,
-        samples=samples,
         row_sample=row_sample,
         row_ids=np.array([f"{ids[s]}:{i}" for i, s in enumerate(row_sample)]),
         positive_class="b",
@@ -72,6 +68,7 @@ def make_file(path, n_rows=700, row_sample=None, dtype="float16"):
         },
         versions={"torch": "2.0"},
         fingerprint={name: [1.0] * N_NUMBERS for name in arrays if name != HASH},
+        transform={"resize": "scale"},
     )
     rng = np.random.default_rng(3)
     content = {

@@ -5,7 +5,7 @@ import os
 import shutil
 
 import pytest
-from storing import make_spec, make_text_spec, write_file, write_units
+from features import make_spec, make_text_spec, write_file, write_units
 
 import cache.header_index
 from cache.catalogue import Wish, find_features, list_files

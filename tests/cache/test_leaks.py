@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from storing import make_spec, unit_arrays, write_file, write_rows
+from features import make_spec, unit_arrays, write_file, write_rows
 
 from cache import leak_memory, leaks
 from cache.cli import main

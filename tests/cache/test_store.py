@@ -14,8 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from here import DATA, REPOSITORY
-from storing import (
+from features import (
     ARRAYS,
     array_places,
     forge_table,
@@ -25,6 +24,7 @@ from storing import (
     write_file,
     write_units,
 )
+from here import DATA, REPOSITORY
 
 from cache import BrokenCache, CacheError, CacheMiss, RequestError, StaleCache, open_features
 from cache.cli import main
@@ -774,7 +774,7 @@ def test_overwrite_with_shards_is_refused(path):
 
 def test_a_lock_is_free_after_a_kill(path):
     code = (
-        "import sys, time; from storing import make_spec; from cache.store import FeatureWriter\n"
+        "import sys, time; from features import make_spec; from cache.store import FeatureWriter\n"
         "from pathlib import Path\n"
         "w = FeatureWriter(Path(sys.argv[1]), make_spec()); print('held', flush=True)\n"
         "time.sleep(60)"
@@ -805,7 +805,7 @@ def python_path():
 def test_kills_cost_at_most_the_unit_in_work(path, tmp_path, n_processes):
     """A short version of kill_extraction.py: no unit marked done is ever wrong."""
     code = (
-        "import sys, time; from storing import make_spec, unit_arrays\n"
+        "import sys, time; from features import make_spec, unit_arrays\n"
         "from cache.store import FeatureWriter; from pathlib import Path\n"
         "spec = make_spec(n_rows=256 * 40 + 17)\n"
         "shard = int(sys.argv[2]), int(sys.argv[3])\n"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from answering import scores_file
 from finetuning import VIT
 from numpy.testing import assert_allclose
 from safetensors.torch import load_file
-from storing import scores_file
 
 from cache import open_features
 from extract.cli import main as extract

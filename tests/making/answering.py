@@ -1,5 +1,6 @@
-"""A result row as `probe` would write it, without having asked anything."""
+"""Result rows: as `probe` would write one, without having asked anything; and those it left."""
 
+import json
 import math
 
 from probe.metrics.intervals import Interval
@@ -26,3 +27,24 @@ def make_row(kind="linear", dataset="toys", seed=0, auc=0.8, **probe):
         versions={},
         marks=("a mark",),
     )
+
+
+def scores_file(row):
+    """The file of scores that stands beside a stored row."""
+    (path,) = row.parent.glob(f"{row.stem}*.npz")
+    return path
+
+
+def make_earlier(row, *fields):
+    """Rewrite a stored row as medprobe wrote it before rows had checksums, and without some fields.
+
+    Returns:
+        What it says now.
+    """
+    content = json.loads(row.read_text())
+    for name in ("sha256", "scores_sha256", *fields):
+        del content[name]
+    content["row_version"] = 1
+    row.write_text(json.dumps(content))
+    scores_file(row).rename(row.with_suffix(".npz"))
+    return content

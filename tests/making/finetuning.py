@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from storing import scores_file
+from answering import scores_file
 
 from finetune.cli import main
 

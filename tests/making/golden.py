@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from features import write_rows
 from numpy.typing import NDArray
-from storing import write_rows
 
 from cache.format.read import HASH, THUMBNAIL, FileSpec, Samples
 from cache.task import MISSING, MULTI_LABEL, UNCERTAIN

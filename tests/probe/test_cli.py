@@ -7,8 +7,9 @@ import sys
 
 import numpy as np
 import pytest
-from probing import make_features, rows, run
-from storing import make_earlier, scores_file, write_file
+from answering import make_earlier, scores_file
+from features import make_features, write_file
+from probing import rows, run
 
 from cache import open_features
 from cache.store import FeatureWriter
@@ -213,7 +214,7 @@ def test_corrected_labels_are_another_question(places, capsys):
     path = make_features(places[0])
     run(capsys, "--kind knn --k 5")
     path.unlink()
-    make_features(places[0], relabel=lambda labels: 2 - labels)  # of the same features
+    make_features(places[0], labels=lambda labels: 2 - labels)  # of the same features
     run(capsys, "--kind knn --k 5")
     first, second = rows(places[1])
     assert first["id"] != second["id"]
@@ -223,7 +224,7 @@ def test_corrected_labels_are_another_question(places, capsys):
 
 def test_rows_in_another_order_than_samples_are_joined_to_their_own(places):
     """By the index of each row's sample, never by position."""
-    path = make_features(places[0], order=np.r_[1, 0, 2:220])
+    path = make_features(places[0], row_sample=np.r_[1, 0, 2:220])
     features = open_features(path)
     x = features.array(-1, "cls").astype(np.float32)
     samples = read_samples(features, -1, "cls")
@@ -235,7 +236,7 @@ def test_labels_that_do_not_fit_the_task_are_refused(places, capsys, monkeypatch
     # Of another writer: ours refuses them, too.
     with monkeypatch.context() as careless:
         careless.setattr("cache.format.sample_tables.check_stored_labels", lambda *given: None)
-        make_features(places[0], relabel=lambda labels: labels - 5)
+        make_features(places[0], labels=lambda labels: labels - 5)
     status, _, err = run(capsys, "--kind knn --k 5")
     assert status == 1
     assert "is damaged: labels of the task 'multi-class' lie in -1..2, found -5..-3" in err
@@ -380,7 +381,7 @@ def test_layers_that_are_not_there(places, capsys):
 
 
 def test_an_unfinished_file_is_named_with_its_command(places, capsys):
-    from storing import make_spec, write_units
+    from features import make_spec, write_units
 
     with FeatureWriter(places[0] / "toys" / "toy_8_aaaaaaaaaaaa.h5", make_spec()) as writer:
         write_units(writer, [0])
@@ -412,7 +413,7 @@ def test_a_probe_is_one_light_process(places):
 
 
 def test_features_without_a_signal_are_chance(places, tmp_path, capsys):
-    from storing import make_spec
+    from features import make_spec
 
     path = write_file(tmp_path / "elsewhere" / "a.h5", make_spec())
     assert run(capsys, f"{path} --kind linear")[0] == 0

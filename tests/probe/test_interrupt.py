@@ -9,8 +9,8 @@ import time
 
 import numpy as np
 import pytest
-from probing import make_features
-from storing import scores_file
+from answering import scores_file
+from features import make_features
 
 from probe.results import read_row
 

@@ -7,9 +7,9 @@ import json
 
 import numpy as np
 import pytest
+from features import write_rows
 from looking import some
 from numpy.testing import assert_allclose, assert_array_equal
-from storing import write_rows
 
 from cache import open_features
 from cache.errors import RequestError

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from answering import make_earlier
+from features import make_features
 from looking import some
-from probing import make_features, rows, run
-from storing import make_earlier
+from probing import rows, run
 
 from cache.task import BINARY
 from probe.cli import main
@@ -69,7 +70,7 @@ def test_val_is_not_read(places, capsys, monkeypatch):
     def spoil(labels):
         return np.where((np.arange(len(labels)) >= 120) & (np.arange(len(labels)) < 160), 0, labels)
 
-    make_features(places[0], relabel=spoil)
+    make_features(places[0], labels=spoil)
     run(capsys, "--kind linear --shots 2 --episodes 4")
     assert np.array_equal(scores_of(places[1])["test_scores"], first)
 
@@ -212,7 +213,7 @@ def test_every_prior_says_what_it_did(places, capsys):
 
 def test_a_small_class_and_a_single_episode_are_said(places, capsys):
     make_features(
-        places[0], relabel=lambda labels: np.where(np.arange(len(labels)) < 117, labels % 2, labels)
+        places[0], labels=lambda labels: np.where(np.arange(len(labels)) < 117, labels % 2, labels)
     )
     out = run(capsys, "--kind linear --shots 5 --draw first")[1]
     assert "one episode (first): the interval is about the test set alone" in out
@@ -343,7 +344,7 @@ def test_class_shares_move_accuracy_and_leave_the_auc(places, capsys):
         task="binary-class",
         n_classes=2,
         n=(120, 40, 200),
-        relabel=lambda labels: (rng.random(len(labels)) < 0.9).astype(int),
+        labels=lambda labels: (rng.random(len(labels)) < 0.9).astype(int),
     )
     for word in ("none", "train"):
         run(capsys, f"--kind linear --shots 5 --episodes 20 --prior {word}")

@@ -8,8 +8,8 @@ import shlex
 import numpy as np
 import pytest
 from answering import make_row
+from features import forge_table, make_spec, write_file
 from here import REPOSITORY
-from storing import forge_table, make_spec, write_file
 
 import cache.cli
 import probe.cli

@@ -6,9 +6,9 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
+from features import ARRAYS, make_spec, payload, write_file, write_units
 from looking import some
 from numpy.testing import assert_allclose
-from storing import ARRAYS, make_spec, payload, write_file, write_units
 
 from cache import BrokenCache, RequestError, StaleCache, open_features
 from cache.cli import main

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from probing import make_features
+from answering import make_earlier, scores_file
+from features import make_features, make_spec, write_rows
 from safetensors.numpy import save_file
-from storing import make_earlier, make_spec, scores_file, write_rows
 
 from cache import open_features
 from cache.errors import RequestError
@@ -66,7 +66,7 @@ def test_episodes_are_the_probes_own(places: SimpleNamespace, draw: str):
 
 def test_scores_are_corrected_as_the_probes_are(places: SimpleNamespace):
     """Bayes' rule by hand: an episode is even, train is not."""
-    path = make_features(places.features, relabel=lambda labels: np.where(labels == 2, 0, labels))
+    path = make_features(places.features, labels=lambda labels: np.where(labels == 2, 0, labels))
     ask("--kind linear --shots 3 --episodes 2")
     asked = question(path)
     found = episodes_like(row_paths(places)[0].stem, places.results, asked)
@@ -108,7 +108,7 @@ def test_rows_that_arent_the_same_question_are_refused(places: SimpleNamespace, 
     refused("drew its episodes .balanced.; leave the file out", file=tmp_path / "x.csv")
     other = make_features(places.features, "others")
     refused("is of toys, and others is asked for", of=question(other))
-    relabelled = make_features(places.features, relabel=lambda y: y[::-1].copy(), extra=1)
+    relabelled = make_features(places.features, labels=lambda y: y[::-1].copy(), extra=1)
     refused("has another labels of toys; take the same", of=question(relabelled))
     divided = question(path, split=SplitRule.parse("70/15/15"))
     refused("has another split of toys", of=divided)
@@ -257,7 +257,7 @@ def test_rows_without_such_weights_are_refused(places: SimpleNamespace, words: s
 
 def test_a_class_that_train_lacks_is_refused(places: SimpleNamespace):
     labels = np.where(np.arange(220) < 160, np.arange(220) % 2, np.arange(220) % 3)
-    path = make_features(places.features, relabel=lambda _: labels)
+    path = make_features(places.features, labels=lambda _: labels)
     ask("--kind linear --choose val")
     with pytest.raises(RequestError, match="no weights of a class that all or none"):
         head_of(places, path, row_paths(places)[0], 3)

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from answering import scores_file
 from finetuning import CNN, VIT, read_rows, run, trials, write_images
 from numpy.testing import assert_allclose
 from safetensors.torch import load_file
-from storing import scores_file
 
 from extract.cli import main as extract
 from finetune.cli import main

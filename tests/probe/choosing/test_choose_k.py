@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
+from features import make_features
 from looking import some
 from numpy.testing import assert_allclose
-from probing import make_features
 
 from cache import open_features
 from cache.task import MULTI_CLASS

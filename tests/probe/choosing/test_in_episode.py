@@ -5,10 +5,11 @@ import textwrap
 
 import numpy as np
 import pytest
+from features import make_features
 from leaking import make_file
 from looking import some
 from numpy.testing import assert_allclose
-from probing import make_features, run
+from probing import run
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -175,7 +176,7 @@ def test_a_grid_is_chosen_in_each_episode_and_val_is_not_read(folder, capsys):
         return np.where(is_val, 0, labels)
 
     path.unlink()
-    make_features(folder / "features", relabel=spoil)
+    make_features(folder / "features", labels=spoil)
     for old in folder.glob("results/*/*"):
         old.unlink()
     run(capsys, words)

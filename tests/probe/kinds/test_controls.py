@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from features import make_features
 from numpy.testing import assert_allclose, assert_array_equal
-from probing import make_features
 
 from cache import open_features
 from extract.cli import main as extract
@@ -130,7 +130,7 @@ def test_random_weights_are_found_by_the_keys_of_extract(tmp_path, sketch, model
         key = feature_key(description, config, transform, weights=words, **source)
         del key["dataset"]  # make_features has it
         notes = {"random_weights": weights == "random"}
-        path = make_features(tmp_path, notes=notes, n=(20, 10, 10), **key)
+        path = make_features(tmp_path, notes=notes, n=(20, 10, 10), key=key)
         return path.rename(path.with_name(f"{part}.h5"))
 
     real = open_features(make(1, model, weights, "sha256:1"))

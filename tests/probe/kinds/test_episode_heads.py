@@ -4,8 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+from features import make_features
 from numpy.testing import assert_allclose
-from probing import make_features, rows, run
+from probing import rows, run
 
 from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL
 from probe.choosing.in_episode import make_episode_folds
@@ -175,7 +176,7 @@ def test_val_changes_nothing_where_it_is_not_read(places, capsys):
     make_features(
         places[0],
         n_layers=4,
-        relabel=lambda y: np.where((np.arange(len(y)) >= 120) & (np.arange(len(y)) < 160), 0, y),
+        labels=lambda y: np.where((np.arange(len(y)) >= 120) & (np.arange(len(y)) < 160), 0, y),
     )
     assert run(capsys, words)[0] == 0
     assert np.array_equal(stored(places[1]), first)

@@ -8,9 +8,9 @@ import textwrap
 
 import numpy as np
 import pytest
+from features import make_features
 from here import REPOSITORY
 from numpy.testing import assert_allclose
-from probing import make_features
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
@@ -259,7 +259,7 @@ def one_of_a_class(labels):
 )
 def test_margins_are_compared_where_a_fold_lacks_a_class(folder, capsys, kind):
     """As probabilities are: by the answers of all folds together."""
-    make_features(folder / "features", relabel=one_of_a_class)
+    make_features(folder / "features", labels=one_of_a_class)
     assert main(["--kind", kind, "--set", "C=0.001,0.1"]) == 0
     (row,) = rows(folder)
     is_margin = row["score_type"] == "margin"
@@ -281,7 +281,7 @@ def test_margins_are_compared_where_a_fold_lacks_a_class(folder, capsys, kind):
 
 
 def test_folds_whose_test_lacks_a_class_have_a_mean_auc(folder, capsys):
-    make_features(folder / "features", relabel=one_of_a_class)
+    make_features(folder / "features", labels=one_of_a_class)
     assert main(["--kind", "sklearn.naive_bayes.GaussianNB", "--split", "kfold:5"]) == 0
     out = capsys.readouterr().out
     line = next(line for line in out.splitlines() if "mean of 5" in line)

@@ -6,11 +6,12 @@ import re
 
 import numpy as np
 import pytest
+from answering import scores_file
+from features import make_features, make_spec, write_rows
 from looking import some
-from probing import make_features, rows, run
+from probing import rows, run
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
-from storing import make_spec, scores_file, write_rows
 
 from cache import open_features
 from extract.encoders.table.entry import ENTRIES

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from features import make_spec, write_rows
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import pearsonr
 from sklearn.linear_model import Ridge, RidgeClassifier
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.preprocessing import StandardScaler
-from storing import make_spec, write_rows
 
 from cache.errors import RequestError
 from probe.cli import main
@@ -383,7 +383,7 @@ def test_ridge_on_classes_is_scikit_learns_ridge_classifier(tmp_path, capsys, ta
     n = 300
     labels, x = classes_of(task, n)
     names = ("no", "yes") if task == "binary-class" else ("a", "b", "c")
-    spec = make_spec(n, {"layers/01/cls": 6}, "float32", labels, task=task)
+    spec = make_spec(n, {"layers/01/cls": 6}, "float32", labels=labels, task=task)
     spec = replace(spec, class_names=names, positive_class=names[1] if len(names) == 2 else None)
     write_rows(tmp_path / "features" / "toys" / "toy_8_a.h5", spec, {"layers/01/cls": x})
     status, out, err = ask(capsys, "--kind ridge --penalties 0.3 --choose val")
@@ -409,7 +409,8 @@ def test_ridge_on_classes_is_scikit_learns_ridge_classifier(tmp_path, capsys, ta
 def test_ridge_needs_every_label(tmp_path, capsys):
     labels, x = classes_of("multi-label, binary-class", 300)
     labels[5, 1] = -1
-    spec = make_spec(300, {"layers/01/cls": 6}, "float32", labels, task="multi-label, binary-class")
+    task = "multi-label, binary-class"
+    spec = make_spec(300, {"layers/01/cls": 6}, "float32", labels=labels, task=task)
     write_rows(tmp_path / "features" / "toys" / "toy_8_a.h5", spec, {"layers/01/cls": x})
     status, _, err = ask(capsys, "--kind ridge --choose val")
     assert status == 1

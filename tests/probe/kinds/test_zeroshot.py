@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from features import make_spec, make_text_spec, write_rows, write_units
 from numpy.testing import assert_allclose, assert_array_equal
-from storing import make_spec, make_text_spec, write_rows, write_units
 
 from cache.catalogue import find_text, text_differences
 from cache.errors import CacheMiss, RequestError
@@ -328,7 +328,7 @@ def test_texts_that_are_not_ready_are_named(root, capsys):
 
 
 def test_images_without_a_projection(root, capsys):
-    from storing import write_file
+    from features import write_file
 
     write_file(root / "toys" / "toy_8_dddddddddddd.h5", make_spec())
     status, _, err = run(capsys, "")

@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from answering import scores_file
+from features import make_spec, write_rows
 from looking import some
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
-from storing import make_spec, scores_file, write_rows
 
 from cache.errors import RequestError
 from cache.task import BINARY, MISSING, MULTI_CLASS, MULTI_LABEL, ORDINAL, UNCERTAIN

@@ -11,8 +11,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from answering import make_row
-from storing import make_earlier, scores_file
+from answering import make_earlier, make_row, scores_file
 
 from probe.cli import main
 from probe.report.stored import CURE, read_stored

@@ -6,8 +6,8 @@ import signal
 
 import numpy as np
 import pytest
-from answering import make_row
-from storing import make_spec, scores_file, write_file
+from answering import make_row, scores_file
+from features import make_spec, write_file
 
 import cache.cli
 import extract.cli
