@@ -24,11 +24,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL, ORDINAL, REGRESSION
-from probe.metrics.classification import ERRORS_OF_CALIBRATION, evaluate, rankings
+from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL, ORDINAL
+from probe.metrics.classification import rankings
 from probe.metrics.delong import delong
-from probe.metrics.intervals import NONE, clusters, estimate, estimate_regression, percentiles
-from probe.metrics.regression import evaluate as evaluate_regression
+from probe.metrics.intervals import NONE, clusters, estimate, percentiles
+from probe.metrics.prepared import METRICS, prepare
 
 GATE = 0.92
 SPREAD = 2.0  # standard errors of a cell's share that the gate allows for chance
@@ -36,6 +36,7 @@ FEWEST = 50  # intervals, without which a cell says nothing
 TRUTH = 20_000  # patients
 UNEQUAL = (1, 1, 1, 2, 2, 3, 5, 12)  # images of a patient
 RESAMPLES = 200  # of --compare
+REGRESSION = "regression"
 
 
 class Drawn(NamedTuple):
@@ -149,35 +150,28 @@ class Cell:
 
 def measure(case: Case, n_patients: int, n_sets: int) -> Iterator[Cell]:
     """The cells of one kind of test sets of one size."""
-    is_continuous = case.task == REGRESSION
     scores, labels, _ = case.draw(np.random.default_rng(1), TRUTH)
-    truth = (
-        evaluate_regression(scores, labels)
-        if is_continuous
-        else evaluate(scores, labels, case.task)
-    )
+    truth = prepare(scores, labels, case.task).evaluate()
     rng = np.random.default_rng(0)
     ends: dict[str, list[tuple[float, float]]] = {name: [] for name in truth}
     methods: dict[str, Counter[str]] = {name: Counter() for name in truth}
     for _ in range(n_sets):
         scores, labels, groups = case.draw(rng, n_patients)
-        if is_continuous:
-            found = estimate_regression(scores, labels, groups=groups)
-        else:
-            found = estimate(scores, labels, case.task, groups=groups)
+        found = estimate(scores, labels, case.task, groups=groups)
         for name, (_, low, high) in found.metrics.items():
             methods[name][found.methods[name]] += 1
             if found.methods[name] != NONE:
                 ends[name].append((low, high))
+    without = {metric.name for metric in METRICS if not metric.has_interval}
     for name, value in truth.items():
-        if name not in ERRORS_OF_CALIBRATION:
+        if name not in without:
             yield Cell(name, value, np.array(ends[name]).reshape(-1, 2), methods[name])
 
 
 def compare(case: Case, n_patients: int, n_sets: int) -> str:
     """What the percentile bootstrap of patients holds of the AUC, and DeLong's of single images."""
     scores, labels, _ = case.draw(np.random.default_rng(1), TRUTH)
-    truth = evaluate(scores, labels, case.task)["auc"]
+    truth = prepare(scores, labels, case.task).evaluate()["auc"]
     rng = np.random.default_rng(0)
     drawn, of_images = [], []
     for _ in range(n_sets):

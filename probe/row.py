@@ -16,9 +16,9 @@ from probe.answer import Answer
 from probe.choosing.plan import HELD_OUT, as_val
 from probe.encoded import samples_of, tables_of
 from probe.metrics import classification as metrics
-from probe.metrics.episodes import measure_episodes
 from probe.metrics.intervals import clusters
-from probe.metrics.measure import Measuring, measure, never_learnt
+from probe.metrics.marks import never_learnt
+from probe.metrics.measure import Measuring, measure
 from probe.metrics.patients import Scored, by_patient
 from probe.questions.leaks import without_twins
 from probe.questions.question import Asked
@@ -81,7 +81,6 @@ def make_row(
     splits, scores = as_val(splits, answer.scores)
     # Folds of both are what val is then.
     learnt_of = "val" if HELD_OUT in answer.scores else "train"
-    learnt = {"train": splits[learnt_of].y} if is_learnt else {}
     scored = {
         name: Scored(scores[name], splits[name].y, splits[name].ids, splits[name].groups)
         for name in scores
@@ -90,27 +89,15 @@ def make_row(
         scored = {name: by_patient(answers) for name, answers in scored.items()}
         who = [f"{len(s.ids):_} of {name}" for name, s in scored.items() if len(s.ids)]
         marks = [*marks, f"patients are measured, {' and '.join(who)}"]
-    if few_shot:
-        measured = measure_episodes(
-            scored["test"].scores,
-            scored["test"].labels,
-            task,
-            measuring.n_resamples,
-            measuring.seed,
-            score_type=score_type,
-            groups=scored["test"].groups,
-            class_names=asked.class_names,
-        )
-    else:
-        measured = measure(
-            {name: answers.scores for name, answers in scored.items()},
-            {**learnt, **{name: answers.labels for name, answers in scored.items()}},
-            task,
-            asked.class_names,
-            score_type=score_type,
-            groups={name: answers.groups for name, answers in scored.items()},
-            votes=answer.votes,
-        )
+    measured = measure(
+        scored,
+        task,
+        asked.class_names,
+        score_type=score_type,
+        learnt=splits[learnt_of].y if is_learnt else None,
+        votes=answer.votes,
+        measuring=measuring,
+    )
     alone = _without_twins(asked, splits["test"], scores["test"], score_type, measuring)
     return Row(
         encoded,

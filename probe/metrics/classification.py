@@ -20,20 +20,37 @@ Conventions:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cache.errors import RequestError
 from cache.task import BINARY, CLASSIFICATION, MISSING, MULTI_LABEL, ORDINAL, UNCERTAIN
-from probe.metrics import calibration, grades
+from probe.metrics import calibration, counts, grades
+from probe.metrics.metric import (
+    ARGMAX,
+    BRIER,
+    CALIBRATION,
+    COUNTS,
+    EXPECTED,
+    F1,
+    INTERVAL,
+    LOSSES,
+    OF_PROBABILITIES,
+    PAIRS,
+    POSITIVES,
+    RANKS,
+    RECALLS,
+    REST,
+    SD,
+    TEMPERED,
+    VAL,
+    Metric,
+    Prepared,
+)
 from probe.metrics.ranking import Ranking
-
-METRICS = ("acc", "auc", "balanced_accuracy", "f1_macro")  # of every task; see metric_names
-ERRORS_OF_CALIBRATION = ("ece", "ece_tempered")  # no interval: see intervals.py
-RANKS = ("auc", "average_precision")  # those that depend on the order of scores alone
 
 PROBABILITY, MARGIN, UNNORMALISED = "probability", "margin", "unnormalised"
 # A score above it is a positive; one that equals it (MedMNIST's rule) is not.
@@ -44,18 +61,62 @@ SCORE_MARKS = {
     MARGIN: ["scores are margins, no probabilities"],
     UNNORMALISED: ["scores of a sample don't sum to 1, so there is no figure of calibration"],
 }
+
+
+def _of_all(of: Callable[[NDArray], NDArray]) -> Callable[[NDArray, str], NDArray]:
+    """A function of sums that is one for every task."""
+    return lambda sums, task: of(sums)
+
+
+def _of_each(of: Callable[[NDArray], NDArray]) -> Callable[[NDArray, str], NDArray]:
+    """The mean of a function over problems: one, or one for each of several labels."""
+    return lambda sums, task: of(sums).mean(axis=-1)
+
+
+MAIN = (INTERVAL, VAL, SD, REST)
+METRICS = (
+    Metric(
+        "acc", counts.accuracy_of, COUNTS, CLASSIFICATION, is_share=True, column="acc", also=MAIN
+    ),
+    Metric(
+        "auc",
+        Ranking.auc,
+        RANKS,
+        CLASSIFICATION,
+        PAIRS,
+        without=Ranking.auc_without,
+        column="auc",
+        also=MAIN,
+    ),
+    Metric(
+        "balanced_accuracy",
+        counts.balanced_accuracy_of,
+        COUNTS,
+        CLASSIFICATION,
+        RECALLS,
+        column="bal. acc",
+    ),
+    Metric("f1_macro", counts.f1_macro_of, COUNTS, CLASSIFICATION, F1, column="f1"),
+    Metric("kappa", _of_all(grades.kappa_of), ARGMAX, (ORDINAL,), RECALLS, (-1, 1), column="kappa"),
+    Metric(
+        "average_precision",
+        Ranking.average_precision,
+        RANKS,
+        (MULTI_LABEL,),
+        POSITIVES,
+        without=Ranking.average_precision_without,
+        column="mAP",
+    ),
+    Metric("brier", _of_each(calibration.brier_of), BRIER, CLASSIFICATION, LOSSES, (0, 2)),
+    Metric("ece", _of_each(calibration.calibration_error_of), CALIBRATION, CLASSIFICATION, None),
+    Metric(
+        "ece_tempered", _of_each(calibration.calibration_error_of), TEMPERED, CLASSIFICATION, None
+    ),
+    Metric("acc_expected", _of_all(grades.accuracy_of), EXPECTED, (ORDINAL,), is_share=True),
+    Metric("kappa_expected", _of_all(grades.kappa_of), EXPECTED, (ORDINAL,), RECALLS, (-1, 1)),
+)  # in the order of every row
+
 ROUNDING = 1e-3  # how far outside 0..1 a probability in float16 may fall
-
-
-class Counts(NamedTuple):
-    """What accuracy, recall and F1 need to know, each (..., C) in float64.
-
-    For the multi-label task each is (..., C, 2): every label is a problem of two classes.
-    """
-
-    hits: NDArray[np.float64]  # labelled c and predicted c
-    labelled: NDArray[np.float64]
-    predicted: NDArray[np.float64]
 
 
 def check_task(task: str) -> None:
@@ -210,29 +271,7 @@ def accuracy(scores: NDArray[np.floating], labels: NDArray[np.integer], task: st
     for an empty answer); ``larger_class_rate`` says how much.
     """
     validate(scores, labels, task)
-    return float(accuracy_of(count(scores, labels, task), task))
-
-
-def balanced_accuracy(
-    scores: NDArray[np.floating], labels: NDArray[np.integer], task: str
-) -> float:
-    """Mean recall over the classes that occur in ``labels``, as in scikit-learn.
-
-    Others call it macro recall, or mean per-class recall (Huix et al. 2024 on ISIC 2019). For the
-    multi-label task, the mean over labels of each label's balanced accuracy.
-    """
-    validate(scores, labels, task)
-    return float(balanced_accuracy_of(count(scores, labels, task), task))
-
-
-def f1_macro(scores: NDArray[np.floating], labels: NDArray[np.integer], task: str) -> float:
-    """Mean F1 over the classes that occur in labels or predictions, as in scikit-learn.
-
-    For the multi-label task, the mean over labels of the F1 of the value one; a label that neither
-    occurs nor is predicted counts 0 (scikit-learn's ``average="macro", zero_division=0``).
-    """
-    validate(scores, labels, task)
-    return float(f1_macro_of(count(scores, labels, task), task))
+    return float(counts.accuracy_of(indicators(scores, labels, task).sum(axis=0), task))
 
 
 def auc(scores: NDArray[np.floating], labels: NDArray[np.integer], task: str) -> float:
@@ -260,9 +299,9 @@ def column_aucs(
     return np.array([_auc(*column) for column in auc_columns(scores, labels, task)])
 
 
-def metric_names(
+def metrics_for(
     task: str, score_type: str = PROBABILITY, tempered: bool = False
-) -> tuple[str, ...]:
+) -> tuple[Metric, ...]:
     """The metrics of a task, in the order of every row.
 
     Args:
@@ -270,15 +309,9 @@ def metric_names(
         score_type: of margins there is nothing that takes probabilities.
         tempered: whether there is a temperature.
     """
-    has_probabilities = score_type == PROBABILITY
-    return (
-        *METRICS,
-        *(["kappa"] if task == ORDINAL else []),
-        *(["average_precision"] if task == MULTI_LABEL else []),
-        *(["brier", "ece"] if has_probabilities else []),
-        *(["ece_tempered"] if has_probabilities and tempered else []),
-        *(["acc_expected", "kappa_expected"] if task == ORDINAL and has_probabilities else []),
-    )
+    lacking = () if score_type == PROBABILITY else OF_PROBABILITIES
+    lacking = lacking if tempered else (*lacking, TEMPERED)
+    return tuple(m for m in METRICS if task in m.tasks and m.needs not in lacking)
 
 
 def evaluate(
@@ -300,9 +333,9 @@ def evaluate(
         votes: what smooths the scores before they are tempered, where they are shares of votes.
 
     Returns:
-        name -> value, as ``metric_names`` lists them: of every task ``METRICS``; of ordered classes
-        ``kappa`` (quadratic weights), and accuracy and kappa of the expected grade; of several
-        labels ``average_precision``, the mean over labels; of probabilities ``brier`` and ``ece``.
+        name -> value, as ``metrics_for`` lists them: of ordered classes also ``kappa`` (quadratic
+        weights), and accuracy and kappa of the expected grade; of several labels
+        ``average_precision``, the mean over labels; of probabilities ``brier`` and ``ece``.
         ``auc`` and ``average_precision`` may be nan, and every metric is where one of several
         labels is known of no sample.
 
@@ -363,27 +396,7 @@ def larger_class_rate(labels: NDArray[np.integer], task: str) -> float:
     return float(np.bincount(labels).max() / len(labels))
 
 
-# The kernels: sums and ranks, with leading axes.
-
-
-class Prepared(NamedTuple):
-    """Answers, looked at once: what every metric and every resample of them is computed of."""
-
-    task: str
-    names: tuple[str, ...]  # of their metrics
-    parts: dict[str, NDArray[Any]]  # see ``sample_parts``
-    calibration: dict[str, NDArray[np.float64]]  # see ``calibration_sums``
-    problems: list[Ranking]  # see ``rankings``
-
-    def evaluate(self) -> dict[str, float]:
-        """See ``evaluate``, which this is."""
-        sums = {name: part.sum(axis=0)[None] for name, part in self.parts.items()}
-        whole = np.ones((1, len(self.parts["counts"])), np.int32)
-        found = {
-            **metrics_of({**sums, **{n: s[None] for n, s in self.calibration.items()}}, self.task),
-            **rank_metrics_of(self.problems, whole, self.names),
-        }
-        return {name: float(found[name][0]) for name in self.names}
+# What metrics are functions of.
 
 
 def prepare(
@@ -398,7 +411,7 @@ def prepare(
     validate(scores, labels, task, score_type)
     return Prepared(
         task,
-        metric_names(task, score_type, temperature is not None),
+        metrics_for(task, score_type, temperature is not None),
         sample_parts(scores, labels, task, score_type),
         calibration_sums(scores, labels, task, score_type, temperature, votes),
         rankings(scores, labels, task),
@@ -411,22 +424,22 @@ def sample_parts(
     task: str,
     score_type: str = PROBABILITY,
 ) -> dict[str, NDArray[Any]]:
-    """Each sample's contributions: any weighted sum over N is what ``metrics_of`` takes.
+    """Each sample's contributions: any weighted sum over N is what metrics take.
 
     Returns:
         "counts": see ``indicators``. Of ordered classes "argmax" and, of probabilities, "expected":
         (N, 7), see ``grades.sample_moments``. Of probabilities "brier": (N, P, 2), see
         ``calibration.squares``; P is 1, of several labels C.
     """
-    parts: dict[str, NDArray[Any]] = {"counts": indicators(scores, labels, task, score_type)}
+    parts: dict[str, NDArray[Any]] = {COUNTS: indicators(scores, labels, task, score_type)}
     if task == ORDINAL:
-        parts["argmax"] = grades.sample_moments(predict(scores, task, score_type), labels)
+        parts[ARGMAX] = grades.sample_moments(predict(scores, task, score_type), labels)
     if score_type != PROBABILITY:
         return parts
     if task == ORDINAL:
-        parts["expected"] = grades.sample_moments(grades.expected_grades(scores), labels)
+        parts[EXPECTED] = grades.sample_moments(grades.expected_grades(scores), labels)
     problems = class_problems(scores, labels, task)
-    parts["brier"] = np.stack([calibration.squares(p, y) for p, y in problems], axis=1)
+    parts[BRIER] = np.stack([calibration.squares(p, y) for p, y in problems], axis=1)
     return parts
 
 
@@ -438,7 +451,7 @@ def calibration_sums(
     temperature: float | None = None,
     votes: calibration.Votes | None = None,
 ) -> dict[str, NDArray[np.float64]]:
-    """What the errors of calibration are functions of, for ``metrics_of``.
+    """What the errors of calibration are functions of.
 
     Returns:
         Of probabilities "calibration" and, with a temperature, "tempered": (P, ...), see
@@ -447,62 +460,17 @@ def calibration_sums(
     if score_type != PROBABILITY:
         return {}
     problems = class_problems(scores, labels, task)
-    found = {"calibration": np.stack([calibration.gap_sums(p, y) for p, y in problems])}
+    found = {CALIBRATION: np.stack([calibration.gap_sums(p, y) for p, y in problems])}
     if temperature is not None:
         smooth = class_problems(votes.smooth(scores), labels, task) if votes else problems
         tempered = [(calibration.temper(p, temperature), y) for p, y in smooth]
-        found["tempered"] = np.stack([calibration.gap_sums(p, y) for p, y in tempered])
-    return found
-
-
-def metrics_of(sums: Mapping[str, NDArray[Any]], task: str) -> dict[str, NDArray[np.float64]]:
-    """Every metric that is a function of sums; their leading axes stay.
-
-    Args:
-        sums: of ``sample_parts``, (..., 3, C) and so on; ``calibration_sums`` where wanted.
-        task: one of ``CLASSIFICATION``.
-    """
-    counts = Counts(*np.moveaxis(sums["counts"], -3 if task == MULTI_LABEL else -2, 0))
-    found = {
-        "acc": accuracy_of(counts, task),
-        "balanced_accuracy": balanced_accuracy_of(counts, task),
-        "f1_macro": f1_macro_of(counts, task),
-    }
-    if "argmax" in sums:
-        found["kappa"] = grades.kappa_of(sums["argmax"])
-    if "expected" in sums:
-        found["acc_expected"] = grades.accuracy_of(sums["expected"])
-        found["kappa_expected"] = grades.kappa_of(sums["expected"])
-    if "brier" in sums:
-        found["brier"] = calibration.brier_of(sums["brier"]).mean(axis=-1)
-    if "calibration" in sums:
-        found["ece"] = calibration.calibration_error_of(sums["calibration"]).mean(axis=-1)
-    if "tempered" in sums:
-        found["ece_tempered"] = calibration.calibration_error_of(sums["tempered"]).mean(axis=-1)
+        found[TEMPERED] = np.stack([calibration.gap_sums(p, y) for p, y in tempered])
     return found
 
 
 def rankings(scores: NDArray[np.floating], labels: NDArray[np.integer], task: str) -> list[Ranking]:
     """The problems of ``auc_columns``, sorted."""
     return [Ranking(*column) for column in auc_columns(scores, labels, task)]
-
-
-def rank_metrics_of(
-    problems: Sequence[Ranking], drawn: NDArray[np.int32], names: Collection[str]
-) -> dict[str, NDArray[np.float64]]:
-    """Those metrics of ``RANKS`` that are named, (R,) each; nan where one of their problems is.
-
-    Args:
-        problems: from ``rankings``.
-        drawn: (R, N) multiplicities, how often each sample is in each resample.
-        names: others are passed over.
-    """
-    kernels = {"auc": Ranking.auc, "average_precision": Ranking.average_precision}
-    return {
-        name: np.mean([kernels[name](problem, drawn) for problem in problems], axis=0)
-        for name in RANKS
-        if name in names
-    }
 
 
 def class_problems(
@@ -528,7 +496,7 @@ def indicators(
 
     Returns:
         (N, 3, C) hits, labelled, predicted; (N, 3, C, 2) for the multi-label task. Any weighted
-        sum over N gives ``Counts``.
+        sum over N gives counts, see ``counts.py``.
     """
     n_values = 2 if task == MULTI_LABEL else scores.shape[1]
     values = np.arange(n_values)  # MISSING is none of them
@@ -537,37 +505,6 @@ def indicators(
     if task == MULTI_LABEL:
         predicted &= labels[..., None] != MISSING
     return np.stack([labelled & predicted, labelled, predicted], axis=1)
-
-
-def count(
-    scores: NDArray[np.floating],
-    labels: NDArray[np.integer],
-    task: str,
-    score_type: str = PROBABILITY,
-) -> Counts:
-    """Counts of one set of answers, every sample once."""
-    return Counts(*indicators(scores, labels, task, score_type).sum(axis=0, dtype=np.float64))
-
-
-def accuracy_of(counts: Counts, task: str) -> NDArray[np.float64]:
-    """Accuracy from counts; their leading axes stay."""
-    return _over_labels(_divided(counts.hits.sum(axis=-1), counts.labelled.sum(axis=-1)), task)
-
-
-def balanced_accuracy_of(counts: Counts, task: str) -> NDArray[np.float64]:
-    """Balanced accuracy from counts; their leading axes stay."""
-    recall = counts.hits / np.maximum(counts.labelled, 1)
-    return _over_labels(_mean_where(recall, counts.labelled > 0), task)
-
-
-def f1_macro_of(counts: Counts, task: str) -> NDArray[np.float64]:
-    """Macro F1 from counts; their leading axes stay."""
-    occurrences = counts.labelled + counts.predicted
-    f1 = 2 * counts.hits / np.maximum(occurrences, 1)
-    if task == MULTI_LABEL:
-        is_known = counts.labelled.sum(axis=-1) > 0
-        return np.where(is_known, f1[..., 1], np.nan).mean(axis=-1)
-    return _mean_where(f1, occurrences > 0)
 
 
 def auc_columns(
@@ -591,16 +528,6 @@ def _auc(
 ) -> float:
     whole = np.ones((1, len(scores)), np.int32)
     return float(Ranking(scores, positive, negative).auc(whole)[0])
-
-
-def _over_labels(values: NDArray[np.float64], task: str) -> NDArray[np.float64]:
-    """Mean over the last axis where that axis is the labels of the multi-label task."""
-    return values.mean(axis=-1) if task == MULTI_LABEL else values
-
-
-def _mean_where(values: NDArray[np.float64], counted: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Mean over the last axis of what is counted; nan where nothing is."""
-    return _divided((values * counted).sum(axis=-1), counted.sum(axis=-1))
 
 
 def _divided(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:

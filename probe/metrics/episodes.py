@@ -18,7 +18,7 @@ average precision, the jackknife serves. Calibration error has a value and no in
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from cache.task import REGRESSION
 from probe.metrics import classification as metrics
 from probe.metrics import jackknife
-from probe.metrics import regression as regression_metrics
 from probe.metrics.delong import deviations
 from probe.metrics.episode_sums import EpisodeSums
 from probe.metrics.intervals import (
@@ -37,7 +36,6 @@ from probe.metrics.intervals import (
     JACKKNIFE,
     NO_ENDS,
     NONE,
-    SPANS,
     Estimates,
     Interval,
     clusters,
@@ -46,13 +44,8 @@ from probe.metrics.intervals import (
     unit_of,
 )
 from probe.metrics.jackknife import MANY
-from probe.metrics.measure import (
-    Measured,
-    few_units,
-    few_units_of_regression,
-    marks_of_regression,
-    why_no_auc,
-)
+from probe.metrics.metric import Metric, Prepared, metrics_of
+from probe.metrics.prepared import prepare
 
 TWO_LEVEL, TWO_LEVEL_GROUPS = (
     "bootstrap of episodes and samples",
@@ -61,7 +54,7 @@ TWO_LEVEL, TWO_LEVEL_GROUPS = (
 CHUNK_CELLS = 2**23  # numbers of all episodes' contributions in work at one time
 
 
-def measure_episodes(
+def estimate_episodes(
     scores: NDArray[np.floating],
     labels: NDArray[Any],
     task: str,
@@ -70,10 +63,9 @@ def measure_episodes(
     *,
     score_type: str = metrics.PROBABILITY,
     groups: NDArray[np.str_] | None = None,
-    class_names: Sequence[str] | None = None,
     level: float = 0.95,
-) -> Measured:
-    """Evaluate every episode.
+) -> Estimates:
+    """Evaluate every episode; the estimates are of the mean over them.
 
     Args:
         scores: (E, N, C) probabilities or margins, of regression (E, N, 1) predictions.
@@ -84,28 +76,26 @@ def measure_episodes(
         score_type: see ``probe.metrics.classification``.
         groups: (N,) patients, where known; as in ``probe.metrics.intervals.estimate``, they matter only
             where one has several samples.
-        class_names: C, for the marks; None: the classes' numbers.
         level: how often the interval holds the mean of all episodes on all images there could be.
 
     Raises:
-        RequestError: what ``probe.metrics.classification.validate`` or ``probe.metrics.regression.validate``
-            refuses.
+        RequestError: what ``probe.metrics.prepared.prepare`` refuses.
     """
     cluster = np.arange(len(labels)) if groups is None else clusters(groups)
     n_units = int(cluster.max()) + 1
     is_grouped = n_units < len(labels)
-    is_continuous = task == REGRESSION
-    n_classes = scores.shape[2]
-    supports = {} if is_continuous else jackknife.supports(labels, task, n_classes, cluster)
+    supports = {}
+    if task != REGRESSION:
+        supports = jackknife.supports(labels, task, scores.shape[2], cluster)
     is_few = n_units < MANY or any(support.is_few for support in supports.values())
     drawn = _draw(len(labels), 0 if is_few else n_resamples, seed, groups if is_grouped else None)
     weights = _episode_weights(len(scores), len(drawn), seed)
     each: list[dict[str, float]] = []
     drawn_means: dict[str, NDArray[np.float64]] = {}
     for episodes in _pieces(scores):
-        piece = [_evaluated(answers, labels, task, score_type) for answers in scores[episodes]]
+        piece = [_evaluated(prepare(s, labels, task, score_type)) for s in scores[episodes]]
         each += [episode.values for episode in piece]
-        for name, mean in _resampled(piece, drawn, weights[:, episodes], task).items():
+        for name, mean in _resampled(piece, drawn, weights[:, episodes]).items():
             drawn_means[name] = drawn_means.get(name, 0) + mean
     if "auc" in drawn_means:
         # DeLong's deviations are linear, and an AUC is not: near its end the line leads past it.
@@ -114,45 +104,27 @@ def measure_episodes(
     ends = {name: percentiles(samples, level) for name, samples in drawn_means.items()}
     ends = {name: both for name, both in ends.items() if both[1] - both[0] > jackknife.ROUNDING}
     methods = dict.fromkeys(ends, TWO_LEVEL_GROUPS if is_grouped else TWO_LEVEL)
-    if lacking := [n for n in values if n not in ends and n not in metrics.ERRORS_OF_CALIBRATION]:
+    known = [m for m in prepare(scores[0], labels, task, score_type).metrics if m.has_interval]
+    if lacking := [metric for metric in known if metric.name not in ends]:
         leaving: dict[str, NDArray[np.float64]] = {}
         if n_units >= ENOUGH:  # of one alone nothing would be left
-            leaving = _mean_without(scores, labels, task, score_type, cluster, lacking)
-        for name in lacking:
+            wanted = [metric.name for metric in lacking]
+            for answers in scores:
+                prepared = prepare(answers, labels, task, score_type)
+                for name, rest in jackknife.left_out(prepared, cluster, wanted).items():
+                    leaving[name] = leaving.get(name, 0) + rest / len(scores)
+        for metric in lacking:
+            name = metric.name
             support, without = supports.get(name), leaving.get(name, np.empty(0))
-            found = _by_units(name, values[name], without, support, cluster, level)
+            found = _by_units(metric, values[name], without, support, cluster, level)
             ends[name], methods[name] = found
     means = {n: Interval(float(np.mean(v)), *ends.get(n, NO_ENDS)) for n, v in values.items()}
     methods = {name: methods.get(name, NONE) for name in values}
-    estimates = Estimates(means, methods, supports, n_units, unit_of(is_grouped))
-    names = [str(c) for c in range(n_classes)] if class_names is None else class_names
-    marks = _marks(estimates, labels, task, score_type, names)
-    return Measured({}, means, marks, methods, episodes=values)
-
-
-def _mean_without(
-    scores: NDArray[np.floating],
-    labels: NDArray[Any],
-    task: str,
-    score_type: str,
-    cluster: NDArray[np.intp],
-    wanted: Collection[str],
-) -> dict[str, NDArray[np.float64]]:
-    """name -> (U,) the mean over episodes without each unit in turn."""
-    found: dict[str, NDArray[np.float64]] = {}
-    for answers in scores:
-        if task == REGRESSION:
-            without = jackknife.regression_left_out(answers, labels, cluster)
-        else:
-            prepared = metrics.prepare(answers, labels, task, score_type)
-            without = jackknife.left_out(prepared, cluster, wanted)
-        for name, values in without.items():
-            found[name] = found.get(name, 0) + values / len(scores)
-    return found
+    return Estimates(means, methods, supports, n_units, unit_of(is_grouped), values)
 
 
 def _by_units(
-    name: str,
+    metric: Metric,
     values: list[float],
     without: NDArray[np.float64],
     support: jackknife.Support | None,
@@ -162,7 +134,7 @@ def _by_units(
     """The interval of a mean over episodes by leaving out units, or by their counts; and its name.
 
     Args:
-        name: of the metric.
+        metric: with an interval.
         values: (E,) of the episodes.
         without: (U,) the mean without each unit; empty where these are fewer than ``ENOUGH``.
         support: what the metric stands on; None: of continuous labels.
@@ -170,70 +142,49 @@ def _by_units(
         level: of the interval.
     """
     mean, n = float(np.mean(values)), len(values)
-    if support is None:
-        scale = jackknife.SCALES[name][0]
+    if metric.scale:
         with np.errstate(divide="ignore"):
-            scaled = scale(np.array(values))
+            scaled = metric.scale[0](np.array(values))
         found = None
         if len(without) >= ENOUGH and np.isfinite(scaled).all():
             more = float(np.var(scaled, ddof=1)) / n if n > 1 else 0.0
-            found = jackknife.by_scale(name, mean, without, jackknife.worth(cluster), level, more)
+            units = jackknife.worth(cluster)
+            found = jackknife.by_scale(metric, mean, without, units, level, more)
         return (found, JACKKNIFE) if found else (NO_ENDS, NONE)
-    if np.isnan(mean) or support.weakest < FEWEST:
+    if support is None or np.isnan(mean) or support.weakest < FEWEST:
         return NO_ENDS, NONE
-    span, more = SPANS.get(name, (0.0, 1.0)), float(np.var(values, ddof=1)) / n if n > 1 else 0.0
+    span, more = metric.span, float(np.var(values, ddof=1)) / n if n > 1 else 0.0
     if support.weakest < ENOUGH:
         return jackknife.by_counts(mean, support, level, span, more), COUNTS
     v = jackknife.variance(without)
     return jackknife.by_jackknife(mean, v, support, level, span, more), JACKKNIFE
 
 
-def _marks(
-    found: Estimates,
-    labels: NDArray[Any],
-    task: str,
-    score_type: str,
-    class_names: Sequence[str],
-) -> list[str]:
-    means, marks = found.metrics, [*metrics.SCORE_MARKS[score_type]]
-    if task == REGRESSION:
-        return [*marks_of_regression(means), *few_units_of_regression(found)]
-    if abs(means["acc"].value - metrics.larger_class_rate(labels, task)) < 1e-12:
-        marks.append("accuracy equals the larger-class rate")
-    marks += few_units(found, task, class_names)
-    if np.isnan(means["auc"].value):
-        marks.append(why_no_auc("test", labels, task, class_names))
-    return marks
-
-
 class _Episode(NamedTuple):
     """One episode, looked at once."""
 
+    task: str
+    metrics: tuple[Metric, ...]
     values: dict[str, float]  # its metrics
     parts: dict[str, NDArray[Any]]  # what each sample adds to them; to the AUC by DeLong
     auc: float  # of regression 0
 
 
-def _evaluated(
-    answers: NDArray[np.floating], labels: NDArray[Any], task: str, score_type: str
-) -> _Episode:
-    if task == REGRESSION:
-        values = regression_metrics.evaluate(answers, labels)
-        return _Episode(values, {"moments": regression_metrics.sample_moments(answers, labels)}, 0)
-    prepared = metrics.prepare(answers, labels, task, score_type)
-    shifts, auc = np.zeros(len(answers)), 0.0
-    for problem in prepared.problems:
-        value, shift, _ = deviations(problem)
-        auc += value / len(prepared.problems)
-        shifts += shift / len(prepared.problems)
-    return _Episode(prepared.evaluate(), {**prepared.parts, "auc": shifts}, auc)
+def _evaluated(prepared: Prepared) -> _Episode:
+    parts, auc = dict(prepared.parts), 0.0
+    if prepared.problems:
+        found = [deviations(problem) for problem in prepared.problems]
+        auc, parts["auc"] = 0.0, np.zeros(prepared.problems[0].n_samples)
+        for value, shift, _ in found:
+            auc += value / len(found)
+            parts["auc"] += shift / len(found)
+    return _Episode(prepared.task, prepared.metrics, prepared.evaluate(), parts, auc)
 
 
 def _resampled(
     piece: Sequence[_Episode],
     drawn: NDArray[np.unsignedinteger],
     weights: NDArray[np.float64],
-    task: str,
 ) -> dict[str, NDArray[np.float64]]:
     """name -> (R,) the piece's share of the mean over the drawn episodes, nan where one has no value.
 
@@ -241,7 +192,6 @@ def _resampled(
         piece: e episodes.
         drawn: (R, N) multiplicities.
         weights: (R, e) how often each episode is drawn, over E.
-        task: as in ``measure_episodes``.
     """
     sums = EpisodeSums([episode.parts for episode in piece])
     auc = np.array([episode.auc for episode in piece])
@@ -249,7 +199,11 @@ def _resampled(
     size = max(1, CHUNK_CELLS // drawn.shape[1])
     for start in range(0, len(drawn), size):
         rows = slice(start, start + size)
-        for name, value in _values(sums.of(drawn[rows]), auc, task).items():  # (R', e)
+        of_rows = sums.of(drawn[rows])
+        values = metrics_of(of_rows, piece[0].metrics, piece[0].task)
+        if "auc" in of_rows:  # what the draw moves it by
+            values["auc"] = auc + of_rows["auc"]
+        for name, value in values.items():  # (R', e)
             found.setdefault(name, []).append((weights[rows] * value).sum(axis=1))
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
@@ -279,13 +233,3 @@ def _pieces(scores: NDArray[np.floating]) -> Iterator[slice]:
     """Consecutive episodes, as many as fit."""
     size = max(1, CHUNK_CELLS // (4 * scores[0].size + 8 * len(scores[0])))
     return (slice(start, start + size) for start in range(0, len(scores), size))
-
-
-def _values(
-    sums: dict[str, NDArray[np.float64]], auc: NDArray[np.float64], task: str
-) -> dict[str, NDArray[np.float64]]:
-    """name -> (R', e) metrics from sums; the AUC's sum is what the draw moves it by."""
-    if task == REGRESSION:
-        moments = regression_metrics.Moments(*np.moveaxis(sums["moments"], -1, 0))
-        return regression_metrics.metrics_of(moments)
-    return {**metrics.metrics_of(sums, task), "auc": auc + sums["auc"]}

@@ -29,28 +29,28 @@ value 61 % of the time. So there is none.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
-from cache.task import MULTI_LABEL
+from cache.task import MULTI_LABEL, REGRESSION
 from probe.metrics import classification as metrics
 from probe.metrics import jackknife
-from probe.metrics import regression as regression_metrics
 from probe.metrics.calibration import Votes
 from probe.metrics.delong import delong, one_sided
-from probe.metrics.jackknife import Span, Support, wilson
+from probe.metrics.jackknife import Support, wilson
+from probe.metrics.metric import Metric
+from probe.metrics.prepared import prepare
 
 CHUNK_CELLS = 2**20  # resamples by samples in work at one time: about 30 MB in all
 WILSON, DELONG, ONE_SIDED, NONE = "wilson", "delong", "one-sided", "none"
 JACKKNIFE, COUNTS = "jackknife", "counts"
 NO_ENDS = math.nan, math.nan  # one object each, so that equal rows compare as equal
 ENOUGH, FEWEST = 5, 2  # units of a class, for the jackknife and for any interval
-SPANS: dict[str, Span] = {"kappa": (-1, 1), "kappa_expected": (-1, 1), "brier": (0, 2)}
 
 
 class Interval(NamedTuple):
@@ -70,6 +70,7 @@ class Estimates:
     supports: dict[str, Support]  # of those of classes
     n_units: int
     unit: str  # "sample", or "patient" where one has several samples
+    episodes: Mapping[str, Sequence[float]] = field(default_factory=dict)  # of each, few-shot
 
 
 def estimate(
@@ -86,9 +87,9 @@ def estimate(
     """Evaluate, with the interval that fits around every metric.
 
     Args:
-        scores: (N, C) probabilities or margins.
+        scores: (N, C) probabilities or margins, of regression (N, 1) predictions.
         labels: (N,), or (N, C) zeros, ones and MISSING for the multi-label task.
-        task: one of ``cache.task.CLASSIFICATION``.
+        task: one of ``cache.task.TASKS``.
         level: how often an interval holds the metric of all images there could be.
         score_type: see ``probe.metrics.classification``.
         temperature: see ``probe.metrics.classification.evaluate``.
@@ -100,25 +101,29 @@ def estimate(
         Both ends are nan where there is no interval.
 
     Raises:
-        RequestError: a level outside (0, 1), or anything that ``probe.metrics.classification.validate`` refuses.
+        RequestError: a level outside (0, 1), or anything that ``probe.metrics.prepared.prepare`` refuses.
     """
-    _check(level)
-    prepared = metrics.prepare(scores, labels, task, score_type, temperature, votes)
+    if not 0 < level < 1:
+        raise RequestError(f"level lies between 0 and 1, such as 0.95; found {level}")
+    prepared = prepare(scores, labels, task, score_type, temperature, votes)
     values = prepared.evaluate()
     cluster = np.arange(len(scores)) if groups is None else clusters(groups)
     n_units = int(cluster.max()) + 1
     is_grouped = n_units < len(scores)
-    supports = jackknife.supports(labels, task, scores.shape[1], cluster)
+    supports = {}
+    if task != REGRESSION:
+        supports = jackknife.supports(labels, task, scores.shape[1], cluster)
     methods = {
-        name: method_of(name, value, supports.get(name), task, is_grouped)
-        for name, value in values.items()
+        m.name: method_of(m, values[m.name], supports.get(m.name), task, is_grouped, n_units)
+        for m in prepared.metrics
     }
     without: dict[str, NDArray[np.float64]] = {}
     if wanted := [name for name, method in methods.items() if method == JACKKNIFE]:
         without = jackknife.left_out(prepared, cluster, wanted)
     found = {}
-    for name, value in values.items():
-        method, span, ends = methods[name], SPANS.get(name, (0.0, 1.0)), NO_ENDS
+    for metric in prepared.metrics:
+        name, value, ends = metric.name, values[metric.name], NO_ENDS
+        method = methods[name]
         if method == WILSON:
             ends = wilson(value, len(labels), level)
         elif method == DELONG:
@@ -128,10 +133,15 @@ def estimate(
         elif method == ONE_SIDED:
             ends = perfect_recall(np.bincount(labels), level)
         elif method == COUNTS:
-            ends = jackknife.by_counts(value, supports[name], level, span)
+            ends = jackknife.by_counts(value, supports[name], level, metric.span)
+        elif method == JACKKNIFE and metric.scale:
+            units = jackknife.worth(cluster)
+            ends = jackknife.by_scale(metric, value, without[name], units, level)
+            if ends is None:
+                ends, methods[name] = NO_ENDS, NONE
         elif method == JACKKNIFE:
             v = jackknife.variance(without[name])
-            ends = jackknife.by_jackknife(value, v, supports[name], level, span)
+            ends = jackknife.by_jackknife(value, v, supports[name], level, metric.span)
         low, high = ends
         # Rounding may take an end past the value.
         found[name] = Interval(value, min(low, value), max(high, value))
@@ -143,23 +153,33 @@ def unit_of(is_grouped: bool) -> str:
     return "patient" if is_grouped else "sample"
 
 
-def method_of(name: str, value: float, support: Support | None, task: str, is_grouped: bool) -> str:
+def method_of(
+    metric: Metric,
+    value: float,
+    support: Support | None,
+    task: str,
+    is_grouped: bool,
+    n_units: int,
+) -> str:
     """How the interval around a metric is made.
 
     Args:
-        name: of the metric.
-        value: it.
-        support: what it stands on; None: a calibration error.
-        task: one of ``cache.task.CLASSIFICATION``.
+        metric: of the task.
+        value: its.
+        support: what it stands on; None: a calibration error, or a metric with a scale.
+        task: one of ``cache.task.TASKS``.
         is_grouped: whether a patient has several samples.
+        n_units: patients, or samples.
     """
+    if metric.scale:
+        return JACKKNIFE if n_units >= ENOUGH else NONE
     if support is None or math.isnan(value):
         return NONE
     is_simple = not is_grouped and task != MULTI_LABEL
-    if name in ("acc", "acc_expected") and is_simple:
+    if metric.is_share and is_simple:
         return WILSON
-    is_perfect = (name == "auc" and value in (0, 1)) or (
-        name == "balanced_accuracy" and value == 1 and is_simple
+    is_perfect = (metric.name == "auc" and value in (0, 1)) or (
+        metric.name == "balanced_accuracy" and value == 1 and is_simple
     )
     if is_perfect and support.weakest:
         return ONE_SIDED
@@ -167,7 +187,8 @@ def method_of(name: str, value: float, support: Support | None, task: str, is_gr
         return NONE
     if support.weakest < ENOUGH:
         return COUNTS
-    return DELONG if name == "auc" and not (is_grouped or support.is_few) else JACKKNIFE
+    is_many = metric.name == "auc" and not (is_grouped or support.is_few)
+    return DELONG if is_many else JACKKNIFE
 
 
 def perfect_recall(counts: NDArray[np.integer], level: float = 0.95) -> tuple[float, float]:
@@ -187,42 +208,6 @@ def perfect_recall(counts: NDArray[np.integer], level: float = 0.95) -> tuple[fl
     factors = np.exp((np.log(1 - level) - logs.cumsum()) / n.cumsum())
     n_below = int(np.flatnonzero(factors * n <= 1)[-1]) + 1  # of all that fit, the smallest mean
     return float(np.minimum(factors[n_below - 1] * n, 1).mean()), 1.0
-
-
-def estimate_regression(
-    predictions: NDArray[np.floating],
-    labels: NDArray[np.floating],
-    *,
-    level: float = 0.95,
-    groups: NDArray[np.str_] | None = None,
-) -> Estimates:
-    """``estimate`` for continuous labels: by the jackknife of samples, or of patients.
-
-    Args:
-        predictions: (N, 1), in the labels' unit.
-        labels: (N,).
-        level: as in ``estimate``.
-        groups: as in ``estimate``.
-
-    Raises:
-        RequestError: a level outside (0, 1), or anything that
-            ``probe.metrics.regression.validate`` refuses.
-    """
-    _check(level)
-    values = regression_metrics.evaluate(predictions, labels)
-    cluster = np.arange(len(labels)) if groups is None else clusters(groups)
-    n_units, units = int(cluster.max()) + 1, jackknife.worth(cluster)
-    without = {}
-    if n_units >= ENOUGH:
-        without = jackknife.regression_left_out(predictions, labels, cluster)
-    found, methods = {}, {}
-    for name, value in values.items():
-        ends = None
-        if name in without:
-            ends = jackknife.by_scale(name, value, without[name], units, level)
-        found[name] = Interval(value, *(ends or NO_ENDS))
-        methods[name] = JACKKNIFE if ends else NONE
-    return Estimates(found, methods, {}, n_units, unit_of(n_units < len(labels)))
 
 
 def clusters(groups: NDArray[np.str_]) -> NDArray[np.intp]:
@@ -262,11 +247,6 @@ def percentiles(samples: NDArray[np.float64], level: float) -> tuple[float, floa
         return NO_ENDS
     low, high = np.percentile(defined, [50 * (1 - level), 50 * (1 + level)])
     return float(low), float(high)
-
-
-def _check(level: float) -> None:
-    if not 0 < level < 1:
-        raise RequestError(f"level lies between 0 and 1, such as 0.95; found {level}")
 
 
 def _of_perfect(

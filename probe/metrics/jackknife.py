@@ -21,7 +21,7 @@ and ranks know what each sample adds (``probe.metrics.ranking``).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
@@ -31,10 +31,18 @@ from numpy.typing import NDArray
 
 from cache.task import BINARY, MISSING, MULTI_LABEL
 from probe.metrics import classification as metrics
-from probe.metrics import regression as regression_metrics
-from probe.metrics.ranking import Ranking
-
-Span = tuple[float, float]
+from probe.metrics.metric import (
+    F1,
+    LOSSES,
+    PAIRS,
+    POSITIVES,
+    RECALLS,
+    SHARES,
+    Metric,
+    Prepared,
+    Span,
+    metrics_of,
+)
 
 ROUNDING = 1e-9  # of a spread, as a share of what scatters
 
@@ -124,14 +132,15 @@ def supports(
         shares = replace(shares, who=None)
     # Losses scatter less than right and wrong, which few of them don't show.
     losses = TRUSTED * shares.floor if n_units < MANY_LOSSES else math.inf
-    return {
-        **dict.fromkeys(("acc", "acc_expected"), shares),
-        "brier": replace(shares, most=losses),
-        **dict.fromkeys(("balanced_accuracy", "kappa", "kappa_expected"), recalls),
-        "f1_macro": f1,
-        "auc": of(_together(harmonic[columns]), both, used, TRUSTED_RANKS),
-        "average_precision": of(_together(ones), with_class, ones),
+    found = {
+        SHARES: shares,
+        LOSSES: replace(shares, most=losses),
+        RECALLS: recalls,
+        F1: f1,
+        PAIRS: of(_together(harmonic[columns]), both, used, TRUSTED_RANKS),
+        POSITIVES: of(_together(ones), with_class, ones),
     }
+    return {m.name: found[m.stands_on] for m in metrics.METRICS if m.stands_on}
 
 
 def worth(units: NDArray[np.intp]) -> float:
@@ -157,25 +166,25 @@ def _satterthwaite(parts: NDArray[np.float64]) -> float:
 
 
 def left_out(
-    prepared: metrics.Prepared, cluster: NDArray[np.intp], ranks: Collection[str] = metrics.RANKS
+    prepared: Prepared, cluster: NDArray[np.intp], wanted: Collection[str] | None = None
 ) -> dict[str, NDArray[np.float64]]:
     """Every metric without each unit in turn, but for errors of calibration.
 
     Args:
         prepared: answers to N samples.
         cluster: (N,) number of each sample's unit, all from 0 to U - 1.
-        ranks: which metrics of ranks are wanted; they take longest.
+        wanted: by name, for those of ranks take longest; None: all.
 
     Returns:
         name -> (U,) values, nan where the rest lacks a class that the metric needs.
     """
-    parts = sums_without(prepared.parts, cluster)
-    chunks = [metrics.metrics_of(sums, prepared.task) for sums in parts]
+    asked = [m for m in prepared.metrics if wanted is None or m.name in wanted]
+    chunks = [metrics_of(s, asked, prepared.task) for s in sums_without(prepared.parts, cluster)]
     found = {name: np.concatenate([values[name] for values in chunks]) for name in chunks[0]}
-    ranked = {"auc": Ranking.auc_without, "average_precision": Ranking.average_precision_without}
-    for name in ranked.keys() & set(prepared.names) & set(ranks):
-        each = [ranked[name](problem, cluster) for problem in prepared.problems]
-        found[name] = np.mean(each, axis=0)
+    for metric in asked:
+        if metric.without:
+            each = [metric.without(problem, cluster) for problem in prepared.problems]
+            found[metric.name] = np.mean(each, axis=0)
     return found
 
 
@@ -307,37 +316,18 @@ def wilson(
     return max(0.0, float(min(low, share))), min(1.0, float(max(high, share)))
 
 
-def regression_left_out(
-    predictions: NDArray[np.floating], labels: NDArray[np.floating], cluster: NDArray[np.intp]
-) -> dict[str, NDArray[np.float64]]:
-    """``left_out`` for continuous labels: name -> (U,) values, nan where undefined."""
-    moments = {"moments": regression_metrics.sample_moments(predictions, labels)}
-    sums = np.concatenate([part["moments"] for part in sums_without(moments, cluster)])  # (U, 8)
-    return regression_metrics.metrics_of(regression_metrics.Moments(*sums.T))
-
-
-# Where metrics of continuous labels are nearer to a normal distribution, and how to come back.
-# Errors and unexplained variance are positive, Pearson's r is Fisher's (1915).
-SCALES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
-    "mae": (np.log, np.exp),
-    "rmse": (np.log, np.exp),
-    "r2": (lambda r2: np.log(1 - r2), lambda z: 1 - np.exp(z)),
-    "pearson": (np.arctanh, np.tanh),
-}
-
-
 def by_scale(
-    name: str,
+    metric: Metric,
     value: float,
     without: NDArray[np.float64],
     units: float,
     level: float = 0.95,
     more: float = 0.0,
 ) -> tuple[float, float] | None:
-    """The interval of a metric of continuous labels, by the jackknife on its scale in ``SCALES``.
+    """The interval of a metric of continuous labels, by the jackknife on its scale.
 
     Args:
-        name: of the metric.
+        metric: one with a scale.
         value: it.
         without: (U,) values without each unit.
         units: what all units are worth, above 1: see ``worth``.
@@ -347,7 +337,8 @@ def by_scale(
     Returns:
         The two ends; None where the metric is at the end of its range, or nothing scatters.
     """
-    there, back = SCALES[name]
+    assert metric.scale
+    there, back = metric.scale
     with np.errstate(divide="ignore"):
         centre, rest = float(there(value)), there(without)
     if not (math.isfinite(centre) and np.isfinite(rest).all()):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.task import MULTI_LABEL
-from probe.metrics.classification import PROBABILITY, count
+from probe.metrics.classification import PROBABILITY, indicators
 from probe.metrics.ranking import Ranking
 
 
@@ -34,10 +34,10 @@ def per_class(
         that are answered so; "auc"; and for the multi-label task "average_precision". nan where
         there is nothing to measure on: no sample is of the class, or, for the AUC, every one is.
     """
-    counts = count(scores, labels, task, score_type)
+    sums = indicators(scores, labels, task, score_type).sum(axis=0)
     several = task == MULTI_LABEL
     # Of one of several labels the class is its value one.
-    hits, n = (a[:, 1] if several else a for a in (counts.hits, counts.labelled))
+    hits, n = (a[:, 1] if several else a for a in sums[:2].astype(np.float64))
     recall = np.divide(hits, n, out=np.full(len(n), np.nan), where=n > 0)
     whole = np.ones((1, len(scores)), np.int32)
     truths = [labels[:, c] if several else labels == c for c in range(len(class_names))]

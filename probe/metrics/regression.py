@@ -13,14 +13,15 @@ Conventions:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cache.errors import RequestError
-
-METRICS = ("mae", "rmse", "r2", "pearson")  # the order of every table
+from cache.task import REGRESSION
+from probe.metrics.metric import INTERVAL, MOMENTS, REST, SD, VAL, Metric, Prepared
 
 # Smaller than this, a spread is rounding: of squares, as a share of the sum they are taken off, and
 # of values, as a share of the largest.
@@ -101,9 +102,13 @@ def evaluate(predictions: NDArray[np.floating], labels: NDArray[np.floating]) ->
     Raises:
         RequestError: see ``validate``.
     """
+    return prepare(predictions, labels).evaluate()
+
+
+def prepare(predictions: NDArray[np.floating], labels: NDArray[np.floating]) -> Prepared:
+    """Look at answers once; arguments and errors are those of ``evaluate``."""
     validate(predictions, labels)
-    moments = Moments(*sample_moments(predictions, labels).sum(axis=0))
-    return {name: float(value) for name, value in metrics_of(moments).items()}
+    return Prepared(REGRESSION, METRICS, {MOMENTS: sample_moments(predictions, labels)}, {}, [])
 
 
 # The kernels: sums, with leading axes.
@@ -131,19 +136,24 @@ def sample_moments(
     )
 
 
-def metrics_of(moments: Moments) -> dict[str, NDArray[np.float64]]:
-    """Every metric from sums; their leading axes stay."""
-    m = moments
+def _mean_absolute_error(m: Moments) -> NDArray[np.float64]:
+    return m.absolute / m.n
+
+
+def _root_mean_square(m: Moments) -> NDArray[np.float64]:
+    return np.sqrt(m.squared / m.n)
+
+
+def _r2(m: Moments) -> NDArray[np.float64]:
+    return 1 - m.squared / _spread(m.n, m.label, m.label_squared)
+
+
+def _pearson(m: Moments) -> NDArray[np.float64]:
     label_spread = _spread(m.n, m.label, m.label_squared)
     prediction_spread = _spread(m.n, m.prediction, m.prediction_squared)
     shared = m.product - m.label * m.prediction / m.n
-    return {
-        "mae": m.absolute / m.n,
-        "rmse": np.sqrt(m.squared / m.n),
-        "r2": 1 - m.squared / label_spread,
-        # Rounding may take a perfect line past 1.
-        "pearson": np.clip(shared / np.sqrt(label_spread * prediction_spread), -1, 1),
-    }
+    # Rounding may take a perfect line past 1.
+    return np.clip(shared / np.sqrt(label_spread * prediction_spread), -1, 1)
 
 
 def _centred(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -158,3 +168,34 @@ def _spread(
     """Sum of squared distances from the mean; nan where it is nothing but rounding."""
     spread = squared - total**2 / n
     return np.where(spread > SQUARES * squared, spread, np.nan)
+
+
+def _metric(
+    name: str,
+    of: Callable[[Moments], NDArray[np.float64]],
+    scale: tuple[Callable[..., Any], Callable[..., Any]],
+    **more: Any,
+) -> Metric:
+    def of_sums(sums: NDArray[np.float64], task: str) -> NDArray[np.float64]:
+        return of(Moments(*np.moveaxis(sums, -1, 0)))
+
+    return Metric(name, of_sums, MOMENTS, (REGRESSION,), None, scale=scale, **more)
+
+
+# Errors and unexplained variance are positive, Pearson's r is Fisher's (1915).
+POSITIVE = np.log, np.exp
+UNEXPLAINED = lambda r2: np.log(1 - r2), lambda z: 1 - np.exp(z)
+FISHER = np.arctanh, np.tanh
+METRICS = (
+    _metric(
+        "mae",
+        _mean_absolute_error,
+        POSITIVE,
+        column="mae",
+        also=(INTERVAL, VAL, SD, REST),
+        has_unit=True,
+    ),
+    _metric("rmse", _root_mean_square, POSITIVE, column="rmse", has_unit=True),
+    _metric("r2", _r2, UNEXPLAINED, column="r2", also=(INTERVAL, VAL, REST)),
+    _metric("pearson", _pearson, FISHER, column="r"),
+)  # in the order of every row

@@ -12,10 +12,9 @@ from cache.format.read import SPLITS
 from cache.leak_memory import count_leaks, counted_leaks
 from cache.leaks import describe_leaks
 from cache.splits.make import LEFT_OUT
-from cache.task import REGRESSION
 from probe.metrics import classification as metrics
-from probe.metrics import regression as regression_metrics
 from probe.metrics.patients import Scored, by_patient
+from probe.metrics.prepared import prepare
 from probe.questions.question import Asked
 from probe.questions.samples import Split
 from probe.questions.splits import stored_split
@@ -129,8 +128,5 @@ def without_twins(
     rest = Scored(scores[kept], test.y[kept], test.ids[kept], groups)
     if per_patient:
         rest = by_patient(rest)
-    if asked.task == REGRESSION:
-        values = regression_metrics.evaluate(rest.scores, rest.labels)
-    else:
-        values = metrics.evaluate(rest.scores, rest.labels, asked.task, score_type)
+    values = prepare(rest.scores, rest.labels, asked.task, score_type).evaluate()
     return {"n": int(kept.sum()), **values}

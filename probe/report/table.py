@@ -9,15 +9,13 @@ from typing import Any
 from cache.commands.terminal import in_line
 from cache.format.key import canonical_json
 from probe.folds import count_splits, describe_choices, how_chosen
+from probe.metrics import classification, regression
 from probe.metrics.intervals import Interval
+from probe.metrics.metric import INTERVAL, REST, SD, VAL, Metric
+from probe.metrics.prepared import METRICS
 from probe.report.comparable import NOT_TO_COMPARE, describe_block, make_blocks
 from probe.results import Row
 
-RIGHT = {"size", "layer", "k", "C", "seed", "prompts", "bal. acc", "f1", "val acc", "val auc"}
-RIGHT |= {"kappa", "mAP", "encoder lr", "head lr"}
-RIGHT |= {"shots", "acc sd", "auc sd", "mae sd"}  # of few-shot episodes
-RIGHT |= {"acc w/o", "auc w/o", "mae w/o", "r2 w/o"}
-RIGHT |= {"penalty", "rmse", "r", "val mae", "val r2"}  # of continuous labels
 SPREAD = (
     "mean ± standard deviation over folds or sites, whose training images overlap: no 95 % interval"
 )
@@ -288,37 +286,30 @@ def _in_unit(value: float) -> str:
     return f"{value:.4g}" if value == value else "  -  "
 
 
-# Column -> the metric that stands in it, and how it is written.
-OF_TEST = {
-    "acc [95 %]": ("acc", _number),
-    "auc [95 %]": ("auc", _number),
-    "bal. acc": ("balanced_accuracy", _number),
-    "f1": ("f1_macro", _number),
-    "kappa": ("kappa", _number),  # of ordered classes
-    "mAP": ("average_precision", _number),  # of several labels
-    "mae [95 %]": ("mae", _in_unit),
-    "r2 [95 %]": ("r2", _number),
-    "rmse": ("rmse", _in_unit),
-    "r": ("pearson", _number),
-}
-OF_VAL = {  # where test wasn't read
-    "val acc": ("acc", _number),
-    "val auc": ("auc", _number),
-    "val mae": ("mae", _in_unit),
-    "val r2": ("r2", _number),
-}
-OF_EPISODES = {  # of few-shot episodes, the standard deviation
-    "acc sd": ("acc", _number),
-    "auc sd": ("auc", _number),
-    "mae sd": ("mae", _in_unit),
-}
-OF_REST = {  # of the test samples that have no twin
-    "acc w/o": ("acc", _number),
-    "auc w/o": ("auc", _number),
-    "mae w/o": ("mae", _in_unit),
-    "r2 w/o": ("r2", _number),
-}
+Columns = dict[
+    str, tuple[str, Callable[[float], str]]
+]  # -> the metric in it, and how it is written
 
+
+def _columns(form: str, metrics: Sequence[Metric]) -> Columns:
+    return {
+        form.format(m.column): (m.name, _in_unit if m.has_unit else _number)
+        for m in metrics
+        if form in m.also
+    }
+
+
+def _of_test(metrics: Sequence[Metric]) -> Columns:
+    """Those with an interval first."""
+    alone = {m.column: (m.name, _in_unit if m.has_unit else _number) for m in metrics if m.column}
+    shown = {m.column for m in metrics if INTERVAL in m.also}
+    return _columns(INTERVAL, metrics) | {c: of for c, of in alone.items() if c not in shown}
+
+
+OF_TEST = _of_test(classification.METRICS) | _of_test(regression.METRICS)
+OF_VAL = _columns(VAL, METRICS)  # where test wasn't read
+OF_EPISODES = _columns(SD, METRICS)  # of few-shot episodes, the standard deviation
+OF_REST = _columns(REST, METRICS)  # of the test samples that have no twin
 OF_CHOSEN = {
     "encoder lr": "encoder_lr",
     "head lr": "head_lr",
@@ -330,3 +321,5 @@ COLUMNS = (
     *("encoder lr", "head lr", "set", "split", "seed", "C", "penalty"),
     *(*OF_TEST, *OF_VAL, *OF_EPISODES, "leaks", *OF_REST, "note"),
 )  # in order; those in which no row has anything aren't shown
+RIGHT = {"size", "layer", "k", "C", "seed", "prompts", "shots", "encoder lr", "head lr", "penalty"}
+RIGHT |= {c for c in (*OF_TEST, *OF_VAL, *OF_EPISODES, *OF_REST) if "[" not in c}

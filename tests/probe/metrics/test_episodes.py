@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from looking import some
+from measuring import EVERY, measure_episodes
 
 from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL, ORDINAL, REGRESSION
 from probe.metrics import classification as metrics
 from probe.metrics import episodes as episode_metrics
-from probe.metrics.episodes import measure_episodes
 from probe.metrics.intervals import estimate, multiplicities
 from probe.metrics.jackknife import by_jackknife, left_out, supports, wilson
 
@@ -38,7 +38,7 @@ def test_intervals_are_those_of_drawing_episodes_and_samples_the_slow_way(task, 
     scores, labels = answers(12, 150, n_classes)
     found = measure_episodes(scores, labels, task, 2000)
     rng = np.random.default_rng(5)
-    slow = {name: [] for name in metrics.METRICS}
+    slow = {name: [] for name in EVERY}
     for _ in range(400):
         rows, episodes = rng.integers(150, size=150), rng.integers(12, size=12)
         each = [metrics.evaluate(scores[e][rows], labels[rows], task) for e in episodes]

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 import scipy.stats
+from measuring import EVERY, measure_episodes, metric_names
 from numpy.testing import assert_allclose
 
 from cache.errors import RequestError
 from cache.task import BINARY, CLASSIFICATION, MISSING, MULTI_CLASS, MULTI_LABEL, ORDINAL
 from probe.metrics import classification as metrics
 from probe.metrics import regression as regression_metrics
-from probe.metrics.classification import MARGIN, METRICS, metric_names
+from probe.metrics.classification import MARGIN
 from probe.metrics.delong import delong
-from probe.metrics.episodes import measure_episodes
 from probe.metrics.intervals import (
     COUNTS,
     DELONG,
@@ -21,10 +21,9 @@ from probe.metrics.intervals import (
     WILSON,
     clusters,
     estimate,
-    estimate_regression,
     perfect_recall,
 )
-from probe.metrics.jackknife import left_out, regression_left_out, student, supports, wilson, worth
+from probe.metrics.jackknife import left_out, student, supports, wilson, worth
 
 N_CLASSES = {MULTI_CLASS: 4, BINARY: 2, MULTI_LABEL: 3, ORDINAL: 5}
 
@@ -79,7 +78,7 @@ def test_leaving_out_of_continuous_labels_equals_evaluating_the_rest():
     rng = np.random.default_rng(0)
     labels = rng.normal(size=40)
     predictions, cluster = (labels + rng.normal(size=40))[:, None], np.arange(40) // 4
-    found = regression_left_out(predictions, labels, cluster)
+    found = left_out(regression_metrics.prepare(predictions, labels), cluster)
     for i in range(10):
         rest = regression_metrics.evaluate(predictions[cluster != i], labels[cluster != i])
         for name, values in found.items():
@@ -169,7 +168,7 @@ def test_images_of_one_patient_are_no_independent_images():
     again = np.repeat(scores, 8, axis=0), np.repeat(labels, 8)
     blind = estimate(*again, BINARY).metrics
     knowing = estimate(*again, BINARY, groups=np.repeat(np.arange(90), 8).astype(str)).metrics
-    for name in METRICS:
+    for name in EVERY:
         widths = [found[name].high - found[name].low for found in (once, blind, knowing)]
         assert widths[1] < 0.5 * widths[0], name
         assert 0.75 < widths[2] / widths[0] < 1.3, name
@@ -236,8 +235,8 @@ def test_margins_have_intervals_too():
     margins = np.stack([0.5 - scores[:, 1], scores[:, 1] - 0.5], axis=1)
     found = estimate(margins, labels, BINARY, score_type=MARGIN)
     same = estimate(scores, labels, BINARY).metrics
-    assert tuple(found.metrics) == tuple(found.methods) == METRICS
-    for name in METRICS:
+    assert tuple(found.metrics) == tuple(found.methods) == EVERY
+    for name in EVERY:
         assert_allclose(found.metrics[name], same[name], rtol=1e-12)
 
 
@@ -246,7 +245,7 @@ def test_continuous_labels_by_patient():
     labels = rng.normal(size=60)
     predictions = (labels + rng.normal(size=60))[:, None]
     cluster = np.arange(60) // 4
-    found = estimate_regression(predictions, labels, groups=cluster.astype(str))
+    found = estimate(predictions, labels, "regression", groups=cluster.astype(str))
     assert (set(found.methods.values()), found.unit) == ({JACKKNIFE}, "patient")
     rests = [
         regression_metrics.evaluate(predictions[cluster != i], labels[cluster != i])["pearson"]
@@ -259,7 +258,7 @@ def test_continuous_labels_by_patient():
     assert_allclose(found.metrics["pearson"], [value, *ends])
     assert found.metrics["r2"].high < 1
     assert 0 < found.metrics["mae"].low < found.metrics["mae"].value < found.metrics["mae"].high
-    few = estimate_regression(predictions[:16], labels[:16], groups=cluster[:16].astype(str))
+    few = estimate(predictions[:16], labels[:16], "regression", groups=cluster[:16].astype(str))
     assert set(few.methods.values()) == {NONE}
 
 
@@ -351,7 +350,7 @@ def test_no_interval_of_continuous_labels_is_without_width(n, size):
         "usual": labels + rng.normal(size=n),
     }
     for what, predictions in answered.items():
-        found = estimate_regression(predictions[:, None], labels, groups=groups)
+        found = estimate(predictions[:, None], labels, "regression", groups=groups)
         of_episodes = measure_episodes(
             np.stack([predictions[:, None]] * 2), labels, "regression", 40, groups=groups
         )
@@ -387,7 +386,7 @@ def test_a_metric_that_is_not_defined_has_no_method():
     found = estimate(np.full((9, 2), 0.5), np.zeros(9, int), BINARY)
     assert np.isnan(found.metrics["auc"].value)
     assert found.methods["auc"] == NONE
-    assert estimate_regression(np.ones((9, 1)), np.ones(9)).methods["r2"] == NONE
+    assert estimate(np.ones((9, 1)), np.ones(9), "regression").methods["r2"] == NONE
 
 
 # ---------------------------------------------------------------------------- coverage

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from measuring import metric_names, scored
 
 from cache.task import (
     BINARY,
@@ -12,9 +13,10 @@ from cache.task import (
     ORDINAL,
     REGRESSION,
 )
-from probe.metrics.classification import MARGIN, metric_names
+from probe.metrics.classification import MARGIN
 from probe.metrics.intervals import DELONG, NONE, WILSON
-from probe.metrics.measure import measure, never_learnt
+from probe.metrics.marks import never_learnt
+from probe.metrics.measure import measure
 
 NAMES = ("mild", "moderate", "severe", "none")
 
@@ -30,10 +32,10 @@ def answers(task, n=80, seed=0):
     return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), labels
 
 
-def ask(task, val, test, **settings):
-    scores, labels = ({"val": v, "test": t} for v, t in zip(val, test, strict=True))
+def ask(task, val, test, groups=None, **settings):
     names = NAMES[:2] if task == BINARY else NAMES
-    return measure(scores, labels, task, names, **settings)
+    answered = {"val": scored(*val), "test": scored(*test, groups)}
+    return measure(answered, task, names, **settings)
 
 
 def nothing(task):
@@ -103,20 +105,13 @@ def test_a_label_of_which_nothing_is_known_in_val_leaves_a_temperature():
 
 def test_a_class_that_nothing_was_learnt_of_leaves_no_temperature():
     (scores, labels), test = answers(MULTI_CLASS), answers(MULTI_CLASS, seed=1)
-    answer = {"val": scores, "test": test[0]}
     train = np.array([0, 1, 1, 3])
-    asked = {"train": train, "val": labels, "test": test[1]}
-    found = measure(answer, asked, MULTI_CLASS, NAMES)
+    found = ask(MULTI_CLASS, (scores, labels), test, learnt=train)
     assert found.temperature is None
     assert found.marks == ["no temperature: val has class severe that training images lack"]
     assert tuple(found.test) == metric_names(MULTI_CLASS)
     here = labels != 2
-    without = measure(
-        {"val": scores[here], "test": test[0]},
-        {**asked, "val": labels[here]},
-        MULTI_CLASS,
-        NAMES,
-    )
+    without = ask(MULTI_CLASS, (scores[here], labels[here]), test, learnt=train)
     assert without.temperature is not None
     zeros = np.where(np.arange(4) == 2, 0, scores)
     found = ask(MULTI_CLASS, (zeros, labels), test)
@@ -137,16 +132,16 @@ def test_few_patients_are_marked():
     scores[::7] = scores[::7, ::-1]
     labels[8:] = 0  # two patients of five have both
     groups = (np.arange(40) // 4).astype(str)
-    found = ask(BINARY, nothing(BINARY), (scores, labels), groups={"test": groups})
+    found = ask(BINARY, nothing(BINARY), (scores, labels), groups=groups)
     assert found.marks == [
         "intervals of auc, balanced_accuracy, f1_macro by counts alone: class moderate has 2 patients"
     ]
     labels[4:] = 0
-    found = ask(BINARY, nothing(BINARY), (scores, labels), groups={"test": groups})
+    found = ask(BINARY, nothing(BINARY), (scores, labels), groups=groups)
     assert found.marks == [
         "no interval of auc, balanced_accuracy, f1_macro: class moderate has 1 patient"
     ]
-    alone = ask(BINARY, nothing(BINARY), (scores, labels), groups={"test": np.full(40, "she")})
+    alone = ask(BINARY, nothing(BINARY), (scores, labels), groups=np.full(40, "she"))
     assert alone.marks == [
         "no interval of acc, brier: test has 1 patient",
         "no interval of auc, balanced_accuracy, f1_macro: class mild has 1 patient",

@@ -1,6 +1,7 @@
 """Other labels and splits over a feature file: as if they had been stored, and said in the row."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -20,6 +21,7 @@ from probe.cli import main
 from probe.config import ProbeConfig
 from probe.questions.overlay import OverlayConfig
 from probe.questions.question import lay_over
+from probe.results import Answered
 from probe.run import probe_file
 
 MULTI_LABEL = "multi-label, binary-class"
@@ -74,9 +76,8 @@ def test_without_a_wish_a_row_is_what_it_was(places):
         "split": tables["samples/split"],
     }
     # Pinned: a row's name is the digest of its question, and must not move with new features.
-    asked = {"features": "f", "task": "multi-class", "samples": {"labels": 1, "split": 2}}
-    probe = {"kind": "knn"}
-    pinned = type(row)(asked | {"digest": "f"}, probe, 0, {}, {}, {}, 0.0, {})
+    encoded = dataclasses.replace(row.encoded, digest="f", samples={"labels": 1, "split": 2})
+    pinned = dataclasses.replace(row, encoded=encoded, answered=Answered({"kind": "knn"}))
     assert pinned.digest[:16] == "eb5c18757ac80c03"
 
 
@@ -543,7 +544,7 @@ def test_several_labels_are_matched_by_name_too(places, capsys):
     make_file(places[0], "others", **more)
     assert run(capsys, [*EXTERNAL, "others"])[0] == 0
     (row,) = rows(places[1])
-    assert row["metrics"]["auc"]["value"] == one_row(toys).metrics["auc"].value
+    assert row["metrics"]["auc"]["value"] == one_row(toys).measured.test["auc"].value
     (path,) = places[1].glob("*/*.npz")
     with np.load(path) as scores:
         assert scores["class_names"].tolist() == ["x", "y", "z"]

@@ -1,0 +1,135 @@
+"""What a reader of an answer's numbers must know: why some are missing, or say little."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.task import MULTI_LABEL, REGRESSION
+from probe.metrics import classification as metrics
+from probe.metrics.intervals import COUNTS, ENOUGH, NONE, Estimates, Interval
+
+NAMED = 3  # labels that a mark names; the others are counted
+
+
+def marks_of(
+    found: Estimates, labels: NDArray[Any], task: str, class_names: Sequence[str]
+) -> list[str]:
+    """What must be said of the numbers of test, but for an AUC that it hasn't."""
+    if task == REGRESSION:
+        return [*_marks_of_regression(found.metrics), *_few_units_of_regression(found)]
+    rate = metrics.larger_class_rate(labels, task)
+    is_floor = abs(found.metrics["acc"].value - rate) < 1e-12
+    marks = ["accuracy equals the larger-class rate"] if is_floor else []
+    return [*marks, *_few_units(found, task, class_names)]
+
+
+def _marks_of_regression(test: Mapping[str, Interval]) -> list[str]:
+    """What a reader of R2 must know."""
+    if np.isnan(test["r2"].value):
+        return ["no R2 on test: all labels are one number there"]
+    return [] if test["r2"].value > 0 else ["no better than the mean of the test labels"]
+
+
+def _few_units(found: Estimates, task: str, class_names: Sequence[str]) -> list[str]:
+    """Which metrics have no interval, or one by counts alone, and why."""
+    none: dict[str, list[str]] = {}
+    counts: dict[str, list[str]] = {}
+    for name, method in found.methods.items():
+        support = found.supports.get(name)
+        if support is None or method not in (NONE, COUNTS) or np.isnan(found.metrics[name].value):
+            continue
+        noun = "label" if task == MULTI_LABEL else "class"
+        who = "test" if support.who is None else f"{noun} {class_names[support.who]}"
+        why = f"{who} has {_counted(support.weakest, found.unit)}"
+        (none if method == NONE else counts).setdefault(why, []).append(name)
+    return [
+        *(f"no interval of {', '.join(names)}: {why}" for why, names in none.items()),
+        *(
+            f"intervals of {', '.join(names)} by counts alone: {why}"
+            for why, names in counts.items()
+        ),
+    ]
+
+
+def _few_units_of_regression(found: Estimates) -> list[str]:
+    """Which metrics of continuous labels have no interval, and why."""
+    without = [
+        name
+        for name, method in found.methods.items()
+        if method == NONE and not np.isnan(found.metrics[name].value)
+    ]
+    if not without:
+        return []
+    is_few = found.n_units < ENOUGH
+    why = f"test has {_counted(found.n_units, found.unit)}" if is_few else "nothing scatters"
+    return [f"no interval of {', '.join(without)}: {why}"]
+
+
+def _counted(n: int, unit: str) -> str:
+    return f"{n} {unit}{'' if n == 1 else 's'}"
+
+
+def never_learnt(labels: NDArray[Any], task: str, class_names: Sequence[str]) -> list[str]:
+    """Which classes, or values of several labels, training labels lack, as marks of the row."""
+    if task == REGRESSION:
+        return []
+    lacking = _lacking(labels, task, len(class_names))
+    absent = lacking.sum(axis=1) > 0
+    said = "no training image is of class {}: nothing was learnt of it"
+    if task == MULTI_LABEL:
+        said = "all training images have one value of {}: nothing was learnt of it"
+    return [said.format(_listed(absent, class_names))] if absent.any() else []
+
+
+def _lacking(labels: NDArray[np.integer], task: str, n_classes: int) -> NDArray[np.bool_]:
+    """(C, 1) which classes nobody has, or (C, 2) which values, 0 or 1, of several labels."""
+    if task == MULTI_LABEL:
+        return np.stack([(labels != value).all(axis=0) for value in (0, 1)], axis=1)
+    return (np.bincount(labels, minlength=n_classes) == 0)[:, None]
+
+
+def unlearnt(
+    learnt: NDArray[np.integer],
+    val: NDArray[np.integer],
+    task: str,
+    class_names: Sequence[str],
+) -> str:
+    """Why val has no log-loss: classes that training labels lack and val has; or nothing."""
+    lacking, not_asked = (_lacking(labels, task, len(class_names)) for labels in (learnt, val))
+    found = (lacking & ~not_asked).sum(axis=1) > 0
+    if not found.any():
+        return ""
+    what = "values of " if task == MULTI_LABEL else "class "
+    return f"val has {what}{_listed(found, class_names)} that training images lack"
+
+
+def why_no_auc(
+    split: str, labels: NDArray[np.integer], task: str, class_names: Sequence[str]
+) -> str:
+    """Which classes or labels of a split are why it has no AUC, by name."""
+    say = _one_sided if task == MULTI_LABEL else _absent
+    return say(split, labels, class_names)
+
+
+def _absent(split: str, labels: NDArray[np.integer], class_names: Sequence[str]) -> str:
+    """Why a split has no AUC, by the names of the classes that it lacks."""
+    absent = np.bincount(labels, minlength=len(class_names)) == 0
+    return f"no AUC on {split}: none there is of class {_listed(absent, class_names)}"
+
+
+def _one_sided(split: str, labels: NDArray[np.integer], class_names: Sequence[str]) -> str:
+    """Why a split with several labels has no AUC, by name."""
+    shares = metrics.label_shares(labels)
+    if (unknown := np.isnan(shares)).any():
+        return f"no numbers on {split}: nothing is known there of {_listed(unknown, class_names)}"
+    return f"no AUC on {split}: one value only there of {_listed(shares % 1 == 0, class_names)}"
+
+
+def _listed(is_meant: NDArray[np.bool_], class_names: Sequence[str]) -> str:
+    names = [name for name, meant in zip(class_names, is_meant, strict=True) if meant]
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
