@@ -273,7 +273,7 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class SplitConfig:
-    """The split of files of images, see cache/splits/make.py."""
+    """The split of files of images, see cache/splits/make.py. A file's command says what was drawn."""
 
     split: str | None = setting(
         None,
@@ -281,15 +281,9 @@ class SplitConfig:
         "patients are known; probe --split tries others without a forward pass",
         metavar="RULE",
         shown="the owner's, else 80/10/10",
-        keyed=False,
     )
     split_seed: int | None = setting(
-        None,
-        "of the rule",
-        metavar="S",
-        least=0,
-        shown="0, or of the split that is kept",
-        keyed=False,
+        None, "of the rule", metavar="S", least=0, shown="0, or of the split that is kept"
     )
     keep_split: str | None = setting(  # see datasets/drawn.py
         None,
@@ -297,10 +291,9 @@ class SplitConfig:
         "alone are drawn; this is the feature file that has it, or none to draw all anew",
         metavar="FILE",
         shown="the newest complete file of the data set",
-        keyed=False,
     )
     strict: bool = setting(
-        False, "refuse copies of an image, or a patient, on two sides of a split", keyed=False
+        False, "refuse copies of an image, or a patient, on two sides of a split"
     )
 
 

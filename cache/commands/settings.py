@@ -112,11 +112,13 @@ class Flag:
         Raises:
             RequestError: it can't be read.
         """
-        if isinstance(typed, list):
-            return tuple(map(self._read, typed))
-        return self._read(typed) if isinstance(typed, str) else typed
+        return tuple(map(self._read, typed)) if self.said.repeated else self._read(typed)
 
-    def _read(self, text: str) -> Any:
+    def _read(self, text: Any) -> Any:
+        if isinstance(text, list):  # argparse's reading of --flag=--
+            raise RequestError(f"{self.name} takes a value, not '--'")
+        if not isinstance(text, str):  # argparse has read it
+            return text
         try:
             if self.said.read:
                 return self.said.read(text)

@@ -166,6 +166,7 @@ def test_words_say_switches_first_and_of_some_bases_only():
         (lambda: AdamW(seeds=(1, 2**32)), "--seeds takes 0 to below 4294967296, not 4294967296"),
         (lambda: Heads(lr=(0.1, -0.5)), "--lr takes numbers above 0, not -0.5"),
         (lambda: read("--lr x", Heads), "--lr takes numbers, comma separated; not 'x'"),
+        (lambda: read("--metric=--", Knn), "--metric takes a value, not '--'"),
         (lambda: read("--lr ,", Heads), "--lr takes one or more, comma separated; not ','"),
         (lambda: Images(("a",), workers=257), "--workers takes 0 to 256, not 257"),
         (lambda: Images(("a",), share=1), "--share takes 0 to below 1, not 1"),
