@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cache.commands.names import counted
+from cache.commands.settings import add_flags, given
 from cache.commands.terminal import (
     Parser,
     complain,
@@ -16,11 +17,11 @@ from cache.commands.terminal import (
     join_layers,
     run_command,
     show,
-    split_words,
 )
 from cache.errors import BrokenCache, CacheError, CacheMiss, RequestError
 from cache.files import no_file
 from cache.places import features_root
+from cache.sharing import Sharing
 
 if TYPE_CHECKING:
     from cache.features import Features
@@ -65,20 +66,7 @@ def _add_export(commands: "argparse._SubParsersAction[Parser]") -> None:
         "have the images.",
     )
     export.add_argument("file", type=Path)
-    export.add_argument("--layers", default="all", help="all, -1, or numbers like 0,5,-1 (all)")
-    export.add_argument("--pool", help="cls, mean, head, proj, comma separated (all there are)")
-    export.add_argument(
-        "--hash-ids",
-        action="store_true",
-        help="ids and patients as salted hashes; leaves out the hashes of the pixels too",
-    )
-    export.add_argument(
-        "--salt",
-        metavar="TEXT",
-        help="of the hashed ids, so that files exported with one salt can be joined; who knows it "
-        "can test guesses (a random one, shown once)",
-    )
-    export.add_argument("--drop-meta", action="store_true", help="leave out age, sex, site...")
+    add_flags(export, Sharing)
     export.add_argument(
         "-o", dest="output", type=Path, required=True, metavar="OUT", help="the new file, .h5"
     )
@@ -361,19 +349,13 @@ def run_rm(options: argparse.Namespace) -> int:
 
 def run_export(options: argparse.Namespace) -> int:
     """Write a smaller file, and say what is in it."""
-    from cache.export import Choice, export_features
+    from cache.export import export_features
     from cache.features import open_features
     from cache.format.read import format_bytes
 
-    choice = Choice(
-        layers=_layers(options.layers),
-        pools=split_words("--pool", options.pool) or None,
-        hash_ids=options.hash_ids,
-        salt=options.salt,
-        drop_meta=options.drop_meta,
-    )
+    sharing = Sharing(**given(options, Sharing))
     features = open_features(options.file)
-    salt = export_features(features, options.output, choice, overwrite=options.overwrite)
+    salt = export_features(features, options.output, sharing, overwrite=options.overwrite)
     made = open_features(options.output)
     size = format_bytes(options.output.stat().st_size)
     show(
@@ -381,22 +363,11 @@ def run_export(options: argparse.Namespace) -> int:
     )
     if columns := sorted(made.meta):
         show(f"with {', '.join(columns)}; --drop-meta leaves them out")
-    if not options.hash_ids:
+    if not sharing.hash_ids:
         show("with the ids as they are; --hash-ids hides them")
     if salt:
         show(f"salt {salt}: stored nowhere; --salt with it makes the same ids again")
     return 0
-
-
-def _layers(text: str) -> tuple[int, ...] | None:
-    if text == "all":
-        return None
-    try:
-        return tuple(int(word) for word in split_words("--layers", text))
-    except RequestError:
-        raise
-    except ValueError:
-        raise RequestError(f"--layers takes all or numbers like 0,5,-1, not {text!r}") from None
 
 
 def _is_hdf5(path: Path) -> bool:

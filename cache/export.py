@@ -12,7 +12,6 @@ import secrets
 import shlex
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from cache.files import move_whole, work_folder
 from cache.format.read import HASH, LOOKS, FileSpec, Samples, read_table
 from cache.format.units import unit_rows
 from cache.leak_memory import count_leaks, counted_leaks
+from cache.sharing import Sharing
 from cache.splits.rules import DRAWN
 from cache.store import FeatureWriter
 
@@ -45,25 +45,8 @@ NOTES = (
 )
 
 
-@dataclass(frozen=True)
-class Choice:
-    """What of a file is to be shared."""
-
-    layers: tuple[int, ...] | None = None  # negative from the encoder's end; None: all
-    pools: tuple[str, ...] | None = None  # None: all that these layers have
-    hash_ids: bool = False  # ids and patients as hashes; the hashes of pixels are left out
-    salt: str | None = None  # of the hashes; None: a random one
-    drop_meta: bool = False  # leave out the columns of age, sex, site...
-
-    def __post_init__(self) -> None:
-        if self.salt is not None and not self.hash_ids:
-            raise RequestError("--salt belongs to --hash-ids")
-        if self.salt == "":
-            raise RequestError("--salt takes a text that nobody guesses, not an empty one")
-
-
 def export_features(
-    features: Features, path: Path, choice: Choice, *, overwrite: bool = False
+    features: Features, path: Path, sharing: Sharing, *, overwrite: bool = False
 ) -> str | None:
     """Write some of a file's features as a file of their own, under the same key, in the same order.
 
@@ -73,7 +56,7 @@ def export_features(
     Args:
         features: a complete file of images.
         path: where the new one will be. It appears there when it is whole.
-        choice: what of the file.
+        sharing: what of the file.
         overwrite: replace what is at ``path``.
 
     Returns:
@@ -86,9 +69,9 @@ def export_features(
         OSError: the folder can't be written.
     """
     _check_place(features, path, overwrite)
-    names = choose_arrays(features, choice)
-    salt = choice.salt or secrets.token_hex(16)
-    spec = _make_spec(features, path, names, choice, salt)
+    names = choose_arrays(features, sharing)
+    salt = sharing.salt or secrets.token_hex(16)
+    spec = _make_spec(features, path, names, sharing, salt)
     leaks = counted_leaks(features)
     if leaks is None and (found := count_leaks(features)):  # its labels or split were changed
         leaks = found.summary()
@@ -101,10 +84,10 @@ def export_features(
             # What it took tells of a machine; how many samples leak, of no one.
             writer.finish({} if leaks is None else {"leaks": leaks})
         move_whole(made, path)
-    return salt if choice.hash_ids and choice.salt is None else None
+    return salt if sharing.hash_ids and sharing.salt is None else None
 
 
-def choose_arrays(features: Features, choice: Choice) -> list[str]:
+def choose_arrays(features: Features, sharing: Sharing) -> list[str]:
     """The arrays of the layers and pools that are wanted, in the file's order.
 
     Returns:
@@ -115,17 +98,17 @@ def choose_arrays(features: Features, choice: Choice) -> list[str]:
     """
     places = _places(features)
     layers = {layer for layer, _ in places.values()}
-    if choice.layers is not None:
-        layers = {features.find_layer(layer) for layer in choice.layers}
+    if sharing.layers is not None:
+        layers = {features.find_layer(layer) for layer in sharing.layers}
     pools = {pool for layer, pool in places.values() if layer in layers}
-    if choice.pools is not None:
-        pools = {*choice.pools}
+    if sharing.pools is not None:
+        pools = {*sharing.pools}
     chosen = {name: at for name, at in places.items() if at[0] in layers and at[1] in pools}
     for layer, pool in itertools.product(sorted(layers), sorted(pools)):
-        empty_layer = choice.layers is not None and layer not in {at[0] for at in chosen.values()}
+        empty_layer = sharing.layers is not None and layer not in {at[0] for at in chosen.values()}
         if empty_layer or pool not in {at[1] for at in chosen.values()}:
             features.array_name(layer, pool)  # refuses, and says what there is
-    hashes = [name for name in features.header.arrays if name == HASH and not choice.hash_ids]
+    hashes = [name for name in features.header.arrays if name == HASH and not sharing.hash_ids]
     return [*chosen, *hashes]
 
 
@@ -168,12 +151,12 @@ def _check_place(features: Features, path: Path, overwrite: bool) -> None:
 
 
 def _make_spec(
-    features: Features, path: Path, names: Sequence[str], choice: Choice, salt: str
+    features: Features, path: Path, names: Sequence[str], sharing: Sharing, salt: str
 ) -> FileSpec:
     """All that the new file will say of itself."""
     header = features.header
     row_ids, ids, groups = read_table(header, "rows/ids"), features.ids, features.groups
-    if choice.hash_ids:
+    if sharing.hash_ids:
         row_ids, ids = hash_names(row_ids, salt), hash_names(ids, salt)
         groups = None if groups is None else hash_names(groups, salt)
     notes = {name: value for name, value in features.notes.items() if name in NOTES}
@@ -195,22 +178,22 @@ def _make_spec(
             read_table(header, "samples/split"),
             features.labels,
             groups,
-            {} if choice.drop_meta else features.meta,
+            {} if sharing.drop_meta else features.meta,
         ),
-        command=_command(features, path, choice),
+        command=_command(features, path, sharing),
         notes={**notes, EXPORTED: features.path.name},
         versions=features.versions,
         fingerprint={name: v for name, v in features.fingerprint.items() if name in names},
     )
 
 
-def _command(features: Features, path: Path, choice: Choice) -> str:
+def _command(features: Features, path: Path, sharing: Sharing) -> str:
     """What made the file: names without their folders, and never the salt."""
     words = ["cache", "export", features.path.name]
-    words += [] if choice.layers is None else [f"--layers={','.join(map(str, choice.layers))}"]
-    words += [] if choice.pools is None else ["--pool", ",".join(choice.pools)]
-    words += ["--hash-ids"] if choice.hash_ids else []
-    words += ["--drop-meta"] if choice.drop_meta else []
+    words += [] if sharing.layers is None else [f"--layers={','.join(map(str, sharing.layers))}"]
+    words += [] if sharing.pools is None else ["--pool", ",".join(sharing.pools)]
+    words += ["--hash-ids"] if sharing.hash_ids else []
+    words += ["--drop-meta"] if sharing.drop_meta else []
     return shlex.join([*words, "-o", path.name])
 
 

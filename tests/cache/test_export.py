@@ -11,11 +11,12 @@ from features import make_spec, make_text_spec, write_file, write_rows
 
 from cache.cli import main
 from cache.errors import BrokenCache, RequestError
-from cache.export import Choice, choose_arrays, export_features, hash_names
+from cache.export import choose_arrays, export_features, hash_names
 from cache.features import open_features
 from cache.format.fingerprint import N_NUMBERS
 from cache.format.read import HASH, THUMBNAIL, read_header
 from cache.leak_memory import count_leaks
+from cache.sharing import Sharing
 from cache.store import FeatureWriter
 from probe.cli import main as probe
 from probe.results import read_row
@@ -146,7 +147,7 @@ def test_hashed_ids_keep_what_belongs_together(source, tmp_path):
     made = {}
     for name, salt in (("a", "one"), ("b", "one"), ("c", "two")):
         path = tmp_path / f"{name}.h5"
-        assert export_features(features, path, Choice(hash_ids=True, salt=salt)) is None
+        assert export_features(features, path, Sharing(hash_ids=True, salt=salt)) is None
         made[name] = open_features(path)
     assert features.groups is not None
     assert made["a"].groups is not None
@@ -161,7 +162,7 @@ def test_hashed_ids_keep_what_belongs_together(source, tmp_path):
 def test_a_random_salt_is_another_each_time(source, tmp_path):
     features = open_features(source)
     salts = [
-        export_features(features, tmp_path / f"{i}.h5", Choice(hash_ids=True)) for i in range(2)
+        export_features(features, tmp_path / f"{i}.h5", Sharing(hash_ids=True)) for i in range(2)
     ]
     assert salts[0] != salts[1]
     assert not {*open_features(tmp_path / "0.h5").ids} & {*open_features(tmp_path / "1.h5").ids}
@@ -200,7 +201,7 @@ def test_without_flags_only_pictures_paths_and_places_stay_behind(source, tmp_pa
 def test_volumes_keep_their_slices(tmp_path):
     row_sample = np.repeat(np.arange(70), 10)
     source = make_file(tmp_path / "a.h5", row_sample=row_sample, dtype="float32")
-    export_features(open_features(source), tmp_path / "b.h5", Choice((1,), ("mean",), True))
+    export_features(open_features(source), tmp_path / "b.h5", Sharing((1,), ("mean",), True))
     made = open_features(tmp_path / "b.h5")
     np.testing.assert_array_equal(made.row_sample, row_sample)
     assert made.array(1, "mean").dtype == np.float32
@@ -211,13 +212,13 @@ def test_volumes_keep_their_slices(tmp_path):
 @pytest.mark.parametrize(
     ("choice", "names"),
     [
-        (Choice((-1,)), ["layers/01/cls", "layers/01/mean", "head"]),
-        (Choice((0, 0, -2)), ["layers/00/cls", "layers/00/mean"]),
-        (Choice(None, ("cls",)), ["layers/00/cls", "layers/01/cls"]),
-        (Choice(None, ("head",)), ["head"]),
-        (Choice((0, 1), ("head", "mean")), ["layers/00/mean", "layers/01/mean", "head"]),
+        (Sharing((-1,)), ["layers/01/cls", "layers/01/mean", "head"]),
+        (Sharing((0, 0, -2)), ["layers/00/cls", "layers/00/mean"]),
+        (Sharing(None, ("cls",)), ["layers/00/cls", "layers/01/cls"]),
+        (Sharing(None, ("head",)), ["head"]),
+        (Sharing((0, 1), ("head", "mean")), ["layers/00/mean", "layers/01/mean", "head"]),
         (
-            Choice((1, 0), ("mean", "cls")),
+            Sharing((1, 0), ("mean", "cls")),
             ["layers/00/cls", "layers/00/mean", "layers/01/cls", "layers/01/mean"],
         ),
     ],
@@ -229,11 +230,11 @@ def test_layers_and_pools(source, choice, names):
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        (Choice((7,)), "has no layer 7: toy.random has layers 0..1"),
-        (Choice(None, ("proj",)), "has no pool 'proj' at layer 0 of toy.random; there it has cls"),
-        (Choice((0,), ("head",)), "has no pool 'head' at layer 0 of toy.random; there it has cls"),
-        (Choice((0, 1), ("head",)), "has no pool 'head' at layer 0"),
-        (Choice((0, 1), ("cls", "best")), "has no pool 'best'"),
+        (Sharing((7,)), "has no layer 7: toy.random has layers 0..1"),
+        (Sharing(None, ("proj",)), "has no pool 'proj' at layer 0 of toy.random; there it has cls"),
+        (Sharing((0,), ("head",)), "has no pool 'head' at layer 0 of toy.random; there it has cls"),
+        (Sharing((0, 1), ("head",)), "has no pool 'head' at layer 0"),
+        (Sharing((0, 1), ("cls", "best")), "has no pool 'best'"),
     ],
 )
 def test_what_a_file_lacks_is_refused(source, tmp_path, choice, message):
@@ -245,8 +246,8 @@ def test_what_a_file_lacks_is_refused(source, tmp_path, choice, message):
 def test_a_file_of_which_only_early_layers_are_stored(tmp_path):
     spec = make_spec(3, {"layers/00/cls": 2, "layers/03/cls": 2}, layers={"of": 12})
     features = open_features(write_file(tmp_path / "a.h5", spec))
-    assert choose_arrays(features, Choice()) == ["layers/00/cls", "layers/03/cls"]
-    export_features(features, tmp_path / "b.h5", Choice((3,)))
+    assert choose_arrays(features, Sharing()) == ["layers/00/cls", "layers/03/cls"]
+    export_features(features, tmp_path / "b.h5", Sharing((3,)))
     assert [*open_features(tmp_path / "b.h5").layers] == [3]
 
 
@@ -305,9 +306,9 @@ def test_a_damaged_file_is_not_passed_on(source, tmp_path):
         file.write(b"\x01\x02")
     features = open_features(source)
     with pytest.raises(BrokenCache, match=r"rows 256\.\.511 of layers/01/cls don't match"):
-        export_features(features, tmp_path / "out" / "a.h5", Choice())
+        export_features(features, tmp_path / "out" / "a.h5", Sharing())
     assert [*(tmp_path / "out").iterdir()] == []
-    export_features(features, tmp_path / "out" / "b.h5", Choice((0,)))  # that layer is whole
+    export_features(features, tmp_path / "out" / "b.h5", Sharing((0,)))  # that layer is whole
 
 
 @pytest.mark.posix
@@ -321,7 +322,7 @@ def test_a_kill_leaves_no_file(source, tmp_path):
         "    print('writing', flush=True)\n"
         "    time.sleep(60)\n"
         "export.FeatureWriter.write_unit = slow\n"
-        "export.export_features(open_features(sys.argv[1]), Path(sys.argv[2]), export.Choice())\n"
+        "export.export_features(open_features(sys.argv[1]), Path(sys.argv[2]), export.Sharing())\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(source), str(out)], stdout=subprocess.PIPE, text=True
@@ -330,7 +331,7 @@ def test_a_kill_leaves_no_file(source, tmp_path):
         assert process.stdout.readline() == "writing\n"
         process.send_signal(signal.SIGKILL)
     assert not out.exists()
-    export_features(open_features(source), out, Choice())
+    export_features(open_features(source), out, Sharing())
     assert open_features(out).n_rows == 700
 
 
