@@ -11,7 +11,7 @@ import numpy as np
 
 from cache import RequestError
 from cache.commands.names import near_names
-from cache.commands.settings import words
+from cache.commands.settings import changed, words
 from cache.files import no_file
 from cache.format.key import file_stem
 from cache.header_index import INDEX
@@ -204,8 +204,7 @@ def _refuse_table(name: str, table: TableOptions) -> None:
 
 def _redefine(definition: Definition, table: TableOptions) -> str:
     """The commands by which a definition says something else of its columns too."""
-    default = TableOptions()
-    said = {name: v for name, v in vars(table).items() if v != getattr(default, name)}
+    said = changed(table, TableOptions())
     said["missing"] = tuple(dict.fromkeys((*definition.options.missing, *table.missing)))
     options = dataclasses.replace(definition.options, **said)
     kept = {"--licence": options.licence, "--window": options.window}  # no flags of a table
