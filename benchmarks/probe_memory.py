@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cache.format.read import FileSpec, Samples
+from cache.format.spec import FileSpec, Samples
 from cache.format.units import unit_rows
 from cache.store import FeatureWriter
 

@@ -11,10 +11,9 @@ from typing import TypeVar
 from cache.commands.names import N_WEIGHTS, choose_named, counted, digest_of, near_names
 from cache.errors import CacheError, CacheMiss, RequestError
 from cache.features import Features, count_done, incomplete_message
-from cache.format.key import file_stem, flatten, key_differences
+from cache.format.key import PARTIAL, file_stem, flatten, key_differences
 from cache.format.read import Header, read_header
 from cache.header_index import HeaderIndex
-from cache.store import PARTIAL
 
 T = TypeVar("T")
 FLAGS = ("protocol", "precision", "store")  # of ``extract``, that are called as parts of a key

@@ -122,8 +122,8 @@ def run_ls(options: argparse.Namespace) -> int:
 
 def _summary(header: "Header") -> tuple[str, str, str, str, str, str]:
     """size, rows, layers (or that the rows are texts), pools, stored type, state."""
+    from cache.commands.names import format_bytes
     from cache.features import Features
-    from cache.format.read import format_bytes
 
     features = Features(header)
     return (
@@ -138,7 +138,7 @@ def _summary(header: "Header") -> tuple[str, str, str, str, str, str]:
 
 def _state(header: "Header") -> str:
     from cache.features import count_done
-    from cache.store import PARTIAL
+    from cache.format.key import PARTIAL
 
     done = count_done(header)
     if done == header.n_units and not header.path.name.endswith(PARTIAL):
@@ -148,10 +148,11 @@ def _state(header: "Header") -> str:
 
 def run_show(options: argparse.Namespace) -> int:
     """Everything the header holds, key included."""
+    from cache.commands.names import format_bytes
     from cache.features import Features
     from cache.format.fingerprint import short_form
     from cache.format.key import flatten
-    from cache.format.read import format_bytes, read_header
+    from cache.format.read import read_header
 
     path = _existing(options.file)
     header = read_header(path)
@@ -228,8 +229,9 @@ def _verify(path: Path) -> str:
         BrokenCache: something isn't.
     """
     from cache.features import Features
+    from cache.format.key import PARTIAL
     from cache.format.read import read_header, read_table
-    from cache.store import PARTIAL, bad_arrays, done_units
+    from cache.store import bad_arrays, done_units
 
     header = read_header(_existing(path))
     for name in header.tables:
@@ -320,7 +322,8 @@ def _compare_fingerprints(a: "Features", b: "Features") -> tuple[list[str], bool
 
 def run_rm(options: argparse.Namespace) -> int:
     """Delete feature files, never anything else, and none that is being written."""
-    from cache.format.read import format_bytes, read_header
+    from cache.commands.names import format_bytes
+    from cache.format.read import read_header
     from cache.store import delete_file
 
     paths = [_existing(path) for path in dict.fromkeys(options.file)]
@@ -349,9 +352,9 @@ def run_rm(options: argparse.Namespace) -> int:
 
 def run_export(options: argparse.Namespace) -> int:
     """Write a smaller file, and say what is in it."""
+    from cache.commands.names import format_bytes
     from cache.export import export_features
     from cache.features import open_features
-    from cache.format.read import format_bytes
 
     sharing = Sharing(**given(options, Sharing))
     features = open_features(options.file)

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from cache.errors import BrokenCache, RequestError
 from cache.features import Features, read_units
 from cache.files import move_whole, work_folder
-from cache.format.read import HASH, LOOKS, FileSpec, Samples, read_table
+from cache.format.read import read_table
+from cache.format.spec import HASH, LOOKS, FileSpec, Samples
 from cache.format.units import unit_rows
 from cache.leak_memory import count_leaks, counted_leaks
 from cache.sharing import Sharing

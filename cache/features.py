@@ -12,20 +12,12 @@ from numpy.typing import NDArray
 
 from cache.commands.names import encoder_label
 from cache.errors import BrokenCache, CacheMiss, RequestError
-from cache.format.read import (
-    HASH,
-    LOOKS,
-    SPLITS,
-    THUMBNAIL,
-    Extent,
-    Header,
-    parse_cost,
-    read_header,
-    read_table,
-)
+from cache.format.key import PARTIAL, partial_path
+from cache.format.read import Extent, Header, parse_cost, read_header, read_table
+from cache.format.sample_tables import SPLITS
+from cache.format.spec import HASH, LOOKS, THUMBNAIL
 from cache.format.units import unit_rows
 from cache.leaks import number_copies
-from cache.store import PARTIAL, partial_path
 
 POOLS = ("cls", "mean", "head", "proj")
 META = "samples/meta/"

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from cache.checked_json import read_checked, write_checked
+from cache.format.key import PARTIAL
 from cache.format.read import Extent, Header, read_header
-from cache.store import PARTIAL
 
 INDEX = ".index"  # folder below the features
 NAME = "headers.json"

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from cache.features import Features, read_units
 from cache.files import open_regular, write_whole
-from cache.format.read import LOOKS, SPLITS, read_table
+from cache.format.read import read_table
+from cache.format.sample_tables import SPLITS
+from cache.format.spec import LOOKS
 from cache.leaks import WHAT, Leaks, Stack, Twin, find_twins
 
 FOLDER = ".leaks"

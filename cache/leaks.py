@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import BrokenCache
-from cache.format.read import SPLITS
+from cache.format.sample_tables import SPLITS
 
 # In BreastMNIST at 64 px, 19 of 156 test images have such a twin in train, while exact hashing
 # finds one pair. The smaller the thumbnail, the more images look alike: 39 of the same at 28 px.

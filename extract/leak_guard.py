@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from cache import RequestError
 from cache.features import Features
-from cache.format.read import HASH, read_header
+from cache.format.read import read_header
+from cache.format.spec import HASH
 from cache.leaks import Leaks, describe_leaks, find_twins
 from cache.store import done_units
 from extract.datasets.dataset import Dataset, as_stored

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from cache import CacheError, RequestError
-from cache.format.key import feature_path, untagged
-from cache.format.read import HASH_BYTES, RECORD_WORDS, format_bytes
+from cache.commands.names import format_bytes
+from cache.format.key import feature_path, partial_path, untagged
+from cache.format.spec import HASH_BYTES, RECORD_WORDS
 from cache.format.units import count_units
 from cache.labels.target import describe_target
 from cache.places import memory_root
-from cache.store import partial_path
 from extract.config import CHANNELS, COLOUR, INTENSITIES, ExtractConfig
 from extract.datasets.arrays.medmnist import describe_download, download_bytes, refuse_offline
 from extract.datasets.drawn import SplitWish

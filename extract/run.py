@@ -28,7 +28,7 @@ from cache.commands.settings import words
 from cache.features import Features
 from cache.format.fingerprint import summarise
 from cache.format.key import feature_path
-from cache.format.read import HASH, HASH_BYTES, LOOKS, THUMBNAIL, FileSpec
+from cache.format.spec import HASH, HASH_BYTES, LOOKS, THUMBNAIL, FileSpec
 from cache.format.units import unit_rows
 from cache.leak_memory import count_leaks
 from cache.leaks import describe_leaks

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from cache import RequestError
 from cache.commands.settings import flags_of
 from cache.features import Features
-from cache.format.read import FileSpec, read_table
+from cache.format.read import read_table
+from cache.format.spec import FileSpec
 from cache.splits.rules import DRAWN
 from cache.store import FeatureWriter, changed_tables
 from cache.task import BINARY

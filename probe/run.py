@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.catalogue import Wish, find_features
+from cache.commands.names import format_bytes
 from cache.errors import CacheError, RequestError
 from cache.features import Features, open_features
-from cache.format.read import format_bytes
 from probe.answer import Answer
 from probe.choosing.place import Best, Compared
 from probe.choosing.plan import N_FOLDS

@@ -79,3 +79,12 @@ def counted(n: int, noun: str) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of an exception's text."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def format_bytes(n: float) -> str:
+    """Bytes for people: ``format_bytes(1_500_000) == "1.5 MB"``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(n) < 1000:
+            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
+        n /= 1000
+    return f"{n:.1f} TB"

@@ -88,3 +88,11 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             flat[f"{prefix}{name}"] = item if isinstance(item, str) else json.dumps(item)
     return flat
+
+
+PARTIAL = ".partial"
+
+
+def partial_path(path: Path) -> Path:
+    """The name of a file that isn't complete yet."""
+    return path.with_name(path.name + PARTIAL)

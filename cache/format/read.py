@@ -7,15 +7,12 @@ come out as memory maps (``features``). FORMAT.md says the same for other progra
 """
 
 import contextlib
-import errno
 import json
 import os
-import re
 import shlex
-import shutil
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,117 +21,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import BrokenCache, CacheError, RequestError
-from cache.files import no_file, open_regular, sync_folder
+from cache.files import no_file, open_regular
 from cache.format.fingerprint import is_fingerprint
 from cache.format.key import canonical_json, key_digest
 from cache.format.sample_tables import SPLITS, TableSizes, check_table
+from cache.format.spec import (
+    ALIGNMENT,
+    ARRAY_NAME,
+    COST_BYTES,
+    FORMAT,
+    FORMAT_VERSION,
+    HASH,
+    HASH_BYTES,
+    LISTS,
+    LOOKS,
+    OBJECTS,
+    RECORD_WORDS,
+    TABLES,
+    TEXTS,
+    attributes_crc,
+    table_type,
+)
 from cache.format.units import count_units
-from cache.task import MULTI_CLASS, MULTI_LABEL, REGRESSION, TASKS
+from cache.task import MULTI_CLASS, MULTI_LABEL, TASKS
 
-FORMAT = "medprobe-features"
-FORMAT_VERSION = 1
-RECORD_WORDS = 1024  # uint32 words of a unit's record: one 4096-byte page
-COST_BYTES = 4096
 MAX_THREADS = 1024
-ALIGNMENT = 4096  # arrays start on a page, so a record never straddles two
-DTYPES = ("float16", "float32")  # bfloat16 has no numpy type and is never stored
-ARRAY_NAME = re.compile(r"layers/\d{2,}/(cls|mean)|head|proj")
-# What tells images apart without the images, for the search of leaks: written with the features,
-# row by row, but no features. Both are bytes, whatever the features' dtype is.
-HASH, THUMBNAIL = "rows/hash", "rows/thumbnail"
-LOOKS = (HASH, THUMBNAIL)
-HASH_BYTES = 16
-
-# What a file must hold besides its arrays: attributes by type, tables by kind of number. Byte order
-# is part of the kind: a flipped bit in it would change every number and no checksum.
-TEXTS = ("model", "encoder", "dataset", "task", "positive_class", "command")
-LISTS = ("class_names", "arrays", "splits")
-OBJECTS = ("key", "notes", "versions", "tables_crc32")  # as JSON
-TABLES = {
-    "rows/ids": "S",
-    "rows/sample": "<i8",
-    "samples/ids": "S",
-    "samples/split": "|u1",
-    "samples/labels": "<i8",  # of regression "<f8"
-    "samples/groups": "S",  # the only one that a file may lack
-}
-
-
-@dataclass(frozen=True)
-class Samples:
-    """What carries a label: an image, a volume, a patient. S samples.
-
-    Labels and splits are the data set's own defaults; probes may lay others over them.
-    """
-
-    ids: NDArray[np.str_]  # (S,) unique
-    split: NDArray[np.uint8]  # (S,) index into SPLITS
-    labels: NDArray[np.int64 | np.float64]  # (S,) or (S, C), see ``check_stored_labels``
-    groups: NDArray[np.str_] | None = None  # (S,) patients, where known
-    meta: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # name -> (S,)
-
-
-@dataclass(frozen=True)
-class FileSpec:
-    """All that must be known before the first row is computed. N rows."""
-
-    model: str  # short name, as typed after --model
-    encoder: str  # full name
-    size: int  # side of the encoder's input, pixels; 0 of texts
-    dataset: str
-    task: str  # one of TASKS
-    class_names: tuple[str, ...]
-    key: Mapping[str, Any]
-    # "layers/00/cls" -> width, in the order of the units' checksums; LOOKS last
-    arrays: Mapping[str, int]
-    dtype: str  # one of DTYPES
-    row_ids: NDArray[np.str_]  # (N,) in id order
-    row_sample: NDArray[np.int64]  # (N,) index into samples
-    samples: Samples
-    command: str  # the command line that makes (and finishes) this file
-    positive_class: str | None = None  # binary tasks: the name of label 1
-    notes: Mapping[str, Any] = field(default_factory=dict)  # transform in words, licence, marks
-    versions: Mapping[str, str] = field(default_factory=dict)
-    fingerprint: Mapping[str, list[float]] = field(default_factory=dict)  # see fingerprint.py
-
-    @property
-    def n_rows(self) -> int:
-        return len(self.row_ids)
-
-    @property
-    def n_units(self) -> int:
-        return count_units(self.n_rows)
-
-    @property
-    def tables(self) -> dict[str, NDArray[Any]]:
-        """Name -> what stands in each table, as it was given."""
-        samples = self.samples
-        tables: dict[str, NDArray[Any]] = {
-            "rows/ids": self.row_ids,
-            "rows/sample": self.row_sample,
-            "samples/ids": samples.ids,
-            "samples/split": samples.split,
-            "samples/labels": samples.labels,
-        }
-        if samples.groups is not None:
-            tables["samples/groups"] = samples.groups
-        return tables | {f"samples/meta/{column}": v for column, v in samples.meta.items()}
-
-    def __post_init__(self) -> None:
-        if not self.n_rows:
-            raise RequestError(f"{self.dataset} has no images, so there is nothing to extract")
-        if self.dtype not in DTYPES:
-            raise RequestError(f"features are stored as one of {DTYPES}, not {self.dtype}")
-        if self.task not in TASKS:
-            raise RequestError(f"the task must be one of {TASKS}, found {self.task!r}")
-        if not 0 < len(self.arrays) < RECORD_WORDS:
-            raise RequestError(
-                f"a file holds 1 to {RECORD_WORDS - 1} arrays (layers x pools), asked for "
-                f"{len(self.arrays)}; choose fewer with --layers"
-            )
-        sizes = TableSizes(self.n_rows, len(self.samples.ids), self.task, len(self.class_names))
-        for name, values in self.tables.items():
-            check_table(name, values, sizes)
 
 
 @dataclass(frozen=True)
@@ -241,208 +152,6 @@ class Header:
 # ---------------------------------------------------------------------------- creating
 
 
-def create_file(path: Path, spec: FileSpec) -> None:
-    """Write the whole envelope to ``path`` and reserve every byte of it.
-
-    Args:
-        path: must not exist; on any failure it doesn't exist afterwards either.
-        spec: what the file will hold.
-
-    Raises:
-        RequestError: the disk has too little room.
-        OSError: the folder can't be written.
-    """
-    try:
-        _write_envelope(path, spec)
-        _reserve(path)
-    except (OSError, RuntimeError) as error:  # h5py tells a full disk in several lines, or so
-        path.unlink(missing_ok=True)
-        reason = str(error).splitlines()[0]
-        raise OSError(f"can't create {path}: {reason}; is the disk full?") from error
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-
-
-def _write_envelope(path: Path, spec: FileSpec) -> None:
-    dtype = np.dtype(spec.dtype).newbyteorder("<")
-    with h5py.File(
-        path,
-        "x",
-        # Since 1.10 HDF5's own structures carry checksums. In older ones a single flipped bit can
-        # send the library round in circles, or turn every number's bytes around (both were seen).
-        libver=("v110", "v110"),
-        alignment_threshold=1,
-        alignment_interval=ALIGNMENT,
-        locking=False,
-    ) as file:
-        for name, table in _sample_tables(spec).items():
-            _write_table(file, name, table)
-        for name, width in spec.arrays.items():
-            of_bytes = name in LOOKS
-            _reserve_array(file, name, (spec.n_rows, width), np.dtype("u1") if of_bytes else dtype)
-        _reserve_array(file, "units", (spec.n_units, RECORD_WORDS), np.dtype("<u4"))
-        _reserve_array(file, "cost", (), np.dtype(f"S{COST_BYTES}"))
-        attributes = _attributes(spec)
-        attributes["tables_crc32"] = canonical_json(table_checksums(spec))
-        attributes["attributes_crc32"] = _attributes_crc(attributes)
-        for name, value in attributes.items():
-            _write_attribute(file, name, value)
-
-
-def _write_attribute(file: h5py.File, name: str, value: Any) -> None:
-    """Store a number, a text or a list of texts; texts at one length each, as UTF-8."""
-    if isinstance(value, int):
-        file.attrs[name] = value
-        return
-    # Not of variable length: those lie in a heap that has no checksum, even in HDF5 1.10.
-    texts = np.array([text.encode() for text in ([value] if isinstance(value, str) else value)])
-    length = max(map(len, texts), default=0) or 1
-    data = texts.astype(f"S{length}")
-    stored = h5py.string_dtype("utf-8", length)
-    if isinstance(value, str):
-        file.attrs.create(name, data[0], dtype=stored)
-    else:
-        file.attrs.create(name, data, shape=data.shape, dtype=stored)
-
-
-def _attributes(spec: FileSpec) -> dict[str, Any]:
-    attributes = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "model": spec.model,
-        "encoder": spec.encoder,
-        "size": spec.size,
-        "dataset": spec.dataset,
-        "task": spec.task,
-        "class_names": list(spec.class_names),
-        "positive_class": spec.positive_class or "",
-        "key": canonical_json(spec.key),
-        "arrays": list(spec.arrays),
-        "splits": list(SPLITS),
-        "command": spec.command,
-        "notes": canonical_json(spec.notes),
-        "versions": canonical_json(spec.versions),
-    }
-    if spec.fingerprint:
-        attributes["fingerprint"] = canonical_json(spec.fingerprint)
-    return {name: _as_utf8(value) for name, value in attributes.items()}
-
-
-def _as_utf8(value: Any) -> Any:
-    """Texts without what UTF-8 can't say: the surrogates of a path that isn't valid UTF-8."""
-    if isinstance(value, list):
-        return [_as_utf8(item) for item in value]
-    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
-
-
-def _attributes_crc(attributes: Mapping[str, Any]) -> int:
-    plain = {name: value for name, value in attributes.items() if name != "attributes_crc32"}
-    return zlib.crc32(canonical_json(plain).encode())
-
-
-def _sample_tables(spec: FileSpec) -> dict[str, NDArray[Any]]:
-    """The tables as they are stored, numbers of the types that FORMAT.md says."""
-    types = {name: _table_type(name, spec.task) for name in TABLES if TABLES[name] != "S"}
-    return {
-        name: np.asarray(values, types[name]) if name in types else values
-        for name, values in spec.tables.items()
-    }
-
-
-def _table_type(name: str, task: str) -> str:
-    """The type of a table that every file has: TABLES', but of continuous labels float64."""
-    return "<f8" if name == "samples/labels" and task == REGRESSION else TABLES[name]
-
-
-def _raw_table(values: NDArray[Any]) -> NDArray[Any]:
-    """A table as its bytes lie in the file: contiguous, strings as UTF-8 of one length."""
-    return np.ascontiguousarray(
-        np.char.encode(values, "utf-8") if values.dtype.kind == "U" else values
-    )
-
-
-def table_checksums(spec: FileSpec) -> dict[str, int]:
-    """CRC-32 of the bytes of every sample table."""
-    return {
-        name: zlib.crc32(_raw_table(table).tobytes())
-        for name, table in _sample_tables(spec).items()
-    }
-
-
-def _write_table(file: h5py.File, name: str, values: NDArray[Any]) -> None:
-    raw = _raw_table(values)
-    if raw.dtype.kind == "S":
-        raw = raw.astype(h5py.string_dtype("utf-8", raw.dtype.itemsize))
-    file.create_dataset(name, data=raw)
-
-
-def _reserve_array(
-    file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> None:
-    """Give an array its place in the file without writing to it."""
-    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    creation.set_layout(h5py.h5d.CONTIGUOUS)
-    # Late allocation, the default, would leave get_offset() None until HDF5 itself writes.
-    creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
-    links.set_create_intermediate_group(True)
-    h5py.h5d.create(
-        file.id,
-        name.encode(),
-        h5py.h5t.py_create(dtype, logical=True),
-        h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR),
-        dcpl=creation,
-        lcpl=links,
-    )
-
-
-def _reserve(path: Path) -> None:
-    """Make the file's whole length real, so that no later write can find the disk full."""
-    size = path.stat().st_size
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        if not _fallocate(descriptor, size):
-            _write_zeros(path)
-        os.fsync(descriptor)
-    except OSError as error:
-        free = shutil.disk_usage(path.parent).free
-        raise RequestError(
-            f"can't reserve {format_bytes(size)} for {path.name} in {path.parent} "
-            f"({format_bytes(free)} free): {error.strerror}; free some space, or choose another "
-            "place with --features DIR, or fewer layers with --layers"
-        ) from error
-    finally:
-        os.close(descriptor)
-    sync_folder(path.parent)
-
-
-def _fallocate(descriptor: int, size: int) -> bool:
-    """Reserve by the system's own call; whether there is one, and the file system knows it."""
-    if not hasattr(os, "posix_fallocate"):  # macOS, Windows
-        return False
-    try:
-        os.posix_fallocate(descriptor, 0, size)
-    except OSError as error:
-        if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-            return False
-        raise
-    return True
-
-
-def _write_zeros(path: Path) -> None:
-    """Fill every reserved array with zeros, by plain writes."""
-    header = read_header(path)
-    zeros = bytes(1 << 20)
-    with path.open("r+b", buffering=0) as file:
-        for extent in [*header.arrays.values(), header.units, header.cost]:
-            file.seek(extent.offset)
-            left = extent.end - extent.offset
-            while left:
-                left -= file.write(zeros[: min(left, len(zeros))])
-
-
 def parse_cost(raw: bytes, path: Path, cure: str) -> dict[str, Any]:
     """What an extraction took; of a file that isn't complete, what its runs agreed on.
 
@@ -464,15 +173,6 @@ def parse_cost(raw: bytes, path: Path, cure: str) -> dict[str, Any]:
         raise BrokenCache(
             f"{path} is damaged: its cost isn't readable; delete it and run\n  {cure}"
         ) from error
-
-
-def format_bytes(n: float) -> str:
-    """Bytes for people: ``format_bytes(1_500_000) == "1.5 MB"``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(n) < 1000:
-            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
-        n /= 1000
-    return f"{n:.1f} TB"
 
 
 # ---------------------------------------------------------------------------- reading
@@ -532,7 +232,7 @@ def _read_header(path: Path, file: h5py.File) -> Header:
             f"{path} has format version {attributes.get('format_version')}, this medprobe reads "
             f"{FORMAT_VERSION}; update medprobe, or extract again"
         )
-    if attributes.get("attributes_crc32") != _attributes_crc(attributes):
+    if attributes.get("attributes_crc32") != attributes_crc(attributes):
         raise BrokenCache(
             f"{path} is damaged: its attributes don't match their checksum; delete it and run "
             "extract again"
@@ -573,7 +273,7 @@ def _read_header(path: Path, file: h5py.File) -> Header:
         kind = "S" if table.dtype.kind == "S" else table.dtype.str
         if table.shape[:1] != (n_rows if name.startswith("rows/") else n_samples,):
             wrong.append(name)
-        elif name in TABLES and kind != _table_type(name, attributes["task"]):
+        elif name in TABLES and kind != table_type(name, attributes["task"]):
             wrong.append(name)
         elif table.ndim != 1 + (name == "samples/labels" and attributes["task"] == MULTI_LABEL):
             wrong.append(name)

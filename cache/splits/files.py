@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
-from cache.format.read import SPLITS
+from cache.format.sample_tables import SPLITS
 from cache.labels.tables import DATASET, check_dataset, column, read_csv, write_csv
 from cache.splits.make import LEFT_OUT
 

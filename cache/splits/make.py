@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
-from cache.format.read import SPLITS
+from cache.format.sample_tables import SPLITS
 from cache.splits.rules import Drawn, SplitRule
 from cache.splits.strata import count_units, divide, name_units
 from cache.task import MULTI_LABEL, REGRESSION

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.format.read import Samples
+from cache.format.spec import Samples
 from cache.splits.rules import DRAWN, Drawn
 from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL
 from extract.datasets.looks import look_at, thumbnail_side

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cache.format.read import HASH, HASH_BYTES, THUMBNAIL
+from cache.format.spec import HASH, HASH_BYTES, THUMBNAIL
 
 # px. At 64 the correlation of two thumbnails of BreastMNIST's 64-px file is that of the images.
 THUMBNAIL_SIDE = 64

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cache import RequestError
-from cache.format.read import SPLITS
+from cache.format.sample_tables import SPLITS
 from cache.splits.make import split_digest
 from extract.datasets.dataset import Dataset, group_shapes
 from extract.datasets.sources import Source

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from cache.format.read import SPLITS
+from cache.format.sample_tables import SPLITS
 from extract.config import FIRST_FILTER
 from extract.datasets.dataset import Dataset
 from extract.prepare.transforms import Transform, describe_distortion

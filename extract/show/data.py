@@ -17,7 +17,7 @@ from cache import RequestError
 from cache.commands.names import counted
 from cache.commands.settings import add_flags, given
 from cache.commands.terminal import Parser, run_command, show
-from cache.format.read import SPLITS
+from cache.format.sample_tables import SPLITS
 from cache.labels.target import describe_target
 from cache.task import ASKED
 from extract.datasets.files import definitions

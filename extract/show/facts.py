@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cache import RequestError
 from cache.commands.names import near_names
-from cache.format.read import SPLITS
+from cache.format.sample_tables import SPLITS
 from cache.task import BINARY
 from extract.datasets.arrays import demo, medmnist
 from extract.datasets.arrays.npz import open_npz

@@ -14,7 +14,7 @@ from cache import RequestError
 from cache.commands.settings import add_flags, given
 from cache.commands.terminal import Parser, run_command, show
 from cache.files import write_whole
-from cache.format.read import SPLITS
+from cache.format.sample_tables import SPLITS
 from cache.leaks import describe_leaks
 from extract.config import (
     ExtractConfig,

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import RequestError
-from cache.format.read import SPLITS, Samples
+from cache.format.sample_tables import SPLITS
+from cache.format.spec import Samples
 from cache.task import BINARY, MISSING, MULTI_LABEL, REGRESSION, UNCERTAIN
 from extract.datasets.dataset import Dataset
 

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cache.format.read import HASH, HASH_BYTES, SPLITS, THUMBNAIL
+from cache.format.sample_tables import SPLITS
+from cache.format.spec import HASH, HASH_BYTES, THUMBNAIL
 from cache.format.units import UNIT_ROWS
 from cache.leaks import Leaks, Twin, find_twins
 from cache.task import REGRESSION

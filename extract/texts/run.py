@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cache import CacheError, RequestError
 from cache.format.key import text_path
-from cache.format.read import FileSpec, Samples
+from cache.format.spec import FileSpec, Samples
 from cache.format.units import unit_rows
 from cache.store import FeatureWriter
 from cache.task import MULTI_CLASS

@@ -30,10 +30,11 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from cache.commands.names import format_bytes
 from cache.errors import BrokenCache, RequestError
 from cache.features import Features, open_features
 from cache.format.key import N_DIGEST, canonical_json, file_stem, key_digest
-from cache.format.read import HASH, HASH_BYTES, LOOKS, THUMBNAIL, FileSpec, format_bytes
+from cache.format.spec import HASH, HASH_BYTES, LOOKS, THUMBNAIL, FileSpec
 from cache.places import IMAGES
 from cache.store import FeatureWriter
 from cache.task import BINARY

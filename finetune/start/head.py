@@ -22,9 +22,8 @@ from safetensors.numpy import load_file
 from cache.catalogue import list_files
 from cache.errors import CacheError, RequestError
 from cache.features import Features, open_features
-from cache.format.key import key_differences
+from cache.format.key import PARTIAL, key_differences
 from cache.format.read import read_header
-from cache.store import PARTIAL
 from cache.task import BINARY
 from finetune.start.row import find_row, refuse_other_samples
 from probe.kinds import adamw, heads, linear

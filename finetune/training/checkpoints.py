@@ -31,9 +31,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from cache.commands.names import format_bytes
 from cache.errors import BrokenCache, RequestError
 from cache.files import append, move_whole, remove_leftovers, work_folder, write_whole
-from cache.format.read import format_bytes
 from extract.encoders.weights.files import CHECKSUM, check_zip, tensors_crc32
 from finetune.training.ranks import Ranks
 

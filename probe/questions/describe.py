@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.format.read import SPLITS
+from cache.format.sample_tables import SPLITS
 from cache.labels.target import warn_of_blanks
 from cache.splits.make import LEFT_OUT
 from cache.task import REGRESSION

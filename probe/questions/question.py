@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.features import Features
-from cache.format.read import SPLITS
+from cache.format.sample_tables import SPLITS
 from cache.labels.target import Target
 from cache.leaks import Leaks
 from cache.task import MISSING, REGRESSION

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.format.read import SPLITS
+from cache.format.sample_tables import SPLITS
 from probe.questions.question import Asked
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.features import Features
-from cache.format.read import SPLITS
+from cache.format.sample_tables import SPLITS
 from cache.labels.target import Target
 from cache.splits.files import read_split_file, write_split_file
 from cache.splits.make import LEFT_OUT, NamedSplit, make_splits, split_digest

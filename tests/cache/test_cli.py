@@ -12,9 +12,10 @@ from here import REPOSITORY
 
 from cache.catalogue import Wish, find_features
 from cache.cli import main
+from cache.commands.names import format_bytes
 from cache.errors import BrokenCache, CacheMiss, RequestError
 from cache.features import open_features
-from cache.format.read import format_bytes, read_header
+from cache.format.read import read_header
 from cache.store import FeatureWriter
 
 

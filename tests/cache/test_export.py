@@ -14,7 +14,8 @@ from cache.errors import BrokenCache, RequestError
 from cache.export import choose_arrays, export_features, hash_names
 from cache.features import open_features
 from cache.format.fingerprint import N_NUMBERS
-from cache.format.read import HASH, THUMBNAIL, read_header
+from cache.format.read import read_header
+from cache.format.spec import HASH, THUMBNAIL
 from cache.leak_memory import count_leaks
 from cache.sharing import Sharing
 from cache.store import FeatureWriter

@@ -14,7 +14,7 @@ from cache import leak_memory, leaks
 from cache.cli import main
 from cache.errors import BrokenCache
 from cache.features import open_features
-from cache.format.read import HASH, THUMBNAIL
+from cache.format.spec import HASH, THUMBNAIL
 from cache.leak_memory import count_leaks
 from cache.leaks import MAX_TWINS, NEAR, Twin, describe_leaks, find_twins, sketch, unit_vectors
 from cache.store import FeatureWriter

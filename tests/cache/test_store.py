@@ -29,18 +29,14 @@ from here import DATA, REPOSITORY
 from cache import BrokenCache, CacheError, CacheMiss, RequestError, StaleCache, open_features
 from cache.cli import main
 from cache.features import read_units
+from cache.format.create import create_file
 from cache.format.fingerprint import summarise
-from cache.format.read import (
-    TABLES,
-    Samples,
-    _attributes_crc,
-    _plain,
-    create_file,
-    read_header,
-    read_table,
-)
+from cache.format.key import partial_path
+from cache.format.read import _plain, read_header, read_table
+from cache.format.spec import TABLES, Samples, attributes_crc
 from cache.format.units import unit_rows
-from cache.store import Busy, FeatureWriter, bad_arrays, done_units, partial_path
+from cache.locks import Busy
+from cache.store import FeatureWriter, bad_arrays, done_units
 from cache.task import MULTI_LABEL, REGRESSION
 
 
@@ -227,7 +223,7 @@ def test_a_key_without_a_digest_is_refused(path, value):
     with h5py.File(path, "r+") as file:
         file.attrs["key"] = f'{{"layers":{{"of":2}},"mean":{value}}}'
         attributes = {name: _plain(v) for name, v in file.attrs.items()}
-        file.attrs["attributes_crc32"] = _attributes_crc(attributes)
+        file.attrs["attributes_crc32"] = attributes_crc(attributes)
     with pytest.raises(BrokenCache, match="not JSON compliant"):
         read_header(path)
 
@@ -345,8 +341,8 @@ def test_labels_of_another_task_are_refused(task, labels, message):
 def test_a_file_whose_task_and_labels_disagree_is_refused(path, monkeypatch, task, labels):
     """Of another writer, whose attributes and tables are whole, and say two things."""
     types = {**TABLES, "samples/labels": labels.dtype.str}
-    monkeypatch.setattr("cache.format.read._table_type", lambda name, _: types[name])
-    monkeypatch.setattr("cache.format.read.check_table", lambda *given: None)
+    monkeypatch.setattr("cache.format.create.table_type", lambda name, _: types[name])
+    monkeypatch.setattr("cache.format.spec.check_table", lambda *given: None)
     path.parent.mkdir()
     create_file(path, make_spec(labels=labels, task=task))
     monkeypatch.undo()

@@ -9,16 +9,10 @@ from dataclasses import dataclass, field, fields
 import h5py
 import numpy as np
 
+from cache.format.create import _write_attribute
 from cache.format.key import canonical_json
-from cache.format.read import (
-    HASH,
-    THUMBNAIL,
-    FileSpec,
-    Samples,
-    _attributes_crc,
-    _plain,
-    _write_attribute,
-)
+from cache.format.read import _plain
+from cache.format.spec import HASH, THUMBNAIL, FileSpec, Samples, _attributes_crc
 from cache.format.units import unit_rows
 from cache.store import FeatureWriter
 

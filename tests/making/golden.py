@@ -20,7 +20,7 @@ import pytest
 from features import write_rows
 from numpy.typing import NDArray
 
-from cache.format.read import HASH, THUMBNAIL, FileSpec, Samples
+from cache.format.spec import HASH, THUMBNAIL, FileSpec, Samples
 from cache.task import MISSING, MULTI_LABEL, UNCERTAIN
 
 TOLERANCE = 1e-6  # of floats, relative

@@ -24,9 +24,9 @@ import torch
 
 from cache import CacheError, open_features
 from cache.features import count_done
+from cache.format.key import PARTIAL
 from cache.format.read import read_header
 from cache.format.units import unit_rows
-from cache.store import PARTIAL
 from extract import cli
 
 

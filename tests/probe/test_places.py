@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from cache import open_features
 from cache.errors import RequestError
-from cache.format.read import FileSpec, Samples
+from cache.format.spec import FileSpec, Samples
 from probe.choosing.candidates import ChoosingConfig
 from probe.choosing.plan import make_folds
 from probe.cli import main

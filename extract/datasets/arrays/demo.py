@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import RequestError
-from cache.format.read import SPLITS, Samples
+from cache.format.sample_tables import SPLITS
+from cache.format.spec import Samples
 from cache.task import MULTI_CLASS
 from extract.datasets.dataset import Dataset
 

@@ -18,9 +18,9 @@ from typing import Any
 from filelock import FileLock
 
 from cache import RequestError
-from cache.commands.names import first_line
+from cache.commands.names import first_line, format_bytes
 from cache.files import move_whole, open_no_link
-from cache.format.read import SPLITS, format_bytes
+from cache.format.sample_tables import SPLITS
 from extract.datasets.arrays.npz import open_npz, read_members
 from extract.datasets.dataset import Dataset
 from extract.datasets.volumes import Slicing

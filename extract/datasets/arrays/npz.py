@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import RequestError
-from cache.format.read import SPLITS, Samples
+from cache.format.sample_tables import SPLITS
+from cache.format.spec import Samples
 from extract.datasets.dataset import Dataset, class_task
 from extract.datasets.files.formats.stored import UnreadableImage, check_size
 from extract.datasets.volumes import Slicing

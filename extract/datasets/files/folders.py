@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.format.key import file_stem
-from cache.format.read import SPLITS
+from cache.format.sample_tables import SPLITS
 from cache.labels.columns import class_target
 from cache.labels.target import warn_of_classes
 from extract.datasets.files.below import composed, refuse_leading_out

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from cache import RequestError
 from cache.commands.names import counted
-from cache.format.read import SPLITS, Samples
+from cache.format.sample_tables import SPLITS
+from cache.format.spec import Samples
 from cache.splits.make import LEFT_OUT, continue_split, make_splits
 from cache.splits.rules import Drawn, SplitRule
 from extract.datasets.dataset import Dataset, Images, Piece, Prepare, Ranges, make_piece

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import RequestError
-from cache.format.read import SPLITS
+from cache.format.sample_tables import SPLITS
 from cache.labels.tables import Table, column, read_csv
 from cache.labels.target import Target
 from cache.splits.make import TEST, TRAIN, VAL

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from cache import RequestError
-from cache.format.read import SPLITS
+from cache.format.sample_tables import SPLITS
 from cache.labels.target import Target
 from cache.task import BINARY
 from extract.datasets.files.listing import Listing

@@ -14,7 +14,8 @@ from here import REPOSITORY
 import cache.cli
 import probe.cli
 from cache.commands.terminal import in_line, printable
-from cache.format.read import Samples, read_header
+from cache.format.read import read_header
+from cache.format.spec import Samples
 from probe.results import Answered, write_row
 
 # Clears the screen, rings, goes back over the line, does either by C1, turns letters round, twice.

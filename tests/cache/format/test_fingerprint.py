@@ -13,9 +13,10 @@ from numpy.testing import assert_allclose
 from cache import BrokenCache, RequestError, StaleCache, open_features
 from cache.cli import main
 from cache.format.fingerprint import describe_drift, drift, short_form, summarise, tolerance
-from cache.format.key import canonical_json
-from cache.format.read import _attributes_crc, _plain, read_header
-from cache.store import FeatureWriter, partial_path
+from cache.format.key import canonical_json, partial_path
+from cache.format.read import _plain, read_header
+from cache.format.spec import attributes_crc
+from cache.store import FeatureWriter
 
 
 def vectors(scale=1.0, noise=0.0, names=tuple(ARRAYS), width=768):
@@ -157,7 +158,7 @@ def test_what_is_no_fingerprint_is_refused(path, value):
     with h5py.File(path, "r+") as file:
         file.attrs["fingerprint"] = value
         attributes = {name: _plain(v) for name, v in file.attrs.items()}
-        file.attrs["attributes_crc32"] = _attributes_crc(attributes)
+        file.attrs["attributes_crc32"] = attributes_crc(attributes)
     with pytest.raises(BrokenCache, match="fingerprint should be as FORMAT.md has it"):
         read_header(path)
 

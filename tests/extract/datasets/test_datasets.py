@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from cache import RequestError
-from cache.format.read import SPLITS
+from cache.format.sample_tables import SPLITS
 from extract.datasets.arrays import demo, medmnist
 from extract.datasets.arrays.medmnist import MedmnistFile, download, find_file, open_medmnist
 from extract.datasets.arrays.npz import open_npz, read_members, stream_rows

@@ -12,7 +12,7 @@ from looking import some
 from PIL import Image
 
 from cache import RequestError
-from cache.format.read import SPLITS
+from cache.format.sample_tables import SPLITS
 from cache.splits.make import TEST, TRAIN, VAL
 from cache.task import MISSING, TASKS, UNCERTAIN
 from extract.datasets.files.listing import Listing

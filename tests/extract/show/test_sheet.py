@@ -6,7 +6,7 @@ import torch
 from PIL import Image, ImageFont
 
 from cache import RequestError
-from cache.format.read import Samples
+from cache.format.spec import Samples
 from cache.task import MISSING, MULTI_LABEL, REGRESSION, UNCERTAIN
 from extract.datasets.dataset import Dataset
 from extract.datasets.volumes import Slicing

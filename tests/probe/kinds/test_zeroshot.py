@@ -12,8 +12,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from cache.catalogue import find_text, text_differences
 from cache.errors import CacheMiss, RequestError
 from cache.features import open_features
-from cache.format.read import Samples
-from cache.store import FeatureWriter, partial_path
+from cache.format.key import partial_path
+from cache.format.spec import Samples
+from cache.store import FeatureWriter
 from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL, ORDINAL
 from probe.cli import main
 from probe.config import ProbeConfig
