@@ -8,12 +8,13 @@ from collections.abc import Iterator
 
 from extract.encoders.anatomy import Statistics
 from extract.encoders.encoder import Description, describe
-from extract.encoders.table.entry import CLIP, ENTRIES, HALF, IMAGENET
+from extract.encoders.table.entries import ENTRIES
+from extract.encoders.table.entry import CLIP, HALF, IMAGENET
 
 HEAD = """\
 # Encoders
 
-Made from `extract/encoders/table/entry.py` by `python -m extract.encoders.document`; a test compares them.
+Made from `extract/encoders/table/` by `python -m extract.encoders.document`; a test compares them.
 
 `layers` counts blocks, stages or maps; `width` is that of the first and the last. `prefix` counts
 the tokens before the patches: class token and registers, which `mean` never holds. `head` is what

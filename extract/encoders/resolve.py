@@ -26,7 +26,8 @@ from typing import Any
 from cache import RequestError
 from cache.commands.names import first_line, near_names
 from extract.encoders.anatomy import Statistics
-from extract.encoders.table.entry import ENTRIES, ENTRY_POINTS, Entry
+from extract.encoders.table.entries import ENTRIES
+from extract.encoders.table.entry import ENTRY_POINTS, Entry
 from extract.encoders.weights.published import OPEN_CLIP, SAFE, Hub, Local, Place, config_file
 from extract.machine.network import FORBIDDEN, offline
 

@@ -15,7 +15,8 @@ from typing import Any
 from cache import RequestError
 from cache.commands.names import counted, near_names
 from cache.commands.terminal import Parser, run_command, show
-from extract.encoders.table.entry import ENTRIES, ENTRY_POINTS, Entry
+from extract.encoders.table.entries import ENTRIES
+from extract.encoders.table.entry import ENTRY_POINTS, Entry
 from extract.encoders.weights.published import Hub, Place, find, readiness
 
 EXAMPLES = """\

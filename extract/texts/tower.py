@@ -25,7 +25,8 @@ from cache import RequestError
 from cache.commands.names import first_line
 from extract.encoders.libraries.open_clip import find_configuration
 from extract.encoders.libraries.transformers import import_transformers, network_values
-from extract.encoders.table.entry import ENTRIES, Entry
+from extract.encoders.table.entries import ENTRIES
+from extract.encoders.table.entry import Entry
 from extract.encoders.weights.checkpoints import misfit
 from extract.encoders.weights.published import Local, config_file
 from extract.encoders.weights.tensor_names import Misfit

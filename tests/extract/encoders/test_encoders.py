@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cache import RequestError
 from extract.config import ExtractConfig
+from extract.describe import describe_plan
 from extract.encoders.encoder import (
     Description,
     Encoder,
@@ -26,9 +27,10 @@ from extract.encoders.encoder import (
 from extract.encoders.libraries.timm import TimmNetwork
 from extract.encoders.pooling import mean_map, pool_tokens
 from extract.encoders.resolve import find_entry
-from extract.encoders.table.entry import ENTRIES
+from extract.encoders.table.entries import ENTRIES
+from extract.key import make_transform
 from extract.machine.digests import DigestMemory
-from extract.plan import describe_plan, make_plan, make_transform
+from extract.plan import make_plan
 from extract.prepare.protocols import preprocess
 
 

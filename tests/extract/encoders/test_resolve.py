@@ -22,7 +22,8 @@ from extract.encoders.encoder import describe, find_weights, load_encoder
 from extract.encoders.resolve import find_entry
 from extract.encoders.weights import published as weights
 from extract.encoders.weights.published import OPEN_CLIP, SAFE, Hub, Local
-from extract.plan import make_plan, make_transform
+from extract.key import make_transform
+from extract.plan import make_plan
 
 HALF = Statistics((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic")
 TIMM = {

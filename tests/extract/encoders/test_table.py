@@ -12,7 +12,8 @@ from extract.datasets.origins import ORIGINS, describe_seen
 from extract.encoders import document
 from extract.encoders.encoder import Weights, describe, find_weights, load_encoder
 from extract.encoders.libraries import timm as from_timm
-from extract.encoders.table.entry import ENTRIES, LIBRARIES, Entry
+from extract.encoders.table.entries import ENTRIES
+from extract.encoders.table.entry import LIBRARIES, Entry
 from extract.encoders.weights.published import Hub
 from extract.encoders.weights.tensor_names import LAYOUTS
 from extract.show.models import place_of

@@ -12,7 +12,7 @@ import pytest
 from here import REPOSITORY
 
 from extract.cli import main
-from extract.encoders.table.entry import ENTRIES
+from extract.encoders.table.entries import ENTRIES
 from extract.show import models
 from extract.show.models import format_table
 

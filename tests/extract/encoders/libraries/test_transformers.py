@@ -24,13 +24,7 @@ from torch import Tensor, nn
 from cache import RequestError, open_features
 from extract.cli import main
 from extract.encoders.anatomy import Statistics
-from extract.encoders.encoder import (
-    Encoder,
-    Weights,
-    describe,
-    find_weights,
-    load_encoder,
-)
+from extract.encoders.encoder import Encoder, Weights, describe, find_weights, load_encoder
 from extract.encoders.libraries import transformers as from_transformers
 from extract.encoders.libraries.transformers import (
     IMAGE_SIDE,
@@ -41,7 +35,8 @@ from extract.encoders.libraries.transformers import (
     read_config,
 )
 from extract.encoders.outline import Outline
-from extract.encoders.table.entry import ENTRIES, Entry
+from extract.encoders.table.entries import ENTRIES
+from extract.encoders.table.entry import Entry
 from extract.encoders.weights.published import Hub, Local
 
 SIDE, PATCH, DEPTH, WIDTH = 32, 8, 2, 16

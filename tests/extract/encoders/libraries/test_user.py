@@ -25,7 +25,8 @@ from extract.encoders.anatomy import Statistics
 from extract.encoders.encoder import describe, find_weights, load_encoder
 from extract.encoders.libraries import user as from_user
 from extract.encoders.libraries.user import UserEncoder
-from extract.plan import feature_key, make_plan, make_transform, weights_words
+from extract.key import feature_key, make_transform, weights_words
+from extract.plan import make_plan
 from extract.prepare.protocols import preprocess
 
 # A plain ViT, as a user would have it beside the file that medprobe is given.

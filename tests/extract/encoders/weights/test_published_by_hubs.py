@@ -22,7 +22,8 @@ from extract.encoders import resolve
 from extract.encoders.encoder import describe, find_weights, load_encoder
 from extract.encoders.libraries.architectures import ARCHITECTURES
 from extract.encoders.libraries.timm import _class_of
-from extract.encoders.table.entry import ENTRIES, Entry
+from extract.encoders.table.entries import ENTRIES
+from extract.encoders.table.entry import Entry
 from extract.encoders.weights.published import ByHand, Place
 from finetune.config import ModelConfig
 from finetune.model.classifier import build_classifier

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from cache import RequestError
 from extract.encoders.libraries.architectures import ResNetTrunk, SeemFocalNet
-from extract.encoders.table.entry import ENTRIES
+from extract.encoders.table.entries import ENTRIES
 from extract.encoders.weights.checkpoints import load_strictly
 from extract.encoders.weights.files import read_checkpoint
 from extract.encoders.weights.tensor_names import LAYOUTS, STRIP_MODULE, apply_layout, detect_layout
