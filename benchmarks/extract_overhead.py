@@ -34,11 +34,14 @@ from cache.store import FeatureWriter
 from extract.config import ExtractConfig, default_batch_size
 from extract.datasets.sources import find_source
 from extract.encoders.encoder import DTYPES, describe
+from extract.forward import compute_units, decode_pieces
+from extract.job import Job
+from extract.key import make_transform
+from extract.loaded import LazyEncoder
 from extract.machine.digests import DigestMemory
 from extract.machine.progress import Progress
-from extract.plan import Job, make_transform
 from extract.prepare.protocols import preprocess
-from extract.run import LazyEncoder, compute_units, decode_pieces, make_spec
+from extract.spec import make_spec
 
 
 def write_images(path: Path, n: int, side: int) -> None:

@@ -125,9 +125,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(config: ExtractConfig) -> int:
     """Plan, print the plan, do it."""
     # Here, not above: torch and timm take seconds to import, and --help shouldn't.
+    from extract.describe import check_space, describe_plan
     from extract.machine.digests import DigestMemory
     from extract.machine.progress import CheckProgress
-    from extract.plan import check_space, describe_plan, leave_out_missing, make_plan
+    from extract.plan import leave_out_missing, make_plan
     from extract.run import run_plan
 
     if config.text:

@@ -11,8 +11,8 @@ import numpy as np
 
 from cache.commands.names import encoder_label
 from cache.format.key import key_digest
-from extract.plan import encoder_name, protocol_words
-from extract.run import TRAINED, versions
+from extract.key import encoder_name, protocol_words
+from extract.spec import TRAINED, versions
 from finetune.model.classifier import (
     Classifier,
     export_encoder,
@@ -35,13 +35,7 @@ from finetune.training.checkpoints import ENCODER, HEAD, save_tensors
 from finetune.training.objective import Objective
 from finetune.training.predict import Predicted, predict
 from finetune.training.training import Learned
-from finetune.trials import (
-    Tried,
-    build,
-    digest_arrays,
-    model_settings,
-    run_refit,
-)
+from finetune.trials import Tried, build, digest_arrays, model_settings, run_refit
 from probe.answer import Answer
 from probe.encoded import encoder_marks, samples_of, tables_of
 from probe.metrics import classification as metrics

@@ -21,29 +21,21 @@ from extract.encoders.encoder import (
     set_precision,
     weights_digest,
 )
+from extract.job import Job
+from extract.key import feature_key, weights_words
 from extract.machine.digests import DigestMemory
 from extract.machine.workers import default_workers
-from extract.plan import Job, Plan, feature_key, weights_words
-from extract.run import encoder_notes
+from extract.plan import Plan
+from extract.spec import encoder_notes
 from finetune.config import FinetuneConfig, Request, settle
 from finetune.data.augment import make_augmentation
 from finetune.data.batches import Loader
 from finetune.data.images import find_transform, open_images
 from finetune.episodes import answer_episodes
-from finetune.model.classifier import (
-    check_model,
-)
+from finetune.model.classifier import check_model
 from finetune.model.deit import find_deit
-from finetune.rows import (
-    make_answer,
-)
-from finetune.setting import (
-    OF_EPISODES,
-    READ,
-    Say,
-    Setting,
-    subject_of,
-)
+from finetune.rows import make_answer
+from finetune.setting import OF_EPISODES, READ, Say, Setting, subject_of
 from finetune.training.objective import make_objective
 from finetune.training.ranks import Ranks, join_ranks
 from finetune.training.training import Learned, measure_length

@@ -9,12 +9,9 @@ from typing import Any
 
 import torch
 
-from extract.encoders.encoder import (
-    Description,
-    Weights,
-)
+from extract.encoders.encoder import Description, Weights
 from extract.encoders.libraries.families import RAW_MAPS
-from extract.plan import Job
+from extract.job import Job
 from finetune.config import FinetuneConfig, Request
 from finetune.data.batches import Loader
 from finetune.data.images import Images

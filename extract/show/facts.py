@@ -23,7 +23,7 @@ from extract.datasets.origins import ORIGINS
 from extract.datasets.recipes import RECIPES, Recipe, recipe_root
 from extract.datasets.sources import list_files
 from extract.datasets.volumes import Slicing
-from extract.encoders.table.entry import ENTRIES
+from extract.encoders.table.entries import ENTRIES
 from extract.show.samples import ClassSamples, by_class
 
 Facts = dict[str, Any]  # all that is known of one data set
@@ -193,7 +193,7 @@ class Labelled:
 
     task: str
     class_names: tuple[str, ...]
-    labels: NDArray[Any]  # (S,) or (S, C), see cache.format.read.Samples
+    labels: NDArray[Any]  # (S,) or (S, C), see cache.format.spec.Samples
     split: NDArray[np.uint8] | None  # (S,) index into SPLITS; None: the owner has none
     notes: tuple[str, ...] = ()
 

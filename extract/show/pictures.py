@@ -30,9 +30,11 @@ from extract.datasets.looks import THUMBNAIL_SIDE
 from extract.datasets.sources import Source
 from extract.datasets.statistics import dataset_statistics
 from extract.encoders.table.entry import IMAGENET
+from extract.job import Job
+from extract.key import make_transform
 from extract.machine.digests import DigestMemory
 from extract.machine.progress import CheckProgress
-from extract.plan import Job, SourceFinder, make_plan, make_transform
+from extract.plan import SourceFinder, make_plan
 from extract.prepare.protocols import Preprocessing
 from extract.prepare.transforms import Transform
 from extract.show.classes import draw_classes

@@ -38,7 +38,7 @@ def by_class(
     Args:
         task: one of TASKS.
         class_names: C of them.
-        labels: of all samples, as ``cache.format.read.Samples`` has them.
+        labels: of all samples, as ``cache.format.spec.Samples`` has them.
         among: numbers of the samples that count.
     """
     of = labels[among]

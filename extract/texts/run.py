@@ -22,11 +22,13 @@ from extract.datasets.sources import FileWishes, Source, expand_names, find_sour
 from extract.encoders.anatomy import Statistics
 from extract.encoders.encoder import DTYPES, Description, describe, find_weights, read_weights
 from extract.encoders.resolve import find_entry
+from extract.job import Job, Problem
+from extract.key import encoder_name, weights_words
+from extract.loaded import LazyEncoder
 from extract.machine.digests import DigestMemory
 from extract.machine.network import offline
-from extract.plan import Job, Problem, encoder_name, weights_words
 from extract.prepare.protocols import preprocess
-from extract.run import LazyEncoder, command_line, encoder_notes, versions
+from extract.spec import command_line, encoder_notes, versions
 from extract.texts.prompts import TEMPLATES, make_prompts, prompt_classes, read_prompts
 from extract.texts.tower import (
     TextOutline,

@@ -43,12 +43,15 @@ from extract.datasets.arrays.medmnist import download
 from extract.datasets.dataset import Dataset, as_stored
 from extract.datasets.statistics import dataset_statistics
 from extract.datasets.volumes import Slicing
+from extract.describe import existing_parent
+from extract.forward import decode_pieces
+from extract.job import Job
+from extract.key import make_transform
 from extract.machine.digests import DigestMemory
 from extract.machine.prefetch import prefetch
 from extract.machine.progress import Progress
-from extract.plan import Job, existing_parent, make_transform
 from extract.prepare.transforms import NEVER_ENLARGED, Transform
-from extract.run import command_line, decode_pieces, versions
+from extract.spec import command_line, versions
 from finetune.data.pixels import Pixels, PixelWriter
 
 STORED, PREPARED = "as stored", "resized by Pillow"  # forms of the pixels that are kept

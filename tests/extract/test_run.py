@@ -26,12 +26,12 @@ from extract.cli import main, read_config
 from extract.config import ExtractConfig, default_batch_size
 from extract.datasets.arrays import medmnist
 from extract.encoders.encoder import Description, Encoder, Weights, describe, load_encoder
+from extract.fingerprint import fingerprint_picture
+from extract.key import feature_key, make_transform
 from extract.machine.digests import file_md5
 from extract.machine.prefetch import prefetch
-from extract.plan import feature_key, make_transform
 from extract.prepare.protocols import preprocess
 from extract.prepare.transforms import Transform
-from extract.run import fingerprint_picture
 
 MODEL = ["--model", "test_vit", "--size", "32"]
 COUNTS = (200, 70, 90)  # 360 rows: a unit of 256 and one of 104
@@ -183,7 +183,7 @@ def test_a_second_run_finds_it_complete_and_loads_no_model(
     def refuse(*_: Any) -> None:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr(extract.run, "load_encoder", refuse)
+    monkeypatch.setattr("extract.loaded.load_encoder", refuse)
     capsys.readouterr()
     assert main([*arguments, "--features", str(tmp_path / "f")]) == 0
     out = capsys.readouterr().out
@@ -579,7 +579,7 @@ def test_too_little_room_is_seen_before_anything_is_made(
     tmp_path: Path, images: str, monkeypatch: pytest.MonkeyPatch, capsys
 ):
     usage = type("usage", (), {"free": 1000})
-    monkeypatch.setattr("extract.plan.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("extract.describe.shutil.disk_usage", lambda path: usage)
     root = tmp_path / "f"
     assert main([*MODEL, "--weights", "random", "--data", images, "--features", str(root)]) == 1
     text = said(capsys)
@@ -599,7 +599,7 @@ def test_room_that_is_reserved_already_is_not_asked_for_again(
         stop_at(broken, 1)
         assert main([*arguments, "--features", str(root)]) == 1
     usage = type("usage", (), {"free": 1000})
-    monkeypatch.setattr("extract.plan.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("extract.describe.shutil.disk_usage", lambda path: usage)
     capsys.readouterr()
     extract_to(root, *arguments)
     out = capsys.readouterr().out

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cache import CacheError, open_features
 from cache.cli import main as cache
-from cache.store import _Locks
+from cache.locks import Locks
 from extract.cli import main
 from probe.cli import main as probe
 
@@ -291,7 +291,7 @@ def test_a_file_that_is_being_written_is_not_passed_over(scans: Scans, capsys):
     features = scans.file(A)
     split = scans.split(A)
     scans.rows[7]["label"] = "c"
-    lock = _Locks(features.path)
+    lock = Locks(features.path)
     with lock.gate():
         lock.take_shard(0, 1)  # as whoever writes it does
     scans.extract(B, status=1)

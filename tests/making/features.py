@@ -12,7 +12,7 @@ import numpy as np
 from cache.format.create import _write_attribute
 from cache.format.key import canonical_json
 from cache.format.read import _plain
-from cache.format.spec import HASH, THUMBNAIL, FileSpec, Samples, _attributes_crc
+from cache.format.spec import HASH, THUMBNAIL, FileSpec, Samples, attributes_crc
 from cache.format.units import unit_rows
 from cache.store import FeatureWriter
 
@@ -248,4 +248,4 @@ def forge_table(path, name, change):
         for n in ("tables_crc32", "attributes_crc32"):
             del file.attrs[n]
         _write_attribute(file, "tables_crc32", attributes["tables_crc32"])
-        file.attrs["attributes_crc32"] = _attributes_crc(attributes)
+        file.attrs["attributes_crc32"] = attributes_crc(attributes)

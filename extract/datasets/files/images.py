@@ -20,7 +20,8 @@ from cache.splits.rules import Drawn, SplitRule
 from extract.datasets.dataset import Dataset, Images, Piece, Prepare, Ranges, make_piece
 from extract.datasets.drawn import Kept, SplitWish
 from extract.datasets.files.below import composed
-from extract.datasets.files.decode import ImageFacts, UnreadableImage, Window, read_image
+from extract.datasets.files.decode import ImageFacts, read_image
+from extract.datasets.files.formats.stored import UnreadableImage
 from extract.datasets.files.index import (
     Check,
     CheckedFile,
@@ -30,7 +31,7 @@ from extract.datasets.files.index import (
     refuse_unreadable,
 )
 from extract.datasets.files.listing import Listing
-from extract.datasets.files.windows import FULL, HEADER
+from extract.datasets.files.windows import FULL, HEADER, Window
 from extract.datasets.looks import thumbnail_side
 from extract.datasets.volumes import Slicing
 from extract.machine.workers import AHEAD, map_ordered

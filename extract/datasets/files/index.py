@@ -20,8 +20,9 @@ from typing import Any
 
 from cache import RequestError
 from cache.files import append, open_regular
-from extract.datasets.files.decode import ImageFacts, UnreadableImage, Window, inspect
-from extract.datasets.files.formats.stored import MAX_VOXELS
+from extract.datasets.files.decode import ImageFacts, inspect
+from extract.datasets.files.formats.stored import MAX_VOXELS, UnreadableImage
+from extract.datasets.files.windows import Window
 from extract.datasets.volumes import Slicing
 from extract.machine.digests import file_sha256
 from extract.machine.workers import map_ordered

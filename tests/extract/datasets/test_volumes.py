@@ -18,8 +18,8 @@ from extract.datasets.arrays.npz import stream_slices
 from extract.datasets.sources import expand_names, find_source
 from extract.datasets.volumes import AXES, Slicing
 from extract.encoders.encoder import Weights, describe, load_encoder
+from extract.key import make_transform
 from extract.machine.digests import DigestMemory
-from extract.plan import make_transform
 from extract.prepare.protocols import preprocess
 from probe.cli import main as probe
 from probe.places import read_samples

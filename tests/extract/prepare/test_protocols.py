@@ -21,13 +21,15 @@ from extract.config import PROTOCOL_NAMES, ExtractConfig
 from extract.datasets.sources import find_source
 from extract.datasets.statistics import dataset_statistics, recall_statistics
 from extract.datasets.volumes import Slicing
+from extract.describe import fit_words
 from extract.encoders.encoder import Weights, describe, load_encoder
 from extract.encoders.resolve import find_entry
+from extract.encoders.table.entry import IMAGENET
+from extract.key import make_transform, protocol_words
 from extract.machine.digests import DigestMemory
-from extract.plan import fit_words, make_plan, make_transform, protocol_words
+from extract.plan import make_plan
 from extract.prepare.protocols import (
     DATASET_STATISTICS,
-    IMAGENET,
     PROTOCOLS,
     preprocess,
     wished_norm,

@@ -32,15 +32,10 @@ from extract.cli import main
 from extract.config import ExtractConfig
 from extract.encoders.encoder import Weights, describe, read_weights
 from extract.encoders.resolve import find_entry
-from extract.encoders.table.entry import ENTRIES
+from extract.encoders.table.entries import ENTRIES
 from extract.texts import tower as text_tower
 from extract.texts.prompts import TEMPLATES, make_prompts, prompt_classes, read_prompts
-from extract.texts.tower import (
-    TextTower,
-    load_text_tower,
-    make_tokenizer,
-    outline_text,
-)
+from extract.texts.tower import TextTower, load_text_tower, make_tokenizer, outline_text
 from probe.cli import main as probe
 
 EMBED = 24

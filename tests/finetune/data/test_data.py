@@ -19,8 +19,9 @@ from cache.errors import BrokenCache, RequestError
 from cache.leak_memory import count_leaks
 from extract.config import ExtractConfig
 from extract.datasets.files.options import TableOptions
+from extract.job import Job
 from extract.machine.digests import DigestMemory
-from extract.plan import Job, make_plan
+from extract.plan import make_plan
 from extract.prepare.transforms import Transform
 from finetune.data.batches import Draw, Loader
 from finetune.data.images import Images, find_transform, open_images, rows_of

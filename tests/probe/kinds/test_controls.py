@@ -14,7 +14,7 @@ from extract.cli import main as extract
 from extract.config import ExtractConfig
 from extract.encoders.encoder import describe
 from extract.encoders.resolve import find_entry
-from extract.plan import feature_key
+from extract.key import feature_key
 from extract.prepare.transforms import Transform
 from probe.cli import main
 from probe.kinds.controls import CHUNK_ROWS, N_BINS, advise_random, find_random, pixel_statistics

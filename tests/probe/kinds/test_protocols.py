@@ -14,7 +14,7 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 from cache import open_features
-from extract.encoders.table.entry import ENTRIES
+from extract.encoders.table.entries import ENTRIES
 from probe.cli import read_config
 from probe.episodes.draw import FewShotConfig, draw_episodes
 from probe.kinds.heads import HeadsConfig

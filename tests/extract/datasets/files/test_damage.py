@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from extract.datasets.files.decode import UnreadableImage, inspect, read_image
+from extract.datasets.files.decode import inspect, read_image
 from extract.datasets.files.formats.damage import (
     check_deflate,
     check_fax,
     check_jpeg,
     heeding_complaints,
 )
+from extract.datasets.files.formats.stored import UnreadableImage
 
 Y, X = np.mgrid[:240, :328]
 GREY = (128 + 60 * np.sin(X / 9) + 50 * np.cos(Y / 13)).clip(0, 255).astype(np.uint8)

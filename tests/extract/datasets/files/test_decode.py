@@ -11,17 +11,10 @@ import pytest
 from PIL import Image
 
 from cache import RequestError
-from extract.datasets.files.decode import (
-    IMAGE_SUFFIXES,
-    UnreadableImage,
-    Window,
-    inspect,
-    is_volume_file,
-    read_image,
-    read_mat_scalar,
-    read_mat_text,
-)
-from extract.datasets.files.windows import to_levels
+from extract.datasets.files.decode import IMAGE_SUFFIXES, inspect, is_volume_file, read_image
+from extract.datasets.files.formats.mat import read_mat_scalar, read_mat_text
+from extract.datasets.files.formats.stored import UnreadableImage
+from extract.datasets.files.windows import Window, to_levels
 from extract.datasets.volumes import Slicing
 
 GREY = np.random.default_rng(0).integers(0, 256, (6, 9), dtype=np.uint8)

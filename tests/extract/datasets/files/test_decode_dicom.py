@@ -14,7 +14,9 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
 from cache import RequestError
-from extract.datasets.files.decode import UnreadableImage, Window, inspect, read_image
+from extract.datasets.files.decode import inspect, read_image
+from extract.datasets.files.formats.stored import UnreadableImage
+from extract.datasets.files.windows import Window
 from extract.datasets.volumes import Slicing
 
 rng = np.random.default_rng(0)

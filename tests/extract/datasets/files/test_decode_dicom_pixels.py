@@ -13,7 +13,9 @@ from PIL import Image
 from pydicom import Dataset, dcmread, uid
 from pydicom.encaps import encapsulate, generate_frames
 
-from extract.datasets.files.decode import UnreadableImage, Window, inspect, read_image
+from extract.datasets.files.decode import inspect, read_image
+from extract.datasets.files.formats.stored import UnreadableImage
+from extract.datasets.files.windows import Window
 
 FILES = Path(pydicom.__file__).parent / "data/test_files"
 rng = np.random.default_rng(0)

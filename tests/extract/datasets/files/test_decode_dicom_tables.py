@@ -9,7 +9,9 @@ from pydicom import Dataset, dcmread, uid
 from pydicom.data import get_palette_files
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut
 
-from extract.datasets.files.decode import UnreadableImage, Window, inspect, read_image
+from extract.datasets.files.decode import inspect, read_image
+from extract.datasets.files.formats.stored import UnreadableImage
+from extract.datasets.files.windows import Window
 
 rng = np.random.default_rng(0)
 RAMP = np.arange(4096, dtype="<u2").reshape(64, 64)

@@ -10,7 +10,9 @@ import pytest
 from nibabel.orientations import axcodes2ornt, ornt_transform
 
 from cache import RequestError
-from extract.datasets.files.decode import UnreadableImage, Window, inspect, read_image
+from extract.datasets.files.decode import inspect, read_image
+from extract.datasets.files.formats.stored import UnreadableImage
+from extract.datasets.files.windows import Window
 from extract.datasets.volumes import Slicing
 
 VOXELS = np.random.default_rng(0).integers(0, 1000, (4, 5, 6)).astype(np.int16)

@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from cache import RequestError
-from extract.datasets.files.decode import UnreadableImage, Window, inspect, read_image
+from extract.datasets.files.decode import inspect, read_image
+from extract.datasets.files.formats.stored import UnreadableImage
+from extract.datasets.files.windows import Window
 
 GREY = np.random.default_rng(0).integers(0, 256, (6, 9), dtype=np.uint8)
 FORMATS = {"u": 1, "i": 2, "f": 3}  # values of SampleFormat

@@ -1,0 +1,201 @@
+"""A plan in words, before anything is loaded: what is computed, from what, and how much it takes."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from cache import RequestError
+from cache.commands.names import format_bytes
+from cache.format.key import partial_path
+from cache.format.spec import HASH_BYTES, RECORD_WORDS
+from cache.format.units import count_units
+from cache.labels.target import describe_target
+from extract.config import CHANNELS, COLOUR, ExtractConfig
+from extract.datasets.arrays.medmnist import describe_download, download_bytes
+from extract.datasets.looks import thumbnail_side
+from extract.datasets.sources import Source
+from extract.encoders.encoder import Description, find_weights
+from extract.job import Job
+from extract.key import NEUTRAL, find_file, make_transform, protocol_words
+from extract.machine.digests import DigestMemory
+from extract.machine.network import FORBIDDEN, offline
+from extract.plan import Plan
+from extract.prepare.protocols import PROTOCOLS, wished_size
+from extract.prepare.transforms import describe_distortion
+
+
+def fit_words(job: Job, config: ExtractConfig) -> str:
+    """What ``--fit-size`` did, for a row; "" where nothing was to be done."""
+    d, content = job.description, job.preprocessing.content
+    if content is not None:
+        how = "cut to" if content > d.size else "set into mean colour of"
+        return f"images of {content} px, {how} {d.size} px, for the encoder doesn't take the former"
+    asked = wished_size(config, d.entry)
+    if asked in (None, d.size):
+        return ""
+    return f"{d.size} px is the nearest to {asked} px that the encoder takes"
+
+
+def file_bytes(description: Description, store: str, source: Source) -> int:
+    """Length of a feature file, but for its small tables."""
+    n_images = source.n_images
+    looks = HASH_BYTES + thumbnail_side(source.source_size) ** 2
+    width = sum(description.arrays.values())
+    units = count_units(n_images) * RECORD_WORDS * 4
+    return n_images * (width * np.dtype(store).itemsize + looks) + units
+
+
+def describe_plan(plan: Plan, memory: DigestMemory) -> Iterator[str]:
+    """The plan as lines to print."""
+    config = plan.config
+    seen = ""
+    told: set[str] = set()
+    total = reserved = 0
+    for job in plan.jobs:
+        d, source = job.description, job.source
+        if d.entry.name != seen:
+            seen = d.entry.name
+            channels = {j.source.n_channels for j in plan.jobs if j.description is d}
+            yield from _describe_encoder(job, config, channels)
+        taken = file_bytes(d, config.store, source)
+        path = find_file(job, config, memory)
+        state = "complete" if path and path.exists() else "to do"
+        if state == "to do" and path and partial_path(path).exists() and not config.overwrite:
+            state = "begun"
+            reserved += taken
+        total += bytes_to_reserve(job, config, memory)
+        if not source.present and source.file:
+            state = describe_download(source.file)
+        elif source.file and source.file.usual_size:
+            state += f"; {source.file.usual_size} px is usual, and not here"
+        yield (
+            f"  {source.name:<16} {source.n_images:>8_} images of {describe_side(source)}   "
+            f"{format_bytes(taken):>9}   {state}"
+        )
+        if source.files and source.name not in told:
+            told.add(source.name)
+            yield from (f"    {line}" for line in describe_files(source))
+        if source.shapes:
+            said = describe_distortion(source.shapes, job.preprocessing.resize)
+            yield from (f"    {line}" for line in said)
+    free = shutil.disk_usage(existing_parent(config.root)).free
+    begun = f", beside {format_bytes(reserved)} of files begun," if reserved else ""
+    yield (
+        f"features to make: {format_bytes(total)}{begun} in {config.root} ({format_bytes(free)} free)"
+    )
+
+
+def describe_side(source: Source) -> str:
+    """ " 28 px", or the range where images differ."""
+    if source.source_size is not None:
+        return f"{source.source_size:>3} px"
+    sides = [side for shape in source.shapes for side in shape]
+    return f"{min(sides)} to {max(sides)} px"
+
+
+def describe_files(source: Source) -> Iterator[str]:
+    """What a user should see of files of images, once: task, classes, and what was found."""
+    assert source.files is not None
+    listing = source.files.listing
+    lines = [*describe_target(listing.target), *source.files.notes, source.files.split_words]
+    lines += filter(None, [source.files.kept_words])
+    if source.files.window:
+        lines.append(f"window: {source.files.window}")
+    if source.n_images != len(listing.ids):
+        lines.append(f"{source.n_images:_} images of {len(listing.ids):_} samples")
+    yield from dict.fromkeys(lines)  # a listing may have said of its classes what we say
+    if listing.groups is not None:
+        yield f"{len({*listing.groups.tolist()})} patients"
+
+
+def _describe_encoder(job: Job, config: ExtractConfig, channels: set[int]) -> Iterator[str]:
+    d, anatomy = job.description, job.description.anatomy
+    widths = sorted({anatomy.width[layer] for layer in d.layers})
+    pools = "cls + mean" if anatomy.has_cls else "mean"
+    last = [(name, d.arrays[name]) for name in ("head", "proj") if name in d.arrays]
+    head = "".join(f" + {name} of {width}" for name, width in last)
+    yield (
+        f"{d.entry.name} = {d.entry.encoder} · {anatomy.n_parameters / 1e6:.1f} M parameters · "
+        f"{d.size} px"
+    )
+    yield (
+        f"  layers     {len(d.layers)} of {anatomy.n_layers} x ({pools}) of "
+        f"{'..'.join(map(str, sorted({widths[0], widths[-1]})))}{head} · norm: {d.norm_rule}"
+    )
+    if not anatomy.known:
+        yield f"  note       {anatomy.family} isn't in the table of families: layers are raw"
+    words = str(make_transform(d.size, job.preprocessing, min(channels), NEUTRAL))
+    if len(channels) > 1:
+        words = words.replace(
+            grey := CHANNELS[job.preprocessing.channels], f"{grey}, {COLOUR} as it is"
+        )
+    if job.preprocessing.of_data_set:
+        words = words[: words.index("mean ")] + "mean and std of each data set's train split"
+    if fitted := fit_words(job, config):
+        yield f"  size       {fitted}"
+    yield f"  transform  {words}"
+    if config.protocol:
+        paper = PROTOCOLS[config.protocol].paper
+        yield f"  protocol   {protocol_words(job, config)} ({paper})"
+    yield f"  weights    {_describe_weights(d, config)}"
+    yield f"  precision  {config.precision}, stored as {config.store}"
+
+
+def _describe_weights(d: Description, config: ExtractConfig) -> str:
+    if config.weights == "random":
+        return f"RANDOM (seed {config.seed}): a control, not an encoder"
+    weights = find_weights(d, config.weights, config.seed, download=False)
+    if weights.path is None and weights.to_download is None:
+        return "made by the encoder's own code"
+    if weights.path is None:
+        if offline():
+            return f"{weights.to_download} isn't here, and {FORBIDDEN}"
+        size = format_bytes(4 * d.anatomy.n_parameters)
+        return f"download {weights.to_download} first (about {size})"
+    return weights.path.name if config.weights == "pretrained" else weights.named(weights.path)
+
+
+def bytes_to_reserve(job: Job, config: ExtractConfig, memory: DigestMemory) -> int:
+    """What this job's file will still take: nothing once it exists, for it is made whole."""
+    path = find_file(job, config, memory)
+    if path and not config.overwrite and (path.exists() or partial_path(path).exists()):
+        return 0
+    return file_bytes(job.description, config.store, job.source)
+
+
+def check_space(plan: Plan, memory: DigestMemory) -> None:
+    """Refuse a plan that the disk can't hold, before the first download.
+
+    Raises:
+        RequestError: too little room for features, or for features and downloads together.
+    """
+    config = plan.config
+    features = sum(bytes_to_reserve(job, config, memory) for job in plan.jobs)
+    root = existing_parent(config.root)
+    free = shutil.disk_usage(root).free
+    if features > free and config.shard[1] == 1:
+        raise RequestError(
+            f"the features take {format_bytes(features)}, and {root} has {format_bytes(free)} "
+            "free; free some space, choose another place with --features DIR, fewer layers with "
+            "--layers last4, or fewer sets with --data"
+        )
+    files = {job.source.file for job in plan.jobs if job.source.file and not job.source.present}
+    if not files:
+        return
+    downloads = sum(download_bytes(file) or 0 for file in files)
+    folder = existing_parent(next(iter(files)).path.parent)
+    free = shutil.disk_usage(folder).free
+    same_disk = folder.stat().st_dev == root.stat().st_dev
+    if downloads + (features if same_disk else 0) > free:
+        raise RequestError(
+            f"the downloads take {format_bytes(downloads)}, and {folder} has "
+            f"{format_bytes(free)} free; free some space, or choose another place with --data-root"
+        )
+
+
+def existing_parent(path: Path) -> Path:
+    """The nearest folder above ``path``, itself included, that exists."""
+    path = path.absolute()
+    return next(p for p in (path, *path.parents) if p.is_dir())

@@ -1,0 +1,24 @@
+"""What one feature file is made of: an encoder, a source of images, a transform."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from extract.datasets.sources import Source
+from extract.encoders.encoder import Description
+from extract.prepare.protocols import Preprocessing
+
+Say = Callable[[str], None]
+Problem = tuple[str, str]  # what couldn't be done, and why
+
+
+@dataclass
+class Job:
+    """One encoder on one data set."""
+
+    description: Description
+    source: Source
+    preprocessing: Preprocessing
+
+    @property
+    def label(self) -> str:
+        return f"{self.description.entry.name} on {self.source.name}"
