@@ -173,7 +173,8 @@ def make_training(
     from extract.plan import make_plan
     from finetune.cli import read_request
     from finetune.run import make_learned, prepare
-    from finetune.training.checkpoints import Trial
+    from finetune.setting import Trial
+    from finetune.training.checkpoints import Checkpoints
     from finetune.training.ranks import Ranks
     from finetune.training.training import Training
     from finetune.trials import build
@@ -201,19 +202,10 @@ def make_training(
     (asked,) = lay_over(request.overlay, setting.images.features)
     learned = make_learned(setting, asked)
     classifier = build(setting, learned.objective, seed=0)
-    return Training(
-        classifier,
-        Watched(setting.augmented, before),  # type: ignore[arg-type]
-        setting.plain,
-        learned,
-        setting.config,
-        ENCODER_LR,
-        0,
-        Trial(folder / "runs" / mode, {}),
-        Ranks(),
-        mode,
-        lambda line: None,
-    )
+    watched = Watched(setting.augmented, before)
+    setting = dataclasses.replace(setting, augmented=watched)  # type: ignore[arg-type]
+    files = Checkpoints(folder / "runs" / mode, {})
+    return Training(setting, learned, Trial(ENCODER_LR, 0), classifier, files, mode)
 
 
 class Enough(Exception):
@@ -255,7 +247,7 @@ def measure_time(options: argparse.Namespace, mode: str) -> NDArray[np.float64]:
             raise SystemExit(
                 f"{mode}: finetune trains {same:_} parameters, the other {n_trained:_}"
             )
-        (training.trial.folder).mkdir(parents=True)
+        (training.files.folder).mkdir(parents=True)
         try:
             training.run()
         except Enough:
@@ -314,7 +306,7 @@ def print_peak(options: argparse.Namespace, mode: str, side: str) -> None:
         imported = peak(options.device)
         with tempfile.TemporaryDirectory() as folder:
             training = make_training(options, mode, Path(folder), before)
-            (training.trial.folder).mkdir(parents=True)
+            (training.files.folder).mkdir(parents=True)
             try:
                 training.run()
             except Enough:

@@ -12,12 +12,12 @@ from cache.errors import RequestError
 from cache.task import REGRESSION
 from finetune.model.classifier import load_trained, what_trains
 from finetune.rows import as_row, marks_of_batchnorm, probe_settings, say_trains
-from finetune.setting import OF_EPISODES, Setting, named_rate
+from finetune.setting import OF_EPISODES, Setting, Trial, named_rate
 from finetune.start.episodes import episodes_like
 from finetune.training.objective import make_objective
 from finetune.training.predict import predict
 from finetune.training.training import Learned
-from finetune.trials import build, check_measures, forget_trials, make_trial, run_trial
+from finetune.trials import build, check_measures, files_of, forget_trials, run_trial
 from probe.answer import Answer
 from probe.episodes.draw import digest_of
 from probe.metrics import classification as metrics
@@ -51,7 +51,7 @@ def answer_episodes(setting: Setting, asked: Asked, started: float) -> Iterator[
     forget_trials(
         setting,
         [
-            make_trial(setting, asked, rate, seed, None, number, like)
+            files_of(setting, asked, Trial(rate, seed, None, number, like))
             for seed in config.train.seeds
             for number in range(len(episodes))
         ],
@@ -65,13 +65,13 @@ def answer_episodes(setting: Setting, asked: Asked, started: float) -> Iterator[
                     "--as-published scores several classes by a sigmoid each, which can't be "
                     "corrected to train's shares as those of the probe's episodes are; leave it out"
                 )
-            learned = Learned(objective, asked.labels, samples, test[:0])
-            one = run_trial(setting, asked, learned, rate, seed, None, number, like)
-            assert one.place
+            learned = Learned(asked, objective, samples, test[:0])
+            one = run_trial(setting, learned, Trial(rate, seed, None, number, like))
+            assert one.position
             classifier = build(setting, objective, seed)
-            load_trained(classifier, one.trial.load_best(one.place), one.trial.folder)
+            load_trained(classifier, one.files.load_best(one.position), one.files.folder)
             answers = predict(
-                classifier, setting.plain, test, max(one.place.micro_batch, 1), setting.ranks
+                classifier, setting.plain, test, max(one.position.micro_batch, 1), setting.ranks
             )
             scores[number] = found.to_prior(objective.scores(answers.logits), number)
         few_shot = {

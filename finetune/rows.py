@@ -30,12 +30,11 @@ from finetune.setting import (
     last_layer,
     named_rate,
 )
-from finetune.start.head import FirstHead
 from finetune.training.checkpoints import ENCODER, HEAD, save_tensors
 from finetune.training.objective import Objective
 from finetune.training.predict import Predicted, predict
 from finetune.training.training import Learned
-from finetune.trials import Tried, build, digest_arrays, model_settings, run_refit
+from finetune.trials import Tried, build, model_settings, run_refit
 from probe.answer import Answer
 from probe.encoded import encoder_marks, samples_of, tables_of
 from probe.metrics import classification as metrics
@@ -46,66 +45,68 @@ from probe.row import make_row, of_patients
 
 
 def make_answer(
-    setting: Setting,
-    asked: Asked,
-    learned: Learned,
-    one: Tried,
-    tried: Sequence[Tried],
-    head: FirstHead | None,
-    started: float,
+    setting: Setting, learned: Learned, one: Tried, tried: Sequence[Tried], started: float
 ) -> Row:
-    """Test the best weights of a trial, and say what it was."""
-    assert one.place
-    config, place = setting.config, one.place
-    classifier = build(setting, learned.objective, one.seed)
-    load_trained(classifier, one.trial.load_best(place), one.trial.folder)
+    """Test the best weights of a trial, and say what it was.
+
+    Args:
+        setting: what all trials share.
+        learned: what the trial learned from.
+        one: the trial.
+        tried: all those that it was chosen of.
+        started: when the first began.
+    """
+    assert one.position
+    config, position, asked, trial = setting.config, one.position, learned.asked, one.trial
+    classifier = build(setting, learned.objective, trial.seed)
+    load_trained(classifier, one.files.load_best(position), one.files.folder)
     trains = what_trains(classifier, config.model)
     has_changed = config.model.encoder_trains or updates_batchnorm(classifier)
 
     def score(split: str) -> Predicted:
         samples = np.flatnonzero(asked.is_in(split))
-        at_once = max(place.micro_batch, 1)
+        at_once = max(position.micro_batch, 1)
         return predict(classifier, setting.plain, samples, at_once, setting.ranks)
 
     found = {"val": score("val")}
     tested, marks = one, marks_of_batchnorm(setting, classifier)
     if config.train.refit != "train":
-        tested = run_refit(setting, asked, learned, one, classifier)
+        tested = run_refit(setting, learned, one, classifier)
         marks.append(
             "tested is a new head, trained on train and val on the encoder that val chose; val "
             "numbers are those of the head before it"
         )
-    assert tested.place
+    assert tested.position
     found["test"] = score("test")
     if setting.ranks.is_first:
         keep_weights(setting, classifier, tested, has_changed)
-    probe = probe_settings(setting, asked, learned.objective, one.seed, READ)
-    if head:
-        probe["head_from"] = digest_arrays(head.weights, head.intercept)
-    best = next(check for check in place.checks if check["iteration"] == place.best)
+    probe = probe_settings(setting, asked, learned.objective, trial.seed, READ)
+    if trial.head:
+        probe["head_from"] = trial.head.digest
+    best = next(check for check in position.checks if check["iteration"] == position.best)
     chosen = {
-        **named_rate(config, one.encoder_lr),
-        "iteration": place.best,  # of the best val, so what training took
-        "of": place.iteration,
+        **named_rate(config, trial.encoder_lr),
+        "iteration": position.best,  # of the best val, so what training took
+        "of": position.iteration,
         "seconds": best["seconds"],
         "images_per_s": best["images_per_s"],
         "seconds_per_test_image": round(found["test"].seconds_per_image, 6),
         "by": learned.objective.choose_by,
         "tried": [
             {
-                **named_rate(config, other.encoder_lr),
-                "seed": other.seed,
+                **named_rate(config, other.trial.encoder_lr),
+                "seed": other.trial.seed,
                 "value": other.value if math.isfinite(other.value) else None,
-                "iteration": other.place.best if other.place else None,
+                "iteration": other.position.best if other.position else None,
             }
             for other in tried
         ],
         "trains": say_trains(trains),
-        **({"refit_iterations": tested.place.iteration} if tested is not one else {}),
-        **({"head": dict(head.source)} if head else {}),
+        **({"refit_iterations": tested.position.iteration} if tested is not one else {}),
+        **({"head": dict(trial.head.source)} if trial.head else {}),
         **({"head_weights": classifier.head_digest} if classifier.head_digest else {}),
-        "checkpoint": str(tested.trial.best_path(tested.place)),
-        **({"halved_micro_batches": place.halved} if place.halved else {}),
+        "checkpoint": str(tested.files.best_path(tested.position)),
+        **({"halved_micro_batches": position.halved} if position.halved else {}),
         "ddof": config.train.ddof,
     }
     scores = {name: learned.objective.scores(p.logits) for name, p in found.items()}
@@ -206,14 +207,14 @@ def keep_weights(setting: Setting, classifier: Classifier, one: Tried, has_chang
     hasn't changed has none.
     """
     trial, config = one.trial, setting.config
-    save_tensors(trial.folder / HEAD, classifier.head.state_dict())
+    save_tensors(one.files.folder / HEAD, classifier.head.state_dict())
     if not has_changed:
         return
     if setting.config.model.cut_after is not None:
         setting.say_once(f"  {setting.label}: no {ENCODER}, for extract takes whole encoders")
         return
-    how = f"{describe_mode(config)}, {describe_rate(config, one.encoder_lr)}, seed {one.seed}"
+    how = f"{describe_mode(config)}, {describe_rate(config, trial.encoder_lr)}, seed {trial.seed}"
     trained = {TRAINED: f"fine-tuned on {setting.job.source.name} ({how})"}
-    path = trial.folder / ENCODER
+    path = one.files.folder / ENCODER
     save_tensors(path, export_encoder(classifier), trained)
-    setting.say(f"  {setting.label}, seed {one.seed}: for extract --weights: {path}")
+    setting.say(f"  {setting.label}, seed {trial.seed}: for extract --weights: {path}")

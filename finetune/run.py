@@ -35,7 +35,14 @@ from finetune.episodes import answer_episodes
 from finetune.model.classifier import check_model
 from finetune.model.deit import find_deit
 from finetune.rows import make_answer
-from finetune.setting import OF_EPISODES, READ, Say, Setting, subject_of
+from finetune.setting import (
+    OF_EPISODES,
+    READ,
+    Say,
+    Setting,
+    Trial,
+    subject_of,
+)
 from finetune.training.objective import make_objective
 from finetune.training.ranks import Ranks, join_ranks
 from finetune.training.training import Learned, measure_length
@@ -43,10 +50,10 @@ from finetune.trials import (
     check_measures,
     choose_rate,
     describe_choice,
+    files_of,
     forget_trials,
     make_first_head,
-    make_trial,
-    refit_trial,
+    refit_files,
     run_trial,
 )
 from probe.questions.describe import describe_questions
@@ -190,25 +197,24 @@ def answer(setting: Setting, asked: Asked) -> Iterator[Row]:
     if t.iterations not in (None, length.n_iterations):
         setting.say(f"  length     {length}")
     head = make_first_head(setting, asked, learned.objective)
-    todo = [(rate, seed) for rate in rates for seed in t.seeds]
-    trials = [make_trial(setting, asked, *which, head) for which in todo]
+    todo = [Trial(rate, seed, head) for rate in rates for seed in t.seeds]
+    files = [files_of(setting, asked, trial) for trial in todo]
     # A refit of what was trained before is none of this; there needn't be any.
-    refits = [trial for trial in map(refit_trial, trials) if trial.folder.exists()]
-    forget_trials(setting, [*trials, *refits])
+    refits = [refit for refit in map(refit_files, files) if refit.folder.exists()]
+    forget_trials(setting, [*files, *refits])
     if len(rates) == 1:  # nothing to choose: each seed's row is there when its training ends
-        for rate, seed in todo:
-            one = run_trial(setting, asked, learned, rate, seed, head)
-            yield make_answer(setting, asked, learned, one, [one], head, started)
+        for trial in todo:
+            one = run_trial(setting, learned, trial)
+            yield make_answer(setting, learned, one, [one], started)
             started = time.perf_counter()
         return
-    tried = [run_trial(setting, asked, learned, rate, seed, head) for rate, seed in todo]
+    tried = [run_trial(setting, learned, trial) for trial in todo]
     best = choose_rate(tried)
-    setting.say(
-        f"  {setting.label}: {describe_choice(setting.config, learned.objective.choose_by, tried, best)}"
-    )
+    by = learned.objective.choose_by
+    setting.say(f"  {setting.label}: {describe_choice(setting.config, by, tried, best)}")
     for one in tried:
-        if one.encoder_lr == best:
-            yield make_answer(setting, asked, learned, one, tried, head, started)
+        if one.trial.encoder_lr == best:
+            yield make_answer(setting, learned, one, tried, started)
             started = time.perf_counter()
 
 
@@ -226,4 +232,4 @@ def make_learned(setting: Setting, asked: Asked) -> Learned:
         asked.task, asked.class_names, asked.labels[train], setting.config.train
     )
     check_measures(setting, asked, objective, {"val": val, "test": test})
-    return Learned(objective, asked.labels, train, val)
+    return Learned(asked, objective, train, val)

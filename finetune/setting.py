@@ -16,6 +16,7 @@ from finetune.config import FinetuneConfig, Request
 from finetune.data.batches import Loader
 from finetune.data.images import Images
 from finetune.protocols import Subject
+from finetune.start.head import FirstHead
 from finetune.training.ranks import Ranks
 from probe.kinds.protocols import Followed
 
@@ -57,6 +58,17 @@ class Setting:
     @property
     def label(self) -> str:
         return f"{self.job.label}, {describe_mode(self.config)}"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What differs between the trainings of one question."""
+
+    encoder_lr: float  # the encoder's full rate
+    seed: int
+    head: FirstHead | None = None  # that it begins with; None: by the seed
+    episode: int | None = None  # its number, few-shot
+    like: str | None = None  # the digest of all the episodes
 
 
 def subject_of(description: Description) -> Subject:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,11 +26,12 @@ from finetune.model.classifier import (
 )
 from finetune.setting import (
     Setting,
+    Trial,
     describe_rate,
     named_rate,
 )
 from finetune.start.head import FirstHead, first_head
-from finetune.training.checkpoints import Place, Trial
+from finetune.training.checkpoints import Checkpoints, Position
 from finetune.training.objective import Objective
 from finetune.training.training import Diverged, Learned, Training
 from probe.encoded import samples_of
@@ -43,10 +43,9 @@ from probe.questions.question import Asked
 class Tried:
     """A trial that ended."""
 
-    encoder_lr: float
-    seed: int
     trial: Trial
-    place: Place | None  # None: it diverged
+    files: Checkpoints
+    position: Position | None  # None: it diverged
     value: float  # of val, by what is chosen, higher is better; -inf: it diverged
 
 
@@ -112,129 +111,73 @@ def make_first_head(setting: Setting, asked: Asked, objective: Objective) -> Fir
     )
 
 
-def run_trial(
-    setting: Setting,
-    asked: Asked,
-    learned: Learned,
-    encoder_lr: float,
-    seed: int,
-    head: FirstHead | None,
-    episode: int | None = None,
-    like: str | None = None,
-) -> Tried:
-    """One training, or what is left of it; a diverged one is out of the race, not an error.
-
-    Args:
-        setting: what all trials share.
-        asked: the question.
-        learned: what is learned from which samples.
-        encoder_lr: the encoder's full rate.
-        seed: of the training.
-        head: that it begins with; None: by the seed.
-        episode: its number, few-shot.
-        like: the digest of all the episodes.
-    """
-    trial = make_trial(setting, asked, encoder_lr, seed, head, episode, like)
-    label = f"{setting.label}, {describe_rate(setting.config, encoder_lr)}, seed {seed}"
-    label += f", {asked.name}" if asked.name else ""
-    label += "" if episode is None else f", episode {episode}"
-    with trial.held(setting.ranks):
-        classifier = build(setting, learned.objective, seed, head)
-        training = Training(
-            classifier,
-            setting.augmented,
-            setting.plain,
-            learned,
-            setting.config,
-            encoder_lr,
-            seed,
-            trial,
-            setting.ranks,
-            label,
-            setting.say,
-        )
+def run_trial(setting: Setting, learned: Learned, trial: Trial) -> Tried:
+    """One training, or what is left of it; a diverged one is out of the race, not an error."""
+    files, name = files_of(setting, learned.asked, trial), learned.asked.name
+    label = f"{setting.label}, {describe_rate(setting.config, trial.encoder_lr)}, seed {trial.seed}"
+    label += f", {name}" if name else ""
+    label += "" if trial.episode is None else f", episode {trial.episode}"
+    with files.held(setting.ranks):
+        classifier = build(setting, learned.objective, trial.seed, trial.head)
+        training = Training(setting, learned, trial, classifier, files, label)
         try:
-            place = training.run()
+            position = training.run()
         except Diverged as error:
             if len(setting.config.rates) == 1:
                 raise
             setting.say(f"  {label}: {error}")
-            return Tried(encoder_lr, seed, trial, None, -math.inf)
-    value = max((training.rank(check["val"]) for check in place.checks), default=math.nan)
-    setting.say(f"  {label}: {describe_end(training, place)}")
-    return Tried(encoder_lr, seed, trial, place, value)
+            return Tried(trial, files, None, -math.inf)
+    value = max((training.rank(check["val"]) for check in position.checks), default=math.nan)
+    setting.say(f"  {label}: {describe_end(training, position)}")
+    return Tried(trial, files, position, value)
 
 
-def run_refit(
-    setting: Setting, asked: Asked, learned: Learned, one: Tried, classifier: Classifier
-) -> Tried:
+def run_refit(setting: Setting, learned: Learned, one: Tried, classifier: Classifier) -> Tried:
     """A new head on the encoder of a trial that ended, which stays as it is, from train and val.
 
     Args:
         setting: what all trials share.
-        asked: the question.
         learned: what the trial learned from.
         one: the trial.
         classifier: with its best weights; it ends with the new head's last ones.
     """
-    trial, label = refit_trial(one.trial), f"{setting.label}, seed {one.seed}, train and val"
-    with trial.held(setting.ranks):
-        start_head_anew(classifier, learned.objective.n_logits, one.seed)
+    seed, files = one.trial.seed, refit_files(one.files)
+    label = f"{setting.label}, seed {seed}, train and val"
+    with files.held(setting.ranks):
+        start_head_anew(classifier, learned.objective.n_logits, seed)
         both = dataclasses.replace(
             learned, train=np.concatenate([learned.train, learned.val]), val=learned.val[:0]
         )
-        training = Training(
-            classifier,
-            setting.augmented,
-            setting.plain,
-            both,
-            dataclasses.replace(setting.config, model=classifier.config),
-            one.encoder_lr,
-            one.seed,
-            trial,
-            setting.ranks,
-            label,
-            setting.say,
-        )
-        place = training.run()
-        load_trained(classifier, trial.load_best(place), trial.folder)
-    setting.say(f"  {label}: {describe_end(training, place)}")
-    return dataclasses.replace(one, trial=trial, place=place)
+        config = dataclasses.replace(setting.config, model=classifier.config)
+        own = dataclasses.replace(setting, config=config)
+        training = Training(own, both, one.trial, classifier, files, label)
+        position = training.run()
+        load_trained(classifier, files.load_best(position), files.folder)
+    setting.say(f"  {label}: {describe_end(training, position)}")
+    return dataclasses.replace(one, files=files, position=position)
 
 
-def refit_trial(trial: Trial) -> Trial:
-    """The place of the head that is trained on train and val after a trial."""
-    folder = trial.folder.with_name(f"{trial.folder.name}_refit")
-    return Trial(folder, {**trial.question, "refit": "train+val"})
+def refit_files(files: Checkpoints) -> Checkpoints:
+    """Those of the head that is trained on train and val after a trial."""
+    folder = files.folder.with_name(f"{files.folder.name}_refit")
+    return Checkpoints(folder, {**files.question, "refit": "train+val"})
 
 
-def make_trial(
-    setting: Setting,
-    asked: Asked,
-    encoder_lr: float,
-    seed: int,
-    head: FirstHead | None,
-    episode: int | None = None,
-    like: str | None = None,
-) -> Trial:
-    """The place of a training; arguments as ``run_trial`` has them."""
-    question = trial_question(setting, asked, encoder_lr, seed)
-    if head:
-        question["head"] = digest_arrays(head.weights, head.intercept)
-    if episode is not None:
-        question |= {"like": like, "episode": episode}
-    return Trial(trial_folder(setting, question), question)
+def files_of(setting: Setting, asked: Asked, trial: Trial) -> Checkpoints:
+    """Those of a training, by what makes it another than any other."""
+    question = trial_question(setting, asked, trial)
+    return Checkpoints(trial_folder(setting, question), question)
 
 
-def forget_trials(setting: Setting, trials: Sequence[Trial]) -> None:
+def forget_trials(setting: Setting, each: Sequence[Checkpoints]) -> None:
     """Throw away what is to be overwritten, all of it before the first training.
 
     So a run that is interrupted then goes on without ``--overwrite``, and takes nothing old.
     """
     if setting.request.run.overwrite and setting.ranks.is_first:
-        for trial in trials:
-            with trial.held(setting.ranks):
-                trial.forget()
+        for files in each:
+            with files.held(setting.ranks):
+                files.forget()
     setting.ranks.wait()
 
 
@@ -267,7 +210,7 @@ def build(
     return classifier.to(setting.device)
 
 
-def trial_question(setting: Setting, asked: Asked, encoder_lr: float, seed: int) -> dict[str, Any]:
+def trial_question(setting: Setting, asked: Asked, trial: Trial) -> dict[str, Any]:
     """What makes this training another than any other."""
     train = dataclasses.asdict(setting.config.train)
     for name in ("encoder_lr", "seeds", "ddof", "refit"):  # a refit is a training of its own
@@ -278,8 +221,10 @@ def trial_question(setting: Setting, asked: Asked, encoder_lr: float, seed: int)
         "samples": samples_of(asked),
         "model": model_settings(setting.config, setting.head_digest),
         "train": train,
-        **named_rate(setting.config, encoder_lr),
-        "seed": seed,
+        **named_rate(setting.config, trial.encoder_lr),
+        "seed": trial.seed,
+        **({"head": trial.head.digest} if trial.head else {}),
+        **({} if trial.episode is None else {"like": trial.like, "episode": trial.episode}),
     }
 
 
@@ -312,7 +257,7 @@ def _means(tried: Sequence[Tried]) -> dict[float, float]:
     """Of each rate the mean over seeds of what is chosen by, higher is better."""
     values: dict[float, list[float]] = {}
     for one in tried:
-        values.setdefault(one.encoder_lr, []).append(one.value)
+        values.setdefault(one.trial.encoder_lr, []).append(one.value)
     return {rate: float(np.mean(of)) for rate, of in sorted(values.items())}
 
 
@@ -328,23 +273,16 @@ def describe_choice(config: FinetuneConfig, by: str, tried: Sequence[Tried], bes
     )
 
 
-def describe_end(training: Training, place: Place) -> str:
+def describe_end(training: Training, position: Position) -> str:
     """How a training ended."""
     name = training.learned.objective.choose_by
-    best = next((c for c in place.checks if c["iteration"] == place.best), None)
+    best = next((c for c in position.checks if c["iteration"] == position.best), None)
     if best is None or not best["val"]:
-        return counted(place.iteration, "iteration")
+        return counted(position.iteration, "iteration")
     return (
-        f"best val {name} {best['val'][name]:.3f} after {place.best:_} of "
+        f"best val {name} {best['val'][name]:.3f} after {position.best:_} of "
         f"{training.n_iterations:_} iterations"
     )
-
-
-def digest_arrays(*arrays: NDArray[Any]) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 def model_settings(config: FinetuneConfig, head_digest: str | None) -> dict[str, Any]:

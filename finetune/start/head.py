@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,14 @@ class FirstHead:
     weights: NDArray[np.float32]  # (O, D)
     intercept: NDArray[np.float32]  # (O,)
     source: Mapping[str, Any]  # for the row: where they are from
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the numbers."""
+        digest = hashlib.sha256()
+        for array in (self.weights, self.intercept):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
 
 def first_head(

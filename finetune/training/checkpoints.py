@@ -44,7 +44,7 @@ OLD_CHECKSUM = "crc32"  # as the best weights' metadata had it once
 
 
 @dataclass
-class Place:
+class Position:
     """How far a training has come."""
 
     iteration: int = 0  # steps taken
@@ -61,8 +61,8 @@ class Place:
     halved: list[int] = field(default_factory=list)  # micro batches that memory was too small for
 
 
-class Trial:
-    """The folder of one training.
+class Checkpoints:
+    """The files of one training, in its folder.
 
     Args:
         folder: is made where it isn't there.
@@ -132,7 +132,7 @@ class Trial:
             if path.name == LOG or path.suffix == ".safetensors":
                 path.unlink()
 
-    def save(self, place: Place, state: Mapping[str, Any]) -> None:
+    def save(self, place: Position, state: Mapping[str, Any]) -> None:
         """Write ``last.pt``; best files that it doesn't name are removed."""
         content = {"question": json.dumps(self.question), "place": json.dumps(asdict(place))}
         with _writing(self.folder / LAST) as file:
@@ -141,7 +141,7 @@ class Trial:
             if path != self.best_path(place):
                 path.unlink()
 
-    def load(self) -> tuple[Place, dict[str, Any]] | None:
+    def load(self) -> tuple[Position, dict[str, Any]] | None:
         """What ``save`` wrote; None where there is nothing yet.
 
         Raises:
@@ -157,7 +157,7 @@ class Trial:
                 warnings.simplefilter("ignore")  # about how a foreign file was pickled
                 content = torch.load(path, map_location="cpu", weights_only=True)
             question = json.loads(content.pop("question"))
-            place = Place(**json.loads(content.pop("place")))
+            place = Position(**json.loads(content.pop("place")))
         except Exception as error:  # a garbled file can break its reader in any way
             if isinstance(error, OSError) and error.filename:
                 raise  # the disk, not the content
@@ -173,7 +173,7 @@ class Trial:
         """What to do where files can't be used: of all trials of a command this one alone is lost."""
         return "delete its folder and run again, which trains this one anew"
 
-    def best_path(self, place: Place) -> Path | None:
+    def best_path(self, place: Position) -> Path | None:
         """Where the best weights are."""
         return None if place.best is None else self.folder / f"best-{place.best:07d}.safetensors"
 
@@ -182,7 +182,7 @@ class Trial:
         path = self.folder / f"best-{iteration:07d}.safetensors"
         save_tensors(path, tensors)
 
-    def load_best(self, place: Place) -> dict[str, Tensor]:
+    def load_best(self, place: Position) -> dict[str, Tensor]:
         """The best weights.
 
         Raises:
@@ -204,7 +204,7 @@ class Trial:
         """Add a line to the log."""
         append(self.folder / LOG, json.dumps(line) + "\n")
 
-    def rewind_log(self, place: Place) -> None:
+    def rewind_log(self, place: Position) -> None:
         """Write the log as it was at a checkpoint, whatever has become of it since."""
         text = "".join(json.dumps(line) + "\n" for line in place.checks)
         with _writing(self.folder / LOG) as file:

@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from torch import nn
 from cache.errors import RequestError
 from extract.machine.progress import Progress, per_second
 from finetune.config import FinetuneConfig, TrainConfig
-from finetune.data.batches import Batch, Draw, Loader
+from finetune.data.batches import Batch, Draw
 from finetune.model.classifier import (
     Classifier,
     check_gradients,
@@ -33,14 +33,14 @@ from finetune.model.classifier import (
     trained_tensors,
     updates_batchnorm,
 )
-from finetune.training.checkpoints import LAST, Place, Trial
+from finetune.setting import Setting, Trial
+from finetune.training.checkpoints import LAST, Checkpoints, Position
 from finetune.training.memory import CURE, free_cache, is_out_of_memory
 from finetune.training.objective import Objective
 from finetune.training.predict import predict
-from finetune.training.ranks import Ranks
 from finetune.training.rates import count_drops, rate_factor
-from probe.kinds.adamw import AdamWConfig
-from probe.solvers.epochs import check_epochs, epoch_orders
+from probe.questions.question import Asked
+from probe.solvers.epochs import check_epochs, count_epochs, epoch_orders
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 LOG_SECONDS = 1.0  # between two looks at the loss, each of which waits for the device
@@ -52,10 +52,15 @@ SYNC_STEPS = 50  # between two agreements of several ranks on whether to save
 class Learned:
     """What is learned from which samples. S samples of a data set."""
 
+    asked: Asked
     objective: Objective
-    labels: NDArray[Any]  # (S,) or (S, C), as probe.questions.question.Asked has them
     train: NDArray[np.int64]  # positions of samples
     val: NDArray[np.int64]  # empty: nothing is chosen, the last weights are taken
+
+    @property
+    def labels(self) -> NDArray[Any]:
+        """(S,) or (S, C)."""
+        return self.asked.labels
 
 
 @dataclass(frozen=True)
@@ -86,30 +91,21 @@ def measure_length(train: TrainConfig, learned: Learned) -> Length:
     """
     # An episode of few shots may be smaller than a batch.
     size = train.batch_size if len(learned.val) else min(train.batch_size, len(learned.train))
-    order = AdamWConfig(
-        batch_size=size,
-        iterations=train.iterations,
-        epochs=train.epochs,
-        drop_last=train.drop_last,
-    )
-    return Length(size, *order.plan(len(learned.train)))
+    whole = count_epochs(len(learned.train), size, train.drop_last, train.iterations, train.epochs)
+    return Length(size, *whole)
 
 
 class Training:
     """One training of one network.
 
     Args:
-        classifier: with its first weights, on its device.
-        loader: of the data set's images, augmented.
-        plain: the same without augmentation, for val.
+        setting: images, settings, processes, and whom to tell what a person must know.
         learned: what from.
-        config: the settings.
-        encoder_lr: the encoder's full rate.
-        seed: of the order of samples, of dropout and of augmentation.
-        trial: where checkpoints are.
-        ranks: the processes that share it.
+        trial: its full rate and seed; the latter is of the order of samples, of dropout and of
+            augmentation, too.
+        classifier: with its first weights, on its device.
+        files: where checkpoints are.
         label: what it is called while it runs.
-        say: told what a person must know.
 
     Raises:
         RequestError: fewer samples than a batch, or settings that can't be followed here.
@@ -117,25 +113,20 @@ class Training:
 
     def __init__(
         self,
-        classifier: Classifier,
-        loader: Loader,
-        plain: Loader,
+        setting: Setting,
         learned: Learned,
-        config: FinetuneConfig,
-        encoder_lr: float,
-        seed: int,
         trial: Trial,
-        ranks: Ranks,
+        classifier: Classifier,
+        files: Checkpoints,
         label: str,
-        say: Callable[[str], None],
     ) -> None:
-        self.classifier, self.loader, self.plain = classifier, loader, plain
-        self.learned = learned
-        self.config, self.seed, self.trial, self.ranks = config, seed, trial, ranks
-        self.label, self.say = label, say
-        t = config.train
+        self.classifier, self.loader, self.plain = classifier, setting.augmented, setting.plain
+        self.learned, self.files, self.label = learned, files, label
+        self.config, self.ranks, self.say = setting.config, setting.ranks, setting.say
+        self.seed, self.encoder_lr = trial.seed, trial.encoder_lr
+        t = self.config.train
         self.device = next(classifier.parameters()).device
-        self.encoder_lr, self.head_lr = encoder_lr, t.head_lr or encoder_lr
+        self.head_lr = t.head_lr or self.encoder_lr
         length = measure_length(t, learned)
         self.batch_size, self.n_epochs = length.batch_size, length.n_epochs
         self.n_batches, self.n_iterations = length.n_batches, length.n_iterations
@@ -148,16 +139,18 @@ class Training:
                 "take a shorter one with --warmup or --warmup-epochs, or train longer"
             )
         self.targets = torch.from_numpy(learned.objective.targets(learned.labels))
-        self.place = Place(micro_batch=self._first_micro_batch())
-        groups = parameter_groups(classifier, config.model, t, encoder_lr)
+        self.place = Position(micro_batch=self._first_micro_batch())
+        groups = parameter_groups(classifier, self.config.model, t, self.encoder_lr)
         self.full_rates = [group["lr"] for group in groups]
-        self.optimiser = _make_optimiser(groups, config)
+        self.optimiser = _make_optimiser(groups, self.config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=t.precision == "fp16")
         self.model: nn.Module = self._wrapped()
         self.board: Any = None  # TensorBoard's writer, while training
         self._n_drops = 0
         self._is_new = True  # no backward pass yet
-        torch.manual_seed(seed + ranks.rank * 1_000_003)  # of dropout; ranks see other images
+        torch.manual_seed(
+            self.seed + self.ranks.rank * 1_000_003
+        )  # of dropout; ranks see other images
 
     def _first_micro_batch(self) -> int:
         """How many images at once: as asked for, else what fits the device best."""
@@ -197,7 +190,7 @@ class Training:
 
     # ------------------------------------------------------------------ the way through
 
-    def run(self) -> Place:
+    def run(self) -> Position:
         """Train to the end, from where an earlier run stopped.
 
         Returns:
@@ -212,7 +205,7 @@ class Training:
         if place.done:
             return place
         if self.ranks.is_first:
-            self.trial.check_room(self._most_bytes())
+            self.files.check_room(self._most_bytes())
         checked = set(check_epochs(self.n_epochs, self.config.train.n_checks))
         # Each rank sums what its share of a batch adds to the loss; the first one goes on.
         self._loss = torch.tensor(place.loss if self.ranks.is_first else 0.0, device=self.device)
@@ -238,7 +231,7 @@ class Training:
         if not (self.config.run.tensorboard and self.ranks.is_first):
             yield
             return
-        self.board = _make_board(self.trial.folder, iteration)
+        self.board = _make_board(self.files.folder, iteration)
         try:
             yield
         finally:
@@ -427,9 +420,9 @@ class Training:
     def _refuse_divergence(self, loss: float) -> None:
         if math.isfinite(loss):
             return
-        found = self.trial.load() if self.ranks.is_first else None
+        found = self.files.load() if self.ranks.is_first else None
         last = (
-            f"the last good checkpoint is {self.trial.folder / LAST}, after "
+            f"the last good checkpoint is {self.files.folder / LAST}, after "
             f"{found[0].iteration} iterations"
             if found
             else "no checkpoint was written yet"
@@ -437,7 +430,7 @@ class Training:
         if self.ranks.is_first:  # curves over rates show where learning ends
             place = self.place
             line = {"tried": self._tried, "iteration": place.iteration, "epoch": place.epoch}
-            self.trial.log({**line, "loss": None, "val": {}, "diverged": True})
+            self.files.log({**line, "loss": None, "val": {}, "diverged": True})
         has_name = self.config.rate_name is not None
         lr, flag = (self.encoder_lr, "--encoder-lr") if has_name else (self.head_lr, "--lr")
         raise Diverged(
@@ -496,9 +489,9 @@ class Training:
         if is_best:
             place.best = place.iteration
             if self.ranks.is_first:
-                self.trial.save_best(place.iteration, trained_tensors(self.classifier))
+                self.files.save_best(place.iteration, trained_tensors(self.classifier))
         if self.ranks.is_first:
-            self.trial.log(line)
+            self.files.log(line)
             if self.board:
                 for name in {"loss", "encoder_lr", "head_lr", "images_per_s"} & line.keys():
                     self.board.add_scalar(name, line[name], place.iteration)
@@ -528,28 +521,28 @@ class Training:
                 state["optimiser"] = self.optimiser.state_dict()
                 state["scaler"] = self.scaler.state_dict()
                 state["random"] = every
-            self.trial.save(self.place, state)
+            self.files.save(self.place, state)
         self.ranks.wait()
         self._saved = time.monotonic()
 
     def _resume(self) -> None:
         """Go on from ``last.pt``, if there is one."""
         self._looked = 0.0
-        found = self.trial.load()
+        found = self.files.load()
         if found is None:
             if self.ranks.is_first:
-                self.trial.forget()
+                self.files.forget()
             return
         place, state = found
         if self.ranks.is_first:
-            self.trial.rewind_log(place)
+            self.files.rewind_log(place)
         if place.done:
             self.place = place
             return
         micro = min(self.place.micro_batch, place.micro_batch if place.halved else 2**31)
         self.place = dataclasses.replace(place, micro_batch=micro)
         self._count_drops()
-        load_trained(self.classifier, state["model"], self.trial.folder)
+        load_trained(self.classifier, state["model"], self.files.folder)
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
         if len(state["random"]) == self.ranks.size:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from probe.episodes.draw import by_length
 from probe.solvers.adamw import Diverged, Draw, EpisodeDraw, HeadFit, Last, Watch, take_steps
-from probe.solvers.epochs import MAX_BYTES, episode_bytes
+from probe.solvers.epochs import MAX_BYTES, count_epochs, episode_bytes
 from probe.solvers.outputs import Outputs, check_finite, check_training
 
 if TYPE_CHECKING:
@@ -88,20 +88,8 @@ class AdamWConfig:
         Raises:
             RequestError: not one batch, or not one epoch.
         """
-        batches = n_images / self.batch_size
-        n_batches = math.floor(batches) if self.drop_last else math.ceil(batches)
-        if n_batches == 0:
-            raise RequestError(
-                f"{n_images} training images fill no batch of {self.batch_size}, and a short one is "
-                f"dropped; take a smaller one, as --batch-size {n_images}"
-            )
-        n_epochs = self.epochs if self.epochs is not None else (self.iterations or 0) // n_batches
-        if n_epochs == 0:
-            raise RequestError(
-                f"an epoch of {n_images} images in batches of {self.batch_size} has {n_batches} "
-                f"iterations; take at least as many with --iterations, found {self.iterations}"
-            )
-        return n_epochs, n_batches
+        size, drop = self.batch_size, self.drop_last
+        return count_epochs(n_images, size, drop, self.iterations, self.epochs)
 
     def rate(self, epoch: int, iteration: int, n_epochs: int) -> float:
         """The learning rate of a step; epochs and iterations count from 0, iterations over all."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.errors import RequestError
+
 if TYPE_CHECKING:
     pass
 
@@ -20,6 +22,37 @@ def check_epochs(n_epochs: int, n_checks: int | None) -> list[int]:
     """
     step = 1 if n_checks is None else n_epochs // min(n_checks, n_epochs)
     return sorted({*range(0, n_epochs, step), n_epochs - 1})
+
+
+def count_epochs(
+    n_images: int, batch_size: int, drop_last: bool, iterations: int | None, epochs: int | None
+) -> tuple[int, int]:
+    """How many epochs, and how many batches each.
+
+    Args:
+        n_images: of the training set.
+        batch_size: of a step.
+        drop_last: whether the last batch of an epoch is left out where it is short.
+        iterations: as many whole epochs as fit in.
+        epochs: in the place of iterations.
+
+    Raises:
+        RequestError: not one batch, or not one epoch.
+    """
+    batches = n_images / batch_size
+    n_batches = math.floor(batches) if drop_last else math.ceil(batches)
+    if n_batches == 0:
+        raise RequestError(
+            f"{n_images} training images fill no batch of {batch_size}, and a short one is "
+            f"dropped; take a smaller one, as --batch-size {n_images}"
+        )
+    n_epochs = epochs if epochs is not None else (iterations or 0) // n_batches
+    if n_epochs == 0:
+        raise RequestError(
+            f"an epoch of {n_images} images in batches of {batch_size} has {n_batches} "
+            f"iterations; take at least as many with --iterations, found {iterations}"
+        )
+    return n_epochs, n_batches
 
 
 def epoch_orders(n_images: int, seed: int) -> Iterator[NDArray[np.int64]]:

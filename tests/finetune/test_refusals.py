@@ -15,7 +15,7 @@ from extract.cli import main as extract
 from extract.machine.progress import Progress
 from finetune.cli import main
 from finetune.training import ranks, training
-from finetune.training.checkpoints import Trial
+from finetune.training.checkpoints import Checkpoints
 from probe.cli import main as probe
 
 SHORT = "--seeds 0 --batch-size 12 --epochs 2 --checks 2"
@@ -158,7 +158,7 @@ def test_the_checkpoint_of_a_finished_training_has_no_moments(data, runs):
     assert content["model"]
     assert "optimiser" not in content
     question = json.loads(content["question"])
-    assert Trial(trial, question).load()[0].done
+    assert Checkpoints(trial, question).load()[0].done
 
 
 def test_a_frozen_encoder_without_batchnorm_did_not_change(data):

@@ -28,8 +28,9 @@ from finetune.cli import main
 from finetune.config import FinetuneConfig, ModelConfig
 from finetune.model import deit
 from finetune.model.classifier import build_classifier
+from finetune.setting import Trial
 from finetune.training import training
-from finetune.training.checkpoints import Place, Trial, read_log
+from finetune.training.checkpoints import Checkpoints, Position, read_log
 from finetune.training.predict import predict
 from finetune.training.ranks import Ranks
 from probe.cli import main as probe
@@ -96,7 +97,7 @@ def test_a_new_head_learns_from_train_and_val_on_the_encoder_that_val_chose(
     assert not np.array_equal(row["scores"]["test_scores"], plain["scores"]["test_scores"])
     assert any("trained on train and val" in mark for mark in row["marks"])
     assert row["chosen"]["refit_iterations"] == 2 * (64 // 12)
-    again = learner.trial.folder
+    again = learner.files.folder
     encoders = [load_file(folder / "encoder.safetensors") for folder in (first, again)]
     assert all(torch.equal(encoders[0][name], encoders[1][name]) for name in some(encoders[0]))
     heads = [load_file(folder / "head.safetensors") for folder in (first, again)]
@@ -183,7 +184,7 @@ def test_another_networks_weights_are_never_tested(data, runs, capsys):
     run(f"{VIT} {SHORT}", data)
     (trial,) = trials(runs)
     iteration = int(next(trial.glob("best-*")).stem.removeprefix("best-"))
-    Trial(trial, {}).save_best(iteration, {"weight": torch.zeros(2)})
+    Checkpoints(trial, {}).save_best(iteration, {"weight": torch.zeros(2)})
     assert main([*f"{VIT} {SHORT} --data npz:{data}".split()]) == 1
     assert "holds weights of another network; train anew with --overwrite" in last_error(capsys)
 
@@ -548,12 +549,12 @@ def test_two_processes_log_the_loss_of_the_whole_batch(tmp_path, data, runs):
 def test_ranks_stop_together_after_steps_that_they_agree_on(tmp_path, shares):
     """One that stopped alone, when its clock says so, would leave the others waiting for ever."""
     own = training.Training.__new__(training.Training)
-    own.place = Place(iteration=training.SYNC_STEPS - 1, n_losses=1)
+    own.place = Position(iteration=training.SYNC_STEPS - 1, n_losses=1)
     own.n_iterations, own.n_batches, own.n_warmup, own._n_drops = 10_000, 100, 0, 0
     own.encoder_lr, own.head_lr, own.seed = 1.0, 1.0, 0
     own.config, own._looked, own._loss = FinetuneConfig(), 0.0, torch.tensor(shares[0])
     own.ranks = SimpleNamespace(size=2, is_first=True, gather=lambda mine: [mine, shares[1]])
-    own.trial = Trial(tmp_path, {})
+    own.files = Checkpoints(tmp_path, {})
     own._progress = SimpleNamespace(reach=lambda n, note: None)
     own._look()
     own.place.iteration += 1
@@ -574,7 +575,7 @@ def test_two_processes_leave_a_rate_that_diverges_together(tmp_path, data):
 def test_the_choice_is_the_mean_over_seeds_and_the_smaller_of_two():
     def tried(*values):
         return [
-            running.Tried(rate, seed, None, None, value)
+            running.Tried(Trial(rate, seed), None, None, value)
             for rate, of_rate in zip((1e-3, 1e-4), values, strict=True)
             for seed, value in enumerate(of_rate)
         ]

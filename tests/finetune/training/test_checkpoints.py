@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cache.errors import BrokenCache, RequestError
-from finetune.training.checkpoints import LAST, LOG, Place, Trial, read_log, save_tensors
+from finetune.training.checkpoints import LAST, LOG, Checkpoints, Position, read_log, save_tensors
 from finetune.training.ranks import Ranks
 
 ALONE = Ranks()
@@ -15,7 +15,7 @@ ALONE = Ranks()
 
 @pytest.fixture
 def trial(tmp_path):
-    trial = Trial(tmp_path / "trial", {"seed": 0})
+    trial = Checkpoints(tmp_path / "trial", {"seed": 0})
     trial.folder.mkdir()
     return trial
 
@@ -25,7 +25,7 @@ def state():
 
 
 def test_what_is_saved_is_loaded(trial):
-    place = Place(iteration=7, epoch=1, checks=[{"iteration": 7, "val": {"acc": 0.5}}], best=7)
+    place = Position(iteration=7, epoch=1, checks=[{"iteration": 7, "val": {"acc": 0.5}}], best=7)
     trial.save_best(7, {"w": torch.arange(3.0)})
     trial.save(place, state())
     found, content = trial.load()
@@ -38,19 +38,19 @@ def test_only_the_best_weights_that_the_checkpoint_names_are_kept(trial):
     for iteration in (3, 7):
         trial.save_best(iteration, {"w": torch.zeros(1)})
     assert len([*trial.folder.glob("best-*")]) == 2  # until the checkpoint says which one counts
-    trial.save(Place(iteration=7, best=7), state())
+    trial.save(Position(iteration=7, best=7), state())
     assert [p.name for p in trial.folder.glob("best-*")] == ["best-0000007.safetensors"]
 
 
 def test_another_question_is_refused(trial):
-    trial.save(Place(), state())
+    trial.save(Position(), state())
     with pytest.raises(RequestError, match="other settings"):
-        Trial(trial.folder, {"seed": 1}).load()
+        Checkpoints(trial.folder, {"seed": 1}).load()
 
 
 @pytest.mark.parametrize("cut", [0, 1, 100, -1])
 def test_a_torn_checkpoint_is_named(trial, cut):
-    trial.save(Place(), state())
+    trial.save(Position(), state())
     path = trial.folder / LAST
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(BrokenCache, match="last.pt is damaged.*; delete its folder and run again"):
@@ -76,7 +76,7 @@ def test_a_flipped_bit_is_found(trial, at):
     """torch and safetensors compare no checksums of what they read."""
     tensors = {"n": torch.tensor(3), "w": torch.arange(5000.0)}
     trial.save_best(7, tensors)
-    trial.save(Place(best=7), {"model": tensors})
+    trial.save(Position(best=7), {"model": tensors})
     place, _ = trial.load()
     assert trial.load_best(place)["n"] == 3
     for path, load in [
@@ -98,7 +98,7 @@ def test_a_log_is_written_anew_from_the_checkpoint(trial, content):
     with (trial.folder / LOG).open("a", encoding="latin-1") as file:
         file.write(content)
     assert read_log(trial.folder / LOG) == [*checks, {"iteration": 3}]
-    trial.rewind_log(Place(checks=checks))
+    trial.rewind_log(Position(checks=checks))
     assert (trial.folder / LOG).read_text() == '{"iteration": 1}\n{"iteration": 2}\n'
 
 
@@ -118,7 +118,7 @@ def test_half_written_files_of_a_killed_run_are_removed(trial):
 
 
 def test_two_runs_do_not_write_one_trial(trial):
-    other = Trial(trial.folder, {"seed": 0})
+    other = Checkpoints(trial.folder, {"seed": 0})
     with trial.held(ALONE), pytest.raises(RequestError, match="another process"), other.held(ALONE):
         pass
 
