@@ -1,7 +1,10 @@
 """Who may import whom, and what a command may load: each in a fresh interpreter."""
 
+import ast
+import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +36,37 @@ def submodules(package):
 def test_imports_flow_one_way(package, allowed):
     code = f"import {', '.join([package, *submodules(package)])}"
     assert loaded_by(code) & OURS <= allowed | {package}
+
+
+# What finetune takes of probe: what asks, measures and writes rows, and what a head learns.
+FROM_PROBE = {
+    "answer", "encoded", "results", "row", "report.table",
+    "metrics.classification", "metrics.measure", "metrics.patients",
+    "questions.describe", "questions.leaks", "questions.overlay", "questions.question",
+    "questions.samples", "episodes.draw", "episodes.prior", "solvers.epochs", "solvers.outputs",
+    "paper_encoders", "kinds.protocols",
+}  # fmt: skip
+# A head that begins with a probe's weights: the probe is fitted again.
+OF_FIRST_HEADS = {"kinds.adamw", "kinds.heads", "kinds.linear", "kinds.head_answers", "places"}
+
+
+def imported_from(package, path):
+    """The modules of a package that a file imports, wherever in it."""
+    known = set(submodules(package))
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            assert not {alias.name for alias in node.names} & known
+        elif isinstance(node, ast.ImportFrom) and node.module in {*known, package}:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            yield from (n.removeprefix(f"{package}.") for n in names & known or {node.module})
+
+
+def test_finetune_takes_of_probe_what_measures_and_writes_rows():
+    root = Path(importlib.util.find_spec("finetune").origin).parent
+    found = {path: {*imported_from("probe", path)} for path in root.rglob("*.py")}
+    of_head = found.pop(root / "start" / "head.py")
+    assert OF_FIRST_HEADS <= of_head <= FROM_PROBE | OF_FIRST_HEADS
+    assert {name for names in found.values() for name in names} == FROM_PROBE
 
 
 def test_probe_loads_no_model_code():

@@ -16,7 +16,7 @@ from cache import open_features
 from cache.cli import main as cache
 from cache.format.key import key_digest
 from probe.cli import main as probe
-from probe.results import ADDED_LATER, read_row, read_scores
+from probe.results import ADDED_LATER, as_json, from_json, read_row, read_scores
 
 FEATURES, ROWS = TESTS / "data" / "features", TESTS / "data" / "rows"
 FILES = {
@@ -85,6 +85,11 @@ def test_rows(stored, of_kept):
     of_kept.check(stored, {"scores": scores})
     written = json.loads(path.read_text())
     assert {name: row[name] for name in written} == written
+    typed = from_json(row)
+    assert typed.digest == row["id"]
+    if row["row_version"] == 2:  # read and written again it says the same, in the same order
+        again = as_json(typed)
+        assert json.dumps(again) == json.dumps({name: written[name] for name in again})
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
