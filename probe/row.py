@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.task import REGRESSION
+from cache.task import Task
 from probe.answer import Answer
 from probe.choosing.plan import HELD_OUT, as_val
 from probe.encoded import samples_of, tables_of
@@ -65,7 +65,8 @@ def make_row(
         protocol: the paper that is followed, a ``Followed``.
         versions: of libraries that make numbers, beside this one's and numpy's.
     """
-    task, settings, marks = asked.task, answer.settings, answer.marks
+    task, settings = Task(asked.task, asked.class_names), answer.settings
+    marks = answer.marks
     score_type = settings.get("score_type", metrics.PROBABILITY)
     few_shot = settings.get("few_shot")
     n = {name: len(split) for name, split in splits.items()}
@@ -77,7 +78,7 @@ def make_row(
     if is_learnt:
         of_test = ["train", "val"] if settings.get("refit") else ["train"]
         known = np.concatenate([splits[name].y for name in of_test])
-        marks = [*marks, *never_learnt(known, task, asked.class_names)]
+        marks = [*marks, *never_learnt(known, task)]
     splits, scores = as_val(splits, answer.scores)
     # Folds of both are what val is then.
     learnt_of = "val" if HELD_OUT in answer.scores else "train"
@@ -92,7 +93,6 @@ def make_row(
     measured = measure(
         scored,
         task,
-        asked.class_names,
         score_type=score_type,
         learnt=splits[learnt_of].y if is_learnt else None,
         votes=answer.votes,
@@ -106,7 +106,7 @@ def make_row(
             settings,
             answer.chosen,
             dataclasses.asdict(protocol) if protocol else {},
-            "prediction" if task == REGRESSION else score_type,
+            "prediction" if task.is_continuous else score_type,
         ),
         dataclasses.replace(measured, without_twins=alone),
         measuring.seed,

@@ -8,23 +8,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.task import MULTI_LABEL, REGRESSION
+from cache.task import Task
 from probe.metrics import classification as metrics
 from probe.metrics.intervals import COUNTS, ENOUGH, NONE, Estimates, Interval
 
 NAMED = 3  # labels that a mark names; the others are counted
 
 
-def marks_of(
-    found: Estimates, labels: NDArray[Any], task: str, class_names: Sequence[str]
-) -> list[str]:
+def marks_of(found: Estimates, labels: NDArray[Any], task: Task) -> list[str]:
     """What must be said of the numbers of test, but for an AUC that it hasn't."""
-    if task == REGRESSION:
+    if task.is_continuous:
         return [*_marks_of_regression(found.metrics), *_few_units_of_regression(found)]
-    rate = metrics.larger_class_rate(labels, task)
+    rate = metrics.larger_class_rate(labels, task.word)
     is_floor = abs(found.metrics["acc"].value - rate) < 1e-12
     marks = ["accuracy equals the larger-class rate"] if is_floor else []
-    return [*marks, *_few_units(found, task, class_names)]
+    return [*marks, *_few_units(found, task)]
 
 
 def _marks_of_regression(test: Mapping[str, Interval]) -> list[str]:
@@ -34,7 +32,7 @@ def _marks_of_regression(test: Mapping[str, Interval]) -> list[str]:
     return [] if test["r2"].value > 0 else ["no better than the mean of the test labels"]
 
 
-def _few_units(found: Estimates, task: str, class_names: Sequence[str]) -> list[str]:
+def _few_units(found: Estimates, task: Task) -> list[str]:
     """Which metrics have no interval, or one by counts alone, and why."""
     none: dict[str, list[str]] = {}
     counts: dict[str, list[str]] = {}
@@ -42,8 +40,8 @@ def _few_units(found: Estimates, task: str, class_names: Sequence[str]) -> list[
         support = found.supports.get(name)
         if support is None or method not in (NONE, COUNTS) or np.isnan(found.metrics[name].value):
             continue
-        noun = "label" if task == MULTI_LABEL else "class"
-        who = "test" if support.who is None else f"{noun} {class_names[support.who]}"
+        noun = "label" if task.has_several_labels else "class"
+        who = "test" if support.who is None else f"{noun} {task.class_names[support.who]}"
         why = f"{who} has {_counted(support.weakest, found.unit)}"
         (none if method == NONE else counts).setdefault(why, []).append(name)
     return [
@@ -73,46 +71,43 @@ def _counted(n: int, unit: str) -> str:
     return f"{n} {unit}{'' if n == 1 else 's'}"
 
 
-def never_learnt(labels: NDArray[Any], task: str, class_names: Sequence[str]) -> list[str]:
+def never_learnt(labels: NDArray[Any], task: Task) -> list[str]:
     """Which classes, or values of several labels, training labels lack, as marks of the row."""
-    if task == REGRESSION:
+    if task.is_continuous:
         return []
-    lacking = _lacking(labels, task, len(class_names))
+    lacking = _lacking(labels, task)
     absent = lacking.sum(axis=1) > 0
     said = "no training image is of class {}: nothing was learnt of it"
-    if task == MULTI_LABEL:
+    if task.has_several_labels:
         said = "all training images have one value of {}: nothing was learnt of it"
-    return [said.format(_listed(absent, class_names))] if absent.any() else []
+    return [said.format(_listed(absent, task.class_names))] if absent.any() else []
 
 
-def _lacking(labels: NDArray[np.integer], task: str, n_classes: int) -> NDArray[np.bool_]:
+def _lacking(labels: NDArray[np.integer], task: Task) -> NDArray[np.bool_]:
     """(C, 1) which classes nobody has, or (C, 2) which values, 0 or 1, of several labels."""
-    if task == MULTI_LABEL:
+    if task.has_several_labels:
         return np.stack([(labels != value).all(axis=0) for value in (0, 1)], axis=1)
-    return (np.bincount(labels, minlength=n_classes) == 0)[:, None]
+    return (np.bincount(labels, minlength=task.n_classes) == 0)[:, None]
 
 
 def unlearnt(
     learnt: NDArray[np.integer],
     val: NDArray[np.integer],
-    task: str,
-    class_names: Sequence[str],
+    task: Task,
 ) -> str:
     """Why val has no log-loss: classes that training labels lack and val has; or nothing."""
-    lacking, not_asked = (_lacking(labels, task, len(class_names)) for labels in (learnt, val))
+    lacking, not_asked = (_lacking(labels, task) for labels in (learnt, val))
     found = (lacking & ~not_asked).sum(axis=1) > 0
     if not found.any():
         return ""
-    what = "values of " if task == MULTI_LABEL else "class "
-    return f"val has {what}{_listed(found, class_names)} that training images lack"
+    what = "values of " if task.has_several_labels else "class "
+    return f"val has {what}{_listed(found, task.class_names)} that training images lack"
 
 
-def why_no_auc(
-    split: str, labels: NDArray[np.integer], task: str, class_names: Sequence[str]
-) -> str:
+def why_no_auc(split: str, labels: NDArray[np.integer], task: Task) -> str:
     """Which classes or labels of a split are why it has no AUC, by name."""
-    say = _one_sided if task == MULTI_LABEL else _absent
-    return say(split, labels, class_names)
+    say = _one_sided if task.has_several_labels else _absent
+    return say(split, labels, task.class_names)
 
 
 def _absent(split: str, labels: NDArray[np.integer], class_names: Sequence[str]) -> str:

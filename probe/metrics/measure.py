@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.task import MISSING, REGRESSION
+from cache.task import MISSING, Task
 from probe.metrics import classification as metrics
 from probe.metrics.calibration import N_FOLDS, Votes
 from probe.metrics.episodes import estimate_episodes
@@ -50,8 +50,7 @@ class Measured:
 
 def measure(
     scored: Mapping[str, Scored],
-    task: str,
-    class_names: Sequence[str],
+    task: Task,
     *,
     score_type: str = metrics.PROBABILITY,
     learnt: NDArray[Any] | None = None,
@@ -64,8 +63,7 @@ def measure(
         scored: "val" and "test" -> answers and labels, at times none. Scores are probabilities or
             margins, of regression predictions. Those of val must be of a probe that wasn't fitted
             to val: the temperature is.
-        task: one of ``cache.task.TASKS``.
-        class_names: C.
+        task: its word, and the names of C classes.
         score_type: ``probe.metrics.classification.PROBABILITY``, ``MARGIN`` or ``UNNORMALISED``; only of
             probabilities there are figures of calibration.
         learnt: labels that the answers to val learnt from, where they learnt.
@@ -76,40 +74,40 @@ def measure(
         RequestError: what ``probe.metrics.prepared.prepare`` refuses.
     """
     test, val = scored["test"], scored.get("val")
-    is_continuous, of_val = task == REGRESSION, {}
+    word, is_continuous, of_val = task.word, task.is_continuous, {}
     marks = [] if is_continuous else [*metrics.SCORE_MARKS[score_type]]
     temperature = None
     if val is not None and len(val.labels):
-        of_val = prepare(val.scores, val.labels, task, score_type).evaluate()
+        of_val = prepare(val.scores, val.labels, word, score_type).evaluate()
         if (
             not is_continuous
             and score_type == metrics.PROBABILITY
             and (val.labels != MISSING).any()
         ):
-            why = "" if learnt is None else unlearnt(learnt, val.labels, task, class_names)
+            why = "" if learnt is None else unlearnt(learnt, val.labels, task)
             if not why:
                 fold = None if val.groups is None else clusters(val.groups) % N_FOLDS
                 temperature = metrics.fit_temperature(
-                    val.scores, val.labels, task, votes=votes, fold=fold
+                    val.scores, val.labels, word, votes=votes, fold=fold
                 )
             if temperature is None:
                 why = why or "the truth of a val sample has the probability 0"
                 marks.append(f"no temperature: {why}")
     found, by_class = Estimates({}, {}, {}, 0, ""), {}
     if test.scores.ndim == 3:
-        of = test.scores, test.labels, task, measuring.n_resamples, measuring.seed
+        of = test.scores, test.labels, word, measuring.n_resamples, measuring.seed
         found = estimate_episodes(*of, score_type=score_type, groups=test.groups)
     elif len(test.labels):
-        of = test.scores, test.labels, task
+        of = test.scores, test.labels, word
         more = {"score_type": score_type, "temperature": temperature, "votes": votes}
         found = estimate(*of, **more, groups=test.groups)
-        by_class = {} if is_continuous else per_class(*of, class_names, score_type)
+        by_class = {} if is_continuous else per_class(test.scores, test.labels, task, score_type)
     if found.metrics:
-        marks += marks_of(found, test.labels, task, class_names)
+        marks += marks_of(found, test.labels, task)
     if val is not None and np.isnan(of_val.get("auc", 0)):
-        marks.append(why_no_auc("val", val.labels, task, class_names))
+        marks.append(why_no_auc("val", val.labels, task))
     if "auc" in found.metrics and np.isnan(found.metrics["auc"].value):
-        marks.append(why_no_auc("test", test.labels, task, class_names))
+        marks.append(why_no_auc("test", test.labels, task))
     return Measured(
         of_val, found.metrics, marks, found.methods, by_class, temperature, found.episodes
     )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cache.task import MULTI_CLASS
+from cache.task import MULTI_CLASS, Task
 from probe.metrics.classification import MARGIN, PROBABILITY, metrics_for
 from probe.metrics.measure import Measuring, measure
 from probe.metrics.patients import Scored
@@ -24,4 +24,4 @@ def measure_episodes(
 ):
     names = class_names or [str(c) for c in range(scores.shape[2])]
     measuring, test = Measuring(n_resamples, seed), {"test": scored(scores, labels, groups)}
-    return measure(test, task, names, measuring=measuring, **settings)
+    return measure(test, Task(task, tuple(names)), measuring=measuring, **settings)

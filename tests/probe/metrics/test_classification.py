@@ -18,7 +18,7 @@ from sklearn.metrics import (
 )
 
 from cache.errors import RequestError
-from cache.task import BINARY, CLASSIFICATION, MISSING, MULTI_CLASS, MULTI_LABEL, ORDINAL
+from cache.task import BINARY, CLASSIFICATION, MISSING, MULTI_CLASS, MULTI_LABEL, ORDINAL, Task
 from probe.metrics import classification as metrics
 from probe.metrics.classification import MARGIN
 from probe.metrics.counts import balanced_accuracy_of, f1_macro_of
@@ -224,7 +224,7 @@ def test_margins_are_decided_at_zero(task):
 def test_per_class_equals_scikit_learn(task):
     scores, labels = answers(task)
     names = [f"class {c}" for c in range(scores.shape[1])]
-    found = per_class(scores, labels, task, names)
+    found = per_class(scores, labels, Task(task, tuple(names)))
     assert found["class"] == names
     several = task == MULTI_LABEL
     truth = labels if several else np.eye(len(names), dtype=int)[labels]
@@ -242,12 +242,12 @@ def test_per_class_equals_scikit_learn(task):
 
 def test_a_class_that_is_absent_has_no_numbers():
     labels = np.array([0, 0, 2, 2])
-    found = per_class(np.eye(3)[[0, 1, 2, 2]], labels, MULTI_CLASS, ["a", "b", "c"])
+    found = per_class(np.eye(3)[[0, 1, 2, 2]], labels, Task(MULTI_CLASS, ("a", "b", "c")))
     assert found["n"] == [2, 0, 2]
     assert_allclose(found["recall"], [0.5, np.nan, 1])
     assert_allclose(found["auc"], [0.75, np.nan, 1])
     missing = np.array([[1, MISSING], [0, MISSING], [MISSING, 1]])
-    found = per_class(np.full((3, 2), 0.9), missing, MULTI_LABEL, ["a", "b"])
+    found = per_class(np.full((3, 2), 0.9), missing, Task(MULTI_LABEL, ("a", "b")))
     assert (found["n"], found["recall"]) == ([1, 1], [1, 1])
     assert_allclose(found["auc"], [0.5, np.nan])
     assert_allclose(found["average_precision"], [0.5, 1])

@@ -12,6 +12,7 @@ from cache.task import (
     MULTI_LABEL,
     ORDINAL,
     REGRESSION,
+    Task,
 )
 from probe.metrics.classification import MARGIN
 from probe.metrics.intervals import DELONG, NONE, WILSON
@@ -35,7 +36,7 @@ def answers(task, n=80, seed=0):
 def ask(task, val, test, groups=None, **settings):
     names = NAMES[:2] if task == BINARY else NAMES
     answered = {"val": scored(*val), "test": scored(*test, groups)}
-    return measure(answered, task, names, **settings)
+    return measure(answered, Task(task, names), **settings)
 
 
 def nothing(task):
@@ -116,14 +117,14 @@ def test_a_class_that_nothing_was_learnt_of_leaves_no_temperature():
     zeros = np.where(np.arange(4) == 2, 0, scores)
     found = ask(MULTI_CLASS, (zeros, labels), test)
     assert "no temperature: the truth of a val sample has the probability 0" in found.marks
-    assert never_learnt(train, MULTI_CLASS, NAMES) == [
+    assert never_learnt(train, Task(MULTI_CLASS, NAMES)) == [
         "no training image is of class severe: nothing was learnt of it"
     ]
     several = np.array([[0, 1, 1, MISSING], [1, 1, 0, 0]])
-    assert never_learnt(several, MULTI_LABEL, NAMES) == [
+    assert never_learnt(several, Task(MULTI_LABEL, NAMES)) == [
         "all training images have one value of moderate, none: nothing was learnt of it"
     ]
-    assert never_learnt(np.array([0, 1, 2, 3]), ORDINAL, NAMES) == []
+    assert never_learnt(np.array([0, 1, 2, 3]), Task(ORDINAL, NAMES)) == []
 
 
 def test_few_patients_are_marked():

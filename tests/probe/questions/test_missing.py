@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from cache.errors import RequestError
-from cache.task import BINARY, MISSING, MULTI_CLASS, MULTI_LABEL, ORDINAL, UNCERTAIN
+from cache.task import BINARY, MISSING, MULTI_CLASS, MULTI_LABEL, ORDINAL, UNCERTAIN, Task
 from probe.cli import main
 from probe.kinds import knn
 from probe.kinds.knn import KnnConfig
@@ -286,7 +286,7 @@ def test_marks_name_what_has_no_number():
 
     def marks(val, test):
         split = {"val": scored(scores, val), "test": scored(scores, test)}
-        found = measure(split, MULTI_LABEL, names).marks
+        found = measure(split, Task(MULTI_LABEL, names)).marks
         return [mark for mark in found if not mark.startswith("interval")]  # Mass has 3 samples
 
     one_value = np.where(labels == [1, 0, -9], [0, 1, 0], labels)
