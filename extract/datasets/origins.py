@@ -4,6 +4,8 @@ MedMNIST's sets are made of older ones (Yang et al. 2023, https://doi.org/10.103
 table 2), so an encoder that was trained on NIH's chest X-rays has seen ChestMNIST. So is ISIC 2019.
 """
 
+from extract.datasets.recipes import RECIPES
+
 ORIGINS: dict[str, tuple[str, ...]] = {
     "pathmnist": ("NCT-CRC-HE-100K", "CRC-VAL-HE-7K"),
     "chestmnist": ("NIH ChestX-ray14",),
@@ -24,19 +26,7 @@ ORIGINS: dict[str, tuple[str, ...]] = {
     "vesselmnist3d": ("IntrA",),
     "synapsemnist3d": ("MitoEM",),
     "demo": ("MNI152",),
-    "aptos2019": ("APTOS 2019",),
-    "brain-tumor": ("Cheng 2015 brain MRI",),
-    "cbis-ddsm": ("DDSM",),
-    "ddsm-huix2024": ("DDSM",),
-    "chestxray14": ("NIH ChestX-ray14",),
-    "chestxray14-baharoon2023": ("NIH ChestX-ray14",),
-    "chexpert": ("CheXpert",),
-    "chexpert-huix2024": ("CheXpert",),
-    "chexpert-baharoon2023-ap": ("CheXpert",),
-    "chexpert-baharoon2023-frontal": ("CheXpert",),
-    "isic2019": ("HAM10000", "BCN20000", "MSK"),
-    "sars-cov-2-ct": ("Soares 2020 chest CT",),
-    "sars-cov-2-ct-slices": ("Soares 2020 chest CT",),
+    **{recipe.name: recipe.origins for recipe in RECIPES},
 }
 
 

@@ -70,16 +70,6 @@ PROTOCOLS = {
     ),
 }
 
-# Means and standard deviations of the sets of Huix et al. 2024 (defaults/datasets.py:21-22,
-# 162-163, 185-186, 246-247). Others are computed, from the pixels of the train split.
-DATASET_STATISTICS = {
-    "aptos2019": ((0.415, 0.221, 0.073), (0.275, 0.150, 0.081)),
-    "isic2019": ((0.668, 0.530, 0.524), (0.224, 0.204, 0.215)),
-    "chexpert": ((0.503,) * 3, (0.292,) * 3),
-    "chexpert-huix2024": ((0.503,) * 3, (0.292,) * 3),
-    "ddsm-huix2024": ((0.286,) * 3, (0.267,) * 3),  # their CBIS-DDSM, which is DDSM
-}
-
 
 @dataclass(frozen=True)
 class Preprocessing:

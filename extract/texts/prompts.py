@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cache import RequestError
 from cache.task import MULTI_LABEL
+from extract.datasets.recipes import RECIPES
 
 # One or more templates a data set; {} is the class. Plain words for what the picture is, in the
 # manner of Radford et al. 2021, section 3.1.4 ("a satellite photo of a {}").
@@ -23,6 +24,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "organcmnist": ("a coronal abdominal CT image of the {}.",),
     "organsmnist": ("a sagittal abdominal CT image of the {}.",),
     "demo": ("an MRI image of the brain, {}.",),
+    **{recipe.name: recipe.templates for recipe in RECIPES if recipe.templates},
 }
 ANY: tuple[str, ...] = ("a medical image of {}.",)
 NEGATIVE = "no {}"  # a label's absence, as a class of its own

@@ -119,4 +119,5 @@ BRAIN_TUMOR = Recipe(
     "Baharoon et al. 2023, 70 of 233 patients test, 50 val",
     ("brainTumorDataPublic_*/1.mat to 3064.mat (or all in one folder)", f"{FOLDS} (may be absent)"),
     _list,
+    origins=("Cheng 2015 brain MRI",),
 )

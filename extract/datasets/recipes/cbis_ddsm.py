@@ -161,4 +161,5 @@ CBIS_DDSM = Recipe(
         "CBIS-DDSM/Mass-Training_P_00001_LEFT_CC/*/*full mammogram images*/*.dcm",
     ),
     _list,
+    origins=("DDSM",),
 )

@@ -211,6 +211,7 @@ CHESTXRAY14 = Recipe(
     "the owner's test; every tenth of the other patients is val",
     LAYOUT,
     _list,
+    origins=("NIH ChestX-ray14",),
 )
 
 CHESTXRAY14_BAHAROON2023 = Recipe(
@@ -226,4 +227,5 @@ CHESTXRAY14_BAHAROON2023 = Recipe(
     "the owner's test; the last 10 002 images of the other list are val",
     LAYOUT,
     _list_baharoon,
+    origins=("NIH ChestX-ray14",),
 )

@@ -242,6 +242,8 @@ REFERENCE = "Irvin et al. 2019, https://arxiv.org/abs/1901.07031"
 SIZE = "440 GB, or 11 GB as CheXpert-v1.0-small"
 LAYOUT = ("train.csv", "valid.csv", "train/patient*/study*/view*.jpg", "valid/patient*/...")
 
+STATISTICS = ((0.503,) * 3, (0.292,) * 3)  # Huix et al. 2024, defaults/datasets.py
+
 CHEXPERT = Recipe(
     NAME,
     "CheXpert v1.0",
@@ -255,4 +257,6 @@ CHEXPERT = Recipe(
     "the owner's",
     (*LAYOUT, "test_labels.csv and test/patient*/... (may be absent)"),
     _list,
+    origins=("CheXpert",),
+    statistics=STATISTICS,
 )

@@ -16,6 +16,7 @@ from extract.datasets.recipes.chexpert import (
     LICENCE,
     REFERENCE,
     SIZE,
+    STATISTICS,
     TASK,
     TEST_TABLES,
     URL,
@@ -151,6 +152,8 @@ CHEXPERT_HUIX2024 = Recipe(
     "Huix et al. 2024, 80/10/10 of train.csv in order of paths",
     LAYOUT,
     _list_huix,
+    origins=("CheXpert",),
+    statistics=STATISTICS,
 )
 
 CHEXPERT_BAHAROON2023_AP = Recipe(
@@ -166,6 +169,7 @@ CHEXPERT_BAHAROON2023_AP = Recipe(
     "Baharoon et al. 2023: 10 000 evenly spaced views of train.csv are val, valid.csv is test",
     LAYOUT,
     _list_baharoon_ap,
+    origins=("CheXpert",),
 )
 
 CHEXPERT_BAHAROON2023_FRONTAL = Recipe(
@@ -181,6 +185,7 @@ CHEXPERT_BAHAROON2023_FRONTAL = Recipe(
     "the owner's",
     (*LAYOUT, f"{TEST_TABLES[0]} and test/patient*/..."),
     _list_baharoon_frontal,
+    origins=("CheXpert",),
 )
 
 # A name that was read as neither does: all frontal views, but split as the AP ones.

@@ -94,4 +94,6 @@ DDSM_HUIX2024 = Recipe(
     "the lists of DDSM Visual Primitives",
     (f"{IMAGES}/*.jpg", f"{LISTS}/train.txt", f"{LISTS}/val.txt", f"{LISTS}/test.txt"),
     _list,
+    origins=("DDSM",),
+    statistics=((0.286,) * 3, (0.267,) * 3),  # Huix et al. 2024, defaults/datasets.py
 )

@@ -115,6 +115,7 @@ SARS_COV_2_CT = Recipe(
     "Baharoon et al. 2023, 90/50/70 patients",
     ("Covid/PATIENT/*.png", "Healthy/PATIENT/*.png", "Others/PATIENT/*.png"),
     _list,
+    origins=("Soares 2020 chest CT",),
 )
 
 SARS_COV_2_CT_SLICES = Recipe(
@@ -130,4 +131,5 @@ SARS_COV_2_CT_SLICES = Recipe(
     "nobody's",
     ("COVID/*.png", "non-COVID/*.png"),
     _list_slices,
+    origins=("Soares 2020 chest CT",),
 )

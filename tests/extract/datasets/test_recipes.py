@@ -20,7 +20,7 @@ from extract.datasets.origins import ORIGINS, describe_seen
 from extract.datasets.recipes import RECIPES, brain_tumor, find_recipe, open_recipe, recipe_root
 from extract.datasets.recipes.huix2024 import shuffled_split
 from extract.datasets.recipes.layouts import safe_path, systematic_split
-from extract.prepare.protocols import DATASET_STATISTICS
+from extract.datasets.statistics import DATASET_STATISTICS
 
 
 def picture(kind: str) -> bytes:

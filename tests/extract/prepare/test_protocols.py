@@ -19,7 +19,7 @@ from cache import RequestError, open_features
 from extract.cli import main
 from extract.config import PROTOCOL_NAMES, ExtractConfig
 from extract.datasets.sources import find_source
-from extract.datasets.statistics import dataset_statistics, recall_statistics
+from extract.datasets.statistics import DATASET_STATISTICS, dataset_statistics, recall_statistics
 from extract.datasets.volumes import Slicing
 from extract.describe import fit_words
 from extract.encoders.encoder import Weights, describe, load_encoder
@@ -28,13 +28,7 @@ from extract.encoders.table.entry import IMAGENET
 from extract.key import make_transform, protocol_words
 from extract.machine.digests import DigestMemory
 from extract.plan import make_plan
-from extract.prepare.protocols import (
-    DATASET_STATISTICS,
-    PROTOCOLS,
-    preprocess,
-    wished_norm,
-    wished_size,
-)
+from extract.prepare.protocols import PROTOCOLS, preprocess, wished_norm, wished_size
 from extract.prepare.transforms import Transform
 from probe.cli import main as probe
 
