@@ -7,6 +7,8 @@ file a map kills the process with SIGBUS and no message, and its dirty pages cou
 
 Several processes may write one file: shard I of N owns the units u with u mod N == I. Each holds
 a file lock for as long as it runs, which the kernel frees on any death.
+
+Long because one class holds the order of writing, which has to be read in one piece.
 """
 
 import contextlib

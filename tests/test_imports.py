@@ -4,11 +4,40 @@ import ast
 import importlib.util
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 OURS = {"cache", "extract", "probe", "finetune"}
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted(f.relative_to(ROOT) for name in OURS for f in (ROOT / name).rglob("*.py"))
+N_LINES = 470  # a longer file says in its docstring what it is "long because" of
+
+
+def import_graph():
+    """Module -> modules of ours that it imports: at its top, under TYPE_CHECKING, in functions."""
+    names = {file: ".".join(file.with_suffix("").parts).removesuffix(".__init__") for file in FILES}
+    modules = set(names.values())
+    graph = {}
+    for file, name in names.items():
+        found = set()
+        for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                found |= inner & modules or {node.module}
+        graph[name] = found & modules - {name}
+    return graph
+
+
+def check_downward(graph):
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"imports go round: {' <- '.join(error.args[1])}")
 
 
 def loaded_by(code):
@@ -103,3 +132,39 @@ def test_python_m_is_the_command(command):
         [sys.executable, "-m", command, "--help"], capture_output=True, text=True, check=True
     )
     assert result.stdout.startswith(f"usage: {command} ")
+
+
+def test_no_import_goes_round():
+    graph = import_graph()
+    assert "cache.format.spec" in graph["cache.store"]
+    check_downward(graph)
+
+
+@pytest.mark.parametrize("package", ["cache", "extract"])
+def test_no_room_imports_upward(package):
+    """A room is a folder or a file right below the package."""
+    rooms = {}
+    for name, found in import_graph().items():
+        if name.startswith(f"{package}."):
+            below = {other.split(".")[1] for other in found if other.startswith(f"{package}.")}
+            room = name.split(".")[1]
+            rooms.setdefault(room, set()).update(below - {room})
+    check_downward(rooms)
+
+
+def test_a_round_of_imports_is_found():
+    with pytest.raises(pytest.fail.Exception, match="imports go round"):
+        check_downward({"a": {"b"}, "b": {"a"}})
+
+
+def test_no_folder_is_deeper_than_three():
+    assert max(len(file.parts) for file in FILES) - 2 <= 3
+
+
+@pytest.mark.parametrize("package", ["cache", "extract"])
+def test_a_long_file_says_why(package):
+    for file in FILES:
+        text = (ROOT / file).read_text(encoding="utf-8")
+        if file.parts[0] == package and text.count("\n") > N_LINES:
+            words = " ".join((ast.get_docstring(ast.parse(text)) or "").split())
+            assert "long because" in words.lower(), f"{file} is long, and doesn't say why"

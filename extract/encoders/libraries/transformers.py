@@ -3,6 +3,8 @@
 Which model types, and what of each is read, is the literal table below (checked on transformers
 5.23.0). Layers are the blocks' outputs; the encoder's final norm is applied to every block's
 tokens, as everywhere (``hidden_states`` of transformers is before it: ``--layer-norm none``).
+
+Long because the table stands with the few functions that its rows name.
 """
 
 import contextlib
