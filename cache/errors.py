@@ -12,6 +12,8 @@ these (and ``OSError``) into one line and status 1; any other exception is a bug
 traceback.
 """
 
+from typing import NamedTuple
+
 
 class CacheError(Exception):
     """Something about stored features; the parent of the three below."""
@@ -35,3 +37,10 @@ class RequestError(ValueError):
     A subclass of ``ValueError`` so that a user's mistake and a bug of ours in some array
     operation don't look the same to the command line.
     """
+
+
+class Failure(NamedTuple):
+    """What couldn't be done among many, and why: the others went on."""
+
+    what: str
+    why: str

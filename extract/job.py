@@ -8,7 +8,6 @@ from extract.encoders.encoder import Description
 from extract.prepare.protocols import Preprocessing
 
 Say = Callable[[str], None]
-Problem = tuple[str, str]  # what couldn't be done, and why
 
 
 @dataclass

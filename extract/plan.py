@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cache import RequestError
+from cache.errors import Failure
 from cache.header_index import INDEX
 from cache.places import memory_root
 from extract.config import ExtractConfig
@@ -16,7 +17,7 @@ from extract.encoders.encoder import Description, describe, find_weights
 from extract.encoders.outline_memory import OutlineMemory
 from extract.encoders.resolve import find_entry
 from extract.encoders.sizes import SizeError
-from extract.job import Job, Problem
+from extract.job import Job
 from extract.key import NEUTRAL, make_slicing, make_transform
 from extract.machine.workers import default_workers
 from extract.prepare.protocols import preprocess, wished_norm, wished_size
@@ -30,7 +31,7 @@ class Plan:
 
     config: ExtractConfig
     jobs: list[Job] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Failure] = field(default_factory=list)
 
 
 def make_plan(config: ExtractConfig, report: Report = lambda name, n, n_all: None) -> Plan:
@@ -55,13 +56,13 @@ def make_plan(config: ExtractConfig, report: Report = lambda name, n, n_all: Non
             )
             find_weights(description, config.weights, config.seed, download=False)
         except RequestError as error:
-            plan.problems.append((model, str(error)))
+            plan.problems.append(Failure(model, str(error)))
             continue
         for name in expand_names(config.data):
             try:
                 source = find(name, description.size)
             except (RequestError, OSError) as error:
-                plan.problems.append((name, str(error)))
+                plan.problems.append(Failure(name, str(error)))
             else:
                 usual = source.usual_resize
                 preprocessing = dataclasses.replace(
@@ -87,7 +88,7 @@ def leave_out_missing(plan: Plan) -> Plan:
                 refuse_offline(job.source.file)
             jobs.append(job)
         except RequestError as error:
-            problems.append((job.source.name, str(error)))
+            problems.append(Failure(job.source.name, str(error)))
     problems = list(dict.fromkeys(problems))
     if not jobs:
         raise RequestError("; ".join(why for _, why in problems))

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from cache import CacheError, RequestError
+from cache.errors import Failure
 from cache.features import Features
 from cache.format.key import feature_path
 from cache.leak_memory import count_leaks
@@ -25,7 +26,7 @@ from extract.datasets.arrays.medmnist import download
 from extract.datasets.statistics import dataset_statistics
 from extract.fingerprint import make_fingerprint
 from extract.forward import compute_units, row_ranges
-from extract.job import Job, Problem, Say
+from extract.job import Job, Say
 from extract.key import make_transform
 from extract.leak_guard import refuse_leaks
 from extract.loaded import LazyEncoder
@@ -36,7 +37,7 @@ from extract.spec import data_words, make_spec
 from extract.table_update import share_tables
 
 
-def run_plan(plan: Plan, memory: DigestMemory, say: Say) -> list[Problem]:
+def run_plan(plan: Plan, memory: DigestMemory, say: Say) -> list[Failure]:
     """Do every job; what fails is noted and the others go on.
 
     Returns:
@@ -54,7 +55,7 @@ def run_plan(plan: Plan, memory: DigestMemory, say: Say) -> list[Problem]:
             try:
                 encoder = LazyEncoder(job.description, plan.config, memory)
             except (RequestError, OSError) as error:
-                problems.append((name, str(error)))
+                problems.append(Failure(name, str(error)))
                 refused = name
                 continue
         try:
@@ -62,7 +63,7 @@ def run_plan(plan: Plan, memory: DigestMemory, say: Say) -> list[Problem]:
         except BrokenPipeError:  # of say: nobody listens any more
             raise
         except (CacheError, RequestError, OSError) as error:
-            problems.append((name if encoder.refused else job.label, str(error)))
+            problems.append(Failure(name if encoder.refused else job.label, str(error)))
             if encoder.refused:  # the other sets would only hear the same
                 refused = name
     return problems

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from cache.errors import CacheError, RequestError
+from cache.errors import CacheError, Failure, RequestError
 from extract.encoders.encoder import (
     choose_device,
     find_weights,
@@ -35,14 +35,7 @@ from finetune.episodes import answer_episodes
 from finetune.model.classifier import check_model
 from finetune.model.deit import find_deit
 from finetune.rows import make_answer
-from finetune.setting import (
-    OF_EPISODES,
-    READ,
-    Say,
-    Setting,
-    Trial,
-    subject_of,
-)
+from finetune.setting import OF_EPISODES, READ, Say, Setting, Trial, subject_of
 from finetune.training.objective import make_objective
 from finetune.training.ranks import Ranks, join_ranks
 from finetune.training.training import Learned, measure_length
@@ -61,12 +54,10 @@ from probe.questions.leaks import refuse_leaks, with_leaks
 from probe.questions.question import Asked, lay_over
 from probe.results import Row, check_folder, write_row
 
-Problem = tuple[str, str]  # what couldn't be done, and why
-
 
 def run_request(
     request: Request, plan: Plan, memory: DigestMemory, say: Say
-) -> tuple[list[Row], list[Problem]]:
+) -> tuple[list[Row], list[Failure]]:
     """Train and test every encoder on every data set of the plan.
 
     Under torchrun every rank runs this; the first one writes and speaks.
@@ -96,7 +87,7 @@ def run_request(
             except (CacheError, RequestError, OSError) as error:
                 if ranks.size > 1:  # the others may have come further: they can't go on together
                     raise
-                problems.append((job.label, str(error)))
+                problems.append(Failure(job.label, str(error)))
     return rows, problems
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from cache import CacheError, RequestError
+from cache.errors import Failure
 from cache.format.key import text_path
 from cache.format.spec import FileSpec, Samples
 from cache.format.units import unit_rows
@@ -22,7 +23,7 @@ from extract.datasets.sources import FileWishes, Source, expand_names, find_sour
 from extract.encoders.anatomy import Statistics
 from extract.encoders.encoder import DTYPES, Description, describe, find_weights, read_weights
 from extract.encoders.resolve import find_entry
-from extract.job import Job, Problem
+from extract.job import Job
 from extract.key import encoder_name, weights_words
 from extract.loaded import LazyEncoder
 from extract.machine.digests import DigestMemory
@@ -99,7 +100,7 @@ class LazyText:
         return self._tower
 
 
-def run_texts(config: ExtractConfig, say: Say) -> list[Problem]:
+def run_texts(config: ExtractConfig, say: Say) -> list[Failure]:
     """Store the prompts' features of every encoder for every data set.
 
     Returns:
@@ -109,13 +110,13 @@ def run_texts(config: ExtractConfig, say: Say) -> list[Problem]:
         RequestError: nothing at all can be done.
     """
     memory = DigestMemory(config.root / ".digests.json")
-    problems: list[Problem] = []
+    problems: list[Failure] = []
     done = 0
     for model in dict.fromkeys(config.models):
         try:
             description, outline = _describe(model, config)
         except (RequestError, OSError) as error:
-            problems.append((model, str(error)))
+            problems.append(Failure(model, str(error)))
             continue
         jobs = list(_make_jobs(description, config, problems))
         if config.dry_run:
@@ -158,7 +159,7 @@ def _describe_weights(description: Description, config: ExtractConfig) -> str:
 
 
 def _make_jobs(
-    description: Description, config: ExtractConfig, problems: list[Problem]
+    description: Description, config: ExtractConfig, problems: list[Failure]
 ) -> Iterator[TextJob]:
     for name in expand_names(config.data):
         try:
@@ -167,7 +168,7 @@ def _make_jobs(
             settings = preprocess(config, description.entry, NO_PICTURES)
             classes, prompts = choose_prompts(source, config)
         except (RequestError, OSError) as error:
-            problems.append((name, str(error)))
+            problems.append(Failure(name, str(error)))
         else:
             yield TextJob(Job(description, source, settings), classes, prompts)
 
@@ -209,7 +210,7 @@ def _run_jobs(
     outline: TextOutline,
     config: ExtractConfig,
     memory: DigestMemory,
-    problems: list[Problem],
+    problems: list[Failure],
     say: Say,
 ) -> int:
     """Do the jobs of one encoder; returns how many succeeded."""
@@ -219,7 +220,7 @@ def _run_jobs(
         tokenize = make_tokenizer(outline)  # first: without it, weights would be fetched in vain
         encoder = LazyEncoder(description, config, memory)
     except (RequestError, OSError) as error:
-        problems.append((description.entry.name, str(error)))
+        problems.append(Failure(description.entry.name, str(error)))
         return done
     text = LazyText(outline, encoder, config)
     for job in jobs:
@@ -230,7 +231,7 @@ def _run_jobs(
             raise
         except (CacheError, RequestError, OSError) as error:
             name = description.entry.name if text.refused else job.job.label
-            problems.append((name, str(error)))
+            problems.append(Failure(name, str(error)))
             if text.refused:  # the other sets would only hear the same
                 break
     return done
