@@ -465,7 +465,7 @@ def test_every_official_set_has_a_template():
 
     from extract.datasets.arrays.medmnist import FLAGS_2D
 
-    assert {*FLAGS_2D, "demo"} == TEMPLATES.keys()
+    assert {*FLAGS_2D, "demo"} <= TEMPLATES.keys()
     for flag in FLAGS_2D:
         names = prompt_classes(INFO[flag]["task"], tuple(INFO[flag]["label"].values()))
         prompts = make_prompts(flag, names, ())
