@@ -178,7 +178,7 @@ def make_training(
     from finetune.training.ranks import Ranks
     from finetune.training.training import Training
     from finetune.trials import build
-    from probe.questions.question import lay_over
+    from probe.questions.laying import lay_over
 
     path = folder / "images.npz"
     np.savez(path, **make_arrays())  # type: ignore[arg-type]

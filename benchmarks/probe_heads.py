@@ -21,8 +21,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from cache.task import MULTI_CLASS
-from probe.kinds.adamw import AdamWConfig, fit_heads
-from probe.kinds.heads import HeadsConfig, fit_grid
+from probe.kinds.adamw import AdamW, fit_heads
+from probe.kinds.heads import Heads, fit_grid
 from probe.metrics.classification import accuracy
 from probe.solvers.epochs import check_epochs
 
@@ -70,7 +70,7 @@ def plain_adamw(features: np.ndarray, labels: np.ndarray, checked: list[int]) ->
     assert kept
 
 
-def plain_sgd(features: np.ndarray, labels: np.ndarray, config: HeadsConfig, n: int) -> None:
+def plain_sgd(features: np.ndarray, labels: np.ndarray, config: Heads, n: int) -> None:
     """The grid as DINOv2 trains it: a module for each head, their losses summed, one backward."""
     width = features.shape[1] // 5
     slices = [slice(3 * width, 4 * width), slice(3 * width, None), slice(4 * width), slice(None)]
@@ -99,7 +99,7 @@ def main() -> None:
     plain_adamw(layers[0], labels, [0])  # the first backward pass of a process is slow
     print(f"{torch.get_num_threads()} threads, {N_IMAGES} x {WIDTH}, {N_CLASSES} classes")
     # Three checks of 27 epochs are as many as eleven of 137, which 15,000 iterations have.
-    config = AdamWConfig(iterations=None, epochs=27, n_checks=2)
+    config = AdamW(iterations=None, epochs=27, n_checks=2)
     checked = check_epochs(27, 2)
     for n_layers in (1, 4):
         report(
@@ -111,7 +111,7 @@ def main() -> None:
             n=3 * n_layers,
         )
     blocks = np.concatenate([*layers, layers[3]], axis=1)
-    grid = HeadsConfig(epochs=1, iterations=20)
+    grid = Heads(epochs=1, iterations=20)
     report(
         "SGD, DINOv2's grid of 52 heads",
         lambda: plain_sgd(blocks, labels, grid, 10),

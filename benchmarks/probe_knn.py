@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from cache.task import MULTI_CLASS
-from probe.kinds.knn import KnnConfig, scores
+from probe.kinds.knn import Knn
 from probe.solvers.faiss_library import faiss_versions, load_faiss
+from probe.solvers.knn import scores
 from probe.solvers.neighbours import SPARE
 
 N_CLASSES = 7
@@ -59,7 +60,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     faiss = load_faiss()
-    config = KnnConfig(k=(1, 5, 10, 20, 50, 100, 200))
+    config = Knn(k=(1, 5, 10, 20, 50, 100, 200))
     labels = np.random.default_rng(0).integers(0, N_CLASSES, options.bank)
     total = dict.fromkeys(("products", "faiss", "probe"), 0.0)
     k = max(config.k) + SPARE

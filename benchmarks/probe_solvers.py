@@ -29,7 +29,7 @@ from sklearn.preprocessing import StandardScaler
 from cache import open_features
 from cache.task import BINARY, MULTI_CLASS
 from probe.kinds import ridge
-from probe.kinds.linear import STRENGTHS, LinearConfig, LinearFit, fit_path, path_losses
+from probe.kinds.linear import STRENGTHS, Linear, LinearFit, fit_path, path_losses
 from probe.metrics.classification import auc
 from probe.metrics.intervals import estimate
 from probe.metrics.losses import log_loss
@@ -64,7 +64,7 @@ def scikit_learn_path(features: Any, labels: Any, tolerance: float) -> list[floa
     standardised = StandardScaler().fit_transform(features.astype(np.float64))
     model = LogisticRegression(tol=tolerance, max_iter=1000, warm_start=True)
     objectives = []
-    for strength in LinearConfig().strengths:
+    for strength in Linear().strengths:
         model.set_params(C=strength).fit(standardised, labels)
         logs = model.predict_log_proba(standardised)[np.arange(len(labels)), labels]
         objectives.append(-strength * logs.sum() + (model.coef_**2).sum() / 2)
@@ -126,7 +126,7 @@ def compare_path(paths: Sequence[Path], n_train: int, n_val: int, every: int) ->
     strengths = STRENGTHS["dinov2"][::every]
 
     start = time.process_time()
-    fits = fit_path(x[train], labels[train], MULTI_CLASS, n_classes, LinearConfig(strengths))
+    fits = fit_path(x[train], labels[train], MULTI_CLASS, n_classes, Linear(strengths))
     losses = path_losses(fits, x[val], labels[val], MULTI_CLASS)
     ours = time.process_time() - start
     print(f"{len(fits)} strengths in {ours:.1f} s, now scikit-learn", flush=True)
@@ -209,7 +209,7 @@ def compare_many_classes(n_images: int, width: int, n_classes: int, strength: fl
     rng = np.random.default_rng(0)
     labels = np.arange(n_images) % n_classes
     features = rng.normal(size=(n_classes, width))[labels] + rng.normal(size=(n_images, width))
-    config = LinearConfig(strengths=(strength,))
+    config = Linear(strengths=(strength,))
     ours, fits = timed(lambda: fit_path(features, labels, MULTI_CLASS, n_classes, config))
     x = StandardScaler().fit_transform(features)
     model = LogisticRegression(C=strength, max_iter=1000)

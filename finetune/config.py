@@ -22,8 +22,8 @@ from finetune.protocols import (
     follow_tuning,
     settings_for,
 )
-from probe.kinds.protocols import Followed
 from probe.metrics.measure import Measuring
+from probe.protocols import Followed
 from probe.questions.overlay import OverlayConfig
 
 MODES = (

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cache.errors import RequestError
-from probe.kinds.protocols import Fault, Followed, Preset, follow
 from probe.paper_encoders import reading_of
+from probe.protocols import Fault, Followed, Preset, follow
 
 CNN = "CNN"
 EVERY_POOL = ("cls", "mean", "head", "proj")
@@ -282,7 +282,7 @@ def settings_for(
 def follow_tuning(
     name: str, preset: TunePreset, subject: Subject, as_published: bool, changed: Mapping[str, Any]
 ) -> Followed:
-    """What the row of an encoder says of it; see ``probe.kinds.protocols.follow``."""
+    """What the row of an encoder says of it; see ``probe.protocols.follow``."""
     of_mode = (preset.notes_of[subject.name],) if subject.name in preset.notes_of else ()
     notes = preset.notes + of_mode + reading_of(name).notes_on(subject.encoder)
     return follow(name, Preset(faults=preset.faults, notes=notes), as_published, changed)

@@ -50,8 +50,9 @@ from finetune.trials import (
     run_trial,
 )
 from probe.questions.describe import describe_questions
+from probe.questions.laying import lay_over
 from probe.questions.leaks import refuse_leaks, with_leaks
-from probe.questions.question import Asked, lay_over
+from probe.questions.question import Asked
 from probe.results import Row, check_folder, write_row
 
 

@@ -18,7 +18,7 @@ from finetune.data.images import Images
 from finetune.protocols import Subject
 from finetune.start.head import FirstHead
 from finetune.training.ranks import Ranks
-from probe.kinds.protocols import Followed
+from probe.protocols import Followed
 
 KIND = "finetune"
 READ = ["train", "val", "test"]

@@ -8,6 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from probe.metrics.calibration import Votes
+from probe.metrics.classification import PROBABILITY
 
 
 @dataclass(frozen=True)
@@ -20,3 +21,8 @@ class Answer:
     scores: dict[str, NDArray[Any]]
     marks: list[str]  # what a reader of the numbers must know
     votes: Votes | None = None  # where the scores are shares of neighbours' votes
+
+    @property
+    def score_type(self) -> str:
+        """What its scores of classes are, see ``probe.metrics.classification``."""
+        return self.settings.get("score_type", PROBABILITY)

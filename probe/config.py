@@ -1,139 +1,146 @@
-"""The settings of ``probe`` that every kind shares. A kind's own are beside its method."""
+"""What ``probe`` is asked to do: which features, which question, which kind, how it is measured."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from cache.aggregate import AGGREGATES
+from cache.commands.settings import check, setting
 from cache.errors import RequestError
 from cache.places import features_root, results_root
 from probe.choosing.candidates import ChoosingConfig
 from probe.episodes.draw import FewShotConfig
-from probe.kinds.adamw import AdamWConfig
-from probe.kinds.heads import HeadsConfig
-from probe.kinds.knn import KnnConfig
-from probe.kinds.linear import LinearConfig
-from probe.kinds.protocols import Followed
-from probe.kinds.ridge import RidgeConfig
+from probe.kinds.kind import Kind
 from probe.metrics.measure import Measuring
 from probe.paper_encoders import Reading, reading_of
-from probe.places import ALL, AUTO, POOLS, check_layer
+from probe.places import AUTO, PlacesConfig
+from probe.protocols import Followed
 from probe.questions.overlay import OverlayConfig
 
-if TYPE_CHECKING:
-    from probe.kinds.estimator import EstimatorConfig
-
-KINDS = ("knn", "linear", "adamw", "heads", "ridge", "zeroshot")
 TEST_SPLITS = ("test", "all")
+
+
+def _read_part(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise RequestError(f"--where takes PART=VALUE, e.g. precision=bf16; not {text!r}")
+    return name, value
+
+
+@dataclass(frozen=True)
+class FindConfig:
+    """Which feature files to ask; nothing: all that are found."""
+
+    files: tuple[Path, ...] = ()  # by path; empty: found by the wishes below
+    models: tuple[str, ...] = setting(
+        (), "encoders, comma separated", flag="--model", short="-m", metavar="NAMES"
+    )
+    sizes: tuple[int, ...] = setting(
+        (), "input sizes, comma separated", flag="--size", metavar="PX"
+    )
+    data: tuple[str, ...] = setting((), "data sets, comma separated", metavar="NAMES")
+    where: tuple[tuple[str, str], ...] = setting(
+        (),
+        "a part of the key, e.g. precision=bf16, where several files fit",
+        metavar="PART=VALUE",
+        repeated=True,
+        read=_read_part,
+    )
+    features: Path | None = setting(
+        None, "", metavar="DIR", shown="$MEDPROBE_FEATURES or ./features"
+    )
+
+    @property
+    def folder(self) -> Path:
+        return self.features or features_root()
+
+
+@dataclass(frozen=True)
+class ExternalConfig:
+    """External validation: on which data to fit, and on which to test."""
+
+    train_data: str | None = setting(
+        None, "fit on its train, choose on its val (or a file)", metavar="NAME", shown=""
+    )
+    test_data: tuple[str, ...] = setting((), "and test on this, comma separated", metavar="NAMES")
+    # None: test, where its owner has a split; else all, for nothing of it was ever set apart.
+    test_split: str | None = setting(
+        None,
+        "of --test-data: its test split, or all of it",
+        among=TEST_SPLITS,
+        shown="test; all where its owner has no split",
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What stands beside the answers, and where they go."""
+
+    controls: bool = setting(
+        False,
+        "add rows of the larger class, of pixel statistics, and of random weights where such "
+        "features are there",
+    )
+    strict: bool = setting(
+        False, "refuse files whose splits share exact copies or patients, or that can't tell"
+    )
+    name: str = setting("", "a tag for the rows of this run")
+    results: Path | None = setting(None, "", metavar="DIR", shown="$MEDPROBE_RESULTS or ./results")
+
+    @property
+    def folder(self) -> Path:
+        return self.results or results_root()
 
 
 @dataclass(frozen=True)
 class ProbeConfig:
-    """What to ask of which features."""
+    """What to ask of which features.
 
-    kind: str  # one of KINDS, or the name of the estimator
-    estimator: EstimatorConfig | None = None  # see probe.kinds.custom.find_estimator
-    knn: KnnConfig | None = None  # of kind "knn"
-    linear: LinearConfig | None = None  # of kind "linear"
-    ridge: RidgeConfig | None = None  # of kind "ridge"
-    adamw: AdamWConfig | None = None  # of kind "adamw"
-    heads: HeadsConfig | None = None  # of kind "heads"
-    protocol: Followed | None = None  # the paper whose probe this is; its settings stand above
-    device: str = "cpu"  # of kinds "adamw" and "heads", as torch names it
+    Raises:
+        RequestError: what two of these may not be together.
+    """
+
+    kind: Kind
+    find: FindConfig = field(default_factory=FindConfig)
+    overlay: OverlayConfig = field(default_factory=OverlayConfig)
+    places: PlacesConfig = field(default_factory=PlacesConfig)
+    choosing: ChoosingConfig = field(default_factory=ChoosingConfig)
     few_shot: FewShotConfig | None = None  # learn from episodes of train; None: from all of it
-    # A number, negative from the end; "all": each stored layer, test unread; "auto": the one that
-    # is best without test, and the last; "last4": the last four side by side. See layers.py.
-    layer: int | str = -1
-    # Empty: cls where there is one, else head (last layer), else mean; of kind "zeroshot" proj
-    pools: tuple[str, ...] = ()
-    choosing: ChoosingConfig = ChoosingConfig()  # noqa: RUF009
-    aggregate: str = "mean"  # or "max": what a volume's slices become
-    per_patient: bool = False  # measure patients, by the mean of their samples' scores
-    text: Path | None = None  # of kind "zeroshot"; None: the text file beside the images
-    all_test: bool = False  # read test for each of several layers or pools
-    controls: bool = False  # add rows without a trained encoder; see controls.py
-    strict: bool = False  # refuse files whose splits share samples or patients
-    seed: int = 0  # of the bootstrap
-    n_resamples: int = 1000  # of the test set, for the 95 % intervals
-    name: str = ""  # a tag for the rows of this run
-
-    files: tuple[Path, ...] = ()  # feature files by path; empty: found by the wishes below
-    models: tuple[str, ...] = ()
-    sizes: tuple[int, ...] = ()
-    data: tuple[str, ...] = ()
-    where: tuple[tuple[str, str], ...] = ()  # part of the key, value
-    overlay: OverlayConfig = OverlayConfig()  # noqa: RUF009
-    train_data: str | None = None  # external validation: fit on this data set, or file
-    # Of the data tested on then: its "test" split, or "all" of it. None: test, where its owner has
-    # a split; else all, for nothing of it was ever set apart.
-    test_split: str | None = None
-    features: Path | None = None  # None: $MEDPROBE_FEATURES or ./features
-    results: Path | None = None  # None: $MEDPROBE_RESULTS or ./results
+    external: ExternalConfig = field(default_factory=ExternalConfig)
+    measuring: Measuring = field(default_factory=Measuring)
+    protocol: Followed | None = None  # the paper whose probe this is
+    run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS and (not self.estimator or self.estimator.name != self.kind):
-            raise RequestError(
-                f"--kind takes {', '.join(KINDS)}, or an estimator's name; not {self.kind!r}"
-            )
-        check_layer(self.layer)
-        if unknown := [pool for pool in self.pools if pool not in POOLS]:
-            raise RequestError(f"--pool takes {', '.join(POOLS)}, not {unknown[0]!r}")
-        if len(set(self.pools)) < len(self.pools):
-            raise RequestError(f"each pool may be named once, found {', '.join(self.pools)}")
-        if self.aggregate not in AGGREGATES:
-            raise RequestError(f"--aggregate takes {', '.join(AGGREGATES)}, not {self.aggregate!r}")
-        if self.kind == "zeroshot" and self.layer != -1:
-            raise RequestError("--kind zeroshot has no choice of layers: proj belongs to the last")
-        if self.kind == "zeroshot" and self.pools not in ((), ("proj",)):
-            raise RequestError(
-                f"--kind zeroshot takes --pool proj, not {', '.join(self.pools)}: only proj lies in "
-                "one space with texts"
-            )
-        if self.kind == "heads" and (self.layer != -1 or len(self.pools) > 1):
-            raise RequestError(
-                "--kind heads chooses among the last layers itself, and their pools; leave out "
-                "--layer, and name one --pool at most"
-            )
-        if self.kind != "zeroshot" and self.text:
-            raise RequestError(f"--text belongs to --kind zeroshot, not to {self.kind}")
-        if self.all_test and (not self.is_comparing or self.layer == AUTO):
+        kind, places = self.kind, self.places
+        kind.check_places(places.layer, places.pools)
+        if places.all_test and (not places.is_comparing or places.layer == AUTO):
             raise RequestError(
                 "--all-test belongs to --layer all, or to several pools; one layer reads test anyway"
             )
-        if self.n_resamples < 1:
-            raise RequestError(f"--resamples takes 1 and more, not {self.n_resamples}")
-        if self.test_split not in (None, *TEST_SPLITS):
-            raise RequestError(
-                f"--test-split takes {', '.join(TEST_SPLITS)}, not {self.test_split!r}"
-            )
         if self.few_shot:
-            self._check_few_shot()
-        if self.controls and (self.few_shot or self.kind == "zeroshot" or not self.reads_test):
+            self._check_few_shot(self.few_shot)
+        if self.run.controls and (self.few_shot or not kind.learns or not places.reads_test):
             raise RequestError(
                 "--controls stands beside numbers on test of a probe that learns from all of train; "
                 "leave out --shots, zeroshot, or --layer all without --all-test"
             )
-        if self.train_data and self.kind == "zeroshot":
-            raise RequestError("--kind zeroshot fits nothing, so it takes no --train-data")
-        if self.train_data and self.overlay.split and self.overlay.split.makes_several:
+        if self.external.train_data and not kind.learns:
+            raise RequestError(f"--kind {kind.name} fits nothing, so it takes no --train-data")
+        split = self.overlay.split
+        if self.external.train_data and split and split.makes_several:
             raise RequestError(
-                f"--split {self.overlay.split} makes several splits of the training data; external "
-                "validation takes one, as 90/10/0"
+                f"--split {split} makes several splits of the training data; external validation "
+                "takes one, as 90/10/0"
             )
-        if self.seed < 0:
-            raise RequestError(f"--seed takes 0 and more, not {self.seed}")
 
-    def _check_few_shot(self) -> None:
-        if self.kind == "zeroshot":
-            raise RequestError("--shots belongs to kinds that learn, not to zeroshot")
-        if self.heads and (self.heads.test_every or (self.heads.refit and not self.protocol)):
-            raise RequestError(
-                "few shots are not refitted on val, whose labels are more, nor chosen on test; leave "
-                "out --refit and --as-published"
-            )
-        if self.is_comparing and not self.all_test:
+    def _check_few_shot(self, few_shot: FewShotConfig) -> None:
+        if not self.kind.learns:
+            raise RequestError(f"--shots belongs to kinds that learn, not to {self.kind.name}")
+        if self.places.is_comparing and not self.places.all_test:
             raise RequestError(
                 "several layers or pools are compared on val, whose labels are more than the shots; "
                 "name one layer and pool, or add --all-test to --layer all"
@@ -143,48 +150,20 @@ class ProbeConfig:
                 "--choose and --refit take val, whose labels are more than the shots; leave them "
                 "out"
             )
-        assert self.few_shot
-        if self.kind == "ridge" and self.few_shot.prior not in (None, "none"):
-            raise RequestError(
-                f"--prior {self.few_shot.prior} corrects probabilities, and --kind ridge has none; "
-                "use --kind linear"
-            )
-        if self.few_shot.standardise and self.estimator and not self.estimator.standardises:
-            raise RequestError(
-                f"{self.kind} gets features as they are stored; standardise them in its fit, and "
-                "leave --standardise out"
-            )
-        if self.linear and len(self.linear.strengths) > 1:
-            raise RequestError(
-                f"an episode has nothing to choose one of {len(self.linear.strengths)} strengths "
-                "on: name one with --strengths, or use --kind ridge, which leaves one sample out"
-            )
-
-    @property
-    def measuring(self) -> Measuring:
-        return Measuring(self.n_resamples, self.seed, self.per_patient)
-
-    @property
-    def is_comparing(self) -> bool:
-        """Whether several layers or pools are compared, and one may be chosen."""
-        return self.layer in (ALL, AUTO) or len(self.pools) > 1
-
-    @property
-    def reads_test(self) -> bool:
-        """Whether test is read: not while layers or pools are compared, unless asked for."""
-        return not self.is_comparing or self.layer == AUTO or self.all_test
+        self.kind.check_few_shot(few_shot, self.protocol is not None)
 
     @property
     def reading(self) -> Reading:
         """Which pool is meant where none is named."""
-        name = self.protocol.name if self.protocol else None
-        # The grid is DINOv2's, whoever named it.
-        return reading_of("dinov2" if self.kind == "heads" and name is None else name)
+        name = self.protocol.name if self.protocol else self.kind.paper
+        return reading_of(name)
 
     @property
-    def features_dir(self) -> Path:
-        return self.features or features_root()
-
-    @property
-    def results_dir(self) -> Path:
-        return self.results or results_root()
+    def reads(self) -> list[str]:
+        """The splits that are read, by word."""
+        reads = {
+            "train": self.kind.learns,
+            "val": not self.few_shot or self.few_shot.chosen_on == "val",
+            "test": self.places.reads_test,
+        }
+        return [name for name, is_read in reads.items() if is_read]

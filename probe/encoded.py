@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cache.features import Features
-from probe.kinds.protocols import Followed
 from probe.paper_encoders import reading_of
 from probe.places import rows_are_samples
+from probe.protocols import Followed
 from probe.questions.question import Asked
 from probe.results import Encoded
 

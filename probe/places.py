@@ -9,18 +9,93 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.aggregate import aggregate_rows
+from cache.aggregate import AGGREGATES, aggregate_rows
+from cache.commands.settings import check, setting
 from cache.errors import RequestError
 from probe.paper_encoders import USUAL, Reading
 
 if TYPE_CHECKING:
     from cache.features import Features  # h5py: --help shouldn't wait for it
+
+
+POOLS = ("cls", "mean", "head", "proj", "concat")
+ALL, AUTO = "all", "auto"  # of --layer
+LAST_N = re.compile(r"last([1-9]\d*)")  # "last4": the last four side by side
+
+
+PATIENT = "patient"  # the word of --aggregate that is about scores, not features
+
+
+def _read_layer(text: str) -> int | str:
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+@dataclass(frozen=True)
+class PlacesConfig:
+    """Where in the encoder features are taken, and which of several places read test.
+
+    Raises:
+        RequestError: a word that names no layers, pools or way to aggregate.
+    """
+
+    # A number, negative from the end; "all": each stored layer, test unread; "auto": the one that
+    # is best without test, and the last; "last4": the last four side by side.
+    layer: int | str = setting(
+        -1,
+        "number of the block or stage, -1 the last; last4: the last four side by side; all: val "
+        "numbers of every layer; auto: test of the best by val, and of the last",
+        read=_read_layer,
+    )
+    pools: tuple[str, ...] = setting(
+        (),
+        f"{', '.join(POOLS)}; several comma separated are compared on val",
+        flag="--pool",
+        metavar="NAMES",
+        among=POOLS,
+        shown="cls where there is one, else head at the last layer, else mean; with --protocol what "
+        "its paper reads; zeroshot: proj",
+    )
+    aggregate: str = setting(
+        "mean",
+        f"{' or '.join(AGGREGATES)}: what the slices of a volume become before the probe (mean); "
+        f"{PATIENT}: measure patients, by the mean of their samples' scores; both as in "
+        f"max,{PATIENT}",
+        metavar="WORDS",
+        shown="",
+    )
+    all_test: bool = setting(False, "where layers or pools are compared: read test for each")
+
+    def __post_init__(self) -> None:
+        layer = self.layer
+        if isinstance(layer, str) and layer not in (ALL, AUTO) and not LAST_N.fullmatch(layer):
+            raise RequestError(
+                f"--layer takes a number, -1 for the last, {ALL}, {AUTO}, or last4 for the last four "
+                f"side by side; not {layer!r}"
+            )
+        check(self)
+        if len(set(self.pools)) < len(self.pools):
+            raise RequestError(f"each pool may be named once, found {', '.join(self.pools)}")
+        if self.aggregate not in AGGREGATES:
+            raise RequestError(f"--aggregate takes {', '.join(AGGREGATES)}, not {self.aggregate!r}")
+
+    @property
+    def is_comparing(self) -> bool:
+        """Whether several layers or pools are compared, and one may be chosen."""
+        return self.layer in (ALL, AUTO) or len(self.pools) > 1
+
+    @property
+    def reads_test(self) -> bool:
+        """Whether test is read: not while layers or pools are compared, unless asked for."""
+        return not self.is_comparing or self.layer == AUTO or self.all_test
 
 
 @dataclass(frozen=True)
@@ -30,6 +105,8 @@ class Place:
     layer: int  # absolute; of several the last
     pool: str  # one of probe.places.POOLS
     n_last: int = 1  # layers side by side, which end with this one
+    # The file that it was found in; places are the same whatever encoder they are of.
+    features: Features | None = field(default=None, compare=False, repr=False)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -75,12 +152,11 @@ def find_places(
         pools = wanted or [default_pool(features, -1, reading)]
         return [_last(features, int(layer.removeprefix("last")), pool) for pool in pools]
     if not wanted:
-        return [Place(number, default_pool(features, number, reading)) for number in numbers]
+        wanted_of = {n: [default_pool(features, n, reading)] for n in numbers}
+    else:
+        wanted_of = {n: [pool for pool in wanted if has_pool(features, n, pool)] for n in numbers}
     return [
-        Place(number, pool)
-        for number in numbers
-        for pool in wanted
-        if has_pool(features, number, pool)
+        Place(number, pool, features=features) for number in numbers for pool in wanted_of[number]
     ]
 
 
@@ -134,13 +210,14 @@ def _last(features: Features, n_last: int, pool: str) -> Place:
             f"{features.path.name} has none of layer {lacking[0]}; name fewer, or make "
             "it anew with `extract --layers all`"
         )
-    return Place(last, pool, n_last)
+    return Place(last, pool, n_last, features)
 
 
 def last_place(features: Features, pools: Sequence[str] = (), reading: Reading = USUAL) -> Place:
     """What is asked where nobody chooses a layer: the last one, with the first pool it has."""
     there = [pool for pool in pools if has_pool(features, features.last_layer, pool)]
-    return Place(features.last_layer, [*there, default_pool(features, -1, reading)][0])
+    pool = [*there, default_pool(features, -1, reading)][0]
+    return Place(features.last_layer, pool, features=features)
 
 
 def read_place(features: Features, place: Place, aggregate: str = "mean") -> NDArray[np.floating]:
@@ -165,23 +242,33 @@ def read_place(features: Features, place: Place, aggregate: str = "mean") -> NDA
     return np.concatenate(parts, axis=1)
 
 
-# ---------------------------------------------------------------------------- choosing one
-POOLS = ("cls", "mean", "head", "proj", "concat")
-ALL, AUTO = "all", "auto"  # of --layer
-LAST_N = re.compile(r"last([1-9]\d*)")  # "last4": the last four side by side
+def read_side_by_side(
+    places: Sequence[Place], aggregate: str = "mean", of: Features | None = None
+) -> NDArray[np.floating]:
+    """(S, D) features of every sample at several places, the first on the left.
 
-
-def check_layer(layer: int | str) -> None:
-    """Refuse a word that names no layers.
+    Args:
+        places: where, each in the file that it was found in.
+        aggregate: what a sample's several rows become.
+        of: another file, to take all of them from.
 
     Raises:
-        RequestError: it doesn't.
+        RequestError, BrokenCache: as ``read_place``.
     """
-    if isinstance(layer, str) and layer not in (ALL, AUTO) and not LAST_N.fullmatch(layer):
-        raise RequestError(
-            f"--layer takes a number, -1 for the last, {ALL}, {AUTO}, or last4 for the last four "
-            f"side by side; not {layer!r}"
-        )
+    files = [file for place in places if (file := of or place.features)]
+    if len(places) == 1:
+        return read_place(files[0], places[0], aggregate)
+    widths = [f.memmap(p.layer, p.pool).shape[1] for f, p in zip(files, places, strict=True)]
+    x, start = np.empty(0), 0
+    # One after the other: all twice would be gigabytes.
+    for file, place, width in zip(files, places, widths, strict=True):
+        part = read_place(file, place, aggregate)
+        if not start:
+            x = np.empty((len(part), sum(widths)), part.dtype)
+        x[:, start : start + width] = part
+        start += width
+        del part  # before the next is read
+    return x
 
 
 def default_pool(features: Features, layer: int, reading: Reading = USUAL) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.commands.names import version_of
 from cache.task import Task
 from probe.answer import Answer
 from probe.choosing.plan import HELD_OUT, as_val
@@ -47,7 +47,7 @@ def make_row(
     answer: Answer,
     encoded: Encoded,
     measuring: Measuring,
-    splits: dict[str, Split],
+    splits: Mapping[str, Split],
     started: float,
     *,
     protocol: Any = None,
@@ -147,11 +147,3 @@ def _trained_on(train: Asked | None) -> TrainedOn | None:
     features = train.features
     facts = samples_of(train), tables_of(features), train.target, train.division
     return TrainedOn(train.dataset, features.digest, *facts)
-
-
-def version_of(package: str) -> str:
-    """Of an installed package."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"

@@ -1,4 +1,11 @@
-"""Stage two: ask one question of feature files, and keep the answers as rows."""
+"""Stage two: ask one question of feature files, and keep the answers as rows.
+
+A run is a plan, a ``Job`` for each feature file; ``answer`` makes a job's rows and writes nothing;
+``run_probe`` is the one writer. Another engine may take its place: jobs can be pickled, and a job's
+rows don't depend on the others.
+"""
+
+from __future__ import annotations
 
 import contextlib
 import dataclasses
@@ -6,32 +13,28 @@ import itertools
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.catalogue import Wish, find_features
-from cache.commands.names import format_bytes
-from cache.errors import CacheError, RequestError
+from cache.errors import CacheError, Failure, RequestError
 from cache.features import Features, open_features
 from probe.answer import Answer
 from probe.choosing.place import Best, Compared
-from probe.choosing.plan import N_FOLDS
-from probe.config import ProbeConfig
+from probe.config import FindConfig, ProbeConfig
 from probe.encoded import encoded_of
 from probe.kinds.controls import KIND as CONTROL
-from probe.kinds.controls import advise_random, ask_controls, encoded_control, find_random
-from probe.kinds.few_shot import ask_episodes
-from probe.kinds.head_answers import DivergedError, ask_adamw_at_once
-from probe.kinds.kind import ask_kind, check_kind, check_known
-from probe.kinds.knn import KnnConfig
+from probe.kinds.controls import advise_random, answer_controls, encoded_control, find_random
+from probe.kinds.few_shot import answer_few_shot
+from probe.kinds.kind import DivergedError, Problem
 from probe.places import (
     AUTO,
     Place,
     default_pool,
-    find_places,
     lacking_pools,
     last_place,
     read_place,
@@ -39,39 +42,44 @@ from probe.places import (
 )
 from probe.questions.describe import describe_questions
 from probe.questions.external import choose_training, only_test
+from probe.questions.laying import lay_over
 from probe.questions.leaks import refuse_leaks, with_leaks
-from probe.questions.question import Asked, lay_over
-from probe.questions.samples import Split, divide_samples, pick
+from probe.questions.question import Asked
+from probe.questions.samples import Split, check_known, divide_samples, pick
 from probe.results import Row, check_folder, write_row
-from probe.row import make_row, of_patients, version_of
-from probe.solvers.epochs import MAX_BYTES
-from probe.solvers.faiss_library import faiss_versions
-from probe.solvers.neighbours import bytes_held
+from probe.row import make_row, of_patients
 
-Problem = tuple[str, str]  # what couldn't be done, and why
-TOLD_BYTES = 10**9  # of memory that a search takes; less is not worth a line
+Say = Callable[[str], None]  # told a line
 
 
-def choose_files(config: ProbeConfig) -> tuple[list[Features], list[Problem]]:
+@dataclass(frozen=True)
+class Job:
+    """What is asked of one feature file."""
+
+    config: ProbeConfig
+    path: Path
+
+
+def choose_files(find: FindConfig) -> tuple[list[Features], list[Failure]]:
     """The feature files that the settings name, and what can't be had.
 
     Raises:
         CacheError: none can be had.
         RequestError: several keys fit one request.
     """
-    if config.files:
-        found, problems = [], []
-        for path in {os.path.realpath(path): path for path in config.files}.values():
+    if find.files:
+        found, failures = [], []
+        for path in {os.path.realpath(path): path for path in find.files}.values():
             try:
                 found.append(_open_images(path))
             except (CacheError, RequestError, OSError) as error:
-                problems.append((path.name, str(error)))
+                failures.append(Failure(path.name, str(error)))
         if not found:
-            raise CacheError("; ".join(why for _, why in problems))
-        return found, problems
-    wish = Wish(config.models, config.sizes, config.data, dict(config.where))
-    found, troubles = find_features(config.features_dir, wish)
-    return found, [("features", trouble) for trouble in troubles]
+            raise CacheError("; ".join(failure.why for failure in failures))
+        return found, failures
+    wish = Wish(find.models, find.sizes, find.data, dict(find.where))
+    found, troubles = find_features(find.folder, wish)
+    return found, [Failure("features", trouble) for trouble in troubles]
 
 
 def _open_images(path: Path) -> Features:
@@ -82,9 +90,9 @@ def _open_images(path: Path) -> Features:
 
 
 def run_probe(
-    config: ProbeConfig, found: list[Features], say: Callable[[str], None]
-) -> tuple[list[Row], list[Problem]]:
-    """Ask every file; what doesn't fit is noted and the others go on.
+    config: ProbeConfig, found: list[Features], say: Say
+) -> tuple[list[Row], list[Failure]]:
+    """Ask every file and write its rows; what doesn't fit is noted and the others go on.
 
     Args:
         config: the question.
@@ -99,112 +107,125 @@ def run_probe(
             --episodes-file are ids of several data sets.
     """
     by_ids = config.overlay.split_file or (config.few_shot and config.few_shot.file)
-    if config.overlay.labels or (by_ids and not config.train_data):
+    if config.overlay.labels or (by_ids and not config.external.train_data):
         _refuse_shared_ids(found)
-    check_folder(config.results_dir)
+    check_folder(config.run.folder)
     rows: list[Row] = []
-    problems: list[Problem] = []
+    failures: list[Failure] = []
     told: set[str] = set()
     alike = Counter(map(_named, found))
-    asked_of: dict[str, list[Asked]] = {}  # data set -> questions, for the controls
-    for features in _with_random(config, found, say) if config.controls else found:
+    of_datasets: dict[str, Features] = {}  # the first of each that was answered, for the controls
+
+    def say_once(line: str) -> None:
+        if line not in told:  # twice for one data set: its labels or splits were changed
+            say(line)
+            told.add(line)
+
+    def keep(answers: Iterator[Row], what: str, *marks: str) -> bool:
+        """Write rows as they come; whether all came."""
         try:
-            questions = make_questions(config, features)
-            for line in [*describe_questions(questions), *describe_lacking(config, features)]:
-                if line not in told:  # twice for one data set: its labels or splits were changed
-                    say(line)
-                    told.add(line)
-            search = None if config.few_shot else config.knn  # the bank of an episode is small
-            if search and (line := _memory_words(search, features, questions)):
-                say(line)
-            questions = count_all(config, questions, say)
-            for row in ask_all(config, features, questions):
-                if alike[_named(features)] > 1:
-                    row = dataclasses.replace(row, marks=(*row.marks, str(features.path)))
-                write_row(config.results_dir, row, config.name)
+            for row in answers:
+                row = dataclasses.replace(row, marks=(*row.marks, *marks))
+                write_row(config.run.folder, row, config.run.name)
                 rows.append(row)
-            asked_of.setdefault(features.dataset, questions)
         except BrokenPipeError:  # of say: nobody listens any more
             raise
         except (CacheError, RequestError, OSError) as error:
-            problems.append((f"{features.label} on {features.dataset}", str(error)))
-    for dataset, questions in asked_of.items() if config.controls else ():
-        try:
-            for row in control_rows(config, questions):
-                write_row(config.results_dir, row, config.name)
-                rows.append(row)
-        except (CacheError, RequestError, OSError) as error:
-            problems.append((f"controls on {dataset}", str(error)))
-    return rows, problems
+            failures.append(Failure(what, str(error)))
+            return False
+        return True
+
+    for features in _with_random(config, found, say) if config.run.controls else found:
+        paths = [str(features.path)] if alike[_named(features)] > 1 else []
+        answers = answer(Job(config, features.path), say_once, features)
+        if keep(answers, f"{features.label} on {features.dataset}", *paths):
+            of_datasets.setdefault(features.dataset, features)
+    for dataset, features in of_datasets.items() if config.run.controls else ():
+        keep(control_rows(config, features), f"controls on {dataset}")
+    return rows, failures
 
 
-def _memory_words(config: KnnConfig, features: Features, questions: list[Asked]) -> str:
-    """What the largest search will hold in memory, where a machine may not have that."""
-    stored = [e for e in features.header.arrays.values() if e.dtype.kind == "f"]
-    widest, held = max(stored, key=lambda extent: extent.row_bytes), 0
-    for asked in questions:
-        n_bank = int(
-            sum((asked.trained_on or asked).is_in(name).sum() for name in ("train", "val"))
-        )
-        n_queries = int(sum(asked.is_in(name).sum() for name in ("val", "test")))
-        searched = bytes_held(n_bank, n_queries, widest.shape[1], max(config.k))
-        held = max(held, searched + (n_bank + n_queries) * widest.row_bytes)
-    if held < TOLD_BYTES:
-        return ""
-    return f"kNN on {features.dataset} will hold about {format_bytes(held)} in memory"
+def answer(
+    job: Job, say: Say = lambda line: None, features: Features | None = None
+) -> Iterator[Row]:
+    """The rows of one file, layer by layer, and of each layer every question.
+
+    Args:
+        job: the file and what is asked of it.
+        say: told what a reader of the rows must know before them.
+        features: the file, where it is open already.
+
+    Raises:
+        CacheError, RequestError: what can't be answered; after the rows of what can.
+    """
+    config, features = job.config, features or open_features(job.path)
+    questions = make_questions(config, features)
+    lines = [*describe_questions(questions), *describe_lacking(config, features)]
+    # The bank of an episode is small.
+    lines += [] if config.few_shot else [config.kind.describe_memory(questions)]
+    for line in filter(None, lines):
+        say(line)
+    yield from _Asking(config, features, count_all(config, questions, say)).rows()
 
 
-def _with_random(
-    config: ProbeConfig, found: list[Features], say: Callable[[str], None]
-) -> Iterator[Features]:
+def probe_file(config: ProbeConfig, features: Features) -> Iterator[Row]:
+    """The rows of an open file, see ``answer``."""
+    return answer(Job(config, features.path), features=features)
+
+
+def _with_random(config: ProbeConfig, found: list[Features], say: Say) -> Iterator[Features]:
     """The files, each followed by that of the same architecture with random weights, once."""
     there = {os.path.realpath(features.path) for features in found}
     for features in found:
         yield features
         if features.notes.get("random_weights"):
             continue
-        other = find_random(features, config.features_dir)
+        other = find_random(features, config.find.folder)
         if other is None:
-            say(advise_random(features, config.features_dir))
-        elif (
-            os.path.realpath(other.path) not in there
-        ):  # by path, or of another encoder that is built alike
+            say(advise_random(features, config.find.folder))
+        # By path, or of another encoder that is built alike.
+        elif os.path.realpath(other.path) not in there:
             there.add(os.path.realpath(other.path))
             yield other
 
 
-def control_rows(config: ProbeConfig, questions: list[Asked]) -> Iterator[Row]:
+def control_rows(config: ProbeConfig, features: Features) -> Iterator[Row]:
     """The rows of the controls that need no encoder, for each question.
 
     Raises:
         CacheError, RequestError: what can't be answered; after the rows of what can.
     """
-    config = dataclasses.replace(config, protocol=None)
-    for asked in questions:
+    aggregate = config.places.aggregate
+    for asked in count_all(config, make_questions(config, features)):
         started = time.perf_counter()
-        one_to_one = rows_are_samples(asked.features)
-        for control, splits, answer in ask_controls(config, asked):
-            probe = {
-                "kind": CONTROL,
-                "control": control,
-                **({} if one_to_one else {"aggregate": config.aggregate}),
-                **of_patients(config.measuring, asked, config.reads_test),
-                **answer.settings,
-                "read": read_splits(config),
-                "n_resamples": config.n_resamples,
-            }
-            answer = dataclasses.replace(answer, settings=probe)
-            encoded = encoded_control(asked, control)
+        for control, splits, answer in answer_controls(asked, config.choosing, aggregate):
+            start = {"kind": CONTROL, "control": control}
             yield make_row(
                 asked,
-                answer,
-                encoded,
+                _complete(config, asked, answer, start),
+                encoded_control(asked, control),
                 config.measuring,
                 splits,
                 started,
-                versions=libraries(config),
+                versions=config.kind.versions,
             )
             started = time.perf_counter()
+
+
+def _complete(
+    config: ProbeConfig, asked: Asked, answer: Answer, start: Mapping[str, object]
+) -> Answer:
+    """An answer whose settings are all that changes the numbers of its row."""
+    one_to_one = rows_are_samples(asked.features)
+    settings = {
+        **start,
+        **({} if one_to_one else {"aggregate": config.places.aggregate}),
+        **of_patients(config.measuring, asked, config.places.reads_test),
+        **answer.settings,
+        "read": config.reads,
+        "n_resamples": config.measuring.n_resamples,
+    }
+    return dataclasses.replace(answer, settings=settings)
 
 
 def _refuse_shared_ids(found: Sequence[Features]) -> None:
@@ -232,16 +253,6 @@ def _named(features: Features) -> tuple[str, str, int]:
     return features.dataset, features.label, features.size
 
 
-def probe_file(config: ProbeConfig, features: Features) -> Iterator[Row]:
-    """The rows of one file, layer by layer.
-
-    Raises:
-        CacheError, RequestError: what can't be answered; after the rows of what can.
-    """
-    questions = count_all(config, make_questions(config, features))
-    yield from ask_all(config, features, questions)
-
-
 def make_questions(config: ProbeConfig, features: Features) -> list[Asked]:
     """The labels and splits to ask a file with: one, or one for each fold or site.
 
@@ -250,20 +261,21 @@ def make_questions(config: ProbeConfig, features: Features) -> list[Asked]:
         RequestError: labels or a split that can't be laid over the file, or training features that
             don't fit it.
     """
-    if not config.train_data:
+    train_data = config.external.train_data
+    if not train_data:
         return lay_over(config.overlay, features)
     # Of the data to test on nothing is divided: it is its test split, or all of it.
     undivided = dataclasses.replace(config.overlay, split=None, split_file=None)
-    training = choose_training(config, features)
+    training = choose_training(train_data, features, config.find.folder, dict(config.find.where))
     if config.overlay.labels:
         _refuse_shared_ids([features, training])
     (test,) = lay_over(undivided, features)
     (train,) = lay_over(config.overlay, training)
-    return [only_test(test, train, config.test_split)]
+    return [only_test(test, train, config.external.test_split)]
 
 
 def count_all(
-    config: ProbeConfig, questions: list[Asked], say: Callable[[str], None] = lambda line: None
+    config: ProbeConfig, questions: list[Asked], say: Say = lambda line: None
 ) -> list[Asked]:
     """The questions, with what their splits share counted.
 
@@ -272,250 +284,189 @@ def count_all(
         BrokenCache: a file is damaged.
     """
     # Where nothing is fitted or chosen, nothing can leak.
-    read = ["test"] if config.kind == "zeroshot" else read_splits(config)
+    read = config.reads if config.kind.learns else ["test"]
     counted = [with_leaks(asked, read, say) for asked in questions]
-    if config.strict:
+    if config.run.strict:
         for asked in counted:
             refuse_leaks(asked)
     return counted
 
 
-def ask_all(config: ProbeConfig, features: Features, questions: list[Asked]) -> Iterator[Row]:
-    """The rows of one file, layer by layer, and of each layer every question.
+@dataclass
+class _Asking:
+    """One file, asked every question at every place."""
 
-    Raises:
-        CacheError, RequestError: what can't be answered; after the rows of what can.
-    """
-    for asked in questions:
-        check_kind(config.kind, asked)
-    if config.kind == "zeroshot" and "proj" not in features.pools:
-        raise RequestError(
-            f"{features.path.name} has no proj, only {', '.join(features.pools)}: {features.encoder} "
-            "has no projection into a space that it shares with texts, as CLIP-like encoders have"
-        )
-    config = name_pools(config, features)
-    places = find_places(features, config.layer, _pools(config), config.reading)
-    if config.layer == AUTO:
-        rows = ask_best(config, features, questions, places)
-    elif config.kind == "adamw" and not config.few_shot:
-        rows = ask_together(config, features, questions, places)
-    else:
-        rows = ask_each(config, features, questions, places)
-    answered = set()
-    for row in rows:
-        answered.add(row.answered.settings.get("k"))
-        yield row
-    if config.knn:
-        n_train = min(int((asked.trained_on or asked).is_in("train").sum()) for asked in questions)
-        large = [str(k) for k in config.knn.k if k + config.knn.n_needed > n_train]
-        # Of a list that one is chosen of, the row names those that were compared.
-        if large and not (config.knn.one_k and len(large) < len(config.knn.k)):
-            raise RequestError(f"{n_train} training images are too few for k = {', '.join(large)}")
-        in_folds = [str(k) for k in config.knn.k if k not in answered]
-        if in_folds and not (config.knn.one_k or config.few_shot):
-            raise RequestError(
-                f"without one of {N_FOLDS} folds too few images are left for k = "
-                f"{', '.join(in_folds)}; --choose val compares on val"
-            )
+    config: ProbeConfig
+    features: Features
+    questions: list[Asked]
 
+    def rows(self) -> Iterator[Row]:
+        config, kind = self.config, self.config.kind
+        for asked in self.questions:
+            kind.check_question(asked)
+        self.config = config = _name_pools(config, self.features)
+        where = config.places
+        places = kind.find_places(self.features, where.layer, where.pools, config.reading)
+        rows = self._best(places) if where.layer == AUTO else self._each(places)
+        settings = []
+        for row in rows:
+            settings.append(row.answered.settings)
+            yield row
+        if not config.few_shot:
+            kind.check_answered(self.questions, settings)
 
-def ask_each(
-    config: ProbeConfig, features: Features, questions: list[Asked], places: list[Place]
-) -> Iterator[Row]:
-    """The rows of one place after the other, each matrix read once."""
-    for place in places:
+    def _each(self, places: list[tuple[Place, ...]]) -> Iterator[Row]:
+        """The rows of one place after the other, each matrix read once.
+
+        Heads that diverged are named after the rows of all the others.
+        """
+        config, kind = self.config, self.config.kind
         started = time.perf_counter()
-        x = read_place(features, place, config.aggregate)
-        for asked in questions:
-            splits = _divide(config, asked, x, place, config.reads_test)
-            yield from ask_one(config, asked, splits, place, started)
-            started = time.perf_counter()
+        diverged: list[str] = []
+        cure = ""
+        held: list[tuple[tuple[Place, ...], NDArray[np.floating]]] = []
+        for number, at in enumerate(places, start=1):
+            held.append((at, read_place(self.features, at[-1], config.places.aggregate)))
+            # In training they are float32.
+            n_bytes = 4 * sum(x.size for _, x in held)
+            if number < len(places) and n_bytes < kind.bytes_together and not config.few_shot:
+                continue
+            for asked in self.questions:
+                problems = [self._problem(asked, x, at, config.places.reads_test) for at, x in held]
+                if config.few_shot:
+                    found = [answer_few_shot(kind, problem) for problem in problems]
+                else:
+                    found = kind.answer_together(problems)
+                for problem, answers in zip(problems, found, strict=True):
+                    try:
+                        yield from self._measured(problem, answers, started)
+                    except DivergedError as error:
+                        place = problem.places[-1]
+                        which = f"{asked.name}, {place}" if asked.name else f"{place}"
+                        diverged.append(f"{which} ({error.what})")
+                        cure = error.cure
+                    started = time.perf_counter()
+            held.clear()
+        if diverged:
+            raise RequestError(f"training diverged at {'; '.join(diverged)}; {cure}")
 
+    def _best(self, places: list[tuple[Place, ...]]) -> Iterator[Row]:
+        """The rows of the last layer, and of the place that is best without test.
 
-def ask_together(
-    config: ProbeConfig, features: Features, questions: list[Asked], places: list[Place]
-) -> Iterator[Row]:
-    """The rows of places whose heads are trained in one loop, as many as memory allows.
+        Test is read for these two alone.
 
-    Raises:
-        CacheError, RequestError: what can't be answered. Heads that diverged are named after the
-            rows of all the others.
-    """
-    started = time.perf_counter()
-    diverged: list[str] = []
-    cure = ""
-    held: list[tuple[Place, NDArray[np.floating]]] = []
-    for number, place in enumerate(places, start=1):
-        held.append((place, read_place(features, place, config.aggregate)))
-        # In training they are float32.
-        if number < len(places) and 4 * sum(x.size for _, x in held) < MAX_BYTES:
-            continue
-        for asked in questions:
-            splits = [_divide(config, asked, x, at, config.reads_test) for at, x in held]
-            answers = ask_adamw_at_once(config, asked, splits)
-            for (at, _), own, found in zip(held, splits, answers, strict=True):
+        Raises:
+            CacheError, RequestError: what can't be answered; or a place has no answer, so that none
+                can be chosen.
+        """
+        config, kind = self.config, self.config.kind
+        where = config.places
+        compared = [Compared([at[-1] for at in places]) for _ in self.questions]
+        for at in places:
+            x = read_place(self.features, at[-1], where.aggregate)
+            for asked, found in zip(self.questions, compared, strict=True):
+                problem = self._problem(asked, x, at, with_test=False)
                 try:
-                    yield from ask_one(config, asked, own, at, started, answers=found)
+                    found.add(asked, problem.splits, kind.answer(problem))
                 except DivergedError as error:
-                    which = f"{asked.name}, {at}" if asked.name else f"{at}"
-                    diverged.append(f"{which} ({error.seeds})")
-                    cure = error.cure
-                started = time.perf_counter()
-        held.clear()
-    if diverged:
-        raise RequestError(f"training diverged at {'; '.join(diverged)}; {cure}")
+                    raise RequestError(
+                        f"no layer can be chosen, for at {at[-1]} {error}, or name one --layer"
+                    ) from None
+        last = last_place(self.features, where.pools, config.reading)
+        for asked, found in zip(self.questions, compared, strict=True):
+            yield from self._at(asked, last)
+            for number, best in enumerate(found.choose(first=last)):
+                yield from self._at(asked, best.place, best, number)
 
-
-def ask_best(
-    config: ProbeConfig, features: Features, questions: list[Asked], places: list[Place]
-) -> Iterator[Row]:
-    """The rows of the last layer, and of the place that is best without test.
-
-    Test is read for these two alone.
-
-    Raises:
-        CacheError, RequestError: what can't be answered; or a place has no answer, so that none can
-            be chosen.
-    """
-    compared = [Compared(places) for _ in questions]
-    for place in places:
-        x = read_place(features, place, config.aggregate)
-        for asked, found in zip(questions, compared, strict=True):
-            splits = _divide(config, asked, x, place, with_test=False)
-            try:
-                found.add(asked, splits, ask_kind(config, asked, splits))
-            except DivergedError as error:
-                raise RequestError(
-                    f"no layer can be chosen, for at {place} {error}, or name one --layer"
-                ) from None
-    last = last_place(features, config.pools, config.reading)
-    for asked, found in zip(questions, compared, strict=True):
+    def _at(
+        self, asked: Asked, place: Place, best: Best | None = None, only: int | None = None
+    ) -> Iterator[Row]:
         started = time.perf_counter()
-        splits = _divide(config, asked, read_place(features, last, config.aggregate), last)
-        yield from ask_one(config, asked, splits, last, started)
-        for number, best in enumerate(found.choose(first=last)):
+        x = read_place(self.features, place, self.config.places.aggregate)
+        problem = self._problem(asked, x, (place,))
+        answers = self.config.kind.answer(problem)
+        yield from self._measured(problem, answers, started, best, only)
+
+    def _problem(
+        self,
+        asked: Asked,
+        x: NDArray[np.floating],
+        at: tuple[Place, ...],
+        with_test: bool = True,
+    ) -> Problem:
+        """Train and val of what is fitted on, test of what is asked; what isn't read is empty.
+
+        Raises:
+            RequestError: a split that is needed has no images, or no labels.
+        """
+        config = self.config
+        fitted_on, where = asked.trained_on or asked, config.places
+        splits = divide_samples(x, asked)
+        if asked.trained_on:
+            own = read_place(fitted_on.features, at[-1], where.aggregate)
+            splits = {**divide_samples(own, fitted_on), "test": splits["test"]}
+        if config.kind.learns:
+            if not len(splits["train"]):
+                raise RequestError(f"{fitted_on.title} has no training images")
+            check_known(fitted_on, splits["train"])
+        if not with_test:
+            splits["test"] = _empty(splits["test"])
+        elif not len(splits["test"]):
+            raise RequestError(f"{asked.title} has no test images")
+        wish = config.choosing, config.few_shot, where.is_comparing, where.aggregate, where.pools
+        return Problem(asked, at, splits, *wish)
+
+    def _measured(
+        self,
+        problem: Problem,
+        answers: Iterator[Answer],
+        started: float,
+        best: Best | None = None,
+        only: int | None = None,
+    ) -> Iterator[Row]:
+        """The rows of one place and question: one for each k or training seed, else one.
+
+        Args:
+            problem: what was asked.
+            answers: what the kind answers.
+            started: when the reading of features began.
+            best: why this place, where it was chosen.
+            only: of several answers the number of the one that it was chosen for.
+        """
+        config, asked = self.config, problem.question
+        for number, answer in enumerate(answers):
+            if only not in (None, number):
+                continue
+            if best:
+                answer = dataclasses.replace(
+                    answer,
+                    settings={**answer.settings, "place_chosen": best.settings},
+                    chosen={**answer.chosen, "place": best.said},
+                    marks=[*answer.marks, best.mark],
+                )
+            start = {"kind": config.kind.name, **problem.places[-1].settings}
+            yield make_row(
+                asked,
+                _complete(config, asked, answer, start),
+                encoded_of(asked, config.protocol),
+                config.measuring,
+                problem.splits,
+                started,
+                protocol=config.protocol,
+                versions=config.kind.versions,
+            )
             started = time.perf_counter()
-            x = read_place(features, best.place, config.aggregate)
-            splits = _divide(config, asked, x, best.place)
-            yield from ask_one(config, asked, splits, best.place, started, best, number)
 
 
-def name_pools(config: ProbeConfig, features: Features) -> ProbeConfig:
+def _name_pools(config: ProbeConfig, features: Features) -> ProbeConfig:
     """The same, whose protocol says which pools a user has it read that the paper doesn't."""
-    if not config.protocol or not config.pools:
+    pools = config.places.pools
+    if not config.protocol or not pools:
         return config
     usual = default_pool(features, -1, config.reading)
-    if config.pools == (usual,) and not (config.kind == "heads" and usual == "cls"):
+    if pools == (usual,) and (config.kind.has_layers or usual != "cls"):
         return config  # of the grid, one pool is a part
-    changed = config.protocol.but(f"pool {'/'.join(config.pools)}")
-    return dataclasses.replace(config, protocol=changed)
-
-
-def _pools(config: ProbeConfig) -> tuple[str, ...]:
-    return ("proj",) if config.kind == "zeroshot" else config.pools
-
-
-def _divide(
-    config: ProbeConfig,
-    asked: Asked,
-    x: NDArray[np.floating],
-    place: Place,
-    with_test: bool = True,
-) -> dict[str, Split]:
-    """Train and val of what is fitted on, test of what is asked; what isn't read is empty.
-
-    Raises:
-        RequestError: a split that is needed has no images, or no labels.
-    """
-    fitted_on = asked.trained_on or asked
-    splits = divide_samples(x, asked)
-    if asked.trained_on:
-        own = read_place(fitted_on.features, place, config.aggregate)
-        splits = {**divide_samples(own, fitted_on), "test": splits["test"]}
-    if config.kind != "zeroshot":
-        if not len(splits["train"]):
-            raise RequestError(f"{fitted_on.title} has no training images")
-        check_known(fitted_on, splits["train"])
-    if not with_test:
-        return {**splits, "test": _empty(splits["test"])}
-    if not len(splits["test"]):
-        raise RequestError(f"{asked.title} has no test images")
-    return splits
-
-
-def read_splits(config: ProbeConfig) -> list[str]:
-    """The splits that are read, by word."""
-    reads = {
-        "train": config.kind != "zeroshot",
-        "val": not config.few_shot or config.few_shot.chosen_on == "val",
-        "test": config.reads_test,
-    }
-    return [name for name, is_read in reads.items() if is_read]
-
-
-def ask_one(
-    config: ProbeConfig,
-    asked: Asked,
-    splits: dict[str, Split],
-    place: Place,
-    started: float,
-    best: Best | None = None,
-    only: int | None = None,
-    answers: Iterator[Answer] | None = None,
-) -> Iterator[Row]:
-    """The rows of one place and question: one for each k or training seed, else one.
-
-    Args:
-        config: the question.
-        asked: labels and splits.
-        splits: what ``_divide`` makes of them.
-        place: where the features are from.
-        started: when their reading began.
-        best: why this place, where it was chosen.
-        only: of several answers the number of the one that it was chosen for.
-        answers: what the kind answers, where that is known already.
-    """
-    one_to_one = rows_are_samples(asked.features)
-    ask = ask_episodes if config.few_shot else ask_kind
-    answers = answers or ask(config, asked, splits)
-    for number, answer in enumerate(answers):
-        if only not in (None, number):
-            continue
-        if best:
-            answer = dataclasses.replace(
-                answer,
-                settings={**answer.settings, "place_chosen": best.settings},
-                chosen={**answer.chosen, "place": best.said},
-                marks=[*answer.marks, best.mark],
-            )
-        probe = {
-            "kind": config.kind,
-            **place.settings,
-            **({} if one_to_one else {"aggregate": config.aggregate}),
-            **of_patients(config.measuring, asked, config.reads_test),
-            **answer.settings,
-            "read": read_splits(config),
-            "n_resamples": config.n_resamples,
-        }
-        yield make_row(
-            asked,
-            dataclasses.replace(answer, settings=probe),
-            encoded_of(asked, config.protocol),
-            config.measuring,
-            splits,
-            started,
-            protocol=config.protocol,
-            versions=libraries(config),
-        )
-        started = time.perf_counter()
-
-
-def libraries(config: ProbeConfig) -> dict[str, str]:
-    """Versions of what a kind computes with, beside numpy."""
-    found = (
-        {"scikit-learn": version_of("scikit-learn")} if config.kind.startswith("sklearn.") else {}
-    )
-    return found | (faiss_versions() if config.kind == "knn" else {})
+    return dataclasses.replace(config, protocol=config.protocol.but(f"pool {'/'.join(pools)}"))
 
 
 def _empty(split: Split) -> Split:
@@ -528,8 +479,8 @@ def describe_lacking(config: ProbeConfig, features: Features) -> list[str]:
     Raises:
         RequestError: the file doesn't hold the layer.
     """
-    lacking = lacking_pools(features, config.layer, config.pools)
-    asked = [pool for pool in config.pools if pool not in lacking]
-    if not (lacking and asked):
+    lacking = lacking_pools(features, config.places.layer, config.places.pools)
+    there = [pool for pool in config.places.pools if pool not in lacking]
+    if not (lacking and there):
         return []
-    return [f"{features.model} has no {', '.join(lacking)} there: asked is {', '.join(asked)}"]
+    return [f"{features.model} has no {', '.join(lacking)} there: asked is {', '.join(there)}"]

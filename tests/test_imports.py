@@ -73,10 +73,12 @@ FROM_PROBE = {
     "metrics.classification", "metrics.measure", "metrics.patients",
     "questions.describe", "questions.leaks", "questions.overlay", "questions.question",
     "questions.samples", "episodes.draw", "episodes.prior", "solvers.epochs", "solvers.outputs",
-    "paper_encoders", "kinds.protocols",
+    "paper_encoders", "protocols", "questions.laying",
 }  # fmt: skip
 # A head that begins with a probe's weights: the probe is fitted again.
-OF_FIRST_HEADS = {"kinds.adamw", "kinds.heads", "kinds.linear", "kinds.head_answers", "places"}
+OF_FIRST_HEADS = {
+    "kinds.adamw", "kinds.heads", "kinds.linear", "solvers.adamw", "solvers.sgd", "places",
+}  # fmt: skip
 
 
 def imported_from(package, path):

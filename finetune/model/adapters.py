@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cache import RequestError
+from cache.errors import RequestError
 from extract.encoders.anatomy import Anatomy
 from extract.encoders.libraries.families import TimmModel
 from finetune.config import LoraConfig

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cache import RequestError
 from cache.checked_json import read_checked, write_checked
+from cache.errors import RequestError
 from cache.places import memory_root
 from extract.encoders.encoder import Description, Weights, load_network
 from extract.encoders.outline import Network

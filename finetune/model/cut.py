@@ -4,7 +4,7 @@ import dataclasses
 
 from torch import nn
 
-from cache import RequestError
+from cache.errors import RequestError
 from extract.encoders.anatomy import Anatomy
 from extract.encoders.libraries.families import RAW_MAPS, TimmModel
 from extract.encoders.outline import Network

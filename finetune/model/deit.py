@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cache import RequestError
+from cache.errors import RequestError
 from extract.encoders.encoder import Description, Weights, describe, find_weights, load_network
 from finetune.model.heads import linear_head
 

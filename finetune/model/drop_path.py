@@ -6,7 +6,7 @@ timm builds Swin with a rate of 0.1, most others without.
 import torch
 from torch import nn
 
-from cache import RequestError
+from cache.errors import RequestError
 
 # What residual blocks of timm's and transformers' call it; without a rate, an Identity or None
 # stands there.

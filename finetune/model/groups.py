@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from cache import RequestError
+from cache.errors import RequestError
 from finetune.config import TrainConfig
 from finetune.model.parts import Places
 

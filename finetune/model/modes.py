@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from cache import RequestError
+from cache.errors import RequestError
 from extract.encoders.outline import Network
 from finetune.config import ModelConfig
 from finetune.model.adapters import is_adapter

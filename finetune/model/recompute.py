@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from cache import RequestError
 from cache.commands.names import first_line
+from cache.errors import RequestError
 from extract.encoders.outline import Network
 from finetune.model.reading import Reader
 

@@ -28,12 +28,14 @@ from cache.format.read import read_header
 from cache.task import BINARY
 from finetune.start.row import find_row, refuse_other_samples
 from probe.kinds import adamw, heads, linear
-from probe.kinds.head_answers import GRID
+from probe.kinds.heads import GRID
 from probe.metrics.patients import Scored, by_patient
 from probe.places import read_samples
 from probe.questions.question import Asked
 from probe.questions.samples import Split, divide_samples, join
 from probe.results import read_scores
+from probe.solvers import sgd
+from probe.solvers.adamw import Diverged
 
 FLAG = "--init-head-from"
 NEAR = 1e-6  # of a score
@@ -314,7 +316,7 @@ def _linear(row: Mapping[str, Any], splits: dict[str, Split], asked: Asked, name
             f"row of --form {linear.FORMS[0]}"
         )
     names = ("tolerance", "max_iter", "max_products")
-    config = linear.LinearConfig(tuple(probe["strengths"]), form, *(probe[name] for name in names))
+    config = linear.Linear(tuple(probe["strengths"]), form, *(probe[name] for name in names))
     train, n_classes = splits["train"], len(asked.class_names)
     is_refitted = "folds" in probe or "refit" in probe
     fitted_on = join(train, splits["val"]) if probe.get("refit") == "train+val" else train
@@ -334,31 +336,32 @@ def _adamw(row: Mapping[str, Any], splits: dict[str, Split], asked: Asked, name:
     probe = row["probe"]
     shared = {
         field.name: probe[field.name]
-        for field in dataclasses.fields(adamw.AdamWConfig)
+        for field in dataclasses.fields(adamw.AdamW)
         if field.name in probe
     }
-    config = adamw.AdamWConfig(**shared, seeds=(probe["training_seed"],))
+    config = adamw.AdamW(**shared, seeds=(probe["training_seed"],))
     train, val = splits["train"], splits["val"]
     n_classes = len(asked.class_names)
     ((fit,),) = adamw.fit_heads([train.x], train.y, [val.x], val.y, asked.task, n_classes, config)
-    if isinstance(fit, adamw.Diverged):
+    if isinstance(fit, Diverged):
         raise RequestError(f"{FLAG}: fitted again, {name} diverges; ask the probe anew")
     return _Fit(fit.weights.T, fit.intercept, dict.fromkeys(["val", "test"], fit.predict_scores))
 
 
 def _heads(row: Mapping[str, Any], splits: dict[str, Split], asked: Asked, name: str) -> _Fit:
     probe, chosen = row["probe"], row["chosen"]
-    settings = {field.name: probe[field.name] for field in dataclasses.fields(heads.HeadsConfig)}
-    config = heads.HeadsConfig(**{**settings, "lrs": tuple(probe["lrs"]), "n_last": (1,)})
+    names = [field.name for field in dataclasses.fields(heads.Heads)]
+    settings = {name: probe[name] for name in names if name in probe}
+    config = heads.Heads(**{**settings, "lrs": tuple(probe["lrs"]), "n_last": (1,)})
     if config.test_every is not None:
         raise RequestError(f"{FLAG}: {name} chose its checkpoint on test, as published")
     train, val = splits["train"], splits["val"]
-    fits = heads.fit_grid(train.x, train.y, 1, False, asked.task, len(asked.class_names), config)
+    fits = sgd.fit_grid(train.x, train.y, 1, False, asked.task, len(asked.class_names), config)
     (of_val,) = (fit for fit in fits if fit.lr == chosen["lr"])
     fit = of_val
     if config.refit:
         both = join(train, val)
-        fit = heads.refit_one(of_val, both.x, both.y, config)[-1]
+        fit = sgd.refit_one(of_val, both.x, both.y, config)[-1]
     scores = {"val": of_val.predict_scores, "test": fit.predict_scores}
     return _Fit(fit.weights.T, fit.intercept, scores)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.commands.settings import check, setting
 from cache.errors import RequestError
 
 
@@ -53,21 +54,6 @@ class Fitted(Protocol):
         ...
 
 
-@runtime_checkable
-class Ranked(Fitted, Protocol):
-    """Candidates whose loss may be one of ranks."""
-
-    @property
-    def is_ranked(self) -> bool: ...
-
-    @property
-    def n_candidates(self) -> int: ...
-
-    def loss(self, scores: NDArray[np.float64], y: NDArray[Any]) -> float:
-        """The loss of one candidate's scores (n, C)."""
-        ...
-
-
 CHOOSE = ("auto", "val", "cv")
 REFIT = ("train", "train+val")
 FEW = 500  # val samples: with fewer, and
@@ -82,11 +68,19 @@ class ChoosingConfig:
         RequestError: a word that is none of ``CHOOSE`` or ``REFIT``.
     """
 
-    how: str = "auto"  # val where it is large enough, else folds
-    refit: str | None = None  # None: train where val decides, train+val where folds do
+    how: str = setting(
+        "auto",
+        "on val, or by five folds of train and val, no patient or copy divided; auto: folds where "
+        f"val has under {FEW} samples, or under {FEW_OF_A_CLASS} of some class",
+        flag="--choose",
+        among=CHOOSE,
+    )
+    refit: str | None = setting(
+        None,
+        "what the chosen one is fitted on",
+        among=REFIT,
+        shown="train where val decides, train+val after folds",
+    )
 
     def __post_init__(self) -> None:
-        if self.how not in CHOOSE:
-            raise RequestError(f"--choose takes {', '.join(CHOOSE)}, not {self.how!r}")
-        if self.refit is not None and self.refit not in REFIT:
-            raise RequestError(f"--refit takes {' or '.join(REFIT)}, not {self.refit!r}")
+        check(self)

@@ -7,7 +7,7 @@ divided, is a patient where patients are known.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.splits.strata import divide, name_units
 from cache.task import MISSING, MULTI_LABEL, REGRESSION
+from probe.choosing.candidates import Fitted
 from probe.choosing.plan import FOLD_SEED, N_FOLDS
-from probe.kinds.estimator import EstimatorConfig, Question, fit_all
 from probe.metrics.losses import loss_of
 from probe.questions.question import Asked
 from probe.questions.samples import Split, has_groups, pick
-from probe.solvers.standardise import Prepare
 
-NAME_ONE = "name one value with each --set"
+NAME_ONE = "name one value"
 
 
 class TooFewError(RequestError):
@@ -86,8 +85,13 @@ def _known(labels: NDArray[Any], task: str) -> set[int]:
     return set(labels.tolist())
 
 
-def choose_settings(
-    config: EstimatorConfig, samples: Split, question: Question, standard: Prepare | None = None
+def choose_by_folds(
+    fit: Callable[[Split], Fitted],
+    n_candidates: int,
+    samples: Split,
+    task: str,
+    score_type_of: Callable[[Any], str],
+    cure: str,
 ) -> int:
     """The place of the candidate with the smallest loss out of fold, of equals the first.
 
@@ -95,28 +99,30 @@ def choose_settings(
     speak of.
 
     Args:
-        config: the candidates.
+        fit: fits every candidate to a part of the samples, in the same order.
+        n_candidates: how many there are.
         samples: of the episode.
-        question: what they are asked.
-        standard: see ``probe.kinds.estimator.fit_all``.
+        task: what is asked of them.
+        score_type_of: of what was fitted.
+        cure: see ``make_episode_folds``.
 
     Raises:
         TooFewError: see ``make_episode_folds``.
         RequestError: a candidate fails, or margins have no AUC.
     """
-    fold = make_episode_folds(samples, question.task)
+    fold = make_episode_folds(samples, task, cure)
     parts: list[list[NDArray[np.float64]]] = []  # of folds, of candidates
     order: list[NDArray[np.intp]] = []
     score_type = ""
     for held_out in range(int(fold.max()) + 1):
-        rest, own = np.flatnonzero(fold != held_out), np.flatnonzero(fold == held_out)
-        fitted = fit_all(config, samples.x[rest], samples.y[rest], question, standard)
-        parts.append([fitted.scores(samples.x[own], i) for i in range(len(fitted.probes))])
+        own = np.flatnonzero(fold == held_out)
+        fitted = fit(pick(samples, np.flatnonzero(fold != held_out)))
+        parts.append([fitted.scores(samples.x[own], i) for i in range(n_candidates)])
         order.append(own)
-        score_type = fitted.score_type
+        score_type = score_type_of(fitted)
     labels = samples.y[np.concatenate(order)]
     losses = [
-        loss_of(np.concatenate(scores), labels, question.task, score_type=score_type)
+        loss_of(np.concatenate(scores), labels, task, score_type=score_type)
         for scores in zip(*parts, strict=True)
     ]
     return int(np.argmin(losses))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +62,7 @@ class Compared:
         self.sizes: list[int] = []
         self.name, self.by_folds = "", False
 
-    def add(self, asked: Asked, splits: dict[str, Split], answers: Iterable[Answer]) -> None:
+    def add(self, asked: Asked, splits: Mapping[str, Split], answers: Iterable[Answer]) -> None:
         """Take the next place's answers.
 
         Args:

@@ -13,7 +13,7 @@ Candidates come with the strongest regularisation first, and the first of equals
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -29,7 +29,6 @@ from probe.choosing.candidates import (
     Choice,
     ChoosingConfig,
     Fitted,
-    Ranked,
     choose,
 )
 from probe.metrics.losses import judged_by
@@ -148,8 +147,8 @@ class Plan:
 
 
 def as_val(
-    splits: dict[str, Split], scores: dict[str, NDArray[np.float64]]
-) -> tuple[dict[str, Split], dict[str, NDArray[np.float64]]]:
+    splits: Mapping[str, Split], scores: dict[str, NDArray[np.float64]]
+) -> tuple[Mapping[str, Split], dict[str, NDArray[np.float64]]]:
     """Answers out of fold stand in the place of val's: what they answer is all of train and val."""
     if HELD_OUT not in scores:
         return splits, scores
@@ -158,7 +157,7 @@ def as_val(
 
 
 def make_plan(
-    config: ChoosingConfig, asked: Asked, splits: dict[str, Split], n_candidates: int
+    config: ChoosingConfig, asked: Asked, splits: Mapping[str, Split], n_candidates: int
 ) -> Plan:
     """How to choose among the candidates of one question.
 
@@ -299,6 +298,9 @@ def _check_fold(asked: Asked, labels: NDArray[Any]) -> None:
 # ---------------------------------------------------------------------------- fitted candidates
 
 
+LossOfScores = Callable[[NDArray[np.float64], NDArray[Any]], float]  # of (n, C) and labels
+
+
 class Chosen(NamedTuple):
     """The chosen candidate, and what it says of samples it wasn't fitted to."""
 
@@ -311,12 +313,20 @@ class Chosen(NamedTuple):
         return self.fitted.scores(x, self.choice.place)
 
 
-def fit_and_choose(plan: Plan, fit: Callable[[Split], Fitted]) -> Chosen:
+def fit_and_choose(
+    plan: Plan,
+    fit: Callable[[Split], Fitted],
+    n_candidates: int,
+    ranked_loss: Callable[[Any], LossOfScores | None],
+) -> Chosen:
     """Fit every candidate in every round, choose one, and fit it on what the plan says.
 
     Args:
         plan: the rounds; features are read twice in each.
         fit: fits every candidate to a split, always in the same order.
+        n_candidates: how many there are.
+        ranked_loss: of what was fitted, the loss of one candidate's scores, where it is one of ranks;
+            None: a mean over samples, which the fitted one takes itself.
     """
     fitted = [fit(fit_on) for fit_on, _ in plan.rounds()]
 
@@ -325,9 +335,9 @@ def fit_and_choose(plan: Plan, fit: Callable[[Split], Fitted]) -> Chosen:
         return plan.gather([one.scores(held_out.x, place) for one, (_, held_out) in rounds])
 
     choice = Choice(0, np.empty(0), np.empty(0, np.int64))  # of one candidate, without val
-    ranked = fitted[0] if isinstance(fitted[0], Ranked) and fitted[0].is_ranked else None
-    if ranked and ranked.n_candidates > 1:
-        pooled = [ranked.loss(answers(i), plan.held_out.y) for i in range(ranked.n_candidates)]
+    ranked = ranked_loss(fitted[0])
+    if ranked and n_candidates > 1:
+        pooled = [ranked(answers(i), plan.held_out.y) for i in range(n_candidates)]
         choice = choose(np.array([pooled]), [len(plan.held_out)])
     elif not ranked and plan.n_held_out:
         losses = [

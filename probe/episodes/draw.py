@@ -13,16 +13,18 @@ import hashlib
 import heapq
 import itertools
 from collections.abc import Sequence
+from dataclasses import MISSING as MISSING_DEFAULT
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.commands.settings import check, setting
 from cache.errors import RequestError
 from cache.labels.tables import DATASET, check_dataset, column, read_csv, write_csv
 from cache.task import MISSING, MULTI_LABEL, REGRESSION
-from probe.episodes.prior import check_prior
+from probe.episodes.prior import PRIORS
 from probe.solvers.standardise import STANDARDISE
 
 # Rule -> how many episodes when nobody says; None: the rule leaves nothing to chance.
@@ -49,36 +51,63 @@ class FewShotConfig:
             new file that isn't called .csv.
     """
 
-    shots: tuple[int, ...]  # samples, or patients, of each class
-    n_episodes: int | None = None  # of each number of shots; None: as DRAWS has it
-    seed: int | None = None  # of the draw; None: 0
-    draw: str | None = None  # one of DRAWS; None: balanced
-    prior: str | None = None  # one of probe.episodes.prior.PRIORS; None: see ``prior_word``
-    standardise: str | None = None  # one of probe.solvers.standardise.STANDARDISE; None: train
+    shots: tuple[int, ...] = setting(  # samples, or patients
+        MISSING_DEFAULT,
+        "learn from so many images of each class, or patients where they are known; comma separated",
+        metavar="S",
+        least=1,
+        unlike=True,
+        takes="numbers from 1 up, each once",
+        shown="all of train",
+    )
+    n_episodes: int | None = setting(
+        None,
+        "draws of each",
+        flag="--episodes",
+        metavar="E",
+        least=1,
+        shown=f"{DRAWS['balanced']}; of bigvision {DRAWS['bigvision']}",
+    )
+    seed: int | None = setting(
+        None, "of the draw", flag="--episode-seed", metavar="SEED", least=0, shown="0"
+    )
+    draw: str | None = setting(
+        None,
+        "evenly by class, or in the classes' shares; or as a paper: first of the file (wu2025), "
+        "patients by name (baharoon2023), bigvision",
+        among=tuple(DRAWS),
+        shown="balanced",
+    )
+    standardise: str | None = setting(
+        None,
+        "features, by the means and scales of train's images, whose labels stay unknown; by an "
+        "episode's own; or none: each image's features have one length",
+        among=STANDARDISE,
+        shown="train; a paper's own",
+    )
+    # None: see ``prior_word``.
+    prior: str | None = setting(
+        None,
+        "class shares that scores are corrected to: those of the whole of train, equal ones, those "
+        "that test scores make likeliest (em: transductive), or the episode's",
+        among=PRIORS,
+        shown="train; none with a paper's draw; ridge has no probabilities to correct",
+    )
+    file: Path | None = setting(
+        None,
+        "CSV of shots,episode,id and, if it says so, dataset: read; written where it isn't there",
+        flag="--episodes-file",
+        metavar="FILE",
+    )
     chosen_on: str = ""  # "val": checkpoints and rates are chosen there, as a paper does
-    file: Path | None = None  # CSV of HEADER: read; written where it isn't there
 
     def __post_init__(self) -> None:
-        if not self.shots or min(self.shots) < 1 or len(set(self.shots)) < len(self.shots):
-            listed = ",".join(map(str, self.shots)) or "nothing"
-            raise RequestError(f"--shots takes numbers from 1 up, each once; not {listed}")
-        if self.rule not in DRAWS:
-            raise RequestError(f"--draw takes {', '.join(DRAWS)}, not {self.draw!r}")
-        if self.prior is not None:
-            check_prior(self.prior)
-        if self.standardise_word not in STANDARDISE:
-            raise RequestError(
-                f"--standardise takes {', '.join(STANDARDISE)}, not {self.standardise!r}"
-            )
+        check(self)
         if self.file and self.file.suffix.lower() != ".csv" and not self.file.exists():
             raise RequestError(
                 f"--episodes-file {self.file}: there is none, and a new one is a table; end its name "
                 "in .csv"
             )
-        if self.n_episodes is not None and self.n_episodes < 1:
-            raise RequestError(f"--episodes takes 1 and more, not {self.n_episodes}")
-        if self.first_seed < 0:
-            raise RequestError(f"--episode-seed takes 0 and more, not {self.seed}")
         if DRAWS[self.rule] is None and (self.n_episodes not in (None, 1) or self.seed):
             raise RequestError(
                 f"--draw {self.rule} leaves nothing to chance and makes one episode; leave out "
@@ -399,12 +428,6 @@ def write_episodes(path: Path, draws: Draws, ids: NDArray[np.str_], dataset: str
         write_csv(path, itertools.chain([HEADER], cells))
     except OSError as error:
         raise RequestError(f"can't write {path}: {error.strerror}; name another file") from error
-
-
-def by_length(episodes: Sequence[NDArray[np.intp]]) -> list[list[int]]:
-    """Places of episodes of as many samples together, the shortest first."""
-    lengths = np.array([len(rows) for rows in episodes])
-    return [np.flatnonzero(lengths == n).tolist() for n in np.unique(lengths)]
 
 
 def digest_of(episodes: Sequence[NDArray[np.intp]], ids: NDArray[np.str_]) -> str:

@@ -2,7 +2,7 @@
 
 The default is Wu & Papiez 2025 (FupingWu90/FMMIC at 4119c3b, Common_Trainer.py:127-299): 15,000
 iterations of batches of 64, the best of about ten checkpoints by accuracy on val. Doerrich et al.
-2024 (train.py of their release) is ``AdamWConfig`` with a cosine, whole epochs and early stopping:
+2024 (train.py of their release) is ``AdamW`` with a cosine, whole epochs and early stopping:
 see protocols.py.
 
 Every seed of every matrix (layers and pools of one encoder) is a head, and all heads of one width
@@ -14,73 +14,112 @@ loop is one work: its rows come at its end, and an interrupted one leaves none.
 
 from __future__ import annotations
 
-import dataclasses
+import argparse
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.commands.settings import check, given, setting
+from cache.commands.terminal import split_words
 from cache.errors import RequestError
-from probe.episodes.draw import by_length
+from probe.answer import Answer
+from probe.kinds.kind import DivergedError, Episodes, Kind, Problem
+from probe.questions.samples import Split
 from probe.solvers.adamw import Diverged, Draw, EpisodeDraw, HeadFit, Last, Watch, take_steps
-from probe.solvers.epochs import MAX_BYTES, count_epochs, episode_bytes
+from probe.solvers.device import check_device
+from probe.solvers.epochs import MAX_BYTES, by_length, count_epochs, episode_bytes
 from probe.solvers.outputs import Outputs, check_finite, check_training
-
-if TYPE_CHECKING:
-    pass
 
 SCHEDULES = ("decay", "cosine")
 CHOSEN_BY = ("acc", "loss")
+SECTION = (
+    "kinds adamw and heads, trained step by step; heads is a grid over --lr and the last layers"
+)
+
+
+def _read_rate(text: str) -> float:
+    rates = split_words("--lr", text)
+    if len(rates) > 1:
+        raise RequestError(
+            f"--kind adamw takes one learning rate, not {text!r}; --kind heads chooses among several"
+        )
+    return float("".join(rates))
 
 
 @dataclass(frozen=True)
-class AdamWConfig:
-    """Everything that changes the weights of these heads.
+class AdamW(Kind):
+    """Linear heads trained step by step by AdamW; val chooses each one's checkpoint.
 
     Raises:
         RequestError: a number out of its range, an unknown word, or both of iterations and epochs.
     """
 
-    lr: float = 1e-3  # Common_Trainer.py:127
-    weight_decay: float = 1e-2  # of weights and intercept alike, as torch's default group has it
-    batch_size: int = 64  # Common_Main.py:288
-    iterations: int | None = 15_000  # Common_Main.py:259; as many whole epochs as fit
-    epochs: int | None = None  # or this many epochs
+    lr: float = setting(  # Common_Trainer.py:127
+        1e-3,
+        "learning rates, comma separated; adamw takes one",
+        metavar="RATES",
+        above=0,
+        read=_read_rate,
+    )
+    # Of weights and intercept alike, as torch's default group has it.
+    weight_decay: float = setting(1e-2, "of adamw", metavar="W", least=0)
+    batch_size: int = setting(64, "", metavar="N", least=1)  # Common_Main.py:288
+    # Common_Main.py:259; as many whole epochs as fit
+    iterations: int | None = setting(15_000, "of adamw in all", metavar="N", least=1)
+    epochs: int | None = setting(None, "", metavar="N", least=1, shown="as many as fit")
     # "decay": x 0.9 after every 200 iterations (Common_Main.py:250-251). "cosine": by epoch, to 0.
     schedule: str = "decay"
     drop_last: bool = True  # leave out an epoch's last batch where it is short
     n_checks: int | None = 10  # on val, see ``check_epochs``; None: after each epoch
     patience: int | None = None  # checks without improvement that end the training; None: none do
-    choose_by: str = "acc"  # on val: the highest accuracy, or the lowest "loss"; the earlier of two
+    # The highest accuracy, or the lowest loss; the earlier of two.
+    choose_by: str = setting("acc", "what val decides by", among=CHOSEN_BY)
     loss_batch: int | None = (
         None  # val loss as the mean over batches of this size; None: over images
     )
     one_logit: bool = True  # two classes: one logit, or two
-    seeds: tuple[int, ...] = (0, 1, 2)  # of first weights and order; a row each
+    seeds: tuple[int, ...] = setting(
+        (0, 1, 2),
+        "of first weights and order, comma separated: a row each; heads takes one",
+        metavar="SEEDS",
+        least=0,
+        unlike=True,
+        takes="different numbers from 0 up",
+    )
     ddof: int = 1  # of the standard deviation over seeds
+    device: str = setting("cpu", "where to train, e.g. cuda")
+
+    name = "adamw"
+    section = SECTION
+    told = (
+        "All seeds and layers of a file are one loop of adamw, and its rows one work: interrupted, it "
+        "leaves none of them. Heads that diverge are named after the rows of the others."
+    )
+    is_chosen = False
+    refits = False
+    bytes_together = MAX_BYTES
 
     def __post_init__(self) -> None:
-        for name in ("lr", "weight_decay"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0) or (name == "lr" and value == 0):
-                raise RequestError(f"{name} is positive and finite, found {value}")
-        for name in ("batch_size", "iterations", "epochs", "n_checks", "patience", "loss_batch"):
+        check(self)
+        for name in ("n_checks", "patience", "loss_batch"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise RequestError(f"{name} is 1 or more, found {value}")
         if (self.iterations is None) == (self.epochs is None):
             raise RequestError("training lasts for iterations or for epochs, and not for both")
-        for name, words in (("schedule", SCHEDULES), ("choose_by", CHOSEN_BY)):
-            if getattr(self, name) not in words:
-                raise RequestError(f"{name} is {' or '.join(words)}, found {getattr(self, name)!r}")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise RequestError(
-                "seeds are different numbers from 0 up, found "
-                f"{', '.join(map(str, self.seeds)) or 'none'}"
-            )
+        if self.schedule not in SCHEDULES:
+            raise RequestError(f"schedule is {' or '.join(SCHEDULES)}, found {self.schedule!r}")
+
+    @classmethod
+    def read(cls, options: argparse.Namespace, base: Mapping[str, Any]) -> AdamW:
+        typed = given(options, cls)
+        if "iterations" in typed or "epochs" in typed:  # of a pair, one of which is None
+            typed = {"iterations": None, "epochs": None, **typed}
+        return cls(**{**base, **typed})
 
     def plan(self, n_images: int) -> tuple[int, int]:
         """How many epochs, and how many batches each.
@@ -99,6 +138,107 @@ class AdamWConfig:
         # that each epoch gets the rate of the one before it, and the first two the full one.
         return self.lr * (1 + math.cos(math.pi * max(epoch - 1, 0) / n_epochs)) / 2
 
+    # ------------------------------------------------------------ answers
+
+    @property
+    def row_settings(self) -> dict[str, Any]:
+        """What a row's question holds: all but what doesn't change its numbers."""
+        aside = ("seeds", "ddof", "device")
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in aside}
+
+    def answer(self, problem: Problem) -> Iterator[Answer]:
+        return self.answer_together([problem])[0]
+
+    def answer_together(self, problems: Sequence[Problem]) -> list[Iterator[Answer]]:
+        """For each problem one answer for each seed, from one loop over all of them.
+
+        That loop is one work: interrupted, none of its answers is there. Each raises
+        ``DivergedError`` after its last where heads did.
+        """
+        first = problems[0]
+        first.val_to_choose("a checkpoint")
+        fits = fit_heads(
+            [problem.splits["train"].x for problem in problems],
+            first.splits["train"].y,
+            [problem.splits["val"].x for problem in problems],
+            first.splits["val"].y,
+            first.task.word,
+            first.task.n_classes,
+            self,
+            check_device(self.device),
+        )
+        return [self._of_seeds(own, p.splits) for own, p in zip(fits, problems, strict=True)]
+
+    def _of_seeds(
+        self, fits: list[HeadFit | Diverged], splits: Mapping[str, Split]
+    ) -> Iterator[Answer]:
+        for fit in fits:
+            if isinstance(fit, Diverged):
+                continue
+            at_end = fit.iteration == fit.checks[-1][0]
+            is_rising = at_end and len(fit.checks) > 1 and self.patience is not None
+            yield Answer(
+                {**self.row_settings, "standardised": False, "training_seed": fit.seed},
+                {
+                    "iteration": fit.iteration,
+                    f"val_{self.choose_by}": [[at, value] for at, value in fit.checks],
+                    "ddof": self.ddof,
+                },
+                {name: fit.predict_scores(splits[name].x) for name in ("val", "test")},
+                ["val was still improving when training ended"] if is_rising else [],
+            )
+        if diverged := [fit for fit in fits if isinstance(fit, Diverged)]:
+            seeds = [f"seed {fit.seed} after {fit.iteration} iterations" for fit in diverged]
+            raise DivergedError(", ".join(seeds), f"try --lr {self.lr / 10:g}")
+
+    def answer_episodes(self, problem: Problem, episodes: Episodes) -> Iterator[Answer]:
+        """One answer for each seed.
+
+        The last step is taken, for val isn't read; but papers choose a checkpoint on val, and under
+        their protocol so does this: the row says on how many images.
+        """
+        train, test = problem.splits["train"], problem.splits["test"]
+        val = problem.val_of_paper("a checkpoint")
+        fits = fit_episodes(
+            train.x,
+            train.y,
+            episodes,
+            problem.task.word,
+            problem.task.n_classes,
+            self,
+            (val.x, val.y) if val else None,
+            check_device(self.device),
+        )
+        diverged: list[str] = []
+        for number, seed in enumerate(self.seeds):
+            own = [of_episode[number] for of_episode in fits]
+            finite = [fit for fit in own if isinstance(fit, HeadFit)]
+            if len(finite) < len(own):
+                diverged.append(f"{len(own) - len(finite)} of {len(own)} heads of seed {seed}")
+                continue
+            iterations = [fit.iteration for fit in finite]
+            how = f"val {self.choose_by}" if val else "the last step"
+            mark = "the last step is taken: val isn't read"
+            yield Answer(
+                {
+                    **self.row_settings,
+                    "standardised": False,
+                    "training_seed": seed,
+                    "chosen_by": how,
+                },
+                {
+                    "iteration": int(np.median(iterations)),
+                    "iterations": iterations,
+                    "ddof": self.ddof,
+                },
+                {"test": np.stack([fit.predict_scores(test.x) for fit in finite])},
+                [self.chosen_on_val("checkpoints are", val) if val else mark],
+            )
+        if diverged:
+            raise RequestError(
+                f"training diverged: {', '.join(diverged)}; try --lr {self.lr / 10:g}"
+            )
+
 
 def fit_heads(
     train: Sequence[NDArray[np.floating]],
@@ -107,7 +247,7 @@ def fit_heads(
     val_labels: NDArray[np.integer],
     task: str,
     n_classes: int,
-    config: AdamWConfig | None = None,
+    config: AdamW | None = None,
     device: str = "cpu",
 ) -> list[list[HeadFit | Diverged]]:
     """Train a head for each matrix and seed; those of one width take their steps together.
@@ -135,7 +275,7 @@ def fit_heads(
         RequestError: what can't be trained on (see ``check_training``), no val images, or fewer
             training images than a batch holds.
     """
-    config = config or AdamWConfig()
+    config = config or AdamW()
     if not len(val_labels):
         raise RequestError("checkpoints are chosen on val images, found none")
     for features in train:
@@ -163,7 +303,7 @@ def fit_episodes(
     episodes: Sequence[NDArray[np.intp]],
     task: str,
     n_classes: int,
-    config: AdamWConfig | None = None,
+    config: AdamW | None = None,
     val: tuple[NDArray[np.floating], NDArray[np.integer]] | None = None,
     device: str = "cpu",
 ) -> list[list[HeadFit | Diverged]]:
@@ -189,16 +329,14 @@ def fit_episodes(
     Raises:
         RequestError: see ``fit_heads``; an episode of one class can be trained on.
     """
-    config = config or AdamWConfig()
+    config = config or AdamW()
     outputs = Outputs(task, n_classes, config.one_logit)
     used = np.unique(np.concatenate(episodes))  # of train so many rows are read
     check_finite(features[used])
     x, targets = features[used], outputs.targets(labels[used])
     found: list[list[HeadFit | Diverged]] = [[] for _ in episodes]
     for alike in by_length(episodes):
-        own = dataclasses.replace(
-            config, batch_size=min(config.batch_size, len(episodes[alike[0]]))
-        )
+        own = replace(config, batch_size=min(config.batch_size, len(episodes[alike[0]])))
         cells = own.batch_size * (features.shape[1] + 1) * len(own.seeds)
         size = max(1, episode_bytes(device) // (4 * cells))
         for start in range(0, len(alike), size):
@@ -225,7 +363,7 @@ def _train(
     val: list[NDArray[np.floating]],
     val_labels: NDArray[np.integer],
     outputs: Outputs,
-    config: AdamWConfig,
+    config: AdamW,
     device: str,
 ) -> list[list[HeadFit | Diverged]]:
     draw = Draw(train, targets, config, device)

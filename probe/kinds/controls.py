@@ -29,9 +29,11 @@ from cache.format.key import file_stem, key_digest, untagged
 from cache.places import features_root
 from cache.task import MULTI_LABEL, REGRESSION
 from probe.answer import Answer
-from probe.config import ProbeConfig
+from probe.choosing.candidates import ChoosingConfig
 from probe.encoded import samples_of, tables_of
-from probe.kinds.kind import ask_linear, ask_ridge
+from probe.kinds.kind import Problem
+from probe.kinds.linear import Linear
+from probe.kinds.ridge import Ridge
 from probe.metrics.classification import known_shares
 from probe.places import rows_are_samples
 from probe.questions.question import Asked
@@ -66,14 +68,15 @@ def pixel_statistics(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
     return found
 
 
-def ask_controls(
-    config: ProbeConfig, asked: Asked
+def answer_controls(
+    asked: Asked, choosing: ChoosingConfig, aggregate: str
 ) -> Iterator[tuple[str, dict[str, Split], Answer]]:
     """The two controls that need no encoder.
 
     Args:
-        config: the question; how candidates are chosen is taken from it.
         asked: labels and splits, of which train and test have images.
+        choosing: how candidates are compared.
+        aggregate: what a volume's slices become.
 
     Yields:
         LARGER_CLASS or PIXELS, the splits, and the answer.
@@ -83,13 +86,10 @@ def ask_controls(
     """
     splits = _divide(asked, lambda one: np.empty((len(one.labels), 0), np.float32))
     yield LARGER_CLASS, splits, _larger_class(asked, splits)
-    splits = _divide(asked, lambda one: _read_pixels(one.features, config.aggregate))
+    splits = _divide(asked, lambda one: _read_pixels(one.features, aggregate))
     # Its own defaults, whatever is asked of the encoder.
-    plain = replace(
-        config, kind="linear", linear=None, ridge=None, estimator=None, layer=-1, pools=()
-    )
-    ask = ask_ridge if asked.task == REGRESSION else ask_linear
-    for answer in ask(plain, asked, splits):
+    kind = Ridge() if asked.task == REGRESSION else Linear()
+    for answer in kind.answer(Problem(asked, (), splits, choosing)):
         yield PIXELS, splits, replace(answer, settings={"bins": N_BINS, **answer.settings})
 
 

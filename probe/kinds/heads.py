@@ -14,46 +14,70 @@ slice of columns; the heads of all learning rates on one input are one matrix pr
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import argparse
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.commands.settings import check, given, setting
+from cache.commands.terminal import split_words
 from cache.errors import RequestError
-from probe.episodes.draw import by_length
-from probe.metrics.classification import accuracy, auc
-from probe.solvers.epochs import episode_bytes
-from probe.solvers.outputs import Outputs, check_finite, check_training
-from probe.solvers.sgd import GridFit, Input, train
+from probe.answer import Answer
+from probe.choosing.in_episode import by_patient_settings, make_episode_folds
+from probe.choosing.plan import FOLD_SEED, N_FOLDS
+from probe.episodes.draw import FewShotConfig
+from probe.kinds.adamw import SECTION
+from probe.kinds.kind import Episodes, Kind, Problem
+from probe.metrics.classification import PROBABILITY
+from probe.metrics.losses import loss_name, loss_of
+from probe.paper_encoders import Reading
+from probe.places import Place
+from probe.questions.samples import pick
+from probe.solvers.device import check_device
+from probe.solvers.sgd import GridFit, choose, fit_episode_grids, fit_grid, refit_one
 
 if TYPE_CHECKING:
-    pass
+    from cache.features import Features  # h5py: --help shouldn't wait for it
 
 CHOSEN_BY = ("acc", "auc")
+GRID = "grid"  # the pool of a row whose head chose among several
+USE_ADAMW = "--kind adamw chooses nothing: it takes the last step"
+LRS = (  # linear.py: learning_rates
+    *(1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3),
+    *(2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1),
+)
+LRS_SHOWN = f"{len(LRS)} from {min(LRS):g} to {max(LRS):g}"
 LOSSES = ("mean", "sum")
 
 
+def _read_seed(text: str) -> int:
+    seeds = split_words("--seeds", text)
+    if len(seeds) > 1:
+        raise RequestError(f"--kind heads takes one seed at a time, not {text!r}")
+    return int("".join(seeds))
+
+
 @dataclass(frozen=True)
-class HeadsConfig:
-    """Everything that changes the weights of the grid.
+class Heads(Kind):
+    """DINOv2's grid of linear heads on the last layers, trained by SGD; val chooses one.
 
     Raises:
         RequestError: a number out of its range, an unknown word, or something named twice.
     """
 
-    lrs: tuple[float, ...] = (  # linear.py: learning_rates
-        *(1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3),
-        *(2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1),
-    )
+    lrs: tuple[float, ...] = setting(LRS, "", flag="--lr", above=0, unlike=True, shown=LRS_SHOWN)
     scale_lr: bool = True  # x batch / 256, as scale_lr() on one GPU
     n_last: tuple[int, ...] = (1, 4)  # class tokens of how many last blocks
-    batch_size: int = 128
-    epochs: int = 10
-    iterations: int | None = 1250  # of an epoch; None: one pass over the images
-    choose_by: str = "acc"  # on val, after the last step: the highest accuracy or AUC
+    batch_size: int = setting(128, "", least=1)
+    epochs: int = setting(10, "", least=1)
+    # None: one pass over the images
+    iterations: int | None = setting(1250, "of heads in an epoch", least=1)
+    # After the last step: the highest accuracy or AUC.
+    choose_by: str = setting("acc", "", among=CHOSEN_BY)
     loss: str = "mean"  # of several labels; "sum": over the batch, as Baharoon et al. publish it
     refit: bool = False  # the chosen head anew on train and val together
     one_logit: bool = False  # two classes: one logit, or two
@@ -61,194 +85,245 @@ class HeadsConfig:
     # The refit as looked at on test after every so many epochs, and the best of these by AUC kept:
     # a choice on test, for comparison with Baharoon et al. alone. None: the last step's.
     test_every: int | None = None
-    seed: int = 0  # of first weights and order
+    # Of first weights and order.
+    seed: int = setting(0, "", flag="--seeds", least=0, read=_read_seed)
+    device: str = setting("cpu", "", shown="")
+
+    name = "heads"
+    paper = "dinov2"  # the grid is DINOv2's, whoever named it
+    section = SECTION
+    has_layers = False
+    is_chosen = False
 
     def __post_init__(self) -> None:
-        if not self.lrs or min(self.lrs) <= 0 or not all(map(math.isfinite, self.lrs)):
+        check(self)
+        if not self.n_last or min(self.n_last) < 1 or len(set(self.n_last)) < len(self.n_last):
             raise RequestError(
-                f"learning rates are positive and finite, found {self.lrs or 'none'}"
+                f"n_last are different numbers of last blocks from 1 up, found {self.n_last}"
             )
-        if not self.n_last or min(self.n_last) < 1:
-            raise RequestError(f"numbers of last blocks are 1 and more, found {self.n_last}")
-        for name in ("lrs", "n_last"):
-            if len(set(getattr(self, name))) < len(getattr(self, name)):
-                raise RequestError(f"each of {name} may be named once, found one twice")
-        for name in ("batch_size", "epochs", "iterations", "test_every"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise RequestError(f"{name} is 1 or more, found {value}")
-        for name, words in (("choose_by", CHOSEN_BY), ("loss", LOSSES)):
-            if getattr(self, name) not in words:
-                raise RequestError(f"{name} is {' or '.join(words)}, found {getattr(self, name)!r}")
+        if self.test_every is not None and self.test_every < 1:
+            raise RequestError(f"test_every is 1 or more, found {self.test_every}")
+        if self.loss not in LOSSES:
+            raise RequestError(f"loss is {' or '.join(LOSSES)}, found {self.loss!r}")
         if self.test_every is not None and not self.refit:
             raise RequestError("checkpoints are those of a refit; take train+val to --refit")
-        if self.seed < 0:
-            raise RequestError(f"a seed is 0 or more, found {self.seed}")
 
+    @classmethod
+    def read(cls, options: argparse.Namespace, base: Mapping[str, Any]) -> Heads:
+        refit = {} if options.refit is None else {"refit": options.refit != "train"}
+        return cls(**{**base, **given(options, cls), **refit})
 
-def fit_grid(
-    blocks: NDArray[np.floating],
-    labels: NDArray[np.integer],
-    n_blocks: int,
-    has_mean: bool,
-    task: str,
-    n_classes: int,
-    config: HeadsConfig | None = None,
-    device: str = "cpu",
-) -> list[GridFit]:
-    """Train every head of the grid on the same batches.
+    def check_places(self, layer: int | str, pools: tuple[str, ...]) -> None:
+        if layer != -1 or len(pools) > 1:
+            raise RequestError(
+                "--kind heads chooses among the last layers itself, and their pools; leave out "
+                "--layer, and name one --pool at most"
+            )
 
-    Args:
-        blocks: (N, n_blocks * D) class tokens of the last blocks, the last one last; then, with
-            ``has_mean``, (N, D) mean patch tokens of the last block.
-        labels: (N,), or (N, C) zeros, ones and MISSING for the multi-label task.
-        n_blocks: how many class tokens there are; numbers in ``config.n_last`` above it are
-            refused.
-        has_mean: whether the mean follows. Without it (networks without a class token) the grid
-            is of learning rates alone, for each of ``config.n_last``.
-        task: one of ``cache.task.CLASSIFICATION``.
-        n_classes: C.
-        config: the grid; None for the defaults.
-        device: where to train, as torch names it.
+    def check_few_shot(self, few_shot: FewShotConfig, by_protocol: bool) -> None:
+        if self.test_every or (self.refit and not by_protocol):
+            raise RequestError(
+                "few shots are not refitted on val, whose labels are more, nor chosen on test; leave "
+                "out --refit and --as-published"
+            )
 
-    Returns:
-        The heads in the order of the release: by blocks, without and with the mean, by learning
-        rate. Weights of one that diverged are not finite.
+    def find_places(
+        self, features: Features, layer: int | str, pools: Sequence[str], reading: Reading
+    ) -> list[tuple[Place, ...]]:
+        """The class tokens of the last layers, and the last one's mean.
 
-    Raises:
-        RequestError: what can't be trained on, or more last blocks asked for than there are.
-    """
-    config = config or HeadsConfig()
-    check_training(blocks, labels)
-    if max(config.n_last) > n_blocks:
-        raise RequestError(
-            f"heads on the last {max(config.n_last)} blocks need as many layers, found {n_blocks}"
+        Raises:
+            RequestError: the file lacks class tokens of a layer, or the pool that is named.
+        """
+        ((place,),) = super().find_places(features, -1, pools, reading)
+        if place.pool != "cls":
+            # linear.py:421-423 of Baharoon et al.: of CNNs one input, without a second pool. Of SAM,
+            # which has no class token, the mean (eval/utils.py:265-277); or what --pool names.
+            return [(place,)]
+        last, n_needed = features.last_layer, max(self.n_last)
+        if n_needed > last + 1:
+            raise RequestError(
+                f"the grid needs class tokens of the last {n_needed} layers, and {features.encoder} "
+                f"has {last + 1}; use --kind adamw"
+            )
+        needed = range(last - n_needed + 1, last + 1)
+        if lacking := [i for i in needed if "cls" not in features.layers.get(i, [])]:
+            raise RequestError(
+                f"the grid needs class tokens of layers {needed[0]} to {last}, and "
+                f"{features.path.name} has none of layer {lacking[0]}; make it anew with "
+                "`extract --layers all`"
+            )
+        tokens = [replace(place, layer=i) for i in needed]
+        has_mean = "mean" in features.layers[last] and not pools
+        return [(*tokens, *([replace(place, pool="mean")] if has_mean else []))]
+
+    # ------------------------------------------------------------ answers
+
+    def answer(self, problem: Problem) -> Iterator[Answer]:
+        """One answer: the head of the grid that val chose.
+
+        Raises:
+            RequestError: val has no images, or what ``fit_grid`` refuses.
+        """
+        val = problem.val_to_choose("a head")
+        device, inputs, x = check_device(self.device), Inputs.of(problem), problem.read()
+        used = self if inputs.has_cls else replace(self, n_last=(1,))
+        train, task = problem.splits["train"], problem.task
+        shape = inputs.n_blocks, inputs.has_mean, task.word, task.n_classes
+        fits = fit_grid(x["train"], train.y, *shape, used, device)
+        place, values = choose(fits, x["val"], val.y, self.choose_by)
+        fit = fits[place]
+        scores = {"val": fit.predict_scores(x["val"])}
+        chosen: dict[str, Any] = {
+            **_named(fit),
+            f"val_{self.choose_by}": [
+                [f.n_last, f.with_mean, f.lr, None if np.isnan(v) else float(v)]
+                for f, v in zip(fits, values, strict=True)
+            ],
+        }
+        if self.refit:
+            both = np.concatenate([x["train"], x["val"]]), np.concatenate([train.y, val.y])
+            refits = refit_one(fit, *both, used, device, self.test_every)
+            fit = refits[-1]
+            if self.test_every:
+                # Published so, and said in a mark: this looks at test to choose.
+                number, aucs = choose(refits, x["test"], problem.splits["test"].y, "auc")
+                fit = refits[number]
+                chosen["test_auc"] = [float(value) for value in aucs]
+            if not fit.is_finite:
+                raise RequestError("the refit diverged; name smaller learning rates with --lr")
+        scores["test"] = fit.predict_scores(x["test"])
+        marks = [f"chosen: {inputs.describe(fit)}"]
+        if n := sum(not f.is_finite for f in fits):
+            marks.append(f"{n} of {len(fits)} heads diverged")
+        rates = sorted({f.lr for f in fits})
+        if len(rates) > 1 and fit.lr in (rates[0], rates[-1]):
+            marks.append(f"the chosen learning rate {fit.lr:g} is the end of the grid")
+        yield Answer(used._row_settings(inputs, fit), chosen, scores, marks)
+
+    def _row_settings(self, inputs: Inputs, fit: GridFit, **more: Any) -> dict[str, Any]:
+        found = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "device"}
+        score_type = fit.outputs.score_type
+        scored = {} if score_type == PROBABILITY else {"score_type": score_type}
+        return {**found, "pool": inputs.pool, "standardised": False, **more, **scored}
+
+    def answer_episodes(self, problem: Problem, episodes: Episodes) -> Iterator[Answer]:
+        """One answer: in each episode the head of the grid that its own folds chose.
+
+        Papers choose on val; under their protocol so does this, and the row says on how many images.
+        Nothing is fitted on val: a refit on all of it would be no few-shot probe.
+
+        Raises:
+            TooFewError: an episode has nothing to divide into folds.
+            RequestError: all heads of an episode diverged; or see ``fit_episode_grids``.
+        """
+        val = problem.val_of_paper("a head")
+        device, inputs, x = check_device(self.device), Inputs.of(problem), problem.read()
+        used = self if inputs.has_cls else replace(self, n_last=(1,))
+        train, task = problem.splits["train"], problem.task
+        shape = inputs.n_blocks, inputs.has_mean, task.word, task.n_classes
+
+        def fit(parts: Episodes) -> list[list[GridFit]]:
+            return fit_episode_grids(x["train"], train.y, parts, *shape, used, device)
+
+        if val:
+            grids = fit(episodes)
+            places = [choose(grid, x["val"], val.y, used.choose_by)[0] for grid in grids]
+            by: dict[str, Any] = {"chosen_by": f"val {used.choose_by}"}
+        else:
+            folds = [
+                make_episode_folds(pick(train, rows), task.word, USE_ADAMW) for rows in episodes
+            ]
+            rests = [
+                rows[fold != held_out]
+                for rows, fold in zip(episodes, folds, strict=True)
+                for held_out in range(int(fold.max()) + 1)
+            ]
+            every = fit([*episodes, *rests])  # one loop for what is asked and what chooses
+            grids, of_rests = every[: len(episodes)], iter(every[len(episodes) :])
+            places = []
+            for rows, fold in zip(episodes, folds, strict=True):
+                parts = [next(of_rests) for _ in range(int(fold.max()) + 1)]
+                places.append(_best_of_folds(parts, fold, x["train"][rows], train.y[rows]))
+            loss = loss_name(task.word, grids[0][0].outputs.score_type)
+            of_patients = by_patient_settings(problem.question, train)
+            by = {
+                "chosen_by": f"in-episode {loss}",
+                "folds": {"n": N_FOLDS, "seed": FOLD_SEED, **of_patients},
+            }
+        picked = [grid[place] for grid, place in zip(grids, places, strict=True)]
+        if n := sum(not fit.is_finite for fit in picked):
+            raise RequestError(
+                f"training diverged in {n} of {len(picked)} episodes; name smaller --lr"
+            )
+        marks = ["heads are chosen by folds of each episode"]
+        if val:
+            marks = [self.chosen_on_val("heads are", val)]
+        if self.refit:
+            marks.append(
+                "no refit: the release's takes all of val, whose labels are more than the shots"
+            )
+        (often, n), *_ = Counter(places).most_common(1)
+        shown = picked[places.index(often)]
+        marks.append(
+            f"most often chosen: {inputs.describe(shown, 'last 1 class tokens')} "
+            f"({n} of {len(places)})"
         )
-    outputs = Outputs(task, n_classes, config.one_logit, config.by_sigmoid)
-    return train(
-        blocks, labels, _inputs(blocks, n_blocks, has_mean, config), outputs, config, device
-    )
-
-
-def fit_episode_grids(
-    blocks: NDArray[np.floating],
-    labels: NDArray[np.integer],
-    episodes: Sequence[NDArray[np.intp]],
-    n_blocks: int,
-    has_mean: bool,
-    task: str,
-    n_classes: int,
-    config: HeadsConfig | None = None,
-    device: str = "cpu",
-) -> list[list[GridFit]]:
-    """``fit_grid`` of every few-shot episode; those of as many images take their steps together.
-
-    Args:
-        blocks: (S, n_blocks * D) of the training samples, as for ``fit_grid``.
-        labels: (S,), or (S, C) for the multi-label task.
-        episodes: for each its rows of ``blocks``, one and more.
-        n_blocks: as for ``fit_grid``, as are the others.
-        has_mean: whether the mean follows.
-        task: one of ``cache.task.CLASSIFICATION``.
-        n_classes: C.
-        config: the grid; None for the defaults.
-        device: where to train, as torch names it.
-
-    Returns:
-        For each episode the heads of its grid, in ``fit_grid``'s order.
-
-    Raises:
-        RequestError: see ``fit_grid``; an episode of one class can be trained on.
-    """
-    config = config or HeadsConfig()
-    outputs = Outputs(task, n_classes, config.one_logit, config.by_sigmoid)
-    places = _inputs(blocks, n_blocks, has_mean, config)
-    found: list[list[GridFit]] = [[] for _ in episodes]
-    used = np.unique(np.concatenate(episodes))
-    x, y = blocks[used], labels[used]
-    check_finite(x)
-    for alike in by_length(episodes):
-        size = max(1, episode_bytes(device) // (4 * config.batch_size * blocks.shape[1]))
-        for start in range(0, len(alike), size):
-            part = alike[start : start + size]
-            rows = np.searchsorted(used, np.stack([episodes[i] for i in part]))
-            grids = train(x, y, places, outputs, config, device, rows=rows)
-            for i, number in zip(part, range(len(part)), strict=True):
-                found[i] = grids[number :: len(part)]
-    return found
-
-
-def refit_one(
-    fit: GridFit,
-    blocks: NDArray[np.floating],
-    labels: NDArray[np.integer],
-    config: HeadsConfig,
-    device: str = "cpu",
-    every: int | None = None,
-) -> list[GridFit]:
-    """Train the head of one place of the grid anew, on more images.
-
-    Args:
-        fit: the head that was chosen; its weights aren't used.
-        blocks: as for ``fit_grid``.
-        labels: as for ``fit_grid``.
-        config: the grid that it comes from.
-        device: where to train.
-        every: keep a checkpoint after every so many epochs, too.
-
-    Returns:
-        The checkpoints, of which the last is the trained head.
-    """
-    check_training(blocks, labels)
-    place = [(fit.n_last, fit.with_mean, fit.columns, (fit.lr,))]
-    kept: list[GridFit] = []
-    (last,) = train(blocks, labels, place, fit.outputs, config, device, every, kept)
-    return [*kept, last]
-
-
-def choose(
-    fits: list[GridFit],
-    val_blocks: NDArray[np.floating],
-    val_labels: NDArray[np.integer],
-    choose_by: str,
-) -> tuple[int, NDArray[np.float64]]:
-    """Choose the head by val.
-
-    Returns:
-        The place in ``fits`` of the highest accuracy or AUC, the earlier of two; and the value of
-        every head, nan of one that diverged.
-
-    Raises:
-        RequestError: every head diverged, or val has no AUC.
-    """
-    measure = accuracy if choose_by == "acc" else auc
-    task = fits[0].outputs.task
-    found = np.array(
-        [
-            measure(fit.predict_scores(val_blocks), val_labels, task) if fit.is_finite else np.nan
-            for fit in fits
-        ]
-    )
-    if not any(fit.is_finite for fit in fits):
-        raise RequestError(
-            f"all {len(fits)} heads diverged, the slowest at a learning rate of "
-            f"{min(fit.lr for fit in fits):g}; try smaller ones with --lr"
+        of_episodes = [[f.n_last, f.with_mean, f.lr] for f in picked]
+        yield Answer(
+            replace(used, refit=False)._row_settings(inputs, picked[0], **by),
+            {**_named(shown), "of_episodes": of_episodes},
+            {"test": np.stack([fit.predict_scores(x["test"]) for fit in picked])},
+            marks,
         )
-    if np.isnan(found).all():
-        raise RequestError(
-            "heads are chosen by AUC on val, and val has none: a class is absent there, or a label "
-            "has one value only; choose by accuracy with --choose-by acc"
-        )
-    return int(np.nanargmax(found)), found
 
 
-def _inputs(
-    blocks: NDArray[np.floating], n_blocks: int, has_mean: bool, config: HeadsConfig
-) -> list[Input]:
-    width = blocks.shape[1] // (n_blocks + has_mean)
-    end = n_blocks * width
-    return [
-        (n, with_mean, slice(end - n * width, end + with_mean * width), config.lrs)
-        for n in config.n_last
-        for with_mean in ((False, True) if has_mean else (False,))
-    ]
+def _named(fit: GridFit) -> dict[str, Any]:
+    return {"lr": fit.lr, "n_last": fit.n_last, "with_mean": fit.with_mean}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the grid sees: class tokens of the last blocks side by side, then the last mean."""
+
+    n_blocks: int
+    has_mean: bool
+    pool: str  # GRID, or cls: its half without the mean; else the one vector that there is
+
+    @classmethod
+    def of(cls, problem: Problem) -> Inputs:
+        places = problem.places
+        if places[0].pool != "cls":
+            return cls(1, False, places[0].pool)
+        n_blocks = sum(place.pool == "cls" for place in places)
+        return cls(n_blocks, n_blocks < len(places), "cls" if problem.pools else GRID)
+
+    @property
+    def has_cls(self) -> bool:
+        return self.pool in (GRID, "cls")
+
+    def describe(self, fit: GridFit, of_one: str = "class token of the last block") -> str:
+        """A head of the grid in words."""
+        tokens = of_one if fit.n_last == 1 else f"last {fit.n_last} class tokens"
+        tokens = tokens if self.has_cls else self.pool
+        return f"lr {fit.lr:g}, {tokens}{' and mean' if fit.with_mean else ''}"
+
+
+def _best_of_folds(
+    parts: list[list[GridFit]],
+    fold: NDArray[np.intp],
+    x: NDArray[np.floating],
+    y: NDArray[np.integer],
+) -> int:
+    """The place of the head with the smallest loss of all folds' answers, of equals the first."""
+    order = np.concatenate([np.flatnonzero(fold == held_out) for held_out in range(len(parts))])
+    outputs = parts[0][0].outputs
+    losses = []
+    for of_folds in zip(*parts, strict=True):
+        if not all(fit.is_finite for fit in of_folds):
+            losses.append(np.inf)
+            continue
+        said = [fit.predict_scores(x[fold == held_out]) for held_out, fit in enumerate(of_folds)]
+        scores = np.concatenate(said)
+        losses.append(loss_of(scores, y[order], outputs.task, score_type=outputs.score_type))
+    return int(np.argmin(losses))

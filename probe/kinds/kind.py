@@ -1,338 +1,365 @@
-"""What each kind of probe answers: from splits to scores, with what val chose."""
+"""What every kind of probe is: its settings are a frozen dataclass, and this is its class.
 
-import dataclasses
-from collections.abc import Iterator
-from typing import Any
+    @dataclass(frozen=True)
+    class Nearest(Kind):
+        '''Each class is the mean of its training images.'''
+
+        power: float = setting(1.0, "of the distance", above=0)
+
+        name = "nearest"
+        score_type = MARGIN
+
+        def fit(self, train, task): ...  # a Fitted, see probe.choosing.candidates
+
+From that it has its flag, its section in ``--help`` and in KINDS.md, an answer with val or folds,
+and few-shot by fitting each episode anew. One that has ``candidates`` is fitted with each of them,
+and the best without test answers. What knows a better way (one search for every k, all episodes in
+one solve, all seeds in one loop) overrides ``answer``, ``answer_together`` or ``answer_episodes``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.catalogue import find_text, text_differences
+from cache.commands.settings import given
 from cache.errors import RequestError
-from cache.features import Features, open_features
-from cache.task import MULTI_CLASS, MULTI_LABEL, ORDINAL, REGRESSION
+from cache.task import Task
 from probe.answer import Answer
-from probe.choosing.candidates import Choice, choose
-from probe.choosing.plan import Plan, fit_and_choose, make_plan
-from probe.config import KINDS, ProbeConfig
-from probe.episodes.prior import class_shares
-from probe.kinds import knn, linear, ridge, zeroshot
-from probe.kinds.estimator import N_WARNED, FittedProbes, Question, fit_all
-from probe.kinds.head_answers import ask_adamw, ask_heads
-from probe.kinds.zeroshot import read_prompts
-from probe.metrics import classification as metrics
-from probe.metrics.calibration import Votes
-from probe.metrics.losses import loss_name, loss_of
-from probe.questions.question import Asked
-from probe.questions.samples import Split
+from probe.choosing.candidates import ChoosingConfig, Fitted
+from probe.choosing.in_episode import (
+    NAME_ONE,
+    by_patient_settings,
+    choose_by_folds,
+    mark_of,
+    said_of,
+)
+from probe.choosing.plan import (
+    FOLD_SEED,
+    N_FOLDS,
+    LossOfScores,
+    Plan,
+    fit_and_choose,
+    make_plan,
+)
+from probe.episodes.draw import FewShotConfig
+from probe.episodes.standardising import AS_STORED, Standardising, standardising
+from probe.metrics.classification import PROBABILITY, label_shares
+from probe.metrics.losses import is_of_ranks, loss_name, loss_of
+from probe.paper_encoders import Reading
+from probe.places import Place, find_places, read_side_by_side
+from probe.questions.question import Asked as Question
+from probe.questions.samples import Split, divide_samples, pick
+from probe.solvers.standardise import Prepare
 
-LARGE_K = 0.1  # of the training set: a larger k asks most of the images, not the near ones
+if TYPE_CHECKING:
+    from cache.features import Features  # h5py: --help shouldn't wait for it
+
+Episodes = Sequence[NDArray[np.intp]]  # for each its rows of train
+N_TOLD = 3  # marks of single fits that a row repeats
 
 
-def ask_knn(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> Iterator[Answer]:
-    """One answer for each k that the training images allow, or for the best of these.
+class DivergedError(RequestError):
+    """Some of what was asked has no answer, as training diverged; raised after the others.
 
-    One search serves them all.
+    Attributes:
+        what: which, and when that was seen: "seed 0 after 240 iterations".
+        cure: the next thing to try.
     """
-    settings = config.knn or knn.KnnConfig()
-    plan = plan_choice(config, asked, splits, len(settings.k) if settings.one_k else 1)
-    fitting = tuple(k for k in settings.k if k + settings.n_needed <= plan.n_fitted)
-    if not fitting:
-        return
-    if settings.one_k:  # the first of equals is taken: the most neighbours, the smoothest vote
-        fitting = tuple(sorted(fitting, reverse=True))
-    settings = dataclasses.replace(settings, k=fitting)
-    by_k, test = _votes(settings, asked, plan, splits["test"].x)
-    common, said, answered = {**settings.settings, **plan.rounds_settings}, {}, fitting
-    if settings.one_k:
-        loss = loss_name(asked.task)
-        common |= {"k_among": list(fitting), **plan.settings(loss)}
-        choice = _choose_k(settings, asked, plan, by_k)
-        answered = (fitting[choice.place],)
-        said = {"k": answered[0], **plan.said(choice, loss)}
-    n_bank = len(plan.final)
-    for k in answered:
-        marks = list(plan.marks)
-        if k > LARGE_K * n_bank:
-            marks.append(f"k is {k / n_bank:.0%} of the {n_bank} training images")
-        if settings.one_k and len(fitting) > 1 and k in (fitting[0], fitting[-1]):
-            marks.append(f"the chosen k {k} is the end of the list")
-        yield Answer(
-            {**({} if settings.one_k else {"k": k}), **common},
-            said,
-            {plan.held_out_name: by_k[k], "test": test[k]},
-            marks,
-            votes_of(settings, k, plan.final.y, asked),
-        )
+
+    def __init__(self, what: str, cure: str) -> None:
+        self.what, self.cure = what, cure
+        super().__init__(f"training diverged: {what}; {cure}")
 
 
-ByK = dict[int, NDArray[np.float64]]  # k -> scores
+@dataclass(frozen=True)
+class Problem:
+    """One question at places of one encoder: all that a kind is given."""
 
+    question: Question
+    places: tuple[Place, ...]  # one, but for kinds that take several side by side
+    splits: Mapping[str, Split]  # train, val and test at the last place; what isn't read is empty
+    choosing: ChoosingConfig
+    few_shot: FewShotConfig | None = None
+    is_compared: bool = False  # with other places: then this one's loss is needed, too
+    aggregate: str = "mean"  # what a sample's several rows become
+    pools: tuple[str, ...] = ()  # as they were named; (): what the kind reads by itself
 
-def votes_of(
-    settings: knn.KnnConfig, k: int, bank_labels: NDArray[Any], asked: Asked
-) -> Votes | None:
-    """What the scores of kNN are shares of; ML-kNN smooths by itself, and numbers have no shares."""
-    if asked.task == REGRESSION or settings.rule == knn.MLKNN:
-        return None
-    return Votes(k, class_shares(bank_labels, asked.task, len(asked.class_names)))
+    @property
+    def task(self) -> Task:
+        return Task(self.question.task, self.question.class_names)
 
+    @property
+    def fitted_on(self) -> Question:
+        """Whose train and val they are: of external validation another data set's."""
+        return self.question.trained_on or self.question
 
-def _choose_k(settings: knn.KnnConfig, asked: Asked, plan: Plan, by_k: ByK) -> Choice:
-    """The k with the smallest loss on what the plan holds out, of equals the first."""
-    labels = plan.held_out.y
-    if not len(labels):  # one k, and no val: plan_choice refuses more
-        return Choice(0, np.empty(0), np.empty(0, np.int64))
-    fold = np.zeros(len(labels), np.intp) if plan.fold is None else plan.fold
-    losses = [
-        [
-            loss_of(
-                by_k[k][fold == part],
-                labels[fold == part],
-                asked.task,
-                votes=votes_of(settings, k, bank.y, asked),
+    def plan(self, n_candidates: int) -> Plan:
+        """How to choose among so many candidates.
+
+        Raises:
+            RequestError: see ``probe.choosing.plan.make_plan``.
+        """
+        n = max(n_candidates, 2) if self.is_compared else n_candidates
+        return make_plan(self.choosing, self.fitted_on, self.splits, n)
+
+    def val_to_choose(self, what: str) -> Split:
+        """The val that something is chosen on.
+
+        Raises:
+            RequestError: val has no images, or a label is known of none.
+        """
+        val, fitted_on = self.splits["val"], self.fitted_on
+        if not len(val):
+            raise RequestError(
+                f"{fitted_on.dataset} has no val images to choose {what} on, and it is never chosen "
+                "on test; divide it anew, as with --split 80/10/10"
             )
-            for k in settings.k
-        ]
-        for part, (bank, _) in enumerate(plan.rounds())
-    ]
-    return choose(np.array(losses), plan.n_held_out)
+        if self.task.has_several_labels and np.isnan(label_shares(val.y)).any():
+            raise RequestError(f"{fitted_on.dataset} has a label that is known of no val image")
+        return val
+
+    def val_of_paper(self, what: str) -> Split | None:
+        """The val that few-shot choices are made on, where a paper makes them there.
+
+        Raises:
+            RequestError: see ``val_to_choose``.
+        """
+        assert self.few_shot
+        return self.val_to_choose(what) if self.few_shot.chosen_on == "val" else None
+
+    def standardising(self) -> Standardising:
+        """How few-shot episodes' features are standardised."""
+        assert self.few_shot
+        return standardising(self.few_shot, self.splits["train"].x)
+
+    def read(self) -> dict[str, NDArray[np.floating]]:
+        """Split -> (n, D) features of all places side by side, in their order.
+
+        Raises:
+            BrokenCache: the stored rows don't match their checksums.
+        """
+        train = self.question.trained_on
+        x = read_side_by_side(self.places, self.aggregate, train and train.features)
+        found = {name: split.x for name, split in divide_samples(x, self.fitted_on).items()}
+        if train:
+            own = read_side_by_side(self.places, self.aggregate)
+            found["test"] = divide_samples(own, self.question)["test"].x
+        return {**found, "test": found["test"][: len(self.splits["test"])]}
 
 
-def _votes(
-    settings: knn.KnnConfig, asked: Asked, plan: Plan, test: NDArray[np.floating]
-) -> tuple[ByK, ByK]:
-    """What the plan holds out, and test; one search where both ask the same bank."""
+class Kind:
+    """A probe idea. Subclasses are frozen dataclasses of its settings."""
 
-    def ask(bank: Split, queries: NDArray[np.floating]) -> ByK:
-        if asked.task == REGRESSION:
-            return knn.predictions(settings, bank.x, bank.y[:, None], queries)
-        n_classes = len(asked.class_names)
-        return knn.scores(settings, bank.x, bank.y, queries, asked.task, n_classes)
+    name: ClassVar[str]
+    section: ClassVar[str] = ""  # of --help, which several kinds may share; "": "kind NAME"
+    told: ClassVar[str | None] = None  # below its heading there
+    candidate: ClassVar[str] = ""  # what differs between candidates: "strength"
+    is_ordered: ClassVar[bool] = False  # candidates are a grid, whose end is worth a mark
+    score_type: ClassVar[str] = PROBABILITY  # of classes; see probe.metrics.classification
+    takes_numbers: ClassVar[bool] = False  # continuous labels, too
+    # Which of the common flags it has a use for.
+    learns: ClassVar[bool] = True  # from train: --shots, --train-data, --controls
+    has_layers: ClassVar[bool] = True  # --layer and --all-test; else it knows its places itself
+    is_chosen: ClassVar[bool] = True  # --choose: its candidates are compared, by val or folds
+    refits: ClassVar[bool] = True  # --refit
+    standardises: ClassVar[bool] = False  # --standardise: features of few-shot episodes
+    pools: ClassVar[tuple[str, ...]] = ()  # that it reads; (): those that are asked for
+    # Of features of several places, that ``answer_together`` may hold; 0: one place at a time.
+    bytes_together: ClassVar[int] = 0
+    paper: ClassVar[str | None] = None  # that says which pool is meant where none is named
+    name_one: ClassVar[str] = NAME_ONE  # the cure where an episode can't choose
 
-    if not plan.is_refitted:
-        n_val = len(plan.val)
-        both = ask(plan.train, np.concatenate([plan.val.x, test]))
-        return {k: s[:n_val] for k, s in both.items()}, {k: s[n_val:] for k, s in both.items()}
-    rounds = [ask(bank, held_out.x) for bank, held_out in plan.rounds()]
-    by_k = {k: plan.gather([votes[k] for votes in rounds]) for k in settings.k}
-    return by_k, ask(plan.final, test)
+    # ------------------------------------------------------------ what a subclass writes
 
+    @property
+    def candidates(self) -> Sequence[Any]:
+        """What is compared; of ordered ones the strongest regularisation first, as ``fit`` has it."""
+        return (None,)
 
-@dataclasses.dataclass(frozen=True)
-class _Strengths:
-    """The path of a linear probe as candidates."""
+    def fit(self, train: Split, task: Task) -> Fitted:
+        """Fit every candidate to the same samples."""
+        raise NotImplementedError
 
-    fits: list[linear.LinearFit]
-    task: str
+    def settings(self, fitted: Fitted, task: Task) -> dict[str, Any]:
+        """What changes its numbers, for the row's question."""
+        return {}
 
-    def losses(self, x: NDArray[np.floating], y: NDArray[Any]) -> NDArray[np.float64]:
-        return linear.path_losses(self.fits, x, y, self.task)
+    def value(self, fitted: Fitted, place: int) -> Any:
+        """The chosen candidate, for the row."""
+        return self.candidates[place]
 
-    def scores(self, x: NDArray[np.floating], place: int) -> NDArray[np.float64]:
-        return self.fits[place].predict_scores(x)
+    def marks(self, fitted: Fitted, place: int) -> list[str]:
+        """What a reader of the numbers must know of the chosen candidate."""
+        return []
 
+    def scores_of(self, fitted: Fitted) -> str:
+        """The type of its scores of classes, where that is known only then."""
+        return self.score_type
 
-def ask_linear(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> Iterator[Answer]:
-    """One answer: the whole path is fitted, one strength is chosen."""
-    settings = config.linear or linear.LinearConfig()
-    task, n_classes = asked.task, len(asked.class_names)
-    plan = plan_choice(config, asked, splits, len(settings.strengths))
-    chosen = fit_and_choose(
-        plan,
-        lambda split: _Strengths(
-            linear.fit_path(split.x, split.y, task, n_classes, settings), task
-        ),
-    )
-    fits, place = chosen.fitted.fits, chosen.choice.place
-    fit = fits[place]
-    marks = list(plan.marks)
-    if not fit.converged:
-        marks.append(f"the solver stopped after {fit.n_iter} steps, short of its tolerance")
-    if len(fits) > 1 and place in (0, len(fits) - 1):
-        marks.append(f"the chosen strength {fit.strength:g} is the end of the grid")
-    yield Answer(
-        {
-            "strengths": [float(f.strength) for f in fits],
-            # Of several classes only: two have one form, and several labels no other.
-            **({"form": settings.form} if task in (MULTI_CLASS, ORDINAL) else {}),
-            "tolerance": settings.tolerance,
-            "max_iter": settings.max_iter,
-            "max_products": settings.max_products,
-            "standardised": True,
-            **plan.settings("log-loss"),
-        },
-        {"strength": float(fit.strength), **plan.said(chosen.choice, "log-loss")},
-        {
-            plan.held_out_name: chosen.held_out,
-            "test": chosen.scores(splits["test"].x),
-        },
-        marks,
-    )
+    def loss_name(self, fitted: Fitted, task: Task) -> str:
+        """By which loss candidates are compared, in words."""
+        return loss_name(task.word, self.scores_of(fitted))
 
+    # ------------------------------------------------------------ what it may say more of
 
-@dataclasses.dataclass(frozen=True)
-class _Penalties:
-    """The path of a ridge probe as candidates."""
+    @classmethod
+    def heading(cls) -> str:
+        """Of its section in --help."""
+        return cls.section or f"kind {cls.name}"
 
-    fits: list[ridge.RidgeFit]
-    task: str
-    n_classes: int
+    @classmethod
+    def read(cls, options: argparse.Namespace, base: Mapping[str, Any]) -> Kind:
+        """Flags over a protocol's settings.
 
-    def losses(self, x: NDArray[np.floating], y: NDArray[Any]) -> NDArray[np.float64]:
-        return ridge.path_errors(self.fits, x, ridge.ridge_targets(y, self.task, self.n_classes))
+        Raises:
+            RequestError: what its settings refuse.
+        """
+        return cls(**{**base, **given(options, cls)})
 
-    def scores(self, x: NDArray[np.floating], place: int) -> NDArray[np.float64]:
-        return ridge.as_scores(self.fits[place].predict(x), self.task)
+    def check_places(self, layer: int | str, pools: tuple[str, ...]) -> None:
+        """Refuse --layer or --pool that it has no use for."""
 
+    def check_few_shot(self, few_shot: FewShotConfig, by_protocol: bool) -> None:
+        """Refuse what its few-shot form can't do."""
 
-def ask_ridge(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> Iterator[Answer]:
-    """One answer: every penalty is fitted, one is chosen."""
-    settings = config.ridge or ridge.RidgeConfig()
-    plan = plan_choice(config, asked, splits, len(settings.at(1)))
-    task, n_classes = asked.task, len(asked.class_names)
+    def check_question(self, question: Question) -> None:
+        """Refuse labels that it can't answer.
 
-    def fit(split: Split) -> _Penalties:
-        targets = ridge.ridge_targets(split.y, task, n_classes)
-        return _Penalties(ridge.fit_path(split.x, targets, settings), task, n_classes)
+        Raises:
+            RequestError: they are continuous, and it tells classes apart.
+        """
+        if Task(question.task, question.class_names).is_continuous and not self.takes_numbers:
+            raise RequestError(
+                f"{question.dataset} has continuous labels, and --kind {self.name} tells classes "
+                "apart; use --kind ridge, or knn"
+            )
 
-    chosen = fit_and_choose(plan, fit)
-    fits, place = chosen.fitted.fits, chosen.choice.place
-    marks = list(plan.marks)
-    if len(fits) > 1 and place in (0, len(fits) - 1):
-        marks.append(f"the chosen penalty {fits[place].penalty:g} is the end of the grid")
-    yield Answer(
-        {
-            **({"penalties": [f.penalty for f in fits]} if settings.alpha is None else {}),
-            **({} if settings.alpha is None else {"alpha": settings.alpha}),
-            "standardised": True,
-            **plan.settings("squared error"),
-            # Outputs for +1 and -1 aren't probabilities.
-            **({} if task == REGRESSION else {"score_type": metrics.MARGIN}),
-        },
-        {"penalty": fits[place].penalty, **plan.said(chosen.choice, "squared error")},
-        {plan.held_out_name: chosen.held_out, "test": chosen.scores(splits["test"].x)},
-        marks,
-    )
+    def find_places(
+        self, features: Features, layer: int | str, pools: Sequence[str], reading: Reading
+    ) -> list[tuple[Place, ...]]:
+        """Where it is asked: each answer's places.
 
+        Raises:
+            RequestError: the file doesn't hold them.
+        """
+        return [(place,) for place in find_places(features, layer, self.pools or pools, reading)]
 
-def ask_estimator(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> Iterator[Answer]:
-    """One answer: each combination of settings is fitted, one is chosen."""
-    assert config.estimator
-    settings, question = config.estimator, Question(asked.task, len(asked.class_names))
-    plan = plan_choice(config, asked, splits, len(settings.candidates))
-    chosen = fit_and_choose(plan, lambda split: fit_all(settings, split.x, split.y, question))
-    fitted: FittedProbes = chosen.fitted
-    is_continuous = asked.task == REGRESSION
-    loss = loss_name(asked.task, metrics.PROBABILITY if is_continuous else fitted.score_type)
-    yield Answer(
-        {
-            "settings": {name: list(values) for name, values in settings.grid.items()},
-            **settings.facts,
-            **({} if is_continuous else {"score_type": fitted.score_type}),
-            **plan.settings(loss),
-        },
-        {"settings": settings.candidates[chosen.choice.place], **plan.said(chosen.choice, loss)},
-        {plan.held_out_name: chosen.held_out, "test": chosen.scores(splits["test"].x)},
-        [*plan.marks, *(f"{settings.name} warns: {text}" for text in fitted.warned[:N_WARNED])],
-    )
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of libraries that make its numbers, beside numpy."""
+        return {}
 
+    def describe_memory(self, questions: Sequence[Question]) -> str:
+        """A line, where it will hold more than a machine may have."""
+        return ""
 
-def plan_choice(
-    config: ProbeConfig, asked: Asked, splits: dict[str, Split], n_candidates: int
-) -> Plan:
-    """How a kind chooses among its candidates; compared layers and pools are candidates, too.
+    def check_answered(
+        self, questions: Sequence[Question], settings: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Refuse what none of a file's rows, whose settings these are, is of; told after them."""
 
-    Raises:
-        RequestError: see ``probe.choosing.plan.make_plan``.
-    """
-    n_candidates = max(n_candidates, 2) if config.is_comparing else n_candidates
-    return make_plan(config.choosing, asked.trained_on or asked, splits, n_candidates)
+    # ------------------------------------------------------------ what it gets
 
+    def answer(self, problem: Problem) -> Iterator[Answer]:
+        """Every candidate fitted, one chosen, val and test answered by it.
 
-def ask_zeroshot(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> Iterator[Answer]:
-    """One answer, from the text file of these images; nothing is fitted, nothing chosen."""
-    text = choose_text(config, asked.features)
-    prompts = read_prompts(text, asked)
-    vectors = zeroshot.class_vectors(prompts.x, prompts.y, prompts.n_classes)
-    yield Answer(
-        {
-            # The digest of the text's key: other prompts are another question.
-            "text": {
-                "key": text.digest,
-                "n_prompts": len(prompts.y),
-                "logit_scale": prompts.logit_scale,
-            }
-        },
-        {},
-        {
-            name: zeroshot.scores(splits[name].x, vectors, prompts.logit_scale, asked.task)
-            for name in ("val", "test")
-        },
-        [],
-    )
+        Raises:
+            RequestError: what can't be answered; after the answers that there are.
+        """
+        task, plan = problem.task, problem.plan(len(self.candidates))
+        n = len(self.candidates)
 
+        def ranked_loss(fitted: Fitted) -> LossOfScores | None:
+            if not is_of_ranks(self.loss_name(fitted, task)):
+                return None
+            return partial(loss_of, task=task.word, score_type=self.scores_of(fitted))
 
-ASK = {
-    "knn": ask_knn,
-    "linear": ask_linear,
-    "adamw": ask_adamw,
-    "heads": ask_heads,
-    "ridge": ask_ridge,
-    "zeroshot": ask_zeroshot,
-}
-
-
-def ask_kind(config: ProbeConfig, asked: Asked, splits: dict[str, Split]) -> Iterator[Answer]:
-    """The answers of the kind, or the estimator, that is asked."""
-    return (ask_estimator if config.estimator else ASK[config.kind])(config, asked, splits)
-
-
-def choose_text(config: ProbeConfig, features: Features) -> Features:
-    """The text file that is named, or the one that belongs to these images.
-
-    Raises:
-        CacheError: there is none, or it can't be read.
-        RequestError: several belong to them; or the named one doesn't.
-    """
-    if config.text is None:
-        return find_text(features)
-    text = open_features(config.text)
-    if not text.is_text:
-        raise RequestError(f"--text takes a text file, and {config.text} holds images")
-    if differences := text_differences(features, text):
-        raise RequestError(
-            f"{config.text} doesn't belong to {features.path.name} ({'; '.join(differences)})"
-        )
-    return text
-
-
-def check_kind(kind: str, asked: Asked) -> None:
-    """Refuse a kind that has no answer to this task.
-
-    Raises:
-        RequestError: it hasn't.
-    """
-    is_continuous = asked.task == REGRESSION
-    if is_continuous and kind in KINDS and kind not in ("ridge", "knn"):
-        raise RequestError(
-            f"{asked.dataset} has continuous labels, and --kind {kind} tells classes apart; use "
-            "--kind ridge, or knn"
+        chosen = fit_and_choose(plan, lambda split: self.fit(split, task), n, ranked_loss)
+        fitted, place = chosen.fitted, chosen.choice.place
+        value, loss = self.value(fitted, place), self.loss_name(fitted, task)
+        marks = [*plan.marks, *self.marks(fitted, place)]
+        if self.is_ordered and n > 1 and place in (0, n - 1):
+            marks.append(f"the chosen {self.candidate} {value:g} is the end of the grid")
+        yield Answer(
+            {**self.settings(fitted, task), **plan.settings(loss), **self._scored(fitted, task)},
+            {**self._named(value), **plan.said(chosen.choice, loss)},
+            {
+                plan.held_out_name: chosen.held_out,
+                "test": chosen.scores(problem.splits["test"].x),
+            },
+            marks,
         )
 
+    def answer_together(self, problems: Sequence[Problem]) -> list[Iterator[Answer]]:
+        """The answers of one question at several places; a loop for all of them may be faster."""
+        return [self.answer(problem) for problem in problems]
 
-def check_known(asked: Asked, train: Split) -> None:
-    """Refuse to train on several labels of which one is never known.
+    def answer_episodes(self, problem: Problem, episodes: Episodes) -> Iterator[Answer]:
+        """Each episode fitted by itself; one of several candidates is chosen by its own folds.
 
-    Raises:
-        RequestError: one isn't.
-    """
-    if asked.task != MULTI_LABEL:
-        return
-    shares = metrics.label_shares(train.y)
-    unknown = [n for n, s in zip(asked.class_names, shares, strict=True) if np.isnan(s)]
-    if unknown:
-        raise RequestError(
-            f"{asked.dataset} has no training image of which {', '.join(unknown[:3])} is known; "
-            "ask for another label by itself with --target NAME"
-        )
+        Answers hold scores of test (E, n, C), before any correction of class shares.
+
+        Raises:
+            TooFewError: an episode is too small to choose on.
+            RequestError: what can't be answered; after the answers that there are.
+        """
+        task, train, test = problem.task, problem.splits["train"], problem.splits["test"]
+        how = problem.standardising() if self.standardises else AS_STORED
+        candidates, places, scores = self.candidates, [], []
+        told: dict[str, None] = {}
+        for rows in episodes:
+            part, place = pick(train, rows), 0
+            if len(candidates) > 1:
+                place = choose_by_folds(
+                    lambda split: self.fit_part(split, task, how.prepare),
+                    len(candidates),
+                    part,
+                    task.word,
+                    self.scores_of,
+                    self.name_one,
+                )
+            fitted, number = self.fit_one(place, part, task, how.prepare)
+            places.append(place)
+            scores.append(fitted.scores(test.x, number))
+            told |= dict.fromkeys(self.marks(fitted, number))
+        settings = {**self.settings(fitted, task), **how.settings, **self._scored(fitted, task)}
+        settings["chosen_by"] = "fixed"
+        chosen, marks = self._named(candidates[0]), [*told][:N_TOLD]
+        if len(candidates) > 1:
+            settings["chosen_by"] = f"in-episode {self.loss_name(fitted, task)}"
+            folds = {"n": N_FOLDS, "seed": FOLD_SEED}
+            settings["folds"] = {**folds, **by_patient_settings(problem.question, train)}
+            chosen = said_of(self.candidate, candidates, places)
+            marks = [mark_of(f"{self.candidate} are", "folds of its own", chosen), *marks]
+        yield Answer(settings, chosen, {"test": np.stack(scores)}, [*how.marks, *marks])
+
+    def fit_part(self, part: Split, task: Task, prepare: Prepare | None) -> Fitted:
+        """``fit`` of a part of an episode, whose features ``prepare`` standardises."""
+        return self.fit(part, task)
+
+    def fit_one(
+        self, place: int, part: Split, task: Task, prepare: Prepare | None
+    ) -> tuple[Fitted, int]:
+        """An episode fitted with one candidate, and where that stands in what was fitted."""
+        return self.fit_part(part, task, prepare), place
+
+    @staticmethod
+    def chosen_on_val(what: str, val: Split) -> str:
+        """The mark of few-shot choices that are made on val."""
+        n = f"{len(val):_} val images"
+        return f"{what} chosen on all {n}, as the paper does: more than the shots"
+
+    def _named(self, value: Any) -> dict[str, Any]:
+        return {self.candidate: value} if self.candidate else {}
+
+    def _scored(self, fitted: Fitted, task: Task) -> dict[str, Any]:
+        score_type = self.scores_of(fitted)
+        usual = task.is_continuous or score_type == PROBABILITY
+        return {} if usual else {"score_type": score_type}

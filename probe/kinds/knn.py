@@ -3,8 +3,8 @@
 The default follows Wu et al. 2018 (https://arxiv.org/abs/1805.01978): cosine similarity and a
 vote weighted by exp(similarity / temperature). DINOv2 keeps its temperature, 0.07, and reports
 k = 10, 20, 100 and 200. Doerrich et al. 2024 (https://arxiv.org/abs/2404.15786) is
-``KnnConfig(k=(11,), metric="euclidean")``: raw features and one vote for each neighbour. Huix et al.
-2024 (``defaults/trainer.py`` of their release) is ``KnnConfig(k=(200,), temperature=0.1)``: their
+``Knn(k=(11,), metric="euclidean")``: raw features and one vote for each neighbour. Huix et al.
+2024 (``defaults/trainer.py`` of their release) is ``Knn(k=(200,), temperature=0.1)``: their
 exp(similarity / temperature), divided by its sum, is the same softmax by another name.
 
 Of several labels at once the weighted vote is a weighted mean of the neighbours' labels, and
@@ -15,29 +15,62 @@ One search, at the largest k, serves every k.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.commands.names import format_bytes
+from cache.commands.settings import check, given, setting
+from cache.commands.terminal import split_words
 from cache.errors import RequestError
-from cache.task import MULTI_LABEL
-from probe.metrics.classification import UNNORMALISED, check_labels, check_task, known_shares
-from probe.metrics.regression import check_targets
-from probe.solvers import mlknn
-from probe.solvers.neighbours import CHUNK_VOTES, METRICS, Found, neighbours
-from probe.solvers.standardise import chunks
-from probe.solvers.votes import MLKNN, VOTES, check_word, vote, vote_multilabel, weigh
+from cache.task import Task
+from probe.answer import Answer
+from probe.choosing.candidates import Choice, choose
+from probe.choosing.in_episode import (
+    TooFewError,
+    by_patient_settings,
+    count_units,
+    mark_of,
+    said_of,
+    units_of,
+)
+from probe.choosing.plan import N_FOLDS, Plan
+from probe.episodes.prior import class_shares
+from probe.kinds.kind import Episodes, Kind, Problem
+from probe.metrics.calibration import Votes
+from probe.metrics.classification import UNNORMALISED
+from probe.metrics.losses import loss_name, loss_of
+from probe.questions.question import Asked as Question
+from probe.questions.samples import Split, pick
+from probe.solvers.faiss_library import faiss_versions
+from probe.solvers.knn import ByK, largest_k, left_out_scores, predictions, scores
+from probe.solvers.neighbours import METRICS, bytes_held
+from probe.solvers.votes import MLKNN, VOTES
 
+AUTO = "auto"  # of --k
+USUAL = (10, 20, 100, 200)
+LARGE_K = 0.1  # of the training set: a larger k asks most of the images, not the near ones
+TOLD_BYTES = 10**9  # of memory that a search takes; less is not worth a line
 K_OF_EPISODES = (1, 3, 5, 11, 21)  # one of which a few-shot episode may choose
 
 
+def _read_k(text: str) -> tuple[bool, tuple[int, ...]]:
+    """ "auto:1,5" as True and (1, 5); "auto" as True and (): one of a list is to be chosen."""
+    word, colon, listed = text.partition(":")
+    is_auto = word.strip() == AUTO
+    if is_auto and not colon:
+        return True, ()
+    words = split_words("--k", listed if is_auto else text)
+    return is_auto, tuple(map(int, words))
+
+
 @dataclass(frozen=True)
-class KnnConfig:
-    """Everything that changes the scores of a kNN probe.
+class Knn(Kind):
+    """A vote among the nearest training images, by exact search.
 
     Raises:
         RequestError: k is empty, below 1 or named twice; an unknown metric or vote; a weighted
@@ -45,27 +78,39 @@ class KnnConfig:
             fault of a vote that has none.
     """
 
-    k: tuple[int, ...] = (10, 20, 100, 200)  # numbers of neighbours, DINOv2's
-    metric: str = "cosine"  # "cosine" or "euclidean" (raw features)
-    vote: str | None = None  # one of VOTES; None: weighted where cosine, else majority
-    temperature: float = 0.07  # of the weighted vote, Wu et al.'s
+    k: tuple[int, ...] = setting(
+        USUAL,  # DINOv2's
+        f"numbers of neighbours, comma separated ({','.join(map(str, USUAL))}; with --shots 1); "
+        f"{AUTO}: the best of these without test, {AUTO}:1,5,25 of others; with --shots each "
+        f"episode's own, by leaving one out ({','.join(map(str, K_OF_EPISODES))})",
+        least=1,
+        unlike=True,
+        takes="numbers from 1 up, each once",
+        read=_read_k,
+        shown="",
+    )
+    metric: str = setting("cosine", "", among=METRICS)  # "euclidean" is on raw features
+    vote: str | None = setting(
+        None,
+        "weighted by exp(similarity / temperature), one vote each, or of several labels Zhang & "
+        "Zhou's ML-kNN",
+        among=VOTES,
+        shown="weighted; majority with --metric euclidean",
+    )
+    temperature: float = setting(0.07, "", above=0)  # of the weighted vote, Wu et al.'s
     one_k: bool = False  # answer for one of k alone, the best without test; else for each
     self_counts: bool = False  # of mlknn: count a bank row among its own neighbours, as published
     # Of the weighted vote: shares of the largest k's weights, cut off at each smaller one, as
     # DINOv2 publishes it (eval/knn.py); see ``scores``.
     cut_off: bool = False
 
+    name = "knn"
+    candidate = "k"
+    takes_numbers = True
+    refits = True
+
     def __post_init__(self) -> None:
-        check_word("metric", self.metric, METRICS)
-        if self.vote is not None:
-            check_word("vote", self.vote, VOTES)
-        listed = ", ".join(map(str, self.k))
-        if not self.k or min(self.k) < 1:
-            raise RequestError(f"k is one or more numbers from 1 up, found {listed or 'none'}")
-        if len(set(self.k)) < len(self.k):
-            raise RequestError(f"each k may be named once, found {listed}")
-        if not (math.isfinite(self.temperature) and self.temperature > 0):
-            raise RequestError(f"temperature is positive and finite, found {self.temperature}")
+        check(self)
         if self.metric == "euclidean" and self.vote == "weighted":
             raise RequestError(
                 "the weighted vote needs cosine similarities, found euclidean: distances have no "
@@ -79,13 +124,27 @@ class KnnConfig:
                 "--as-published"
             )
 
+    @classmethod
+    def read(cls, options: argparse.Namespace, base: Mapping[str, Any]) -> Knn:
+        typed = given(options, cls)
+        is_auto, k = typed.pop("k", (False, ()))
+        if is_auto:
+            typed["one_k"] = True
+        # An episode has few images: the nearest one, or a choice among few.
+        if not k and options.shots and "k" not in base:
+            k = K_OF_EPISODES if is_auto else (1,)
+        knn = cls(**{**base, **typed, **({"k": k} if k else {})})
+        if "temperature" in typed and knn.rule != "weighted":
+            raise RequestError(f"--temperature belongs to the weighted vote, not to {knn.rule}")
+        return knn
+
     @property
     def rule(self) -> str:
         """The vote that will be held, one of VOTES."""
         return self.vote or ("weighted" if self.metric == "cosine" else "majority")
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def voting(self) -> dict[str, Any]:
         """What a row's question holds, beside k."""
         return {
             "metric": self.metric,
@@ -101,186 +160,180 @@ class KnnConfig:
         """Rows of a bank beyond k that the vote needs: ML-kNN leaves each out of its own."""
         return int(self.rule == MLKNN and not self.self_counts)
 
+    # ------------------------------------------------------------ answers
 
-def scores(
-    config: KnnConfig,
-    bank_features: NDArray[np.floating],
-    bank_labels: NDArray[np.integer],
-    query_features: NDArray[np.floating],
-    task: str,
-    n_classes: int,
-) -> dict[int, NDArray[np.float64]]:
-    """Score every query at every k, from one search.
+    def answer(self, problem: Problem) -> Iterator[Answer]:
+        """One answer for each k that the training images allow, or for the best of these.
 
-    DINOv2's own code takes the softmax over its largest k and then cuts it off at each smaller
-    one, so those scores sum to less than 1, by an amount that differs from query to query. The
-    largest class stays the largest, but AUC compares queries with each other and changes. Here
-    each k is normalised by itself: k = 10 gives the same numbers alone as beside k = 200. With
-    ``cut_off`` it is as there.
+        One search serves them all.
+        """
+        plan = problem.plan(len(self.k) if self.one_k else 1)
+        fitting = tuple(k for k in self.k if k + self.n_needed <= plan.n_fitted)
+        if not fitting:
+            return
+        if self.one_k:  # the first of equals is taken: the most neighbours, the smoothest vote
+            fitting = tuple(sorted(fitting, reverse=True))
+        knn, task = replace(self, k=fitting), problem.task
+        by_k, test = knn._ask(plan, problem.splits["test"].x, task)
+        common, said, answered = {**knn.voting, **plan.rounds_settings}, {}, fitting
+        if self.one_k:
+            loss = loss_name(task.word)
+            common |= {"k_among": list(fitting), **plan.settings(loss)}
+            choice = knn._choose(plan, by_k, task)
+            answered = (fitting[choice.place],)
+            said = {"k": answered[0], **plan.said(choice, loss)}
+        n_bank = len(plan.final)
+        for k in answered:
+            marks = list(plan.marks)
+            if k > LARGE_K * n_bank:
+                marks.append(f"k is {k / n_bank:.0%} of the {n_bank} training images")
+            if self.one_k and len(fitting) > 1 and k in (fitting[0], fitting[-1]):
+                marks.append(f"the chosen k {k} is the end of the list")
+            yield Answer(
+                {**({} if self.one_k else {"k": k}), **common},
+                said,
+                {plan.held_out_name: by_k[k], "test": test[k]},
+                marks,
+                self.votes(k, plan.final.y, task),
+            )
 
-    Args:
-        config: the numbers of neighbours, the metric and the vote.
-        bank_features: (N, D), usually the training split; may be a float16 memmap.
-        bank_labels: (N,), or (N, C) zeros, ones and MISSING for the multi-label task.
-        query_features: (Q, D).
-        task: one of ``cache.task.CLASSIFICATION``.
-        n_classes: C; 2 for a binary task, the number of labels for the multi-label task.
+    def votes(self, k: int, bank_labels: NDArray[Any], task: Task) -> Votes | None:
+        """What its scores are shares of; ML-kNN smooths by itself, and numbers have no shares."""
+        if task.is_continuous or self.rule == MLKNN:
+            return None
+        return Votes(k, class_shares(bank_labels, task.word, task.n_classes))
 
-    Returns:
-        k -> (Q, C) probabilities, in the order of ``config.k``. Rows sum to 1, except where they
-        are cut off, and for the multi-label task, where each column is one label's share of the
-        vote. There a neighbour whose label is missing has no vote on it; where none of the k has
-        one, the score is the label's share of ones in the bank.
+    def _choose(self, plan: Plan, by_k: ByK, task: Task) -> Choice:
+        """The k with the smallest loss on what the plan holds out, of equals the first."""
+        labels = plan.held_out.y
+        if not len(labels):  # one k, and no val: the plan refuses more
+            return Choice(0, np.empty(0), np.empty(0, np.int64))
+        fold = np.zeros(len(labels), np.intp) if plan.fold is None else plan.fold
+        losses = [
+            [
+                loss_of(
+                    by_k[k][fold == part],
+                    labels[fold == part],
+                    task.word,
+                    votes=self.votes(k, bank.y, task),
+                )
+                for k in self.k
+            ]
+            for part, (bank, _) in enumerate(plan.rounds())
+        ]
+        return choose(np.array(losses), plan.n_held_out)
 
-    Raises:
-        RequestError: labels that don't fit the task or the bank, or one of several labels that is
-            known of no row of it; ML-kNN of another task; several labels that are to be cut off;
-            see also ``neighbours``.
-    """
-    check_task(task)
-    bank_labels = np.asarray(bank_labels)
-    check_labels(bank_labels, task, n_classes)
-    if config.rule == MLKNN:
-        return _mlknn_scores(config, bank_features, bank_labels, query_features, task)
-    found = _nearest(config, bank_features, bank_labels, query_features)
-    return scores_of(config, found, bank_labels, task, n_classes)
+    def _ask(self, plan: Plan, test: NDArray[np.floating], task: Task) -> tuple[ByK, ByK]:
+        """What the plan holds out, and test; one search where both ask the same bank."""
+        if not plan.is_refitted:
+            n_val = len(plan.val)
+            both = self.ask(plan.train, np.concatenate([plan.val.x, test]), task)
+            return {k: s[:n_val] for k, s in both.items()}, {k: s[n_val:] for k, s in both.items()}
+        rounds = [self.ask(bank, held_out.x, task) for bank, held_out in plan.rounds()]
+        by_k = {k: plan.gather([votes[k] for votes in rounds]) for k in self.k}
+        return by_k, self.ask(plan.final, test, task)
 
+    def ask(self, bank: Split, queries: NDArray[np.floating], task: Task) -> ByK:
+        """k -> (Q, C) scores, or (Q, 1) predictions of numbers."""
+        if task.is_continuous:
+            return predictions(self, bank.x, bank.y[:, None], queries)
+        return scores(self, bank.x, bank.y, queries, task.word, task.n_classes)
 
-def scores_of(
-    config: KnnConfig, found: Found, bank_labels: NDArray[np.integer], task: str, n_classes: int
-) -> dict[int, NDArray[np.float64]]:
-    """``scores`` of neighbours that are found already, by a vote that is a mean.
+    def answer_episodes(self, problem: Problem, episodes: Episodes) -> Iterator[Answer]:
+        """One answer for each k that all episodes allow, or for each episode's own."""
+        if self.one_k:
+            yield self._best_k(problem, episodes)
+            return
+        train, test = problem.splits["train"], problem.splits["test"]
+        largest = min(map(len, episodes)) - self.n_needed
+        fitting = tuple(k for k in self.k if k <= largest)
+        if fitting:
+            knn = replace(self, k=fitting)
+            found = [knn.ask(pick(train, rows), test.x, problem.task) for rows in episodes]
+            for k in fitting:
+                scores = np.stack([by_k[k] for by_k in found])
+                yield Answer({"k": k, **knn.voting}, {}, {"test": scores}, [])
+        if large := [str(k) for k in self.k if k > largest]:
+            raise TooFewError(_too_large(large, largest))
 
-    Args:
-        config: as of ``scores``.
-        found: the neighbours of Q queries, as many as the largest k and more.
-        bank_labels: as of ``scores``.
-        task: as of ``scores``.
-        n_classes: as of ``scores``.
+    def _best_k(self, problem: Problem, episodes: Episodes) -> Answer:
+        """The k of each episode that answers its own samples best, each by the others.
 
-    Raises:
-        RequestError: several labels that are to be cut off.
-    """
-    if config.cut_off and task == MULTI_LABEL:
-        raise RequestError(
-            "DINOv2's release asks kNN for single labels only; leave out --as-published"
-        )
-    hold, shares = vote, np.zeros(n_classes)  # a vote on classes leaves no score open
-    if task == MULTI_LABEL:
-        hold, shares = vote_multilabel, known_shares(bank_labels)
-    results = {k: np.empty((len(found[0]), n_classes)) for k in config.k}
-    for k, rows, weights, labels in _heard(config, found, bank_labels):
-        said = hold(weights, labels, n_classes)
-        if config.cut_off:
-            said *= weights.sum(axis=1, keepdims=True)
-        results[k][rows] = np.where(np.isnan(said), shares, said)
-    return results
+        Raises:
+            TooFewError: there is nothing to leave out, or no k that leaves so many.
+        """
+        task, train, test = problem.task, problem.splits["train"], problem.splits["test"]
+        parts = [pick(train, rows) for rows in episodes]
+        if min(max(count_units(part, task.word)) for part in parts) < 2:
+            raise TooFewError(
+                "leaving out the one sample, or patient, of a class says nothing of k; name one with "
+                "--k"
+            )
+        largest = min(largest_k(self, units_of(part)) for part in parts)
+        # The first of equals is taken: the most neighbours, the smoothest vote.
+        ks = tuple(sorted((k for k in self.k if k <= largest), reverse=True))
+        if not ks:
+            raise TooFewError(_too_large([str(min(self.k))], largest))
+        knn = replace(self, k=ks)
+        places, found = [], []
+        for part in parts:
+            left_out = left_out_scores(
+                knn, part.x, part.y, units_of(part), task.word, task.n_classes
+            )
+            losses = [
+                loss_of(left_out[k], part.y, task.word, votes=self.votes(k, part.y, task))
+                for k in ks
+            ]
+            places.append(int(np.argmin(losses)))
+            k = ks[places[-1]]
+            found.append(replace(self, k=(k,)).ask(part, test.x, task)[k])
+        settings = {
+            "k_among": list(ks),
+            **self.voting,
+            "chosen_by": f"leave-one-out {loss_name(task.word)}",
+            "left_out": {"n": 1, **by_patient_settings(problem.question, train)},
+        }
+        chosen = said_of("k", ks, places)
+        marks = [mark_of("k is", "leaving one out", chosen)]
+        return Answer(settings, chosen, {"test": np.stack(found)}, marks)
 
+    @property
+    def versions(self) -> dict[str, str]:
+        return faiss_versions()
 
-def _mlknn_scores(
-    config: KnnConfig,
-    bank_features: NDArray[np.floating],
-    bank_labels: NDArray[np.integer],
-    query_features: NDArray[np.floating],
-    task: str,
-) -> dict[int, NDArray[np.float64]]:
-    """k -> (Q, C) probabilities by ML-kNN; a second search is among the bank itself."""
-    if task != MULTI_LABEL:
-        raise RequestError(
-            f"--vote {MLKNN} is for several labels at once, found the task {task!r}; use --vote "
-            "weighted or majority"
-        )
-    known_shares(bank_labels)  # refuses a label that is known of no row
-    k, metric = max(config.k), config.metric
-    _, own = neighbours(bank_features, bank_features, k + config.n_needed, metric)
-    if not config.self_counts:
-        own = mlknn.leave_out_self(own)
-    _, indices = neighbours(bank_features, query_features, k, metric)
-    own_ones = mlknn.count_ones(own, bank_labels, config.k)
-    ones = mlknn.count_ones(indices, bank_labels, config.k)
-    return {k: mlknn.fit(own_ones[k], bank_labels, k).predict(ones[k]) for k in config.k}
+    def describe_memory(self, questions: Sequence[Question]) -> str:
+        """What the largest search will hold."""
+        features = questions[0].features
+        stored = [e for e in features.header.arrays.values() if e.dtype.kind == "f"]
+        widest, held = max(stored, key=lambda extent: extent.row_bytes), 0
+        for question in questions:
+            fitted_on = question.trained_on or question
+            n_bank = int(sum(fitted_on.is_in(name).sum() for name in ("train", "val")))
+            n_queries = int(sum(question.is_in(name).sum() for name in ("val", "test")))
+            searched = bytes_held(n_bank, n_queries, widest.shape[1], max(self.k))
+            held = max(held, searched + (n_bank + n_queries) * widest.row_bytes)
+        if held < TOLD_BYTES:
+            return ""
+        return f"kNN on {features.dataset} will hold about {format_bytes(held)} in memory"
 
-
-def predictions(
-    config: KnnConfig,
-    bank_features: NDArray[np.floating],
-    bank_targets: NDArray[np.floating],
-    query_features: NDArray[np.floating],
-) -> dict[int, NDArray[np.float64]]:
-    """Predict continuous targets at every k, from one search: the mean of the neighbours' targets.
-
-    Args:
-        config: the numbers of neighbours, the metric and the vote: "weighted" is a mean weighted by
-            exp(similarity / temperature), "majority" the plain one.
-        bank_features: (N, D), usually the training split; may be a float16 memmap.
-        bank_targets: (N, O) finite; each output is a target of its own.
-        query_features: (Q, D).
-
-    Returns:
-        k -> (Q, O), in the order of ``config.k`` and the unit of the targets.
-
-    Raises:
-        RequestError: targets that are not finite or don't fit the bank; ML-kNN, or shares that are
-            to be cut off; see also ``neighbours``.
-    """
-    check_targets(bank_targets)
-    if config.rule == MLKNN:
-        raise RequestError(f"--vote {MLKNN} is for several labels, not for continuous ones")
-    found = _nearest(config, bank_features, bank_targets, query_features)
-    return predictions_of(config, found, bank_targets)
-
-
-def predictions_of(
-    config: KnnConfig, found: Found, bank_targets: NDArray[np.floating]
-) -> dict[int, NDArray[np.float64]]:
-    """``predictions`` of neighbours that are found already; arguments as of ``scores_of``.
-
-    Raises:
-        RequestError: shares that are to be cut off.
-    """
-    if config.cut_off:
-        raise RequestError(
-            "DINOv2's release asks kNN for classes, not for continuous labels; leave out "
-            "--as-published"
-        )
-    results = {k: np.empty((len(found[0]), bank_targets.shape[1])) for k in config.k}
-    for k, rows, weights, targets in _heard(config, found, bank_targets):
-        sums = np.einsum("qk,qko->qo", weights, targets)
-        results[k][rows] = sums / weights.sum(axis=1, keepdims=True)
-    return results
-
-
-def _nearest(
-    config: KnnConfig,
-    bank_features: NDArray[np.floating],
-    bank_labels: NDArray[Any],
-    query_features: NDArray[np.floating],
-) -> Found:
-    """One search, for every k."""
-    if len(bank_labels) != len(bank_features):
-        raise RequestError(
-            f"the bank needs one label for each row of features, found {len(bank_labels)} labels "
-            f"and {len(bank_features)} rows"
-        )
-    return neighbours(bank_features, query_features, max(config.k), config.metric)
+    def check_answered(
+        self, questions: Sequence[Question], settings: Sequence[Mapping[str, Any]]
+    ) -> None:
+        n_train = min(int((q.trained_on or q).is_in("train").sum()) for q in questions)
+        large = [str(k) for k in self.k if k + self.n_needed > n_train]
+        # Of a list that one is chosen of, the row names those that were compared.
+        if large and not (self.one_k and len(large) < len(self.k)):
+            raise RequestError(f"{n_train} training images are too few for k = {', '.join(large)}")
+        answered = {row.get("k") for row in settings}
+        in_folds = [str(k) for k in self.k if k not in answered]
+        if in_folds and not self.one_k:
+            raise RequestError(
+                f"without one of {N_FOLDS} folds too few images are left for k = "
+                f"{', '.join(in_folds)}; --choose val compares on val"
+            )
 
 
-def _heard(
-    config: KnnConfig, found: Found, bank_labels: NDArray[Any]
-) -> Iterator[tuple[int, slice, NDArray[np.float64], NDArray[Any]]]:
-    """For each k and some queries at a time, what their neighbours say.
-
-    Yields:
-        k, the rows of the queries, their neighbours' say (q, k), see ``weigh``, and labels (q, k)
-        or (q, k, C).
-    """
-    similarities, indices = found
-    width = int(np.prod(bank_labels.shape[1:]))
-    for rows in chunks(len(indices), max(1, CHUNK_VOTES // (max(config.k) * width))):
-        labels = bank_labels[indices[rows]]
-        # Once for every k: the say is relative to the nearest, which is the same for all.
-        weights = weigh(similarities[rows], config.rule, config.temperature)
-        if config.cut_off:
-            weights /= weights[:, : max(config.k)].sum(axis=1, keepdims=True)
-        for k in config.k:
-            yield k, rows, weights[:, :k], labels[:, :k]
+def _too_large(large: list[str], largest: int) -> str:
+    """Why no answer has these k; the largest that has one."""
+    most = f"at most {largest}; name that with --k" if largest > 0 else "too few for any k"
+    return f"k = {', '.join(large)} needs more images than some episodes have: {most}"

@@ -4,49 +4,70 @@ The objective is scikit-learn's ``LogisticRegression``: C * sum of log-losses + 
 standardised features, the intercept free. DINO's and CLIP's linear probes by logistic regression
 minimise the same; here one run serves every C, from the strongest regularisation to the weakest,
 each starting where the one before ended.
-
-Method: Newton's, with conjugate gradients for each step (Lin, Weng, Keerthi 2008,
-https://www.jmlr.org/papers/v9/lin08b.html) in the eigenbasis of the features' correlations. In
-that basis the Hessian is nearly diagonal, e_j * mean(p (1 - p)) + 1 / (C N), and dividing by this
-diagonal takes away what makes deep features hard: their eigenvalues span nine decades.
+The method is in ``probe.solvers.logistic``.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.commands.settings import check, given, setting
+from cache.commands.terminal import split_words
 from cache.errors import RequestError
-from cache.task import BINARY, MISSING, MULTI_LABEL
+from cache.task import BINARY, MISSING, MULTI_CLASS, MULTI_LABEL, ORDINAL, Task
+from probe.answer import Answer
+from probe.episodes.draw import FewShotConfig
+from probe.kinds.kind import Episodes, Kind, Problem
 from probe.metrics.classification import check_labels
 from probe.metrics.losses import log_loss
-from probe.solvers.logistic import Head, _ahead, _minimise, _rotated, _targets
+from probe.questions.samples import Split
+from probe.solvers.episodes import STRENGTH, TOLERANCE, logistic_scores
+from probe.solvers.logistic import Head, ahead, learnable, minimise, rotated
 from probe.solvers.standardise import chunks, mean_and_scale
 
 FORMS = ("multinomial", "ovr")
 # Grids by name. DINOv2's (dinov2/eval/log_regression.py, C_POWER_RANGE) has 45 from 1e-6 to 1e5.
 STRENGTHS = {"dinov2": tuple(float(c) for c in 10 ** np.linspace(-6, 5, 45))}
 
+# scikit-learn's C: the smaller, the stronger the regularisation. Two a decade. Measured on
+# standardised ViT features and pixels (BreastMNIST, PneumoniaMNIST; all images, or 20 and more
+# a class) the validation loss is smallest at 0.01 to 0.1 and rises on both sides. With a
+# handful a class it may be flat at the strong end; where classes are separable it may still
+# fall, slowly, at the weak one.
+USUAL = tuple(float(c) for c in 10 ** np.linspace(-6, 2, 17))
+
+
+def _read_strengths(text: str) -> tuple[float, ...]:
+    return STRENGTHS.get(text) or tuple(float(word) for word in split_words("--strengths", text))
+
 
 @dataclass(frozen=True)
-class LinearConfig:
-    """Everything that changes the weights of a linear probe.
+class Linear(Kind):
+    """L2-regularised logistic regression on standardised features, its strength chosen.
 
     Raises:
         RequestError: strengths that are missing, not positive and finite, or named twice; an
             unknown form; a tolerance or a number of iterations that isn't positive.
     """
 
-    # scikit-learn's C: the smaller, the stronger the regularisation. Two a decade. Measured on
-    # standardised ViT features and pixels (BreastMNIST, PneumoniaMNIST; all images, or 20 and more
-    # a class) the validation loss is smallest at 0.01 to 0.1 and rises on both sides. With a
-    # handful a class it may be flat at the strong end; where classes are separable it may still
-    # fall, slowly, at the weak one.
-    strengths: tuple[float, ...] = tuple(float(c) for c in 10 ** np.linspace(-6, 2, 17))
-    form: str = "multinomial"  # or "ovr", one class against the rest; several classes only
+    strengths: tuple[float, ...] = setting(
+        USUAL,
+        "scikit-learn's C, comma separated, or dinov2: 45 from 1e-6 to 1e5; one is chosen",
+        metavar="C",
+        above=0,
+        unlike=True,
+        read=_read_strengths,
+        shown=f"{','.join(f'{c:g}' for c in USUAL)}; with --shots {STRENGTH:g}",
+    )
+    # "ovr" is one class against the rest.
+    form: str = setting("multinomial", "for several classes", among=FORMS)
     # Predicted distance from the smallest objective, relative to it. The prediction is a squared
     # gradient over the Hessian's diagonal; the true distance was 1 to 10 times that on features,
     # and 120 times on a nearly separable problem at C = 1000.
@@ -57,21 +78,90 @@ class LinearConfig:
     # has long been rising: the fit stops there and says so.
     max_products: int = 200
 
+    name = "linear"
+    candidate = "strength"
+    is_ordered = True
+    standardises = True
+
     def __post_init__(self) -> None:
-        bad = [c for c in self.strengths if not (math.isfinite(c) and c > 0)]
-        if bad or not self.strengths:
-            raise RequestError(
-                f"strengths are positive and finite, found {bad[0] if bad else 'none'}"
-            )
-        if len(set(self.strengths)) < len(self.strengths):
-            raise RequestError("each strength may be named once, found one twice")
-        if self.form not in FORMS:
-            raise RequestError(f'unknown form "{self.form}": expected "multinomial" or "ovr"')
+        check(self)
         if not self.tolerance > 0:
             raise RequestError(f"tolerance is positive, found {self.tolerance}")
         for name in ("max_iter", "max_products"):
             if getattr(self, name) < 1:
                 raise RequestError(f"{name} is 1 or more, found {getattr(self, name)}")
+
+    @classmethod
+    def read(cls, options: argparse.Namespace, base: Mapping[str, Any]) -> Linear:
+        # Nothing is there to choose a strength on in an episode.
+        of_episodes = {"strengths": (STRENGTH,)} if options.shots else {}
+        return cls(**{**base, **of_episodes, **given(options, cls)})
+
+    @property
+    def candidates(self) -> tuple[float, ...]:
+        return self.strengths
+
+    def check_few_shot(self, few_shot: FewShotConfig, by_protocol: bool) -> None:
+        if len(self.strengths) > 1:
+            raise RequestError(
+                f"an episode has nothing to choose one of {len(self.strengths)} strengths on: name "
+                "one with --strengths, or use --kind ridge, which leaves one sample out"
+            )
+
+    def fit(self, train: Split, task: Task) -> Strengths:
+        return Strengths(fit_path(train.x, train.y, task.word, task.n_classes, self), task)
+
+    def settings(self, fitted: Strengths, task: Task) -> dict[str, Any]:
+        # Of several classes only: two have one form, and several labels no other.
+        several = task.word in (MULTI_CLASS, ORDINAL)
+        return {
+            "strengths": [float(fit.strength) for fit in fitted.fits],
+            **({"form": self.form} if several else {}),
+            "tolerance": self.tolerance,
+            "max_iter": self.max_iter,
+            "max_products": self.max_products,
+            "standardised": True,
+        }
+
+    def value(self, fitted: Strengths, place: int) -> float:
+        return float(fitted.fits[place].strength)
+
+    def marks(self, fitted: Strengths, place: int) -> list[str]:
+        fit = fitted.fits[place]
+        if fit.converged:
+            return []
+        return [f"the solver stopped after {fit.n_iter} steps, short of its tolerance"]
+
+    def answer_episodes(self, problem: Problem, episodes: Episodes) -> Iterator[Answer]:
+        """All episodes in one solve, at the one strength."""
+        task, train, test = problem.task, problem.splits["train"], problem.splits["test"]
+        (strength,), how = self.strengths, problem.standardising()
+        asked = test.x, task.word, task.n_classes, strength, how.prepare
+        yield Answer(
+            {
+                "strengths": [strength],
+                "tolerance": TOLERANCE,
+                **how.settings,
+                "chosen_by": "fixed",
+            },
+            {"strength": strength},
+            {"test": logistic_scores(train.x, train.y, episodes, *asked)},
+            how.marks,
+        )
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """The path of a linear probe as candidates."""
+
+    fits: list[LinearFit]
+    task: Task
+
+    def losses(self, x: NDArray[np.floating], y: NDArray[Any]) -> NDArray[np.float64]:
+        return path_losses(self.fits, x, y, self.task.word)
+
+    def scores(self, x: NDArray[np.floating], place: int) -> NDArray[np.float64]:
+        return self.fits[place].predict_scores(x)
 
 
 @dataclass(frozen=True)
@@ -106,7 +196,7 @@ def fit_path(
     labels: NDArray[np.integer],
     task: str,
     n_classes: int,
-    config: LinearConfig | None = None,
+    config: Linear | None = None,
 ) -> list[LinearFit]:
     """Fit every strength of the path.
 
@@ -140,7 +230,7 @@ def fit_path(
         RequestError: labels that don't fit the task or the features, fewer than two classes among
             them, one of several labels known of no image, or features that are not finite.
     """
-    config = config or LinearConfig()
+    config = config or Linear()
     labels = np.asarray(labels)
     check_labels(labels, task, n_classes)
     if features.ndim != 2 or len(features) != len(labels) or len(labels) == 0:
@@ -148,18 +238,18 @@ def fit_path(
             "training needs (N, D) features and a label for each row, found features of shape "
             f"{features.shape} and {len(labels)} labels"
         )
-    targets, columns, constant = _targets(labels, task, n_classes)
+    targets, columns, constant = learnable(labels, task, n_classes)
     head = Head(*mean_and_scale(features), task, config.form, columns, constant)
     coupled = task not in (BINARY, MULTI_LABEL) and config.form == "multinomial"
     is_known = labels[:, columns].T != MISSING if task == MULTI_LABEL else None
-    problem, basis = _rotated(features, head, targets, is_known, coupled)
+    problem, basis = rotated(features, head, targets, is_known, coupled)
 
     fits = []
     solved: list[tuple[float, NDArray[np.float64]]] = []
     for strength in sorted(config.strengths):
         penalty = 1 / (strength * len(labels))
-        start = _ahead(solved, math.log(strength)) if solved else problem.start()
-        weights, objective, n_iter, converged = _minimise(
+        start = ahead(solved, math.log(strength)) if solved else problem.start()
+        weights, objective, n_iter, converged = minimise(
             problem, start, penalty, config.tolerance, config.max_iter, config.max_products
         )
         solved = [*solved[-1:], (math.log(strength), weights)]
@@ -211,9 +301,3 @@ def path_losses(
     """
     scores = path_scores(fits, features)
     return np.array([log_loss(answers, labels, task) for answers in scores])
-
-
-# Before the solver: what to fit, and the matrix to fit it to.
-
-
-# The solver. W is (C', r + 1), logits and probabilities are (C', N).

@@ -12,49 +12,149 @@ Y has a column for each output. Outputs share nothing but Q, so many cost little
 
 from __future__ import annotations
 
+import argparse
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.commands.settings import check, given, setting
 from cache.errors import RequestError
-from cache.task import BINARY, MULTI_LABEL, REGRESSION
+from cache.task import BINARY, MULTI_LABEL, REGRESSION, Task
+from probe.answer import Answer
+from probe.episodes.draw import FewShotConfig
+from probe.kinds.kind import Episodes, Kind, Problem
+from probe.metrics.classification import MARGIN
 from probe.metrics.regression import check_targets
+from probe.questions.samples import Split
+from probe.solvers.episodes import ridge_scores
 from probe.solvers.standardise import chunks, mean_and_scale
+
+# scikit-learn's alpha over the number of training images: the larger, the stronger. Two a
+# decade. The mean eigenvalue of standardised features is 1, the largest at most their number D;
+# those of deep features span nine decades. So 1e-6 is next to no penalty, and 1e6 leaves less
+# than D / 1e6 of any weight: the prediction is the mean of the training labels.
+PENALTIES = tuple(float(p) for p in 10 ** np.linspace(-6, 6, 25))
 
 
 @dataclass(frozen=True)
-class RidgeConfig:
-    """Everything that changes the weights of a ridge probe.
+class Ridge(Kind):
+    """Least squares with an L2 penalty, of numbers as of classes (+1 and -1 for each).
 
     Raises:
         RequestError: penalties that are missing, not positive and finite, or named twice.
     """
 
-    # scikit-learn's alpha over the number of training images: the larger, the stronger. Two a
-    # decade. The mean eigenvalue of standardised features is 1, the largest at most their number D;
-    # those of deep features span nine decades. So 1e-6 is next to no penalty, and 1e6 leaves less
-    # than D / 1e6 of any weight: the prediction is the mean of the training labels.
-    penalties: tuple[float, ...] = tuple(float(p) for p in 10 ** np.linspace(-6, 6, 25))
+    penalties: tuple[float, ...] = setting(
+        PENALTIES,
+        "scikit-learn's alpha over the number of training images, comma separated; the best on val "
+        "is taken",
+        metavar="P",
+        above=0,
+        unlike=True,
+        shown=f"{len(PENALTIES)} from {min(PENALTIES):g} to {max(PENALTIES):g}",
+    )
     # scikit-learn's alpha itself, however many images there are; in the place of all penalties.
     alpha: float | None = None
+
+    name = "ridge"
+    section = "kind ridge, for continuous labels"
+    candidate = "penalty"
+    is_ordered = True
+    score_type = MARGIN  # outputs for +1 and -1 aren't probabilities
+    takes_numbers = True
+    standardises = True
 
     def at(self, n_images: int) -> tuple[float, ...]:
         """The penalties for so many training images."""
         return self.penalties if self.alpha is None else (self.alpha / n_images,)
 
     def __post_init__(self) -> None:
+        check(self)
         if self.alpha is not None and not (math.isfinite(self.alpha) and self.alpha > 0):
             raise RequestError(f"alpha is positive and finite, found {self.alpha}")
-        bad = [p for p in self.penalties if not (math.isfinite(p) and p > 0)]
-        if bad or not self.penalties:
+
+    @classmethod
+    def read(cls, options: argparse.Namespace, base: Mapping[str, Any]) -> Ridge:
+        typed = given(options, cls)
+        if typed:
+            base = {**base, "alpha": None}  # they are multiples of it, and stand in its place
+        return cls(**{**base, **typed})
+
+    @property
+    def candidates(self) -> tuple[float, ...]:
+        return self.at(1)
+
+    def check_few_shot(self, few_shot: FewShotConfig, by_protocol: bool) -> None:
+        if few_shot.prior not in (None, "none"):
             raise RequestError(
-                f"penalties are positive and finite, found {bad[0] if bad else 'none'}"
+                f"--prior {few_shot.prior} corrects probabilities, and --kind ridge has none; use "
+                "--kind linear"
             )
-        if len(set(self.penalties)) < len(self.penalties):
-            raise RequestError("each penalty may be named once, found one twice")
+
+    def fit(self, train: Split, task: Task) -> Penalties:
+        targets = ridge_targets(train.y, task.word, task.n_classes)
+        return Penalties(fit_path(train.x, targets, self), task)
+
+    def settings(self, fitted: Penalties, task: Task) -> dict[str, Any]:
+        which = {"penalties": [fit.penalty for fit in fitted.fits]}
+        if self.alpha is not None:
+            which = {"alpha": self.alpha}
+        return {**which, "standardised": True}
+
+    def value(self, fitted: Penalties, place: int) -> float:
+        return fitted.fits[place].penalty
+
+    def loss_name(self, fitted: Penalties, task: Task) -> str:
+        return "squared error"
+
+    def answer_episodes(self, problem: Problem, episodes: Episodes) -> Iterator[Answer]:
+        """All episodes in one solve, each at the penalty that answers its left-out samples best."""
+        task, train, test = problem.task, problem.splits["train"], problem.splits["test"]
+        targets = ridge_targets(train.y, task.word, task.n_classes)
+        lengths = np.array([len(rows) for rows in episodes])
+        outputs = np.empty((len(episodes), len(test), targets.shape[1]))
+        chosen = np.empty(len(episodes))
+        how = problem.standardising()
+        for n in np.unique(lengths).tolist():  # a penalty may depend on it
+            alike = np.flatnonzero(lengths == n)
+            outputs[alike], chosen[alike] = ridge_scores(
+                train.x,
+                targets,
+                [episodes[i] for i in alike.tolist()],
+                test.x,
+                self.at(n),
+                how.prepare,
+            )
+        settings: dict[str, Any] = {"alpha": self.alpha, "chosen_by": "fixed"}
+        if self.alpha is None:
+            penalties = sorted(self.penalties, reverse=True)
+            settings = {"penalties": penalties, "chosen_by": "leave-one-out squared error"}
+        scored = {} if task.is_continuous else {"score_type": self.score_type}
+        yield Answer(
+            {**settings, **how.settings, **scored},
+            {"penalty": float(np.median(chosen)), "penalties": chosen.tolist()},
+            {"test": as_scores(outputs, task.word)},
+            how.marks,
+        )
+
+
+@dataclass(frozen=True)
+class Penalties:
+    """The path of a ridge probe as candidates."""
+
+    fits: list[RidgeFit]
+    task: Task
+
+    def losses(self, x: NDArray[np.floating], y: NDArray[Any]) -> NDArray[np.float64]:
+        targets = ridge_targets(y, self.task.word, self.task.n_classes)
+        return path_errors(self.fits, x, targets)
+
+    def scores(self, x: NDArray[np.floating], place: int) -> NDArray[np.float64]:
+        return as_scores(self.fits[place].predict(x), self.task.word)
 
 
 @dataclass(frozen=True)
@@ -85,7 +185,7 @@ class RidgeFit:
 def fit_path(
     features: NDArray[np.floating],
     targets: NDArray[np.floating],
-    config: RidgeConfig | None = None,
+    config: Ridge | None = None,
 ) -> list[RidgeFit]:
     """Fit every penalty, from one eigendecomposition.
 
@@ -105,7 +205,7 @@ def fit_path(
     Raises:
         RequestError: features or targets that are not finite, or don't fit each other.
     """
-    config = config or RidgeConfig()
+    config = config or Ridge()
     targets = np.asarray(targets)
     check_targets(targets)
     if features.ndim != 2 or len(features) != len(targets) or len(targets) == 0:

@@ -11,18 +11,106 @@ For several labels at once each label is a choice of two, the label or its negat
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.commands.settings import setting
 from cache.errors import RequestError
-from cache.features import Features
 from cache.task import MULTI_CLASS, MULTI_LABEL
+from probe.answer import Answer
+from probe.kinds.kind import Kind, Problem
 from probe.metrics.classification import check_labels, check_task
+from probe.paper_encoders import Reading
+from probe.places import Place
 from probe.questions.question import Asked
 
+if TYPE_CHECKING:
+    from cache.features import Features  # h5py: --help shouldn't wait for it
+
 CHUNK_ROWS = 4096  # rows of features that are in work at one time
+
+
+@dataclass(frozen=True)
+class Zeroshot(Kind):
+    """Each class is what a text encoder makes of prompts; no training image is used."""
+
+    text: Path | None = setting(
+        None,
+        "text features of the same encoder and data set, where several fit",
+        metavar="FILE",
+        shown="the one beside the images",
+    )
+
+    name = "zeroshot"
+    learns = False
+    has_layers = False
+    is_chosen = False
+    refits = False
+    pools = ("proj",)  # only that lies in one space with texts
+
+    def check_places(self, layer: int | str, pools: tuple[str, ...]) -> None:
+        if layer != -1:
+            raise RequestError("--kind zeroshot has no choice of layers: proj belongs to the last")
+        if pools not in ((), self.pools):
+            raise RequestError(
+                f"--kind zeroshot takes --pool proj, not {', '.join(pools)}: only proj lies in one "
+                "space with texts"
+            )
+
+    def find_places(
+        self, features: Features, layer: int | str, pools: Sequence[str], reading: Reading
+    ) -> list[tuple[Place, ...]]:
+        if "proj" not in features.pools:
+            raise RequestError(
+                f"{features.path.name} has no proj, only {', '.join(features.pools)}: "
+                f"{features.encoder} has no projection into a space that it shares with texts, as "
+                "CLIP-like encoders have"
+            )
+        return super().find_places(features, layer, pools, reading)
+
+    def answer(self, problem: Problem) -> Iterator[Answer]:
+        """One answer, from the text file of these images; nothing is fitted, nothing chosen."""
+        question, task = problem.question, problem.task
+        text = self._find_text(question.features)
+        prompts = read_prompts(text, question)
+        vectors = class_vectors(prompts.x, prompts.y, prompts.n_classes)
+        # The digest of the text's key: other prompts are another question.
+        said = {"key": text.digest, "n_prompts": len(prompts.y)}
+        yield Answer(
+            {"text": {**said, "logit_scale": prompts.logit_scale}},
+            {},
+            {
+                name: scores(problem.splits[name].x, vectors, prompts.logit_scale, task.word)
+                for name in ("val", "test")
+            },
+            [],
+        )
+
+    def _find_text(self, features: Features) -> Features:
+        """The text file that is named, or the one that belongs to these images.
+
+        Raises:
+            CacheError: there is none, or it can't be read.
+            RequestError: several belong to them; or the named one doesn't.
+        """
+        from cache.catalogue import find_text, text_differences
+        from cache.features import open_features
+
+        if self.text is None:
+            return find_text(features)
+        text = open_features(self.text)
+        if not text.is_text:
+            raise RequestError(f"--text takes a text file, and {self.text} holds images")
+        if differences := text_differences(features, text):
+            raise RequestError(
+                f"{self.text} doesn't belong to {features.path.name} ({'; '.join(differences)})"
+            )
+        return text
 
 
 def n_text_classes(task: str, n_classes: int) -> int:

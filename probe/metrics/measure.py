@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.commands.settings import check, setting
 from cache.task import MISSING, Task
 from probe.metrics import classification as metrics
 from probe.metrics.calibration import N_FOLDS, Votes
@@ -24,9 +25,13 @@ from probe.metrics.prepared import prepare
 class Measuring:
     """How answers are measured, whoever gave them."""
 
-    n_resamples: int = 1000  # of episodes and test, for their intervals
-    seed: int = 0  # of these
+    # Of episodes and test, for their intervals.
+    n_resamples: int = setting(1000, "of few-shot episodes' bootstrap", flag="--resamples", least=1)
+    seed: int = setting(0, "of few-shot episodes' bootstrap", least=0)  # of these
     per_patient: bool = False  # by the mean of a patient's scores
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclass(frozen=True)

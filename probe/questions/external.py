@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,28 +14,34 @@ from cache.features import Features, open_features
 from cache.format.key import key_differences
 from cache.splits.make import LEFT_OUT, TEST, split_digest
 from cache.splits.rules import Drawn
-from probe.config import ProbeConfig
 from probe.questions.question import Asked
 
 OF_DATA = ("dataset", "images", "source_size", "slices")  # parts of a key that aren't the encoder's
 
 
-def choose_training(config: ProbeConfig, test: Features) -> Features:
+def choose_training(
+    train_data: str, test: Features, folder: Path, where: Mapping[str, str]
+) -> Features:
     """The features to fit on: of the training data, and of the encoder that made the test features.
+
+    Args:
+        train_data: the data set's name, or a feature file.
+        test: the features to test on.
+        folder: where features are looked for.
+        where: parts of the key that are asked for.
 
     Raises:
         CacheError: there are none.
         RequestError: several fit, or they were made another way.
     """
-    assert config.train_data
-    if config.train_data.endswith(".h5"):
-        train = open_features(config.train_data)
+    if train_data.endswith(".h5"):
+        train = open_features(train_data)
     else:
-        wish = Wish((test.label,), (test.size,), (config.train_data,), dict(config.where))
-        (train, *_), _ = find_features(config.features_dir, wish)
+        wish = Wish((test.label,), (test.size,), (train_data,), where)
+        (train, *_), _ = find_features(folder, wish)
     if train.dataset == test.dataset or train.key.get("images", 0) == test.key.get("images", 1):
         raise RequestError(
-            f"{config.train_data} and {test.dataset} are the same images; leave out --train-data, "
+            f"{train_data} and {test.dataset} are the same images; leave out --train-data, "
             "and --split divides them anew"
         )
     keys = [_of_encoder(a.key, b.key) for a, b in ((train, test), (test, train))]

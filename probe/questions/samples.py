@@ -6,7 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.errors import RequestError
 from cache.format.sample_tables import SPLITS
+from cache.task import MULTI_LABEL
+from probe.metrics.classification import label_shares
 from probe.questions.question import Asked
 
 
@@ -63,3 +66,20 @@ def pick(split: Split, which: NDArray[np.bool_] | NDArray[np.intp]) -> Split:
     """Some samples of a split, by a mask or by their places."""
     groups = None if split.groups is None else split.groups[which]
     return Split(split.x[which], split.y[which], split.ids[which], groups)
+
+
+def check_known(asked: Asked, train: Split) -> None:
+    """Refuse to train on several labels of which one is never known.
+
+    Raises:
+        RequestError: one isn't.
+    """
+    if asked.task != MULTI_LABEL:
+        return
+    shares = label_shares(train.y)
+    unknown = [n for n, s in zip(asked.class_names, shares, strict=True) if np.isnan(s)]
+    if unknown:
+        raise RequestError(
+            f"{asked.dataset} has no training image of which {', '.join(unknown[:3])} is known; "
+            "ask for another label by itself with --target NAME"
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -83,3 +83,9 @@ MAX_BYTES = 2**30  # of training features that are held at one time, unless one 
 def episode_bytes(device: str) -> int:
     """Of the batches of episodes that step together: on a processor what its cache holds."""
     return CACHE_BYTES if device == "cpu" else MAX_BYTES
+
+
+def by_length(episodes: Sequence[NDArray[np.intp]]) -> list[list[int]]:
+    """Places of episodes of as many samples together, the shortest first."""
+    lengths = np.array([len(rows) for rows in episodes])
+    return [np.flatnonzero(lengths == n).tolist() for n in np.unique(lengths)]

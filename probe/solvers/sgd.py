@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.errors import RequestError
 from cache.task import MULTI_LABEL
-from probe.solvers.outputs import Outputs
+from probe.metrics.classification import accuracy, auc
+from probe.solvers.epochs import by_length, episode_bytes
+from probe.solvers.outputs import Outputs, check_finite, check_training
 from probe.solvers.standardise import chunks
 
 if TYPE_CHECKING:
@@ -27,6 +30,14 @@ SPREAD = 0.01  # of the first weights, a normal; intercepts start at 0: LinearCl
 class Course(Protocol):
     """What a training needs to know; ``probe.kinds.heads.Heads`` says what each is."""
 
+    @property
+    def lrs(self) -> tuple[float, ...]: ...
+    @property
+    def n_last(self) -> tuple[int, ...]: ...
+    @property
+    def one_logit(self) -> bool: ...
+    @property
+    def by_sigmoid(self) -> bool: ...
     @property
     def scale_lr(self) -> bool: ...
     @property
@@ -186,3 +197,169 @@ class _Group:
             for of_weights, of_intercept in zip(weights, intercept, strict=True):
                 parts = of_weights[:, own].copy(), of_intercept[0, own].copy()
                 yield GridFit(lr, *self._place, *parts, self._columns, self._outputs)
+
+
+def fit_grid(
+    blocks: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    n_blocks: int,
+    has_mean: bool,
+    task: str,
+    n_classes: int,
+    config: Course,
+    device: str = "cpu",
+) -> list[GridFit]:
+    """Train every head of the grid on the same batches.
+
+    Args:
+        blocks: (N, n_blocks * D) class tokens of the last blocks, the last one last; then, with
+            ``has_mean``, (N, D) mean patch tokens of the last block.
+        labels: (N,), or (N, C) zeros, ones and MISSING for the multi-label task.
+        n_blocks: how many class tokens there are; numbers in ``config.n_last`` above it are
+            refused.
+        has_mean: whether the mean follows. Without it (networks without a class token) the grid
+            is of learning rates alone, for each of ``config.n_last``.
+        task: one of ``probe.metrics.classification.TASKS``.
+        n_classes: C.
+        config: the grid.
+        device: where to train, as torch names it.
+
+    Returns:
+        The heads in the order of the release: by blocks, without and with the mean, by learning
+        rate. Weights of one that diverged are not finite.
+
+    Raises:
+        RequestError: what can't be trained on, or more last blocks asked for than there are.
+    """
+    check_training(blocks, labels)
+    if max(config.n_last) > n_blocks:
+        raise RequestError(
+            f"heads on the last {max(config.n_last)} blocks need as many layers, found {n_blocks}"
+        )
+    outputs = Outputs(task, n_classes, config.one_logit, config.by_sigmoid)
+    return train(
+        blocks, labels, _inputs(blocks, n_blocks, has_mean, config), outputs, config, device
+    )
+
+
+def fit_episode_grids(
+    blocks: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    episodes: Sequence[NDArray[np.intp]],
+    n_blocks: int,
+    has_mean: bool,
+    task: str,
+    n_classes: int,
+    config: Course,
+    device: str = "cpu",
+) -> list[list[GridFit]]:
+    """``fit_grid`` of every few-shot episode; those of as many images take their steps together.
+
+    Args:
+        blocks: (S, n_blocks * D) of the training samples, as for ``fit_grid``.
+        labels: (S,), or (S, C) for the multi-label task.
+        episodes: for each its rows of ``blocks``, one and more.
+        n_blocks: as for ``fit_grid``, as are the others.
+        has_mean: whether the mean follows.
+        task: one of ``probe.metrics.classification.TASKS``.
+        n_classes: C.
+        config: the grid.
+        device: where to train, as torch names it.
+
+    Returns:
+        For each episode the heads of its grid, in ``fit_grid``'s order.
+
+    Raises:
+        RequestError: see ``fit_grid``; an episode of one class can be trained on.
+    """
+    outputs = Outputs(task, n_classes, config.one_logit, config.by_sigmoid)
+    places = _inputs(blocks, n_blocks, has_mean, config)
+    found: list[list[GridFit]] = [[] for _ in episodes]
+    used = np.unique(np.concatenate(episodes))
+    x, y = blocks[used], labels[used]
+    check_finite(x)
+    for alike in by_length(episodes):
+        size = max(1, episode_bytes(device) // (4 * config.batch_size * blocks.shape[1]))
+        for start in range(0, len(alike), size):
+            part = alike[start : start + size]
+            rows = np.searchsorted(used, np.stack([episodes[i] for i in part]))
+            grids = train(x, y, places, outputs, config, device, rows=rows)
+            for i, number in zip(part, range(len(part)), strict=True):
+                found[i] = grids[number :: len(part)]
+    return found
+
+
+def refit_one(
+    fit: GridFit,
+    blocks: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    config: Course,
+    device: str = "cpu",
+    every: int | None = None,
+) -> list[GridFit]:
+    """Train the head of one place of the grid anew, on more images.
+
+    Args:
+        fit: the head that was chosen; its weights aren't used.
+        blocks: as for ``fit_grid``.
+        labels: as for ``fit_grid``.
+        config: the grid that it comes from.
+        device: where to train.
+        every: keep a checkpoint after every so many epochs, too.
+
+    Returns:
+        The checkpoints, of which the last is the trained head.
+    """
+    check_training(blocks, labels)
+    place = [(fit.n_last, fit.with_mean, fit.columns, (fit.lr,))]
+    kept: list[GridFit] = []
+    (last,) = train(blocks, labels, place, fit.outputs, config, device, every, kept)
+    return [*kept, last]
+
+
+def choose(
+    fits: list[GridFit],
+    val_blocks: NDArray[np.floating],
+    val_labels: NDArray[np.integer],
+    choose_by: str,
+) -> tuple[int, NDArray[np.float64]]:
+    """Choose the head by val.
+
+    Returns:
+        The place in ``fits`` of the highest accuracy or AUC, the earlier of two; and the value of
+        every head, nan of one that diverged.
+
+    Raises:
+        RequestError: every head diverged, or val has no AUC.
+    """
+    measure = accuracy if choose_by == "acc" else auc
+    task = fits[0].outputs.task
+    found = np.array(
+        [
+            measure(fit.predict_scores(val_blocks), val_labels, task) if fit.is_finite else np.nan
+            for fit in fits
+        ]
+    )
+    if not any(fit.is_finite for fit in fits):
+        raise RequestError(
+            f"all {len(fits)} heads diverged, the slowest at a learning rate of "
+            f"{min(fit.lr for fit in fits):g}; try smaller ones with --lr"
+        )
+    if np.isnan(found).all():
+        raise RequestError(
+            "heads are chosen by AUC on val, and val has none: a class is absent there, or a label "
+            "has one value only; choose by accuracy with --choose-by acc"
+        )
+    return int(np.nanargmax(found)), found
+
+
+def _inputs(
+    blocks: NDArray[np.floating], n_blocks: int, has_mean: bool, config: Course
+) -> list[Input]:
+    width = blocks.shape[1] // (n_blocks + has_mean)
+    end = n_blocks * width
+    return [
+        (n, with_mean, slice(end - n * width, end + with_mean * width), config.lrs)
+        for n in config.n_last
+        for with_mean in ((False, True) if has_mean else (False,))
+    ]

@@ -14,8 +14,8 @@ from extract.prepare.protocols import PROTOCOLS as PREPARING
 from finetune.cli import read_request
 from finetune.config import LoraConfig, ModelConfig, TrainConfig, settle
 from finetune.protocols import EVERY_POOL, PROTOCOLS, Subject
-from probe.kinds.adamw import AdamWConfig
-from probe.kinds.protocols import PROTOCOLS as PROBES
+from probe.kinds.adamw import AdamW
+from probe.protocols import PROTOCOLS as PROBES
 
 SOURCE = "--model dinov2 --data toy"
 
@@ -74,7 +74,7 @@ def test_wu2025_takes_half_the_batch_for_dinov2_and_only_where_it_trains():
 
 def test_wu2025_frozen_is_probes_adamw():
     """What ``probe --protocol wu2025`` trains, so that both rows can stand side by side."""
-    t, other = settled("--protocol wu2025 --mode head")[0].train, AdamWConfig(ddof=0)
+    t, other = settled("--protocol wu2025 --mode head")[0].train, AdamW(ddof=0)
     assert t.head_lr == other.lr
     for name in ("weight_decay", "batch_size", "iterations", "epochs", "schedule", "drop_last"):
         assert getattr(t, name) == getattr(other, name), name
@@ -118,7 +118,7 @@ def test_doerrich2024_frozen_is_probes_adamw():
     preset = PROBES["doerrich2024"].presets["adamw"]
     t, other = (
         settled("--protocol doerrich2024 --mode head")[0].train,
-        AdamWConfig(**preset.settings),
+        AdamW(**preset.settings),
     )
     assert t.head_lr == other.lr
     for name in ("weight_decay", "batch_size", "iterations", "epochs", "drop_last", "n_checks"):

@@ -15,10 +15,11 @@ from cache import open_features
 from cache.store import FeatureWriter
 from probe.cli import main
 from probe.config import ProbeConfig
-from probe.kinds.knn import KnnConfig
+from probe.kinds.knn import Knn
+from probe.kinds.linear import Linear
 from probe.places import read_samples
+from probe.questions.laying import lay_over
 from probe.questions.overlay import OverlayConfig
-from probe.questions.question import lay_over
 from probe.questions.samples import divide_samples
 from probe.results import read_row
 from probe.run import probe_file, run_probe
@@ -114,12 +115,12 @@ def test_the_strength_is_chosen_without_test(places):
 
     path = make_features(places[0])
     features = open_features(path)
-    (row,) = probe_file(ProbeConfig("linear"), features)
+    (row,) = probe_file(ProbeConfig(Linear()), features)
     shuffled = features.labels.copy()
     shuffled[features.split == "test"] = 0
     other = open_features(path)
     other.__dict__["labels"] = shuffled
-    (again,) = probe_file(ProbeConfig("linear"), other)
+    (again,) = probe_file(ProbeConfig(Linear()), other)
     assert again.answered.chosen == row.answered.chosen
     assert again.measured.test["acc"] != row.measured.test["acc"]
 
@@ -204,7 +205,7 @@ def test_a_file_that_vanishes_does_not_cost_the_others(places):
 
     found = [open_features(make_features(places[0], name)) for name in ("a", "b")]
     found[0].path.unlink()
-    config = ProbeConfig("knn", knn=KnnConfig(k=(5,)))
+    config = ProbeConfig(Knn(k=(5,)))
     written, problems = run_probe(config, found, say=lambda line: None)
     assert [row.encoded.dataset for row in written] == ["b"]
     assert problems[0][0] == "toy on a"
@@ -323,7 +324,7 @@ def test_a_damaged_file_never_becomes_a_number(places, capsys):
     [
         ("", "--kind"),
         ("--kind nonsense", "--kind takes knn, linear, "),
-        ("--kind knn --k 0", "k is one or more numbers from 1 up"),
+        ("--kind knn --k 0", "--k takes numbers from 1 up, each once; not 0"),
         ("--kind knn --k five", "--k takes numbers"),
         ("--kind knn --k ,", "--k takes one or more"),
         ("--kind knn --model ,", "--model takes one or more"),
@@ -334,8 +335,8 @@ def test_a_damaged_file_never_becomes_a_number(places, capsys):
         ("--kind linear --vote majority", "--vote belongs to --kind knn"),
         ("--kind knn --metric euclidean --vote weighted", "weighted vote needs cosine"),
         ("--kind knn --metric euclidean --temperature 1", "--temperature belongs to the weighted"),
-        ("--kind knn --temperature 0", "temperature is positive"),
-        ("--kind linear --strengths -1", "strengths are positive"),
+        ("--kind knn --temperature 0", "--temperature takes a number above 0"),
+        ("--kind linear --strengths -1", "--strengths takes numbers above 0"),
         ("--kind knn --layer last", "--layer takes a number"),
         ("--kind knn --all-test", "--all-test belongs to --layer all"),
         ("--kind knn --where precision", "--where takes PART=VALUE"),
@@ -423,7 +424,7 @@ def test_features_without_a_signal_are_chance(places, tmp_path, capsys):
 def test_a_large_search_says_what_it_will_hold(places, capsys, monkeypatch):
     make_features(places[0])
     assert "in memory" not in run(capsys, "--kind knn --k 5")[1]
-    monkeypatch.setattr("probe.run.TOLD_BYTES", 1)
+    monkeypatch.setattr("probe.kinds.knn.TOLD_BYTES", 1)
     _, out, _ = run(capsys, "--kind knn --k 5")
     assert re.search(r"kNN on toys will hold about [\d.]+ MB in memory", out)
     assert "in memory" not in run(capsys, "--kind knn --k 5 --shots 9 --episodes 2")[1]

@@ -19,9 +19,11 @@ from probe.choosing.plan import make_folds
 from probe.cli import main
 from probe.config import ProbeConfig
 from probe.kinds import linear
-from probe.kinds.linear import LinearConfig
-from probe.places import Place, find_places, last_place, read_place
-from probe.questions.question import lay_over
+from probe.kinds.linear import Linear
+from probe.metrics.measure import Measuring
+from probe.places import Place, PlacesConfig, find_places, last_place, read_place
+from probe.questions.laying import lay_over
+from probe.questions.overlay import OverlayConfig
 from probe.questions.samples import divide_samples, join
 from probe.run import probe_file
 
@@ -75,7 +77,7 @@ def features(toys):
 
 
 def ask(features, **settings):
-    config = ProbeConfig("linear", linear=LinearConfig(STRENGTHS), n_resamples=20)
+    config = ProbeConfig(Linear(STRENGTHS), measuring=Measuring(20))
     return list(probe_file(dataclasses.replace(config, **settings), features))
 
 
@@ -115,13 +117,13 @@ def test_place_refusals(features):
         find_places(features, "last5", ("mean",))
     for wrong in ("last", "last0", "first4", "1.5"):
         with pytest.raises(RequestError, match=f"or last4 for the last four.*not '{wrong}'"):
-            ProbeConfig("linear", layer=wrong)
+            PlacesConfig(layer=wrong)
     with pytest.raises(RequestError, match="--pool takes cls, mean.*not 'max'"):
-        ProbeConfig("linear", pools=("cls", "max"))
+        PlacesConfig(pools=("cls", "max"))
     with pytest.raises(RequestError, match="each pool may be named once, found cls, cls"):
-        ProbeConfig("linear", pools=("cls", "cls"))
+        PlacesConfig(pools=("cls", "cls"))
     with pytest.raises(RequestError, match="--all-test belongs to --layer all"):
-        ProbeConfig("linear", layer="auto", all_test=True)
+        ProbeConfig(Linear(), places=PlacesConfig("auto", all_test=True))
 
 
 def test_the_last_place_takes_the_first_pool_that_it_has(features):
@@ -144,7 +146,9 @@ def test_layers_side_by_side_are_dinov2s_input(features):
 
 @pytest.mark.parametrize("how", ["val", "cv"])
 def test_the_best_place_without_test_beside_the_last(features, how):
-    last, best = ask(features, layer="auto", pools=("cls", "mean"), choosing=ChoosingConfig(how))
+    last, best = ask(
+        features, places=PlacesConfig("auto", ("cls", "mean")), choosing=ChoosingConfig(how)
+    )
     assert (last.answered.settings["layer"], last.answered.settings["pool"]) == (3, "cls")
     assert best.answered.settings["layer"] == 1
     assert best.measured.test["auc"].value > last.measured.test["auc"].value
@@ -160,15 +164,17 @@ def test_the_best_place_without_test_beside_the_last(features, how):
     # The last layer's row is the one that is asked for without a choice.
     assert ask(features, choosing=ChoosingConfig(how))[0].digest == last.digest
     (plain,) = ask(
-        features, layer=1, pools=(best.answered.settings["pool"],), choosing=ChoosingConfig(how)
+        features,
+        places=PlacesConfig(1, (best.answered.settings["pool"],)),
+        choosing=ChoosingConfig(how),
     )
     assert plain.measured.test == best.measured.test
     assert plain.digest != best.digest
 
 
 def test_losses_of_places_are_those_of_a_plain_loop(features):
-    _, best = ask(features, layer="auto", pools=("cls",), choosing=ChoosingConfig("cv"))
-    (asked,) = lay_over(ProbeConfig("linear").overlay, features)
+    _, best = ask(features, places=PlacesConfig("auto", ("cls",)), choosing=ChoosingConfig("cv"))
+    (asked,) = lay_over(OverlayConfig(), features)
     for place in some(best.answered.chosen["place"]):
         splits = divide_samples(read_place(features, Place(place["layer"], "cls")), asked)
         pool = join(splits["train"], splits["val"])
@@ -176,9 +182,7 @@ def test_losses_of_places_are_those_of_a_plain_loop(features):
         sums = np.zeros(2)
         for part in range(5):
             rest, held = fold != part, fold == part
-            fits = linear.fit_path(
-                pool.x[rest], pool.y[rest], "binary-class", 2, LinearConfig(STRENGTHS)
-            )
+            fits = linear.fit_path(pool.x[rest], pool.y[rest], "binary-class", 2, Linear(STRENGTHS))
             for i, fit in enumerate(fits):
                 scores = fit.predict_scores(pool.x[held])
                 sums[i] -= np.log(scores[np.arange(len(scores)), pool.y[held]]).sum()
@@ -186,16 +190,16 @@ def test_losses_of_places_are_those_of_a_plain_loop(features):
 
 
 def test_a_sweep_never_reads_test(features):
-    rows = ask(features, layer="all", pools=("cls", "concat"))
+    rows = ask(features, places=PlacesConfig("all", ("cls", "concat")))
     assert [(r.answered.settings["layer"], r.answered.settings["pool"]) for r in rows] == [
         (0, "cls"), (0, "concat"), (1, "cls"), (1, "concat"), (3, "cls"), (3, "concat"),
     ]  # fmt: skip
     assert all(
         row.measured.test == {} and row.n["test"] == 0 and row.measured.val for row in some(rows)
     )
-    tested = ask(features, layer="all", pools=("cls", "concat"), all_test=True)
+    tested = ask(features, places=PlacesConfig("all", ("cls", "concat"), all_test=True))
     assert all(row.measured.test and row.n["test"] == 40 for row in some(tested))
-    several = ask(features, pools=("cls", "mean"))
+    several = ask(features, places=PlacesConfig(pools=("cls", "mean")))
     assert all(row.measured.test == {} for row in some(several))
 
 
@@ -214,8 +218,8 @@ def test_out_of_fold_numbers_are_of_train_and_val(features):
 
 
 def test_side_by_side_is_another_question(features):
-    (one,) = ask(features, pools=("mean",))
-    (three,) = ask(features, layer="last3", pools=("mean",))
+    (one,) = ask(features, places=PlacesConfig(pools=("mean",)))
+    (three,) = ask(features, places=PlacesConfig("last3", ("mean",)))
     assert three.answered.settings["n_last"] == 3
     assert "n_last" not in one.answered.settings
     assert one.digest != three.digest

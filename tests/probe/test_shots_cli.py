@@ -9,7 +9,6 @@ from probing import rows, run
 
 from cache.task import BINARY
 from probe.cli import main
-from probe.kinds.kind import ASK
 from probe.metrics.classification import evaluate
 from probe.results import read_row
 
@@ -302,7 +301,7 @@ def test_class_shares_of_continuous_labels_are_refused(places, tmp_path, capsys)
     ("words", "message"),
     [
         ("--kind ridge --shots 1 --prior em", "corrects probabilities, and --kind ridge has none"),
-        ("--kind zeroshot --shots 1", "--shots belongs to --kind knn"),
+        ("--kind zeroshot --shots 1", "--shots belongs to kinds that learn"),
         ("--kind linear --episodes 5", "say how many, as in --shots 1,5,10"),
         ("--kind linear --shots 1 --layer all", "compared on val, whose labels are more"),
         ("--kind linear --shots 1 --strengths 1,10", "nothing to choose one of 2 strengths on"),
@@ -328,12 +327,6 @@ def test_older_rows_have_no_episodes(places, capsys):
     path = next(places[1].rglob("*.json"))
     make_earlier(path, "episodes")
     assert read_row(path)["episodes"] == {}
-
-
-def test_every_kind_that_learns_takes_shots():
-    from probe.kinds.few_shot import SCORE
-
-    assert set(SCORE) <= set(ASK)
 
 
 def test_class_shares_move_accuracy_and_leave_the_auc(places, capsys):

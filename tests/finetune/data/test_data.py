@@ -26,9 +26,9 @@ from extract.prepare.transforms import Transform
 from finetune.data.batches import Draw, Loader
 from finetune.data.images import Images, find_transform, open_images, rows_of
 from finetune.data.pixels import Pixels, PixelWriter
+from probe.questions.laying import lay_over
 from probe.questions.leaks import with_leaks
 from probe.questions.overlay import OverlayConfig
-from probe.questions.question import lay_over
 
 CPU = torch.device("cpu")
 SIZE = 32

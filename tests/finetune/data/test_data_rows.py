@@ -21,8 +21,9 @@ from finetune.start.head import FirstHead, as_logits, first_head
 from finetune.start.row import find_row
 from probe.cli import main
 from probe.episodes.draw import digest_of
+from probe.questions.laying import lay_over
 from probe.questions.overlay import OverlayConfig
-from probe.questions.question import Asked, lay_over
+from probe.questions.question import Asked
 
 MULTI_LABEL = "multi-label, binary-class"
 

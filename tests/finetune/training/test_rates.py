@@ -7,7 +7,7 @@ import torch
 
 from finetune.config import TrainConfig
 from finetune.training.rates import count_drops, rate_factor
-from probe.kinds.adamw import AdamWConfig
+from probe.kinds.adamw import AdamW
 
 
 def factors(config, part, n, n_warmup=0, n_drops=0):
@@ -69,7 +69,7 @@ def test_other_schedules_know_no_plateau():
 
 def test_cosine_by_epoch_is_that_of_probes_adamw():
     """Doerrich et al. 2024: the head of a frozen encoder has the same rates here and there."""
-    config, probed = TrainConfig(schedule="cosine-epochs"), AdamWConfig(lr=1.0, schedule="cosine")
+    config, probed = TrainConfig(schedule="cosine-epochs"), AdamW(lr=1.0, schedule="cosine")
     n_epochs, n_batches = 7, 3
     n = n_epochs * n_batches
     found = [rate_factor(config, "head", i, n, 0, 0, n_batches) for i in range(n)]

@@ -11,7 +11,8 @@ from numpy.testing import assert_allclose
 from cache import open_features
 from cache.task import MULTI_CLASS
 from probe.cli import main
-from probe.kinds.knn import KnnConfig, scores
+from probe.kinds.knn import Knn
+from probe.solvers.knn import scores
 
 
 def rows(root):
@@ -35,7 +36,7 @@ def test_the_k_with_the_smallest_smoothed_loss_is_taken(folder, capsys, how):
     assert int(np.argmin(losses)) == 1
     if how == "val":
         x, y = open_features(path).array(-1, "cls"), open_features(path).labels
-        config = KnnConfig((100, 9, 1), vote="majority")
+        config = Knn((100, 9, 1), vote="majority")
         votes = scores(config, x[:120], y[:120], x[120:160], MULTI_CLASS, 3)
         for k, loss in zip(config.k, losses, strict=True):
             shared = (k * votes[k][np.arange(40), y[120:160]] + 1 / 3) / (k + 1)

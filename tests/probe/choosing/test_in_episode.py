@@ -14,13 +14,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from cache import open_features
-from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL, REGRESSION
-from probe.choosing.in_episode import TooFewError, choose_settings, make_episode_folds
+from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL, REGRESSION, Task
+from probe.choosing.in_episode import TooFewError, choose_by_folds, make_episode_folds
 from probe.episodes.draw import FewShotConfig, draw_episodes
 from probe.kinds import knn
-from probe.kinds.custom import find_estimator
-from probe.kinds.estimator import Question
-from probe.kinds.knn import KnnConfig
+from probe.kinds.custom import find_kind
+from probe.kinds.knn import Knn
 from probe.metrics.calibration import Votes
 from probe.metrics.losses import loss_of
 from probe.metrics.patients import Scored, by_patient
@@ -65,7 +64,7 @@ def test_a_class_of_one_is_always_learnt_from():
 
 
 def test_one_shot_has_nothing_to_choose_on():
-    with pytest.raises(TooFewError, match="one sample, or patient, of each class.*each --set"):
+    with pytest.raises(TooFewError, match="one sample, or patient, of each class.*name one"):
         make_episode_folds(samples([0, 1, 2]), MULTI_CLASS)
     groups = np.array(["a", "a", "b", "b"])
     with pytest.raises(TooFewError, match="or patient"):
@@ -84,8 +83,8 @@ def test_folds_of_several_labels_and_of_continuous_ones():
 
 def test_the_setting_with_the_smallest_pooled_loss_is_taken():
     split = samples(np.repeat([0, 1], 9), seed=3)
-    strengths = (1e-4, 1e-2, 1.0, 100.0)
-    config = find_estimator(LOGISTIC, ["C=" + ",".join(map(str, strengths))])
+    strengths, task = (1e-4, 1e-2, 1.0, 100.0), Task(BINARY, ("a", "b"))
+    config = find_kind(LOGISTIC, ["C=" + ",".join(map(str, strengths))])
     fold = make_episode_folds(split, BINARY)
     losses = []
     for strength in strengths:
@@ -97,7 +96,9 @@ def test_the_setting_with_the_smallest_pooled_loss_is_taken():
             model.fit(scaler.transform(split.x[rest]), split.y[rest])
             scores[~rest] = model.predict_proba(scaler.transform(split.x[~rest]))
         losses.append(loss_of(scores, split.y, BINARY))
-    assert choose_settings(config, split, Question(BINARY, 2)) == int(np.argmin(losses))
+    assert choose_by_folds(
+        lambda part: config.fit(part, task), 4, split, BINARY, config.scores_of, config.name_one
+    ) == int(np.argmin(losses))
     assert int(np.argmin(losses)) not in (0, 3)  # a choice that the ends don't make
 
 
@@ -238,7 +239,7 @@ def test_each_episode_has_the_k_that_leaves_the_smallest_error(folder, capsys):
     train, episodes = episodes_of(features, 6, 5)
     x, y = features.array(-1, "cls")[train], features.labels[train]
     test = features.array(-1, "cls")[features.split == "test"]
-    config = KnnConfig(k=(9, 3, 1))
+    config = Knn(k=(9, 3, 1))
     found = scores_of(folder, row)["test_scores"]
     for e, own in enumerate(episodes):
         left_out = {k: [] for k in config.k}

@@ -29,6 +29,10 @@ from probe.metrics.losses import loss_of
 from probe.questions.samples import Split, join, pick
 
 
+def by_mean(fitted):
+    return None
+
+
 def split_of(labels, prefix="a", groups=None) -> Split:
     labels = np.asarray(labels)
     ids = np.array([f"{prefix}{i}" for i in range(len(labels))])
@@ -270,7 +274,7 @@ def test_fit_and_choose_equals_a_plain_loop(how, refit):
     rng = np.random.default_rng(0)
     train, val = split_of(rng.normal(3, 1, 40)), split_of(rng.normal(3, 1, 20), "v")
     plan = plan_of(train, val, asked=asked_of(REGRESSION), how=how, refit=refit)
-    chosen = fit_and_choose(plan, lambda split: Shrunk(float(split.y.mean())))
+    chosen = fit_and_choose(plan, lambda split: Shrunk(float(split.y.mean())), 5, by_mean)
     assert chosen.choice.place == 2
     pool = join(train, val)
     if how == "val":
@@ -291,7 +295,7 @@ def test_one_candidate_needs_no_val():
     train = split_of(np.ones(9))
     empty = pick(train, np.zeros(9, bool))
     plan = plan_of(train, empty, n_candidates=1, asked=asked_of(REGRESSION))
-    chosen = fit_and_choose(plan, lambda split: Shrunk(1.0))
+    chosen = fit_and_choose(plan, lambda split: Shrunk(1.0), 1, by_mean)
     assert chosen.choice.place == 0
     assert chosen.held_out.shape == (0, 1)
 
@@ -309,5 +313,5 @@ def test_answers_out_of_fold_stand_for_val():
 def test_words():
     with pytest.raises(RequestError, match="--choose takes auto, val, cv, not 'test'"):
         ChoosingConfig("test")
-    with pytest.raises(RequestError, match=r"--refit takes train or train\+val, not 'test'"):
+    with pytest.raises(RequestError, match=r"--refit takes train, train\+val, not 'test'"):
         ChoosingConfig(refit="test")

@@ -11,14 +11,14 @@ from probing import rows, run
 from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL
 from probe.choosing.in_episode import make_episode_folds
 from probe.kinds import adamw, heads
-from probe.kinds.adamw import AdamWConfig
-from probe.kinds.heads import HeadsConfig
+from probe.kinds.adamw import AdamW
+from probe.kinds.heads import Heads
 from probe.questions.samples import Split
 from probe.solvers import adamw as solver
 from probe.solvers.adamw import Diverged
 
-ADAMW = AdamWConfig(iterations=120, batch_size=8, seeds=(0, 3), n_checks=5)
-GRID = HeadsConfig(lrs=(0.1, 1.0), n_last=(1, 2), batch_size=8, epochs=3, iterations=10)
+ADAMW = AdamW(iterations=120, batch_size=8, seeds=(0, 3), n_checks=5)
+GRID = Heads(lrs=(0.1, 1.0), n_last=(1, 2), batch_size=8, epochs=3, iterations=10)
 
 
 def problem(task, n_classes, n=60, width=24):
@@ -184,7 +184,7 @@ def test_val_changes_nothing_where_it_is_not_read(places, capsys):
 
 def test_a_grid_is_chosen_by_folds_of_the_episode():
     """By hand: fit without each fold, pool the answers."""
-    from probe.kinds.episode_heads import _best_of_folds
+    from probe.kinds.heads import _best_of_folds
     from probe.metrics.losses import loss_of
 
     x, y, episodes = problem(MULTI_CLASS, 3)

@@ -17,11 +17,12 @@ from sklearn.svm import LinearSVC
 
 import probe.kinds.estimator
 from cache.errors import RequestError
-from cache.task import BINARY, MISSING, MULTI_CLASS, MULTI_LABEL, REGRESSION
+from cache.task import BINARY, MISSING, MULTI_CLASS, MULTI_LABEL, REGRESSION, Task
 from probe.cli import main
 from probe.kinds.columns import check_columns
-from probe.kinds.custom import find_estimator, read_grid
-from probe.kinds.estimator import Question, fit_all
+from probe.kinds.custom import find_kind
+from probe.kinds.estimator import fit_all
+from probe.kinds.table import KINDS, read_grid
 from probe.metrics.classification import MARGIN, column_aucs
 
 
@@ -104,8 +105,12 @@ def test_modules_beside_it_are_found_when_its_methods_run(folder):
 # ---------------------------------------------------------------------------- scikit-learn
 
 
+def task_of(word, n_classes):
+    return Task(word, tuple(f"class {i}" for i in range(n_classes)))
+
+
 def asked(kind, settings, x, y, queries, question):
-    fitted = fit_all(find_estimator(kind, settings), x, y, question)
+    fitted = fit_all(find_kind(kind, settings), x, y, question)
     return fitted, fitted.scores(queries, 0)
 
 
@@ -119,7 +124,7 @@ def test_a_classifier_is_scikit_learns_own_on_standardised_features():
         x,
         y,
         queries,
-        Question(MULTI_CLASS, 3),
+        task_of(MULTI_CLASS, 3),
     )
     assert fitted.score_type == "probability"
     assert_allclose(found, expected.predict_proba(scaler.transform(queries)), atol=2e-3)
@@ -129,7 +134,7 @@ def test_margins_of_two_classes_are_thresholded_at_0():
     (x, y), (queries, _) = clouds(90, 2), clouds(30, 2, seed=1)
     scaler = StandardScaler().fit(x.astype(np.float64))
     expected = LinearSVC(random_state=0).fit(scaler.transform(x), y)
-    fitted, found = asked("sklearn.svm.LinearSVC", [], x, y, queries, Question(BINARY, 2))
+    fitted, found = asked("sklearn.svm.LinearSVC", [], x, y, queries, task_of(BINARY, 2))
     margins = expected.decision_function(scaler.transform(queries))
     assert fitted.score_type == "margin"
     assert_allclose(found, np.stack([-margins, margins], axis=1), atol=1e-2)
@@ -141,7 +146,7 @@ def test_several_labels_are_fitted_each_by_itself_where_known():
     y = (x[:, :3] + rng.normal(size=(80, 3)) > 0).astype(int)
     y[::4, 1], y[:, 2] = MISSING, 1
     _, found = asked(
-        "sklearn.linear_model.LogisticRegression", [], x, y, x, Question(MULTI_LABEL, 3)
+        "sklearn.linear_model.LogisticRegression", [], x, y, x, task_of(MULTI_LABEL, 3)
     )
     z = StandardScaler().fit_transform(x.astype(np.float64))
     known = y[:, 1] != MISSING
@@ -152,7 +157,7 @@ def test_several_labels_are_fitted_each_by_itself_where_known():
 
 def test_a_class_without_training_images_is_never_likely():
     x, y = clouds(60)
-    kind, question = "sklearn.naive_bayes.GaussianNB", Question(MULTI_CLASS, 3)
+    kind, question = "sklearn.naive_bayes.GaussianNB", task_of(MULTI_CLASS, 3)
     _, found = asked(kind, [], x[y != 1], y[y != 1], x, question)
     assert found.shape == (60, 3)
     assert (found[:, 1] == 0).all()
@@ -168,14 +173,14 @@ def test_a_class_without_training_images_is_never_likely():
 def test_margins_of_pairs_are_not_taken_for_classes(estimator, n_classes):
     """Of three classes there are as many pairs; accuracy was .16 where .86 was right."""
     (x, y), (queries, truth) = clouds(90, n_classes), clouds(60, n_classes, seed=1)
-    question, kind = Question(MULTI_CLASS, n_classes), f"sklearn.svm.{estimator}"
+    question, kind = task_of(MULTI_CLASS, n_classes), f"sklearn.svm.{estimator}"
     for more in ([], ["break_ties=True"]):
         _, found = asked(kind, more, x, y, queries, question)
         assert (found.argmax(axis=1) == truth).mean() > 0.6
     with pytest.raises(RequestError, match="margins of pairs.*decision_function_shape=ovr"):
         asked(kind, ["decision_function_shape=ovo"], x, y, queries, question)
     (x, y), (queries, truth) = clouds(90, 2), clouds(60, 2, seed=1)  # one pair is one margin
-    _, found = asked(kind, ["decision_function_shape=ovo"], x, y, queries, Question(BINARY, 2))
+    _, found = asked(kind, ["decision_function_shape=ovo"], x, y, queries, task_of(BINARY, 2))
     assert (found.argmax(axis=1) == truth).mean() > 0.6
 
 
@@ -199,13 +204,13 @@ def test_a_users_scores_say_what_its_predict_says(folder, old):
     x, y = clouds(90)
     new = {"": "", "SHAPE": "ovo", "(features)\n": "(features)[:, [1, 2, 0]]\n"}[old]
     text = WRAPPED.rpartition(old)[0] + new + WRAPPED.rpartition(old)[2] if old else WRAPPED
-    config = find_estimator(f"{write(folder, text.replace('SHAPE', 'ovr'))}:Mine")
+    config = find_kind(f"{write(folder, text.replace('SHAPE', 'ovr'))}:Mine")
     if not old:
-        scores = fit_all(config, x, y, Question(MULTI_CLASS, 3)).scores(x, 0)
+        scores = fit_all(config, x, y, task_of(MULTI_CLASS, 3)).scores(x, 0)
         assert (scores.argmax(axis=1) == y).mean() > 0.8
         return
     with pytest.raises(RequestError, match="Mine, predict_scores contradicts predict: columns"):
-        fit_all(config, x, y, Question(MULTI_CLASS, 3))
+        fit_all(config, x, y, task_of(MULTI_CLASS, 3))
 
 
 def test_every_order_of_columns_but_the_right_one_is_refused():
@@ -228,7 +233,7 @@ def test_a_regression():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(50, 4))
     y = x @ [1, 2, 3, 4.0] + 7
-    _, found = asked("sklearn.linear_model.Ridge", ["alpha=2"], x, y, x, Question(REGRESSION, 1))
+    _, found = asked("sklearn.linear_model.Ridge", ["alpha=2"], x, y, x, task_of(REGRESSION, 1))
     z = StandardScaler().fit_transform(x)
     assert_allclose(found[:, 0], Ridge(alpha=2).fit(z, y).predict(z), atol=1e-4)
 
@@ -314,7 +319,7 @@ def test_what_fitting_warns_of_is_a_mark(folder):
 
 def test_estimators_that_are_random_have_a_seed():
     x, y = clouds(60)
-    kind, question = "sklearn.ensemble.RandomForestClassifier", Question(MULTI_CLASS, 3)
+    kind, question = "sklearn.ensemble.RandomForestClassifier", task_of(MULTI_CLASS, 3)
     first, second, other = (
         asked(kind, ["n_estimators=5", *more], x, y, x, question)[1]
         for more in ((), (), ("random_state=1",))
@@ -340,7 +345,7 @@ def test_estimators_that_are_random_have_a_seed():
 )
 def test_what_names_nothing(folder, kind, message):
     with pytest.raises(RequestError, match=message):
-        find_estimator(kind)
+        find_kind(kind, known=tuple(KINDS))
 
 
 @pytest.mark.parametrize(
@@ -355,7 +360,7 @@ def test_what_names_nothing(folder, kind, message):
 )
 def test_settings_that_are_none(settings, message):
     with pytest.raises(RequestError, match=message):
-        find_estimator("sklearn.svm.LinearSVC", settings)
+        find_kind("sklearn.svm.LinearSVC", settings)
 
 
 def test_values_are_numbers_words_or_nothing():
@@ -409,9 +414,9 @@ def test_mistakes_in_a_users_file_are_one_line(folder, capsys, old, new, message
 
 def test_a_probe_that_changes_its_features_spoils_no_other(folder):
     text = PROBE.replace("pass", "features[:] = 0; labels[:] = 0")
-    config = find_estimator(f"{write(folder, text)}:Mine")
+    config = find_kind(f"{write(folder, text)}:Mine")
     x, y = clouds(30)
-    fit_all(config, x, y, Question(MULTI_CLASS, 3))
+    fit_all(config, x, y, task_of(MULTI_CLASS, 3))
     assert x.any()
     assert y.any()
 

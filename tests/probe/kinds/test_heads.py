@@ -11,8 +11,8 @@ from torch import nn
 from cache.errors import RequestError
 from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL, ORDINAL
 from probe.kinds import heads
-from probe.kinds.adamw import AdamWConfig, fit_heads
-from probe.kinds.heads import HeadsConfig, fit_grid
+from probe.kinds.adamw import AdamW, fit_heads
+from probe.kinds.heads import Heads, fit_grid
 from probe.metrics.classification import UNNORMALISED, accuracy, auc
 from probe.solvers import adamw as solver
 from probe.solvers import epochs, sgd
@@ -22,7 +22,7 @@ from probe.solvers.outputs import Outputs
 from probe.solvers.sgd import image_batches
 
 TASKS = [(MULTI_CLASS, 3), (BINARY, 2), (MULTI_LABEL, 4)]
-SHORT = AdamWConfig(lr=1e-2, batch_size=16, iterations=240, seeds=(0, 5))
+SHORT = AdamW(lr=1e-2, batch_size=16, iterations=240, seeds=(0, 5))
 
 
 def toys(task, n_classes, n=75, width=6, seed=0):
@@ -116,21 +116,21 @@ def test_checks_are_where_the_released_loop_has_them():
 
 
 def test_the_plan_of_wu2025():
-    assert AdamWConfig().plan(546) == (15_000 // 8, 8)  # BreastMNIST
+    assert AdamW().plan(546) == (15_000 // 8, 8)  # BreastMNIST
     with pytest.raises(
         RequestError, match="40 training images fill no batch of 64.*--batch-size 40"
     ):
-        AdamWConfig().plan(40)
+        AdamW().plan(40)
     with pytest.raises(RequestError, match="at least as many with --iterations, found 5"):
-        AdamWConfig(iterations=5).plan(546)
+        AdamW(iterations=5).plan(546)
 
 
 def test_rates():
-    wu = AdamWConfig()
+    wu = AdamW()
     assert [wu.rate(0, i, 1) for i in (0, 199, 200, 400)] == pytest.approx(
         [1e-3, 1e-3, 9e-4, 8.1e-4]
     )
-    cosine = AdamWConfig(lr=1.0, schedule="cosine", iterations=None, epochs=100)
+    cosine = AdamW(lr=1.0, schedule="cosine", iterations=None, epochs=100)
     # timm's scheduler is told the epoch that has ended: epochs 0 and 1 have the full rate.
     assert [cosine.rate(e, 0, 100) for e in (0, 1, 51)] == pytest.approx([1, 1, 0.5])
 
@@ -138,7 +138,7 @@ def test_rates():
 def test_early_stopping_keeps_the_lowest_val_loss():
     x, y = toys(MULTI_CLASS, 3, n=60)
     val_x, val_y = toys(MULTI_CLASS, 3, n=30, seed=9)
-    config = AdamWConfig(
+    config = AdamW(
         lr=0.3, batch_size=16, iterations=None, epochs=100, schedule="cosine", drop_last=False,
         n_checks=None, patience=5, choose_by="loss", one_logit=False, seeds=(1, 2),
     )  # fmt: skip
@@ -231,12 +231,12 @@ def test_constant_features_name_the_larger_class():
 @pytest.mark.parametrize("wrong", [{"lr": 0}, {"lr": np.nan}, {"batch_size": 0}, {"seeds": ()}])
 def test_adamw_settings_are_checked(wrong):
     with pytest.raises(RequestError, match=next(iter(wrong)).split("_")[0]):
-        AdamWConfig(**wrong)
+        AdamW(**wrong)
 
 
 # The grid.
 
-GRID = HeadsConfig(lrs=(0.05, 0.5), n_last=(1, 2), batch_size=16, epochs=2, iterations=15)
+GRID = Heads(lrs=(0.05, 0.5), n_last=(1, 2), batch_size=16, epochs=2, iterations=15)
 
 
 def slow_grid(blocks, y, width, n_blocks, task, n_classes, config):

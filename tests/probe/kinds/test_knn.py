@@ -15,8 +15,9 @@ from torch import nn
 
 from cache.errors import RequestError
 from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL
-from probe.kinds.knn import KnnConfig, predictions, scores
+from probe.kinds.knn import Knn
 from probe.metrics import classification as metrics
+from probe.solvers.knn import predictions, scores
 from probe.solvers.neighbours import _Bank, neighbours
 from probe.solvers.votes import vote, vote_multilabel, weigh
 
@@ -168,7 +169,7 @@ def test_the_exponential_vote_divided_by_its_sum_is_the_softmax_vote(k):
     similarities, indices = brute_force(bank, queries, k, "cosine")
     one_hot = np.eye(3)[labels[indices]]
     exponential = np.einsum("qk,qkc->qc", np.exp(similarities / 0.1), one_hot)
-    found = scores(KnnConfig((k,), temperature=0.1), bank, labels, queries, MULTI_CLASS, 3)[k]
+    found = scores(Knn((k,), temperature=0.1), bank, labels, queries, MULTI_CLASS, 3)[k]
     assert_allclose(found, exponential / exponential.sum(axis=1, keepdims=True), atol=1e-5)
 
 
@@ -182,7 +183,7 @@ def test_weighted_vote_equals_scikit_learn():
         settings: dict[str, Any] = {"metric": "cosine", "algorithm": "brute", "weights": weigh}
         reference = KNeighborsClassifier(k, **settings)
         expected = reference.fit(bank.astype(np.float64), labels).predict_proba(queries)
-        found = scores(KnnConfig(k=(k,)), bank, labels, queries, MULTI_CLASS, 3)[k]
+        found = scores(Knn(k=(k,)), bank, labels, queries, MULTI_CLASS, 3)[k]
         assert_allclose(found, expected, atol=1e-5)
 
 
@@ -193,17 +194,17 @@ def test_multilabel_equals_scikit_learn():
     for vote_name, weights in some(rules.items()):
         reference = KNeighborsClassifier(20, metric="cosine", algorithm="brute", weights=weights)
         expected = reference.fit(bank.astype(np.float64), labels).predict_proba(queries)
-        found = scores(KnnConfig((20,), vote=vote_name), bank, labels, queries, MULTI_LABEL, 4)[20]
+        found = scores(Knn((20,), vote=vote_name), bank, labels, queries, MULTI_LABEL, 4)[20]
         assert_allclose(found, np.stack([column[:, 1] for column in expected], axis=1), atol=1e-5)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_each_k_alone_equals_all_at_once(metric):
     (bank, labels), (queries, _) = clusters(400, seed=1), clusters(80, seed=2)
-    together = scores(KnnConfig((50, 1, 10), metric), bank, labels, queries, MULTI_CLASS, 3)
+    together = scores(Knn((50, 1, 10), metric), bank, labels, queries, MULTI_CLASS, 3)
     assert list(together) == [50, 1, 10]
     for k, found in together.items():
-        alone = scores(KnnConfig((k,), metric), bank, labels, queries, MULTI_CLASS, 3)[k]
+        alone = scores(Knn((k,), metric), bank, labels, queries, MULTI_CLASS, 3)[k]
         assert_allclose(found, alone, atol=1e-6)
         assert_allclose(found.sum(axis=1), 1)
 
@@ -212,9 +213,9 @@ def test_each_k_alone_equals_all_at_once(metric):
 def test_votes_in_chunks_change_nothing(task, monkeypatch):
     (bank, labels), (queries, _) = clusters(100, seed=1), clusters(50, seed=2)
     labels = np.eye(3, dtype=int)[labels] if task == MULTI_LABEL else labels
-    whole = scores(KnnConfig((5, 9)), bank, labels, queries, task, 3)
-    monkeypatch.setattr("probe.kinds.knn.CHUNK_VOTES", 70)
-    parts = scores(KnnConfig((5, 9)), bank, labels, queries, task, 3)
+    whole = scores(Knn((5, 9)), bank, labels, queries, task, 3)
+    monkeypatch.setattr("probe.solvers.knn.CHUNK_VOTES", 70)
+    parts = scores(Knn((5, 9)), bank, labels, queries, task, 3)
     for k in (5, 9):
         assert_array_equal(whole[k], parts[k])
 
@@ -228,7 +229,7 @@ def ball_tree_majority(bank, labels, queries, k):
 
 def test_doerrich_protocol_equals_ball_tree():
     (bank, labels), (queries, _) = clusters(500, n_classes=5, seed=1), clusters(200, seed=2)
-    config = KnnConfig(k=(11,), metric="euclidean")
+    config = Knn(k=(11,), metric="euclidean")
     found = scores(config, bank, labels, queries, MULTI_CLASS, 5)[11]
     assert_array_equal(found.argmax(axis=1), ball_tree_majority(bank, labels, queries, 11))
 
@@ -240,7 +241,7 @@ def test_breastmnist_pixels():
         bank, queries = (file[f"{s}_images"].reshape(-1, 784) for s in ("train", "test"))
         labels, truth = (file[f"{s}_labels"].ravel().astype(int) for s in ("train", "test"))
     bank, queries = bank.astype(np.float32), queries.astype(np.float32)
-    found = scores(KnnConfig((11,), "euclidean"), bank, labels, queries, BINARY, 2)[11]
+    found = scores(Knn((11,), "euclidean"), bank, labels, queries, BINARY, 2)[11]
     expected = ball_tree_majority(bank, labels, queries, 11)
     assert_array_equal(metrics.predict(found, BINARY), expected)
     assert metrics.accuracy(found, truth, BINARY) == np.mean(expected == truth)
@@ -250,26 +251,26 @@ def test_breastmnist_pixels():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"k": ()}, "from 1 up, found none"),
-        ({"k": (5, 0)}, "from 1 up, found 5, 0"),
-        ({"k": (5, 5)}, "named once, found 5, 5"),
-        ({"metric": "l2"}, 'unknown metric "l2": expected "cosine" or "euclidean"'),
-        ({"vote": "loud"}, 'unknown vote "loud"'),
-        ({"temperature": 0}, "positive and finite, found 0"),
-        ({"temperature": float("inf")}, "positive and finite, found inf"),
+        ({"k": ()}, "--k takes numbers from 1 up, each once; not nothing"),
+        ({"k": (5, 0)}, "not 5,0"),
+        ({"k": (5, 5)}, "each once; not 5,5"),
+        ({"metric": "l2"}, "--metric takes cosine, euclidean, not 'l2'"),
+        ({"vote": "loud"}, "--vote takes weighted, majority, mlknn, not 'loud'"),
+        ({"temperature": 0}, "--temperature takes a number above 0, not 0"),
+        ({"temperature": float("inf")}, "above 0, not inf"),
         ({"metric": "euclidean", "vote": "weighted"}, "needs cosine similarities"),
         ({"self_counts": True}, "only --vote mlknn counts"),
     ],
 )
 def test_config_refusals(settings, message):
     with pytest.raises(RequestError, match=message):
-        KnnConfig(**settings)
+        Knn(**settings)
 
 
 def test_the_vote_follows_from_the_metric():
-    assert KnnConfig().rule == "weighted"
-    assert KnnConfig(metric="euclidean").rule == "majority"
-    assert KnnConfig(vote="majority").rule == "majority"
+    assert Knn().rule == "weighted"
+    assert Knn(metric="euclidean").rule == "majority"
+    assert Knn(vote="majority").rule == "majority"
 
 
 def test_search_refusals():
@@ -293,9 +294,9 @@ def test_label_refusals():
     with pytest.raises(RequestError, match=r"\(Q, K, 3\), found \(1, 1, 2\)"):
         vote_multilabel(np.zeros((1, 1)), np.ones((1, 1, 2), dtype=int), n_classes=3)
     with pytest.raises(RequestError, match="3 labels and 4 rows"):
-        scores(KnnConfig((1,)), CORNERS, np.zeros(3, dtype=int), CORNERS, MULTI_CLASS, 2)
+        scores(Knn((1,)), CORNERS, np.zeros(3, dtype=int), CORNERS, MULTI_CLASS, 2)
     with pytest.raises(RequestError, match=r"0\.\.1, found 0\.\.3"):
-        scores(KnnConfig((1,)), CORNERS, np.arange(4), CORNERS, BINARY, 2)
+        scores(Knn((1,)), CORNERS, np.arange(4), CORNERS, BINARY, 2)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
@@ -338,12 +339,12 @@ def test_cut_off_scores_are_those_of_dinov2s_code():
     rng = np.random.default_rng(3)
     bank, queries = rng.normal(size=(60, 5)), rng.normal(size=(17, 5))
     labels = rng.integers(0, 3, 60)
-    config = KnnConfig(k=(2, 30, 7), temperature=0.2, cut_off=True)
+    config = Knn(k=(2, 30, 7), temperature=0.2, cut_off=True)
     found = scores(config, bank, labels, queries, MULTI_CLASS, 3)
     x, q = (nn.functional.normalize(torch.from_numpy(a), dim=1) for a in (bank, queries))
     similarities, nearest = (q @ x.T).topk(30, dim=1)
     expected = dinov2s_votes(similarities, torch.from_numpy(labels)[nearest], config.k, 3, 0.2)
-    plain = scores(KnnConfig(k=(2, 30, 7), temperature=0.2), bank, labels, queries, MULTI_CLASS, 3)
+    plain = scores(Knn(k=(2, 30, 7), temperature=0.2), bank, labels, queries, MULTI_CLASS, 3)
     for k in config.k:
         assert_allclose(found[k], expected[k], atol=1e-6)
         assert_array_equal(found[k].argmax(axis=1), plain[k].argmax(axis=1))

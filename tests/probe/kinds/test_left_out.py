@@ -6,9 +6,9 @@ from looking import some
 from numpy.testing import assert_allclose
 
 from cache.task import MULTI_CLASS, MULTI_LABEL
-from probe.kinds import knn
-from probe.kinds.knn import KnnConfig
-from probe.kinds.left_out import largest_k, left_out_scores
+from probe.kinds.knn import Knn
+from probe.solvers import knn
+from probe.solvers.knn import largest_k, left_out_scores
 
 UNITS = np.array([0, 0, 1, 2, 3, 3, 3, 4, 5, 6, 7, 8])
 
@@ -47,15 +47,15 @@ def by_hand(config, x, y, task):
 )
 def test_each_unit_is_told_by_the_others(task, settings):
     x, y = samples(task)
-    config = KnnConfig(k=(1, 3, 8), **settings)
+    config = Knn(k=(1, 3, 8), **settings)
     found = left_out_scores(config, x, y, UNITS, task, 3)
     for k, expected in some(by_hand(config, x, y, task).items()):
         assert_allclose(found[k], expected, atol=1e-5, err_msg=str(k))
 
 
 def test_the_largest_k_is_what_the_largest_unit_leaves():
-    assert largest_k(KnnConfig(), UNITS) == 9
-    assert largest_k(KnnConfig(vote="mlknn"), UNITS) == 8
+    assert largest_k(Knn(), UNITS) == 9
+    assert largest_k(Knn(vote="mlknn"), UNITS) == 8
     x, y = samples(MULTI_CLASS)
-    assert left_out_scores(KnnConfig(k=(9,)), x, y, UNITS, MULTI_CLASS, 3)[9].shape == (12, 3)
-    assert largest_k(KnnConfig(), np.array([0])) == 0
+    assert left_out_scores(Knn(k=(9,)), x, y, UNITS, MULTI_CLASS, 3)[9].shape == (12, 3)
+    assert largest_k(Knn(), np.array([0])) == 0

@@ -11,11 +11,11 @@ from sklearn.preprocessing import StandardScaler
 
 from cache.errors import RequestError
 from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL, ORDINAL
-from probe.kinds.linear import LinearConfig, fit_path, path_losses, path_scores
+from probe.kinds.linear import Linear, fit_path, path_losses, path_scores
 from probe.metrics.losses import log_loss
 
 STRENGTHS = (1e-5, 1e-2, 1.0, 1e3)  # very strong to very weak
-PRECISE = LinearConfig(STRENGTHS, tolerance=1e-13, max_products=10_000)
+PRECISE = Linear(STRENGTHS, tolerance=1e-13, max_products=10_000)
 
 
 def clouds(n, width, n_classes=2, spread=1.5, seed=0):
@@ -89,7 +89,7 @@ def test_multilabel_equals_one_problem_for_each_label():
 
 def test_one_against_the_rest():
     features, labels = clouds(200, 15, 4)
-    config = LinearConfig((0.1, 10.0), form="ovr", tolerance=1e-13, max_products=10_000)
+    config = Linear((0.1, 10.0), form="ovr", tolerance=1e-13, max_products=10_000)
     standardised = StandardScaler().fit_transform(features)
     for fit in some(fit_path(features, labels, MULTI_CLASS, 4, config)):
         one = LogisticRegression(C=fit.strength, tol=1e-10, solver="newton-cholesky")
@@ -99,7 +99,7 @@ def test_one_against_the_rest():
 
 def test_separable_data_converge():
     features, labels = clouds(60, 100, 3, spread=0.1)
-    fits = fit_path(features, labels, MULTI_CLASS, 3, LinearConfig((1e-3, 1e2, 1e6)))
+    fits = fit_path(features, labels, MULTI_CLASS, 3, Linear((1e-3, 1e2, 1e6)))
     assert all(fit.converged for fit in some(fits))
     assert (fits[-1].predict_scores(features).argmax(axis=1) == labels).all()
     sizes = [np.linalg.norm(fit.weights) for fit in fits]
@@ -108,7 +108,7 @@ def test_separable_data_converge():
 
 def test_strong_regularisation_answers_with_the_shares():
     features, labels = clouds(100, 5, 3)
-    fit = fit_path(features, labels, MULTI_CLASS, 3, LinearConfig((1e-12,)))[0]
+    fit = fit_path(features, labels, MULTI_CLASS, 3, Linear((1e-12,)))[0]
     expected = np.tile(np.bincount(labels) / 100, (100, 1))
     assert_allclose(fit.predict_scores(features), expected, atol=1e-6)
 
@@ -133,7 +133,7 @@ def test_float32_reaches_the_same_objective(shape, task, monkeypatch):
     features, labels = clouds(*shape, n_classes=2 if task == BINARY else 3)
     n_classes = labels.max() + 1
     exact = fit_path(features, labels, task, n_classes, PRECISE)
-    precise_enough = LinearConfig(STRENGTHS, tolerance=1e-9, max_products=10_000)
+    precise_enough = Linear(STRENGTHS, tolerance=1e-9, max_products=10_000)
     monkeypatch.setattr("probe.solvers.logistic.SINGLE_ABOVE", 0)
     single = fit_path(features, labels, task, n_classes, precise_enough)
     for one, other in some(zip(exact, single, strict=True)):
@@ -150,7 +150,7 @@ def test_blocks_of_images_change_nothing(task, form, monkeypatch):
     if task == MULTI_LABEL:
         labels = (labels[:, None] == np.arange(3)).astype(int)
         labels[::5, 1] = -1
-    asked = task, 2 if task == BINARY else 3, LinearConfig((0.01, 1.0), form or "multinomial")
+    asked = task, 2 if task == BINARY else 3, Linear((0.01, 1.0), form or "multinomial")
     whole = fit_path(features, labels, *asked)
     monkeypatch.setattr("probe.solvers.logistic.BLOCK_CELLS", 1)
     monkeypatch.setattr("probe.solvers.logistic.SHORTEST_BLOCK", 16)
@@ -177,10 +177,10 @@ def test_float16_memmap_and_chunks(tmp_path, monkeypatch):
 
 def test_the_order_and_company_of_strengths_change_nothing():
     features, labels = clouds(120, 10, 3)
-    config = LinearConfig((10.0, 1e-4, 0.1, 0.2), tolerance=1e-9)
+    config = Linear((10.0, 1e-4, 0.1, 0.2), tolerance=1e-9)
     fits = fit_path(features, labels, MULTI_CLASS, 3, config)
     assert [fit.strength for fit in fits] == [1e-4, 0.1, 0.2, 10.0]
-    alone = fit_path(features, labels, MULTI_CLASS, 3, LinearConfig((0.2,), tolerance=1e-9))[0]
+    alone = fit_path(features, labels, MULTI_CLASS, 3, Linear((0.2,), tolerance=1e-9))[0]
     assert_allclose(fits[2].objective, alone.objective, rtol=1e-7)
 
 
@@ -190,23 +190,23 @@ def test_the_default_tolerance_is_near_enough(n_classes):
     task = BINARY if n_classes == 2 else MULTI_CLASS
     exact = fit_path(features, labels, task, n_classes, PRECISE)
     for fit, best in zip(
-        fit_path(features, labels, task, n_classes, LinearConfig(STRENGTHS)), exact, strict=True
+        fit_path(features, labels, task, n_classes, Linear(STRENGTHS)), exact, strict=True
     ):
         assert fit.objective <= best.objective * (1 + 2e-5)
 
 
 def test_a_budget_of_products_is_kept_and_reported():
     features, labels = clouds(300, 60, 3, spread=3)
-    short = LinearConfig((100.0,), max_products=3)
+    short = Linear((100.0,), max_products=3)
     fit = fit_path(features, labels, MULTI_CLASS, 3, short)[0]
     assert fit.n_iter <= 3
     assert not fit.converged
-    assert fit_path(features, labels, MULTI_CLASS, 3, LinearConfig((100.0,)))[0].converged
+    assert fit_path(features, labels, MULTI_CLASS, 3, Linear((100.0,)))[0].converged
 
 
 def test_answers_that_are_all_but_sure_keep_their_small_numbers():
     features, labels = clouds(80, 5, 3, spread=0.01)
-    fit = fit_path(features, labels, MULTI_CLASS, 3, LinearConfig((1e9,)))[0]
+    fit = fit_path(features, labels, MULTI_CLASS, 3, Linear((1e9,)))[0]
     scores = fit.predict_scores(features)
     assert np.isfinite(fit.objective)
     assert_allclose(scores[np.arange(80), labels], 1)
@@ -214,7 +214,7 @@ def test_answers_that_are_all_but_sure_keep_their_small_numbers():
 
 def test_running_out_of_steps_is_reported():
     features, labels = clouds(100, 20, 3)
-    fit = fit_path(features, labels, MULTI_CLASS, 3, LinearConfig((100.0,), max_iter=1))[0]
+    fit = fit_path(features, labels, MULTI_CLASS, 3, Linear((100.0,), max_iter=1))[0]
     assert fit.n_iter == 1
     assert not fit.converged
 
@@ -223,7 +223,7 @@ def test_a_class_without_images_scores_zero():
     features, labels = clouds(100, 8, 3)
     labels = np.where(labels == 1, 3, labels)
     for form in ("multinomial", "ovr"):
-        config = LinearConfig((1.0,), form=form)
+        config = Linear((1.0,), form=form)
         scores = fit_path(features, labels, MULTI_CLASS, 4, config)[0].predict_scores(features)
         assert_array_equal(scores[:, 1], 0)
         assert_allclose(scores.sum(axis=1), 1)
@@ -232,9 +232,7 @@ def test_a_class_without_images_scores_zero():
 def test_a_label_with_one_value_scores_that_value():
     features, labels = clouds(50, 5)
     labels = np.stack([np.zeros(50, int), labels, np.ones(50, int)], axis=1)
-    scores = fit_path(features, labels, MULTI_LABEL, 3, LinearConfig((1.0,)))[0].predict_scores(
-        features
-    )
+    scores = fit_path(features, labels, MULTI_LABEL, 3, Linear((1.0,)))[0].predict_scores(features)
     assert (scores[:, 0] == 0).all()
     assert 0 < scores[:, 1].min() < scores[:, 1].max() < 1
     assert (scores[:, 2] == 1).all()
@@ -262,11 +260,11 @@ def test_losses_of_a_path_are_those_of_its_fits():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"strengths": ()}, "positive and finite, found none"),
-        ({"strengths": (1.0, -1.0)}, r"positive and finite, found -1\.0"),
-        ({"strengths": (float("nan"),)}, "found nan"),
-        ({"strengths": (1.0, 1.0)}, "named once"),
-        ({"form": "ova"}, 'unknown form "ova": expected "multinomial" or "ovr"'),
+        ({"strengths": ()}, "--strengths takes one or more, each once; not nothing"),
+        ({"strengths": (1.0, -1.0)}, r"--strengths takes numbers above 0, not -1\.0"),
+        ({"strengths": (float("nan"),)}, "above 0, not nan"),
+        ({"strengths": (1.0, 1.0)}, "each once; not 1,1"),
+        ({"form": "ova"}, "--form takes multinomial, ovr, not 'ova'"),
         ({"tolerance": 0}, "tolerance is positive, found 0"),
         ({"max_iter": 0}, "max_iter is 1 or more, found 0"),
         ({"max_products": 0}, "max_products is 1 or more, found 0"),
@@ -274,7 +272,7 @@ def test_losses_of_a_path_are_those_of_its_fits():
 )
 def test_config_refusals(settings, message):
     with pytest.raises(RequestError, match=message):
-        LinearConfig(**settings)
+        Linear(**settings)
 
 
 def test_training_refusals():

@@ -17,9 +17,10 @@ from cache import open_features
 from extract.encoders.table.entries import ENTRIES
 from probe.cli import read_config
 from probe.episodes.draw import FewShotConfig, draw_episodes
-from probe.kinds.heads import HeadsConfig
-from probe.kinds.protocols import BATCH_NORM, PROTOCOLS
+from probe.kinds.heads import Heads
 from probe.paper_encoders import READINGS
+from probe.places import PlacesConfig
+from probe.protocols import BATCH_NORM, PROTOCOLS
 
 
 @pytest.fixture
@@ -35,8 +36,8 @@ def asked(words):
 
 def test_wu2025_is_section_1_1():
     config = asked("--protocol wu2025")
-    assert (config.kind, config.pools, config.layer) == ("adamw", (), -1)
-    a = config.adamw
+    assert (config.kind.name, config.places) == ("adamw", PlacesConfig())
+    a = config.kind
     assert (a.lr, a.weight_decay, a.batch_size, a.iterations) == (1e-3, 1e-2, 64, 15_000)
     assert (a.drop_last, a.n_checks, a.choose_by, a.one_logit) == (True, 10, "acc", True)
     assert (a.seeds, a.ddof) == ((0, 1, 2), 0)
@@ -45,29 +46,29 @@ def test_wu2025_is_section_1_1():
 
 def test_doerrich2024_is_section_1_2():
     knn = asked("--protocol doerrich2024")
-    assert (knn.kind, knn.knn.k, knn.knn.metric, knn.knn.rule) == (
+    assert (knn.kind.name, knn.kind.k, knn.kind.metric, knn.kind.rule) == (
         "knn", (11,), "euclidean", "majority",
     )  # fmt: skip
     config = asked("--protocol doerrich2024 --kind adamw")
-    a = config.adamw
+    a = config.kind
     assert (a.lr, a.weight_decay, a.batch_size, a.epochs) == (1e-4, 1e-2, 64, 100)
     assert (a.schedule, a.patience, a.choose_by, a.drop_last) == ("cosine", 5, "loss", False)
     assert (a.one_logit, a.seeds) == (False, (9930641, 115149041, 252139603))
     assert a.loss_batch is None
     published = asked("--protocol doerrich2024 --kind adamw --as-published")
-    assert published.adamw.loss_batch == 256
+    assert published.kind.loss_batch == 256
 
 
 def test_the_grids_are_sections_1_5_and_1_6():
-    dinov2 = asked("--protocol dinov2").heads
-    assert dinov2 == HeadsConfig()
+    dinov2 = asked("--protocol dinov2").kind
+    assert dinov2 == Heads()
     assert len(dinov2.lrs) == 13
     assert (min(dinov2.lrs), max(dinov2.lrs)) == (1e-5, 0.1)
     assert (dinov2.n_last, dinov2.batch_size, dinov2.epochs, dinov2.iterations) == (
         (1, 4), 128, 10, 1250,
     )  # fmt: skip
-    corrected = asked("--protocol baharoon2023").heads
-    published = asked("--protocol baharoon2023 --as-published").heads
+    corrected = asked("--protocol baharoon2023").kind
+    published = asked("--protocol baharoon2023 --as-published").kind
     assert set(corrected.lrs) == {1e-1, 1e-2, 5e-2, 1e-3, 5e-3, 1e-4, 5e-4, 1e-5}
     assert (corrected.scale_lr, corrected.refit, corrected.one_logit) == (False, True, True)
     assert (corrected.loss, corrected.test_every, corrected.by_sigmoid) == ("mean", None, False)
@@ -76,9 +77,9 @@ def test_the_grids_are_sections_1_5_and_1_6():
 
 def test_dinov2s_other_probes_and_huix2024():
     linear = asked("--protocol dinov2 --kind linear")
-    assert linear.linear.strengths == pytest.approx([10 ** (-6 + i / 4) for i in range(45)])
+    assert linear.kind.strengths == pytest.approx([10 ** (-6 + i / 4) for i in range(45)])
     assert (linear.choosing.how, linear.choosing.refit) == ("val", "train+val")
-    knn = asked("--protocol huix2024").knn
+    knn = asked("--protocol huix2024").kind
     assert (knn.k, knn.temperature, knn.metric, knn.rule) == ((200,), 0.1, "cosine", "weighted")
 
 
@@ -132,7 +133,7 @@ def test_dinov2s_knn_as_published_has_no_other_form(places, capsys):
 def test_flags_over_a_protocol_are_named():
     config = asked("--protocol wu2025 --lr 0.01 --seeds 4,5")
     assert str(config.protocol) == "wu2025, but lr 0.01, seeds 4/5"
-    assert config.adamw.lr == 0.01
+    assert config.kind.lr == 0.01
     # What changes nothing isn't named.
     assert str(asked("--protocol wu2025 --lr 0.001").protocol) == "wu2025"
     epochs = asked("--protocol wu2025 --epochs 3")
@@ -152,12 +153,12 @@ def test_flags_over_a_protocol_are_named():
         ("--as-published --kind knn", "--as-published belongs to --protocol"),
         ("--data toys", "name a probe with --kind .* or a paper's by --protocol"),
         ("--kind adamw --lr 0.1,0.2", "takes one learning rate.*--kind heads"),
-        ("--kind adamw --choose-by auc", "choose_by is acc or loss, found 'auc'"),
+        ("--kind adamw --choose-by auc", "--choose-by takes acc, loss, not 'auc'"),
         ("--kind heads --layer 3", "--layer belongs to --kind knn or linear or adamw or ridge"),
         ("--kind heads --pool cls,mean", "name one --pool at most"),
         ("--kind heads --seeds 1,2", "one seed at a time"),
         ("--kind linear --lr 0.1", "--lr belongs to --kind adamw or heads"),
-        ("--kind adamw --epochs 0", "epochs is 1 or more, found 0"),
+        ("--kind adamw --epochs 0", "--epochs takes 1 and more, not 0"),
     ],
 )
 def test_wrong_wishes_are_usage_errors(words, message, capsys):
@@ -328,7 +329,7 @@ def test_every_protocol_can_be_asked():
     for name, protocol in some(PROTOCOLS.items()):
         for kind in protocol.presets:
             config = asked(f"--protocol {name} --kind {kind}")
-            assert config.kind == kind
+            assert config.kind.name == kind
             assert getattr(config, kind) is not None
 
 
@@ -360,11 +361,11 @@ def test_bigvision_is_ridge_of_a_fixed_alpha_in_nested_episodes(places, capsys):
 def test_bigvisions_shots_and_penalty_can_be_changed():
     config = asked("--protocol bigvision")
     assert (config.few_shot.shots, config.few_shot.draw) == ((1, 5, 10, 25), "bigvision")
-    assert config.ridge.alpha == 1024
-    assert config.ridge.at(8) == (128,)
+    assert config.kind.alpha == 1024
+    assert config.kind.at(8) == (128,)
     assert str(config.protocol) == "bigvision"
     changed = asked("--protocol bigvision --shots 5 --draw balanced --penalties 0.1,1")
-    assert changed.ridge.at(8) == (0.1, 1)
+    assert changed.kind.at(8) == (0.1, 1)
     assert changed.protocol.changed == ("penalties 0.1/1", "shots 5", "draw balanced")
 
 

@@ -9,18 +9,19 @@ import pytest
 from features import make_spec, write_rows
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import pearsonr
-from sklearn.linear_model import Ridge, RidgeClassifier
+from sklearn.linear_model import Ridge as SklearnRidge
+from sklearn.linear_model import RidgeClassifier
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.preprocessing import StandardScaler
 
 from cache.errors import RequestError
 from probe.cli import main
-from probe.kinds import knn
-from probe.kinds.knn import KnnConfig
-from probe.kinds.ridge import RidgeConfig, fit_path, path_errors, path_predictions
+from probe.kinds.knn import Knn
+from probe.kinds.ridge import Ridge, fit_path, path_errors, path_predictions
 from probe.metrics import regression as regression_metrics
 from probe.metrics.intervals import estimate
+from probe.solvers import knn
 
 
 def slopes(n, width, n_outputs=1, noise=5.0, seed=0):
@@ -47,9 +48,9 @@ def test_equal_to_scikit_learn_at_every_penalty(shape, n_outputs):
     queries, _ = slopes(50, shape[1], n_outputs, seed=5)
     scaler = StandardScaler().fit(features)
     fits = fit_path(features, targets)
-    assert [fit.penalty for fit in fits] == sorted(RidgeConfig().penalties, reverse=True)
+    assert [fit.penalty for fit in fits] == sorted(Ridge().penalties, reverse=True)
     for fit in fits:
-        model = Ridge(alpha=fit.penalty * len(features), solver="svd")
+        model = SklearnRidge(alpha=fit.penalty * len(features), solver="svd")
         model.fit(scaler.transform(features), targets)
         expected = model.predict(scaler.transform(queries)).reshape(50, n_outputs)
         assert_allclose(fit.predict(queries), expected, rtol=1e-8)
@@ -89,9 +90,9 @@ def test_the_strongest_penalty_predicts_the_mean_of_train():
 
 def test_the_order_and_company_of_penalties_change_nothing():
     features, targets = slopes(120, 10)
-    fits = fit_path(features, targets, RidgeConfig((0.2, 1e-4, 10.0)))
+    fits = fit_path(features, targets, Ridge((0.2, 1e-4, 10.0)))
     assert [fit.penalty for fit in fits] == [10.0, 0.2, 1e-4]
-    alone = fit_path(features, targets, RidgeConfig((0.2,)))[0]
+    alone = fit_path(features, targets, Ridge((0.2,)))[0]
     assert_allclose(fits[1].weights, alone.weights, rtol=1e-12)
 
 
@@ -108,15 +109,15 @@ def test_errors_of_a_path_are_those_of_its_fits():
 @pytest.mark.parametrize(
     ("penalties", "message"),
     [
-        ((), "positive and finite, found none"),
-        ((1.0, 0.0), r"positive and finite, found 0\.0"),
-        ((float("inf"),), "found inf"),
-        ((1.0, 1.0), "named once"),
+        ((), "--penalties takes one or more, each once; not nothing"),
+        ((1.0, 0.0), r"--penalties takes numbers above 0, not 0\.0"),
+        ((float("inf"),), "above 0, not inf"),
+        ((1.0, 1.0), "each once; not 1,1"),
     ],
 )
 def test_config_refusals(penalties, message):
     with pytest.raises(RequestError, match=message):
-        RidgeConfig(penalties)
+        Ridge(penalties)
 
 
 def test_training_refusals():
@@ -149,7 +150,7 @@ def test_knn_equals_scikit_learn(metric, n_outputs):
     if metric == "cosine":
         rules["weighted"] = lambda distances: np.exp((1 - distances) / 0.07)
     for vote, weights in rules.items():
-        found = knn.predictions(KnnConfig((1, 5, 50), metric, vote), bank, targets, queries)
+        found = knn.predictions(Knn((1, 5, 50), metric, vote), bank, targets, queries)
         assert list(found) == [1, 5, 50]
         for k, predicted in found.items():
             model = KNeighborsRegressor(k, metric=metric, algorithm="brute", weights=weights)
@@ -158,9 +159,9 @@ def test_knn_equals_scikit_learn(metric, n_outputs):
 
 def test_knn_in_chunks_changes_nothing(monkeypatch):
     bank, targets = slopes(100, 8, 3)
-    whole = knn.predictions(KnnConfig((5, 9)), bank, targets, bank)
-    monkeypatch.setattr("probe.kinds.knn.CHUNK_VOTES", 70)
-    parts = knn.predictions(KnnConfig((5, 9)), bank, targets, bank)
+    whole = knn.predictions(Knn((5, 9)), bank, targets, bank)
+    monkeypatch.setattr("probe.solvers.knn.CHUNK_VOTES", 70)
+    parts = knn.predictions(Knn((5, 9)), bank, targets, bank)
     for k in (5, 9):
         assert_array_equal(whole[k], parts[k])
 
@@ -168,9 +169,9 @@ def test_knn_in_chunks_changes_nothing(monkeypatch):
 def test_knn_refusals():
     bank, targets = slopes(20, 4)
     with pytest.raises(RequestError, match="19 labels and 20 rows"):
-        knn.predictions(KnnConfig((3,)), bank, targets[1:], bank)
+        knn.predictions(Knn((3,)), bank, targets[1:], bank)
     with pytest.raises(RequestError, match="found nan in row 0"):
-        knn.predictions(KnnConfig((3,)), bank, targets * np.nan, bank)
+        knn.predictions(Knn((3,)), bank, targets * np.nan, bank)
 
 
 # ---------------------------------------------------------------------------- metrics
@@ -422,7 +423,7 @@ def test_ridge_needs_every_label(tmp_path, capsys):
     [
         ("--kind ridge --strengths 1", "--strengths belongs to --kind linear, not to ridge"),
         ("--kind linear --penalties 1", "--penalties belongs to --kind ridge, not to linear"),
-        ("--kind ridge --penalties 0", "penalties are positive"),
+        ("--kind ridge --penalties 0", "--penalties takes numbers above 0"),
         ("--kind ridge --penalties many", "--penalties takes numbers"),
     ],
 )

@@ -18,7 +18,8 @@ from cache.store import FeatureWriter
 from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL, ORDINAL
 from probe.cli import main
 from probe.config import ProbeConfig
-from probe.kinds.zeroshot import class_vectors, n_text_classes, scores
+from probe.kinds.zeroshot import Zeroshot, class_vectors, n_text_classes, scores
+from probe.places import PlacesConfig
 from probe.run import probe_file
 
 
@@ -251,9 +252,9 @@ def test_no_training_image_is_needed(root, results, capsys):
 def test_test_labels_change_no_score(root):
     images = open_features(write_images(root))
     write_text(root)
-    (row,) = probe_file(ProbeConfig("zeroshot"), images)
+    (row,) = probe_file(ProbeConfig(Zeroshot()), images)
     images.__dict__["labels"] = np.zeros_like(images.labels)
-    (again,) = probe_file(ProbeConfig("zeroshot"), images)
+    (again,) = probe_file(ProbeConfig(Zeroshot()), images)
     assert_array_equal(again.scores["test_scores"], row.scores["test_scores"])
 
 
@@ -435,6 +436,5 @@ def test_text_belongs_to_zeroshot(capsys):
     with pytest.raises(SystemExit):
         main("--kind knn --text a.h5".split())
     assert "--text belongs to --kind zeroshot, not to knn" in capsys.readouterr().err
-    for settings in ({"kind": "knn", "text": "a.h5"}, {"kind": "zeroshot", "layer": None}):
-        with pytest.raises(RequestError, match="zeroshot"):
-            ProbeConfig(**settings)
+    with pytest.raises(RequestError, match="zeroshot"):
+        ProbeConfig(Zeroshot(), places=PlacesConfig(0))

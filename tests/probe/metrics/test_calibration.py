@@ -5,10 +5,11 @@ import pytest
 from numpy.testing import assert_allclose
 
 from cache.task import BINARY, MISSING, MULTI_CLASS, MULTI_LABEL
-from probe.kinds import knn
+from probe.kinds.knn import Knn
 from probe.metrics import calibration
 from probe.metrics import classification as metrics
 from probe.metrics.calibration import COLDEST, HOTTEST, Votes, fit_temperature, temper
+from probe.solvers import knn
 
 
 def answers(n=500, n_classes=4, seed=0, sharpness=1.0):
@@ -80,7 +81,7 @@ def test_float16_and_rounding_stay_in_the_last_bin():
 def test_one_vote_more_has_the_mean_weight_and_is_shared_as_the_bank_is(rule):
     rng = np.random.default_rng(0)
     bank, labels = rng.normal(size=(40, 6)), rng.choice(3, 40, p=[0.6, 0.3, 0.1])
-    config = knn.KnnConfig(k=(7,), vote=rule)
+    config = Knn(k=(7,), vote=rule)
     queries = rng.normal(size=(9, 6))
     scores = knn.scores(config, bank, labels, queries, MULTI_CLASS, 4)[7]
     near, place = knn.neighbours(bank, queries, 7)

@@ -11,9 +11,11 @@ from cache.features import open_features
 from probe.choosing.candidates import ChoosingConfig
 from probe.cli import main
 from probe.config import ProbeConfig
-from probe.kinds.knn import KnnConfig
+from probe.kinds.knn import Knn
 from probe.metrics import classification as metrics
 from probe.metrics import regression as regression_metrics
+from probe.metrics.measure import Measuring
+from probe.places import PlacesConfig
 from probe.report.table import format_table
 from probe.results import read_row
 from probe.run import probe_file
@@ -25,7 +27,7 @@ def root(tmp_path):
 
 
 def ask(path, **settings):
-    config = ProbeConfig(kind="knn", knn=KnnConfig(k=(1,)), n_resamples=20)
+    config = ProbeConfig(Knn(k=(1,)), measuring=Measuring(20))
     (row,) = probe_file(dataclasses.replace(config, **settings), open_features(path))
     return row
 
@@ -140,7 +142,7 @@ def test_a_class_that_only_twins_have_leaves_no_auc(root, tmp_path, capsys):
 
 
 def test_layers_compared_on_val_count_vals_leaks(root):
-    row = ask(make_file(root), layer="all", choosing=ChoosingConfig("val"))
+    row = ask(make_file(root), places=PlacesConfig("all"), choosing=ChoosingConfig("val"))
     assert row.posed.leaks is not None
     assert (row.posed.leaks["n"], row.posed.leaks["val_n"], row.posed.leaks["val_near"]) == (
         0,
@@ -273,6 +275,6 @@ def test_the_table_shows_leaks_only_where_there_are_some(root, capsys):
 
 def test_leaks_are_explained_once(root):
     path = make_file(root)
-    config = ProbeConfig(kind="knn", knn=KnnConfig(k=(1, 3)), n_resamples=20)
+    config = ProbeConfig(Knn(k=(1, 3)), measuring=Measuring(20))
     rows = [*probe_file(config, open_features(path))]
     assert format_table(rows).count("\n  leaks: exact copies + near twins") == 1

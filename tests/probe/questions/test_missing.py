@@ -16,13 +16,13 @@ from sklearn.preprocessing import StandardScaler
 from cache.errors import RequestError
 from cache.task import BINARY, MISSING, MULTI_CLASS, MULTI_LABEL, ORDINAL, UNCERTAIN, Task
 from probe.cli import main
-from probe.kinds import knn
-from probe.kinds.knn import KnnConfig
-from probe.kinds.linear import LinearConfig, fit_path, path_losses
+from probe.kinds.knn import Knn
+from probe.kinds.linear import Linear, fit_path, path_losses
 from probe.metrics import classification as metrics
 from probe.metrics.intervals import estimate
 from probe.metrics.losses import log_loss
 from probe.metrics.measure import measure
+from probe.solvers import knn
 from probe.solvers.votes import vote_multilabel, weigh
 
 SHARES = (0.0, 0.3, 0.9)  # of each label that is missing
@@ -116,7 +116,7 @@ def test_uncertain_labels_reach_no_probe():
     for ask in (
         lambda: metrics.evaluate(np.full((40, 3), 0.5), labels, MULTI_LABEL),
         lambda: fit_path(features, labels, MULTI_LABEL, 3),
-        lambda: knn.scores(KnnConfig((1,)), features, labels, features, MULTI_LABEL, 3),
+        lambda: knn.scores(Knn((1,)), features, labels, features, MULTI_LABEL, 3),
     ):
         with pytest.raises(RequestError, match=message):
             ask()
@@ -124,7 +124,7 @@ def test_uncertain_labels_reach_no_probe():
 
 # ---------------------------------------------------------------------------- linear
 
-PRECISE = LinearConfig((1e-4, 1e-2, 1.0, 1e2), tolerance=1e-13, max_products=10_000)
+PRECISE = Linear((1e-4, 1e-2, 1.0, 1e2), tolerance=1e-13, max_products=10_000)
 
 
 @pytest.mark.parametrize("shape", [(300, 8), (60, 90)])
@@ -155,7 +155,7 @@ def test_another_label_of_samples_without_this_one_changes_nothing():
     labels[:40, 1] = MISSING
     other = labels.copy()
     other[:40, 0] = 1 - other[:40, 0]
-    config = LinearConfig((1.0,), tolerance=1e-13, max_products=10_000)
+    config = Linear((1.0,), tolerance=1e-13, max_products=10_000)
     (fit,) = fit_path(features, labels, MULTI_LABEL, 3, config)
     (moved,) = fit_path(features, other, MULTI_LABEL, 3, config)
     assert_allclose(moved.weights[:, 1:], fit.weights[:, 1:], atol=1e-5)
@@ -168,7 +168,7 @@ def test_float32_reaches_the_same_objective(shape, monkeypatch):
     labels = hidden(labels, (0.2, 0.5, 0.8))
     exact = fit_path(features, labels, MULTI_LABEL, 3, PRECISE)
     monkeypatch.setattr("probe.solvers.logistic.SINGLE_ABOVE", 0)
-    single = fit_path(features, labels, MULTI_LABEL, 3, LinearConfig(PRECISE.strengths))
+    single = fit_path(features, labels, MULTI_LABEL, 3, Linear(PRECISE.strengths))
     for one, other in some(zip(exact, single, strict=True)):
         assert other.converged
         assert_allclose(other.objective, one.objective, rtol=1e-6)
@@ -177,7 +177,7 @@ def test_float32_reaches_the_same_objective(shape, monkeypatch):
 def test_strong_regularisation_starts_and_ends_at_the_known_shares():
     features, labels = clouds(200)
     labels = hidden(labels)
-    (fit,) = fit_path(features, labels, MULTI_LABEL, 3, LinearConfig((1e-12,)))
+    (fit,) = fit_path(features, labels, MULTI_LABEL, 3, Linear((1e-12,)))
     assert_allclose(fit.predict_scores(features)[0], metrics.label_shares(labels), atol=1e-6)
     assert fit.n_iter <= 1
 
@@ -186,9 +186,7 @@ def test_a_label_with_one_known_value_scores_that_value():
     features, labels = clouds(50)
     labels[:, 0] = np.where(labels[:, 0] == 1, 1, MISSING)
     labels[:, 2] = np.where(labels[:, 2] == 0, 0, MISSING)
-    scores = fit_path(features, labels, MULTI_LABEL, 3, LinearConfig((1.0,)))[0].predict_scores(
-        features
-    )
+    scores = fit_path(features, labels, MULTI_LABEL, 3, Linear((1.0,)))[0].predict_scores(features)
     assert (scores[:, 0] == 1).all()
     assert (scores[:, 2] == 0).all()
     assert 0 < scores[:, 1].min() < scores[:, 1].max() < 1
@@ -229,7 +227,7 @@ def test_knn_equals_the_obvious_one(vote):
     bank, labels = clouds(80)
     labels = hidden(labels)
     queries, _ = clouds(30, seed=4)
-    config = KnnConfig((1, 12), vote=vote)
+    config = Knn((1, 12), vote=vote)
     found = knn.scores(config, bank, labels, queries, MULTI_LABEL, 3)
     similarities, indices = knn.neighbours(bank, queries, 12)
     n_alone = 0
@@ -251,8 +249,8 @@ def test_knn_equals_the_obvious_one(vote):
 
 def test_where_everything_is_known_nothing_changes():
     bank, labels = clouds(80)
-    together = knn.scores(KnnConfig((9,)), bank, labels, bank, MULTI_LABEL, 3)[9]
-    gaps = knn.scores(KnnConfig((9,)), bank, hidden(labels), bank, MULTI_LABEL, 3)[9]
+    together = knn.scores(Knn((9,)), bank, labels, bank, MULTI_LABEL, 3)[9]
+    gaps = knn.scores(Knn((9,)), bank, hidden(labels), bank, MULTI_LABEL, 3)[9]
     assert_allclose(gaps[:, 0], together[:, 0], rtol=1e-12)
     assert not np.allclose(gaps[:, 2], together[:, 2])
 
@@ -270,7 +268,7 @@ def test_a_label_known_nowhere_in_train_cannot_be_learnt():
     labels[:, 1] = MISSING
     for ask in (
         lambda: fit_path(features, labels, MULTI_LABEL, 3),
-        lambda: knn.scores(KnnConfig((1,)), features, labels, features, MULTI_LABEL, 3),
+        lambda: knn.scores(Knn((1,)), features, labels, features, MULTI_LABEL, 3),
     ):
         with pytest.raises(RequestError, match="label 1 .* is known of none of the 40 training"):
             ask()

@@ -19,8 +19,9 @@ from cache.task import MISSING, UNCERTAIN
 from probe.choosing.candidates import ChoosingConfig
 from probe.cli import main
 from probe.config import ProbeConfig
+from probe.kinds.linear import Linear
+from probe.questions.laying import lay_over
 from probe.questions.overlay import OverlayConfig
-from probe.questions.question import lay_over
 from probe.results import Answered
 from probe.run import probe_file
 
@@ -54,7 +55,7 @@ def refused(capsys, words):
 
 def one_row(features, **overlay):
     # Not by folds, which go by ids: here the same samples have other ones.
-    config = ProbeConfig("linear", overlay=OverlayConfig(**overlay), choosing=ChoosingConfig("val"))
+    config = ProbeConfig(Linear(), overlay=OverlayConfig(**overlay), choosing=ChoosingConfig("val"))
     (row,) = probe_file(config, features)
     return row
 

@@ -9,6 +9,7 @@ from overlaying import N, make_file
 from probing import rows, run
 
 from probe.config import ProbeConfig
+from probe.kinds.linear import Linear
 from probe.questions.overlay import OverlayConfig
 from probe.report.comparable import make_blocks
 from probe.report.table import format_table
@@ -93,13 +94,13 @@ def test_another_target_fold_or_seed_is_asked_for_and_no_mixture(places):
     asked = [{}, {"target": "meta:sex"}, {"split_seed": 1}]
     found = []
     for overlay in asked:
-        config = ProbeConfig("linear", overlay=OverlayConfig(**overlay))
+        config = ProbeConfig(Linear(), overlay=OverlayConfig(**overlay))
         found += probe_file(config, features)
     assert len(make_blocks(found)) == 1
 
 
 def test_a_row_from_before_these_checksums_fits_where_its_labels_do(places):
-    (row,) = probe_file(ProbeConfig("linear"), make_file(places[0]))
+    (row,) = probe_file(ProbeConfig(Linear()), make_file(places[0]))
 
     def of(**facts):
         return dataclasses.replace(row, encoded=dataclasses.replace(row.encoded, **facts))

@@ -32,7 +32,7 @@ def problem(task, n_classes, seed=0):
 def test_every_episode_is_the_linear_probe_of_its_samples(task, n_classes, strength):
     x, y, episodes, queries = problem(task, n_classes)
     found = logistic_scores(x, y, episodes, queries, task, n_classes, strength)
-    config = linear.LinearConfig(strengths=(strength,), tolerance=1e-13, max_products=10_000)
+    config = linear.Linear(strengths=(strength,), tolerance=1e-13, max_products=10_000)
     for scores, rows in some(zip(found, episodes, strict=True)):
         (fit,) = linear.fit_path(x[rows], y[rows], task, n_classes, config)
         assert scores == pytest.approx(fit.predict_scores(queries), abs=1e-3)
@@ -124,7 +124,7 @@ def test_ridge_is_that_of_the_samples_at_the_penalty_of_the_smallest_left_out_er
     for scores, penalty, rows in some(zip(found, chosen, episodes, strict=True)):
         errors = [left_out_error(x[rows], y[rows], p) for p in PENALTIES]
         assert penalty == PENALTIES[int(np.argmin(errors))]
-        fits = ridge.fit_path(x[rows], y[rows], ridge.RidgeConfig(penalties=(penalty,)))
+        fits = ridge.fit_path(x[rows], y[rows], ridge.Ridge(penalties=(penalty,)))
         assert scores == pytest.approx(fits[0].predict(x[:9]), abs=1e-4)
 
 

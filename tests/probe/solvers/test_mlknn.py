@@ -8,8 +8,9 @@ from sklearn.neighbors import NearestNeighbors
 
 from cache.errors import RequestError
 from cache.task import MISSING, MULTI_CLASS, MULTI_LABEL
-from probe.kinds.knn import KnnConfig, predictions, scores
+from probe.kinds.knn import Knn
 from probe.solvers import mlknn
+from probe.solvers.knn import predictions, scores
 
 
 def many_labels(n, seed, n_labels=4, width=12):
@@ -47,7 +48,7 @@ def published(bank, labels, queries, k, ignore_first=0, s=1.0):
 @pytest.mark.parametrize("self_counts", [True, False])
 def test_equal_to_the_published_loop_at_every_k(self_counts):
     (bank, labels), (queries, _) = many_labels(150, seed=1), many_labels(30, seed=2)
-    config = KnnConfig((10, 3, 40), vote="mlknn", self_counts=self_counts)
+    config = Knn((10, 3, 40), vote="mlknn", self_counts=self_counts)
     found = scores(config, bank, labels, queries, MULTI_LABEL, 4)
     assert list(found) == [10, 3, 40]
     for k, values in found.items():
@@ -71,7 +72,7 @@ def test_a_row_that_is_its_own_neighbour_makes_counts_too_sure():
     bank, labels = rng.normal(size=(200, 8)), rng.integers(0, 2, (200, 1))
     queries = rng.normal(size=(50, 8))
     corrected, as_published = (
-        scores(KnnConfig((1,), vote="mlknn", self_counts=s), bank, labels, queries, MULTI_LABEL, 1)
+        scores(Knn((1,), vote="mlknn", self_counts=s), bank, labels, queries, MULTI_LABEL, 1)
         for s in (False, True)
     )
     assert np.abs(corrected[1] - 0.5).max() < 0.15
@@ -101,7 +102,7 @@ def test_what_is_not_known_of_a_label_changes_no_other():
     (bank, labels), (queries, _) = many_labels(120, seed=1), many_labels(20, seed=2)
     hidden = labels.copy()
     hidden[::3, 1] = MISSING
-    config = KnnConfig((7,), vote="mlknn")
+    config = Knn((7,), vote="mlknn")
     whole = scores(config, bank, labels, queries, MULTI_LABEL, 4)[7]
     found = scores(config, bank, hidden, queries, MULTI_LABEL, 4)[7]
     assert_array_equal(found[:, [0, 2, 3]], whole[:, [0, 2, 3]])
@@ -114,10 +115,10 @@ def test_what_is_not_known_of_a_label_changes_no_other():
 
 def test_refusals():
     bank, labels = many_labels(20, seed=1)
-    config = KnnConfig((3,), vote="mlknn")
+    config = Knn((3,), vote="mlknn")
     with pytest.raises(RequestError, match="mlknn is for several labels at once"):
         scores(config, bank, labels[:, 0], bank, MULTI_CLASS, 4)
     with pytest.raises(RequestError, match="not for continuous ones"):
         predictions(config, bank, labels[:, :1] * 1.0, bank)
     with pytest.raises(RequestError, match="k = 21 neighbours can't be found in a bank of 20"):
-        scores(KnnConfig((20,), vote="mlknn"), bank, labels, bank, MULTI_LABEL, 4)
+        scores(Knn((20,), vote="mlknn"), bank, labels, bank, MULTI_LABEL, 4)

@@ -57,7 +57,7 @@ BATCH_NORM = "CNNs: BatchNorm has its stored statistics, where the release train
 
 PROTOCOLS = {
     # FupingWu90/FMMIC at 4119c3b: Common_Trainer.py:92-299, Common_Main.py:164-291. The settings
-    # are AdamWConfig's defaults. Its mean and np.std go over three seeds.
+    # are AdamW's defaults. Its mean and np.std go over three seeds.
     "wu2025": Protocol(
         "Wu & Papiez 2025",
         {

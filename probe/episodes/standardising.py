@@ -1,0 +1,57 @@
+"""How few-shot episodes' features are standardised, and what the row says of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probe.episodes.draw import FewShotConfig
+from probe.solvers.standardise import (
+    FEW,
+    UNLABELLED,
+    Prepare,
+    of_one_length,
+    unlabelled_standard,
+)
+
+
+@dataclass(frozen=True)
+class Standardising:
+    """What episodes' features go through before they are fitted."""
+
+    word: str  # of the question; "": as they are stored
+    prepare: Prepare | None  # None: by each episode's own samples
+    mark: str = ""
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What the row's question holds."""
+        return {"standardised": self.word} if self.word else {}
+
+    @property
+    def marks(self) -> list[str]:
+        return [self.mark] if self.mark else []
+
+
+AS_STORED = Standardising("", None)
+
+
+def standardising(config: FewShotConfig, train: NDArray[np.floating]) -> Standardising:
+    """As the flag, or the protocol, has it.
+
+    Of train, never of val or test: a test image is met by itself.
+
+    Args:
+        config: the wish.
+        train: (S, D) features of all of train.
+    """
+    how = config.standardise_word
+    if how == "episode":
+        return Standardising("by each episode", None)
+    if how == "none":
+        return Standardising("none (L2)", of_one_length, "standardised: none (L2)")
+    one = ", one scale for all features" if len(train) < FEW else ""
+    said = f"standardised: {UNLABELLED} (n {len(train):_}{one})"
+    return Standardising(UNLABELLED, unlabelled_standard(train), said)

@@ -1,0 +1,12 @@
+"""The kinds of probe, a line each: what ``--kind`` takes, in this order."""
+
+from probe.kinds.adamw import AdamW
+from probe.kinds.heads import Heads
+from probe.kinds.kind import Kind
+from probe.kinds.knn import Knn
+from probe.kinds.linear import Linear
+from probe.kinds.ridge import Ridge
+from probe.kinds.zeroshot import Zeroshot
+
+TABLE: tuple[type[Kind], ...] = (Knn, Linear, AdamW, Heads, Ridge, Zeroshot)
+KINDS = {kind.name: kind for kind in TABLE}

@@ -1,0 +1,278 @@
+"""kNN's scores: one search, and a vote among the neighbours for every k."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import RequestError
+from cache.task import MULTI_LABEL, REGRESSION
+from probe.metrics.classification import check_labels, check_task, known_shares
+from probe.metrics.regression import check_targets
+from probe.solvers import mlknn
+from probe.solvers.neighbours import CHUNK_VOTES, Found, neighbours
+from probe.solvers.standardise import chunks
+from probe.solvers.votes import MLKNN, vote, vote_multilabel, weigh
+
+ByK = dict[int, NDArray[np.float64]]  # k -> scores
+
+
+class Voting(Protocol):
+    """What a search and its vote need to know; ``probe.kinds.knn.Knn`` says what each is."""
+
+    @property
+    def k(self) -> tuple[int, ...]: ...
+    @property
+    def metric(self) -> str: ...
+    @property
+    def rule(self) -> str: ...
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def self_counts(self) -> bool: ...
+    @property
+    def cut_off(self) -> bool: ...
+    @property
+    def n_needed(self) -> int: ...
+
+
+def scores(
+    config: Voting,
+    bank_features: NDArray[np.floating],
+    bank_labels: NDArray[np.integer],
+    query_features: NDArray[np.floating],
+    task: str,
+    n_classes: int,
+) -> dict[int, NDArray[np.float64]]:
+    """Score every query at every k, from one search.
+
+    DINOv2's own code takes the softmax over its largest k and then cuts it off at each smaller
+    one, so those scores sum to less than 1, by an amount that differs from query to query. The
+    largest class stays the largest, but AUC compares queries with each other and changes. Here
+    each k is normalised by itself: k = 10 gives the same numbers alone as beside k = 200. With
+    ``cut_off`` it is as there.
+
+    Args:
+        config: the numbers of neighbours, the metric and the vote.
+        bank_features: (N, D), usually the training split; may be a float16 memmap.
+        bank_labels: (N,), or (N, C) zeros, ones and MISSING for the multi-label task.
+        query_features: (Q, D).
+        task: one of ``probe.metrics.classification.TASKS``.
+        n_classes: C; 2 for a binary task, the number of labels for the multi-label task.
+
+    Returns:
+        k -> (Q, C) probabilities, in the order of ``config.k``. Rows sum to 1, except where they
+        are cut off, and for the multi-label task, where each column is one label's share of the
+        vote. There a neighbour whose label is missing has no vote on it; where none of the k has
+        one, the score is the label's share of ones in the bank.
+
+    Raises:
+        RequestError: labels that don't fit the task or the bank, or one of several labels that is
+            known of no row of it; ML-kNN of another task; several labels that are to be cut off;
+            see also ``neighbours``.
+    """
+    check_task(task)
+    bank_labels = np.asarray(bank_labels)
+    check_labels(bank_labels, task, n_classes)
+    if config.rule == MLKNN:
+        return _mlknn_scores(config, bank_features, bank_labels, query_features, task)
+    found = _nearest(config, bank_features, bank_labels, query_features)
+    return scores_of(config, found, bank_labels, task, n_classes)
+
+
+def scores_of(
+    config: Voting, found: Found, bank_labels: NDArray[np.integer], task: str, n_classes: int
+) -> dict[int, NDArray[np.float64]]:
+    """``scores`` of neighbours that are found already, by a vote that is a mean.
+
+    Args:
+        config: as of ``scores``.
+        found: the neighbours of Q queries, as many as the largest k and more.
+        bank_labels: as of ``scores``.
+        task: as of ``scores``.
+        n_classes: as of ``scores``.
+
+    Raises:
+        RequestError: several labels that are to be cut off.
+    """
+    if config.cut_off and task == MULTI_LABEL:
+        raise RequestError(
+            "DINOv2's release asks kNN for single labels only; leave out --as-published"
+        )
+    hold, shares = vote, np.zeros(n_classes)  # a vote on classes leaves no score open
+    if task == MULTI_LABEL:
+        hold, shares = vote_multilabel, known_shares(bank_labels)
+    results = {k: np.empty((len(found[0]), n_classes)) for k in config.k}
+    for k, rows, weights, labels in _heard(config, found, bank_labels):
+        said = hold(weights, labels, n_classes)
+        if config.cut_off:
+            said *= weights.sum(axis=1, keepdims=True)
+        results[k][rows] = np.where(np.isnan(said), shares, said)
+    return results
+
+
+def _mlknn_scores(
+    config: Voting,
+    bank_features: NDArray[np.floating],
+    bank_labels: NDArray[np.integer],
+    query_features: NDArray[np.floating],
+    task: str,
+) -> dict[int, NDArray[np.float64]]:
+    """k -> (Q, C) probabilities by ML-kNN; a second search is among the bank itself."""
+    if task != MULTI_LABEL:
+        raise RequestError(
+            f"--vote {MLKNN} is for several labels at once, found the task {task!r}; use --vote "
+            "weighted or majority"
+        )
+    known_shares(bank_labels)  # refuses a label that is known of no row
+    k, metric = max(config.k), config.metric
+    _, own = neighbours(bank_features, bank_features, k + config.n_needed, metric)
+    if not config.self_counts:
+        own = mlknn.leave_out_self(own)
+    _, indices = neighbours(bank_features, query_features, k, metric)
+    own_ones = mlknn.count_ones(own, bank_labels, config.k)
+    ones = mlknn.count_ones(indices, bank_labels, config.k)
+    return {k: mlknn.fit(own_ones[k], bank_labels, k).predict(ones[k]) for k in config.k}
+
+
+def predictions(
+    config: Voting,
+    bank_features: NDArray[np.floating],
+    bank_targets: NDArray[np.floating],
+    query_features: NDArray[np.floating],
+) -> dict[int, NDArray[np.float64]]:
+    """Predict continuous targets at every k, from one search: the mean of the neighbours' targets.
+
+    Args:
+        config: the numbers of neighbours, the metric and the vote: "weighted" is a mean weighted by
+            exp(similarity / temperature), "majority" the plain one.
+        bank_features: (N, D), usually the training split; may be a float16 memmap.
+        bank_targets: (N, O) finite; each output is a target of its own.
+        query_features: (Q, D).
+
+    Returns:
+        k -> (Q, O), in the order of ``config.k`` and the unit of the targets.
+
+    Raises:
+        RequestError: targets that are not finite or don't fit the bank; ML-kNN, or shares that are
+            to be cut off; see also ``neighbours``.
+    """
+    check_targets(bank_targets)
+    if config.rule == MLKNN:
+        raise RequestError(f"--vote {MLKNN} is for several labels, not for continuous ones")
+    found = _nearest(config, bank_features, bank_targets, query_features)
+    return predictions_of(config, found, bank_targets)
+
+
+def predictions_of(
+    config: Voting, found: Found, bank_targets: NDArray[np.floating]
+) -> dict[int, NDArray[np.float64]]:
+    """``predictions`` of neighbours that are found already; arguments as of ``scores_of``.
+
+    Raises:
+        RequestError: shares that are to be cut off.
+    """
+    if config.cut_off:
+        raise RequestError(
+            "DINOv2's release asks kNN for classes, not for continuous labels; leave out "
+            "--as-published"
+        )
+    results = {k: np.empty((len(found[0]), bank_targets.shape[1])) for k in config.k}
+    for k, rows, weights, targets in _heard(config, found, bank_targets):
+        sums = np.einsum("qk,qko->qo", weights, targets)
+        results[k][rows] = sums / weights.sum(axis=1, keepdims=True)
+    return results
+
+
+def _nearest(
+    config: Voting,
+    bank_features: NDArray[np.floating],
+    bank_labels: NDArray[Any],
+    query_features: NDArray[np.floating],
+) -> Found:
+    """One search, for every k."""
+    if len(bank_labels) != len(bank_features):
+        raise RequestError(
+            f"the bank needs one label for each row of features, found {len(bank_labels)} labels "
+            f"and {len(bank_features)} rows"
+        )
+    return neighbours(bank_features, query_features, max(config.k), config.metric)
+
+
+def _heard(
+    config: Voting, found: Found, bank_labels: NDArray[Any]
+) -> Iterator[tuple[int, slice, NDArray[np.float64], NDArray[Any]]]:
+    """For each k and some queries at a time, what their neighbours say.
+
+    Yields:
+        k, the rows of the queries, their neighbours' say (q, k), see ``weigh``, and labels (q, k)
+        or (q, k, C).
+    """
+    similarities, indices = found
+    width = int(np.prod(bank_labels.shape[1:]))
+    for rows in chunks(len(indices), max(1, CHUNK_VOTES // (max(config.k) * width))):
+        labels = bank_labels[indices[rows]]
+        # Once for every k: the say is relative to the nearest, which is the same for all.
+        weights = weigh(similarities[rows], config.rule, config.temperature)
+        if config.cut_off:
+            weights /= weights[:, : max(config.k)].sum(axis=1, keepdims=True)
+        for k in config.k:
+            yield k, rows, weights[:, :k], labels[:, :k]
+
+
+def left_out_scores(
+    config: Voting,
+    features: NDArray[np.floating],
+    labels: NDArray[Any],
+    units: NDArray[np.intp],
+    task: str,
+    n_classes: int,
+) -> dict[int, NDArray[np.float64]]:
+    """Score every sample by those of other units, at every k.
+
+    One search among all samples serves: who is of one's own unit is passed over. ML-kNN learns from
+    the whole bank what its neighbours mean, so there each unit left out is a bank of its own.
+
+    Args:
+        config: the numbers of neighbours, the metric and the vote.
+        features: (n, D).
+        labels: as of ``scores``, or (n,) continuous ones.
+        units: (n,) number of each sample's unit, from 0.
+        task: one of ``probe.metrics.classification.TASKS``, or "regression".
+        n_classes: C.
+
+    Returns:
+        k -> (n, C), of regression (n, 1). A label that no neighbour knows scores as its share of
+        ones in the whole set.
+
+    Raises:
+        RequestError: see ``scores``. No k may exceed ``largest_k``.
+    """
+    if config.rule == MLKNN:
+        found = {k: np.empty((len(labels), n_classes)) for k in config.k}
+        for unit in range(int(units.max()) + 1):
+            own = units == unit
+            bank = features[~own], labels[~own]
+            for k, said in scores(config, *bank, features[own], task, n_classes).items():
+                found[k][own] = said
+        return found
+    # As many more as a unit may have samples: that many neighbours at most are passed over.
+    n = min(len(labels), max(config.k) + int(np.bincount(units).max()))
+    similarities, indices = neighbours(features, features, n, config.metric)
+    is_own = units[indices] == units[:, None]
+    order = np.argsort(is_own, axis=1, kind="stable")[:, : max(config.k)]
+    others = (
+        np.take_along_axis(similarities, order, axis=1),
+        np.take_along_axis(indices, order, axis=1),
+    )
+    if task == REGRESSION:
+        return predictions_of(config, others, labels[:, None])
+    return scores_of(config, others, labels, task, n_classes)
+
+
+def largest_k(config: Voting, units: NDArray[np.intp]) -> int:
+    """The most neighbours that every sample has in other units; 0 or less where there are none."""
+    return len(units) - int(np.bincount(units).max()) - config.n_needed
