@@ -197,7 +197,8 @@ def test_the_longest_name_has_a_temporary_one(tmp_path):
 
 # What the feature file is made of: written in place, under locks of its own.
 IN_PLACE = {
-    "cache/format/read.py",
+    "cache/format/create.py",
+    "cache/locks.py",
     "cache/store.py",
     "cache/files.py",
     "cache/commands/terminal.py",

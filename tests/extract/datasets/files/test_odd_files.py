@@ -119,7 +119,7 @@ def no_writing(monkeypatch):
     def refuse(self, *args, **how):
         raise OSError(errno.EROFS, "Read-only file system", self.lock_file)
 
-    monkeypatch.setattr("cache.store.FileLock.acquire", refuse)
+    monkeypatch.setattr("cache.locks.FileLock.acquire", refuse)
 
 
 def test_a_complete_file_in_a_folder_that_cannot_be_written_is_complete(tmp_path, monkeypatch):
