@@ -67,10 +67,12 @@ class AdamW(Kind):
     )
     # Of weights and intercept alike, as torch's default group has it.
     weight_decay: float = setting(1e-2, "of adamw", metavar="W", least=0)
-    batch_size: int = setting(64, "", metavar="N", least=1)  # Common_Main.py:288
+    batch_size: int = setting(64, "images in a batch", metavar="N", least=1)  # Common_Main.py:288
     # Common_Main.py:259; as many whole epochs as fit
     iterations: int | None = setting(15_000, "of adamw in all", metavar="N", least=1)
-    epochs: int | None = setting(None, "", metavar="N", least=1, shown="as many as fit")
+    epochs: int | None = setting(
+        None, "passes over them", metavar="N", least=1, shown="as many as fit"
+    )
     # "decay": x 0.9 after every 200 iterations (Common_Main.py:250-251). "cosine": by epoch, to 0.
     schedule: str = "decay"
     drop_last: bool = True  # leave out an epoch's last batch where it is short

@@ -89,7 +89,9 @@ class Knn(Kind):
         read=_read_k,
         shown="",
     )
-    metric: str = setting("cosine", "", among=METRICS)  # "euclidean" is on raw features
+    metric: str = setting(
+        "cosine", "by which neighbours are near", among=METRICS
+    )  # "euclidean" is on raw features
     vote: str | None = setting(
         None,
         "weighted by exp(similarity / temperature), one vote each, or of several labels Zhang & "
@@ -97,7 +99,7 @@ class Knn(Kind):
         among=VOTES,
         shown="weighted; majority with --metric euclidean",
     )
-    temperature: float = setting(0.07, "", above=0)  # of the weighted vote, Wu et al.'s
+    temperature: float = setting(0.07, "of the weighted vote", above=0)  # Wu et al.'s
     one_k: bool = False  # answer for one of k alone, the best without test; else for each
     self_counts: bool = False  # of mlknn: count a bank row among its own neighbours, as published
     # Of the weighted vote: shares of the largest k's weights, cut off at each smaller one, as

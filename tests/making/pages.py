@@ -16,6 +16,13 @@ from extract.datasets.files.formats import dicom, mat, nifti, pillow
 from extract.datasets.files.options import TableOptions
 from extract.datasets.recipes import RECIPES
 from finetune.config import LoraConfig, NetworkConfig, TrainConfig
+from probe.choosing.candidates import ChoosingConfig
+from probe.config import ExternalConfig, FindConfig, RunConfig
+from probe.episodes.draw import FewShotConfig
+from probe.kinds.table import TABLE
+from probe.metrics.measure import Measuring
+from probe.places import PlacesConfig
+from probe.questions.overlay import OverlayConfig
 
 MADE = re.compile(r"(<!-- made: (\S+) -->\n).*?(<!-- /made -->)", re.DOTALL)
 
@@ -84,16 +91,45 @@ def as_lines(*classes: type) -> Iterator[str]:
     yield from as_table(*classes).splitlines()
 
 
+def first_sentence(of: type) -> str:
+    """Of its docstring."""
+    return " ".join((of.__doc__ or "").split("\n\n")[0].split())
+
+
+def of_kinds() -> Iterator[str]:
+    yield from table(("kind", "what it is"), ((f"`{k.name}`", first_sentence(k)) for k in TABLE))
+    yield "| `sklearn.MODULE.CLASS` | any estimator of scikit-learn, on standardised features |"
+    yield "| `FILE.py:CLASS` | your own, see below; or an entry point of a package |"
+
+
+def of_kind_settings() -> Iterator[str]:
+    for kind in TABLE:
+        yield from ("", f"### {kind.name}", "")
+        yield from as_lines(kind)
+    yield ""
+
+
 PARTS: dict[str, Callable[[], Iterator[str]]] = {
     "medmnist": of_medmnist,
     "formats": of_formats,
     "recipes": of_recipes,
+    "kinds": of_kinds,
+    "kind-settings": of_kind_settings,
+    "questions": lambda: as_lines(PlacesConfig, ChoosingConfig, OverlayConfig, ExternalConfig),
+    "few-shot": lambda: as_lines(FewShotConfig),
+    "run": lambda: as_lines(FindConfig, RunConfig, Measuring),
     "table": lambda: as_lines(TableOptions),
     "preparing": lambda: as_lines(ProtocolConfig, PreparingConfig),
     "network": lambda: as_lines(NetworkConfig, LoraConfig),
     "training": lambda: as_lines(TrainConfig),
 }
-PAGES = ("extract/DATA.md", "extract/README.md", "finetune/README.md")
+PAGES = (
+    "extract/DATA.md",
+    "extract/README.md",
+    "finetune/README.md",
+    "probe/KINDS.md",
+    "probe/README.md",
+)
 
 
 def remade(text: str) -> str:
