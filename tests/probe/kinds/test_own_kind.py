@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
+from features import make_features
 from here import REPOSITORY
 from numpy.testing import assert_allclose
-from features import make_features
 
 from cache import open_features
 from probe.cli import main
