@@ -46,7 +46,8 @@ def test_it_is_a_frozen_dataclass_that_travels(kind):
     assert pickle.loads(pickle.dumps(made)) == made
     with pytest.raises(dataclasses.FrozenInstanceError):
         made.name = "other"
-    assert kind.__doc__ and not kind.__doc__.startswith(f"{kind.__name__}(")  # dataclass's own
+    assert kind.__doc__
+    assert not kind.__doc__.startswith(f"{kind.__name__}(")  # dataclass's own
     assert made.candidates is not None
 
 
