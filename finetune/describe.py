@@ -8,13 +8,8 @@ from cache.commands.names import counted
 from cache.errors import RequestError
 from extract.plan import Plan
 from finetune.config import FinetuneConfig, Request, settle
-from finetune.model.classifier import (
-    check_model,
-)
-from finetune.setting import (
-    describe_mode,
-    subject_of,
-)
+from finetune.model.classifier import check_model
+from finetune.setting import describe_mode, subject_of
 from finetune.start.row import find_row
 
 

@@ -24,12 +24,7 @@ from finetune.model.classifier import (
     start_head_anew,
     what_trains,
 )
-from finetune.setting import (
-    Setting,
-    Trial,
-    describe_rate,
-    named_rate,
-)
+from finetune.setting import Setting, Trial, describe_rate, named_rate
 from finetune.start.head import FirstHead, first_head
 from finetune.training.checkpoints import Checkpoints, Position
 from finetune.training.objective import Objective

@@ -23,14 +23,7 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.splits.strata import count_units, divide, name_units
 from cache.task import MISSING, MULTI_LABEL, REGRESSION
-from probe.choosing.candidates import (
-    FEW,
-    FEW_OF_A_CLASS,
-    Choice,
-    ChoosingConfig,
-    Fitted,
-    choose,
-)
+from probe.choosing.candidates import FEW, FEW_OF_A_CLASS, Choice, ChoosingConfig, Fitted, choose
 from probe.metrics.losses import judged_by
 from probe.questions.question import Asked
 from probe.questions.samples import Split, has_groups, join, pick

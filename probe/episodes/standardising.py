@@ -8,13 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probe.episodes.draw import FewShotConfig
-from probe.solvers.standardise import (
-    FEW,
-    UNLABELLED,
-    Prepare,
-    of_one_length,
-    unlabelled_standard,
-)
+from probe.solvers.standardise import FEW, UNLABELLED, Prepare, of_one_length, unlabelled_standard
 
 
 @dataclass(frozen=True)

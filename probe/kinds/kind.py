@@ -40,14 +40,7 @@ from probe.choosing.in_episode import (
     mark_of,
     said_of,
 )
-from probe.choosing.plan import (
-    FOLD_SEED,
-    N_FOLDS,
-    LossOfScores,
-    Plan,
-    fit_and_choose,
-    make_plan,
-)
+from probe.choosing.plan import FOLD_SEED, N_FOLDS, LossOfScores, Plan, fit_and_choose, make_plan
 from probe.episodes.draw import FewShotConfig
 from probe.episodes.standardising import AS_STORED, Standardising, standardising
 from probe.metrics.classification import PROBABILITY, label_shares
