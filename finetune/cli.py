@@ -166,8 +166,8 @@ def run(request: Request) -> int:
     from extract.machine.digests import DigestMemory
     from extract.machine.progress import CheckProgress
     from extract.plan import leave_out_missing, make_plan
-    from finetune.describe import describe_plan
     from finetune.run import run_request
+    from finetune.setting import describe_plan
     from probe.report.table import format_table
 
     memory = DigestMemory(request.images.root / ".digests.json")

@@ -38,8 +38,7 @@ from finetune.trials import Tried, build, model_settings, run_refit
 from probe.answer import Answer
 from probe.encoded import encoder_marks, samples_of, tables_of
 from probe.metrics import classification as metrics
-from probe.questions.question import Asked
-from probe.questions.samples import divide_samples
+from probe.questions.question import Asked, divide_samples
 from probe.results import Encoded, Row
 from probe.row import make_row, of_patients
 

@@ -21,8 +21,7 @@ from probe.metrics.marks import never_learnt
 from probe.metrics.measure import Measuring, measure
 from probe.metrics.patients import Scored, by_patient
 from probe.questions.leaks import without_twins
-from probe.questions.question import Asked
-from probe.questions.samples import Split
+from probe.questions.question import Asked, Split
 from probe.results import Answered, Encoded, Posed, Row, TrainedOn
 from probe.solvers.standardise import UNLABELLED
 

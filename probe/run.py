@@ -44,8 +44,7 @@ from probe.questions.describe import describe_questions
 from probe.questions.external import choose_training, only_test
 from probe.questions.laying import lay_over
 from probe.questions.leaks import refuse_leaks, with_leaks
-from probe.questions.question import Asked
-from probe.questions.samples import Split, check_known, divide_samples, pick
+from probe.questions.question import Asked, Split, check_known, divide_samples, pick
 from probe.results import Row, check_folder, write_row
 from probe.row import make_row, of_patients
 

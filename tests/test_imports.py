@@ -71,8 +71,7 @@ def test_imports_flow_one_way(package, allowed):
 FROM_PROBE = {
     "answer", "encoded", "results", "row", "report.table",
     "metrics.classification", "metrics.measure", "metrics.patients",
-    "questions.describe", "questions.leaks", "questions.overlay", "questions.question",
-    "questions.samples", "episodes.draw", "episodes.prior", "solvers.epochs", "solvers.outputs",
+    "questions.describe", "questions.leaks", "questions.overlay", "questions.question", "episodes.draw", "episodes.prior", "solvers.epochs", "solvers.outputs",
     "paper_encoders", "protocols", "questions.laying",
 }  # fmt: skip
 # A head that begins with a probe's weights: the probe is fitted again.

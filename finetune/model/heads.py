@@ -1,8 +1,19 @@
-"""The linear head, as ``probe --kind adamw`` starts it."""
+"""Heads: a linear one, as ``probe --kind adamw`` starts it, or a DeiT.
+
+A whole supervised DeiT-B as the head reads the encoder's patch tokens (Huix et al. 2024). As in
+their code (defaults/models.py:392-596, utils/transformers/deit.py:215-248): tokens go through a
+linear layer and a norm to DeiT's width, its patch embedding is passed by, its own class token and
+its resampled positions are added, and a new linear layer reads the class token.
+"""
+
+import math
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from cache.errors import RequestError
+from extract.encoders.encoder import Description, Weights, describe, find_weights, load_network
 from probe.solvers.epochs import first_weights
 
 
@@ -20,3 +31,123 @@ def linear_head(width: int, n_logits: int, seed: int) -> nn.Linear:
         head.weight.copy_(weights[:, :-1])
         head.bias.copy_(weights[:, -1])
     return head
+
+
+DEIT = "deit_base_patch16_224.fb_in1k"
+DEIT_SIZE = 224
+
+
+class DeitHead(nn.Module):
+    """Patch tokens to logits.
+
+    Args:
+        deit: timm's VisionTransformer without classifier; its patch embedding is taken off.
+        width: of the tokens that come in.
+        n_tokens: of an image, a square number.
+        classifier: of DeiT's class token.
+    """
+
+    def __init__(self, deit: Any, width: int, n_tokens: int, classifier: nn.Linear) -> None:
+        super().__init__()
+        self.project = nn.Linear(width, deit.embed_dim)
+        self.norm = nn.LayerNorm(deit.embed_dim)
+        deit.patch_embed = nn.Identity()
+        deit.pos_embed = nn.Parameter(_resample(deit.pos_embed.detach(), math.isqrt(n_tokens)))
+        self.deit = deit
+        self.classifier = classifier
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, T, width) -> DeiT's class token (B, 768) behind its last norm."""
+        deit = self.deit
+        tokens = self.norm(self.project(tokens))
+        tokens = torch.cat([deit.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
+        tokens = deit.norm_pre(deit.pos_drop(tokens + deit.pos_embed))
+        if deit.grad_checkpointing:
+            from timm.models import checkpoint_seq  # here, for timm takes its time
+
+            tokens = checkpoint_seq(deit.blocks, tokens)
+        else:
+            tokens = deit.blocks(tokens)
+        return deit.norm(tokens)[:, 0]
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, T, width) -> logits (B, O)."""
+        return self.classifier(self.embed(tokens))
+
+
+def check_deit(shape: tuple[int, ...], head_weights: str, name: str) -> None:
+    """Whether a DeiT can read an encoder's tokens, and its weights are known.
+
+    Raises:
+        RequestError: tokens that are no square grid, or a weight file that isn't there.
+    """
+    n_tokens = shape[0]
+    if math.isqrt(n_tokens) ** 2 != n_tokens:
+        raise RequestError(
+            f"--head deit: the {n_tokens} patch tokens of {name} are no square grid; take --head "
+            "linear"
+        )
+    _find(head_weights, 0, download=False)
+
+
+def find_deit(head_weights: str) -> Weights:
+    """Where the weights that a DeiT begins with are; published ones are downloaded.
+
+    Args:
+        head_weights: "pretrained", "random" or a file.
+
+    Raises:
+        RequestError: they can't be had.
+    """
+    return _find(head_weights, 0, download=True)
+
+
+def build_deit(
+    shape: tuple[int, ...], head_weights: str, n_logits: int, seed: int
+) -> tuple[DeitHead, str]:
+    """The head with its weights.
+
+    Args:
+        shape: (T, D) of an image's tokens.
+        head_weights: "pretrained", "random" (by the seed) or a file.
+        n_logits: O.
+        seed: of the new layers.
+
+    Returns:
+        The head, and the SHA-256 of DeiT's weights as read.
+
+    Raises:
+        RequestError: weights that can't be had, or don't fit.
+    """
+    description = _describe()
+    weights = _find(head_weights, seed, download=True)
+    network, digest, _ = load_network(description, weights)
+    n_tokens, width = shape
+    deit: Any = network.module
+    classifier = linear_head(deit.embed_dim, n_logits, seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return DeitHead(deit, width, n_tokens, classifier), digest
+
+
+def _find(head_weights: str, seed: int, *, download: bool) -> Weights:
+    try:
+        return find_weights(_describe(), head_weights, seed, download=download)
+    except RequestError as error:
+        raise RequestError(str(error).replace("--weights", "--head-weights")) from error
+
+
+def _describe() -> Description:
+    return describe(DEIT, DEIT_SIZE)
+
+
+def _resample(positions: Tensor, side: int) -> Tensor:
+    """Positions (1, 1 + P, D) of a class token and a square of patches, for another square.
+
+    Plain bicubic, as published: timm's own would antialias on the way to a smaller grid.
+    """
+    first, grid = positions[:, :1], positions[:, 1:]
+    old = math.isqrt(grid.shape[1])
+    grid = grid.transpose(1, 2).unflatten(2, (old, old))
+    grid = nn.functional.interpolate(grid, (side, side), mode="bicubic", align_corners=False)
+    return torch.cat([first, grid.flatten(2).transpose(1, 2)], dim=1)

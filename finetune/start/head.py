@@ -31,8 +31,7 @@ from probe.kinds import adamw, heads, linear
 from probe.kinds.heads import GRID
 from probe.metrics.patients import Scored, by_patient
 from probe.places import read_samples
-from probe.questions.question import Asked
-from probe.questions.samples import Split, divide_samples, join
+from probe.questions.question import Asked, Split, divide_samples, join
 from probe.results import read_scores
 from probe.solvers import sgd
 from probe.solvers.adamw import Diverged

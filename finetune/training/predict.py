@@ -1,4 +1,4 @@
-"""Logits of many samples, by one process or by several that share them."""
+"""Logits of many samples, by one process or by several that share them; what is done where memory is short."""
 
 import contextlib
 import time
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from finetune.data.batches import Draw, Loader
 from finetune.model.classifier import Classifier
-from finetune.training.memory import CURE, free_cache, is_out_of_memory
 from finetune.training.ranks import Ranks
 
 
@@ -104,3 +103,17 @@ def without_tf32() -> Iterator[None]:
     finally:
         torch.backends.cuda.matmul.allow_tf32 = matmul
         torch.backends.cudnn.allow_tf32 = cudnn
+
+
+CURE = "take a smaller --size or --batch-size, --grad-checkpointing, or --precision bf16"
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error says so; torch has a class of its own for accelerators alone."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def free_cache(device: torch.device) -> None:
+    """Give back what torch keeps of earlier tensors, which may be in pieces too small to use."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

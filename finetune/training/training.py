@@ -35,9 +35,8 @@ from finetune.model.classifier import (
 )
 from finetune.setting import Setting, Trial
 from finetune.training.checkpoints import LAST, Checkpoints, Position
-from finetune.training.memory import CURE, free_cache, is_out_of_memory
 from finetune.training.objective import Objective
-from finetune.training.predict import predict
+from finetune.training.predict import CURE, free_cache, is_out_of_memory, predict
 from finetune.training.rates import count_drops, rate_factor
 from probe.questions.question import Asked
 from probe.solvers.epochs import check_epochs, count_epochs, epoch_orders

@@ -19,8 +19,7 @@ from cache.task import MISSING, MULTI_LABEL, REGRESSION
 from probe.choosing.candidates import Fitted
 from probe.choosing.plan import FOLD_SEED, N_FOLDS
 from probe.metrics.losses import loss_of
-from probe.questions.question import Asked
-from probe.questions.samples import Split, has_groups, pick
+from probe.questions.question import Asked, Split, has_groups, pick
 
 NAME_ONE = "name one value"
 

@@ -15,8 +15,7 @@ from probe.choosing.plan import HELD_OUT, N_FOLDS, make_folds
 from probe.metrics.classification import PROBABILITY
 from probe.metrics.losses import is_of_ranks, judged_by, loss_name, loss_of
 from probe.places import Place
-from probe.questions.question import Asked
-from probe.questions.samples import Split, join
+from probe.questions.question import Asked, Split, join
 
 
 @dataclass(frozen=True)

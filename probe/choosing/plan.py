@@ -25,8 +25,7 @@ from cache.splits.strata import count_units, divide, name_units
 from cache.task import MISSING, MULTI_LABEL, REGRESSION
 from probe.choosing.candidates import FEW, FEW_OF_A_CLASS, Choice, ChoosingConfig, Fitted, choose
 from probe.metrics.losses import judged_by
-from probe.questions.question import Asked
-from probe.questions.samples import Split, has_groups, join, pick
+from probe.questions.question import Asked, Split, has_groups, join, pick
 
 HELD_OUT = "train+val"  # what scores out of fold are named, beside "val" and "test"
 N_FOLDS = 5
@@ -157,7 +156,7 @@ def make_plan(
     Args:
         config: the wish.
         asked: the samples that are fitted and chosen on.
-        splits: their train and val, as ``probe.questions.samples.divide_samples`` makes them.
+        splits: their train and val, as ``probe.questions.question.divide_samples`` makes them.
         n_candidates: with one there is nothing to choose, and "auto" leaves val alone.
 
     Raises:

@@ -28,10 +28,9 @@ from cache.commands.terminal import split_words
 from cache.errors import RequestError
 from probe.answer import Answer
 from probe.kinds.kind import DivergedError, Episodes, Kind, Problem
-from probe.questions.samples import Split
+from probe.questions.question import Split
 from probe.solvers.adamw import Diverged, Draw, EpisodeDraw, HeadFit, Last, Watch, take_steps
-from probe.solvers.device import check_device
-from probe.solvers.epochs import MAX_BYTES, by_length, count_epochs, episode_bytes
+from probe.solvers.epochs import MAX_BYTES, by_length, check_device, count_epochs, episode_bytes
 from probe.solvers.outputs import Outputs, check_finite, check_training
 
 SCHEDULES = ("decay", "cosine")

@@ -36,8 +36,7 @@ from probe.kinds.linear import Linear
 from probe.kinds.ridge import Ridge
 from probe.metrics.classification import known_shares
 from probe.places import rows_are_samples
-from probe.questions.question import Asked
-from probe.questions.samples import Split, divide_samples
+from probe.questions.question import Asked, Split, divide_samples
 from probe.results import Encoded
 
 KIND = "control"

@@ -2,28 +2,33 @@
 
 Code is imported only where its user names it: a class of the installed scikit-learn by its dotted
 name, a class in a file, or an entry point of an installed package. Nothing that a feature file or a
-result row holds is ever imported.
+result row holds is ever imported. Estimators of scikit-learn are wrapped here, too.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.commands.names import near_names
 from cache.commands.user_code import Wanted, user_code
 from cache.errors import RequestError
-from cache.task import Task
+from cache.task import MISSING, MULTI_LABEL, REGRESSION, Task
 from probe.answer import Answer
 from probe.choosing.candidates import Fitted
-from probe.kinds.estimator import SKLEARN, Estimator, Probe, running
-from probe.kinds.grid import check_settings, read_grid
+from probe.kinds.columns import CURE, check_columns, few_of_each
+from probe.kinds.estimator import SKLEARN, Estimator, Probe, check_settings, read_grid, running
 from probe.kinds.kind import Episodes, Kind, Problem
-from probe.kinds.sklearn import sklearn_kind
+from probe.metrics.classification import MARGIN, PROBABILITY
 
 WANTED = Wanted("--kind", "class", "medprobe.probes")
 
@@ -106,3 +111,153 @@ def _check_entry_point(kind: str, known: Sequence[str]) -> None:
             f"--kind takes {', '.join((*known, *sorted(points)))}, {SKLEARN}MODULE.CLASS or "
             f"FILE.py:CLASS; not {kind!r}"
         )
+
+
+SEED = 0  # of estimators that are random, unless --set says another random_state
+PAIRWISE = "decision_function_shape"  # "ovo": a margin for each pair of classes
+
+
+def sklearn_kind(kind: str, grid: Mapping[str, tuple[Any, ...]]) -> Estimator:
+    """The kind that a dotted name of scikit-learn means.
+
+    Raises:
+        RequestError: there is none, or it is no classifier and no regression.
+    """
+    found = _import_sklearn(kind)
+    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+
+    if not (inspect.isclass(found) and issubclass(found, BaseEstimator)) or not issubclass(
+        found, ClassifierMixin | RegressorMixin
+    ):
+        raise RequestError(f"{kind} is no classifier and no regression of scikit-learn")
+    check_settings(found, grid, kind)
+
+    return Estimator(kind, partial(_make_sklearn, kind, found), grid, {"standardised": True})
+
+
+def _make_sklearn(kind: str, found: Any, settings: dict[str, Any], task: Task) -> Probe:
+    from sklearn.base import RegressorMixin
+
+    if (task.word == REGRESSION) != issubclass(found, RegressorMixin):
+        is_one = "a regression" if issubclass(found, RegressorMixin) else "a classifier"
+        labels = "continuous labels" if task.word == REGRESSION else "classes"
+        raise RequestError(f"{kind} is {is_one}, and asked of {labels}")
+    takes_seed = "random_state" in inspect.signature(found).parameters
+    probe = SklearnProbe(
+        partial(found, **({"random_state": SEED} if takes_seed else {}), **settings)
+        if "random_state" not in settings
+        else partial(found, **settings),
+        task,
+    )
+    made = probe.make()
+    if task.word != REGRESSION and not any(
+        hasattr(made, method) for method in ("predict_proba", "decision_function")
+    ):
+        raise RequestError(
+            f"{kind} has neither predict_proba nor decision_function: it gives classes alone, "
+            "and no score to rank them by"
+        )
+    return probe
+
+
+def _import_sklearn(kind: str) -> Any:
+    """What a dotted name below sklearn means, and nothing elsewhere.
+
+    Raises:
+        RequestError: nothing.
+    """
+    module_name, _, name = kind.rpartition(".")
+    if not all(part.isidentifier() for part in kind.split(".")):
+        raise RequestError(f"--kind takes {SKLEARN}MODULE.CLASS, not {kind!r}")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError:
+        raise RequestError(f"the installed scikit-learn has no module {module_name}") from None
+    if not hasattr(module, name):
+        classes = [n for n, value in vars(module).items() if inspect.isclass(value)]
+        near = near_names(name, classes, f"it has {', '.join(sorted(classes)[:6])}...")
+        raise RequestError(f"{module_name} has no {name}; {near}")
+    return getattr(module, name)
+
+
+@dataclass
+class SklearnProbe:
+    """An estimator of scikit-learn; features are standardised before."""
+
+    make: Callable[[], Any]  # a new estimator
+    task: Task
+
+    def fit(self, features: NDArray[np.float32], labels: NDArray[Any]) -> None:
+        if self.task.word == REGRESSION:
+            self.estimators = [self.make().fit(features, labels)]
+        elif self.task.word != MULTI_LABEL:
+            self.estimators = [self._fit_classes(features, labels)]
+        else:
+            known = labels.T != MISSING
+            self.estimators = [
+                self._fit_label(features[rows], column[rows])
+                for column, rows in zip(labels.T, known, strict=True)
+            ]
+
+    def _fit_label(self, x: NDArray[np.float32], labels: NDArray[np.integer]) -> Any:
+        """An estimator of one label; where it has one value in train, that value."""
+        return self._fit_classes(x, labels) if np.ptp(labels) else int(labels[0])
+
+    def _fit_classes(self, x: NDArray[np.float32], labels: NDArray[np.integer]) -> Any:
+        """An estimator, whose columns are its classes.
+
+        Raises:
+            RequestError: they aren't.
+        """
+        estimator = self.make().fit(x, labels)
+        name, n_classes = f"{type(estimator).__name__}.{self._method}", len(estimator.classes_)
+        are_margins = self.score_type == MARGIN
+        # Where one class alone is predicted, three margins of pairs contradict nothing.
+        if are_margins and n_classes > 2 and vars(estimator).get(PAIRWISE) == "ovo":
+            raise RequestError(f"{name} gives margins of pairs of classes; {CURE}")
+        few = x[few_of_each(labels)]
+        check_columns(
+            self._scores(few, estimator),
+            estimator.predict(few),
+            estimator.classes_,
+            name,
+            are_margins=are_margins,
+        )
+        return estimator
+
+    @property
+    def score_type(self) -> str:
+        made = self.make()
+        return PROBABILITY if hasattr(made, "predict_proba") else MARGIN
+
+    @property
+    def _method(self) -> str:
+        return "predict_proba" if self.score_type == PROBABILITY else "decision_function"
+
+    def predict_scores(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        if self.task.word == REGRESSION:
+            return self.estimators[0].predict(features)
+        if self.task.word == MULTI_LABEL:
+            return np.stack([self._of_label(features, one) for one in self.estimators], axis=1)
+        (estimator,) = self.estimators
+        scores = self._scores(features, estimator)
+        if len(estimator.classes_) == self.task.n_classes:
+            return scores
+        if scores.ndim == 1:
+            scores = np.stack([-scores, scores], axis=1)
+        # A class without training images is never likely, and no image's more than another's.
+        never = 0 if self.score_type == PROBABILITY else scores.min() - 1
+        full = np.full((len(features), self.task.n_classes), never, np.float64)
+        full[:, estimator.classes_] = scores
+        return full
+
+    def _of_label(self, x: NDArray[np.float32], estimator: Any) -> NDArray[np.float64]:
+        """(Q,) scores of one label's ones."""
+        if isinstance(estimator, int):
+            sure = float(estimator)
+            return np.full(len(x), sure if self.score_type == PROBABILITY else 2 * sure - 1)
+        scores = self._scores(x, estimator)
+        return scores[:, 1] if scores.ndim == 2 else scores
+
+    def _scores(self, x: NDArray[np.float32], estimator: Any) -> NDArray[np.float64]:
+        return np.asarray(getattr(estimator, self._method)(x), np.float64)

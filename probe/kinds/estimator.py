@@ -39,9 +39,11 @@ images of which it is known. Their scores are ``predict_proba``, else ``decision
 
 from __future__ import annotations
 
+import ast
+import inspect
 import itertools
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -50,7 +52,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.commands.names import first_line, version_of
+from cache.commands.names import first_line, near_names, version_of
 from cache.commands.user_code import beside, where
 from cache.errors import RequestError
 from cache.task import BINARY, MULTI_LABEL, REGRESSION, Task
@@ -59,7 +61,7 @@ from probe.kinds.columns import check_columns, few_of_each
 from probe.kinds.kind import N_TOLD, Kind
 from probe.metrics.classification import MARGIN, PROBABILITY
 from probe.metrics.losses import loss_of
-from probe.questions.samples import Split
+from probe.questions.question import Split
 from probe.solvers.standardise import Prepare, Standard, as_they_are
 
 SKLEARN = "sklearn."  # what names of its estimators begin with
@@ -306,3 +308,52 @@ def _checked(
             f'{sums[off.argmax()]:.4g}: write score_type = "{MARGIN}" if they are none'
         )
     return scores
+
+
+def read_grid(settings: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """["C=0.1,1", "dual=False"] as {"C": (0.1, 1), "dual": (False,)}.
+
+    A value is a number, True, False or None, or else a text.
+
+    Raises:
+        RequestError: another form, or one named twice.
+    """
+    grid: dict[str, tuple[Any, ...]] = {}
+    for text in settings:
+        name, equals, values = text.partition("=")
+        words = [word.strip() for word in values.split(",")]
+        if not (name.isidentifier() and equals and all(words)):
+            raise RequestError(f"--set takes NAME=VALUE,VALUE as in C=0.1,1,10; not {text!r}")
+        if name in grid:
+            raise RequestError(f"--set {name} is given twice; list its values: {name}=A,B")
+        grid[name] = tuple(map(_value, words))
+        if len(set(map(repr, grid[name]))) < len(words):
+            raise RequestError(f"each value of --set {name} may be named once, found {values}")
+    return grid
+
+
+def _value(word: str) -> Any:
+    try:
+        value = ast.literal_eval(word)
+    except (ValueError, SyntaxError):
+        return word
+    return value if isinstance(value, int | float | bool | str | None) else word
+
+
+def check_settings(of: type, grid: Mapping[str, Any], name: str) -> None:
+    """Refuse settings that a class doesn't take.
+
+    Raises:
+        RequestError: it doesn't take one.
+    """
+    try:
+        parameters = inspect.signature(of).parameters.values()
+    except (TypeError, ValueError):
+        return
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return
+    known = [p.name for p in parameters if p.kind is not p.VAR_POSITIONAL]
+    for setting in grid:
+        if setting not in known:
+            near = near_names(setting, known, f"it has {', '.join(known) or 'none'}")
+            raise RequestError(f"{name} has no setting {setting!r}; {near}")

@@ -27,8 +27,7 @@ from probe.episodes.draw import (
 from probe.episodes.prior import class_shares, to_prior
 from probe.kinds.kind import Episodes, Kind, Problem
 from probe.metrics import classification as metrics
-from probe.questions.question import Asked
-from probe.questions.samples import Split
+from probe.questions.question import Asked, Split
 
 
 def answer_few_shot(kind: Kind, problem: Problem) -> Iterator[Answer]:

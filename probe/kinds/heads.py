@@ -36,8 +36,8 @@ from probe.metrics.classification import PROBABILITY
 from probe.metrics.losses import loss_name, loss_of
 from probe.paper_encoders import Reading
 from probe.places import Place
-from probe.questions.samples import pick
-from probe.solvers.device import check_device
+from probe.questions.question import pick
+from probe.solvers.epochs import check_device
 from probe.solvers.sgd import GridFit, choose, fit_episode_grids, fit_grid, refit_one
 
 if TYPE_CHECKING:

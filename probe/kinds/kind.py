@@ -48,7 +48,7 @@ from probe.metrics.losses import is_of_ranks, loss_name, loss_of
 from probe.paper_encoders import Reading
 from probe.places import Place, find_places, read_side_by_side
 from probe.questions.question import Asked as Question
-from probe.questions.samples import Split, divide_samples, pick
+from probe.questions.question import Split, divide_samples, pick
 from probe.solvers.standardise import Prepare
 
 if TYPE_CHECKING:

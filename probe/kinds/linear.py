@@ -27,7 +27,7 @@ from probe.episodes.draw import FewShotConfig
 from probe.kinds.kind import Episodes, Kind, Problem
 from probe.metrics.classification import check_labels
 from probe.metrics.losses import log_loss
-from probe.questions.samples import Split
+from probe.questions.question import Split
 from probe.solvers.episodes import STRENGTH, TOLERANCE, logistic_scores
 from probe.solvers.logistic import Head, ahead, learnable, minimise, rotated
 from probe.solvers.standardise import chunks, mean_and_scale

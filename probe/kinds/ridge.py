@@ -29,7 +29,7 @@ from probe.episodes.draw import FewShotConfig
 from probe.kinds.kind import Episodes, Kind, Problem
 from probe.metrics.classification import MARGIN
 from probe.metrics.regression import check_targets
-from probe.questions.samples import Split
+from probe.questions.question import Split
 from probe.solvers.episodes import ridge_scores
 from probe.solvers.standardise import chunks, mean_and_scale
 

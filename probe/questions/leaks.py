@@ -15,9 +15,8 @@ from cache.splits.make import LEFT_OUT
 from probe.metrics import classification as metrics
 from probe.metrics.patients import Scored, by_patient
 from probe.metrics.prepared import prepare
-from probe.questions.question import Asked
-from probe.questions.samples import Split
-from probe.questions.splits import stored_split
+from probe.questions.laying import stored_split
+from probe.questions.question import Asked, Split
 
 VAL = "val_"  # before a count that is of val against train; others are of test
 

@@ -1,7 +1,8 @@
 """What is asked of a feature file: its own labels and splits, or others laid over them by id.
 
 Neither is part of a feature file's key, so that another target, a corrected label or a new split
-costs no forward pass. What was laid over stands in the row, by digest.
+costs no forward pass. What was laid over stands in the row, by digest. ``Split`` has a question's samples by split: features,
+labels, ids, patients.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.errors import RequestError
 from cache.format.sample_tables import SPLITS
+from cache.task import MULTI_LABEL
+from probe.metrics.classification import label_shares
 
 if TYPE_CHECKING:
     from cache.features import Features  # h5py: --help shouldn't wait for it
@@ -54,3 +58,75 @@ class Asked:
     def title(self) -> str:
         """The data set, and which of several splits."""
         return f"{self.dataset}, {self.name}" if self.name else self.dataset
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of one layer and pool. n samples."""
+
+    x: NDArray[np.floating]  # (n, D)
+    y: NDArray[Any]  # int64 (n,) or (n, C), of regression float64 (n,)
+    ids: NDArray[np.str_]  # (n,)
+    groups: NDArray[np.str_] | None = None  # (n,) patients, where known; an empty text is nobody
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+def divide_samples(x: NDArray[np.floating], asked: Asked) -> dict[str, Split]:
+    """Train, val and test; what is in no split is left out.
+
+    Args:
+        x: (S, D) features of the samples.
+        asked: their labels and split.
+    """
+    splits, ids, groups = {}, asked.features.ids, asked.features.groups
+    for name in SPLITS:
+        rows = _as_slice(np.flatnonzero(asked.is_in(name)))
+        patients = None if groups is None else groups[rows]
+        splits[name] = Split(x[rows], asked.labels[rows], ids[rows], patients)
+    return splits
+
+
+def _as_slice(rows: NDArray[np.intp]) -> slice | NDArray[np.intp]:
+    """Rows that follow one another as a slice: no copy is made of a split that is one piece."""
+    if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return rows
+
+
+def has_groups(split: Split) -> bool:
+    """Whether the patient of any sample is known."""
+    return split.groups is not None and bool((split.groups != "").any())
+
+
+def join(train: Split, val: Split) -> Split:
+    """Two splits of one data set as one, in their order."""
+    groups = None
+    if train.groups is not None and val.groups is not None:
+        groups = np.concatenate([train.groups, val.groups])
+    x, y = np.concatenate([train.x, val.x]), np.concatenate([train.y, val.y])
+    return Split(x, y, np.concatenate([train.ids, val.ids]), groups)
+
+
+def pick(split: Split, which: NDArray[np.bool_] | NDArray[np.intp]) -> Split:
+    """Some samples of a split, by a mask or by their places."""
+    groups = None if split.groups is None else split.groups[which]
+    return Split(split.x[which], split.y[which], split.ids[which], groups)
+
+
+def check_known(asked: Asked, train: Split) -> None:
+    """Refuse to train on several labels of which one is never known.
+
+    Raises:
+        RequestError: one isn't.
+    """
+    if asked.task != MULTI_LABEL:
+        return
+    shares = label_shares(train.y)
+    unknown = [n for n, s in zip(asked.class_names, shares, strict=True) if np.isnan(s)]
+    if unknown:
+        raise RequestError(
+            f"{asked.dataset} has no training image of which {', '.join(unknown[:3])} is known; "
+            "ask for another label by itself with --target NAME"
+        )

@@ -1,4 +1,4 @@
-"""Epochs of a training: their order, when val is looked at, first weights."""
+"""Epochs of a training: their order, when val is looked at, first weights, and the device."""
 
 from __future__ import annotations
 
@@ -89,3 +89,19 @@ def by_length(episodes: Sequence[NDArray[np.intp]]) -> list[list[int]]:
     """Places of episodes of as many samples together, the shortest first."""
     lengths = np.array([len(rows) for rows in episodes])
     return [np.flatnonzero(lengths == n).tolist() for n in np.unique(lengths)]
+
+
+def check_device(device: str) -> str:
+    """Refuse a device that isn't there.
+
+    Raises:
+        RequestError: torch can't use it.
+    """
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch without CUDA
+        reason = str(error).splitlines()[0]
+        raise RequestError(f"--device {device} can't be used ({reason}); leave it out") from None
+    return device

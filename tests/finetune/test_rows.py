@@ -26,7 +26,7 @@ from extract.encoders.encoder import Weights, describe, load_encoder, load_netwo
 from finetune import trials as running
 from finetune.cli import main
 from finetune.config import FinetuneConfig, ModelConfig
-from finetune.model import deit
+from finetune.model import heads
 from finetune.model.classifier import build_classifier
 from finetune.setting import Trial
 from finetune.training import training
@@ -165,8 +165,8 @@ def test_another_task_of_the_same_labels_is_another_training(tmp_path, runs):
 
 
 def test_a_deits_weights_are_told_by_what_they_are_not_by_where(tmp_path, data, runs, monkeypatch):
-    monkeypatch.setattr(deit, "DEIT", "deit_tiny_patch16_224")
-    network, *_ = load_network(describe(deit.DEIT, 224), Weights(None, seed=1))
+    monkeypatch.setattr(heads, "DEIT", "deit_tiny_patch16_224")
+    network, *_ = load_network(describe(heads.DEIT, 224), Weights(None, seed=1))
     tensors = {name: t.clone() for name, t in network.module.state_dict().items()}
     paths = [tmp_path / f"{name}.safetensors" for name in ("a", "b", "c")]
     for path, shift in zip(paths, (0, 0, 0.1), strict=True):

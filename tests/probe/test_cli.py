@@ -20,7 +20,7 @@ from probe.kinds.linear import Linear
 from probe.places import read_samples
 from probe.questions.laying import lay_over
 from probe.questions.overlay import OverlayConfig
-from probe.questions.samples import divide_samples
+from probe.questions.question import divide_samples
 from probe.results import read_row
 from probe.run import probe_file, run_probe
 

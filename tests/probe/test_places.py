@@ -24,7 +24,7 @@ from probe.metrics.measure import Measuring
 from probe.places import Place, PlacesConfig, find_places, last_place, read_place
 from probe.questions.laying import lay_over
 from probe.questions.overlay import OverlayConfig
-from probe.questions.samples import divide_samples, join
+from probe.questions.question import divide_samples, join
 from probe.run import probe_file
 
 N = (100, 20, 40)  # train, val, test

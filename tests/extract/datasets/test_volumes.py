@@ -25,7 +25,7 @@ from probe.cli import main as probe
 from probe.places import read_samples
 from probe.questions.laying import lay_over
 from probe.questions.overlay import OverlayConfig
-from probe.questions.samples import divide_samples
+from probe.questions.question import divide_samples
 
 SHAPE = (4, 5, 6)  # of a volume; all sides differ, so a wrong axis shows
 

@@ -28,7 +28,7 @@ from extract.encoders.libraries import timm as from_timm
 from extract.encoders.libraries import transformers as from_transformers
 from extract.encoders.table.entry import Entry
 from finetune.config import LoraConfig, ModelConfig, TrainConfig
-from finetune.model import deit
+from finetune.model import heads
 from finetune.model.adapters import SplitAttention
 from finetune.model.classifier import (
     Classifier,
@@ -577,7 +577,7 @@ def test_without_peft_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def small_deit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deit, "DEIT", "deit_tiny_patch16_224")
+    monkeypatch.setattr(heads, "DEIT", "deit_tiny_patch16_224")
 
 
 DEIT = ModelConfig(head="deit", head_weights="random")
@@ -588,7 +588,7 @@ def test_deit_behind_its_own_patches_is_deit():
     images = torch.randn(2, 3, 224, 224)
     with torch.no_grad():
         tokens, expected = model.patch_embed(images), model(images)
-        head = deit.DeitHead(model, 192, 196, nn.Linear(192, 2)).eval()
+        head = heads.DeitHead(model, 192, 196, nn.Linear(192, 2)).eval()
         head.project.weight.copy_(torch.eye(192))
         head.project.bias.zero_()
         head.norm = nn.Identity()

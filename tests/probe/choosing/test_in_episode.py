@@ -23,7 +23,7 @@ from probe.kinds.knn import Knn
 from probe.metrics.calibration import Votes
 from probe.metrics.losses import loss_of
 from probe.metrics.patients import Scored, by_patient
-from probe.questions.samples import Split
+from probe.questions.question import Split
 
 LOGISTIC = "sklearn.linear_model.LogisticRegression"
 

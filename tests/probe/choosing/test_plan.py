@@ -26,7 +26,7 @@ from probe.choosing.plan import (
 from probe.metrics.calibration import Votes
 from probe.metrics.classification import MARGIN
 from probe.metrics.losses import loss_of
-from probe.questions.samples import Split, join, pick
+from probe.questions.question import Split, join, pick
 
 
 def by_mean(fitted):

@@ -13,7 +13,7 @@ from probe.choosing.in_episode import make_episode_folds
 from probe.kinds import adamw, heads
 from probe.kinds.adamw import AdamW
 from probe.kinds.heads import Heads
-from probe.questions.samples import Split
+from probe.questions.question import Split
 from probe.solvers import adamw as solver
 from probe.solvers.adamw import Diverged
 

@@ -21,8 +21,7 @@ from cache.task import BINARY, MISSING, MULTI_CLASS, MULTI_LABEL, REGRESSION, Ta
 from probe.cli import main
 from probe.kinds.columns import check_columns
 from probe.kinds.custom import find_kind
-from probe.kinds.estimator import fit_all
-from probe.kinds.grid import read_grid
+from probe.kinds.estimator import fit_all, read_grid
 from probe.kinds.table import KINDS
 from probe.metrics.classification import MARGIN, column_aucs
 

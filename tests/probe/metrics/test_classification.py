@@ -22,7 +22,7 @@ from cache.task import BINARY, CLASSIFICATION, MISSING, MULTI_CLASS, MULTI_LABEL
 from probe.metrics import classification as metrics
 from probe.metrics.classification import MARGIN
 from probe.metrics.counts import balanced_accuracy_of, f1_macro_of
-from probe.metrics.per_class import per_class
+from probe.metrics.measure import per_class
 
 ZERO: Any = 0  # scikit-learn's inferred type of zero_division is str
 N_CLASSES = {MULTI_CLASS: 5, BINARY: 2, MULTI_LABEL: 4, ORDINAL: 3}

@@ -7,9 +7,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from cache.task import BINARY, MISSING, MULTI_CLASS, MULTI_LABEL, ORDINAL
 from probe.metrics import classification as metrics
-from probe.metrics import episode_sums
+from probe.metrics import episodes
 from probe.metrics.classification import MARGIN, PROBABILITY
-from probe.metrics.episode_sums import EpisodeSums
+from probe.metrics.episodes import EpisodeSums
 from probe.metrics.intervals import multiplicities
 from probe.metrics.metric import metrics_of
 
@@ -35,7 +35,7 @@ def parts_of(task, score_type=PROBABILITY, lowest=0):
 @pytest.mark.parametrize("exact", [2**24, 0])
 def test_every_episode_has_the_sums_of_its_own(monkeypatch, task, score_type, lowest, exact):
     """Also where float32 couldn't hold them."""
-    monkeypatch.setattr(episode_sums, "EXACT", exact)
+    monkeypatch.setattr(episodes, "EXACT", exact)
     each = parts_of(task, score_type, lowest)
     drawn = np.concatenate([*multiplicities(N, 40, 1)])
     together = EpisodeSums(each).of(drawn)
