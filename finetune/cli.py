@@ -11,21 +11,8 @@ from cache.commands.terminal import Parser, complain, run_command, show
 from cache.errors import RequestError
 from extract.config import ExtractConfig, PreparingConfig, ReadingConfig, SourceConfig
 from extract.datasets.files.options import TableOptions
-from finetune.config import (
-    FewShotWish,
-    LoraConfig,
-    MeasuringConfig,
-    ModelConfig,
-    NetworkConfig,
-    OutputConfig,
-    PaperConfig,
-    Request,
-    RunConfig,
-    SparingConfig,
-    StartConfig,
-    TrainConfig,
-    settle,
-)
+from finetune import config
+from finetune.config import Request, settle
 from finetune.protocols import Subject
 from probe.questions.overlay import META, LabelsConfig, OverlayConfig, SplitConfig
 
@@ -63,10 +50,10 @@ def make_parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--weights-seed", type=int, default=None, metavar="S", help="of --weights random (0)"
     )
-    add_flags(parser.add_argument_group("what trains"), NetworkConfig, LoraConfig)
-    add_flags(parser.add_argument_group("how it trains"), PaperConfig, TrainConfig)
+    add_flags(parser.add_argument_group("what trains"), config.NetworkConfig, config.LoraConfig)
+    add_flags(parser.add_argument_group("how it trains"), config.PaperConfig, config.TrainConfig)
     few = parser.add_argument_group("where it begins, and few-shot")
-    add_flags(few, StartConfig, FewShotWish)
+    add_flags(few, config.StartConfig, config.FewShotWish)
     images = parser.add_argument_group("how images are prepared (as extract does)")
     add_flags(images, PreparingConfig)
     own = parser.add_argument_group("your own images: --data folder:PATH or csv:FILE")
@@ -74,9 +61,9 @@ def make_parser() -> argparse.ArgumentParser:
     labels = parser.add_argument_group("which labels (the data set's own)")
     add_flags(labels, LabelsConfig)  # --data csv:FILE has those of the cells
     add_flags(parser.add_argument_group("which split (the data set's own)"), SplitConfig)
-    add_flags(parser.add_argument_group("how it is measured"), MeasuringConfig)
+    add_flags(parser.add_argument_group("how it is measured"), config.MeasuringConfig)
     how = parser.add_argument_group("how (none of it changes the numbers, but by rounding)")
-    add_flags(how, ReadingConfig, SparingConfig, RunConfig, OutputConfig)
+    add_flags(how, ReadingConfig, config.SparingConfig, config.RunConfig, config.OutputConfig)
     how.add_argument(
         "--features",
         type=Path,
@@ -105,14 +92,16 @@ def read_request(arguments: Sequence[str] | None) -> Request:
         os.environ["HF_HUB_OFFLINE"] = "1"
     try:
         over, of_table = _of_labels_and_tables(options)
-        episodes = given(options, FewShotWish)
-        for flag in flags_of(FewShotWish):
+        episodes = given(options, config.FewShotWish)
+        for flag in flags_of(config.FewShotWish):
             if flag.field in episodes and "like" not in episodes:
                 raise RequestError(
                     f"{flag.name} takes the episodes of a probe's row: name it, --episodes-like ROW"
                 )
-        typed = given(options, ModelConfig, TrainConfig)
-        typed |= {f"lora_{name}": value for name, value in given(options, LoraConfig).items()}
+        typed = given(options, config.ModelConfig, config.TrainConfig)
+        typed |= {
+            f"lora_{name}": value for name, value in given(options, config.LoraConfig).items()
+        }
         request = Request(
             images=ExtractConfig(
                 **given(options, SourceConfig, PreparingConfig, ReadingConfig),
@@ -124,9 +113,15 @@ def read_request(arguments: Sequence[str] | None) -> Request:
             overlay=OverlayConfig(**given(over, OverlayConfig)),
             mode=typed.pop("mode", None),
             given=typed,
-            run=RunConfig(**given(options, RunConfig)),
-            few_shot=FewShotWish(**episodes) if episodes else None,
-            **given(options, PaperConfig, StartConfig, MeasuringConfig, OutputConfig),
+            run=config.RunConfig(**given(options, config.RunConfig)),
+            few_shot=config.FewShotWish(**episodes) if episodes else None,
+            **given(
+                options,
+                config.PaperConfig,
+                config.StartConfig,
+                config.MeasuringConfig,
+                config.OutputConfig,
+            ),
         )
         settle(request, Subject())  # contradictions are known before anything is loaded
     except RequestError as error:

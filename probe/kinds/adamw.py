@@ -284,15 +284,10 @@ def fit_heads(
     outputs = Outputs(task, n_classes, config.one_logit)
     found: list[list[HeadFit | Diverged]] = [[] for _ in train]
     for group in _groups(train):
-        heads = _train(
-            [train[i] for i in group],
-            outputs.targets(labels),
-            [val[i] for i in group],
-            val_labels,
-            outputs,
-            config,
-            device,
-        )
+        draw = Draw([train[i] for i in group], outputs.targets(labels), config, device)
+        own_val = [val[i] for i in group]
+        watch = Watch(own_val, val_labels, outputs, config, len(group), device)
+        heads = take_steps(draw, watch, len(group), outputs, config, device)
         for i, of_seeds in zip(group, heads, strict=True):
             found[i] = of_seeds
     return found
@@ -356,20 +351,6 @@ def fit_episodes(
 # The loop. M matrices, S seeds, H = M * S heads, matrices first; the intercept is the weight of a
 # feature 1. Weights are (H, O, D'), D' being D + 1 and zeros up to whole cache lines: with logits
 # before features both products of a step are twice as fast as the other way round.
-
-
-def _train(
-    train: list[NDArray[np.floating]],
-    targets: NDArray[np.float32],
-    val: list[NDArray[np.floating]],
-    val_labels: NDArray[np.integer],
-    outputs: Outputs,
-    config: AdamW,
-    device: str,
-) -> list[list[HeadFit | Diverged]]:
-    draw = Draw(train, targets, config, device)
-    watch = Watch(val, val_labels, outputs, config, len(train), device)
-    return take_steps(draw, watch, len(train), outputs, config, device)
 
 
 def _groups(matrices: Sequence[NDArray[np.floating]]) -> list[list[int]]:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.task import MISSING
+from probe.metrics.counts import divided
 
 N_BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks", section 5: M = 15
 
@@ -94,7 +95,7 @@ def brier_of(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     Returns:
         (...,) from (..., 2) sums of ``squares``; nan where nothing is known.
     """
-    return _divided(sums[..., 1], sums[..., 0])
+    return divided(sums[..., 1], sums[..., 0])
 
 
 def calibration_error_of(sums: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -108,7 +109,7 @@ def calibration_error_of(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     Returns:
         (...,) from (..., 1 + N_BINS) of ``gap_sums``, 0..1; nan where nothing is known.
     """
-    return _divided(np.abs(sums[..., 1:]).sum(axis=-1), sums[..., 0])
+    return divided(np.abs(sums[..., 1:]).sum(axis=-1), sums[..., 0])
 
 
 def temper(probabilities: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
@@ -213,7 +214,3 @@ def _softmax(z: NDArray[np.float64]) -> NDArray[np.float64]:
     p = np.exp(z - np.maximum(z.max(axis=1, keepdims=True), np.finfo(np.float64).min))
     total = p.sum(axis=1, keepdims=True)
     return np.divide(p, total, out=np.full(p.shape, 1 / p.shape[1]), where=total > 0)
-
-
-def _divided(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.divide(a, b, out=np.full(np.shape(b), np.nan), where=b > 0)

@@ -181,7 +181,7 @@ def label_shares(labels: NDArray[np.integer]) -> NDArray[np.float64]:
     Returns:
         (C,) shares, nan where a label is known of no sample.
     """
-    return _divided((labels == 1).sum(axis=0), (labels != MISSING).sum(axis=0))
+    return counts.divided((labels == 1).sum(axis=0), (labels != MISSING).sum(axis=0))
 
 
 def known_shares(labels: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -528,8 +528,3 @@ def _auc(
 ) -> float:
     whole = np.ones((1, len(scores)), np.int32)
     return float(Ranking(scores, positive, negative).auc(whole)[0])
-
-
-def _divided(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
-    """a / b, nan where b is 0: a label that is known of no sample."""
-    return np.divide(a, b, out=np.full(np.shape(b), np.nan), where=b > 0)

@@ -18,7 +18,7 @@ from cache.task import MULTI_LABEL
 def accuracy_of(sums: NDArray[Any], task: str) -> NDArray[np.float64]:
     """(...,) share of right answers; the mean over labels for the multi-label task."""
     hits, labelled, _ = _counts(sums, task)
-    return _over_labels(_divided(hits.sum(axis=-1), labelled.sum(axis=-1)), task)
+    return _over_labels(divided(hits.sum(axis=-1), labelled.sum(axis=-1)), task)
 
 
 def balanced_accuracy_of(sums: NDArray[Any], task: str) -> NDArray[np.float64]:
@@ -58,9 +58,9 @@ def _over_labels(values: NDArray[np.float64], task: str) -> NDArray[np.float64]:
 
 def _mean_where(values: NDArray[np.float64], counted: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Mean over the last axis of what is counted; nan where nothing is."""
-    return _divided((values * counted).sum(axis=-1), counted.sum(axis=-1))
+    return divided((values * counted).sum(axis=-1), counted.sum(axis=-1))
 
 
-def _divided(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
+def divided(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
     """a / b, nan where b is 0: a label that is known of no sample."""
     return np.divide(a, b, out=np.full(np.shape(b), np.nan), where=b > 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cache.task import Task
 from probe.metrics import classification as metrics
-from probe.metrics.intervals import COUNTS, ENOUGH, NONE, Estimates, Interval
+from probe.metrics.intervals import COUNTS, ENOUGH, NONE, Estimates
 
 NAMED = 3  # labels that a mark names; the others are counted
 
@@ -18,18 +18,16 @@ NAMED = 3  # labels that a mark names; the others are counted
 def marks_of(found: Estimates, labels: NDArray[Any], task: Task) -> list[str]:
     """What must be said of the numbers of test, but for an AUC that it hasn't."""
     if task.is_continuous:
-        return [*_marks_of_regression(found.metrics), *_few_units_of_regression(found)]
+        r2, marks = found.metrics["r2"].value, []
+        if np.isnan(r2):
+            marks = ["no R2 on test: all labels are one number there"]
+        elif r2 <= 0:
+            marks = ["no better than the mean of the test labels"]
+        return [*marks, *_few_units_of_regression(found)]
     rate = metrics.larger_class_rate(labels, task.word)
     is_floor = abs(found.metrics["acc"].value - rate) < 1e-12
     marks = ["accuracy equals the larger-class rate"] if is_floor else []
     return [*marks, *_few_units(found, task)]
-
-
-def _marks_of_regression(test: Mapping[str, Interval]) -> list[str]:
-    """What a reader of R2 must know."""
-    if np.isnan(test["r2"].value):
-        return ["no R2 on test: all labels are one number there"]
-    return [] if test["r2"].value > 0 else ["no better than the mean of the test labels"]
 
 
 def _few_units(found: Estimates, task: Task) -> list[str]:
@@ -106,22 +104,14 @@ def unlearnt(
 
 def why_no_auc(split: str, labels: NDArray[np.integer], task: Task) -> str:
     """Which classes or labels of a split are why it has no AUC, by name."""
-    say = _one_sided if task.has_several_labels else _absent
-    return say(split, labels, task.class_names)
-
-
-def _absent(split: str, labels: NDArray[np.integer], class_names: Sequence[str]) -> str:
-    """Why a split has no AUC, by the names of the classes that it lacks."""
-    absent = np.bincount(labels, minlength=len(class_names)) == 0
-    return f"no AUC on {split}: none there is of class {_listed(absent, class_names)}"
-
-
-def _one_sided(split: str, labels: NDArray[np.integer], class_names: Sequence[str]) -> str:
-    """Why a split with several labels has no AUC, by name."""
+    names = task.class_names
+    if not task.has_several_labels:
+        absent = np.bincount(labels, minlength=task.n_classes) == 0
+        return f"no AUC on {split}: none there is of class {_listed(absent, names)}"
     shares = metrics.label_shares(labels)
     if (unknown := np.isnan(shares)).any():
-        return f"no numbers on {split}: nothing is known there of {_listed(unknown, class_names)}"
-    return f"no AUC on {split}: one value only there of {_listed(shares % 1 == 0, class_names)}"
+        return f"no numbers on {split}: nothing is known there of {_listed(unknown, names)}"
+    return f"no AUC on {split}: one value only there of {_listed(shares % 1 == 0, names)}"
 
 
 def _listed(is_meant: NDArray[np.bool_], class_names: Sequence[str]) -> str:

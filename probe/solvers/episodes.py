@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.task import BINARY, MISSING, MULTI_LABEL
 from probe.metrics.classification import check_labels
+from probe.solvers.logistic import ratio, sigmoid, softmax
 from probe.solvers.standardise import Prepare, chunks, refuse_infinite
 
 # scikit-learn's C where nobody names one: nothing is there to choose it on, for val belongs to
@@ -99,7 +100,7 @@ def logistic_scores(
             intercepts = np.where(targets.any(axis=2, keepdims=True), intercepts, NEVER)
         for rows in chunks(len(queries)):
             logits = _answers(batch, alphas, intercepts, queries[rows])
-            found = _softmax(logits) if coupled else _sigmoid(logits)
+            found = softmax(logits, 1) if coupled else sigmoid(logits)
             if constant is not None:
                 found = np.where(np.isnan(constant), found, constant)
             if task == BINARY:
@@ -318,16 +319,16 @@ class _Logistic:
             a, b, smooth = directions
             bent = self._bend(probabilities, smooth + b * side)
             image, image_b = bent + penalty * a, (bent * side).sum(axis=2, keepdims=True)
-            length = _ratio(size, self._inner(smooth, image) + self._inner(b, image_b))
+            length = ratio(size, self._inner(smooth, image) + self._inner(b, image_b))
             steps = [s + length * d for s, d in zip(steps, directions, strict=True)]
             residual, residual_b = residual - length * image, residual_b - length * image_b
             residual_smooth = residual @ self.gram
             new_size = self._inner(residual, residual_smooth) + self._inner(residual_b, residual_b)
             if (new_size <= enough).all():
                 break
-            ratio = _ratio(new_size, size)
+            onward = ratio(new_size, size)
             found = residual, residual_b, residual_smooth
-            directions = [r + ratio * d for r, d in zip(found, directions, strict=True)]
+            directions = [r + onward * d for r, d in zip(found, directions, strict=True)]
             size = new_size
         return steps[0], steps[1], steps[2]
 
@@ -365,7 +366,7 @@ class _Logistic:
         return (self.counts * losses).sum(axis=2, keepdims=True)
 
     def _probabilities(self, logits: NDArray[np.floating]) -> NDArray[np.floating]:
-        return _softmax(logits + self._unseen()) if self.coupled else _sigmoid(logits)
+        return softmax(logits + self._unseen(), 1) if self.coupled else sigmoid(logits)
 
     def _bend(
         self, probabilities: NDArray[np.floating], logits: NDArray[np.floating]
@@ -377,21 +378,6 @@ class _Logistic:
         else:
             moved = moved - probabilities * moved
         return self.counts * moved
-
-
-def _ratio(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.floating]:
-    """a / b, and 0 where b isn't positive: an episode that is solved stands still."""
-    return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
-
-
-def _sigmoid(logits: NDArray[np.floating]) -> NDArray[np.floating]:
-    return np.exp(-np.logaddexp(0, -logits))
-
-
-def _softmax(logits: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Softmax over the classes of (e, C', n)."""
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
 
 
 # ------------------------------------------------------------------------------- ridge

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
-
-if TYPE_CHECKING:
-    pass
 
 
 def check_epochs(n_epochs: int, n_checks: int | None) -> list[int]:

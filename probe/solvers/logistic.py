@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,14 +48,14 @@ class Head:
     def scores(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
         """Turn (Q, C') logits into (Q, C) probabilities."""
         if self.task == BINARY:
-            return np.hstack([_sigmoid(-logits), _sigmoid(logits)])
+            return np.hstack([sigmoid(-logits), sigmoid(logits)])
         scores = np.tile(self.constant, (len(logits), 1))
         if self.task == MULTI_LABEL:
-            scores[:, self.columns] = _sigmoid(logits)
+            scores[:, self.columns] = sigmoid(logits)
         elif self.form == "ovr":
-            scores[:, self.columns] = _normalised(_sigmoid(logits))
+            scores[:, self.columns] = _normalised(sigmoid(logits))
         else:
-            scores[:, self.columns] = _softmax(logits.T).T
+            scores[:, self.columns] = softmax(logits.T).T
         return scores
 
 
@@ -188,7 +189,7 @@ class _Problem:
         probabilities = np.empty_like(logits)
         gradient, spread = np.zeros((len(logits), len(self.matrix))), np.zeros((len(logits), 1))
         for images in self.blocks():
-            part = _softmax(logits[:, images]) if self.coupled else _sigmoid(logits[:, images])
+            part = softmax(logits[:, images]) if self.coupled else sigmoid(logits[:, images])
             # Sure answers leave probabilities whose float32 products are denormal numbers, on which
             # processors are slow: without this, a path up to C = 1e5 took more than twice as long.
             # They weigh nothing.
@@ -321,31 +322,31 @@ def _newton_step(
     while n_products < n_most:
         n_products += 1
         image = problem.bend(probabilities, direction) + ridge * direction
-        length = _ratio(size, problem.inner(direction, image))
+        length = ratio(size, problem.inner(direction, image))
         step += length * direction
         residual -= length * image
         scaled = residual / diagonal
         new_size = problem.inner(residual, scaled)
         if (new_size <= enough).all():
             break
-        direction = scaled + _ratio(new_size, size) * direction
+        direction = scaled + ratio(new_size, size) * direction
         size = new_size
     return step, n_products
 
 
-def _ratio(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """a / b, and 0 where b isn't positive: a row that is solved stands still."""
+def ratio(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+    """a / b, and 0 where b isn't positive: what is solved stands still."""
     return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
 
 
-def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+def sigmoid(logits: NDArray[Any]) -> NDArray[Any]:
     return np.exp(-np.logaddexp(0, -logits))  # neither overflows nor loses small probabilities
 
 
-def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Softmax over the first axis."""
-    powers = np.exp(logits - logits.max(axis=0))
-    return powers / powers.sum(axis=0)
+def softmax(logits: NDArray[Any], axis: int = 0) -> NDArray[Any]:
+    """Softmax over the axis of the classes."""
+    powers = np.exp(logits - logits.max(axis=axis, keepdims=True))
+    return powers / powers.sum(axis=axis, keepdims=True)
 
 
 def _normalised(scores: NDArray[np.float64]) -> NDArray[np.float64]:
