@@ -26,22 +26,9 @@ from numpy.typing import NDArray
 
 from cache.task import REGRESSION
 from probe.metrics import classification as metrics
-from probe.metrics import jackknife
+from probe.metrics import intervals, jackknife
 from probe.metrics.delong import deviations
-from probe.metrics.intervals import (
-    COUNTS,
-    ENOUGH,
-    FEWEST,
-    JACKKNIFE,
-    NO_ENDS,
-    NONE,
-    Estimates,
-    Interval,
-    clusters,
-    multiplicities,
-    percentiles,
-    unit_of,
-)
+from probe.metrics.intervals import ENOUGH, Estimates, Interval, by_units, clusters, unit_of
 from probe.metrics.jackknife import MANY
 from probe.metrics.metric import Metric, Prepared, metrics_of
 from probe.metrics.prepared import prepare
@@ -87,7 +74,9 @@ def estimate_episodes(
     if task != REGRESSION:
         supports = jackknife.supports(labels, task, scores.shape[2], cluster)
     is_few = n_units < MANY or any(support.is_few for support in supports.values())
-    drawn = _draw(len(labels), 0 if is_few else n_resamples, seed, groups if is_grouped else None)
+    drawn = multiplicities(
+        len(labels), 0 if is_few else n_resamples, seed, groups if is_grouped else None
+    )
     weights = _episode_weights(len(scores), len(drawn), seed)
     each: list[dict[str, float]] = []
     drawn_means: dict[str, NDArray[np.float64]] = {}
@@ -100,7 +89,7 @@ def estimate_episodes(
         # DeLong's deviations are linear, and an AUC is not: near its end the line leads past it.
         drawn_means["auc"] = np.clip(drawn_means["auc"], 0, 1)
     values = {name: [float(found[name]) for found in each] for name in each[0]}
-    ends = {name: percentiles(samples, level) for name, samples in drawn_means.items()}
+    ends = {name: intervals.percentiles(samples, level) for name, samples in drawn_means.items()}
     ends = {name: both for name, both in ends.items() if both[1] - both[0] > jackknife.ROUNDING}
     methods = dict.fromkeys(ends, TWO_LEVEL_GROUPS if is_grouped else TWO_LEVEL)
     known = [m for m in prepare(scores[0], labels, task, score_type).metrics if m.has_interval]
@@ -115,48 +104,23 @@ def estimate_episodes(
         for metric in lacking:
             name = metric.name
             support, without = supports.get(name), leaving.get(name, np.empty(0))
-            found = _by_units(metric, values[name], without, support, cluster, level)
+            mean, more = float(np.mean(values[name])), _variance_of_mean(metric, values[name])
+            found = by_units(metric, mean, without, support, cluster, level, more)
             ends[name], methods[name] = found
-    means = {n: Interval(float(np.mean(v)), *ends.get(n, NO_ENDS)) for n, v in values.items()}
-    methods = {name: methods.get(name, NONE) for name in values}
+    means = {
+        n: Interval(float(np.mean(v)), *ends.get(n, intervals.NO_ENDS)) for n, v in values.items()
+    }
+    methods = {name: methods.get(name, intervals.NONE) for name in values}
     return Estimates(means, methods, supports, n_units, unit_of(is_grouped), values)
 
 
-def _by_units(
-    metric: Metric,
-    values: list[float],
-    without: NDArray[np.float64],
-    support: jackknife.Support | None,
-    cluster: NDArray[np.intp],
-    level: float,
-) -> tuple[tuple[float, float], str]:
-    """The interval of a mean over episodes by leaving out units, or by their counts; and its name.
-
-    Args:
-        metric: with an interval.
-        values: (E,) of the episodes.
-        without: (U,) the mean without each unit; empty where these are fewer than ``ENOUGH``.
-        support: what the metric stands on; None: of continuous labels.
-        cluster: (N,) number of each sample's unit.
-        level: of the interval.
-    """
-    mean, n = float(np.mean(values)), len(values)
-    if metric.scale:
-        with np.errstate(divide="ignore"):
-            scaled = metric.scale[0](np.array(values))
-        found = None
-        if len(without) >= ENOUGH and np.isfinite(scaled).all():
-            more = float(np.var(scaled, ddof=1)) / n if n > 1 else 0.0
-            units = jackknife.worth(cluster)
-            found = jackknife.by_scale(metric, mean, without, units, level, more)
-        return (found, JACKKNIFE) if found else (NO_ENDS, NONE)
-    if support is None or np.isnan(mean) or support.weakest < FEWEST:
-        return NO_ENDS, NONE
-    span, more = metric.span, float(np.var(values, ddof=1)) / n if n > 1 else 0.0
-    if support.weakest < ENOUGH:
-        return jackknife.by_counts(mean, support, level, span, more), COUNTS
-    v = jackknife.variance(without)
-    return jackknife.by_jackknife(mean, v, support, level, span, more), JACKKNIFE
+def _variance_of_mean(metric: Metric, values: list[float]) -> float:
+    """That of a mean over episodes, on the metric's scale; of one episode none is known."""
+    if len(values) < 2:
+        return 0.0
+    with np.errstate(divide="ignore", invalid="ignore"):  # a perfect one is at the scale's end
+        found = metric.scale[0](np.array(values)) if metric.scale else np.array(values)
+        return float(np.var(found, ddof=1)) / len(values)
 
 
 class _Episode(NamedTuple):
@@ -207,15 +171,23 @@ def _resampled(
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
-def _draw(
-    n_samples: int, n_resamples: int, seed: int, groups: NDArray[np.str_] | None
-) -> NDArray[np.unsignedinteger]:
-    """(R, N) multiplicities, drawn once for all episodes: of 1000 resamples 2 KB a sample."""
+def multiplicities(
+    n_samples: int, n_resamples: int, seed: int, groups: NDArray[np.str_] | None = None
+) -> NDArray[np.uint16]:
+    """(R, N) how often each sample is in each resample: of 1000 resamples 2 KB a sample.
+
+    Args:
+        n_samples: N.
+        n_resamples: R.
+        seed: of the draw.
+        groups: (N,) what is drawn as a whole; None: each sample by itself.
+    """
+    rng = np.random.default_rng(seed)
+    cluster = np.arange(n_samples) if groups is None else clusters(groups)
+    n = int(cluster.max()) + 1
     drawn = np.empty((n_resamples, n_samples), np.uint16)
-    start = 0
-    for part in multiplicities(n_samples, n_resamples, seed, groups):
-        drawn[start : start + len(part)] = part
-        start += len(part)
+    for row in drawn:
+        row[:] = np.bincount(rng.integers(n, size=n), minlength=n)[cluster]
     return drawn
 
 

@@ -29,7 +29,7 @@ value 61 % of the time. So there is none.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -46,7 +46,6 @@ from probe.metrics.jackknife import Support, wilson
 from probe.metrics.metric import Metric
 from probe.metrics.prepared import prepare
 
-CHUNK_CELLS = 2**20  # resamples by samples in work at one time: about 30 MB in all
 WILSON, DELONG, ONE_SIDED, NONE = "wilson", "delong", "one-sided", "none"
 JACKKNIFE, COUNTS = "jackknife", "counts"
 NO_ENDS = math.nan, math.nan  # one object each, so that equal rows compare as equal
@@ -132,16 +131,9 @@ def estimate(
             ends = _of_perfect(value, scores, labels, task, cluster, level)
         elif method == ONE_SIDED:
             ends = perfect_recall(np.bincount(labels), level)
-        elif method == COUNTS:
-            ends = jackknife.by_counts(value, supports[name], level, metric.span)
-        elif method == JACKKNIFE and metric.scale:
-            units = jackknife.worth(cluster)
-            ends = jackknife.by_scale(metric, value, without[name], units, level)
-            if ends is None:
-                ends, methods[name] = NO_ENDS, NONE
-        elif method == JACKKNIFE:
-            v = jackknife.variance(without[name])
-            ends = jackknife.by_jackknife(value, v, supports[name], level, metric.span)
+        else:
+            of_units = without.get(name, np.empty(0)), supports.get(name), cluster, level
+            ends, methods[name] = by_units(metric, value, *of_units)
         low, high = ends
         # Rounding may take an end past the value.
         found[name] = Interval(value, min(low, value), max(high, value))
@@ -191,6 +183,40 @@ def method_of(
     return DELONG if is_many else JACKKNIFE
 
 
+def by_units(
+    metric: Metric,
+    value: float,
+    without: NDArray[np.float64],
+    support: Support | None,
+    cluster: NDArray[np.intp],
+    level: float,
+    more: float = 0.0,
+) -> tuple[tuple[float, float], str]:
+    """The interval of a metric by leaving out units, or by their counts; and its name.
+
+    Args:
+        metric: of the task.
+        value: its.
+        without: (U,) the metric without each unit; empty where these are fewer than ``ENOUGH``.
+        support: what it stands on; None: a calibration error, or a metric with a scale.
+        cluster: (N,) number of each sample's unit.
+        level: of the interval.
+        more: a variance to add, which isn't that of units; of a metric with a scale, on that.
+    """
+    if metric.scale:
+        found = None
+        if len(without) >= ENOUGH and math.isfinite(more):
+            units = jackknife.worth(cluster)
+            found = jackknife.by_scale(metric, value, without, units, level, more)
+        return (found, JACKKNIFE) if found else (NO_ENDS, NONE)
+    if support is None or math.isnan(value) or support.weakest < FEWEST:
+        return NO_ENDS, NONE
+    if support.weakest < ENOUGH:
+        return jackknife.by_counts(value, support, level, metric.span, more), COUNTS
+    v = jackknife.variance(without)
+    return jackknife.by_jackknife(value, v, support, level, metric.span, more), JACKKNIFE
+
+
 def perfect_recall(counts: NDArray[np.integer], level: float = 0.95) -> tuple[float, float]:
     """The interval of a balanced accuracy of 1, exact and one-sided.
 
@@ -216,28 +242,6 @@ def clusters(groups: NDArray[np.str_]) -> NDArray[np.intp]:
     alone = groups == ""
     number = np.where(alone, len(groups) + np.arange(len(groups)), number)
     return np.unique(number, return_inverse=True)[1]
-
-
-def multiplicities(
-    n_samples: int, n_resamples: int, seed: int, groups: NDArray[np.str_] | None = None
-) -> Iterator[NDArray[np.int32]]:
-    """Draw resamples in chunks of (R', N): how often each sample is in each resample.
-
-    Args:
-        n_samples: N.
-        n_resamples: R; the chunks' R' add up to it.
-        seed: the same seed draws the same, whatever the size of chunks.
-        groups: (N,) what is drawn as a whole; None: each sample by itself.
-    """
-    rng = np.random.default_rng(seed)
-    cluster = np.arange(n_samples) if groups is None else clusters(groups)
-    n = int(cluster.max()) + 1
-    size = max(1, CHUNK_CELLS // n_samples)
-    for start in range(0, n_resamples, size):
-        drawn = np.empty((min(size, n_resamples - start), n_samples), dtype=np.int32)
-        for row in drawn:  # one call a resample, so that the chunk's size can't matter
-            row[:] = np.bincount(rng.integers(n, size=n), minlength=n)[cluster]
-        yield drawn
 
 
 def percentiles(samples: NDArray[np.float64], level: float) -> tuple[float, float]:

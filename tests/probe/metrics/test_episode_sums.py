@@ -9,8 +9,7 @@ from cache.task import BINARY, MISSING, MULTI_CLASS, MULTI_LABEL, ORDINAL
 from probe.metrics import classification as metrics
 from probe.metrics import episodes
 from probe.metrics.classification import MARGIN, PROBABILITY
-from probe.metrics.episodes import EpisodeSums
-from probe.metrics.intervals import multiplicities
+from probe.metrics.episodes import EpisodeSums, multiplicities
 from probe.metrics.metric import metrics_of
 
 E, N = 3, 70
@@ -37,7 +36,7 @@ def test_every_episode_has_the_sums_of_its_own(monkeypatch, task, score_type, lo
     """Also where float32 couldn't hold them."""
     monkeypatch.setattr(episodes, "EXACT", exact)
     each = parts_of(task, score_type, lowest)
-    drawn = np.concatenate([*multiplicities(N, 40, 1)])
+    drawn = multiplicities(N, 40, 1)
     together = EpisodeSums(each).of(drawn)
     known = metrics.metrics_for(task, score_type)
     found = metrics_of(together, known, task)

@@ -8,7 +8,8 @@ from measuring import EVERY, measure_episodes
 from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL, ORDINAL, REGRESSION
 from probe.metrics import classification as metrics
 from probe.metrics import episodes as episode_metrics
-from probe.metrics.intervals import estimate, multiplicities
+from probe.metrics.episodes import multiplicities
+from probe.metrics.intervals import estimate
 from probe.metrics.jackknife import by_jackknife, left_out, supports, wilson
 
 
@@ -71,7 +72,7 @@ def test_both_levels_widen_the_interval():
 def test_one_episode_is_the_bootstrap_of_the_test_set():
     scores, labels = answers(1, 90, 3)
     found = measure_episodes(scores, labels, MULTI_CLASS, 100, seed=4)
-    (drawn,) = multiplicities(90, 100, 4)
+    drawn = multiplicities(90, 100, 4)
     rows = [np.repeat(np.arange(90), times) for times in drawn]
     each = [metrics.evaluate(scores[0][r], labels[r], MULTI_CLASS) for r in rows]
     for name in ("acc", "balanced_accuracy", "f1_macro"):
