@@ -29,7 +29,16 @@ from cache.errors import RequestError
 from probe.answer import Answer
 from probe.kinds.kind import DivergedError, Episodes, Kind, Problem
 from probe.questions.question import Split
-from probe.solvers.adamw import Diverged, Draw, EpisodeDraw, HeadFit, Last, Watch, take_steps
+from probe.solvers.adamw import (
+    Course,
+    Diverged,
+    Draw,
+    EpisodeDraw,
+    HeadFit,
+    Last,
+    Watch,
+    take_steps,
+)
 from probe.solvers.epochs import MAX_BYTES, by_length, check_device, count_epochs, episode_bytes
 from probe.solvers.outputs import Outputs, check_finite, check_training
 
@@ -50,7 +59,7 @@ def _read_rate(text: str) -> float:
 
 
 @dataclass(frozen=True)
-class AdamW(Kind):
+class AdamW(Course, Kind):
     """Linear heads trained step by step by AdamW; val chooses each one's checkpoint.
 
     Raises:

@@ -38,7 +38,7 @@ from probe.paper_encoders import Reading
 from probe.places import Place
 from probe.questions.question import pick
 from probe.solvers.epochs import check_device
-from probe.solvers.sgd import GridFit, choose, fit_episode_grids, fit_grid, refit_one
+from probe.solvers.sgd import Course, GridFit, choose, fit_episode_grids, fit_grid, refit_one
 
 if TYPE_CHECKING:
     from cache.features import Features  # h5py: --help shouldn't wait for it
@@ -62,7 +62,7 @@ def _read_seed(text: str) -> int:
 
 
 @dataclass(frozen=True)
-class Heads(Kind):
+class Heads(Course, Kind):
     """DINOv2's grid of linear heads on the last layers, trained by SGD; val chooses one.
 
     Raises:

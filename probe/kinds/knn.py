@@ -47,7 +47,7 @@ from probe.metrics.losses import loss_name, loss_of
 from probe.questions.question import Asked as Question
 from probe.questions.question import Split, pick
 from probe.solvers.faiss_library import faiss_versions
-from probe.solvers.knn import ByK, largest_k, left_out_scores, predictions, scores
+from probe.solvers.knn import ByK, Voting, largest_k, left_out_scores, scores
 from probe.solvers.neighbours import METRICS, bytes_held
 from probe.solvers.votes import MLKNN, VOTES
 
@@ -69,7 +69,7 @@ def _read_k(text: str) -> tuple[bool, tuple[int, ...]]:
 
 
 @dataclass(frozen=True)
-class Knn(Kind):
+class Knn(Voting, Kind):
     """A vote among the nearest training images, by exact search.
 
     Raises:
@@ -141,11 +141,6 @@ class Knn(Kind):
         return knn
 
     @property
-    def rule(self) -> str:
-        """The vote that will be held, one of VOTES."""
-        return self.vote or ("weighted" if self.metric == "cosine" else "majority")
-
-    @property
     def voting(self) -> dict[str, Any]:
         """What a row's question holds, beside k."""
         return {
@@ -156,11 +151,6 @@ class Knn(Kind):
             # The other numbers of neighbours change nothing, else.
             **({"cut_off_from": max(self.k), "score_type": UNNORMALISED} if self.cut_off else {}),
         }
-
-    @property
-    def n_needed(self) -> int:
-        """Rows of a bank beyond k that the vote needs: ML-kNN leaves each out of its own."""
-        return int(self.rule == MLKNN and not self.self_counts)
 
     # ------------------------------------------------------------ answers
 
@@ -237,9 +227,8 @@ class Knn(Kind):
 
     def ask(self, bank: Split, queries: NDArray[np.floating], task: Task) -> ByK:
         """k -> (Q, C) scores, or (Q, 1) predictions of numbers."""
-        if task.is_continuous:
-            return predictions(self, bank.x, bank.y[:, None], queries)
-        return scores(self, bank.x, bank.y, queries, task.word, task.n_classes)
+        labels = bank.y[:, None] if task.is_continuous else bank.y
+        return scores(self, bank.x, labels, queries, task.word, task.n_outputs)
 
     def answer_episodes(self, problem: Problem, episodes: Episodes) -> Iterator[Answer]:
         """One answer for each k that all episodes allow, or for each episode's own."""
@@ -280,7 +269,7 @@ class Knn(Kind):
         places, found = [], []
         for part in parts:
             left_out = left_out_scores(
-                knn, part.x, part.y, units_of(part), task.word, task.n_classes
+                knn, part.x, part.y, units_of(part), task.word, task.n_outputs
             )
             losses = [
                 loss_of(left_out[k], part.y, task.word, votes=self.votes(k, part.y, task))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,25 +26,18 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8  # torch.optim.AdamW's, which both papers le
 ALIGNED = 16  # numbers that rows are padded to: whole cache lines
 
 
-class Course(Protocol):
+class Course:
     """What a training needs to know; ``probe.kinds.adamw.AdamW`` says what each is."""
 
-    @property
-    def weight_decay(self) -> float: ...
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def n_checks(self) -> int | None: ...
-    @property
-    def patience(self) -> int | None: ...
-    @property
-    def choose_by(self) -> str: ...
-    @property
-    def loss_batch(self) -> int | None: ...
-    @property
-    def seeds(self) -> tuple[int, ...]: ...
-    def plan(self, n_images: int) -> tuple[int, int]: ...
-    def rate(self, epoch: int, iteration: int, n_epochs: int) -> float: ...
+    weight_decay: float
+    batch_size: int
+    n_checks: int | None
+    patience: int | None
+    choose_by: str
+    loss_batch: int | None
+    seeds: tuple[int, ...]
+    plan: Callable[[int], tuple[int, int]]
+    rate: Callable[[int, int, int], float]
 
 
 @dataclass(frozen=True)

@@ -3,40 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.task import MULTI_LABEL, REGRESSION
-from probe.metrics.classification import check_labels, check_task, known_shares
+from probe.metrics.classification import check_labels, known_shares
 from probe.metrics.regression import check_targets
 from probe.solvers import mlknn
 from probe.solvers.neighbours import CHUNK_VOTES, Found, neighbours
 from probe.solvers.standardise import chunks
-from probe.solvers.votes import MLKNN, vote, vote_multilabel, weigh
+from probe.solvers.votes import MLKNN, average, vote, vote_multilabel, weigh
 
 ByK = dict[int, NDArray[np.float64]]  # k -> scores
 
 
-class Voting(Protocol):
+class Voting:
     """What a search and its vote need to know; ``probe.kinds.knn.Knn`` says what each is."""
 
+    k: tuple[int, ...]
+    metric: str
+    vote: str | None
+    temperature: float
+    self_counts: bool
+    cut_off: bool
+
     @property
-    def k(self) -> tuple[int, ...]: ...
+    def rule(self) -> str:
+        """The vote that will be held, one of VOTES."""
+        return self.vote or ("weighted" if self.metric == "cosine" else "majority")
+
     @property
-    def metric(self) -> str: ...
-    @property
-    def rule(self) -> str: ...
-    @property
-    def temperature(self) -> float: ...
-    @property
-    def self_counts(self) -> bool: ...
-    @property
-    def cut_off(self) -> bool: ...
-    @property
-    def n_needed(self) -> int: ...
+    def n_needed(self) -> int:
+        """Rows of a bank beyond k that the vote needs: ML-kNN leaves each out of its own."""
+        return int(self.rule == MLKNN and not self.self_counts)
 
 
 def scores(
@@ -47,7 +49,7 @@ def scores(
     task: str,
     n_classes: int,
 ) -> dict[int, NDArray[np.float64]]:
-    """Score every query at every k, from one search.
+    """Score every query at every k, from one search; of continuous labels the neighbours' mean.
 
     DINOv2's own code takes the softmax over its largest k and then cuts it off at each smaller
     one, so those scores sum to less than 1, by an amount that differs from query to query. The
@@ -58,33 +60,44 @@ def scores(
     Args:
         config: the numbers of neighbours, the metric and the vote.
         bank_features: (N, D), usually the training split; may be a float16 memmap.
-        bank_labels: (N,), or (N, C) zeros, ones and MISSING for the multi-label task.
+        bank_labels: (N,), or (N, C) zeros, ones and MISSING for the multi-label task; of
+            regression (N, C) finite, each output a target of its own.
         query_features: (Q, D).
-        task: one of ``probe.metrics.classification.TASKS``.
-        n_classes: C; 2 for a binary task, the number of labels for the multi-label task.
+        task: one of ``cache.task.TASKS``.
+        n_classes: C; 2 for a binary task, the number of labels for the multi-label task, of outputs
+            for regression.
 
     Returns:
         k -> (Q, C) probabilities, in the order of ``config.k``. Rows sum to 1, except where they
         are cut off, and for the multi-label task, where each column is one label's share of the
         vote. There a neighbour whose label is missing has no vote on it; where none of the k has
-        one, the score is the label's share of ones in the bank.
+        one, the score is the label's share of ones in the bank. Of regression they are in the unit
+        of the labels: a mean weighted by exp(similarity / temperature), or of "majority" the plain
+        one.
 
     Raises:
         RequestError: labels that don't fit the task or the bank, or one of several labels that is
-            known of no row of it; ML-kNN of another task; several labels that are to be cut off;
-            see also ``neighbours``.
+            known of no row of it; ML-kNN of another task; several or continuous labels that are to
+            be cut off; see also ``neighbours``.
     """
-    check_task(task)
     bank_labels = np.asarray(bank_labels)
-    check_labels(bank_labels, task, n_classes)
+    if task == REGRESSION:
+        check_targets(bank_labels)
+    else:
+        check_labels(bank_labels, task, n_classes)
     if config.rule == MLKNN:
         return _mlknn_scores(config, bank_features, bank_labels, query_features, task)
-    found = _nearest(config, bank_features, bank_labels, query_features)
+    if len(bank_labels) != len(bank_features):
+        raise RequestError(
+            f"the bank needs one label for each row of features, found {len(bank_labels)} labels "
+            f"and {len(bank_features)} rows"
+        )
+    found = neighbours(bank_features, query_features, max(config.k), config.metric)
     return scores_of(config, found, bank_labels, task, n_classes)
 
 
 def scores_of(
-    config: Voting, found: Found, bank_labels: NDArray[np.integer], task: str, n_classes: int
+    config: Voting, found: Found, bank_labels: NDArray[Any], task: str, n_classes: int
 ) -> dict[int, NDArray[np.float64]]:
     """``scores`` of neighbours that are found already, by a vote that is a mean.
 
@@ -96,15 +109,14 @@ def scores_of(
         n_classes: as of ``scores``.
 
     Raises:
-        RequestError: several labels that are to be cut off.
+        RequestError: several or continuous labels that are to be cut off.
     """
-    if config.cut_off and task == MULTI_LABEL:
-        raise RequestError(
-            "DINOv2's release asks kNN for single labels only; leave out --as-published"
-        )
-    hold, shares = vote, np.zeros(n_classes)  # a vote on classes leaves no score open
-    if task == MULTI_LABEL:
-        hold, shares = vote_multilabel, known_shares(bank_labels)
+    if config.cut_off and task in (MULTI_LABEL, REGRESSION):
+        only = "single labels only" if task == MULTI_LABEL else "classes, not for continuous labels"
+        raise RequestError(f"DINOv2's release asks kNN for {only}; leave out --as-published")
+    hold = {MULTI_LABEL: vote_multilabel, REGRESSION: average}.get(task, vote)
+    # What a vote on several labels may leave open; others leave nothing.
+    shares = known_shares(bank_labels) if task == MULTI_LABEL else np.zeros(n_classes)
     results = {k: np.empty((len(found[0]), n_classes)) for k in config.k}
     for k, rows, weights, labels in _heard(config, found, bank_labels):
         said = hold(weights, labels, n_classes)
@@ -122,6 +134,8 @@ def _mlknn_scores(
     task: str,
 ) -> dict[int, NDArray[np.float64]]:
     """k -> (Q, C) probabilities by ML-kNN; a second search is among the bank itself."""
+    if task == REGRESSION:
+        raise RequestError(f"--vote {MLKNN} is for several labels, not for continuous ones")
     if task != MULTI_LABEL:
         raise RequestError(
             f"--vote {MLKNN} is for several labels at once, found the task {task!r}; use --vote "
@@ -136,70 +150,6 @@ def _mlknn_scores(
     own_ones = mlknn.count_ones(own, bank_labels, config.k)
     ones = mlknn.count_ones(indices, bank_labels, config.k)
     return {k: mlknn.fit(own_ones[k], bank_labels, k).predict(ones[k]) for k in config.k}
-
-
-def predictions(
-    config: Voting,
-    bank_features: NDArray[np.floating],
-    bank_targets: NDArray[np.floating],
-    query_features: NDArray[np.floating],
-) -> dict[int, NDArray[np.float64]]:
-    """Predict continuous targets at every k, from one search: the mean of the neighbours' targets.
-
-    Args:
-        config: the numbers of neighbours, the metric and the vote: "weighted" is a mean weighted by
-            exp(similarity / temperature), "majority" the plain one.
-        bank_features: (N, D), usually the training split; may be a float16 memmap.
-        bank_targets: (N, O) finite; each output is a target of its own.
-        query_features: (Q, D).
-
-    Returns:
-        k -> (Q, O), in the order of ``config.k`` and the unit of the targets.
-
-    Raises:
-        RequestError: targets that are not finite or don't fit the bank; ML-kNN, or shares that are
-            to be cut off; see also ``neighbours``.
-    """
-    check_targets(bank_targets)
-    if config.rule == MLKNN:
-        raise RequestError(f"--vote {MLKNN} is for several labels, not for continuous ones")
-    found = _nearest(config, bank_features, bank_targets, query_features)
-    return predictions_of(config, found, bank_targets)
-
-
-def predictions_of(
-    config: Voting, found: Found, bank_targets: NDArray[np.floating]
-) -> dict[int, NDArray[np.float64]]:
-    """``predictions`` of neighbours that are found already; arguments as of ``scores_of``.
-
-    Raises:
-        RequestError: shares that are to be cut off.
-    """
-    if config.cut_off:
-        raise RequestError(
-            "DINOv2's release asks kNN for classes, not for continuous labels; leave out "
-            "--as-published"
-        )
-    results = {k: np.empty((len(found[0]), bank_targets.shape[1])) for k in config.k}
-    for k, rows, weights, targets in _heard(config, found, bank_targets):
-        sums = np.einsum("qk,qko->qo", weights, targets)
-        results[k][rows] = sums / weights.sum(axis=1, keepdims=True)
-    return results
-
-
-def _nearest(
-    config: Voting,
-    bank_features: NDArray[np.floating],
-    bank_labels: NDArray[Any],
-    query_features: NDArray[np.floating],
-) -> Found:
-    """One search, for every k."""
-    if len(bank_labels) != len(bank_features):
-        raise RequestError(
-            f"the bank needs one label for each row of features, found {len(bank_labels)} labels "
-            f"and {len(bank_features)} rows"
-        )
-    return neighbours(bank_features, query_features, max(config.k), config.metric)
 
 
 def _heard(
@@ -269,7 +219,7 @@ def left_out_scores(
         np.take_along_axis(indices, order, axis=1),
     )
     if task == REGRESSION:
-        return predictions_of(config, others, labels[:, None])
+        labels, n_classes = labels[:, None], 1
     return scores_of(config, others, labels, task, n_classes)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,29 +27,19 @@ MOMENTUM = 0.9  # linear.py: SGD(momentum=0.9, weight_decay=0)
 SPREAD = 0.01  # of the first weights, a normal; intercepts start at 0: LinearClassifier.__init__
 
 
-class Course(Protocol):
+class Course:
     """What a training needs to know; ``probe.kinds.heads.Heads`` says what each is."""
 
-    @property
-    def lrs(self) -> tuple[float, ...]: ...
-    @property
-    def n_last(self) -> tuple[int, ...]: ...
-    @property
-    def one_logit(self) -> bool: ...
-    @property
-    def by_sigmoid(self) -> bool: ...
-    @property
-    def scale_lr(self) -> bool: ...
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def epochs(self) -> int: ...
-    @property
-    def iterations(self) -> int | None: ...
-    @property
-    def loss(self) -> str: ...
-    @property
-    def seed(self) -> int: ...
+    lrs: tuple[float, ...]
+    n_last: tuple[int, ...]
+    one_logit: bool
+    by_sigmoid: bool
+    scale_lr: bool
+    batch_size: int
+    epochs: int
+    iterations: int | None
+    loss: str
+    seed: int
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,14 @@ def vote(
     return votes / votes.sum(axis=1, keepdims=True)
 
 
+def average(
+    weights: NDArray[np.float64], neighbour_labels: NDArray[np.floating], n_outputs: int
+) -> NDArray[np.float64]:
+    """Turn each query's neighbours into predictions: the mean of their (Q, K, O) numbers, (Q, O)."""
+    sums = np.einsum("qk,qko->qo", weights, neighbour_labels)
+    return sums / weights.sum(axis=1, keepdims=True)
+
+
 def vote_multilabel(
     weights: NDArray[np.float64], neighbour_labels: NDArray[np.integer], n_classes: int
 ) -> NDArray[np.float64]:

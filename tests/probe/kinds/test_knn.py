@@ -14,10 +14,10 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from torch import nn
 
 from cache.errors import RequestError
-from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL
+from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL, REGRESSION
 from probe.kinds.knn import Knn
 from probe.metrics import classification as metrics
-from probe.solvers.knn import predictions, scores
+from probe.solvers.knn import scores
 from probe.solvers.neighbours import _Bank, neighbours
 from probe.solvers.votes import vote, vote_multilabel, weigh
 
@@ -351,4 +351,4 @@ def test_cut_off_scores_are_those_of_dinov2s_code():
     assert found[2].sum(axis=1).max() < 0.9
     assert_allclose(found[30], plain[30], atol=1e-12)
     with pytest.raises(RequestError, match="not for continuous labels"):
-        predictions(config, bank, labels[:, None].astype(float), queries)
+        scores(config, bank, labels[:, None].astype(float), queries, REGRESSION, 1)

@@ -16,6 +16,7 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.preprocessing import StandardScaler
 
 from cache.errors import RequestError
+from cache.task import REGRESSION
 from probe.cli import main
 from probe.kinds.knn import Knn
 from probe.kinds.ridge import Ridge, fit_path, path_errors, path_predictions
@@ -150,7 +151,9 @@ def test_knn_equals_scikit_learn(metric, n_outputs):
     if metric == "cosine":
         rules["weighted"] = lambda distances: np.exp((1 - distances) / 0.07)
     for vote, weights in rules.items():
-        found = knn.predictions(Knn((1, 5, 50), metric, vote), bank, targets, queries)
+        found = knn.scores(
+            Knn((1, 5, 50), metric, vote), bank, targets, queries, REGRESSION, targets.shape[1]
+        )
         assert list(found) == [1, 5, 50]
         for k, predicted in found.items():
             model = KNeighborsRegressor(k, metric=metric, algorithm="brute", weights=weights)
@@ -159,9 +162,9 @@ def test_knn_equals_scikit_learn(metric, n_outputs):
 
 def test_knn_in_chunks_changes_nothing(monkeypatch):
     bank, targets = slopes(100, 8, 3)
-    whole = knn.predictions(Knn((5, 9)), bank, targets, bank)
+    whole = knn.scores(Knn((5, 9)), bank, targets, bank, REGRESSION, targets.shape[1])
     monkeypatch.setattr("probe.solvers.knn.CHUNK_VOTES", 70)
-    parts = knn.predictions(Knn((5, 9)), bank, targets, bank)
+    parts = knn.scores(Knn((5, 9)), bank, targets, bank, REGRESSION, targets.shape[1])
     for k in (5, 9):
         assert_array_equal(whole[k], parts[k])
 
@@ -169,9 +172,9 @@ def test_knn_in_chunks_changes_nothing(monkeypatch):
 def test_knn_refusals():
     bank, targets = slopes(20, 4)
     with pytest.raises(RequestError, match="19 labels and 20 rows"):
-        knn.predictions(Knn((3,)), bank, targets[1:], bank)
+        knn.scores(Knn((3,)), bank, targets[1:], bank, REGRESSION, targets.shape[1])
     with pytest.raises(RequestError, match="found nan in row 0"):
-        knn.predictions(Knn((3,)), bank, targets * np.nan, bank)
+        knn.scores(Knn((3,)), bank, targets * np.nan, bank, REGRESSION, targets.shape[1])
 
 
 # ---------------------------------------------------------------------------- metrics

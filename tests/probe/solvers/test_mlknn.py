@@ -7,10 +7,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.neighbors import NearestNeighbors
 
 from cache.errors import RequestError
-from cache.task import MISSING, MULTI_CLASS, MULTI_LABEL
+from cache.task import MISSING, MULTI_CLASS, MULTI_LABEL, REGRESSION
 from probe.kinds.knn import Knn
 from probe.solvers import mlknn
-from probe.solvers.knn import predictions, scores
+from probe.solvers.knn import scores
 
 
 def many_labels(n, seed, n_labels=4, width=12):
@@ -119,6 +119,6 @@ def test_refusals():
     with pytest.raises(RequestError, match="mlknn is for several labels at once"):
         scores(config, bank, labels[:, 0], bank, MULTI_CLASS, 4)
     with pytest.raises(RequestError, match="not for continuous ones"):
-        predictions(config, bank, labels[:, :1] * 1.0, bank)
+        scores(config, bank, labels[:, :1] * 1.0, bank, REGRESSION, 1)
     with pytest.raises(RequestError, match="k = 21 neighbours can't be found in a bank of 20"):
         scores(Knn((20,), vote="mlknn"), bank, labels, bank, MULTI_LABEL, 4)
