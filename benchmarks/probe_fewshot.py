@@ -20,7 +20,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from cache.task import BINARY, MULTI_CLASS
+from cache.task import BINARY, MULTI_CLASS, Task
 from probe.episodes.draw import FewShotConfig, draw_episodes
 from probe.metrics.classification import evaluate
 from probe.places import default_pool, read_samples
@@ -77,8 +77,7 @@ def main() -> None:
         FewShotConfig(SHOTS, options.episodes),
         np.array([f"train/{i}" for i in range(len(labels))]),
         labels,
-        task,
-        n_classes,
+        Task(task, tuple(map(str, range(n_classes)))),
     )
     wide = train.astype(np.float64), test.astype(np.float64)  # as the loop wants it, not timed
     print(f"{train.shape[1]} features, {n_classes} classes, {len(test)} test images")

@@ -176,7 +176,7 @@ def encoded_by(setting: Setting, asked: Asked) -> Encoded:
         encoder_name(d, setting.request.images),
         d.size,
         asked.dataset,
-        asked.task,
+        asked.task.word,
         key_digest(setting.key),
         setting.key,
         samples_of(asked),

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from cache.errors import CacheError, Failure, RequestError
-from cache.task import REGRESSION
 from extract.encoders.encoder import (
     choose_device,
     find_weights,
@@ -227,9 +226,7 @@ def make_learned(setting: Setting, asked: Asked) -> Learned:
     for name, samples in (("training", train), ("val", val), ("test", test)):
         if not len(samples):
             raise RequestError(f"{asked.title} has no {name} images; --split makes some")
-    objective = make_objective(
-        asked.task, asked.class_names, asked.labels[train], setting.config.train
-    )
+    objective = make_objective(asked.task, asked.labels[train], setting.config.train)
     check_measures(setting, asked, objective, {"val": val, "test": test})
     return Learned(asked, objective, train, val)
 
@@ -250,12 +247,11 @@ def answer_episodes(setting: Setting, asked: Asked, started: float) -> Iterator[
     )
     episodes = found.samples
     test = np.flatnonzero(asked.is_in("test"))
-    n_columns = 1 if asked.task == REGRESSION else len(asked.class_names)
     like = found.settings["digest"]
     # Nothing is chosen: what classes alone are chosen by mustn't refuse continuous labels.
     train = dataclasses.replace(config.train, choose_by="loss")
     labels = asked.labels[asked.is_in("train")]
-    whole = make_objective(asked.task, asked.class_names, labels, train)
+    whole = make_objective(asked.task, labels, train)
     check_measures(setting, asked, whole, {"test": test})
     forget_trials(
         setting,
@@ -266,9 +262,9 @@ def answer_episodes(setting: Setting, asked: Asked, started: float) -> Iterator[
         ],
     )
     for seed in config.train.seeds:
-        scores = np.empty((len(episodes), len(test), n_columns), np.float32)
+        scores = np.empty((len(episodes), len(test), asked.task.n_outputs), np.float32)
         for number, samples in enumerate(episodes):
-            objective = make_objective(asked.task, asked.class_names, asked.labels[samples], train)
+            objective = make_objective(asked.task, asked.labels[samples], train)
             if objective.score_type != metrics.PROBABILITY and found.settings.get("prior"):
                 raise RequestError(
                     "--as-published scores several classes by a sigmoid each, which can't be "

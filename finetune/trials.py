@@ -212,7 +212,7 @@ def trial_question(setting: Setting, asked: Asked, trial: Trial) -> dict[str, An
         train.pop(name)
     return {
         "features": key_digest(setting.key),
-        "task": [asked.task, *asked.class_names],
+        "task": [asked.task.word, *asked.task.class_names],
         "samples": samples_of(asked),
         "model": model_settings(setting.config, setting.head_digest),
         "train": train,

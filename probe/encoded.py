@@ -36,7 +36,7 @@ def encoded_of(asked: Asked, protocol: Followed | None = None) -> Encoded:
         features.encoder,
         features.size,
         features.dataset,
-        asked.task,
+        asked.task.word,
         features.digest,
         features.key,
         samples_of(asked),

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.commands.names import version_of
-from cache.task import Task
 from probe.answer import Answer
 from probe.choosing.plan import HELD_OUT, as_val
 from probe.encoded import samples_of, tables_of
@@ -64,7 +63,7 @@ def make_row(
         protocol: the paper that is followed, a ``Followed``.
         versions: of libraries that make numbers, beside this one's and numpy's.
     """
-    task, settings = Task(asked.task, asked.class_names), answer.settings
+    task, settings = asked.task, answer.settings
     marks = answer.marks
     score_type = settings.get("score_type", metrics.PROBABILITY)
     few_shot = settings.get("few_shot")
@@ -119,7 +118,7 @@ def make_row(
             **{f"{name}_scores": s for name, (s, *_) in scored.items()},
             **{f"{name}_labels": answers.labels for name, answers in scored.items()},
             **{f"{name}_ids": answers.ids for name, answers in scored.items()},
-            "class_names": np.array(asked.class_names),
+            "class_names": np.array(asked.task.class_names),
         },
     )
 

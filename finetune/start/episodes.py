@@ -52,10 +52,10 @@ class Episodes:
         word = self.settings.get("prior")
         if word is None:  # the probe has no probabilities to correct
             return scores.astype(np.float32)
-        asked, n_classes = self.asked, len(self.asked.class_names)
-        learnt = class_shares(asked.labels[self.samples[episode]], asked.task, n_classes)
-        natural = class_shares(asked.labels[asked.is_in("train")], asked.task, n_classes)
-        return to_prior(scores, learnt[None], natural, asked.task, word).astype(np.float32)
+        asked, task = self.asked, self.asked.task
+        learnt = class_shares(asked.labels[self.samples[episode]], task)
+        natural = class_shares(asked.labels[asked.is_in("train")], task)
+        return to_prior(scores, learnt[None], natural, task.word, word).astype(np.float32)
 
 
 def episodes_like(
@@ -130,7 +130,6 @@ def _draw(
         ids,
         asked.labels[train],
         asked.task,
-        len(asked.class_names),
         None if groups is None else groups[train],
     )
     return [train[rows] for rows in draws[shots]]

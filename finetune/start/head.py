@@ -100,7 +100,7 @@ def first_head(
         path, row = find_row(result, results_dir, FLAG)
         weights, intercept = _of_row(path, row, asked, key, pool, features_dir, layer)
         source = {"row": row["id"], "kind": row["probe"]["kind"]}
-    weights, intercept = as_logits(weights, intercept, n_logits, asked.task)
+    weights, intercept = as_logits(weights, intercept, n_logits, asked.task.word)
     return FirstHead(weights.astype(np.float32), intercept.astype(np.float32), source)
 
 
@@ -316,12 +316,12 @@ def _linear(row: Mapping[str, Any], splits: dict[str, Split], asked: Asked, name
         )
     names = ("tolerance", "max_iter", "max_products")
     config = linear.Linear(tuple(probe["strengths"]), form, *(probe[name] for name in names))
-    train, n_classes = splits["train"], len(asked.class_names)
+    train, n_classes = splits["train"], asked.task.n_classes
     is_refitted = "folds" in probe or "refit" in probe
     fitted_on = join(train, splits["val"]) if probe.get("refit") == "train+val" else train
-    fits = linear.fit_path(fitted_on.x, fitted_on.y, asked.task, n_classes, config)
+    fits = linear.fit_path(fitted_on.x, fitted_on.y, asked.task.word, n_classes, config)
     (fit,) = (fit for fit in fits if fit.strength == row["chosen"]["strength"])
-    if fit.weights.shape[1] < (1 if asked.task == BINARY else n_classes):
+    if fit.weights.shape[1] < (1 if asked.task.word == BINARY else n_classes):
         raise RequestError(
             f"{FLAG}: {name} has no weights of a class that all or none of its samples have"
         )
@@ -340,8 +340,10 @@ def _adamw(row: Mapping[str, Any], splits: dict[str, Split], asked: Asked, name:
     }
     config = adamw.AdamW(**shared, seeds=(probe["training_seed"],))
     train, val = splits["train"], splits["val"]
-    n_classes = len(asked.class_names)
-    ((fit,),) = adamw.fit_heads([train.x], train.y, [val.x], val.y, asked.task, n_classes, config)
+    n_classes = asked.task.n_classes
+    ((fit,),) = adamw.fit_heads(
+        [train.x], train.y, [val.x], val.y, asked.task.word, n_classes, config
+    )
     if isinstance(fit, Diverged):
         raise RequestError(f"{FLAG}: fitted again, {name} diverges; ask the probe anew")
     return _Fit(fit.weights.T, fit.intercept, dict.fromkeys(["val", "test"], fit.predict_scores))
@@ -355,7 +357,7 @@ def _heads(row: Mapping[str, Any], splits: dict[str, Split], asked: Asked, name:
     if config.test_every is not None:
         raise RequestError(f"{FLAG}: {name} chose its checkpoint on test, as published")
     train, val = splits["train"], splits["val"]
-    fits = sgd.fit_grid(train.x, train.y, 1, False, asked.task, len(asked.class_names), config)
+    fits = sgd.fit_grid(train.x, train.y, 1, False, asked.task.word, asked.task.n_classes, config)
     (of_val,) = (fit for fit in fits if fit.lr == chosen["lr"])
     fit = of_val
     if config.refit:

@@ -83,7 +83,7 @@ def refuse_other_samples(row: Mapping[str, Any], asked: Asked, name: str) -> Non
         raise RequestError(f"{name} is of {dataset}, and {asked.dataset} is asked for")
     found = row["features"].get("samples", {})
     other = [what for what in ("labels", "split") if found.get(what) != asked.samples.get(what)]
-    if other or row["features"].get("task") != asked.task:
+    if other or row["features"].get("task") != asked.task.word:
         raise RequestError(
             f"{name} has another {' and other '.join(reversed(other)) or 'task'} of "
             f"{asked.dataset}; take the same --labels, --target, --split and --split-seed"

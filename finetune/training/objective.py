@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache.errors import RequestError
-from cache.task import MISSING, MULTI_CLASS, MULTI_LABEL, ORDINAL, REGRESSION
+from cache.task import MISSING, MULTI_CLASS, MULTI_LABEL, ORDINAL, REGRESSION, Task
 from finetune.config import TrainConfig
 from probe.metrics import classification as metrics
 from probe.solvers.outputs import Outputs
@@ -125,29 +125,26 @@ class Objective:
         return value if self.choose_by in LARGEST_METRIC else -value
 
 
-def make_objective(
-    task: str, class_names: tuple[str, ...], train_labels: NDArray, config: TrainConfig
-) -> Objective:
+def make_objective(task: Task, train_labels: NDArray, config: TrainConfig) -> Objective:
     """The objective of a data set.
 
     Args:
-        task: one of ``cache.task.TASKS``.
-        class_names: C.
+        task: of C classes.
         train_labels: of the training samples.
         config: the settings.
 
     Raises:
         RequestError: one class only, or one number only, in training; see ``Objective``.
     """
-    if task == REGRESSION:
+    if task.is_continuous:
         spread = float(train_labels.std())
         if not spread > 0:
             raise RequestError("all training labels are one number: nothing is to be learned")
-        return Objective(task, 1, config, float(train_labels.mean()), spread)
+        return Objective(task.word, 1, config, float(train_labels.mean()), spread)
     if train_labels.ndim == 1 and (train_labels == train_labels[0]).all():
-        name = class_names[train_labels[0]]
+        name = task.class_names[train_labels[0]]
         raise RequestError(
             f"training needs two classes, found only {name} among the {len(train_labels)} "
             "training samples"
         )
-    return Objective(task, len(class_names), config)
+    return Objective(task.word, task.n_classes, config)

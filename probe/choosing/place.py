@@ -81,7 +81,7 @@ class Compared:
             if self.by_folds:
                 fold = make_folds(asked.trained_on or asked, held_out)
             score_type = answer.settings.get("score_type", PROBABILITY)
-            self.name = loss_name(asked.task, score_type)
+            self.name = loss_name(asked.task.word, score_type)
             if is_of_ranks(self.name):
                 fold = np.zeros(len(held_out), np.intp)
             scores = answer.scores[HELD_OUT if self.by_folds else "val"]
@@ -89,7 +89,7 @@ class Compared:
                 loss_of(
                     scores[fold == part],
                     held_out.y[fold == part],
-                    asked.task,
+                    asked.task.word,
                     votes=answer.votes,
                     score_type=score_type,
                 )

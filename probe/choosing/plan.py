@@ -164,7 +164,7 @@ def make_plan(
     """
     train, val = splits["train"], splits["val"]
     why, folds = "", None
-    is_few = n_candidates > 1 and has_few(train, val, asked.task)
+    is_few = n_candidates > 1 and has_few(train, val, asked.task.word)
     if config.how == "cv" or (config.how == "auto" and is_few):
         try:
             folds = make_folds(asked, join(train, val))
@@ -274,16 +274,16 @@ def _smallest_of(values: NDArray[np.intp], thing: NDArray[np.intp]) -> NDArray[n
 
 def _check_fold(asked: Asked, labels: NDArray[Any]) -> None:
     """Refuse a fold whose others can't be fitted to."""
-    if asked.task == REGRESSION:
+    if asked.task.is_continuous:
         return
-    if asked.task == MULTI_LABEL:
+    if asked.task.has_several_labels:
         unknown = (labels == MISSING).all(axis=0)
         if unknown.any():
-            name = asked.class_names[int(unknown.argmax())]
+            name = asked.task.class_names[int(unknown.argmax())]
             raise RequestError(f"without one of {N_FOLDS} folds nothing is known of {name}")
     elif len(np.unique(labels)) < 2:
         raise RequestError(
-            f"without one of {N_FOLDS} folds only {asked.class_names[labels[0]]} is left to fit on"
+            f"without one of {N_FOLDS} folds only {asked.task.class_names[labels[0]]} is left to fit on"
         )
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from cache.commands.settings import check, setting
 from cache.errors import RequestError
 from cache.labels.tables import DATASET, check_dataset, column, read_csv, write_csv
-from cache.task import MISSING, MULTI_LABEL, REGRESSION
+from cache.task import MISSING, Task
 from probe.episodes.prior import PRIORS
 from probe.solvers.standardise import STANDARDISE
 
@@ -149,8 +149,7 @@ def draw_episodes(
     config: FewShotConfig,
     ids: NDArray[np.str_],
     labels: NDArray[np.number],
-    task: str,
-    n_classes: int,
+    task: Task,
     groups: NDArray[np.str_] | None = None,
 ) -> Draws:
     """Draw every episode. S training samples, C classes.
@@ -185,8 +184,7 @@ def draw_episodes(
         config: shots, rule, seed.
         ids: (S,) unique.
         labels: (S,); (S, C) zeros, ones and MISSING for the multi-label task; or continuous.
-        task: one of ``cache.task.TASKS``.
-        n_classes: C.
+        task: of C classes.
         groups: (S,) patients; an empty text is one by itself. None: nobody knows.
 
     Returns:
@@ -195,20 +193,20 @@ def draw_episodes(
     Raises:
         RequestError: a rule that the task has no classes for.
     """
-    single = task not in (MULTI_LABEL, REGRESSION)
+    single = not (task.has_several_labels or task.is_continuous)
     if config.rule in ("first", "bigvision"):
         if not single:
             raise RequestError(
                 f"--draw {config.rule} counts images of single classes, and the task is "
-                f'"{task}"; use --draw natural'
+                f'"{task.word}"; use --draw natural'
             )
         groups = None
-    if config.rule == "patients" and task == REGRESSION:
+    if config.rule == "patients" and task.is_continuous:
         raise RequestError("--draw patients counts patients of a class, and labels are continuous")
 
     names, unit_of = np.unique(_units(ids, groups), return_inverse=True)
     place = np.unique(unit_of, return_index=True)[1]  # (U,) of a unit's first sample in the file
-    shows = _shows(labels, task, n_classes, unit_of, len(names))
+    shows = _shows(labels, task, unit_of, len(names))
     draws: Draws = {}
     if config.rule == "patients":
         for shots in config.shots:
@@ -216,7 +214,7 @@ def draw_episodes(
             draws[shots] = [_rows(taken, unit_of)]
         return draws
 
-    at_random = task == REGRESSION or (task == MULTI_LABEL and config.rule == "natural")
+    at_random = task.is_continuous or (task.has_several_labels and config.rule == "natural")
     if config.rule == "first":
         episodes = [_by_class(shows, np.argsort(place))]
     elif config.rule == "bigvision":
@@ -224,16 +222,16 @@ def draw_episodes(
         episodes = [_permuted(shows, np.argsort(place), seed) for seed in seeds]
     elif at_random:
         episodes = [[order] for order in _orders(names, config.first_seed, config.count)]
-    elif task == MULTI_LABEL:
+    elif task.has_several_labels:
         orders = _orders(names, config.first_seed, config.count)
         episodes = [_in_rounds(shows, order, max(config.shots)) for order in orders]
     else:
         episodes = [_by_class(shows, o) for o in _orders(names, config.first_seed, config.count)]
     for shots in config.shots:
         if at_random:
-            quotas = [shots * (1 if task == REGRESSION else n_classes)]
+            quotas = [shots * task.n_outputs]
         elif config.rule == "natural":
-            quotas = seats(shows.sum(axis=0).tolist(), shots * n_classes)
+            quotas = seats(shows.sum(axis=0).tolist(), shots * task.n_classes)
         else:
             quotas = [shots] * len(episodes[0])
         draws[shots] = [
@@ -253,20 +251,20 @@ def _units(ids: NDArray[np.str_], groups: NDArray[np.str_] | None) -> NDArray[np
 
 
 def _shows(
-    labels: NDArray[np.number], task: str, n_classes: int, unit_of: NDArray[np.intp], n_units: int
+    labels: NDArray[np.number], task: Task, unit_of: NDArray[np.intp], n_units: int
 ) -> NDArray[np.bool_]:
     """(U, C) which classes a unit stands for: those that all of its samples have.
 
     Several labels have a last column more: none of them.
     """
-    if task == REGRESSION:
+    if task.is_continuous:
         return np.ones((n_units, 1), bool)
-    if task == MULTI_LABEL:
+    if task.has_several_labels:
         has = labels == 1
         nothing = ~has.any(axis=1) & (labels != MISSING).all(axis=1)
         has = np.column_stack([has, nothing])
     else:
-        has = labels[:, None] == np.arange(n_classes)
+        has = labels[:, None] == np.arange(task.n_classes)
     shows = np.ones((n_units, has.shape[1]), bool)
     np.logical_and.at(shows, unit_of, has)
     return shows

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
-from cache.task import MISSING, MULTI_LABEL
+from cache.task import MISSING, MULTI_LABEL, Task
 
 # train: to the shares in the whole of train · uniform: to equal ones · em: to those that make the
 # scores of the test images likeliest · none: as the episode has them
@@ -32,15 +32,15 @@ def check_prior(word: str) -> None:
         raise RequestError(f"--prior takes {', '.join(PRIORS)}, not {word!r}")
 
 
-def class_shares(labels: NDArray[np.integer], task: str, n_classes: int) -> NDArray[np.float64]:
+def class_shares(labels: NDArray[np.integer], task: Task) -> NDArray[np.float64]:
     """(C,) share of each class; of several labels each one's share of ones among what is known.
 
     A label that is known of no sample has the share 0: of such a label nothing is learnt.
     """
-    if task == MULTI_LABEL:
+    if task.has_several_labels:
         n_known = (labels != MISSING).sum(axis=0)
         return (labels == 1).sum(axis=0) / np.maximum(n_known, 1)
-    return np.bincount(labels, minlength=n_classes) / len(labels)
+    return np.bincount(labels, minlength=task.n_classes) / len(labels)
 
 
 def correct(

@@ -27,7 +27,6 @@ from cache.errors import CacheError, RequestError
 from cache.features import Features, open_features
 from cache.format.key import file_stem, key_digest, untagged
 from cache.places import features_root
-from cache.task import MULTI_LABEL, REGRESSION
 from probe.answer import Answer
 from probe.choosing.candidates import ChoosingConfig
 from probe.encoded import samples_of, tables_of
@@ -87,7 +86,7 @@ def answer_controls(
     yield LARGER_CLASS, splits, _larger_class(asked, splits)
     splits = _divide(asked, lambda one: _read_pixels(one.features, aggregate))
     # Its own defaults, whatever is asked of the encoder.
-    kind = Ridge() if asked.task == REGRESSION else Linear()
+    kind = Ridge() if asked.task.is_continuous else Linear()
     for answer in kind.answer(Problem(asked, (), splits, choosing)):
         yield PIXELS, splits, replace(answer, settings={"bins": N_BINS, **answer.settings})
 
@@ -105,7 +104,7 @@ def encoded_control(asked: Asked, control: str) -> Encoded:
         "none",
         side,
         features.dataset,
-        asked.task,
+        asked.task.word,
         key_digest(key),
         key,
         samples_of(asked),
@@ -115,10 +114,10 @@ def encoded_control(asked: Asked, control: str) -> Encoded:
 
 
 def _larger_class(asked: Asked, splits: dict[str, Split]) -> Answer:
-    labels, n_classes = splits["train"].y, len(asked.class_names)
-    if asked.task == REGRESSION:
+    labels, n_classes = splits["train"].y, asked.task.n_classes
+    if asked.task.is_continuous:
         shares = np.array([labels.mean()])
-    elif asked.task == MULTI_LABEL:
+    elif asked.task.has_several_labels:
         shares = known_shares(labels)
     else:
         shares = np.bincount(labels, minlength=n_classes) / len(labels)

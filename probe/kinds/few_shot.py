@@ -93,20 +93,11 @@ def _corrected(
     One by one: all at once would take six times the memory of the scores. As they are stored: what
     float32 holds for equal is so in the metrics, too.
     """
-    n_classes = len(asked.class_names)
-    natural = class_shares(train.y, asked.task, n_classes)
-    return np.stack(
-        [
-            to_prior(
-                answers,
-                class_shares(train.y[rows], asked.task, n_classes)[None],
-                natural,
-                asked.task,
-                word,
-            ).astype(np.float32)
-            for answers, rows in zip(scores, episodes, strict=True)
-        ]
-    )
+    task, natural, found = asked.task, class_shares(train.y, asked.task), []
+    for answers, rows in zip(scores, episodes, strict=True):
+        learnt = class_shares(train.y[rows], task)[None]
+        found.append(to_prior(answers, learnt, natural, task.word, word).astype(np.float32))
+    return np.stack(found)
 
 
 PRIOR_MARKS = {
@@ -122,8 +113,7 @@ def _draw(config: FewShotConfig, asked: Asked, train: Split) -> tuple[Draws, dic
     dataset = (asked.trained_on or asked).dataset
     if config.file is not None and config.file.exists() and not config.names_rule:
         return read_episodes(config.file, config.shots, train.ids, dataset), {"draw": "file"}
-    n_classes = len(asked.class_names)
-    draws = draw_episodes(config, train.ids, train.y, asked.task, n_classes, train.groups)
+    draws = draw_episodes(config, train.ids, train.y, asked.task, train.groups)
     if config.file is None:
         return draws, {"draw": config.rule, "episode_seed": config.first_seed}
     if not config.file.exists():
@@ -160,15 +150,15 @@ def _marks(
         units = np.where(train.groups == "", train.ids, train.groups)
     if len(np.unique(units)) < len(units):
         marks.append("shots are patients, with all their images")
-    if asked.task == REGRESSION:
+    if asked.task.is_continuous:
         return marks
     counts = np.array([_counts(train.y[rows], units[rows], asked) for rows in episodes])  # (E, C)
-    absent = [n for n, c in zip(asked.class_names, counts.min(axis=0), strict=True) if c == 0]
+    absent = [n for n, c in zip(asked.task.class_names, counts.min(axis=0), strict=True) if c == 0]
     if absent:
         marks.append(f"episodes without any {', '.join(absent[:3])}")
     few = [
         f"{name} {count}"
-        for name, count in zip(asked.class_names, counts.max(axis=0), strict=True)
+        for name, count in zip(asked.task.class_names, counts.max(axis=0), strict=True)
         if config.rule != "natural" and 0 < count < shots
     ]
     if few:
@@ -181,7 +171,7 @@ def _unlike(name: str, asked: Asked, train: Split, shots: int, episodes: Episode
 
     Ids of one data set may be ids of another: an episode is then no longer even by class.
     """
-    if asked.task in (REGRESSION, MULTI_LABEL):
+    if asked.task.word in (REGRESSION, MULTI_LABEL):
         return []
     counts = np.array([_counts(train.y[rows], train.ids[rows], asked) for rows in episodes])
     low, high = counts.min(), counts.max()
@@ -192,6 +182,6 @@ def _unlike(name: str, asked: Asked, train: Split, shots: int, episodes: Episode
 
 def _counts(labels: NDArray[np.integer], units: NDArray[np.str_], asked: Asked) -> list[int]:
     """(C,) how many samples, or patients, have each class."""
-    if asked.task != MULTI_LABEL:
-        labels = labels[:, None] == np.arange(len(asked.class_names))
+    if not asked.task.has_several_labels:
+        labels = labels[:, None] == np.arange(asked.task.n_classes)
     return [len(np.unique(units[column == 1])) for column in labels.T]

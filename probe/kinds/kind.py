@@ -86,7 +86,7 @@ class Problem:
 
     @property
     def task(self) -> Task:
-        return Task(self.question.task, self.question.class_names)
+        return self.question.task
 
     @property
     def fitted_on(self) -> Question:
@@ -228,7 +228,7 @@ class Kind:
         Raises:
             RequestError: they are continuous, and it tells classes apart.
         """
-        if Task(question.task, question.class_names).is_continuous and not self.takes_numbers:
+        if question.task.is_continuous and not self.takes_numbers:
             raise RequestError(
                 f"{question.dataset} has continuous labels, and --kind {self.name} tells classes "
                 "apart; use --kind ridge, or knn"

@@ -193,7 +193,7 @@ class Knn(Voting, Kind):
         """What its scores are shares of; ML-kNN smooths by itself, and numbers have no shares."""
         if task.is_continuous or self.rule == MLKNN:
             return None
-        return Votes(k, class_shares(bank_labels, task.word, task.n_classes))
+        return Votes(k, class_shares(bank_labels, task))
 
     def _choose(self, plan: Plan, by_k: ByK, task: Task) -> Choice:
         """The k with the smallest loss on what the plan holds out, of equals the first."""

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from cache.commands.settings import check, given, setting
 from cache.errors import RequestError
-from cache.task import BINARY, MULTI_LABEL, REGRESSION, Task
+from cache.task import BINARY, Task
 from probe.answer import Answer
 from probe.episodes.draw import FewShotConfig
 from probe.kinds.kind import Episodes, Kind, Problem
@@ -96,7 +96,7 @@ class Ridge(Kind):
             )
 
     def fit(self, train: Split, task: Task) -> Penalties:
-        targets = ridge_targets(train.y, task.word, task.n_classes)
+        targets = ridge_targets(train.y, task)
         return Penalties(fit_path(train.x, targets, self), task)
 
     def settings(self, fitted: Penalties, task: Task) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class Ridge(Kind):
     def answer_episodes(self, problem: Problem, episodes: Episodes) -> Iterator[Answer]:
         """All episodes in one solve, each at the penalty that answers its left-out samples best."""
         task, train, test = problem.task, problem.splits["train"], problem.splits["test"]
-        targets = ridge_targets(train.y, task.word, task.n_classes)
+        targets = ridge_targets(train.y, task)
         lengths = np.array([len(rows) for rows in episodes])
         outputs = np.empty((len(episodes), len(test), targets.shape[1]))
         chosen = np.empty(len(episodes))
@@ -150,7 +150,7 @@ class Penalties:
     task: Task
 
     def losses(self, x: NDArray[np.floating], y: NDArray[Any]) -> NDArray[np.float64]:
-        targets = ridge_targets(y, self.task.word, self.task.n_classes)
+        targets = ridge_targets(y, self.task)
         return path_errors(self.fits, x, targets)
 
     def scores(self, x: NDArray[np.floating], place: int) -> NDArray[np.float64]:
@@ -324,7 +324,7 @@ def _shrunk(
     return (rotated[:, None] / shrinkage[:, :, None]).reshape(len(rotated), -1)
 
 
-def ridge_targets(labels: NDArray[Any], task: str, n_classes: int) -> NDArray[np.float64]:
+def ridge_targets(labels: NDArray[Any], task: Task) -> NDArray[np.float64]:
     """What the outputs are to be: continuous labels, or +1 and -1 for a class and the others.
 
     As big_vision's few-shot probe has it (evaluators/fewshot_lsr.py), but that two classes take one
@@ -332,8 +332,7 @@ def ridge_targets(labels: NDArray[Any], task: str, n_classes: int) -> NDArray[np
 
     Args:
         labels: (N,) or (N, C).
-        task: one of cache.task.TASKS.
-        n_classes: C.
+        task: of C classes.
 
     Returns:
         (N, 1), of several classes or labels (N, C).
@@ -341,16 +340,16 @@ def ridge_targets(labels: NDArray[Any], task: str, n_classes: int) -> NDArray[np
     Raises:
         RequestError: one of several labels is missing somewhere.
     """
-    if task == REGRESSION:
+    if task.is_continuous:
         return np.asarray(labels, np.float64)[:, None]
-    if task == MULTI_LABEL:
+    if task.has_several_labels:
         if (labels < 0).any():
             raise RequestError(
                 f"--kind ridge needs every label, and {int((labels < 0).sum()):_} are missing; use "
                 "--kind linear"
             )
         return labels.astype(np.float64) * 2 - 1
-    classes = [1] if task == BINARY else range(n_classes)
+    classes = [1] if task.word == BINARY else range(task.n_classes)
     return (labels[:, None] == np.array(classes)) * 2.0 - 1
 
 

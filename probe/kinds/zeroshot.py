@@ -28,6 +28,7 @@ from probe.metrics.classification import check_labels, check_task
 from probe.paper_encoders import Reading
 from probe.places import Place
 from probe.questions.question import Asked
+from probe.solvers.logistic import sigmoid, softmax
 
 if TYPE_CHECKING:
     from cache.features import Features  # h5py: --help shouldn't wait for it
@@ -194,11 +195,9 @@ def scores(
         logits = logit_scale * (block @ vectors.T)  # (q, C) or (q, 2C)
         if task == MULTI_LABEL:  # a softmax over two is a sigmoid of their difference
             logits = logits[:, :n_classes] - logits[:, n_classes:]
-            # Neither overflows nor loses small probabilities, unlike 1 / (1 + exp(-x)).
-            results[start : start + CHUNK_ROWS] = np.exp(-np.logaddexp(0, -logits))
+            results[start : start + CHUNK_ROWS] = sigmoid(logits)
         else:
-            powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-            results[start : start + CHUNK_ROWS] = powers / powers.sum(axis=1, keepdims=True)
+            results[start : start + CHUNK_ROWS] = softmax(logits, 1)
     return results
 
 
@@ -231,7 +230,8 @@ def read_prompts(text: Features, images: Asked) -> Prompts:
         RequestError: the classes aren't the same, or there is no logit scale.
         BrokenCache: the stored rows don't match their checksums.
     """
-    names, n_classes = images.class_names, n_text_classes(images.task, len(images.class_names))
+    names = images.task.class_names
+    n_classes = n_text_classes(images.task.word, len(names))
     if tuple(text.class_names[: len(names)]) != names or len(text.class_names) != n_classes:
         negatives = ", then their negatives" if n_classes > len(names) else ""
         raise RequestError(

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from cache.format.sample_tables import SPLITS
 from cache.labels.target import warn_of_blanks
 from cache.splits.make import LEFT_OUT
-from cache.task import REGRESSION
 from probe.metrics import classification as metrics
 from probe.questions.question import Asked
 
@@ -37,24 +36,24 @@ def describe_shares(asked: Asked) -> str:
     Raises:
         RequestError: labels that don't fit the task or the class names.
     """
-    is_continuous, n_classes = asked.task == REGRESSION, len(asked.class_names)
+    is_continuous, n_classes = asked.task.is_continuous, asked.task.n_classes
     parts = []
     for name in SPLITS:
         labels = asked.labels[asked.is_in(name)]
         if not is_continuous:
-            metrics.check_labels(labels, asked.task, n_classes)
+            metrics.check_labels(labels, asked.task.word, n_classes)
         listed = _spread(labels) if is_continuous else _shares(labels, n_classes)
         is_told = name != "val" and len(labels)
         parts.append(f"{name} {len(labels):_}" + (f" ({listed})" if is_told else ""))
     if n_left_out := int((asked.split == LEFT_OUT).sum()):
         parts.append(f"{n_left_out:_} left out")
-    names = [name if len(name) <= 24 else name[:22] + ".." for name in asked.class_names]
+    names = [name if len(name) <= 24 else name[:22] + ".." for name in asked.task.class_names]
     what = "labels" if is_continuous else "classes"
     if len(names) > LISTED:
         names = [*names[:LISTED], f"... ({len(names)})"]
     between = "; " if any("," in name for name in names) else ", "  # "normal, benign" is one class
     shares = f"{asked.title}: {' · '.join(parts)} · {what}: {between.join(names)}"
-    return "; ".join([shares, *warn_of_blanks(asked.class_names)])
+    return "; ".join([shares, *warn_of_blanks(asked.task.class_names)])
 
 
 def _shares(labels: NDArray[np.integer], n_classes: int) -> str:

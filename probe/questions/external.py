@@ -99,7 +99,7 @@ def only_test(asked: Asked, train: Asked, which: str | None) -> Asked:
     return dataclasses.replace(
         asked,
         labels=labels,
-        class_names=train.class_names,
+        task=train.task,
         split=split,
         samples={**asked.samples, "split": digest},
         division={"rule": f"external:{which}", "name": "", "digest": digest},
@@ -110,13 +110,14 @@ def only_test(asked: Asked, train: Asked, which: str | None) -> Asked:
 
 def _as_classes_of(train: Asked, test: Asked) -> NDArray[np.number]:
     """The test labels in the training data's order of classes, matched by name."""
-    if (train.task, sorted(train.class_names)) != (test.task, sorted(test.class_names)):
+    ours, theirs = train.task, test.task
+    if (ours.word, sorted(ours.class_names)) != (theirs.word, sorted(theirs.class_names)):
         raise RequestError(
-            f"{train.dataset} is {train.task} ({', '.join(train.class_names)}) and {test.dataset} "
-            f"{test.task} ({', '.join(test.class_names)}); classes must have the same names: "
+            f"{train.dataset} is {ours.word} ({', '.join(ours.class_names)}) and {test.dataset} "
+            f"{theirs.word} ({', '.join(theirs.class_names)}); classes must have the same names: "
             "--labels FILE names them anew, --target chooses one that both have"
         )
-    places = [test.class_names.index(name) for name in train.class_names]
+    places = [theirs.class_names.index(name) for name in ours.class_names]
     if test.labels.ndim == 2:
         return test.labels[:, places]
     if test.labels.dtype.kind == "f":

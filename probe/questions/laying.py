@@ -18,7 +18,7 @@ from cache.labels.target import Target
 from cache.splits.files import read_split_file, write_split_file
 from cache.splits.make import LEFT_OUT, NamedSplit, make_splits, split_digest
 from cache.splits.rules import SplitRule
-from cache.task import MISSING, REGRESSION
+from cache.task import MISSING, REGRESSION, Task
 from probe.questions.overlay import OverlayConfig
 from probe.questions.question import Asked
 from probe.questions.targets import choose_target, labels_digest, meta_columns, read_meta
@@ -50,8 +50,7 @@ def lay_over(config: OverlayConfig, features: Features) -> list[Asked]:
     return [
         Asked(
             features,
-            target.task,
-            target.class_names,
+            Task(target.task, target.class_names),
             target.labels,
             named.split,
             named.name,

@@ -127,5 +127,5 @@ def without_twins(
     rest = Scored(scores[kept], test.y[kept], test.ids[kept], groups)
     if per_patient:
         rest = by_patient(rest)
-    values = prepare(rest.scores, rest.labels, asked.task, score_type).evaluate()
+    values = prepare(rest.scores, rest.labels, asked.task.word, score_type).evaluate()
     return {"n": int(kept.sum()), **values}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.format.sample_tables import SPLITS
-from cache.task import MULTI_LABEL
+from cache.task import Task
 from probe.metrics.classification import label_shares
 
 if TYPE_CHECKING:
@@ -29,11 +29,9 @@ class Asked:
     """One question's labels and split of one feature file. S samples."""
 
     features: Features
-    task: str
-    class_names: tuple[str, ...]
-    labels: NDArray[
-        Any
-    ]  # as cache.labels.target.Target has them; in no split UNCERTAIN, or all MISSING
+    task: Task
+    # As cache.labels.target.Target has them; in no split UNCERTAIN, or all MISSING.
+    labels: NDArray[Any]
     split: NDArray[np.uint8]  # (S,) index into SPLITS, or LEFT_OUT
     name: str = ""  # of the split, where a rule makes several: "fold 2/5"
     # What makes labels and split another question: the stored tables' checksums, or a digest.
@@ -121,10 +119,10 @@ def check_known(asked: Asked, train: Split) -> None:
     Raises:
         RequestError: one isn't.
     """
-    if asked.task != MULTI_LABEL:
+    if not asked.task.has_several_labels:
         return
     shares = label_shares(train.y)
-    unknown = [n for n, s in zip(asked.class_names, shares, strict=True) if np.isnan(s)]
+    unknown = [n for n, s in zip(asked.task.class_names, shares, strict=True) if np.isnan(s)]
     if unknown:
         raise RequestError(
             f"{asked.dataset} has no training image of which {', '.join(unknown[:3])} is known; "

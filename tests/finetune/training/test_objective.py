@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from cache.errors import RequestError
+from cache.task import Task
 from finetune.config import TrainConfig
 from finetune.training.objective import make_objective
 
@@ -14,7 +15,7 @@ LABELS = np.array([0, 2, 1, 1, 0])
 
 
 def test_several_classes_are_learned_by_cross_entropy():
-    objective = make_objective("multi-class", CLASSES, LABELS, TrainConfig())
+    objective = make_objective(Task("multi-class", CLASSES), LABELS, TrainConfig())
     logits = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
     found = objective.losses(logits, torch.from_numpy(objective.targets(LABELS)))
     wanted = F.cross_entropy(logits, torch.from_numpy(LABELS), reduction="none")
@@ -23,8 +24,8 @@ def test_several_classes_are_learned_by_cross_entropy():
 
 def test_two_classes_have_one_logit_or_two():
     labels = np.array([0, 1, 1])
-    one = make_objective("binary-class", ("a", "b"), labels, TrainConfig())
-    two = make_objective("binary-class", ("a", "b"), labels, TrainConfig(one_logit=False))
+    one = make_objective(Task("binary-class", ("a", "b")), labels, TrainConfig())
+    two = make_objective(Task("binary-class", ("a", "b")), labels, TrainConfig(one_logit=False))
     assert (one.n_logits, two.n_logits) == (1, 2)
     logits = torch.tensor([[0.3], [-2.0], [1.0]])
     found = one.losses(logits, torch.from_numpy(one.targets(labels)))
@@ -39,7 +40,7 @@ def test_two_classes_have_one_logit_or_two():
 
 def test_a_missing_label_counts_nothing():
     labels = np.array([[1, -1, 0], [0, 1, 1]])
-    objective = make_objective("multi-label, binary-class", CLASSES, labels, TrainConfig())
+    objective = make_objective(Task("multi-label, binary-class", CLASSES), labels, TrainConfig())
     logits = torch.randn(2, 3, generator=torch.Generator().manual_seed(1), requires_grad=True)
     losses = objective.losses(logits, torch.from_numpy(objective.targets(labels)))
     each = F.binary_cross_entropy_with_logits(
@@ -55,18 +56,20 @@ def test_the_published_sum_of_several_labels_is_a_batch_times_the_mean():
     labels = np.eye(3, dtype=int)
     summed, mean = (
         make_objective(
-            "multi-label, binary-class", CLASSES, labels, TrainConfig(multi_label_loss=how)
+            Task("multi-label, binary-class", CLASSES), labels, TrainConfig(multi_label_loss=how)
         )
         for how in ("sum", "mean")
     )
     assert summed.weight(128) == 128 * mean.weight(128)
-    one_label = make_objective("multi-class", CLASSES, LABELS, TrainConfig(multi_label_loss="sum"))
+    one_label = make_objective(
+        Task("multi-class", CLASSES), LABELS, TrainConfig(multi_label_loss="sum")
+    )
     assert one_label.weight(128) == 1 / 128
 
 
 def test_continuous_labels_are_learned_around_their_mean():
     ages = np.array([20.0, 40.0, 60.0])
-    objective = make_objective("regression", (), ages, TrainConfig(choose_by="loss"))
+    objective = make_objective(Task("regression", ()), ages, TrainConfig(choose_by="loss"))
     targets = objective.targets(ages)
     assert targets.mean() == pytest.approx(0)
     np.testing.assert_allclose(objective.scores(targets)[:, 0], ages, rtol=1e-6)
@@ -77,17 +80,17 @@ def test_continuous_labels_are_learned_around_their_mean():
 def test_auto_chooses_by_task_as_huix_et_al_do():
     config = TrainConfig(choose_by="auto")
     chosen = {
-        task: make_objective(task, CLASSES, LABELS, config).choose_by
+        task: make_objective(Task(task, CLASSES), LABELS, config).choose_by
         for task in ("multi-class", "ordinal-regression")
     }
     assert chosen == {"multi-class": "balanced_accuracy", "ordinal-regression": "kappa"}
-    two = make_objective("binary-class", ("a", "b"), np.array([0, 1]), config)
+    two = make_objective(Task("binary-class", ("a", "b")), np.array([0, 1]), config)
     assert two.choose_by == "auc"
 
 
 def test_the_lowest_loss_and_the_highest_accuracy_win():
     by = {
-        name: make_objective("multi-class", CLASSES, LABELS, TrainConfig(choose_by=name))
+        name: make_objective(Task("multi-class", CLASSES), LABELS, TrainConfig(choose_by=name))
         for name in ("loss", "acc")
     }
     assert by["loss"].rank({"loss": 0.1}) > by["loss"].rank({"loss": 0.2})
@@ -95,7 +98,7 @@ def test_the_lowest_loss_and_the_highest_accuracy_win():
 
 
 def test_logits_that_overflow_have_no_rank():
-    objective = make_objective("multi-class", CLASSES, LABELS, TrainConfig())
+    objective = make_objective(Task("multi-class", CLASSES), LABELS, TrainConfig())
     judged = objective.judge(np.full((5, 3), np.nan, np.float32), LABELS)
     assert np.isnan(objective.rank(judged))
 
@@ -111,4 +114,4 @@ def test_logits_that_overflow_have_no_rank():
 )
 def test_what_cannot_be_learned_is_refused(task, labels, config, match):
     with pytest.raises(RequestError, match=match):
-        make_objective(task, CLASSES, labels, config)
+        make_objective(Task(task, CLASSES), labels, config)

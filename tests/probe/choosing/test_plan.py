@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.metrics import log_loss as sklearn_log_loss
 
 from cache.errors import RequestError
-from cache.task import BINARY, MISSING, MULTI_CLASS, MULTI_LABEL, REGRESSION
+from cache.task import BINARY, MISSING, MULTI_CLASS, MULTI_LABEL, REGRESSION, Task
 from probe.choosing.candidates import ChoosingConfig, choose
 from probe.choosing.plan import (
     HELD_OUT,
@@ -43,7 +43,7 @@ def split_of(labels, prefix="a", groups=None) -> Split:
 def asked_of(task=BINARY, names=("no", "yes"), copies=None, ids=None) -> Any:
     header = SimpleNamespace(tables={"samples/groups": 7})
     features = SimpleNamespace(header=header, copies=copies, ids=ids)
-    return SimpleNamespace(task=task, class_names=names, title="toys", features=features)
+    return SimpleNamespace(task=Task(task, names), title="toys", features=features)
 
 
 def plan_of(train, val, n_candidates=2, asked=None, **settings):

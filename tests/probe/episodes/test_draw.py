@@ -5,7 +5,7 @@ import pytest
 from looking import some
 
 from cache.errors import RequestError
-from cache.task import BINARY, MISSING, MULTI_CLASS, MULTI_LABEL
+from cache.task import BINARY, MISSING, MULTI_CLASS, MULTI_LABEL, Task
 from probe.episodes.draw import (
     FewShotConfig,
     digest_of,
@@ -21,7 +21,9 @@ LABELS = np.repeat([0, 1, 2], [70, 40, 10])
 
 
 def draw(labels=LABELS, task=MULTI_CLASS, n_classes=3, groups=None, ids=IDS, **settings):
-    return draw_episodes(FewShotConfig(**settings), ids, labels, task, n_classes, groups)
+    return draw_episodes(
+        FewShotConfig(**settings), ids, labels, Task(task, tuple("abcdefgh"[:n_classes])), groups
+    )
 
 
 def test_an_episode_has_the_shots_of_each_class_and_a_small_class_gives_all():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cache.errors import RequestError
-from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL
+from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL, Task
 from probe.episodes.prior import class_shares, correct, likeliest_shares, to_prior
 
 EVEN = np.array([[0.5, 0.5]])
@@ -79,6 +79,8 @@ def test_an_unknown_word_is_refused():
 
 
 def test_shares_count_what_is_known():
-    assert class_shares(np.array([0, 2, 2, 2]), MULTI_CLASS, 4).tolist() == [0.25, 0, 0.75, 0]
+    assert class_shares(
+        np.array([0, 2, 2, 2]), Task(MULTI_CLASS, ("a", "b", "c", "d"))
+    ).tolist() == [0.25, 0, 0.75, 0]
     labels = np.array([[1, -1], [0, 1], [0, -1]])
-    assert class_shares(labels, MULTI_LABEL, 2) == pytest.approx([1 / 3, 1])
+    assert class_shares(labels, Task(MULTI_LABEL, ("a", "b"))) == pytest.approx([1 / 3, 1])

@@ -14,6 +14,7 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 from cache import open_features
+from cache.task import Task
 from extract.encoders.table.entries import ENTRIES
 from probe.cli import read_config
 from probe.episodes.draw import FewShotConfig, draw_episodes
@@ -343,7 +344,10 @@ def test_bigvision_is_ridge_of_a_fixed_alpha_in_nested_episodes(places, capsys):
     train, test = features.split == "train", features.split == "test"
     x, y = features.array(-1, "head").astype(np.float64), features.labels
     episodes = draw_episodes(
-        FewShotConfig((1, 5, 10), draw="bigvision"), features.ids[train], y[train], "multi-class", 3
+        FewShotConfig((1, 5, 10), draw="bigvision"),
+        features.ids[train],
+        y[train],
+        Task("multi-class", ("a", "b", "c")),
     )
     for shots, row in found.items():
         assert row["probe"]["alpha"] == 1024

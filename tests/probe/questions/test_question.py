@@ -181,7 +181,7 @@ def test_a_target_is_a_column_or_several(places, tmp_path):
     assert row.encoded.task == MULTI_LABEL
     assert row.scores["class_names"].tolist() == ["edema", "mass"]
     (asked,) = lay_over(OverlayConfig(labels=table, target="mass"), features)
-    assert asked.task == "binary-class"
+    assert asked.task.word == "binary-class"
     np.testing.assert_array_equal(asked.labels, columns["mass"])
 
 
@@ -190,7 +190,7 @@ def test_the_positive_class_is_named(places, tmp_path):
     names = np.array(["benign", "malignant"])[np.arange(N) % 2]
     table = write_table(tmp_path / "labels.csv", features, {"finding": names})
     (asked,) = lay_over(OverlayConfig(labels=table, positive="benign"), features)
-    assert asked.class_names == ("malignant", "benign")
+    assert asked.task.class_names == ("malignant", "benign")
     np.testing.assert_array_equal(asked.labels, np.arange(N) % 2 == 0)
 
 
@@ -201,7 +201,7 @@ def test_a_stored_column_may_be_the_target(places, capsys):
     sex = np.array(["F", "M"])[np.arange(N) % 2]
     features = make_file(places[0], meta={"age": age, "sex": sex})
     (asked,) = lay_over(OverlayConfig(target="meta:sex"), features)
-    assert (asked.task, asked.class_names) == ("binary-class", ("F", "M"))
+    assert (asked.task.word, asked.task.class_names) == ("binary-class", ("F", "M"))
     np.testing.assert_array_equal(asked.labels, np.arange(N) % 2)
     (asked,) = lay_over(OverlayConfig(target="meta:age", task="regression"), features)
     np.testing.assert_array_equal(asked.labels, age)  # every digit
@@ -250,12 +250,12 @@ def test_one_of_several_labels_is_a_task_of_its_own(places, capsys):
     labels = several_labels()
     features = make_file(places[0], labels=labels, **SEVERAL)
     (asked,) = lay_over(OverlayConfig(target="Edema"), features)  # nothing uncertain there
-    assert (asked.task, asked.class_names) == ("binary-class", ("no Edema", "Edema"))
+    assert (asked.task.word, asked.task.class_names) == ("binary-class", ("no Edema", "Edema"))
     np.testing.assert_array_equal(asked.labels, labels[:, 0])
     (asked,) = lay_over(OverlayConfig(target="Mass, large", uncertain="ones"), features)
     np.testing.assert_array_equal(asked.labels, np.where(labels[:, 1] < 0, 1, labels[:, 1]))
     (asked,) = lay_over(OverlayConfig(target="Nodule,Edema"), features)
-    assert asked.class_names == ("Nodule", "Edema")
+    assert asked.task.class_names == ("Nodule", "Edema")
     np.testing.assert_array_equal(asked.labels, labels[:, [2, 0]])
     (asked,) = lay_over(OverlayConfig(target="Nodule"), features)
     assert asked.marks[1] == "48 of 240 samples have no label: left out"
@@ -272,14 +272,14 @@ def test_one_column_with_uncertain_labels_is_a_label(places, tmp_path, capsys):
     for how, value in {"ignore": MISSING, "zeros": 0, "ones": 1}.items():
         overlay = OverlayConfig(labels=table, target="Mass, large", uncertain=how)
         (asked,) = lay_over(overlay, features)
-        assert (asked.task, asked.class_names) == (
+        assert (asked.task.word, asked.task.class_names) == (
             "binary-class",
             ("no Mass, large", "Mass, large"),
         )
         np.testing.assert_array_equal(asked.labels, np.resize([1, 0, value, MISSING], N))
         assert asked.target["uncertain"] == how
     (asked,) = lay_over(OverlayConfig(labels=table), features)  # nobody said that -1 isn't a class
-    assert asked.class_names == ("-1", "0", "1")
+    assert asked.task.class_names == ("-1", "0", "1")
     words = ["--kind", "linear", "--labels", table, "--uncertain", "zeros", "--task", "ordinal"]
     assert "leave out --task ordinal, or --uncertain" in refused(capsys, words)
     table = write_table(tmp_path / "names.csv", features, {"y": np.resize(["x", "z"], N)})
