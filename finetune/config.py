@@ -363,7 +363,7 @@ class StartConfig:
 
 
 @dataclass(frozen=True)
-class MeasuringConfig:
+class MeasuringConfig(Measuring):
     """How it is measured."""
 
     per_patient: bool = setting(
@@ -376,10 +376,6 @@ class MeasuringConfig:
     )
     strict: bool = setting(
         False, "refuse splits that share exact copies or patients, or that can't tell"
-    )
-    seed: int = setting(0, "of few-shot episodes' bootstrap", least=0)
-    n_resamples: int = setting(
-        1000, "of few-shot episodes' bootstrap", flag="--resamples", metavar="N", least=1
     )
 
 

@@ -232,14 +232,12 @@ def read_place(features: Features, place: Place, aggregate: str = "mean") -> NDA
         RequestError: no such layer or pool.
         BrokenCache: the stored rows don't match their checksums.
     """
-    if place.n_last == 1:
-        return read_samples(features, place.layer, place.pool, aggregate)
     pool = "cls" if place.pool == "concat" else place.pool
     numbers = range(place.layer - place.n_last + 1, place.layer + 1)
     parts = [read_samples(features, number, pool, aggregate) for number in numbers]
     if place.pool == "concat":
         parts.append(read_samples(features, place.layer, "mean", aggregate))
-    return np.concatenate(parts, axis=1)
+    return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
 
 
 def read_side_by_side(
@@ -287,18 +285,6 @@ def pools_at(features: Features, layer: int) -> list[str]:
     return [*features.layers.get(layer, []), *(of_last if layer == features.last_layer else [])]
 
 
-def read_layer(features: Features, layer: int, pool: str) -> NDArray[np.floating]:
-    """(N, D) features of one layer; "concat" is cls and mean side by side.
-
-    Raises:
-        RequestError: the file doesn't hold them.
-        BrokenCache: the stored rows don't match their checksums.
-    """
-    if pool != "concat":
-        return features.array(layer, pool)
-    return np.concatenate([features.array(layer, "cls"), features.array(layer, "mean")], axis=1)
-
-
 def rows_are_samples(features: Features) -> bool:
     """Whether each row is one sample, in order; else rows are slices of volumes, or views."""
     # Not by their number alone: rows in another order would be given their neighbours' labels.
@@ -313,14 +299,14 @@ def read_samples(
     Args:
         features: the file.
         layer: absolute, or negative from the end.
-        pool: one that the layer has, or "concat".
+        pool: one that the layer has.
         aggregate: what a sample's several rows become: their "mean" or "max".
 
     Raises:
         RequestError: no such layer or pool.
         BrokenCache: the stored rows don't match their checksums.
     """
-    x = read_layer(features, layer, pool)
+    x = features.array(layer, pool)
     if not rows_are_samples(features):
         x = aggregate_rows(x, features.row_sample, len(features.labels), aggregate)
     return x

@@ -167,11 +167,6 @@ def answer(
     yield from _Asking(config, features, count_all(config, questions, say)).rows()
 
 
-def probe_file(config: ProbeConfig, features: Features) -> Iterator[Row]:
-    """The rows of an open file, see ``answer``."""
-    return answer(Job(config, features.path), features=features)
-
-
 def _with_random(config: ProbeConfig, found: list[Features], say: Say) -> Iterator[Features]:
     """The files, each followed by that of the same architecture with random weights, once."""
     there = {os.path.realpath(features.path) for features in found}

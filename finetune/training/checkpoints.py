@@ -211,15 +211,6 @@ class Checkpoints:
             file.write(text.encode())
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log; a last one that a kill has cut short is left out."""
-    lines = []
-    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
-        with contextlib.suppress(ValueError):
-            lines.append(json.loads(line))
-    return [line for line in lines if isinstance(line, dict)]
-
-
 def save_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:

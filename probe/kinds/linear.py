@@ -30,7 +30,7 @@ from probe.metrics.losses import log_loss
 from probe.questions.question import Split
 from probe.solvers.episodes import STRENGTH, TOLERANCE, logistic_scores
 from probe.solvers.logistic import Head, ahead, learnable, minimise, rotated
-from probe.solvers.standardise import chunks, mean_and_scale
+from probe.solvers.standardise import check_width, chunks, mean_and_scale
 
 FORMS = ("multinomial", "ovr")
 # Grids by name. DINOv2's (dinov2/eval/log_regression.py, C_POWER_RANGE) has 45 from 1e-6 to 1e5.
@@ -273,11 +273,7 @@ def path_scores(fits: list[LinearFit], features: NDArray[np.floating]) -> list[N
         RequestError: features of another width than the training features.
     """
     head = fits[0].head
-    if features.ndim != 2 or features.shape[1] != len(head.mean):
-        raise RequestError(
-            f"the probe was trained on {len(head.mean)} features, found shape {features.shape}: "
-            "training and test features must come from one encoder, layer and pool"
-        )
+    check_width(features, len(head.mean), "probe")
     weights = np.hstack([fit.weights for fit in fits])  # (D, fits * C')
     intercept = np.concatenate([fit.intercept for fit in fits])
     scores = [np.empty((len(features), len(head.constant))) for _ in fits]

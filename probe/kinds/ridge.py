@@ -31,7 +31,7 @@ from probe.metrics.classification import MARGIN
 from probe.metrics.regression import check_targets
 from probe.questions.question import Split
 from probe.solvers.episodes import ridge_scores
-from probe.solvers.standardise import chunks, mean_and_scale
+from probe.solvers.standardise import check_width, chunks, mean_and_scale
 
 # scikit-learn's alpha over the number of training images: the larger, the stronger. Two a
 # decade. The mean eigenvalue of standardised features is 1, the largest at most their number D;
@@ -240,11 +240,7 @@ def path_predictions(
         RequestError: features of another width than the training features.
     """
     first = fits[0]
-    if features.ndim != 2 or features.shape[1] != len(first.mean):
-        raise RequestError(
-            f"the probe was trained on {len(first.mean)} features, found shape {features.shape}: "
-            "training and test features must come from one encoder, layer and pool"
-        )
+    check_width(features, len(first.mean), "probe")
     weights = np.hstack([fit.weights for fit in fits])  # (D, fits * O)
     found = np.empty((len(features), weights.shape[1]))
     for rows in chunks(len(features)):

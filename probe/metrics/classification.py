@@ -296,7 +296,8 @@ def column_aucs(
 ) -> NDArray[np.float64]:
     """What ``auc`` is the mean of: one for each class or label, of two classes one; nan as there."""
     validate(scores, labels, task, score_type)
-    return np.array([_auc(*column) for column in auc_columns(scores, labels, task)])
+    whole = np.ones((1, len(scores)), np.int32)
+    return np.array([problem.auc(whole)[0] for problem in rankings(scores, labels, task)])
 
 
 def metrics_for(
@@ -521,10 +522,3 @@ def auc_columns(
         return [(scores[:, c], labels[:, c] == 1, labels[:, c] == 0) for c in columns]
     classes = [1] if task == BINARY else range(scores.shape[1])
     return [(scores[:, c], labels == c, labels != c) for c in classes]
-
-
-def _auc(
-    scores: NDArray[np.floating], positive: NDArray[np.bool_], negative: NDArray[np.bool_]
-) -> float:
-    whole = np.ones((1, len(scores)), np.int32)
-    return float(Ranking(scores, positive, negative).auc(whole)[0])

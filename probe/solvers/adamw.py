@@ -14,7 +14,7 @@ from cache.errors import RequestError
 from probe.metrics.classification import accuracy
 from probe.solvers.epochs import check_epochs, epoch_orders, first_weights
 from probe.solvers.outputs import Outputs
-from probe.solvers.standardise import chunks
+from probe.solvers.standardise import check_width, chunks
 
 if TYPE_CHECKING:
     import torch
@@ -63,12 +63,7 @@ class HeadFit:
         Raises:
             RequestError: features of another width than the training features.
         """
-        if features.ndim != 2 or features.shape[1] != len(self.weights):
-            raise RequestError(
-                f"the head was trained on {len(self.weights)} features, found shape "
-                f"{features.shape}: training and test features must come from one encoder, layer "
-                "and pool"
-            )
+        check_width(features, len(self.weights), "head")
         scores = np.empty((len(features), self.outputs.n_classes))
         for rows in chunks(len(features)):
             block = np.asarray(features[rows], np.float32)

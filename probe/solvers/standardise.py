@@ -117,6 +117,24 @@ def refuse_infinite(of_columns: NDArray[np.floating]) -> None:
         raise RequestError(f"features are finite, found inf or nan in column {column}")
 
 
+def check_width(features: NDArray[np.floating], width: int, what: str) -> None:
+    """Refuse features of another width than what was fitted has seen.
+
+    Args:
+        features: (Q, D).
+        width: of the training features.
+        what: was fitted, for the message: "probe" or "head".
+
+    Raises:
+        RequestError: they are.
+    """
+    if features.ndim != 2 or features.shape[1] != width:
+        raise RequestError(
+            f"the {what} was trained on {width} features, found shape {features.shape}: training "
+            "and test features must come from one encoder, layer and pool"
+        )
+
+
 def chunks(n_rows: int, size: int = CHUNK_ROWS) -> Iterator[slice]:
     """Consecutive slices of at most ``size`` rows."""
     return (slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from answering import scores_file
-from finetuning import VIT
+from finetuning import VIT, read_log
 from numpy.testing import assert_allclose
 from safetensors.torch import load_file
 
@@ -21,7 +21,6 @@ from finetune.cli import main as finetune
 from finetune.model.parts import find_places
 from finetune.model.reading import Reader
 from finetune.training import training
-from finetune.training.checkpoints import read_log
 from probe.cli import main as probe
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]

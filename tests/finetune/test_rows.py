@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from finetuning import CNN, VIT, read_rows, run, trials, write_images
+from finetuning import CNN, VIT, read_log, read_rows, run, trials, write_images
 from looking import some
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
@@ -30,7 +30,7 @@ from finetune.model import heads
 from finetune.model.classifier import build_classifier
 from finetune.setting import Trial
 from finetune.training import training
-from finetune.training.checkpoints import Checkpoints, Position, read_log
+from finetune.training.checkpoints import Checkpoints, Position
 from finetune.training.predict import predict
 from finetune.training.ranks import Ranks
 from probe.cli import main as probe

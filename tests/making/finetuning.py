@@ -1,5 +1,6 @@
 """Helpers of finetune's tests: small learnable data, and the command run in this process."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -62,3 +63,12 @@ def read_rows(kind="finetune"):
 def trials(root):
     """The folders of trials below the runs."""
     return sorted(path.parent for path in Path(root).glob("*/*/*/last.pt"))
+
+
+def read_log(path):
+    """The lines of a log; a last one that a kill has cut short is left out."""
+    lines = []
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):
+            lines.append(json.loads(line))
+    return [line for line in lines if isinstance(line, dict)]

@@ -3,6 +3,7 @@
 import json
 
 from probe.cli import main
+from probe.run import Job, answer
 
 
 def run(capsys, words):
@@ -15,3 +16,8 @@ def run(capsys, words):
 
 def rows(results):
     return [json.loads(path.read_text()) for path in sorted(results.glob("*/*.json"))]
+
+
+def probe_file(config, features):
+    """The rows of an open file."""
+    return answer(Job(config, features.path), features=features)

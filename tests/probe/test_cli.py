@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from answering import make_earlier, scores_file
 from features import make_features, write_file
-from probing import rows, run
+from probing import probe_file, rows, run
 
 from cache import open_features
 from cache.store import FeatureWriter
@@ -22,7 +22,7 @@ from probe.questions.laying import lay_over
 from probe.questions.overlay import OverlayConfig
 from probe.questions.question import divide_samples
 from probe.results import read_row
-from probe.run import probe_file, run_probe
+from probe.run import run_probe
 
 
 @pytest.fixture

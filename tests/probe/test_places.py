@@ -10,6 +10,7 @@ import pytest
 from features import write_rows
 from looking import some
 from numpy.testing import assert_allclose, assert_array_equal
+from probing import probe_file
 
 from cache import open_features
 from cache.errors import RequestError
@@ -25,7 +26,6 @@ from probe.places import Place, PlacesConfig, find_places, last_place, read_plac
 from probe.questions.laying import lay_over
 from probe.questions.overlay import OverlayConfig
 from probe.questions.question import divide_samples, join
-from probe.run import probe_file
 
 N = (100, 20, 40)  # train, val, test
 LAYERS = {0: ("cls", "mean"), 1: ("cls", "mean"), 2: ("mean",), 3: ("cls", "mean")}

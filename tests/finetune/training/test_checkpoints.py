@@ -5,9 +5,10 @@ import shutil
 
 import pytest
 import torch
+from finetuning import read_log
 
 from cache.errors import BrokenCache, RequestError
-from finetune.training.checkpoints import LAST, LOG, Checkpoints, Position, read_log, save_tensors
+from finetune.training.checkpoints import LAST, LOG, Checkpoints, Position, save_tensors
 from finetune.training.ranks import Ranks
 
 ALONE = Ranks()

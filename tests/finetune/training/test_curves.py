@@ -4,10 +4,8 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from finetuning import VIT, run, write_images
+from finetuning import VIT, read_log, run, write_images
 from looking import some
-
-from finetune.training.checkpoints import read_log
 
 SHORT = "--batch-size 12 --epochs 4 --checks 4"
 

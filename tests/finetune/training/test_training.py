@@ -13,14 +13,13 @@ import numpy as np
 import pytest
 import torch
 from answering import scores_file
-from finetuning import CNN, VIT, read_rows, run, trials, write_images
+from finetuning import CNN, VIT, read_log, read_rows, run, trials, write_images
 from numpy.testing import assert_allclose
 from safetensors.torch import load_file
 
 from extract.cli import main as extract
 from finetune.cli import main
 from finetune.training import training
-from finetune.training.checkpoints import read_log
 from probe.cli import main as probe
 
 SHORT = "--seeds 0 --batch-size 12 --epochs 3 --checks 3"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from features import make_spec, make_text_spec, write_rows, write_units
 from numpy.testing import assert_allclose, assert_array_equal
+from probing import probe_file
 
 from cache.catalogue import find_text, text_differences
 from cache.errors import CacheMiss, RequestError
@@ -20,7 +21,6 @@ from probe.cli import main
 from probe.config import ProbeConfig
 from probe.kinds.zeroshot import Zeroshot, class_vectors, n_text_classes, scores
 from probe.places import PlacesConfig
-from probe.run import probe_file
 
 
 def slow_scores(images, prompts, labels, n_classes, scale, task):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from answering import make_earlier
 from leaking import COPIES, FIRST_TEST, TWINS, make_file
+from probing import probe_file
 
 from cache.features import open_features
 from probe.choosing.candidates import ChoosingConfig
@@ -18,7 +19,6 @@ from probe.metrics.measure import Measuring
 from probe.places import PlacesConfig
 from probe.report.table import format_table
 from probe.results import read_row
-from probe.run import probe_file
 
 
 @pytest.fixture

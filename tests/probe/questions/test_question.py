@@ -9,7 +9,7 @@ import pytest
 from answering import scores_file
 from looking import some
 from overlaying import N, make_file
-from probing import rows, run
+from probing import probe_file, rows, run
 
 from cache.errors import RequestError
 from cache.splits.files import read_split_file
@@ -23,7 +23,6 @@ from probe.kinds.linear import Linear
 from probe.questions.laying import lay_over
 from probe.questions.overlay import OverlayConfig
 from probe.results import Answered
-from probe.run import probe_file
 
 MULTI_LABEL = "multi-label, binary-class"
 

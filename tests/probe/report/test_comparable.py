@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from looking import some
 from overlaying import N, make_file
-from probing import rows, run
+from probing import probe_file, rows, run
 
 from probe.config import ProbeConfig
 from probe.kinds.linear import Linear
@@ -14,7 +14,6 @@ from probe.questions.overlay import OverlayConfig
 from probe.report.comparable import make_blocks
 from probe.report.table import format_table
 from probe.results import from_json
-from probe.run import probe_file
 
 KNN = ["--kind", "knn", "--k", "5"]
 PATIENTS = np.array([f"p{i // 3}" for i in range(N)])
