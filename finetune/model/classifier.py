@@ -19,13 +19,16 @@ from extract.encoders.outline_memory import surroundings
 from finetune.config import ModelConfig, TrainConfig
 from finetune.model import modes
 from finetune.model.adapters import add_adapters, check_reached, merged_tensors
-from finetune.model.cut import cut_after
-from finetune.model.drop_path import set_drop_path
+from finetune.model.alterations import (
+    checkpoint_gradients,
+    cut_after,
+    set_drop_path,
+    try_checkpointing,
+)
 from finetune.model.heads import DeitHead, build_deit, check_deit, linear_head
 from finetune.model.modes import Trains, make_groups
 from finetune.model.parts import Places, find_places
 from finetune.model.reading import TOKENS, Reader, average_by_sample
-from finetune.model.recompute import checkpoint_gradients, try_checkpointing
 
 PASSED = "trainable.json"  # in the folder of what commands remember
 

@@ -42,14 +42,13 @@ from probe.choosing.in_episode import (
 )
 from probe.choosing.plan import FOLD_SEED, N_FOLDS, LossOfScores, Plan, fit_and_choose, make_plan
 from probe.episodes.draw import FewShotConfig
-from probe.episodes.standardising import AS_STORED, Standardising, standardising
 from probe.metrics.classification import PROBABILITY, label_shares
 from probe.metrics.losses import is_of_ranks, loss_name, loss_of
 from probe.paper_encoders import Reading
 from probe.places import Place, find_places, read_side_by_side
 from probe.questions.question import Asked as Question
 from probe.questions.question import Split, divide_samples, pick
-from probe.solvers.standardise import Prepare
+from probe.solvers.standardise import AS_STORED, Prepare, Standardising, standardising
 
 if TYPE_CHECKING:
     from cache.features import Features  # h5py: --help shouldn't wait for it
@@ -130,7 +129,7 @@ class Problem:
     def standardising(self) -> Standardising:
         """How few-shot episodes' features are standardised."""
         assert self.few_shot
-        return standardising(self.few_shot, self.splits["train"].x)
+        return standardising(self.few_shot.standardise_word, self.splits["train"].x)
 
     def read(self) -> dict[str, NDArray[np.floating]]:
         """Split -> (n, D) features of all places side by side, in their order.

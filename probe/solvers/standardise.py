@@ -138,3 +138,42 @@ def check_width(features: NDArray[np.floating], width: int, what: str) -> None:
 def chunks(n_rows: int, size: int = CHUNK_ROWS) -> Iterator[slice]:
     """Consecutive slices of at most ``size`` rows."""
     return (slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size))
+
+
+@dataclass(frozen=True)
+class Standardising:
+    """What episodes' features go through before they are fitted."""
+
+    word: str  # of the question; "": as they are stored
+    prepare: Prepare | None  # None: by each episode's own samples
+    mark: str = ""
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What the row's question holds."""
+        return {"standardised": self.word} if self.word else {}
+
+    @property
+    def marks(self) -> list[str]:
+        return [self.mark] if self.mark else []
+
+
+AS_STORED = Standardising("", None)
+
+
+def standardising(how: str, train: NDArray[np.floating]) -> Standardising:
+    """How few-shot episodes' features are standardised, and what the row says of it.
+
+    Of train, never of val or test: a test image is met by itself.
+
+    Args:
+        how: one of ``STANDARDISE``.
+        train: (S, D) features of all of train.
+    """
+    if how == "episode":
+        return Standardising("by each episode", None)
+    if how == "none":
+        return Standardising("none (L2)", of_one_length, "standardised: none (L2)")
+    one = ", one scale for all features" if len(train) < FEW else ""
+    said = f"standardised: {UNLABELLED} (n {len(train):_}{one})"
+    return Standardising(UNLABELLED, unlabelled_standard(train), said)
