@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.commands.names import version_of
 from probe.answer import Answer
@@ -96,7 +95,13 @@ def make_row(
         votes=answer.votes,
         measuring=measuring,
     )
-    alone = _without_twins(asked, splits["test"], scores["test"], score_type, measuring)
+    alone = without_twins(
+        asked,
+        splits["test"],
+        scores["test"],
+        score_type=score_type,
+        per_patient=measuring.per_patient,
+    )
     return Row(
         encoded,
         Posed(asked.target, asked.division, _trained_on(asked.trained_on), asked.n_leaks),
@@ -121,22 +126,6 @@ def make_row(
             "class_names": np.array(asked.task.class_names),
         },
     )
-
-
-def _without_twins(
-    asked: Asked,
-    test: Split,
-    scores: NDArray[np.float64],
-    score_type: str,
-    measuring: Measuring,
-) -> dict[str, Any]:
-    """See ``probe.questions.leaks``; of episodes, (E, n, C), the mean of each metric."""
-    wanted = {"score_type": score_type, "per_patient": measuring.per_patient}
-    if scores.ndim == 2:
-        return without_twins(asked, test, scores, **wanted)
-    each = [without_twins(asked, test, answers, **wanted) for answers in scores]
-    means = {name: float(np.mean([values[name] for values in each])) for name in each[0]}
-    return means | {name: each[0][name] for name in means if name == "n"}
 
 
 def _trained_on(train: Asked | None) -> TrainedOn | None:

@@ -106,7 +106,7 @@ def without_twins(
     Args:
         asked: the question, its leaks counted.
         test: the split, n samples.
-        scores: (n, C) of them.
+        scores: (n, C) of them; of episodes (E, n, C), and each metric is the mean over them.
         score_type: see ``probe.metrics.classification``.
         per_patient: whether patients are measured: those that have samples left, by these.
 
@@ -124,8 +124,10 @@ def without_twins(
     if not kept.any():
         return {"n": 0}
     groups = None if test.groups is None else test.groups[kept]
-    rest = Scored(scores[kept], test.y[kept], test.ids[kept], groups)
-    if per_patient:
-        rest = by_patient(rest)
-    values = prepare(rest.scores, rest.labels, asked.task.word, score_type).evaluate()
-    return {"n": int(kept.sum()), **values}
+    each = []
+    for answers in scores if scores.ndim == 3 else [scores]:
+        rest = Scored(answers[kept], test.y[kept], test.ids[kept], groups)
+        rest = by_patient(rest) if per_patient else rest
+        each.append(prepare(rest.scores, rest.labels, asked.task.word, score_type).evaluate())
+    means = {name: float(np.mean([values[name] for values in each])) for name in each[0]}
+    return {"n": int(kept.sum()), **means}
