@@ -38,7 +38,7 @@ from finetune.trials import Tried, build, model_settings, run_refit
 from probe.answer import Answer
 from probe.encoded import encoder_marks, samples_of, tables_of
 from probe.metrics import classification as metrics
-from probe.questions.question import Asked, divide_samples
+from probe.questions.question import Question, divide_samples
 from probe.results import Encoded, Row
 from probe.row import make_row, of_patients
 
@@ -56,14 +56,14 @@ def make_answer(
         started: when the first began.
     """
     assert one.position
-    config, position, asked, trial = setting.config, one.position, learned.asked, one.trial
+    config, position, question, trial = setting.config, one.position, learned.question, one.trial
     classifier = build(setting, learned.objective, trial.seed)
     load_trained(classifier, one.files.load_best(position), one.files.folder)
     trains = what_trains(classifier, config.model)
     has_changed = config.model.encoder_trains or updates_batchnorm(classifier)
 
     def score(split: str) -> Predicted:
-        samples = np.flatnonzero(asked.is_in(split))
+        samples = np.flatnonzero(question.is_in(split))
         at_once = max(position.micro_batch, 1)
         return predict(classifier, setting.plain, samples, at_once, setting.ranks)
 
@@ -79,7 +79,7 @@ def make_answer(
     found["test"] = score("test")
     if setting.ranks.is_first:
         keep_weights(setting, classifier, tested, has_changed)
-    probe = probe_settings(setting, asked, learned.objective, trial.seed, READ)
+    probe = probe_settings(setting, question, learned.objective, trial.seed, READ)
     if trial.head:
         probe["head_from"] = trial.head.digest
     best = next(check for check in position.checks if check["iteration"] == position.best)
@@ -109,11 +109,11 @@ def make_answer(
         "ddof": config.train.ddof,
     }
     scores = {name: learned.objective.scores(p.logits) for name, p in found.items()}
-    return as_row(setting, asked, Answer(probe, chosen, scores, marks), started)
+    return as_row(setting, question, Answer(probe, chosen, scores, marks), started)
 
 
 def probe_settings(
-    setting: Setting, asked: Asked, objective: Objective, seed: int, read: list[str]
+    setting: Setting, question: Question, objective: Objective, seed: int, read: list[str]
 ) -> dict[str, Any]:
     """Every setting that changes the numbers, as a row's ``probe`` has them."""
     config = setting.config
@@ -131,7 +131,7 @@ def probe_settings(
         "layer": last_layer(setting),
         **train,
         **({} if setting.images.rows_are_samples else {"aggregate": "mean"}),
-        **of_patients(setting.request.measuring, asked, reads_test=True),
+        **of_patients(setting.request.measuring, question, reads_test=True),
         **(
             {}
             if objective.score_type == metrics.PROBABILITY
@@ -149,22 +149,22 @@ def say_trains(trains: Trains) -> dict[str, dict[str, Any]]:
     return {name: dataclasses.asdict(part) for name, part in parts.items() if part.n_all}
 
 
-def as_row(setting: Setting, asked: Asked, answer: Answer, started: float) -> Row:
+def as_row(setting: Setting, question: Question, answer: Answer, started: float) -> Row:
     """Measure an answer as a probe's is measured, and say which encoder it is of."""
-    nothing = np.zeros((len(asked.labels), 0), np.float32)  # nobody reads the features here
+    nothing = np.zeros((len(question.labels), 0), np.float32)  # nobody reads the features here
     return make_row(
-        asked,
+        question,
         answer,
-        encoded_by(setting, asked),
+        encoded_by(setting, question),
         setting.request.measuring,
-        divide_samples(nothing, asked),
+        divide_samples(nothing, question),
         started,
         protocol=setting.followed,
         versions=versions(),
     )
 
 
-def encoded_by(setting: Setting, asked: Asked) -> Encoded:
+def encoded_by(setting: Setting, question: Question) -> Encoded:
     """The encoder as it was before the training, and what of that a reader must know."""
     d, notes, followed = setting.job.description, setting.notes, setting.followed
     protocol, augment = (
@@ -175,12 +175,12 @@ def encoded_by(setting: Setting, asked: Asked) -> Encoded:
         d.entry.name,
         encoder_name(d, setting.request.images),
         d.size,
-        asked.dataset,
-        asked.task.word,
+        question.dataset,
+        question.task.word,
         key_digest(setting.key),
         setting.key,
-        samples_of(asked),
-        tables_of(asked.features),
+        samples_of(question),
+        tables_of(question.features),
         encoder_label(d.entry.name, notes, setting.key),
         str(notes["seen"]),
         protocol,

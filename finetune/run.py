@@ -58,7 +58,7 @@ from probe.metrics import classification as metrics
 from probe.questions.describe import describe_questions
 from probe.questions.laying import lay_over
 from probe.questions.leaks import refuse_leaks, with_leaks
-from probe.questions.question import Asked
+from probe.questions.question import Question
 from probe.results import Row, check_folder, write_row
 
 
@@ -115,12 +115,12 @@ def run_job(
     for line in describe_questions(questions):
         say(line)
     read = OF_EPISODES if request.few_shot else READ
-    questions = [with_leaks(asked, read, say) for asked in questions]
-    for asked in questions:
+    questions = [with_leaks(question, read, say) for question in questions]
+    for question in questions:
         if request.strict:
-            refuse_leaks(asked)
-    for asked in questions:
-        yield from answer(setting, asked)
+            refuse_leaks(question)
+    for question in questions:
+        yield from answer(setting, question)
 
 
 def prepare(
@@ -177,7 +177,7 @@ def _deit_digest(config: FinetuneConfig, memory: DigestMemory) -> str | None:
     return weights_digest(weights, memory) if weights and weights.path else None
 
 
-def answer(setting: Setting, asked: Asked) -> Iterator[Row]:
+def answer(setting: Setting, question: Question) -> Iterator[Row]:
     """The rows of one question: every rate is trained with every seed, the best is tested.
 
     Raises:
@@ -186,17 +186,17 @@ def answer(setting: Setting, asked: Asked) -> Iterator[Row]:
     """
     started = time.perf_counter()
     if setting.request.few_shot:
-        yield from answer_episodes(setting, asked, started)
+        yield from answer_episodes(setting, question, started)
         return
-    learned = make_learned(setting, asked)
+    learned = make_learned(setting, question)
     t = setting.config.train
     rates = setting.config.rates
     length = measure_length(t, learned)
     if t.iterations not in (None, length.n_iterations):
         setting.say(f"  length     {length}")
-    head = make_first_head(setting, asked, learned.objective)
+    head = make_first_head(setting, question, learned.objective)
     todo = [Trial(rate, seed, head) for rate in rates for seed in t.seeds]
-    files = [files_of(setting, asked, trial) for trial in todo]
+    files = [files_of(setting, question, trial) for trial in todo]
     # A refit of what was trained before is none of this; there needn't be any.
     refits = [refit for refit in map(refit_files, files) if refit.folder.exists()]
     forget_trials(setting, [*files, *refits])
@@ -216,22 +216,22 @@ def answer(setting: Setting, asked: Asked) -> Iterator[Row]:
             started = time.perf_counter()
 
 
-def make_learned(setting: Setting, asked: Asked) -> Learned:
+def make_learned(setting: Setting, question: Question) -> Learned:
     """What is learned from which samples.
 
     Raises:
         RequestError: a split that is needed is empty, or nothing can be learned.
     """
-    train, val, test = (np.flatnonzero(asked.is_in(name)) for name in READ)
+    train, val, test = (np.flatnonzero(question.is_in(name)) for name in READ)
     for name, samples in (("training", train), ("val", val), ("test", test)):
         if not len(samples):
-            raise RequestError(f"{asked.title} has no {name} images; --split makes some")
-    objective = make_objective(asked.task, asked.labels[train], setting.config.train)
-    check_measures(setting, asked, objective, {"val": val, "test": test})
-    return Learned(asked, objective, train, val)
+            raise RequestError(f"{question.title} has no {name} images; --split makes some")
+    objective = make_objective(question.task, question.labels[train], setting.config.train)
+    check_measures(setting, question, objective, {"val": val, "test": test})
+    return Learned(question, objective, train, val)
 
 
-def answer_episodes(setting: Setting, asked: Asked, started: float) -> Iterator[Row]:
+def answer_episodes(setting: Setting, question: Question, started: float) -> Iterator[Row]:
     """A row for each seed: every episode of a probe's row is trained on, and tested.
 
     Nothing is chosen on val, which holds far more labels than an episode: the last weights count.
@@ -243,34 +243,34 @@ def answer_episodes(setting: Setting, asked: Asked, started: float) -> Iterator[
     assert request.few_shot
     wish, (rate,) = request.few_shot, config.rates  # see check_start
     found = episodes_like(
-        wish.like, request.results_dir, asked, wish.shots, wish.table, wish.n_episodes
+        wish.like, request.results_dir, question, wish.shots, wish.table, wish.n_episodes
     )
     episodes = found.samples
-    test = np.flatnonzero(asked.is_in("test"))
+    test = np.flatnonzero(question.is_in("test"))
     like = found.settings["digest"]
     # Nothing is chosen: what classes alone are chosen by mustn't refuse continuous labels.
     train = dataclasses.replace(config.train, choose_by="loss")
-    labels = asked.labels[asked.is_in("train")]
-    whole = make_objective(asked.task, labels, train)
-    check_measures(setting, asked, whole, {"test": test})
+    labels = question.labels[question.is_in("train")]
+    whole = make_objective(question.task, labels, train)
+    check_measures(setting, question, whole, {"test": test})
     forget_trials(
         setting,
         [
-            files_of(setting, asked, Trial(rate, seed, None, number, like))
+            files_of(setting, question, Trial(rate, seed, None, number, like))
             for seed in config.train.seeds
             for number in range(len(episodes))
         ],
     )
     for seed in config.train.seeds:
-        scores = np.empty((len(episodes), len(test), asked.task.n_outputs), np.float32)
+        scores = np.empty((len(episodes), len(test), question.task.n_outputs), np.float32)
         for number, samples in enumerate(episodes):
-            objective = make_objective(asked.task, asked.labels[samples], train)
+            objective = make_objective(question.task, question.labels[samples], train)
             if objective.score_type != metrics.PROBABILITY and found.settings.get("prior"):
                 raise RequestError(
                     "--as-published scores several classes by a sigmoid each, which can't be "
                     "corrected to train's shares as those of the probe's episodes are; leave it out"
                 )
-            learned = Learned(asked, objective, samples, test[:0])
+            learned = Learned(question, objective, samples, test[:0])
             one = run_trial(setting, learned, Trial(rate, seed, None, number, like))
             assert one.position
             classifier = build(setting, objective, seed)
@@ -283,9 +283,9 @@ def answer_episodes(setting: Setting, asked: Asked, started: float) -> Iterator[
             **found.settings,
             "episodes": len(episodes),
             "images": max(map(len, episodes)),
-            "digest": digest_of(list(episodes), asked.features.ids),
+            "digest": digest_of(list(episodes), question.features.ids),
         }
-        settings = probe_settings(setting, asked, objective, seed, OF_EPISODES)
+        settings = probe_settings(setting, question, objective, seed, OF_EPISODES)
         probe = {**settings, "few_shot": few_shot}
         chosen = {
             **named_rate(config, rate),
@@ -293,5 +293,5 @@ def answer_episodes(setting: Setting, asked: Asked, started: float) -> Iterator[
             "ddof": config.train.ddof,
         }
         marks = [found.mark, *marks_of_batchnorm(setting, classifier)]
-        yield as_row(setting, asked, Answer(probe, chosen, {"test": scores}, marks), started)
+        yield as_row(setting, question, Answer(probe, chosen, {"test": scores}, marks), started)
         started = time.perf_counter()

@@ -31,7 +31,7 @@ from finetune.training.objective import Objective
 from finetune.training.training import Diverged, Learned, Training
 from probe.encoded import samples_of
 from probe.metrics.patients import Scored, by_patient
-from probe.questions.question import Asked
+from probe.questions.question import Question
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Tried:
 
 def check_measures(
     setting: Setting,
-    asked: Asked,
+    question: Question,
     objective: Objective,
     read: Mapping[str, NDArray[np.int64]],
 ) -> None:
@@ -54,7 +54,7 @@ def check_measures(
 
     Args:
         setting: of the job.
-        asked: the question.
+        question: the question.
         objective: what is learned.
         read: the samples of each split that is scored.
 
@@ -66,26 +66,26 @@ def check_measures(
         name: np.zeros((len(of), objective.n_logits), np.float32) for name, of in read.items()
     }
     if "val" in read:
-        judged = objective.judge(logits["val"], asked.labels[read["val"]])
+        judged = objective.judge(logits["val"], question.labels[read["val"]])
         if math.isnan(objective.rank(judged)):
             raise RequestError(
                 f"--choose-by {objective.choose_by}: val has none, for a class is missing there, or "
                 "a label is known of no val image; take --choose-by loss, or another --split"
             )
     if setting.request.per_patient:
-        groups = asked.features.groups
+        groups = question.features.groups
         for name, of in read.items():
             by_patient(
                 Scored(
                     objective.scores(logits[name]),
-                    asked.labels[of],
-                    asked.features.ids[of],
+                    question.labels[of],
+                    question.features.ids[of],
                     None if groups is None else groups[of],
                 )
             )
 
 
-def make_first_head(setting: Setting, asked: Asked, objective: Objective) -> FirstHead | None:
+def make_first_head(setting: Setting, question: Question, objective: Objective) -> FirstHead | None:
     """The linear head that training begins with, where one was named.
 
     Raises:
@@ -96,7 +96,7 @@ def make_first_head(setting: Setting, asked: Asked, objective: Objective) -> Fir
         return None
     return first_head(
         request.init_head_from,
-        asked,
+        question,
         setting.key,
         m.pool,
         objective.n_logits,
@@ -108,7 +108,7 @@ def make_first_head(setting: Setting, asked: Asked, objective: Objective) -> Fir
 
 def run_trial(setting: Setting, learned: Learned, trial: Trial) -> Tried:
     """One training, or what is left of it; a diverged one is out of the race, not an error."""
-    files, name = files_of(setting, learned.asked, trial), learned.asked.name
+    files, name = files_of(setting, learned.question, trial), learned.question.name
     label = f"{setting.label}, {describe_rate(setting.config, trial.encoder_lr)}, seed {trial.seed}"
     label += f", {name}" if name else ""
     label += "" if trial.episode is None else f", episode {trial.episode}"
@@ -158,10 +158,10 @@ def refit_files(files: Checkpoints) -> Checkpoints:
     return Checkpoints(folder, {**files.question, "refit": "train+val"})
 
 
-def files_of(setting: Setting, asked: Asked, trial: Trial) -> Checkpoints:
+def files_of(setting: Setting, question: Question, trial: Trial) -> Checkpoints:
     """Those of a training, by what makes it another than any other."""
-    question = trial_question(setting, asked, trial)
-    return Checkpoints(trial_folder(setting, question), question)
+    what = trial_question(setting, question, trial)
+    return Checkpoints(trial_folder(setting, what), what)
 
 
 def forget_trials(setting: Setting, each: Sequence[Checkpoints]) -> None:
@@ -205,15 +205,15 @@ def build(
     return classifier.to(setting.device)
 
 
-def trial_question(setting: Setting, asked: Asked, trial: Trial) -> dict[str, Any]:
+def trial_question(setting: Setting, question: Question, trial: Trial) -> dict[str, Any]:
     """What makes this training another than any other."""
     train = dataclasses.asdict(setting.config.train)
     for name in ("encoder_lr", "seeds", "ddof", "refit"):  # a refit is a training of its own
         train.pop(name)
     return {
         "features": key_digest(setting.key),
-        "task": [asked.task.word, *asked.task.class_names],
-        "samples": samples_of(asked),
+        "task": [question.task.word, *question.task.class_names],
+        "samples": samples_of(question),
         "model": model_settings(setting.config, setting.head_digest),
         "train": train,
         **named_rate(setting.config, trial.encoder_lr),

@@ -9,20 +9,20 @@ from cache.features import Features
 from probe.paper_encoders import reading_of
 from probe.places import rows_are_samples
 from probe.protocols import Followed
-from probe.questions.question import Asked
+from probe.questions.question import Question
 from probe.results import Encoded
 
 PATIENTS, IDS, ROWS = "patients", "ids", "images of a sample"  # of Encoded.tables
 
 
-def encoded_of(asked: Asked, protocol: Followed | None = None) -> Encoded:
+def encoded_of(question: Question, protocol: Followed | None = None) -> Encoded:
     """The encoder of a feature file, as its notes have it.
 
     Args:
-        asked: the question of its samples.
+        question: the question of its samples.
         protocol: the paper whose probe is followed.
     """
-    features, notes = asked.features, asked.features.notes
+    features, notes = question.features, question.features.notes
     # Files from before these notes: nobody knows, and the images were prepared the usual way.
     prepared = str(notes.get("protocol") or "")
     papers = [protocol.name if protocol else "", prepared.partition(",")[0]]
@@ -36,10 +36,10 @@ def encoded_of(asked: Asked, protocol: Followed | None = None) -> Encoded:
         features.encoder,
         features.size,
         features.dataset,
-        asked.task.word,
+        question.task.word,
         features.digest,
         features.key,
-        samples_of(asked),
+        samples_of(question),
         tables_of(features),
         features.label,
         str(notes.get("seen") or "unknown"),
@@ -68,15 +68,15 @@ def encoder_marks(notes: Mapping[str, Any], followed: Sequence[str] = ()) -> tup
     return tuple(marks)
 
 
-def samples_of(asked: Asked) -> dict[str, int | str]:
+def samples_of(question: Question) -> dict[str, int | str]:
     """What makes labels and split another question, and which rows make a sample.
 
     Checksums, or digests of what lies over them: other labels or splits are another question of the
     same features.
     """
-    tables = asked.features.header.tables
-    rows = {} if rows_are_samples(asked.features) else {"rows": tables["rows/sample"]}
-    return {**asked.samples, **rows}
+    tables = question.features.header.tables
+    rows = {} if rows_are_samples(question.features) else {"rows": tables["rows/sample"]}
+    return {**question.samples, **rows}
 
 
 def tables_of(features: Features) -> dict[str, int | None]:

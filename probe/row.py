@@ -19,28 +19,28 @@ from probe.metrics.marks import never_learnt
 from probe.metrics.measure import Measuring, measure
 from probe.metrics.patients import Scored, by_patient
 from probe.questions.leaks import without_twins
-from probe.questions.question import Asked, Split
+from probe.questions.question import Question, Split
 from probe.results import Answered, Encoded, Posed, Row, TrainedOn
 from probe.solvers.standardise import UNLABELLED
 
 
-def of_patients(measuring: Measuring, asked: Asked, reads_test: bool) -> dict[str, Any]:
+def of_patients(measuring: Measuring, question: Question, reads_test: bool) -> dict[str, Any]:
     """What the question holds of patients, where they may be measured or resampled.
 
     The checksum of their names: the same features with other patients have other intervals. Whether
     one has several samples is asked of all splits: folds of one rule are one question. What is
     chosen by folds, and episodes, name patients among their own settings.
     """
-    groups = asked.features.groups
+    groups = question.features.groups
     resampled = groups is not None and int(clusters(groups).max(initial=-1)) + 1 < len(groups)
     if not (measuring.per_patient or (resampled and reads_test)):
         return {}
-    checksum = {"groups": asked.features.header.tables.get("samples/groups")}
+    checksum = {"groups": question.features.header.tables.get("samples/groups")}
     return {"scores_of": "patients", **checksum} if measuring.per_patient else checksum
 
 
 def make_row(
-    asked: Asked,
+    question: Question,
     answer: Answer,
     encoded: Encoded,
     measuring: Measuring,
@@ -53,7 +53,7 @@ def make_row(
     """Measure an answer, and say of its numbers what a reader must know.
 
     Args:
-        asked: the question.
+        question: the question.
         answer: to it; its settings are all that change the numbers.
         encoded: whose features were asked.
         measuring: how.
@@ -62,7 +62,7 @@ def make_row(
         protocol: the paper that is followed, a ``Followed``.
         versions: of libraries that make numbers, beside this one's and numpy's.
     """
-    task, settings = asked.task, answer.settings
+    task, settings = question.task, answer.settings
     marks = answer.marks
     score_type = settings.get("score_type", metrics.PROBABILITY)
     few_shot = settings.get("few_shot")
@@ -96,7 +96,7 @@ def make_row(
         measuring=measuring,
     )
     alone = without_twins(
-        asked,
+        question,
         splits["test"],
         scores["test"],
         score_type=score_type,
@@ -104,7 +104,9 @@ def make_row(
     )
     return Row(
         encoded,
-        Posed(asked.target, asked.division, _trained_on(asked.trained_on), asked.n_leaks),
+        Posed(
+            question.target, question.division, _trained_on(question.trained_on), question.n_leaks
+        ),
         Answered(
             settings,
             answer.chosen,
@@ -116,19 +118,19 @@ def make_row(
         n,
         round(time.perf_counter() - started, 4),
         {name: version_of(name) for name in ("medprobe", "numpy")} | dict(versions or {}),
-        (*asked.marks, *marks, *measured.marks, *encoded.marks),
+        (*question.marks, *marks, *measured.marks, *encoded.marks),
         {
             # As they were measured: in float32 a saturated probability ties with its neighbours,
             # and an evaluator that reads the file would find another AUC.
             **{f"{name}_scores": s for name, (s, *_) in scored.items()},
             **{f"{name}_labels": answers.labels for name, answers in scored.items()},
             **{f"{name}_ids": answers.ids for name, answers in scored.items()},
-            "class_names": np.array(asked.task.class_names),
+            "class_names": np.array(question.task.class_names),
         },
     )
 
 
-def _trained_on(train: Asked | None) -> TrainedOn | None:
+def _trained_on(train: Question | None) -> TrainedOn | None:
     if train is None:
         return None
     features = train.features

@@ -18,7 +18,7 @@ from cache.errors import RequestError
 from finetune.start.row import find_row, refuse_other_samples
 from probe.episodes.draw import FewShotConfig, digest_of, draw_episodes, read_episodes
 from probe.episodes.prior import class_shares, to_prior
-from probe.questions.question import Asked
+from probe.questions.question import Question
 
 FLAG = "--episodes-like"
 FILE = "file"  # the draw of a row whose episodes were read from a table
@@ -31,7 +31,7 @@ class Episodes:
     # (E,) positions among the S samples, ascending: what an episode trains on, all of it from train.
     samples: tuple[NDArray[np.int64], ...]
     settings: Mapping[str, Any]  # the row's probe.few_shot, for a row beside it
-    asked: Asked
+    question: Question
     row: str  # the id of the row that they are like
 
     @property
@@ -52,16 +52,16 @@ class Episodes:
         word = self.settings.get("prior")
         if word is None:  # the probe has no probabilities to correct
             return scores.astype(np.float32)
-        asked, task = self.asked, self.asked.task
-        learnt = class_shares(asked.labels[self.samples[episode]], task)
-        natural = class_shares(asked.labels[asked.is_in("train")], task)
+        question, task = self.question, self.question.task
+        learnt = class_shares(question.labels[self.samples[episode]], task)
+        natural = class_shares(question.labels[question.is_in("train")], task)
         return to_prior(scores, learnt[None], natural, task.word, word).astype(np.float32)
 
 
 def episodes_like(
     run: str,
     results_dir: Path,
-    asked: Asked,
+    question: Question,
     shots: int | None = None,
     file: Path | None = None,
     n_episodes: int | None = None,
@@ -71,7 +71,7 @@ def episodes_like(
     Args:
         run: the row: its JSON file, the stem of that name, or the start of its id.
         results_dir: the folder of results.
-        asked: the question; labels and split must be the row's.
+        question: the question; labels and split must be the row's.
         shots: as asked for; None: the row's.
         file: the table that the row's episodes were read from, where they were.
         n_episodes: the first so many of them; None: all.
@@ -91,33 +91,33 @@ def episodes_like(
             f"{FLAG}: {name} has episodes of {settings['shots']} shots, not {shots}; name the row "
             f"of `probe --shots {shots}`"
         )
-    refuse_other_samples(row, asked, name)
-    samples = _draw(settings, asked, file, name)
+    refuse_other_samples(row, question, name)
+    samples = _draw(settings, question, file, name)
     if n_episodes is not None and n_episodes > len(samples):
         raise RequestError(
             f"--episodes {n_episodes}: {name} has {len(samples)}; leave the flag out for all of them"
         )
-    if digest_of(samples, asked.features.ids) != settings["digest"]:
+    if digest_of(samples, question.features.ids) != settings["digest"]:
         raise RequestError(
             f"{FLAG}: the episodes of {name} can't be drawn again: ids, patients or numpy's order "
             "changed since, so ask the probe anew"
             + ("" if file is None else f", or {file} isn't its file")
         )
-    return Episodes(tuple(samples[:n_episodes]), settings, asked, row["id"])
+    return Episodes(tuple(samples[:n_episodes]), settings, question, row["id"])
 
 
 def _draw(
-    settings: Mapping[str, Any], asked: Asked, file: Path | None, name: str
+    settings: Mapping[str, Any], question: Question, file: Path | None, name: str
 ) -> list[NDArray[np.int64]]:
     """Each episode's samples, by the row's rule or from its table."""
-    train = np.flatnonzero(asked.is_in("train"))
-    ids, groups, shots = asked.features.ids[train], asked.features.groups, settings["shots"]
+    train = np.flatnonzero(question.is_in("train"))
+    ids, groups, shots = question.features.ids[train], question.features.groups, settings["shots"]
     if settings["draw"] == FILE:
         if file is None:
             raise RequestError(
                 f"{FLAG}: the episodes of {name} come from a table; name it with --episodes-file"
             )
-        return [train[rows] for rows in read_episodes(file, (shots,), ids, asked.dataset)[shots]]
+        return [train[rows] for rows in read_episodes(file, (shots,), ids, question.dataset)[shots]]
     if file is not None:
         raise RequestError(
             f"--episodes-file: {name} drew its episodes ({settings['draw']}); leave the file out"
@@ -128,8 +128,8 @@ def _draw(
     draws = draw_episodes(
         config,
         ids,
-        asked.labels[train],
-        asked.task,
+        question.labels[train],
+        question.task,
         None if groups is None else groups[train],
     )
     return [train[rows] for rows in draws[shots]]

@@ -31,7 +31,7 @@ from probe.kinds import adamw, heads, linear
 from probe.kinds.heads import GRID
 from probe.metrics.patients import Scored, by_patient
 from probe.places import read_samples
-from probe.questions.question import Asked, Split, divide_samples, join
+from probe.questions.question import Question, Split, divide_samples, join
 from probe.results import read_scores
 from probe.solvers import sgd
 from probe.solvers.adamw import Diverged
@@ -65,7 +65,7 @@ class FirstHead:
 
 def first_head(
     result: str,
-    asked: Asked,
+    question: Question,
     key: Mapping[str, Any],
     pool: str,
     n_logits: int,
@@ -79,7 +79,7 @@ def first_head(
     Args:
         result: a probe's row (its JSON file, the stem of that name, or the start of its id), or the
             ``.safetensors`` file of a head.
-        asked: the question, as it is asked of the images.
+        question: the question, as it is asked of the images.
         key: the feature key of the encoder that the head will sit on.
         pool: what the head sees of the last layer, one of ``finetune.config.POOLS``.
         n_logits: O. Two classes may have one or two; each is made of the other exactly.
@@ -98,9 +98,9 @@ def first_head(
         source: dict[str, Any] = {"file": Path(result).name}
     else:
         path, row = find_row(result, results_dir, FLAG)
-        weights, intercept = _of_row(path, row, asked, key, pool, features_dir, layer)
+        weights, intercept = _of_row(path, row, question, key, pool, features_dir, layer)
         source = {"row": row["id"], "kind": row["probe"]["kind"]}
-    weights, intercept = as_logits(weights, intercept, n_logits, asked.task.word)
+    weights, intercept = as_logits(weights, intercept, n_logits, question.task.word)
     return FirstHead(weights.astype(np.float32), intercept.astype(np.float32), source)
 
 
@@ -157,7 +157,7 @@ def _read_head(path: Path) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
 def _of_row(
     path: Path,
     row: Mapping[str, Any],
-    asked: Asked,
+    question: Question,
     key: Mapping[str, Any],
     pool: str,
     features_dir: Path,
@@ -174,14 +174,14 @@ def _of_row(
         raise RequestError(
             f"{FLAG}: {name} learnt from episodes, each its own head; name a row of all of train"
         )
-    refuse_other_samples(row, asked, name)
+    refuse_other_samples(row, question, name)
     _refuse_other_encoder(row["features"].get("key", {}), key, name)
     features = _find_features(row["features"].get("digest", ""), features_dir, name)
-    if not np.array_equal(features.ids, asked.features.ids):
+    if not np.array_equal(features.ids, question.features.ids):
         raise RequestError(f"{FLAG}: {features.path} has other ids than the images have now")
     x = _read_input(features, row, pool, layer, name)
-    splits = divide_samples(x, dataclasses.replace(asked, features=features))
-    fit = REFIT[probe["kind"]](row, splits, asked, name)
+    splits = divide_samples(x, dataclasses.replace(question, features=features))
+    fit = REFIT[probe["kind"]](row, splits, question, name)
     _compare(path, row, splits, fit, probe.get("scores_of") == "patients", name)
     return fit.weights, fit.intercept
 
@@ -306,7 +306,9 @@ class _Fit:
     scores: Mapping[str, Callable[[NDArray[np.floating]], NDArray[np.floating]]]
 
 
-def _linear(row: Mapping[str, Any], splits: dict[str, Split], asked: Asked, name: str) -> _Fit:
+def _linear(
+    row: Mapping[str, Any], splits: dict[str, Split], question: Question, name: str
+) -> _Fit:
     probe = row["probe"]
     form = probe.get("form", linear.FORMS[0])
     if form != linear.FORMS[0]:
@@ -316,12 +318,12 @@ def _linear(row: Mapping[str, Any], splits: dict[str, Split], asked: Asked, name
         )
     names = ("tolerance", "max_iter", "max_products")
     config = linear.Linear(tuple(probe["strengths"]), form, *(probe[name] for name in names))
-    train, n_classes = splits["train"], asked.task.n_classes
+    train, n_classes = splits["train"], question.task.n_classes
     is_refitted = "folds" in probe or "refit" in probe
     fitted_on = join(train, splits["val"]) if probe.get("refit") == "train+val" else train
-    fits = linear.fit_path(fitted_on.x, fitted_on.y, asked.task.word, n_classes, config)
+    fits = linear.fit_path(fitted_on.x, fitted_on.y, question.task.word, n_classes, config)
     (fit,) = (fit for fit in fits if fit.strength == row["chosen"]["strength"])
-    if fit.weights.shape[1] < (1 if asked.task.word == BINARY else n_classes):
+    if fit.weights.shape[1] < (1 if question.task.word == BINARY else n_classes):
         raise RequestError(
             f"{FLAG}: {name} has no weights of a class that all or none of its samples have"
         )
@@ -331,7 +333,7 @@ def _linear(row: Mapping[str, Any], splits: dict[str, Split], asked: Asked, name
     return _Fit(weights.T, intercept, dict.fromkeys(answered, fit.predict_scores))
 
 
-def _adamw(row: Mapping[str, Any], splits: dict[str, Split], asked: Asked, name: str) -> _Fit:
+def _adamw(row: Mapping[str, Any], splits: dict[str, Split], question: Question, name: str) -> _Fit:
     probe = row["probe"]
     shared = {
         field.name: probe[field.name]
@@ -340,16 +342,16 @@ def _adamw(row: Mapping[str, Any], splits: dict[str, Split], asked: Asked, name:
     }
     config = adamw.AdamW(**shared, seeds=(probe["training_seed"],))
     train, val = splits["train"], splits["val"]
-    n_classes = asked.task.n_classes
+    n_classes = question.task.n_classes
     ((fit,),) = adamw.fit_heads(
-        [train.x], train.y, [val.x], val.y, asked.task.word, n_classes, config
+        [train.x], train.y, [val.x], val.y, question.task.word, n_classes, config
     )
     if isinstance(fit, Diverged):
         raise RequestError(f"{FLAG}: fitted again, {name} diverges; ask the probe anew")
     return _Fit(fit.weights.T, fit.intercept, dict.fromkeys(["val", "test"], fit.predict_scores))
 
 
-def _heads(row: Mapping[str, Any], splits: dict[str, Split], asked: Asked, name: str) -> _Fit:
+def _heads(row: Mapping[str, Any], splits: dict[str, Split], question: Question, name: str) -> _Fit:
     probe, chosen = row["probe"], row["chosen"]
     names = [field.name for field in dataclasses.fields(heads.Heads)]
     settings = {name: probe[name] for name in names if name in probe}
@@ -357,7 +359,9 @@ def _heads(row: Mapping[str, Any], splits: dict[str, Split], asked: Asked, name:
     if config.test_every is not None:
         raise RequestError(f"{FLAG}: {name} chose its checkpoint on test, as published")
     train, val = splits["train"], splits["val"]
-    fits = sgd.fit_grid(train.x, train.y, 1, False, asked.task.word, asked.task.n_classes, config)
+    fits = sgd.fit_grid(
+        train.x, train.y, 1, False, question.task.word, question.task.n_classes, config
+    )
     (of_val,) = (fit for fit in fits if fit.lr == chosen["lr"])
     fit = of_val
     if config.refit:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import RequestError
-from probe.questions.question import Asked
+from probe.questions.question import Question
 from probe.results import read_row
 
 ID = re.compile(r"[0-9a-f]{4,64}")  # the start of a row's id
@@ -62,12 +62,12 @@ def _find_by_name(run: str, results_dir: Path, flag: str) -> Path:
     return found[0]
 
 
-def refuse_other_samples(row: Mapping[str, Any], asked: Asked, name: str) -> None:
+def refuse_other_samples(row: Mapping[str, Any], question: Question, name: str) -> None:
     """Refuse a row of other images, labels or another split than are asked for now.
 
     Args:
         row: the earlier one.
-        asked: the question.
+        question: the question.
         name: of the row, for messages.
 
     Raises:
@@ -79,12 +79,12 @@ def refuse_other_samples(row: Mapping[str, Any], asked: Asked, name: str) -> Non
             f"{name} learnt from {row['trained_on'].get('dataset')} and was tested on {dataset}; "
             "name a row of one data set"
         )
-    if dataset != asked.dataset:
-        raise RequestError(f"{name} is of {dataset}, and {asked.dataset} is asked for")
+    if dataset != question.dataset:
+        raise RequestError(f"{name} is of {dataset}, and {question.dataset} is asked for")
     found = row["features"].get("samples", {})
-    other = [what for what in ("labels", "split") if found.get(what) != asked.samples.get(what)]
-    if other or row["features"].get("task") != asked.task.word:
+    other = [what for what in ("labels", "split") if found.get(what) != question.samples.get(what)]
+    if other or row["features"].get("task") != question.task.word:
         raise RequestError(
             f"{name} has another {' and other '.join(reversed(other)) or 'task'} of "
-            f"{asked.dataset}; take the same --labels, --target, --split and --split-seed"
+            f"{question.dataset}; take the same --labels, --target, --split and --split-seed"
         )

@@ -38,7 +38,7 @@ from finetune.training.checkpoints import LAST, Checkpoints, Position
 from finetune.training.objective import Objective
 from finetune.training.predict import CURE, free_cache, is_out_of_memory, predict
 from finetune.training.rates import count_drops, rate_factor
-from probe.questions.question import Asked
+from probe.questions.question import Question
 from probe.solvers.epochs import check_epochs, count_epochs, epoch_orders
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -51,7 +51,7 @@ SYNC_STEPS = 50  # between two agreements of several ranks on whether to save
 class Learned:
     """What is learned from which samples. S samples of a data set."""
 
-    asked: Asked
+    question: Question
     objective: Objective
     train: NDArray[np.int64]  # positions of samples
     val: NDArray[np.int64]  # empty: nothing is chosen, the last weights are taken
@@ -59,7 +59,7 @@ class Learned:
     @property
     def labels(self) -> NDArray[Any]:
         """(S,) or (S, C)."""
-        return self.asked.labels
+        return self.question.labels
 
 
 @dataclass(frozen=True)

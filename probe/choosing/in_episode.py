@@ -19,7 +19,7 @@ from cache.task import MISSING, MULTI_LABEL, REGRESSION
 from probe.choosing.candidates import Fitted
 from probe.choosing.plan import FOLD_SEED, N_FOLDS
 from probe.metrics.losses import loss_of
-from probe.questions.question import Asked, Split, has_groups, pick
+from probe.questions.question import Question, Split, has_groups, pick
 
 NAME_ONE = "name one value"
 
@@ -65,8 +65,8 @@ def make_episode_folds(samples: Split, task: str, cure: str = NAME_ONE) -> NDArr
     if min(counts) < 2:
         single = np.unique(samples.y)[np.array(counts) < 2]
         rows = np.flatnonzero(~np.isin(samples.y, single))
-    asked = pick(samples, rows)
-    fold[rows] = divide([1] * n_folds, asked.ids, asked.y, asked.groups, FOLD_SEED)
+    divided = pick(samples, rows)
+    fold[rows] = divide([1] * n_folds, divided.ids, divided.y, divided.groups, FOLD_SEED)
     for held_out in range(n_folds):
         if _known(samples.y[fold != held_out], task) != _known(samples.y, task):
             raise TooFewError(
@@ -127,11 +127,11 @@ def choose_by_folds(
     return int(np.argmin(losses))
 
 
-def by_patient_settings(asked: Asked, train: Split) -> dict[str, Any]:
+def by_patient_settings(question: Question, train: Split) -> dict[str, Any]:
     """What the question holds of patients that are left out, or kept in one fold, whole."""
     if not has_groups(train):
         return {}
-    return {"groups": (asked.trained_on or asked).features.header.tables["samples/groups"]}
+    return {"groups": (question.trained_on or question).features.header.tables["samples/groups"]}
 
 
 def said_of(name: str, candidates: Sequence[Any], places: Sequence[int]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from probe.choosing.plan import HELD_OUT, N_FOLDS, make_folds
 from probe.metrics.classification import PROBABILITY
 from probe.metrics.losses import is_of_ranks, judged_by, loss_name, loss_of
 from probe.places import Place
-from probe.questions.question import Asked, Split, join
+from probe.questions.question import Question, Split, join
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,13 @@ class Compared:
         self.sizes: list[int] = []
         self.name, self.by_folds = "", False
 
-    def add(self, asked: Asked, splits: Mapping[str, Split], answers: Iterable[Answer]) -> None:
+    def add(
+        self, question: Question, splits: Mapping[str, Split], answers: Iterable[Answer]
+    ) -> None:
         """Take the next place's answers.
 
         Args:
-            asked: the question.
+            question: the question.
             splits: its train and val, of this place.
             answers: as a kind in ``probe.kinds.kind`` gives them, always as many.
 
@@ -76,12 +78,12 @@ class Compared:
             self.by_folds = HELD_OUT in answer.scores
             held_out = join(splits["train"], splits["val"]) if self.by_folds else splits["val"]
             if not len(held_out):
-                raise RequestError(f"{asked.title} has no val images to compare layers on")
+                raise RequestError(f"{question.title} has no val images to compare layers on")
             fold = np.zeros(len(held_out), np.intp)
             if self.by_folds:
-                fold = make_folds(asked.trained_on or asked, held_out)
+                fold = make_folds(question.trained_on or question, held_out)
             score_type = answer.settings.get("score_type", PROBABILITY)
-            self.name = loss_name(asked.task.word, score_type)
+            self.name = loss_name(question.task.word, score_type)
             if is_of_ranks(self.name):
                 fold = np.zeros(len(held_out), np.intp)
             scores = answer.scores[HELD_OUT if self.by_folds else "val"]
@@ -89,7 +91,7 @@ class Compared:
                 loss_of(
                     scores[fold == part],
                     held_out.y[fold == part],
-                    asked.task.word,
+                    question.task.word,
                     votes=answer.votes,
                     score_type=score_type,
                 )

@@ -25,7 +25,7 @@ from cache.splits.strata import count_units, divide, name_units
 from cache.task import MISSING, MULTI_LABEL, REGRESSION
 from probe.choosing.candidates import FEW, FEW_OF_A_CLASS, Choice, ChoosingConfig, Fitted, choose
 from probe.metrics.losses import judged_by
-from probe.questions.question import Asked, Split, has_groups, join, pick
+from probe.questions.question import Question, Split, has_groups, join, pick
 
 HELD_OUT = "train+val"  # what scores out of fold are named, beside "val" and "test"
 N_FOLDS = 5
@@ -149,13 +149,13 @@ def as_val(
 
 
 def make_plan(
-    config: ChoosingConfig, asked: Asked, splits: Mapping[str, Split], n_candidates: int
+    config: ChoosingConfig, question: Question, splits: Mapping[str, Split], n_candidates: int
 ) -> Plan:
     """How to choose among the candidates of one question.
 
     Args:
         config: the wish.
-        asked: the samples that are fitted and chosen on.
+        question: the samples that are fitted and chosen on.
         splits: their train and val, as ``probe.questions.question.divide_samples`` makes them.
         n_candidates: with one there is nothing to choose, and "auto" leaves val alone.
 
@@ -164,22 +164,22 @@ def make_plan(
     """
     train, val = splits["train"], splits["val"]
     why, folds = "", None
-    is_few = n_candidates > 1 and has_few(train, val, asked.task.word)
+    is_few = n_candidates > 1 and has_few(train, val, question.task.word)
     if config.how == "cv" or (config.how == "auto" and is_few):
         try:
-            folds = make_folds(asked, join(train, val))
+            folds = make_folds(question, join(train, val))
         except RequestError as error:
             if config.how == "cv" or not len(val):
                 raise
             why = f"chosen on {len(val)} val samples: {error}"
     elif n_candidates > 1 and not len(val):
         raise RequestError(
-            f"{asked.title} has no val images to choose on, and nothing is chosen on test; "
+            f"{question.title} has no val images to choose on, and nothing is chosen on test; "
             "--choose cv divides train into folds"
         )
     refit = config.refit or ("train" if folds is None else "train+val")
-    groups = asked.features.header.tables["samples/groups"] if has_groups(train) else None
-    n_copies = 0 if folds is None else int(_is_copied(asked, join(train, val)).sum())
+    groups = question.features.header.tables["samples/groups"] if has_groups(train) else None
+    n_copies = 0 if folds is None else int(_is_copied(question, join(train, val)).sum())
     return Plan(train, val, folds, refit, groups, n_copies, why)
 
 
@@ -198,7 +198,7 @@ def has_few(train: Split, val: Split, task: str) -> bool:
     return bool((n_val[n_train + n_val > 0] < FEW_OF_A_CLASS).any())
 
 
-def make_folds(asked: Asked, pool: Split) -> NDArray[np.intp]:
+def make_folds(question: Question, pool: Split) -> NDArray[np.intp]:
     """The fold of each sample: stratified by label, no patient and no exact copies divided.
 
     Copies that are divided are answered by heart. Near twins are divided, though they tell too:
@@ -209,7 +209,7 @@ def make_folds(asked: Asked, pool: Split) -> NDArray[np.intp]:
     Chance is of ids and ``FOLD_SEED``, so that every encoder of a data set is asked the same.
 
     Args:
-        asked: whose samples they are.
+        question: whose samples they are.
         pool: train and val.
 
     Returns:
@@ -218,41 +218,41 @@ def make_folds(asked: Asked, pool: Split) -> NDArray[np.intp]:
     Raises:
         RequestError: too few samples or patients, or a fold that leaves one class to fit on.
     """
-    groups = _kept_together(asked, pool)
+    groups = _kept_together(question, pool)
     if (n := count_units(pool.ids, groups)) < N_FOLDS:
         what = "patients" if has_groups(pool) else "samples"
         raise RequestError(f"{N_FOLDS} folds need as many {what}, found {n} in train and val")
     fold = divide([1] * N_FOLDS, pool.ids, pool.y, groups, FOLD_SEED)
     for held_out in range(N_FOLDS):
-        _check_fold(asked, pool.y[fold != held_out])
+        _check_fold(question, pool.y[fold != held_out])
     return fold
 
 
-def _copies(asked: Asked, pool: Split) -> NDArray[np.intp]:
+def _copies(question: Question, pool: Split) -> NDArray[np.intp]:
     """(n,) a number for each sample, the same for exact copies; all different where nobody knows."""
-    numbers, ids = asked.features.copies, asked.features.ids
+    numbers, ids = question.features.copies, question.features.ids
     if numbers is None:
         return np.arange(len(pool))
     order = np.argsort(ids)
     return numbers[order[np.searchsorted(ids, pool.ids, sorter=order)]]
 
 
-def _is_copied(asked: Asked, pool: Split) -> NDArray[np.bool_]:
+def _is_copied(question: Question, pool: Split) -> NDArray[np.bool_]:
     """(n,) the samples that have an exact copy in the pool."""
-    _, place, counts = np.unique(_copies(asked, pool), return_inverse=True, return_counts=True)
+    _, place, counts = np.unique(_copies(question, pool), return_inverse=True, return_counts=True)
     return counts[place] > 1
 
 
-def _kept_together(asked: Asked, pool: Split) -> NDArray[np.str_] | None:
+def _kept_together(question: Question, pool: Split) -> NDArray[np.str_] | None:
     """(n,) patients, joined where they share a copy; without copies as they are.
 
     What is joined is named by the smallest name in it, so that the order of rows doesn't matter.
     """
-    copied = _is_copied(asked, pool)
+    copied = _is_copied(question, pool)
     if not copied.any():
         return pool.groups
     names, unit = np.unique(name_units(pool.ids, pool.groups), return_inverse=True)
-    copy = np.unique(_copies(asked, pool), return_inverse=True)[1]
+    copy = np.unique(_copies(question, pool), return_inverse=True)[1]
     smallest = unit
     while True:  # a copy joins two patients, one of whom another copy joins with a third
         by_copy = _smallest_of(smallest, copy)
@@ -272,18 +272,18 @@ def _smallest_of(values: NDArray[np.intp], thing: NDArray[np.intp]) -> NDArray[n
     return least[thing]
 
 
-def _check_fold(asked: Asked, labels: NDArray[Any]) -> None:
+def _check_fold(question: Question, labels: NDArray[Any]) -> None:
     """Refuse a fold whose others can't be fitted to."""
-    if asked.task.is_continuous:
+    if question.task.is_continuous:
         return
-    if asked.task.has_several_labels:
+    if question.task.has_several_labels:
         unknown = (labels == MISSING).all(axis=0)
         if unknown.any():
-            name = asked.task.class_names[int(unknown.argmax())]
+            name = question.task.class_names[int(unknown.argmax())]
             raise RequestError(f"without one of {N_FOLDS} folds nothing is known of {name}")
     elif len(np.unique(labels)) < 2:
         raise RequestError(
-            f"without one of {N_FOLDS} folds only {asked.task.class_names[labels[0]]} is left to fit on"
+            f"without one of {N_FOLDS} folds only {question.task.class_names[labels[0]]} is left to fit on"
         )
 
 

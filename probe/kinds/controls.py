@@ -35,7 +35,7 @@ from probe.kinds.linear import Linear
 from probe.kinds.ridge import Ridge
 from probe.metrics.classification import known_shares
 from probe.places import rows_are_samples
-from probe.questions.question import Asked, Split, divide_samples
+from probe.questions.question import Question, Split, divide_samples
 from probe.results import Encoded
 
 KIND = "control"
@@ -67,12 +67,12 @@ def pixel_statistics(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def answer_controls(
-    asked: Asked, choosing: ChoosingConfig, aggregate: str
+    question: Question, choosing: ChoosingConfig, aggregate: str
 ) -> Iterator[tuple[str, dict[str, Split], Answer]]:
     """The two controls that need no encoder.
 
     Args:
-        asked: labels and splits, of which train and test have images.
+        question: labels and splits, of which train and test have images.
         choosing: how candidates are compared.
         aggregate: what a volume's slices become.
 
@@ -82,18 +82,18 @@ def answer_controls(
     Raises:
         RequestError: a file has no small pictures; after the first control.
     """
-    splits = _divide(asked, lambda one: np.empty((len(one.labels), 0), np.float32))
-    yield LARGER_CLASS, splits, _larger_class(asked, splits)
-    splits = _divide(asked, lambda one: _read_pixels(one.features, aggregate))
+    splits = _divide(question, lambda one: np.empty((len(one.labels), 0), np.float32))
+    yield LARGER_CLASS, splits, _larger_class(question, splits)
+    splits = _divide(question, lambda one: _read_pixels(one.features, aggregate))
     # Its own defaults, whatever is asked of the encoder.
-    kind = Ridge() if asked.task.is_continuous else Linear()
-    for answer in kind.answer(Problem(asked, (), splits, choosing)):
+    kind = Ridge() if question.task.is_continuous else Linear()
+    for answer in kind.answer(Problem(question, (), splits, choosing)):
         yield PIXELS, splits, replace(answer, settings={"bins": N_BINS, **answer.settings})
 
 
-def encoded_control(asked: Asked, control: str) -> Encoded:
+def encoded_control(question: Question, control: str) -> Encoded:
     """What a control's row says in the place of an encoder: the same for every encoder's file."""
-    features = asked.features
+    features = question.features
     key = {name: features.key.get(name) for name in ("dataset", "images", "source_size")}
     side = 0
     if control == PIXELS and features.thumbnails is not None:
@@ -104,20 +104,20 @@ def encoded_control(asked: Asked, control: str) -> Encoded:
         "none",
         side,
         features.dataset,
-        asked.task.word,
+        question.task.word,
         key_digest(key),
         key,
-        samples_of(asked),
+        samples_of(question),
         tables_of(features),
         seen="no",
     )
 
 
-def _larger_class(asked: Asked, splits: dict[str, Split]) -> Answer:
-    labels, n_classes = splits["train"].y, asked.task.n_classes
-    if asked.task.is_continuous:
+def _larger_class(question: Question, splits: dict[str, Split]) -> Answer:
+    labels, n_classes = splits["train"].y, question.task.n_classes
+    if question.task.is_continuous:
         shares = np.array([labels.mean()])
-    elif asked.task.has_several_labels:
+    elif question.task.has_several_labels:
         shares = known_shares(labels)
     else:
         shares = np.bincount(labels, minlength=n_classes) / len(labels)
@@ -125,10 +125,12 @@ def _larger_class(asked: Asked, splits: dict[str, Split]) -> Answer:
     return Answer({}, {}, scores, [])
 
 
-def _divide(asked: Asked, read: Callable[[Asked], NDArray[np.floating]]) -> dict[str, Split]:
+def _divide(
+    question: Question, read: Callable[[Question], NDArray[np.floating]]
+) -> dict[str, Split]:
     """Train and val of what is fitted on, test of what is asked."""
-    splits = divide_samples(read(asked), asked)
-    if train := asked.trained_on:
+    splits = divide_samples(read(question), question)
+    if train := question.trained_on:
         splits = {**divide_samples(read(train), train), "test": splits["test"]}
     return splits
 

@@ -27,7 +27,7 @@ from probe.episodes.draw import (
 from probe.episodes.prior import class_shares, to_prior
 from probe.kinds.kind import Episodes, Kind, Problem
 from probe.metrics import classification as metrics
-from probe.questions.question import Asked, Split
+from probe.questions.question import Question, Split
 
 
 def answer_few_shot(kind: Kind, problem: Problem) -> Iterator[Answer]:
@@ -37,19 +37,19 @@ def answer_few_shot(kind: Kind, problem: Problem) -> Iterator[Answer]:
         RequestError: what the kind, the rule of drawing or an episodes file refuses; after the
             answers that there are, shots that are too few for a k or a choice.
     """
-    few_shot, train, asked = problem.few_shot, problem.splits["train"], problem.question
+    few_shot, train, question = problem.few_shot, problem.splits["train"], problem.question
     assert few_shot is not None
-    draws, rule = _draw(few_shot, asked, train)
+    draws, rule = _draw(few_shot, question, train)
     is_continuous = problem.task.is_continuous
     if is_continuous and few_shot.prior not in (None, "none"):
         raise RequestError(
-            f"--prior {few_shot.prior} is about shares of classes, and {asked.dataset} has "
+            f"--prior {few_shot.prior} is about shares of classes, and {question.dataset} has "
             "continuous labels; leave it out"
         )
     too_few: list[str] = []
     for shots in few_shot.shots:
         episodes = draws[shots]
-        marks = _marks(few_shot, asked, train, shots, episodes)
+        marks = _marks(few_shot, question, train, shots, episodes)
         drawn = {
             "shots": shots,
             "episodes": len(episodes),
@@ -61,7 +61,7 @@ def answer_few_shot(kind: Kind, problem: Problem) -> Iterator[Answer]:
             for answer in kind.answer_episodes(problem, episodes):
                 scores, more = answer.scores["test"], answer.marks
                 if not is_continuous and answer.score_type == metrics.PROBABILITY:
-                    scores = _corrected(few_shot.prior_word, asked, train, episodes, scores)
+                    scores = _corrected(few_shot.prior_word, question, train, episodes, scores)
                     drawn["prior"] = few_shot.prior_word
                     more = [*more, *PRIOR_MARKS[few_shot.prior_word]]
                 elif few_shot.prior not in (None, "none"):
@@ -83,7 +83,7 @@ def answer_few_shot(kind: Kind, problem: Problem) -> Iterator[Answer]:
 
 def _corrected(
     word: str,
-    asked: Asked,
+    question: Question,
     train: Split,
     episodes: Episodes,
     scores: NDArray[np.floating],
@@ -93,7 +93,7 @@ def _corrected(
     One by one: all at once would take six times the memory of the scores. As they are stored: what
     float32 holds for equal is so in the metrics, too.
     """
-    task, natural, found = asked.task, class_shares(train.y, asked.task), []
+    task, natural, found = question.task, class_shares(train.y, question.task), []
     for answers, rows in zip(scores, episodes, strict=True):
         learnt = class_shares(train.y[rows], task)[None]
         found.append(to_prior(answers, learnt, natural, task.word, word).astype(np.float32))
@@ -108,12 +108,12 @@ PRIOR_MARKS = {
 }
 
 
-def _draw(config: FewShotConfig, asked: Asked, train: Split) -> tuple[Draws, dict[str, Any]]:
+def _draw(config: FewShotConfig, question: Question, train: Split) -> tuple[Draws, dict[str, Any]]:
     """The episodes, and what the row says of how they were made."""
-    dataset = (asked.trained_on or asked).dataset
+    dataset = (question.trained_on or question).dataset
     if config.file is not None and config.file.exists() and not config.names_rule:
         return read_episodes(config.file, config.shots, train.ids, dataset), {"draw": "file"}
-    draws = draw_episodes(config, train.ids, train.y, asked.task, train.groups)
+    draws = draw_episodes(config, train.ids, train.y, question.task, train.groups)
     if config.file is None:
         return draws, {"draw": config.rule, "episode_seed": config.first_seed}
     if not config.file.exists():
@@ -132,7 +132,7 @@ def _draw(config: FewShotConfig, asked: Asked, train: Split) -> tuple[Draws, dic
 
 def _marks(
     config: FewShotConfig,
-    asked: Asked,
+    question: Question,
     train: Split,
     shots: int,
     episodes: Episodes,
@@ -142,7 +142,7 @@ def _marks(
     if len(episodes) == 1:
         marks = [f"one episode ({how}): the interval is about the test set alone"]
     if config.file:
-        return [*marks, *_unlike(config.file.name, asked, train, shots, episodes)]
+        return [*marks, *_unlike(config.file.name, question, train, shots, episodes)]
     if config.rule == "patients" and train.groups is None:
         marks.append("patients aren't known: each image stands for one")
     units = train.ids
@@ -150,15 +150,19 @@ def _marks(
         units = np.where(train.groups == "", train.ids, train.groups)
     if len(np.unique(units)) < len(units):
         marks.append("shots are patients, with all their images")
-    if asked.task.is_continuous:
+    if question.task.is_continuous:
         return marks
-    counts = np.array([_counts(train.y[rows], units[rows], asked) for rows in episodes])  # (E, C)
-    absent = [n for n, c in zip(asked.task.class_names, counts.min(axis=0), strict=True) if c == 0]
+    counts = np.array(
+        [_counts(train.y[rows], units[rows], question) for rows in episodes]
+    )  # (E, C)
+    absent = [
+        n for n, c in zip(question.task.class_names, counts.min(axis=0), strict=True) if c == 0
+    ]
     if absent:
         marks.append(f"episodes without any {', '.join(absent[:3])}")
     few = [
         f"{name} {count}"
-        for name, count in zip(asked.task.class_names, counts.max(axis=0), strict=True)
+        for name, count in zip(question.task.class_names, counts.max(axis=0), strict=True)
         if config.rule != "natural" and 0 < count < shots
     ]
     if few:
@@ -166,22 +170,24 @@ def _marks(
     return marks
 
 
-def _unlike(name: str, asked: Asked, train: Split, shots: int, episodes: Episodes) -> list[str]:
+def _unlike(
+    name: str, question: Question, train: Split, shots: int, episodes: Episodes
+) -> list[str]:
     """What a file of episodes, whoever made it, has of a class, where that isn't the shots.
 
     Ids of one data set may be ids of another: an episode is then no longer even by class.
     """
-    if asked.task.word in (REGRESSION, MULTI_LABEL):
+    if question.task.word in (REGRESSION, MULTI_LABEL):
         return []
-    counts = np.array([_counts(train.y[rows], train.ids[rows], asked) for rows in episodes])
+    counts = np.array([_counts(train.y[rows], train.ids[rows], question) for rows in episodes])
     low, high = counts.min(), counts.max()
     if low == high == shots:
         return []
     return [f"{name} has {low} to {high} images of a class where it says {shots} shots"]
 
 
-def _counts(labels: NDArray[np.integer], units: NDArray[np.str_], asked: Asked) -> list[int]:
+def _counts(labels: NDArray[np.integer], units: NDArray[np.str_], question: Question) -> list[int]:
     """(C,) how many samples, or patients, have each class."""
-    if not asked.task.has_several_labels:
-        labels = labels[:, None] == np.arange(asked.task.n_classes)
+    if not question.task.has_several_labels:
+        labels = labels[:, None] == np.arange(question.task.n_classes)
     return [len(np.unique(units[column == 1])) for column in labels.T]

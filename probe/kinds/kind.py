@@ -46,8 +46,7 @@ from probe.metrics.classification import PROBABILITY, label_shares
 from probe.metrics.losses import is_of_ranks, loss_name, loss_of
 from probe.paper_encoders import Reading
 from probe.places import Place, find_places, read_side_by_side
-from probe.questions.question import Asked as Question
-from probe.questions.question import Split, divide_samples, pick
+from probe.questions.question import Question, Split, divide_samples, pick
 from probe.solvers.standardise import AS_STORED, Prepare, Standardising, standardising
 
 if TYPE_CHECKING:

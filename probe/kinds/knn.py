@@ -44,8 +44,7 @@ from probe.kinds.kind import Episodes, Kind, Problem
 from probe.metrics.calibration import Votes
 from probe.metrics.classification import UNNORMALISED
 from probe.metrics.losses import loss_name, loss_of
-from probe.questions.question import Asked as Question
-from probe.questions.question import Split, pick
+from probe.questions.question import Question, Split, pick
 from probe.solvers.faiss_library import faiss_versions
 from probe.solvers.knn import ByK, Voting, largest_k, left_out_scores, scores
 from probe.solvers.neighbours import METRICS, bytes_held

@@ -27,7 +27,7 @@ from probe.kinds.kind import Kind, Problem
 from probe.metrics.classification import check_labels, check_task
 from probe.paper_encoders import Reading
 from probe.places import Place
-from probe.questions.question import Asked
+from probe.questions.question import Question
 from probe.solvers.logistic import sigmoid, softmax
 
 if TYPE_CHECKING:
@@ -223,7 +223,7 @@ class Prompts:
     logit_scale: float  # already exponentiated
 
 
-def read_prompts(text: Features, images: Asked) -> Prompts:
+def read_prompts(text: Features, images: Question) -> Prompts:
     """The prompts of a text file, for the classes of an image file.
 
     Raises:

@@ -11,24 +11,24 @@ from cache.format.sample_tables import SPLITS
 from cache.labels.target import warn_of_blanks
 from cache.splits.make import LEFT_OUT
 from probe.metrics import classification as metrics
-from probe.questions.question import Asked
+from probe.questions.question import Question
 
 LISTED = 14  # classes in a line; ChestMNIST has so many
 N_TOLD = 10  # folds or sites whose shares are told
 
 
-def describe_questions(questions: Sequence[Asked]) -> list[str]:
+def describe_questions(questions: Sequence[Question]) -> list[str]:
     """The shares of every question's splits, of many folds those of the first.
 
     Raises:
         RequestError: labels that don't fit the task or the class names.
     """
-    told = [asked for q in questions[:N_TOLD] for asked in (q.trained_on, q) if asked]
+    told = [question for q in questions[:N_TOLD] for question in (q.trained_on, q) if question]
     more = len(questions) - N_TOLD
     return [*map(describe_shares, told), *([f"... and {more} more splits"] if more > 0 else [])]
 
 
-def describe_shares(asked: Asked) -> str:
+def describe_shares(question: Question) -> str:
     """How many images of which class each split has: they differ a lot in some sets.
 
     Of continuous labels their mean and standard deviation.
@@ -36,24 +36,24 @@ def describe_shares(asked: Asked) -> str:
     Raises:
         RequestError: labels that don't fit the task or the class names.
     """
-    is_continuous, n_classes = asked.task.is_continuous, asked.task.n_classes
+    is_continuous, n_classes = question.task.is_continuous, question.task.n_classes
     parts = []
     for name in SPLITS:
-        labels = asked.labels[asked.is_in(name)]
+        labels = question.labels[question.is_in(name)]
         if not is_continuous:
-            metrics.check_labels(labels, asked.task.word, n_classes)
+            metrics.check_labels(labels, question.task.word, n_classes)
         listed = _spread(labels) if is_continuous else _shares(labels, n_classes)
         is_told = name != "val" and len(labels)
         parts.append(f"{name} {len(labels):_}" + (f" ({listed})" if is_told else ""))
-    if n_left_out := int((asked.split == LEFT_OUT).sum()):
+    if n_left_out := int((question.split == LEFT_OUT).sum()):
         parts.append(f"{n_left_out:_} left out")
-    names = [name if len(name) <= 24 else name[:22] + ".." for name in asked.task.class_names]
+    names = [name if len(name) <= 24 else name[:22] + ".." for name in question.task.class_names]
     what = "labels" if is_continuous else "classes"
     if len(names) > LISTED:
         names = [*names[:LISTED], f"... ({len(names)})"]
     between = "; " if any("," in name for name in names) else ", "  # "normal, benign" is one class
-    shares = f"{asked.title}: {' · '.join(parts)} · {what}: {between.join(names)}"
-    return "; ".join([shares, *warn_of_blanks(asked.task.class_names)])
+    shares = f"{question.title}: {' · '.join(parts)} · {what}: {between.join(names)}"
+    return "; ".join([shares, *warn_of_blanks(question.task.class_names)])
 
 
 def _shares(labels: NDArray[np.integer], n_classes: int) -> str:

@@ -14,7 +14,7 @@ from cache.features import Features, open_features
 from cache.format.key import key_differences
 from cache.splits.make import LEFT_OUT, TEST, split_digest
 from cache.splits.rules import Drawn
-from probe.questions.question import Asked
+from probe.questions.question import Question
 
 OF_DATA = ("dataset", "images", "source_size", "slices")  # parts of a key that aren't the encoder's
 
@@ -66,11 +66,11 @@ def _of_encoder(key: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, A
     return parts
 
 
-def only_test(asked: Asked, train: Asked, which: str | None) -> Asked:
+def only_test(question: Question, train: Question, which: str | None) -> Question:
     """The samples to test on, as the classes of the training data.
 
     Args:
-        asked: the test data.
+        question: the test data.
         train: the training data.
         which: "test": its test split; "all": every sample; None: test, but all where its split was
             drawn because its owner has none, and so sets nothing apart.
@@ -78,8 +78,8 @@ def only_test(asked: Asked, train: Asked, which: str | None) -> Asked:
     Raises:
         RequestError: another task, other classes, or no test samples.
     """
-    labels = _as_classes_of(train, asked)
-    split, drawn = asked.split, Drawn.read(asked.features.notes)
+    labels = _as_classes_of(train, question)
+    split, drawn = question.split, Drawn.read(question.features.notes)
     if which is None:
         which = "all" if drawn else "test"
     if which == "all":
@@ -87,28 +87,30 @@ def only_test(asked: Asked, train: Asked, which: str | None) -> Asked:
     split = np.where(split == TEST, TEST, LEFT_OUT).astype(np.uint8)
     if not (split == TEST).any():
         raise RequestError(
-            f"{asked.dataset} has no test split; --test-split all takes every sample of it"
+            f"{question.dataset} has no test split; --test-split all takes every sample of it"
         )
-    n, n_known = int((split == TEST).sum()), int((asked.split != LEFT_OUT).sum())
-    of = asked.dataset if drawn is None else f"{asked.dataset}, whose split was only drawn"
+    n, n_known = int((split == TEST).sum()), int((question.split != LEFT_OUT).sum())
+    of = question.dataset if drawn is None else f"{question.dataset}, whose split was only drawn"
     if which == "test":
         tested = f"tested on the test split of {of}: {n:_} of {n_known:_} samples"
     else:
         tested = f"tested on all {n:_} samples of {of}"
-    digest = f"sha256:{split_digest(asked.features.ids, split)}"
+    digest = f"sha256:{split_digest(question.features.ids, split)}"
     return dataclasses.replace(
-        asked,
+        question,
         labels=labels,
         task=train.task,
         split=split,
-        samples={**asked.samples, "split": digest},
+        samples={**question.samples, "split": digest},
         division={"rule": f"external:{which}", "name": "", "digest": digest},
         trained_on=train,
-        marks=(*dict.fromkeys((*asked.marks, f"trained on {train.title}", tested, *train.marks)),),
+        marks=(
+            *dict.fromkeys((*question.marks, f"trained on {train.title}", tested, *train.marks)),
+        ),
     )
 
 
-def _as_classes_of(train: Asked, test: Asked) -> NDArray[np.number]:
+def _as_classes_of(train: Question, test: Question) -> NDArray[np.number]:
     """The test labels in the training data's order of classes, matched by name."""
     ours, theirs = train.task, test.task
     if (ours.word, sorted(ours.class_names)) != (theirs.word, sorted(theirs.class_names)):

@@ -20,11 +20,11 @@ from cache.splits.make import LEFT_OUT, NamedSplit, make_splits, split_digest
 from cache.splits.rules import SplitRule
 from cache.task import MISSING, REGRESSION, Task
 from probe.questions.overlay import OverlayConfig
-from probe.questions.question import Asked
+from probe.questions.question import Question
 from probe.questions.targets import choose_target, labels_digest, meta_columns, read_meta
 
 
-def lay_over(config: OverlayConfig, features: Features) -> list[Asked]:
+def lay_over(config: OverlayConfig, features: Features) -> list[Question]:
     """A file's samples as they are asked for, once for each split; without a wish as stored.
 
     Samples of which no label is known are in no split.
@@ -48,7 +48,7 @@ def lay_over(config: OverlayConfig, features: Features) -> list[Asked]:
     labels_id = labels_digest(target, features) if said else stored["labels"]
     row = {**said, "task": target.task, "labels": labels_id} if said else {}
     return [
-        Asked(
+        Question(
             features,
             Task(target.task, target.class_names),
             target.labels,

@@ -16,40 +16,40 @@ from probe.metrics import classification as metrics
 from probe.metrics.patients import Scored, by_patient
 from probe.metrics.prepared import prepare
 from probe.questions.laying import stored_split
-from probe.questions.question import Asked, Split
+from probe.questions.question import Question, Split
 
 VAL = "val_"  # before a count that is of val against train; others are of test
 
 
-def with_leaks(asked: Asked, read: Sequence[str], say: Callable[[str], None]) -> Asked:
+def with_leaks(question: Question, read: Sequence[str], say: Callable[[str], None]) -> Question:
     """The question, its leaks counted.
 
     Args:
-        asked: the question.
+        question: the question.
         read: the splits that the probe fits on, chooses on or tests on, by word.
         say: told a line before a search that takes long.
 
     Raises:
         BrokenCache: the file is damaged.
     """
-    train, trained_on = asked.trained_on, None
+    train, trained_on = question.trained_on, None
     if train:
         fitted = [name for name in read if name != "test"]
         trained_on = train.features, _only(train.split, fitted)
-    split = _only(asked.split, read)
-    leaks = count_leaks(asked.features, split, trained_on=trained_on, say=say)
-    counts = leaks.summary() if leaks else None if train else _counted_before(asked, read)
-    return dataclasses.replace(asked, leaks=leaks, n_leaks=counts)
+    split = _only(question.split, read)
+    leaks = count_leaks(question.features, split, trained_on=trained_on, say=say)
+    counts = leaks.summary() if leaks else None if train else _counted_before(question, read)
+    return dataclasses.replace(question, leaks=leaks, n_leaks=counts)
 
 
-def _counted_before(asked: Asked, read: Sequence[str]) -> dict[str, int | None] | None:
+def _counted_before(question: Question, read: Sequence[str]) -> dict[str, int | None] | None:
     """What a file says of its own split that was made to share, and holds no pictures to search.
 
     None where it says nothing, where another split is asked about, or where twins in val were
     counted and val isn't read.
     """
-    counts = counted_leaks(asked.features)
-    if counts is None or not np.array_equal(asked.split, stored_split(asked.features)):
+    counts = counted_leaks(question.features)
+    if counts is None or not np.array_equal(question.split, stored_split(question.features)):
         return None
     of_test = {name: n for name, n in counts.items() if not name.startswith(VAL)}
     of_val = {name: n for name, n in counts.items() if name.startswith(VAL)}
@@ -71,7 +71,7 @@ def _only(split: NDArray[np.uint8], read: Sequence[str]) -> NDArray[np.uint8]:
     return np.where(is_read, split, LEFT_OUT).astype(np.uint8)
 
 
-def refuse_leaks(asked: Asked) -> None:
+def refuse_leaks(question: Question) -> None:
     """What --strict refuses: exact copies and patients in two splits, and not to know of them.
 
     Near twins are for a person to judge: they stay, counted.
@@ -79,22 +79,22 @@ def refuse_leaks(asked: Asked) -> None:
     Raises:
         RequestError: there are some, or nobody counted.
     """
-    if asked.n_leaks is None:
+    if question.n_leaks is None:
         raise RequestError(
-            f"--strict needs to know what the splits share, and {asked.features.path.name} can't "
+            f"--strict needs to know what the splits share, and {question.features.path.name} can't "
             "tell: it is of an earlier version, or was made to share; make it anew by adding "
-            f"--overwrite to its command:\n  {asked.features.header.cure}"
+            f"--overwrite to its command:\n  {question.features.header.cure}"
         )
-    summary = asked.n_leaks
+    summary = question.n_leaks
     if any(summary[f"{of}{what}"] for of in ("", "val_") for what in ("exact", "groups")):
         raise RequestError(
-            f"--strict refuses {asked.title}, whose splits share samples: "
+            f"--strict refuses {question.title}, whose splits share samples: "
             f"{describe_leaks(summary)}; `extract data twins` lists them"
         )
 
 
 def without_twins(
-    asked: Asked,
+    question: Question,
     test: Split,
     scores: NDArray[np.floating],
     *,
@@ -104,7 +104,7 @@ def without_twins(
     """The metrics of the test samples that have no twin.
 
     Args:
-        asked: the question, its leaks counted.
+        question: the question, its leaks counted.
         test: the split, n samples.
         scores: (n, C) of them; of episodes (E, n, C), and each metric is the mean over them.
         score_type: see ``probe.metrics.classification``.
@@ -114,10 +114,10 @@ def without_twins(
         "n", how many samples they are, and name -> value of every metric, none where n is 0. Empty where
         no test sample has a twin, or nobody knows.
     """
-    if asked.leaks is None or not len(test):
+    if question.leaks is None or not len(test):
         return {}
-    S = len(asked.split)  # what follows are the samples of the training data
-    twins = asked.features.ids[asked.leaks.twin[:S]]
+    S = len(question.split)  # what follows are the samples of the training data
+    twins = question.features.ids[question.leaks.twin[:S]]
     kept = ~np.isin(test.ids, twins)
     if kept.all():
         return {}
@@ -128,6 +128,6 @@ def without_twins(
     for answers in scores if scores.ndim == 3 else [scores]:
         rest = Scored(answers[kept], test.y[kept], test.ids[kept], groups)
         rest = by_patient(rest) if per_patient else rest
-        each.append(prepare(rest.scores, rest.labels, asked.task.word, score_type).evaluate())
+        each.append(prepare(rest.scores, rest.labels, question.task.word, score_type).evaluate())
     means = {name: float(np.mean([values[name] for values in each])) for name in each[0]}
     return {"n": int(kept.sum()), **means}

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Question:
     """One question's labels and split of one feature file. S samples."""
 
     features: Features
@@ -39,7 +39,7 @@ class Asked:
     target: Mapping[str, Any] = field(default_factory=dict)  # for the row; empty: as stored
     division: Mapping[str, Any] = field(default_factory=dict)  # for the row; empty: as stored
     marks: tuple[str, ...] = ()
-    trained_on: Asked | None = None  # external validation: whose train and val are used
+    trained_on: Question | None = None  # external validation: whose train and val are used
     leaks: Leaks | None = None  # None: not counted yet, or nobody knows; see twins.py
     # As Leaks.summary() has them; also of a file that holds the counts and no images to search.
     n_leaks: Mapping[str, int | None] | None = None
@@ -71,18 +71,18 @@ class Split:
         return len(self.y)
 
 
-def divide_samples(x: NDArray[np.floating], asked: Asked) -> dict[str, Split]:
+def divide_samples(x: NDArray[np.floating], question: Question) -> dict[str, Split]:
     """Train, val and test; what is in no split is left out.
 
     Args:
         x: (S, D) features of the samples.
-        asked: their labels and split.
+        question: their labels and split.
     """
-    splits, ids, groups = {}, asked.features.ids, asked.features.groups
+    splits, ids, groups = {}, question.features.ids, question.features.groups
     for name in SPLITS:
-        rows = _as_slice(np.flatnonzero(asked.is_in(name)))
+        rows = _as_slice(np.flatnonzero(question.is_in(name)))
         patients = None if groups is None else groups[rows]
-        splits[name] = Split(x[rows], asked.labels[rows], ids[rows], patients)
+        splits[name] = Split(x[rows], question.labels[rows], ids[rows], patients)
     return splits
 
 
@@ -113,18 +113,18 @@ def pick(split: Split, which: NDArray[np.bool_] | NDArray[np.intp]) -> Split:
     return Split(split.x[which], split.y[which], split.ids[which], groups)
 
 
-def check_known(asked: Asked, train: Split) -> None:
+def check_known(question: Question, train: Split) -> None:
     """Refuse to train on several labels of which one is never known.
 
     Raises:
         RequestError: one isn't.
     """
-    if not asked.task.has_several_labels:
+    if not question.task.has_several_labels:
         return
     shares = label_shares(train.y)
-    unknown = [n for n, s in zip(asked.task.class_names, shares, strict=True) if np.isnan(s)]
+    unknown = [n for n, s in zip(question.task.class_names, shares, strict=True) if np.isnan(s)]
     if unknown:
         raise RequestError(
-            f"{asked.dataset} has no training image of which {', '.join(unknown[:3])} is known; "
+            f"{question.dataset} has no training image of which {', '.join(unknown[:3])} is known; "
             "ask for another label by itself with --target NAME"
         )

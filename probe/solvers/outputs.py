@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.task import BINARY, MISSING, MULTI_LABEL
 from probe.metrics.classification import PROBABILITY, UNNORMALISED, check_labels
+from probe.solvers.logistic import softmax
 from probe.solvers.standardise import refuse_infinite
 
 if TYPE_CHECKING:
@@ -98,8 +99,7 @@ class Outputs:
             return np.hstack([_sigmoid(-logits), _sigmoid(logits)])
         if self.is_independent or self.score_type == UNNORMALISED:
             return _sigmoid(logits)
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return powers / powers.sum(axis=1, keepdims=True)
+        return softmax(logits, 1)
 
 
 def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
