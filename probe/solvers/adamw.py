@@ -81,7 +81,7 @@ class Diverged:
 
 def take_steps(
     draw: Draw | EpisodeDraw,
-    watch: Watch | Last,
+    watch: Watch,
     n_repeats: int,
     outputs: Outputs,
     config: Course,
@@ -107,7 +107,7 @@ def take_steps(
             step(gradient, config.rate(epoch, epoch * n_batches + batch, n_epochs))
         if epoch in checked and watch.look(weights, (epoch + 1) * n_batches):
             break
-    return watch.fits()
+    return watch.fits(draw.width)
 
 
 class Draw:
@@ -228,25 +228,25 @@ class _AdamW:
 
 
 class Watch:
-    """Looks at val now and then, and keeps each head's best weights."""
+    """Looks at val now and then, and keeps each head's best weights; without val the last step's."""
 
     def __init__(
         self,
-        val: list[NDArray[np.floating]],
-        labels: NDArray[np.integer],
         outputs: Outputs,
         config: Course,
         n_repeats: int,
         device: str,
+        val: list[NDArray[np.floating]] | None = None,
+        labels: NDArray[np.integer] | None = None,
     ) -> None:
         """``n_repeats``: matrices, each with its val, or episodes of one matrix, which share it."""
         import torch
 
-        self._features = torch.from_numpy(_with_ones(val)).to(device)  # (M, V, D')
-        self._labels, self._outputs, self._config = labels, outputs, config
-        self._width = val[0].shape[1]
-        self._targets = outputs.targets(labels)
-        self._share = _shares(len(labels), config.loss_batch)
+        self._outputs, self._config, self._val = outputs, config, None
+        if val is not None and labels is not None:
+            self._val = torch.from_numpy(_with_ones(val)).to(device)  # (M, V, D')
+            self._labels, self._targets = labels, outputs.targets(labels)
+            self._share = _shares(len(labels), config.loss_batch)
         n_heads = n_repeats * len(config.seeds)
         self._checks: list[list[tuple[int, float]]] = [[] for _ in range(n_heads)]
         self._best: list[Any] = [None] * n_heads  # iteration, (O, D') weights
@@ -257,6 +257,8 @@ class Watch:
 
     def epochs(self, n_epochs: int) -> set[int]:
         """The epochs after which to look."""
+        if self._val is None:
+            return {n_epochs - 1}
         return set(check_epochs(n_epochs, self._config.n_checks))
 
     def look(self, weights: torch.Tensor, iteration: int) -> bool:
@@ -265,13 +267,16 @@ class Watch:
         parts = weights.view(-1, n_seeds, *weights.shape[1:])  # (M, S, O, D')
         for head in map(int, np.flatnonzero(~self._done)):
             matrix, seed = divmod(head, n_seeds)
-            own = parts[matrix, seed]
-            logits = (self._features[matrix % len(self._features)] @ own.T).cpu().numpy()
+            own, logits = parts[matrix, seed], np.empty(0, np.float32)
+            if self._val is not None:
+                logits = (self._val[matrix % len(self._val)] @ own.T).cpu().numpy()
             # Both: a weight of a feature that is 0 in all of val shows in no logit.
-            if bool(own.isfinite().all()) and np.isfinite(logits).all():
-                self._note(head, logits, own, iteration)
-            else:
+            if not (bool(own.isfinite().all()) and np.isfinite(logits).all()):
                 self._diverged[head], self._done[head] = iteration, True
+            elif self._val is None:
+                self._best[head], self._done[head] = (iteration, own.cpu().numpy().copy()), True
+            else:
+                self._note(head, logits, own, iteration)
         return bool(self._done.all())
 
     def _note(
@@ -297,55 +302,20 @@ class Watch:
         losses = self._outputs.losses(logits.astype(np.float64), self._targets)
         return float(self._share @ losses)
 
-    def fits(self) -> list[list[HeadFit | Diverged]]:
+    def fits(self, width: int) -> list[list[HeadFit | Diverged]]:
+        """For each matrix, or episode, the heads of all seeds; ``width`` is D."""
         found: list[HeadFit | Diverged] = []
+        n_seeds = len(self._config.seeds)
         for head, best in enumerate(self._best):
-            seed = self._config.seeds[head % len(self._config.seeds)]
+            seed = self._config.seeds[head % n_seeds]
             if head in self._diverged:
                 found.append(Diverged(seed, self._diverged[head]))
                 continue
             iteration, weights = best
+            slopes, intercept = np.ascontiguousarray(weights[:, :width].T), weights[:, width].copy()
             checks = tuple(self._checks[head])
-            found.append(_fit(seed, weights, self._width, iteration, checks, self._outputs))
-        return _by_seeds(found, self._config)
-
-
-class Last:
-    """Takes each head as it is after the last step: nothing is left to choose a checkpoint on."""
-
-    def __init__(self, width: int, outputs: Outputs, config: Course) -> None:
-        self._width, self._outputs, self._config = width, outputs, config
-        self._found: list[HeadFit | Diverged] = []
-
-    def epochs(self, n_epochs: int) -> set[int]:
-        return {n_epochs - 1}
-
-    def look(self, weights: torch.Tensor, iteration: int) -> bool:
-        for head, own in enumerate(weights.cpu().numpy()):
-            seed = self._config.seeds[head % len(self._config.seeds)]
-            fit = _fit(seed, own, self._width, iteration, (), self._outputs)
-            self._found.append(fit if np.isfinite(own).all() else Diverged(seed, iteration))
-        return True
-
-    def fits(self) -> list[list[HeadFit | Diverged]]:
-        return _by_seeds(self._found, self._config)
-
-
-def _fit(
-    seed: int,
-    weights: NDArray[np.float32],
-    width: int,
-    iteration: int,
-    checks: tuple[tuple[int, float], ...],
-    outputs: Outputs,
-) -> HeadFit:
-    slopes, intercept = np.ascontiguousarray(weights[:, :width].T), weights[:, width].copy()
-    return HeadFit(seed, slopes, intercept, iteration, checks, outputs)
-
-
-def _by_seeds(heads: list[HeadFit | Diverged], config: Course) -> list[list[HeadFit | Diverged]]:
-    n_seeds = len(config.seeds)
-    return [heads[i : i + n_seeds] for i in range(0, len(heads), n_seeds)]
+            found.append(HeadFit(seed, slopes, intercept, iteration, checks, self._outputs))
+        return [found[i : i + n_seeds] for i in range(0, len(found), n_seeds)]
 
 
 def _with_ones(matrices: list[NDArray[np.floating]]) -> NDArray[np.float32]:
