@@ -115,13 +115,7 @@ def read_request(arguments: Sequence[str] | None) -> Request:
             given=typed,
             run=config.RunConfig(**given(options, config.RunConfig)),
             few_shot=config.FewShotWish(**episodes) if episodes else None,
-            **given(
-                options,
-                config.PaperConfig,
-                config.StartConfig,
-                config.MeasuringConfig,
-                config.OutputConfig,
-            ),
+            **given(options, Request),
         )
         settle(request, Subject())  # contradictions are known before anything is loaded
     except RequestError as error:

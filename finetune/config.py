@@ -366,6 +366,9 @@ class StartConfig:
 class MeasuringConfig(Measuring):
     """How it is measured."""
 
+    n_resamples: int = setting(
+        1000, "of few-shot episodes' bootstrap", flag="--resamples", metavar="N", least=1
+    )
     per_patient: bool = setting(
         False,
         "measure patients, by the mean of their scores",
