@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
 
 from probe.metrics.calibration import Votes
 from probe.metrics.classification import PROBABILITY
+from probe.solvers.head import Head
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Answer:
     scores: dict[str, NDArray[Any]]
     marks: list[str]  # what a reader of the numbers must know
     votes: Votes | None = None  # where the scores are shares of neighbours' votes
+    head: Head | None = None  # the one model whose test scores these are, where it is linear
+    extras: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # more arrays for the .npz
 
     @property
     def score_type(self) -> str:

@@ -88,6 +88,9 @@ class RunConfig:
         False, "refuse files whose splits share exact copies or patients, or that can't tell"
     )
     name: str = setting("", "a tag for the rows of this run")
+    keep_heads: bool = setting(
+        False, "with the scores keep the weights of heads of folds and sites, too"
+    )
     results: Path | None = setting(None, "", metavar="DIR", shown="$MEDPROBE_RESULTS or ./results")
 
     @property

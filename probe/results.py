@@ -23,12 +23,15 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.files import NewFile, locked, open_regular, stream_sha256, write_whole
 from cache.format.key import file_stem, key_digest
+from cache.places import results_root
 from probe.folds import asked_of_all
 from probe.metrics.classification import PROBABILITY
 from probe.metrics.intervals import Interval
 from probe.metrics.measure import Measured
+from probe.solvers.head import Head, head_of
 
-ROW_VERSION = 2  # 1: without checksums, scores in {stem}.npz; those are read as they are
+# 1: without checksums, scores in {stem}.npz. 2: without weights. Both are read as they are; see ROW.md.
+ROW_VERSION = 3
 CHECKSUM = "sha256"  # of the row's canonical JSON, but for this entry
 SCORES = "scores_sha256"  # of the file of scores, whose name holds the first digits of it
 N_DIGITS = 16
@@ -391,7 +394,7 @@ def read_row(path: Path) -> dict[str, Any]:
     version = content.get("row_version")
     if (version != 1 or CHECKSUM in content) and content.get(CHECKSUM) != _checksum(content):
         raise BrokenRow("changed since it was written: its checksum is of other content")
-    if version not in (1, ROW_VERSION):
+    if version not in range(1, ROW_VERSION + 1):
         raise BrokenRow(f"a row of version {version}, where this medprobe reads {ROW_VERSION}")
     return {**ADDED_LATER, **content}
 
@@ -417,6 +420,45 @@ def read_scores(path: Path, row: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         # Broad: readers of damaged files raise anything, TokenError to MemoryError.
         except Exception as error:
             raise BrokenRow(f"{place} is damaged ({type(error).__name__})") from error
+
+
+def load_head(row: str | Path | Row, root: Path | None = None) -> Head:
+    """The classifier of a row, for new features.
+
+        head = load_head("results/breastmnist/dinov2_224_linear_538d92308c594f0d.json")
+        scores = head.scores(open_features("new.h5").array(11, "cls"))  # at head.places
+
+    Args:
+        row: its JSON file, or the row itself.
+        root: the folder of results that holds the row itself; None: the usual one.
+
+    Raises:
+        OSError: there is no such file, or it can't be read.
+        BrokenRow: it, or its scores, are damaged.
+        RequestError: it keeps no weights.
+    """
+    path = row.path(root or results_root()) if isinstance(row, Row) else Path(row)
+    content = read_row(path)
+    head = find_head(path, content)
+    if head is None:
+        raise RequestError(
+            f"{path} keeps no weights; rows of one linear, ridge, adamw or heads model do, since "
+            "row_version 3 (of folds with --keep-heads): ask the probe anew"
+        )
+    return head
+
+
+def find_head(path: Path, row: Mapping[str, Any]) -> Head | None:
+    """The classifier of a row, as ``read_row`` gave it; None where it keeps no weights.
+
+    Raises:
+        OSError, BrokenRow: as ``read_scores``.
+    """
+    arrays = read_scores(path, row)
+    try:
+        return head_of(arrays)
+    except (ValueError, KeyError, TypeError) as error:
+        raise BrokenRow(f"what {path} keeps is no head ({type(error).__name__})") from error
 
 
 def check_scores(path: Path, row: Mapping[str, Any]) -> None:

@@ -126,6 +126,8 @@ def make_row(
             **{f"{name}_labels": answers.labels for name, answers in scored.items()},
             **{f"{name}_ids": answers.ids for name, answers in scored.items()},
             "class_names": np.array(question.task.class_names),
+            **(answer.head.arrays if answer.head else {}),
+            **answer.extras,
         },
     )
 

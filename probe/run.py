@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.catalogue import Wish, find_features
+from cache.commands.names import format_bytes
 from cache.errors import CacheError, Failure, RequestError
 from cache.features import Features, open_features
 from probe.answer import Answer
@@ -47,6 +48,7 @@ from probe.questions.leaks import refuse_leaks, with_leaks
 from probe.questions.question import Question, Split, check_known, divide_samples, pick
 from probe.results import Row, check_folder, write_row
 from probe.row import make_row, of_patients
+from probe.solvers.head import MAX_BYTES
 
 Say = Callable[[str], None]  # told a line
 
@@ -210,7 +212,13 @@ def _complete(
     config: ProbeConfig, question: Question, answer: Answer, start: Mapping[str, object]
 ) -> Answer:
     """An answer whose settings are all that changes the numbers of its row."""
-    one_to_one = rows_are_samples(question.features)
+    one_to_one, head, marks = rows_are_samples(question.features), answer.head, answer.marks
+    # Of a split among several the model is one of many, and a row of its own has the same question.
+    if head and (not head.places or (question.name and not config.run.keep_heads)):
+        head = None
+    if head and head.n_bytes > MAX_BYTES:
+        marks = [*marks, f"its weights aren't kept: {format_bytes(head.n_bytes)} of them"]
+        head = None
     settings = {
         **start,
         **({} if one_to_one else {"aggregate": config.places.aggregate}),
@@ -219,7 +227,7 @@ def _complete(
         "read": config.reads,
         "n_resamples": config.measuring.n_resamples,
     }
-    return dataclasses.replace(answer, settings=settings)
+    return dataclasses.replace(answer, settings=settings, marks=marks, head=head)
 
 
 def _refuse_shared_ids(found: Sequence[Features]) -> None:

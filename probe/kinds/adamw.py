@@ -168,11 +168,10 @@ class AdamW(Course, Kind):
             self,
             check_device(self.device),
         )
-        return [self._of_seeds(own, p.splits) for own, p in zip(fits, problems, strict=True)]
+        return [self._of_seeds(own, p) for own, p in zip(fits, problems, strict=True)]
 
-    def _of_seeds(
-        self, fits: list[HeadFit | Diverged], splits: Mapping[str, Split]
-    ) -> Iterator[Answer]:
+    def _of_seeds(self, fits: list[HeadFit | Diverged], problem: Problem) -> Iterator[Answer]:
+        splits = problem.splits
         for fit in fits:
             if isinstance(fit, Diverged):
                 continue
@@ -187,6 +186,7 @@ class AdamW(Course, Kind):
                 },
                 {name: fit.predict_scores(splits[name].x) for name in ("val", "test")},
                 ["val was still improving when training ended"] if is_rising else [],
+                head=problem.seen_by(fit.outputs.head(fit.weights, fit.intercept, problem.task)),
             )
         if diverged := [fit for fit in fits if isinstance(fit, Diverged)]:
             seeds = [f"seed {fit.seed} after {fit.iteration} iterations" for fit in diverged]

@@ -199,7 +199,9 @@ class Heads(Course, Kind):
         rates = sorted({f.lr for f in fits})
         if len(rates) > 1 and fit.lr in (rates[0], rates[-1]):
             marks.append(f"the chosen learning rate {fit.lr:g} is the end of the grid")
-        yield Answer(used._row_settings(inputs, fit), chosen, scores, marks)
+        head = fit.outputs.head(fit.weights, fit.intercept, task)
+        seen = problem.seen_by(head, inputs.seen_by(fit, problem.places))
+        yield Answer(used._row_settings(inputs, fit), chosen, scores, marks, head=seen)
 
     def _row_settings(self, inputs: Inputs, fit: GridFit, **more: Any) -> dict[str, Any]:
         found = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "device"}
@@ -301,6 +303,10 @@ class Inputs:
     @property
     def has_cls(self) -> bool:
         return self.pool in (GRID, "cls")
+
+    def seen_by(self, fit: GridFit, places: tuple[Place, ...]) -> tuple[Place, ...]:
+        """Those of the places, in their order, whose features a head of the grid sees."""
+        return places[self.n_blocks - fit.n_last : self.n_blocks + fit.with_mean]
 
     def describe(self, fit: GridFit, of_one: str = "class token of the last block") -> str:
         """A head of the grid in words."""

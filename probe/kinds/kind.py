@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -47,6 +47,7 @@ from probe.metrics.losses import is_of_ranks, loss_name, loss_of
 from probe.paper_encoders import Reading
 from probe.places import Place, find_places, read_side_by_side
 from probe.questions.question import Question, Split, divide_samples, pick
+from probe.solvers.head import Head
 from probe.solvers.standardise import AS_STORED, Prepare, Standardising, standardising
 
 if TYPE_CHECKING:
@@ -130,6 +131,11 @@ class Problem:
         assert self.few_shot
         return standardising(self.few_shot.standardise_word, self.splits["train"].x)
 
+    def seen_by(self, head: Head | None, places: tuple[Place, ...] = ()) -> Head | None:
+        """A head that is told what it sees: all places, or some of them."""
+        seen = places or self.places
+        return head and replace(head, places=seen, aggregate=self.aggregate)
+
     def read(self) -> dict[str, NDArray[np.floating]]:
         """Split -> (n, D) features of all places side by side, in their order.
 
@@ -189,6 +195,10 @@ class Kind:
     def marks(self, fitted: Fitted, place: int) -> list[str]:
         """What a reader of the numbers must know of the chosen candidate."""
         return []
+
+    def head(self, fitted: Fitted, place: int, task: Task) -> Head | None:
+        """The chosen candidate's weights on features as they are, where it is a linear head."""
+        return None
 
     def scores_of(self, fitted: Fitted) -> str:
         """The type of its scores of classes, where that is known only then."""
@@ -286,6 +296,7 @@ class Kind:
                 "test": chosen.scores(problem.splits["test"].x),
             },
             marks,
+            head=problem.seen_by(self.head(fitted, place, task)),
         )
 
     def answer_together(self, problems: Sequence[Problem]) -> list[Iterator[Answer]]:

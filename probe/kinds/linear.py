@@ -29,7 +29,8 @@ from probe.metrics.classification import check_labels
 from probe.metrics.losses import log_loss
 from probe.questions.question import Split
 from probe.solvers.episodes import STRENGTH, TOLERANCE, logistic_scores
-from probe.solvers.logistic import Head, ahead, learnable, minimise, rotated
+from probe.solvers.head import OVR, SIGMOID, SOFTMAX, Head, unstandardised
+from probe.solvers.logistic import Shared, ahead, learnable, minimise, rotated
 from probe.solvers.standardise import check_width, chunks, mean_and_scale
 
 FORMS = ("multinomial", "ovr")
@@ -132,6 +133,15 @@ class Linear(Kind):
             return []
         return [f"the solver stopped after {fit.n_iter} steps, short of its tolerance"]
 
+    def head(self, fitted: Strengths, place: int, task: Task) -> Head:
+        fit, shared = fitted.fits[place], fitted.fits[place].head
+        folded = unstandardised(fit.weights, fit.intercept, shared.mean, shared.scale)
+        if task.word == BINARY:
+            return Head(*folded, SIGMOID, task)
+        link = SIGMOID if task.has_several_labels else OVR if self.form == "ovr" else SOFTMAX
+        columns = tuple(shared.columns.tolist())
+        return Head(*folded, link, task, columns, tuple(shared.constant.tolist()))
+
     def answer_episodes(self, problem: Problem, episodes: Episodes) -> Iterator[Answer]:
         """All episodes in one solve, at the one strength."""
         task, train, test = problem.task, problem.splits["train"], problem.splits["test"]
@@ -174,7 +184,7 @@ class LinearFit:
     objective: float  # C * sum of log-losses + |weights|^2 / 2
     n_iter: int  # Newton steps
     converged: bool  # whether the tolerance was reached
-    head: Head
+    head: Shared
 
     def predict_scores(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
         """Score images.
@@ -239,7 +249,7 @@ def fit_path(
             f"{features.shape} and {len(labels)} labels"
         )
     targets, columns, constant = learnable(labels, task, n_classes)
-    head = Head(*mean_and_scale(features), task, config.form, columns, constant)
+    head = Shared(*mean_and_scale(features), task, config.form, columns, constant)
     coupled = task not in (BINARY, MULTI_LABEL) and config.form == "multinomial"
     is_known = labels[:, columns].T != MISSING if task == MULTI_LABEL else None
     problem, basis = rotated(features, head, targets, is_known, coupled)

@@ -31,6 +31,7 @@ from probe.metrics.classification import MARGIN
 from probe.metrics.regression import check_targets
 from probe.questions.question import Split
 from probe.solvers.episodes import ridge_scores
+from probe.solvers.head import IDENTITY, Head, unstandardised
 from probe.solvers.standardise import check_width, chunks, mean_and_scale
 
 # scikit-learn's alpha over the number of training images: the larger, the stronger. Two a
@@ -107,6 +108,11 @@ class Ridge(Kind):
 
     def value(self, fitted: Penalties, place: int) -> float:
         return fitted.fits[place].penalty
+
+    def head(self, fitted: Penalties, place: int, task: Task) -> Head:
+        fit = fitted.fits[place]
+        folded = unstandardised(fit.weights, fit.intercept, fit.mean, fit.scale)
+        return Head(*folded, IDENTITY if task.is_continuous else MARGIN, task)
 
     def loss_name(self, fitted: Penalties, task: Task) -> str:
         return "squared error"

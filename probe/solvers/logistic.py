@@ -32,7 +32,7 @@ HALVINGS = 40  # of a step that doesn't go downhill; seen: 0, now and then 1
 
 
 @dataclass(frozen=True)
-class Head:
+class Shared:
     """What all fits of one path share: standardising before the weights, scores after them."""
 
     mean: NDArray[np.float64]  # (D,) of the training features
@@ -84,7 +84,7 @@ def learnable(
 
 def rotated(
     features: NDArray[np.floating],
-    head: Head,
+    head: Shared,
     targets: NDArray[np.bool_],
     is_known: NDArray[np.bool_] | None,
     coupled: bool,

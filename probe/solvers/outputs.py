@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
-from cache.task import BINARY, MISSING, MULTI_LABEL
+from cache.task import BINARY, MISSING, MULTI_LABEL, Task
 from probe.metrics.classification import PROBABILITY, UNNORMALISED, check_labels
 from probe.solvers.logistic import softmax
+from probe.solvers.head import SIGMOID, SOFTMAX, Head
 from probe.solvers.standardise import refuse_infinite
 
 if TYPE_CHECKING:
@@ -42,6 +43,13 @@ class Outputs:
         """What the scores are: sigmoids of classes that exclude one another don't sum to 1."""
         is_loose = self.by_sigmoid and self.task not in (BINARY, MULTI_LABEL)
         return UNNORMALISED if is_loose else PROBABILITY
+
+    def head(
+        self, weights: NDArray[np.floating], intercept: NDArray[np.floating], task: Task
+    ) -> Head:
+        """A head whose (D, O) weights have these outputs."""
+        is_loose = self.is_independent or self.score_type == UNNORMALISED
+        return Head(weights, intercept, SIGMOID if is_loose else SOFTMAX, task)
 
     @property
     def n_logits(self) -> int:

@@ -25,9 +25,14 @@ from cache.task import MISSING, MULTI_LABEL, UNCERTAIN
 
 TOLERANCE = 1e-6  # of floats, relative
 # What CHANGELOG.md says that rows have since they were recorded: new names in JSON and in the .npz,
-# and values that stand for new ones, as {"row_version": 2}. Recorded anew, all three are empty.
-ADDED: dict[str, tuple[str, ...]] = {"json": (), "npz": ()}
-REPLACED: dict[str, object] = {}
+# and values that stand for new ones, as {"row_version": 2}; and which flags are new. Recorded anew,
+# all of it is empty.
+ADDED = {
+    "json": (),
+    "npz": ("head_weights", "head_intercept", "head"),
+    "flags": ("--keep-heads",),
+}
+REPLACED: dict[str, object] = {"row_version": 2}
 IS_RECORDING = bool(os.environ.get("RECORD_GOLDEN"))
 TESTS = next(folder for folder in Path(__file__).resolve().parents if folder.name == "tests")
 RECORDINGS = TESTS / "data" / "golden"
@@ -427,10 +432,12 @@ class Recording:
             return
         known = {what: content for (c, what), content in self.known.items() if c == case}
         assert known, f"nothing was recorded of {case!r}"
-        for row in (content for content in found.values() if "npz" in content):
-            row["json"] |= REPLACED
-            for part, names in ADDED.items():
-                row[part] = {name: v for name, v in row[part].items() if name not in names}
+        for content in (part for part in (found, *found.values()) if isinstance(part, dict)):
+            if "npz" in content:
+                content["json"] |= REPLACED
+            for part in content.keys() & ADDED:
+                new = ADDED[part]
+                content[part] = {n: v for n, v in content[part].items() if n not in new}
         assert list(known) == list(found), "which rows and words there are"
         wrong = [
             line

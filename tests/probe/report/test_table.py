@@ -129,7 +129,7 @@ def test_a_file_that_is_no_row_is_named_and_the_others_are_printed(stored, capsy
         ("episodes", {"acc": "many"}),
         ("split", "80/10/10"),
         ("chosen", {"strength": "large"}),
-        ("row_version", 3),
+        ("row_version", 4),
         ("seed", math.nan),
     ],
 )

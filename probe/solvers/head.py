@@ -1,0 +1,141 @@
+"""The classifier of a row: one linear head, on features as they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import RequestError
+from cache.task import BINARY, Task
+from probe.metrics.classification import MARGIN
+from probe.places import Place
+from probe.solvers.standardise import chunks
+
+# From logits to scores: over all outputs, each by itself, each by itself and then divided by their
+# sum (one class against the rest), or as they are: ridge's of classes, and predicted numbers.
+SOFTMAX, SIGMOID, OVR, IDENTITY = "softmax", "sigmoid", "ovr", "identity"
+LINKS = (SOFTMAX, SIGMOID, OVR, MARGIN, IDENTITY)
+WEIGHTS, INTERCEPT, ABOUT = "head_weights", "head_intercept", "head"  # in a row's .npz
+MAX_BYTES = 2**24  # of the weights that a row keeps: 16 MiB
+
+
+@dataclass(frozen=True)
+class Head:
+    """Weights and what their outputs mean. D features, O outputs, C classes.
+
+    Two classes that share one output have scores of -z and z. Classes or labels without weights,
+    of which train has no image or nothing else, have the same score in every image.
+    """
+
+    weights: NDArray[np.floating]  # (D, O); of a row's file float32
+    intercept: NDArray[np.floating]  # (O,)
+    link: str  # one of LINKS
+    task: Task
+    columns: tuple[int, ...] = ()  # (O,) the class of each output; (): 0 to C - 1
+    constant: tuple[float, ...] = ()  # (C,) scores of classes without weights; (): there are none
+    places: tuple[Place, ...] = ()  # whose features it sees side by side, the first on the left
+    aggregate: str = "mean"  # what a sample's several rows become before it
+
+    def scores(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Score images, as the row's are scored.
+
+        Args:
+            features: (Q, D) at ``places``, not standardised; may be a memmap.
+
+        Returns:
+            (Q, C) scores, see a row's ``score_type``; of numbers (Q, 1).
+
+        Raises:
+            RequestError: features of another width than the training features.
+        """
+        if features.ndim != 2 or features.shape[1] != len(self.weights):
+            raise RequestError(
+                f"the head was trained on {len(self.weights)} features, found shape "
+                f"{features.shape}: training and new features must come from one encoder, layer "
+                "and pool"
+            )
+        n, weights = self.task.n_outputs, self.weights.astype(np.float64)
+        found = np.tile(np.array(self.constant or [0.0] * n), (len(features), 1))
+        columns = list(self.columns or range(n))
+        for rows in chunks(len(features)):
+            logits = np.asarray(features[rows], np.float64) @ weights + self.intercept
+            found[rows, columns] = self._linked(logits)
+        return found
+
+    def _linked(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self.task.word == BINARY and logits.shape[1] == 1:
+            logits = np.hstack([-logits, logits])
+        if self.link == SOFTMAX:
+            powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+            return powers / powers.sum(axis=1, keepdims=True)
+        if self.link not in (SIGMOID, OVR):
+            return logits
+        # Neither overflows nor loses small probabilities, unlike 1 / (1 + exp(-z)).
+        sure = np.exp(-np.logaddexp(0, -logits))
+        if self.link == SIGMOID:
+            return sure
+        # Where every class is refused outright, all alike, as in scikit-learn.
+        sums, equal = sure.sum(axis=1, keepdims=True), np.full_like(sure, 1 / sure.shape[1])
+        return np.divide(sure, sums, out=equal, where=sums > 0)
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the weights as a row keeps them."""
+        return 4 * (self.weights.size + self.intercept.size)
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """As they stand in a row's .npz."""
+        about = {
+            "link": self.link,
+            "task": self.task.word,
+            "class_names": self.task.class_names,
+            "columns": self.columns or range(self.task.n_outputs),
+            "constant": self.constant,
+            "places": [place.settings for place in self.places],
+            "aggregate": self.aggregate,
+        }
+        return {
+            WEIGHTS: self.weights.astype(np.float32),
+            INTERCEPT: self.intercept.astype(np.float32),
+            ABOUT: np.array(json.dumps(about, default=list)),
+        }
+
+
+def head_of(arrays: Mapping[str, NDArray[Any]]) -> Head | None:
+    """The head in a row's .npz; None where it holds none.
+
+    Raises:
+        ValueError, KeyError, TypeError: what stands there is none.
+    """
+    if WEIGHTS not in arrays:
+        return None
+    about = json.loads(str(arrays[ABOUT]))
+    if about["link"] not in LINKS:
+        raise ValueError(f"a head whose link is {about['link']!r}")
+    return Head(
+        arrays[WEIGHTS],
+        arrays[INTERCEPT],
+        about["link"],
+        Task(about["task"], tuple(about["class_names"])),
+        tuple(about["columns"]),
+        tuple(about["constant"]),
+        tuple(Place(**place) for place in about["places"]),
+        about["aggregate"],
+    )
+
+
+def unstandardised(
+    weights: NDArray[np.floating],
+    intercept: NDArray[np.floating],
+    mean: NDArray[np.floating],
+    scale: NDArray[np.floating],
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """(D, O) and (O,) on features as they are, of those on features less ``mean``, over ``scale``."""
+    weights = weights / scale[:, None]
+    return weights, intercept - mean @ weights
