@@ -44,6 +44,7 @@ examples:
   probe --kind linear --data breastmnist --shots 1,5,10,25     100 episodes of each
   probe --kind linear --train-data chexpert --test-data chestxray14 --target Edema
   probe table --data breastmnist                        stored rows, finetune's too, as one table
+  probe apply ROW.json new.h5                           scores of new images, by a stored row
 """
 
 ESTIMATOR = "sklearn.MODULE.CLASS or FILE.py:CLASS"  # as messages name what is none of KINDS
@@ -60,7 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The flags; each is a field of ProbeConfig's parts or of a kind."""
     parser = Parser(
         prog="probe",
-        commands=("table",),
+        commands=("table", "apply"),
         description="Answer questions from cached features: fit on train, choose on val, read "
         "test once; or ask texts, with nothing fitted. Every answer is one JSON row with its "
         "scores beside it.",
@@ -254,6 +255,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from probe.report.stored import main as show_stored
 
         return show_stored(words[1:])
+    if words[:1] == ["apply"]:
+        from probe.apply import main as apply_stored
+
+        return apply_stored(words[1:])
     config = read_config(words)
     return run_command("probe", lambda: run(config), "interrupted; rows already written stay")
 

@@ -74,10 +74,8 @@ FROM_PROBE = {
     "questions.describe", "questions.leaks", "questions.overlay", "questions.question", "episodes.draw", "episodes.prior", "solvers.epochs", "solvers.outputs",
     "paper_encoders", "protocols", "questions.laying",
 }  # fmt: skip
-# A head that begins with a probe's weights: the probe is fitted again.
-OF_FIRST_HEADS = {
-    "kinds.adamw", "kinds.heads", "kinds.linear", "solvers.adamw", "solvers.sgd", "places",
-}  # fmt: skip
+# A head that begins with a probe's weights; where a row keeps none, the probe is fitted again.
+OF_FIRST_HEADS = {"refit", "solvers.head"}
 
 
 def imported_from(package, path):

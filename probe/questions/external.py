@@ -44,7 +44,7 @@ def choose_training(
             f"{train_data} and {test.dataset} are the same images; leave out --train-data, "
             "and --split divides them anew"
         )
-    keys = [_of_encoder(a.key, b.key) for a, b in ((train, test), (test, train))]
+    keys = [of_encoder(a.key, b.key) for a, b in ((train, test), (test, train))]
     if differences := key_differences(*keys):
         raise RequestError(
             f"{train.path.name} of {train.dataset} and {test.path.name} of {test.dataset} were made "
@@ -53,7 +53,7 @@ def choose_training(
     return train
 
 
-def _of_encoder(key: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+def of_encoder(key: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """The parts of a key that the other must share."""
     parts = {part: value for part, value in key.items() if part not in OF_DATA}
     if reading := parts.pop("reading", None):

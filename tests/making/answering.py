@@ -3,6 +3,8 @@
 import json
 import math
 
+import numpy as np
+
 from probe.metrics.intervals import Interval
 from probe.metrics.measure import Measured
 from probe.results import Answered, Encoded, Posed, Row
@@ -36,7 +38,7 @@ def scores_file(row):
 
 
 def make_earlier(row, *fields):
-    """Rewrite a stored row as medprobe wrote it before rows had checksums, and without some fields.
+    """Rewrite a stored row as medprobe wrote it before rows had checksums and weights, and without some fields.
 
     Returns:
         What it says now.
@@ -46,5 +48,9 @@ def make_earlier(row, *fields):
         del content[name]
     content["row_version"] = 1
     row.write_text(json.dumps(content))
-    scores_file(row).rename(row.with_suffix(".npz"))
+    path = scores_file(row)
+    with np.load(path) as file:
+        scores = {name: file[name] for name in file.files if not name.startswith("head")}
+    path.unlink()
+    np.savez(row.with_suffix(".npz"), **scores)
     return content

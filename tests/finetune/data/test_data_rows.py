@@ -1,5 +1,6 @@
 """What fine-tuning takes over from a probe's row: its episodes, its weights."""
 
+import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,9 +22,11 @@ from finetune.start.head import FirstHead, as_logits, first_head
 from finetune.start.row import find_row
 from probe.cli import main
 from probe.episodes.draw import digest_of
+from probe.places import Place
 from probe.questions.laying import lay_over
 from probe.questions.overlay import OverlayConfig
-from probe.questions.question import Question
+from probe.questions.question import Asked
+from probe.results import load_head
 
 MULTI_LABEL = "multi-label, binary-class"
 
@@ -42,7 +45,7 @@ def row_paths(places: SimpleNamespace) -> list[Path]:
     return sorted(places.results.glob("*/*.json"))
 
 
-def question(path: Path, **overlay: Any) -> Question:
+def question(path: Path, **overlay: Any) -> Asked:
     return lay_over(OverlayConfig(**overlay), open_features(path))[0]
 
 
@@ -99,7 +102,7 @@ def test_rows_that_arent_the_same_question_are_refused(places: SimpleNamespace, 
     few, whole = sorted(row_paths(places), key=lambda p: "few_shot" not in p.read_text())
     asked, results = question(path), places.results
 
-    def refused(match: str, run: str = few.stem, of: Question = asked, **more: Any) -> None:
+    def refused(match: str, run: str = few.stem, of: Asked = asked, **more: Any) -> None:
         with pytest.raises(RequestError, match=match):
             episodes_like(run, results, of, **more)
 
@@ -146,7 +149,7 @@ def test_a_row_is_found_by_file_name_and_id_and_nothing_else_is_one(
 def head_of(
     places: SimpleNamespace, path: Path, run: Path, n_logits: int, pool: str = "head", **more: Any
 ) -> FirstHead:
-    asked = question(path)
+    asked = more.pop("asked", None) or question(path)
     return first_head(
         run.stem,
         asked,
@@ -215,15 +218,35 @@ def test_of_a_grid_the_head_that_val_chose(places: SimpleNamespace, refit: str):
     np.testing.assert_allclose(powers / powers.sum(axis=1, keepdims=True), wanted, atol=1e-5)
 
 
-def test_of_a_grid_what_saw_several_inputs_is_refused(places: SimpleNamespace):
+def test_of_a_grid_what_saw_several_inputs_is_refused(places: SimpleNamespace, monkeypatch: Any):
     path = make_features(places.features, n_layers=4)
     ask("--kind heads --epochs 1 --iterations 20 --lr 0.1")
     (run,) = row_paths(places)
-    row = make_earlier(run)
-    row["chosen"] |= {"n_last": 4, "with_mean": True}
-    run.write_text(json.dumps(row))
+    seen = tuple(Place(layer, "cls") for layer in range(4))
+    found = dataclasses.replace(load_head(run), places=seen)
+    monkeypatch.setattr("finetune.start.head.find_head", lambda *of_row: found)
     with pytest.raises(RequestError, match="saw several layers or pools side by side"):
         head_of(places, path, run, 3)
+
+
+def test_weights_need_no_features_and_rows_of_before_are_fitted_again(places: SimpleNamespace):
+    path = make_features(places.features)
+    ask("--kind linear --choose cv --pool head")
+    ask("--kind adamw --iterations 20 --batch-size 30 --seeds 0 --pool head")
+    of_adamw, of_linear = row_paths(places)
+    asked = question(path)
+
+    kept = head_of(places, path, of_linear, 3)
+    for run in (of_adamw, of_linear):
+        make_earlier(run)
+    assert head_of(places, path, of_linear, 3).digest == kept.digest
+    with pytest.raises(
+        RequestError, match="of kind adamw and keeps no weights; ask the probe anew"
+    ):
+        head_of(places, path, of_adamw, 3)
+    ask("--kind adamw --iterations 20 --batch-size 30 --seeds 0 --pool head")
+    path.unlink()
+    assert head_of(places, path, of_adamw, 3, asked=asked).weights.shape == (3, 8)
 
 
 def test_a_head_may_see_another_pool_of_the_same_numbers(places: SimpleNamespace):
@@ -289,20 +312,11 @@ def test_another_encoder_pool_or_place_is_refused(places: SimpleNamespace):
         scores = {name: file[name] for name in file.files}
     np.savez(scores_file(run), **{**scores, "test_scores": scores["test_scores"] + 1e-4})
     refused(r"gives other scores on test, 0\.0001 apart; .*ask the probe anew")
-    scores_file(run).unlink()
-    refused("scores of .* can't be read")
     asked = question(path)
     path.unlink()
-    with pytest.raises(RequestError, match="the features of .* aren't in .*--features DIR"):
-        first_head(
-            run.stem,
-            asked,
-            key,
-            "cls",
-            3,
-            results_dir=places.results,
-            features_dir=places.features,
-        )
+    refused("the features of .* aren't in .*--features DIR", asked=asked)
+    scores_file(run).unlink()
+    refused("scores of .* can't be read", asked=asked)
 
 
 def test_one_logit_and_two_say_the_same():

@@ -1,0 +1,172 @@
+"""``probe apply``: a stored row's classifier on new images, whether or not they have labels."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.commands.names import counted
+from cache.commands.terminal import Parser, run_command, show
+from cache.errors import RequestError
+from cache.features import Features, open_features
+from cache.files import write_whole
+from cache.format.key import key_differences
+from cache.places import features_root
+from cache.task import Task
+from probe.metrics.classification import THRESHOLD
+from probe.places import read_side_by_side
+from probe.questions.external import of_encoder
+from probe.refit import Classifier, fit_again, question_of, refuse_many
+from probe.results import BrokenRow, find_head, read_row
+
+BETWEEN = "|"  # several predicted labels
+STORED = "layers.stored"  # of a key: other layers beside those that are read change nothing
+
+EXAMPLES = """\
+examples:
+  probe apply results/scans/dinov2_224_linear_538d92308c594f0d.json features/new/dinov2_224_0a1b2c3d4e5f.h5
+  probe apply ROW.json NEW.h5 --out new.csv          new.csv and new.npz
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The flags."""
+    parser = Parser(
+        prog="probe apply",
+        description="Score images by the classifier of a stored row; labels and splits of theirs "
+        "aren't read. Rows of linear, ridge, adamw and heads keep its weights. kNN, and linear "
+        "and ridge rows from before that, are fitted again on the features that they name.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("row", type=Path, help="its JSON file")
+    parser.add_argument("images", metavar="FEATURES", type=Path, help="a feature file")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="a CSV of id, predicted class and scores; the same as .npz beside it (the row's name "
+        "and the data set's, here)",
+    )
+    parser.add_argument(
+        "--features",
+        type=Path,
+        metavar="DIR",
+        help="where a row without weights finds what it learnt from "
+        "($MEDPROBE_FEATURES or ./features)",
+    )
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; returns the exit status."""
+    options = make_parser().parse_args(arguments)
+    return run_command("probe apply", lambda: run(options))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Read the row, score the images, write what it says of them."""
+    path, features = options.row, open_features(options.images)
+    out = options.out or Path(f"{path.stem}_{features.dataset}.csv")
+    if out.suffix != ".csv":
+        raise RequestError(f"--out takes a name that ends in .csv, not {out}")
+    row = _read(path)
+    refuse_other_encoder(row, features, path.stem)
+    classifier = classifier_of(path, row, options.features or features_root())
+    x = read_side_by_side(classifier.places, classifier.aggregate, features)
+    scores = classifier.scores(x)
+    write_scores(out, features.ids, scores, classifier.task, row["score_type"])
+    if features.digest in (row["features"]["digest"], row["trained_on"].get("digest")):
+        show(f"{path.stem} was made of these features: it has learnt from some of them")
+    n = counted(len(scores), "sample")
+    show(f"{n} of {features.dataset} scored by {path.stem}: {out}, {out.with_suffix('.npz').name}")
+    return 0
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        row = read_row(path)
+        _ = row["features"]["digest"], row["probe"]["kind"], row["trained_on"].get("digest")
+    except (BrokenRow, KeyError, TypeError, AttributeError) as error:
+        raise RequestError(f"{path} can't be read as a result ({error})") from error
+    return row
+
+
+def refuse_other_encoder(row: Mapping[str, Any], features: Features, name: str) -> None:
+    """Refuse features that another encoder made, or the same in another way.
+
+    Raises:
+        RequestError: they are; the message says in what they differ.
+    """
+    if features.is_text:
+        raise RequestError(f"{features.path} holds text features, and images are scored")
+    learnt = row["features"].get("key", {})
+    keys = of_encoder(learnt, features.key), of_encoder(features.key, learnt)
+    lines = [line for line in key_differences(*keys) if not line.startswith(f"{STORED}:")]
+    if lines:
+        raise RequestError(
+            f"{features.path.name} was made in another way than the features of {name} "
+            f"({'; '.join(lines[:3])}); extract it as those"
+        )
+
+
+def classifier_of(path: Path, row: Mapping[str, Any], folder: Path) -> Classifier:
+    """The classifier that a row keeps, or one that is fitted again.
+
+    Args:
+        path: of the row.
+        row: as ``probe.results.read_row`` gave it.
+        folder: where the features that it learnt from are looked for.
+
+    Raises:
+        RequestError: it has none, and isn't fitted again.
+    """
+    refuse_many(row, path.stem)
+    try:
+        head = find_head(path, row)
+    except (OSError, BrokenRow) as error:
+        raise RequestError(f"the scores of {path.stem} can't be read ({error})") from error
+    return head or fit_again(path, row, lambda: question_of(row, folder, path.stem))
+
+
+def write_scores(
+    out: Path,
+    ids: NDArray[np.str_],
+    scores: NDArray[np.float64],
+    task: Task,
+    score_type: str,
+) -> None:
+    """Write what is predicted as CSV and as .npz.
+
+    Args:
+        out: the CSV; the other stands beside it.
+        ids: (S,) of the samples.
+        scores: (S, C), of numbers (S, 1).
+        task: C class names.
+        score_type: of the row.
+
+    Raises:
+        OSError: they can't be written.
+    """
+    names = np.array(task.class_names)
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["id", *([] if task.is_continuous else ["predicted"]), *task.class_names])
+    predicted: list[list[str]] = [[] for _ in ids]
+    if task.has_several_labels:
+        predicted = [[BETWEEN.join(names[s > THRESHOLD[score_type]])] for s in scores]
+    elif not task.is_continuous:
+        predicted = [[name] for name in names[scores.argmax(axis=1)].tolist()]
+    for name, said, of_sample in zip(ids.tolist(), predicted, scores.tolist(), strict=True):
+        writer.writerow([name, *said, *of_sample])
+    with write_whole(out) as file:
+        file.write(table.getvalue().encode())
+    with write_whole(out.with_suffix(".npz")) as file:
+        np.savez(file, ids=ids, scores=scores, class_names=names)

@@ -1,0 +1,235 @@
+"""A row's probe fitted again, where the row keeps no weights: on the features that it names.
+
+It must give the scores that stand beside the row, or it isn't that probe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.catalogue import list_files
+from cache.errors import CacheError, RequestError
+from cache.features import Features, open_features
+from cache.format.key import PARTIAL
+from cache.format.read import read_header
+from cache.splits.rules import SplitRule
+from cache.task import ASKED, Task
+from probe.kinds.knn import Knn
+from probe.kinds.linear import Linear
+from probe.kinds.ridge import Ridge
+from probe.metrics.patients import Scored, by_patient
+from probe.places import Place, read_place
+from probe.questions.external import only_test
+from probe.questions.laying import lay_over
+from probe.questions.overlay import META, OverlayConfig
+from probe.questions.question import Asked as Question
+from probe.questions.question import Split, divide_samples, join
+from probe.results import read_scores
+from probe.solvers.head import Head
+
+NEAR = 1e-6  # of a score
+OLDER = "ask the probe anew, for rows keep their weights since row_version 3"
+
+
+@dataclass(frozen=True)
+class Voter:
+    """A kNN probe as a classifier."""
+
+    kind: Knn
+    k: int
+    bank: Split
+    task: Task
+    places: tuple[Place, ...] = ()
+    aggregate: str = "mean"
+
+    def scores(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
+        """(Q, D) features at ``places`` -> (Q, C) scores, of numbers (Q, 1)."""
+        return self.kind.ask(self.bank, features, self.task)[self.k]
+
+
+Classifier = Head | Voter
+
+
+def fit_again(path: Path, row: Mapping[str, Any], ask: Callable[[], Question]) -> Classifier:
+    """The probe of a row, from what it learnt from.
+
+    Args:
+        path: of the row.
+        row: as ``probe.results.read_row`` gave it.
+        ask: finds the row's question, of the features that it names; see ``question_of``.
+
+    Raises:
+        RequestError: a kind whose fit isn't repeated, or a fit that gives other scores than were
+            stored.
+        BrokenCache: the features are damaged.
+    """
+    probe, name = row["probe"], path.stem
+    refuse_many(row, name)
+    if probe["kind"] not in FITTED:
+        raise RequestError(f"{name} is of kind {probe['kind']} and keeps no weights; {OLDER}")
+    question = ask()
+    place = Place(probe["layer"], probe["pool"], probe.get("n_last", 1))
+    aggregate = probe.get("aggregate", "mean")
+
+    def read(question: Question) -> dict[str, Split]:
+        return divide_samples(read_place(question.features, place, aggregate), question)
+
+    splits = read(question.trained_on or question)
+    train = splits["train"]
+    if probe.get("refit") == "train+val":
+        train = join(train, splits["val"])
+    if question.trained_on:
+        splits["test"] = read(question)["test"]
+    task = Task(question.task, question.class_names)
+    fitted = FITTED[probe["kind"]](row, train, task)
+    # Of folds the stored val is of other fits.
+    answered = ["test"] if "folds" in probe or "refit" in probe else ["val", "test"]
+    _compare(path, row, {word: splits[word] for word in answered}, fitted)
+    return dataclasses.replace(fitted, places=(place,), aggregate=aggregate)
+
+
+def refuse_many(row: Mapping[str, Any], name: str) -> None:
+    """Refuse a row that no one model is of.
+
+    Raises:
+        RequestError: it is of few-shot episodes.
+    """
+    if "few_shot" in row["probe"]:
+        raise RequestError(
+            f"{name} learnt from episodes, each its own head; name a row of all of train"
+        )
+
+
+def _linear(row: Mapping[str, Any], train: Split, task: Task) -> Head:
+    probe = row["probe"]
+    rest = {name: probe[name] for name in ("form", "tolerance", "max_iter", "max_products")
+            if name in probe}  # fmt: skip
+    # All of them: each strength starts where the one before ended.
+    kind = Linear(strengths=tuple(probe["strengths"]), **rest)
+    fitted = kind.fit(train, task)
+    place = [fit.strength for fit in fitted.fits].index(row["chosen"]["strength"])
+    return kind.head(fitted, place, task)
+
+
+def _ridge(row: Mapping[str, Any], train: Split, task: Task) -> Head:
+    kind = Ridge(penalties=(row["chosen"]["penalty"],))
+    return kind.head(kind.fit(train, task), 0, task)
+
+
+def _knn(row: Mapping[str, Any], train: Split, task: Task) -> Voter:
+    probe = row["probe"]
+    k = probe["k"] if "k" in probe else row["chosen"]["k"]
+    widest = probe.get("cut_off_from")
+    names = ("metric", "vote", "temperature", "self_counts")
+    settings = {name: probe[name] for name in names if name in probe}
+    ks = tuple(sorted({k, widest or k}))
+    return Voter(Knn(k=ks, cut_off=widest is not None, **settings), k, train, task)
+
+
+FITTED: Mapping[str, Callable[[Mapping[str, Any], Split, Task], Classifier]] = {
+    "linear": _linear,
+    "ridge": _ridge,
+    "knn": _knn,
+}
+
+
+def _compare(
+    path: Path, row: Mapping[str, Any], splits: Mapping[str, Split], fitted: Classifier
+) -> None:
+    """Refuse a fit that gives other scores than stand beside the row."""
+    name, n_compared = path.stem, 0
+    try:
+        stored = read_scores(path, row)
+    except (OSError, ValueError) as error:
+        raise RequestError(
+            f"the scores of {name} can't be read ({error}); ask the probe anew"
+        ) from error
+    for split, own in splits.items():
+        wanted = stored.get(f"{split}_scores", np.empty(0))
+        if not len(wanted):  # not read: layers were compared
+            continue
+        found = Scored(fitted.scores(own.x), own.y, own.ids, own.groups)
+        found = by_patient(found) if row["probe"].get("scores_of") == "patients" else found
+        if not np.array_equal(found.ids, stored[f"{split}_ids"]):
+            raise RequestError(f"{name} scored other {split} samples than there are now")
+        apart = float(np.abs(found.scores - wanted).max())
+        if apart > NEAR * max(1, float(np.abs(wanted).max())):
+            raise RequestError(
+                f"fitted again, {name} gives other scores on {split}, {apart:.2g} apart; "
+                "libraries or the device are others than then, so ask the probe anew"
+            )
+        n_compared += len(wanted)
+    if not n_compared:
+        raise RequestError(f"{name} has no scores to compare with; it didn't read test")
+
+
+# ---------------------------------------------------------------------------- what was asked
+
+
+def find_by_digest(digest: str, folder: Path) -> Features | None:
+    """The complete feature file of a key, by its digest; None where there is none."""
+    for path in list_files(folder):
+        with contextlib.suppress(CacheError, OSError):  # another file's trouble
+            if not path.name.endswith(PARTIAL) and read_header(path).digest == digest:
+                return open_features(path)
+    return None
+
+
+def question_of(row: Mapping[str, Any], folder: Path, name: str) -> Question:
+    """A row's question, of the feature files that it names.
+
+    Args:
+        row: as ``probe.results.read_row`` gave it.
+        folder: where the features are looked for.
+        name: of the row, for messages.
+
+    Raises:
+        RequestError: they aren't there, or their labels and split aren't the row's.
+    """
+    own, train = row["features"], row["trained_on"]
+    test = _lay_again(row, own["digest"], {} if train else row["split"], folder, name)
+    if train:
+        learnt = _lay_again(train, train["digest"], train["split"], folder, name)
+        question = only_test(test, learnt, row["split"]["rule"].partition(":")[2])
+    else:
+        question = test
+    samples = {what: own["samples"].get(what) for what in question.samples}
+    if question.samples != samples or question.task != own["task"]:
+        raise RequestError(
+            f"{name} is of other labels or another split than its features have; {OLDER}"
+        )
+    return question
+
+
+def _lay_again(
+    said: Mapping[str, Any], digest: str, split: Mapping[str, Any], folder: Path, name: str
+) -> Question:
+    """A file's samples with the labels and split that a row says of it."""
+    features = find_by_digest(digest, folder)
+    if features is None:
+        raise RequestError(
+            f"the features of {name} aren't in {folder}, and its weights are fitted on them "
+            "again; name their folder with --features DIR, or extract them"
+        )
+    target = said.get("target", {})
+    if "file" in target or split.get("rule") == "file":
+        raise RequestError(f"{name} is of a table's labels or split; {OLDER}")
+    words = {word: text for text, word in ASKED.items()}
+    is_meta = str(target.get("target", "")).startswith(META)
+    config = OverlayConfig(
+        target=target.get("target"),
+        uncertain=target.get("uncertain"),
+        task=words[target["task"]] if is_meta else None,
+        split=SplitRule.parse(split["rule"]) if split else None,
+        split_seed=split.get("seed", 0),
+    )
+    (question,) = (q for q in lay_over(config, features) if q.name == split.get("name", ""))
+    return question
