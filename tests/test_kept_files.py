@@ -2,7 +2,7 @@
 
 ``data/features``: of format 1; a toy of patients, copies and pictures, its texts, slices, and what
 extract made of a tiny network. ``data/rows``: results of these files, of row_version 1 (by the
-last code that wrote it) and 2. Never make them again: what can't read them is wrong.
+last code that wrote it), 2 and 3. Never make them again: what can't read them is wrong.
 """
 
 import gzip
@@ -92,7 +92,7 @@ def test_rows(stored, of_kept):
         assert json.dumps(again) == json.dumps({name: written[name] for name in again})
 
 
-@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize("version", ["v1", "v2", "v3"])
 def test_tables(version, monkeypatch, capsys, of_kept):
     run_in(TESTS, monkeypatch)
     paths = [path.relative_to(TESTS).as_posix() for path in sorted(ROWS.glob(f"{version}/*.json"))]
