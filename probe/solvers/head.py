@@ -14,6 +14,7 @@ from cache.errors import RequestError
 from cache.task import BINARY, Task
 from probe.metrics.classification import MARGIN
 from probe.places import Place
+from probe.solvers.logistic import normalised, sigmoid, softmax
 from probe.solvers.standardise import chunks
 
 # From logits to scores: over all outputs, each by itself, each by itself and then divided by their
@@ -71,17 +72,10 @@ class Head:
         if self.task.word == BINARY and logits.shape[1] == 1:
             logits = np.hstack([-logits, logits])
         if self.link == SOFTMAX:
-            powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-            return powers / powers.sum(axis=1, keepdims=True)
-        if self.link not in (SIGMOID, OVR):
-            return logits
-        # Neither overflows nor loses small probabilities, unlike 1 / (1 + exp(-z)).
-        sure = np.exp(-np.logaddexp(0, -logits))
-        if self.link == SIGMOID:
-            return sure
-        # Where every class is refused outright, all alike, as in scikit-learn.
-        sums, equal = sure.sum(axis=1, keepdims=True), np.full_like(sure, 1 / sure.shape[1])
-        return np.divide(sure, sums, out=equal, where=sums > 0)
+            return softmax(logits, axis=1)
+        if self.link == OVR:
+            return normalised(sigmoid(logits))
+        return sigmoid(logits) if self.link == SIGMOID else logits
 
     @property
     def n_bytes(self) -> int:

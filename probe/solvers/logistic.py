@@ -53,7 +53,7 @@ class Shared:
         if self.task == MULTI_LABEL:
             scores[:, self.columns] = sigmoid(logits)
         elif self.form == "ovr":
-            scores[:, self.columns] = _normalised(sigmoid(logits))
+            scores[:, self.columns] = normalised(sigmoid(logits))
         else:
             scores[:, self.columns] = softmax(logits.T).T
         return scores
@@ -349,7 +349,7 @@ def softmax(logits: NDArray[Any], axis: int = 0) -> NDArray[Any]:
     return powers / powers.sum(axis=axis, keepdims=True)
 
 
-def _normalised(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+def normalised(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """Rows that sum to 1; where every class is refused outright, all alike, as in scikit-learn."""
     sums = scores.sum(axis=1, keepdims=True)
     equal = np.full_like(scores, 1 / scores.shape[1])
