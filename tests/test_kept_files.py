@@ -7,10 +7,12 @@ last code that wrote it), 2 and 3. Never make them again: what can't read them i
 
 import gzip
 import json
+import sys
 
 import numpy as np
 import pytest
 from golden import TESTS, Recording, rounded, run_in, stored_rows, summary, told
+from here import REPOSITORY
 
 from cache import open_features
 from cache.cli import main as cache
@@ -90,6 +92,17 @@ def test_rows(stored, of_kept):
     if row["row_version"] > 1:  # read and written again it says the same, in the same order
         again = {**as_json(typed), "row_version": row["row_version"]}
         assert json.dumps(again) == json.dumps({name: written[name] for name in again})
+
+
+@pytest.mark.parametrize("stored", [place for place in STORED if not place.startswith("v1")])
+def test_the_pages_reader_reads_rows_without_medprobe(stored, capsys, monkeypatch):
+    page = (REPOSITORY / "probe" / "ROW.md").read_text(encoding="utf-8")
+    reader = page.partition("```python\n")[2].partition("```")[0]
+    monkeypatch.setattr(sys, "argv", ["reader", str(ROWS / stored)])
+    exec(reader, {})
+    row = read_row(ROWS / stored)
+    shape = read_scores(ROWS / stored, row)["test_scores"].shape
+    assert capsys.readouterr().out == f"{row['metrics']['acc']['value']} {shape}\n"
 
 
 @pytest.mark.parametrize("version", ["v1", "v2", "v3"])
