@@ -89,7 +89,7 @@ class RunConfig:
     )
     name: str = setting("", "a tag for the rows of this run")
     keep_heads: bool = setting(
-        False, "with the scores keep the weights of heads of folds and sites, too"
+        False, "with the scores keep the weights of heads of folds, sites and episodes, too"
     )
     results: Path | None = setting(None, "", metavar="DIR", shown="$MEDPROBE_RESULTS or ./results")
 

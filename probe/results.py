@@ -443,7 +443,7 @@ def load_head(row: str | Path | Row, root: Path | None = None) -> Head:
     if head is None:
         raise RequestError(
             f"{path} keeps no weights; rows of one linear, ridge, adamw or heads model do, since "
-            "row_version 3 (of folds with --keep-heads): ask the probe anew"
+            "row_version 3 (of folds and episodes with --keep-heads): ask the probe anew"
         )
     return head
 

@@ -220,6 +220,11 @@ class AdamW(Course, Kind):
             iterations = [fit.iteration for fit in finite]
             how = f"val {self.choose_by}" if val else "the last step"
             mark = "the last step is taken: val isn't read"
+            head = None
+            if problem.keep_heads:
+                each = [(fit.weights, fit.intercept) for fit in finite]
+                weights, intercepts = map(np.stack, zip(*each, strict=True))
+                head = problem.seen_by(finite[0].outputs.head(weights, intercepts, problem.task))
             yield Answer(
                 {
                     **self.row_settings,
@@ -234,6 +239,7 @@ class AdamW(Course, Kind):
                 },
                 {"test": np.stack([fit.predict_scores(test.x) for fit in finite])},
                 [self.chosen_on_val("checkpoints are", val) if val else mark],
+                head=head,
             )
         if diverged:
             raise RequestError(

@@ -272,11 +272,20 @@ class Heads(Course, Kind):
             f"({n} of {len(places)})"
         )
         of_episodes = [[f.n_last, f.with_mean, f.lr] for f in picked]
+        head = None
+        if problem.keep_heads:
+            outputs, width = shown.outputs, x["train"].shape[1]
+            weights = np.zeros((len(picked), width, outputs.n_logits), np.float32)
+            for own, f in zip(weights, picked, strict=True):
+                own[f.columns] = f.weights  # of what it doesn't see they are 0
+            intercepts = np.stack([f.intercept for f in picked])
+            head = problem.seen_by(outputs.head(weights, intercepts, task))
         yield Answer(
             replace(used, refit=False)._row_settings(inputs, picked[0], **by),
             {**_named(shown), "of_episodes": of_episodes},
             {"test": np.stack([fit.predict_scores(x["test"]) for fit in picked])},
             marks,
+            head=head,
         )
 
 

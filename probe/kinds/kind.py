@@ -82,6 +82,7 @@ class Problem:
     is_compared: bool = False  # with other places: then this one's loss is needed, too
     aggregate: str = "mean"  # what a sample's several rows become
     pools: tuple[str, ...] = ()  # as they were named; (): what the kind reads by itself
+    keep_heads: bool = False  # of few-shot episodes, too
 
     @property
     def task(self) -> Task:

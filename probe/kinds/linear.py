@@ -28,7 +28,7 @@ from probe.kinds.kind import Episodes, Kind, Problem
 from probe.metrics.classification import check_labels
 from probe.metrics.losses import log_loss
 from probe.questions.question import Split
-from probe.solvers.episodes import STRENGTH, TOLERANCE, logistic_scores
+from probe.solvers.episodes import STRENGTH, TOLERANCE, Heads, logistic_scores
 from probe.solvers.head import OVR, SIGMOID, SOFTMAX, Head, unstandardised
 from probe.solvers.logistic import Shared, ahead, learnable, minimise, rotated
 from probe.solvers.standardise import check_width, chunks, mean_and_scale
@@ -146,7 +146,11 @@ class Linear(Kind):
         """All episodes in one solve, at the one strength."""
         task, train, test = problem.task, problem.splits["train"], problem.splits["test"]
         (strength,), how = self.strengths, problem.standardising()
-        asked = test.x, task.word, task.n_classes, strength, how.prepare
+        kept: Heads | None = [] if problem.keep_heads else None
+        asked = test.x, task.word, task.n_classes, strength, how.prepare, kept
+        scores = logistic_scores(train.x, train.y, episodes, *asked)
+        is_single = task.word == BINARY or task.has_several_labels
+        link = SIGMOID if is_single else SOFTMAX
         yield Answer(
             {
                 "strengths": [strength],
@@ -155,8 +159,9 @@ class Linear(Kind):
                 "chosen_by": "fixed",
             },
             {"strength": strength},
-            {"test": logistic_scores(train.x, train.y, episodes, *asked)},
+            {"test": scores},
             how.marks,
+            head=problem.seen_by(how.folded(kept, link, task)),
         )
 
 

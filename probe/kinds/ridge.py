@@ -30,7 +30,7 @@ from probe.kinds.kind import Episodes, Kind, Problem
 from probe.metrics.classification import MARGIN
 from probe.metrics.regression import check_targets
 from probe.questions.question import Split
-from probe.solvers.episodes import ridge_scores
+from probe.solvers.episodes import Heads, each_of, ridge_scores
 from probe.solvers.head import IDENTITY, Head, unstandardised
 from probe.solvers.standardise import check_width, chunks, mean_and_scale
 
@@ -125,8 +125,10 @@ class Ridge(Kind):
         outputs = np.empty((len(episodes), len(test), targets.shape[1]))
         chosen = np.empty(len(episodes))
         how = problem.standardising()
+        kept: Heads = [(np.empty(0), np.empty(0))] * len(episodes)
         for n in np.unique(lengths).tolist():  # a penalty may depend on it
             alike = np.flatnonzero(lengths == n)
+            of_length: Heads = []
             outputs[alike], chosen[alike] = ridge_scores(
                 train.x,
                 targets,
@@ -134,17 +136,22 @@ class Ridge(Kind):
                 test.x,
                 self.at(n),
                 how.prepare,
+                of_length if problem.keep_heads else None,
             )
+            for i, head in zip(alike.tolist(), each_of(of_length), strict=False):
+                kept[i] = head
         settings: dict[str, Any] = {"alpha": self.alpha, "chosen_by": "fixed"}
         if self.alpha is None:
             penalties = sorted(self.penalties, reverse=True)
             settings = {"penalties": penalties, "chosen_by": "leave-one-out squared error"}
         scored = {} if task.is_continuous else {"score_type": self.score_type}
+        link = IDENTITY if task.is_continuous else MARGIN
         yield Answer(
             {**settings, **how.settings, **scored},
             {"penalty": float(np.median(chosen)), "penalties": chosen.tolist()},
             {"test": as_scores(outputs, task.word)},
             how.marks,
+            head=problem.seen_by(how.folded(kept, link, task)) if problem.keep_heads else None,
         )
 
 

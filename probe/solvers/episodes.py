@@ -38,6 +38,7 @@ CG_RESIDUAL = 0.05  # how well a Newton step is solved, as in probe.kinds.linear
 CG_STEPS = 500
 HALVINGS = 40  # of a step that doesn't go downhill
 NEVER = -1e30  # logit of a class that an episode has no sample of: its exp() is 0
+Heads = list[tuple[NDArray[np.floating], NDArray[np.floating]]]  # (e, D, O) and (e, O), in order
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ def logistic_scores(
     n_classes: int,
     strength: float = STRENGTH,
     prepare: Prepare | None = None,
+    kept: Heads | None = None,
 ) -> NDArray[np.float32]:
     """Fit every episode, and score the queries by each. E episodes, C classes.
 
@@ -81,6 +83,7 @@ def logistic_scores(
         strength: scikit-learn's C.
         prepare: what standardises features and queries alike; None: each episode does, by the mean
             and scale of its own samples.
+        kept: where the weights of each are kept.
 
     Returns:
         (E, Q, C) probabilities.
@@ -98,6 +101,8 @@ def logistic_scores(
         alphas, intercepts = _Logistic(gram, targets, counts, coupled).solve(strength)
         if coupled:
             intercepts = np.where(targets.any(axis=2, keepdims=True), intercepts, NEVER)
+        if kept is not None:
+            kept.append(_heads(batch, alphas, intercepts, constant))
         for rows in chunks(len(queries)):
             logits = _answers(batch, alphas, intercepts, queries[rows])
             found = softmax(logits, 1) if coupled else sigmoid(logits)
@@ -116,6 +121,7 @@ def ridge_scores(
     queries: NDArray[np.floating],
     penalties: Sequence[float],
     prepare: Prepare | None = None,
+    kept: Heads | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Fit ridge in every episode, each at the penalty of its own smallest leave-one-out error.
 
@@ -131,6 +137,7 @@ def ridge_scores(
         queries: (Q, D).
         penalties: positive; ties go to the largest. An episode of one sample takes the largest.
         prepare: as for ``logistic_scores``.
+        kept: as there.
 
     Returns:
         (E, Q, O) predictions, and the (E,) penalties.
@@ -143,6 +150,8 @@ def ridge_scores(
     descending = np.sort(np.asarray(penalties, np.float64))[::-1]
     for part, batch in _batches(features, episodes, prepare):
         alphas, intercepts, chosen[part] = _leave_one_out(batch, targets[batch.rows], descending)
+        if kept is not None:
+            kept.append(_heads(batch, alphas, intercepts))
         for rows in chunks(len(queries)):
             answers = _answers(batch, alphas, intercepts, queries[rows])
             found[part, rows] = answers.transpose(0, 2, 1)
@@ -207,6 +216,28 @@ def _answers(
     flat = weights.reshape(-1, weights.shape[2]) @ (queries - centre).T
     offsets = intercepts.astype(np.float32) - weights @ (batch.mean - centre)[:, :, None]
     return flat.reshape(*weights.shape[:2], -1) + offsets
+
+
+def _heads(
+    batch: _Batch,
+    alphas: NDArray[np.floating],
+    intercepts: NDArray[np.floating],
+    constant: NDArray[np.float64] | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """(e, D, O) weights on prepared features and (e, O) intercepts, as ``_answers`` has them."""
+    if constant is not None:  # 0, 1, or as likely as not: what a sigmoid makes of these
+        is_fitted, sure = np.isnan(constant), np.where(constant > 0.5, -NEVER, NEVER)
+        alphas = alphas * is_fitted
+        intercepts = np.where(is_fitted, intercepts, np.where(constant == 0.5, 0, sure))
+    weights = alphas.astype(np.float64) @ batch.x / batch.scale[:, None]  # (e, O, D)
+    offsets = intercepts[..., 0] - np.einsum("eod,ed->eo", weights, batch.mean, dtype=np.float64)
+    return weights.transpose(0, 2, 1).astype(np.float32), offsets
+
+
+def each_of(kept: Heads) -> Iterator[tuple[NDArray[np.floating], NDArray[np.floating]]]:
+    """(1, D, O) and (1, O) of each episode."""
+    for weights, intercepts in kept:
+        yield from zip(weights[:, None], intercepts[:, None], strict=True)
 
 
 def _targets(

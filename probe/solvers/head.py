@@ -29,6 +29,8 @@ MAX_BYTES = 2**24  # of the weights that a row keeps: 16 MiB
 class Head:
     """Weights and what their outputs mean. D features, O outputs, C classes.
 
+    Of few-shot episodes it is E heads at once: every array, and every score, has E in front.
+
     Two classes that share one output have scores of -z and z. Classes or labels without weights,
     of which train has no image or nothing else, have the same score in every image.
     """
@@ -54,25 +56,27 @@ class Head:
         Raises:
             RequestError: features of another width than the training features.
         """
-        if features.ndim != 2 or features.shape[1] != len(self.weights):
+        of_episodes, width = self.weights.shape[:-2], self.weights.shape[-2]
+        if features.ndim != 2 or features.shape[1] != width:
             raise RequestError(
-                f"the head was trained on {len(self.weights)} features, found shape "
+                f"the head was trained on {width} features, found shape "
                 f"{features.shape}: training and new features must come from one encoder, layer "
                 "and pool"
             )
         n, weights = self.task.n_outputs, self.weights.astype(np.float64)
-        found = np.tile(np.array(self.constant or [0.0] * n), (len(features), 1))
+        found = np.tile(np.array(self.constant or [0.0] * n), (*of_episodes, len(features), 1))
         columns = list(self.columns or range(n))
         for rows in chunks(len(features)):
-            logits = np.asarray(features[rows], np.float64) @ weights + self.intercept
-            found[rows, columns] = self._linked(logits)
+            logits = np.asarray(features[rows], np.float64) @ weights
+            logits += self.intercept[..., None, :]
+            found[..., rows, :][..., columns] = self._linked(logits)
         return found
 
     def _linked(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
-        if self.task.word == BINARY and logits.shape[1] == 1:
-            logits = np.hstack([-logits, logits])
+        if self.task.word == BINARY and logits.shape[-1] == 1:
+            logits = np.concatenate([-logits, logits], axis=-1)
         if self.link == SOFTMAX:
-            return softmax(logits, axis=1)
+            return softmax(logits, axis=-1)
         if self.link == OVR:
             return normalised(sigmoid(logits))
         return sigmoid(logits) if self.link == SIGMOID else logits
@@ -130,6 +134,13 @@ def unstandardised(
     mean: NDArray[np.floating],
     scale: NDArray[np.floating],
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """(D, O) and (O,) on features as they are, of those on features less ``mean``, over ``scale``."""
+    """Weights on features as they are, of those on features less ``mean`` and over ``scale``.
+
+    Args:
+        weights: (..., D, O).
+        intercept: (..., O).
+        mean: (D,).
+        scale: (D,).
+    """
     weights = weights / scale[:, None]
     return weights, intercept - mean @ weights

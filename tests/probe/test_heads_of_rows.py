@@ -91,6 +91,32 @@ def test_a_head_of_another_form_gives_them_too(folder, capsys, words, task, fiel
     np.testing.assert_allclose(*of_test(*paths(folder), open_features(path)), atol=1e-5)
 
 
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    "words",
+    [
+        "linear --prior none",
+        "linear --prior none --standardise episode",
+        "ridge --draw natural",
+        "ridge --standardise episode",
+        "adamw --iterations 20 --lr 0.01 --seeds 1 --prior none",
+        f"{HEADS} --prior none",
+    ],
+)
+def test_heads_of_episodes_are_kept_where_they_are_asked_for(folder, capsys, words, task):
+    if task == REGRESSION and not words.startswith("ridge"):
+        return  # they tell classes apart
+    path = make_features(folder / "features", task=task, n_classes=TASKS[task], n_layers=4)
+    words = f"--kind {words} --shots 4 --episodes 3"
+    assert run(capsys, words)[0] == 0
+    with pytest.raises(RequestError, match="keeps no weights"):
+        load_head(*paths(folder))
+    assert run(capsys, f"{words} --keep-heads")[0] == 0
+    found, wanted = of_test(*paths(folder), open_features(path))
+    assert found.shape[0] == 3
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
 OLD = "of an earlier version"  # which kept no weights
 
 
