@@ -16,7 +16,7 @@ from cache.commands.names import counted
 from cache.commands.terminal import Parser, run_command, show
 from cache.errors import RequestError
 from cache.features import Features, open_features
-from cache.files import write_whole
+from cache.files import no_file, write_whole
 from cache.format.key import key_differences
 from cache.places import features_root
 from cache.task import Task
@@ -94,6 +94,8 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         row = read_row(path)
         _ = row["features"]["digest"], row["probe"]["kind"], row["trained_on"].get("digest")
+    except FileNotFoundError as error:
+        raise RequestError(f"{no_file(path)}; `probe --kind linear` makes some") from error
     except (BrokenRow, KeyError, TypeError, AttributeError) as error:
         raise RequestError(f"{path} can't be read as a result ({error})") from error
     return row

@@ -211,11 +211,10 @@ def control_rows(config: ProbeConfig, features: Features) -> Iterator[Row]:
 def _complete(
     config: ProbeConfig, asked: Asked, answer: Answer, start: Mapping[str, object]
 ) -> Answer:
-    """An answer whose settings are all that changes the numbers of its row."""
+    """An answer whose settings are all that changes the numbers of its row, and the head it keeps."""
     one_to_one, head, marks = rows_are_samples(asked.features), answer.head, answer.marks
-    # Of a split among several the model is one of many, and a row of its own has the same question.
-    if head and (not head.places or (asked.name and not config.run.keep_heads)):
-        head = None
+    if not (head and head.places) or (asked.name and not config.run.keep_heads):
+        head = None  # of pixels; or of one split among several, whose models are many
     if head and head.n_bytes > MAX_BYTES:
         marks = [*marks, f"its weights aren't kept: {format_bytes(head.n_bytes)} of them"]
         head = None
