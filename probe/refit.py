@@ -36,6 +36,7 @@ from probe.results import read_scores
 from probe.solvers.head import Head
 
 NEAR = 1e-6  # of a score
+KEPT = ("adamw", "heads")  # kinds that aren't fitted again: it takes long
 OLDER = "ask the probe anew, for rows keep their weights since row_version 3"
 
 
@@ -74,7 +75,8 @@ def fit_again(path: Path, row: Mapping[str, Any], ask: Callable[[], Question]) -
     probe, name = row["probe"], path.stem
     refuse_many(row, name)
     if probe["kind"] not in FITTED:
-        raise RequestError(f"{name} is of kind {probe['kind']} and keeps no weights; {OLDER}")
+        cure = OLDER if probe["kind"] in KEPT else f"name a row of {', '.join((*FITTED, *KEPT))}"
+        raise RequestError(f"{name} is of kind {probe['kind']} and keeps no weights; {cure}")
     question = ask()
     place = Place(probe["layer"], probe["pool"], probe.get("n_last", 1))
     aggregate = probe.get("aggregate", "mean")
@@ -110,8 +112,8 @@ def refuse_many(row: Mapping[str, Any], name: str) -> None:
 
 def _linear(row: Mapping[str, Any], train: Split, task: Task) -> Head:
     probe = row["probe"]
-    rest = {name: probe[name] for name in ("form", "tolerance", "max_iter", "max_products")
-            if name in probe}  # fmt: skip
+    names = ("form", "tolerance", "max_iter", "max_products")
+    rest = {name: probe[name] for name in names if name in probe}
     # All of them: each strength starts where the one before ended.
     kind = Linear(strengths=tuple(probe["strengths"]), **rest)
     fitted = kind.fit(train, task)
@@ -197,7 +199,7 @@ def question_of(row: Mapping[str, Any], folder: Path, name: str) -> Question:
     own, train = row["features"], row["trained_on"]
     test = _lay_again(row, own["digest"], {} if train else row["split"], folder, name)
     if train:
-        learnt = _lay_again(train, train["digest"], train["split"], folder, name)
+        learnt = _lay_again(train, train["digest"], train.get("split", {}), folder, name)
         question = only_test(test, learnt, row["split"]["rule"].partition(":")[2])
     else:
         question = test
@@ -231,5 +233,9 @@ def _lay_again(
         split=SplitRule.parse(split["rule"]) if split else None,
         split_seed=split.get("seed", 0),
     )
-    (question,) = (q for q in lay_over(config, features) if q.name == split.get("name", ""))
-    return question
+    asked = {question.name: question for question in lay_over(config, features)}
+    if split.get("name", "") not in asked:
+        raise RequestError(
+            f"{name} is of {split['name']}, which its features no longer have; {OLDER}"
+        )
+    return asked[split.get("name", "")]

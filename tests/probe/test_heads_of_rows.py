@@ -235,7 +235,10 @@ def test_what_is_no_head_is_a_broken_row(folder):
         ("linear --shots 2 --episodes 2", "learnt from episodes, each its own head"),
         ("knn --k 3 --labels labels.csv", "is of a table's labels or split; ask the probe anew"),
         ("knn --k 3 --split-file split.csv", "is of a table's labels or split"),
-        ("sklearn.dummy.DummyClassifier", "is of kind sklearn.dummy.DummyClassifier and keeps"),
+        (
+            "sklearn.dummy.DummyClassifier",
+            "keeps no weights; name a row of linear, ridge, knn, adamw, heads",
+        ),
     ],
 )
 def test_rows_that_cannot_be_applied(folder, capsys, words, match):
