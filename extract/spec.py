@@ -93,7 +93,7 @@ def encoder_notes(job: Job, weights: Weights, config: ExtractConfig) -> dict[str
     published = config.weights == "pretrained"
     fitted = fit_words(job, config)
     # Random weights saw nothing; of a user's own file nobody knows.
-    seen = () if weights.random else entry.seen if published else None
+    seen = () if weights.random else entry.pretraining.seen if published else None
     return {
         "weights": _describe_file(job, weights, weights.path, published) if weights.path else made,
         "random_weights": weights.random,

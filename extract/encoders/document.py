@@ -84,11 +84,12 @@ def _architecture(d: Description) -> tuple[str, ...]:
 
 def _origin(d: Description) -> tuple[str, ...]:
     entry = d.entry
-    seen = "?" if entry.seen is None else ", ".join(entry.seen) or "none"
+    how = entry.pretraining
+    seen = "?" if how.seen is None else ", ".join(how.seen) or "none"
     return (
         f"`{entry.name}`",
-        entry.objective,
-        entry.images,
+        how.objective,
+        how.images,
         seen,
         ", ".join(entry.papers) or "-",
         str(d.outline.place),

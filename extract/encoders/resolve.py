@@ -27,7 +27,7 @@ from cache import RequestError
 from cache.commands.names import first_line, near_names
 from extract.encoders.anatomy import Statistics
 from extract.encoders.table.entries import ENTRIES
-from extract.encoders.table.entry import ENTRY_POINTS, Entry
+from extract.encoders.table.entry import ENTRY_POINTS, Entry, Pretraining
 from extract.encoders.weights.published import OPEN_CLIP, SAFE, Hub, Local, Place, config_file
 from extract.machine.network import FORBIDDEN, offline
 
@@ -288,7 +288,7 @@ def _timm_hub_entry(name: str, config: dict[str, Any], place: Place) -> Entry:
         size=_own_side(name, published, arguments),
         statistics=_statistics(name, published, "mean", "std"),
         weights=place,
-        licence=licence if isinstance(licence, str) else "",
+        pretraining=Pretraining(licence if isinstance(licence, str) else ""),
     )
 
 

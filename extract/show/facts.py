@@ -181,7 +181,7 @@ def seen_by(name: str) -> list[str] | None:
     origins = ORIGINS.get(name)
     if origins is None:
         return None
-    return [entry.name for entry in ENTRIES if entry.seen and not {*origins}.isdisjoint(entry.seen)]
+    return [e.name for e in ENTRIES if not {*origins}.isdisjoint(e.pretraining.seen or ())]
 
 
 # ---------------------------------------------------------------------------- labels

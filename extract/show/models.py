@@ -104,7 +104,7 @@ def place_of(entry: Entry) -> Place:
 def entry_facts(entry: Entry) -> Facts:
     """All that the table says of an encoder, and its state on this machine."""
     place = place_of(entry)
-    path = find(place)
+    path, how = find(place), entry.pretraining
     return {
         "name": entry.name,
         "state": readiness(place, entry.packages),
@@ -113,10 +113,10 @@ def entry_facts(entry: Entry) -> Facts:
         "library": entry.library,
         "weights": str(place),
         "file": str(path) if path else None,
-        "licence": entry.licence or None,
-        "objective": entry.objective,
-        "trained_on": entry.images,
-        "has_seen": None if entry.seen is None else list(entry.seen),
+        "licence": how.licence or None,
+        "objective": how.objective,
+        "trained_on": how.images,
+        "has_seen": None if how.seen is None else list(how.seen),
         "papers": list(entry.papers),
     }
 

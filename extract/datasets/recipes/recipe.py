@@ -33,7 +33,7 @@ class Recipe:
     split: str  # whose, in words
     layout: tuple[str, ...]  # what is expected below the root
     list_files: Callable[[Path], Listing]  # raises MissingFiles, RequestError
-    origins: tuple[str, ...]  # whose images these are, in the words of ``Entry.seen``
+    origins: tuple[str, ...]  # whose images these are, in the words of ``Pretraining.seen``
     # Mean and std of each channel as a paper has them; None: computed from the train split's pixels.
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     templates: tuple[str, ...] = ()  # of prompts; {} is the class. (): those of any data set

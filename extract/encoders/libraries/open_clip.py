@@ -153,7 +153,7 @@ def outline(entry: Entry, size: int | None) -> Outline:
         place=entry.weights or _place(published),
         build=build,
         load=load,
-        licence=entry.licence,
+        licence=entry.pretraining.licence,
     )
 
 

@@ -152,7 +152,7 @@ def outline(entry: Entry, size: int | None) -> Outline:
         place=_place(entry, config),
         build=build,
         load=load,
-        licence=entry.licence or config.license or "",
+        licence=entry.pretraining.licence or config.license or "",
     )
 
 

@@ -412,7 +412,7 @@ def outline(entry: Entry, size: int | None) -> Outline:
         place=entry.weights,
         build=build,
         load=load,
-        licence=entry.licence,
+        licence=entry.pretraining.licence,
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from extract.encoders.anatomy import Statistics
 from extract.encoders.weights.published import Place
@@ -15,6 +15,20 @@ HALF = Statistics((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 CLIP = Statistics((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
+class Pretraining(NamedTuple):
+    """What is known of how weights came about."""
+
+    licence: str = ""  # of the weights; "" where the library says it
+    objective: str = ""
+    images: str = ""  # and how many
+    # Known data sets that it saw; () if its closed list has none of them, None if nobody outside
+    # can tell. Names as in ``Recipe.origins``.
+    seen: tuple[str, ...] | None = None
+
+
+UNKNOWN = Pretraining()
+
+
 @dataclass(frozen=True)
 class Entry:
     """One encoder: how it is built, where its weights are, and what is known of them."""
@@ -23,12 +37,7 @@ class Entry:
     encoder: str  # full name, which rows carry: "architecture.tag", "open_clip:MODEL/TAG", ...
     title: str = ""
     papers: tuple[str, ...] = ()  # that use it
-    licence: str = ""  # of the weights; "" where the library says it
-    objective: str = ""  # of pretraining
-    images: str = ""  # of pretraining, and how many
-    # Known data sets that pretraining saw; () if its closed list has none of them, None if nobody
-    # outside can tell. Names as in datasets/origins.py.
-    seen: tuple[str, ...] | None = None
+    pretraining: Pretraining = UNKNOWN
 
     library: str = "timm"  # one of LIBRARIES
     network: str = ""  # the architecture's name in the library, where ``encoder`` isn't that

@@ -12,6 +12,7 @@ from extract.encoders.table.entry import (
     NONE,
     VIT_L,
     Entry,
+    Pretraining,
 )
 from extract.encoders.weights.published import Hub
 
@@ -47,10 +48,12 @@ MEDICAL = (
         "rad-dino",
         "transformers:microsoft/rad-dino",
         "RAD-DINO B/14, chest X-rays",
-        licence="mit",
-        objective=DINOV2,
-        images="882 775 chest X-rays of five public sets",
-        seen=("NIH ChestX-ray14", "CheXpert", "MIMIC-CXR"),
+        pretraining=Pretraining(
+            "mit",
+            DINOV2,
+            "882 775 chest X-rays of five public sets",
+            ("NIH ChestX-ray14", "CheXpert", "MIMIC-CXR"),
+        ),
         library="transformers",
         config={"model_type": "dinov2", "image_size": 518, "patch_size": 14, **VIT_B},
         statistics=Statistics((0.5307,) * 3, (0.2583,) * 3),
@@ -60,9 +63,11 @@ MEDICAL = (
         "medsiglip",
         "transformers:google/medsiglip-448",
         "MedSigLIP So400m/14",
-        licence="health-ai-developer-foundations",
-        objective="image-text sigmoid",
-        images="medical image-text pairs and 2 % of WebLI, partly undisclosed",
+        pretraining=Pretraining(
+            "health-ai-developer-foundations",
+            "image-text sigmoid",
+            "medical image-text pairs and 2 % of WebLI, partly undisclosed",
+        ),
         library="transformers",
         config={
             "model_type": "siglip_vision_model",
@@ -82,10 +87,12 @@ MEDICAL = (
         "retfound",
         "vit_large_patch16_224.retfound_cfp",
         "RETFound L/16, colour fundus",
-        licence="cc-by-nc-4.0",
-        objective="masked autoencoding, from ImageNet's MAE",
-        images="904 170 fundus photographs (MEH-MIDAS, EyePACS)",
-        seen=NONE,
+        pretraining=Pretraining(
+            "cc-by-nc-4.0",
+            "masked autoencoding, from ImageNet's MAE",
+            "904 170 fundus photographs (MEH-MIDAS, EyePACS)",
+            NONE,
+        ),
         network="vit_large_patch16_224",
         size=224,
         statistics=IMAGENET,
@@ -98,9 +105,9 @@ MEDICAL = (
         "plip",
         "transformers:vinid/plip",
         "PLIP B/32, pathology",
-        licence="non-commercial",
-        objective=CONTRASTIVE,
-        images="OpenPath, 208 414 pairs, from OpenAI's CLIP",
+        pretraining=Pretraining(
+            "non-commercial", CONTRASTIVE, "OpenPath, 208 414 pairs, from OpenAI's CLIP"
+        ),
         library="transformers",
         config={"model_type": "clip_vision_model", **CLIP_B32},
         statistics=CLIP,
@@ -110,9 +117,9 @@ MEDICAL = (
         "pubmedclip",
         "transformers:flaviagiammarino/pubmed-clip-vit-base-patch32",
         "PubMedCLIP B/32",
-        licence="mit",
-        objective=CONTRASTIVE,
-        images="ROCO, 80 k radiology figures, from OpenAI's CLIP",
+        pretraining=Pretraining(
+            "mit", CONTRASTIVE, "ROCO, 80 k radiology figures, from OpenAI's CLIP"
+        ),
         library="transformers",
         config={"model_type": "clip_vision_model", **CLIP_B32},
         statistics=CLIP,
@@ -122,9 +129,9 @@ MEDICAL = (
         "monet",
         "transformers:suinleelab/monet",
         "MONET L/14, dermatology",
-        licence="",
-        objective=CONTRASTIVE,
-        images="105 k pairs of PubMed and textbooks, from OpenAI's CLIP",
+        pretraining=Pretraining(
+            "", CONTRASTIVE, "105 k pairs of PubMed and textbooks, from OpenAI's CLIP"
+        ),
         library="transformers",
         config={
             "model_type": "clip_vision_model",
@@ -141,10 +148,9 @@ MEDICAL = (
         "uni",
         "vit_large_patch16_224.uni",
         "UNI L/16, pathology",
-        licence="cc-by-nc-nd-4.0",
-        objective=DINOV2,
-        images="Mass-100K, 100 M tiles of 100 k slides",
-        seen=NONE,
+        pretraining=Pretraining(
+            "cc-by-nc-nd-4.0", DINOV2, "Mass-100K, 100 M tiles of 100 k slides", NONE
+        ),
         network="vit_large_patch16_224",
         arguments={"init_values": 1e-5},
         size=224,
@@ -155,10 +161,7 @@ MEDICAL = (
         "uni2-h",
         "vit_giant_patch14_224.uni2_h",
         "UNI2-h H/14, pathology",
-        licence="cc-by-nc-nd-4.0",
-        objective=DINOV2,
-        images="200 M tiles of 350 k slides",
-        seen=NONE,
+        pretraining=Pretraining("cc-by-nc-nd-4.0", DINOV2, "200 M tiles of 350 k slides", NONE),
         network="vit_giant_patch14_224",
         arguments={
             "depth": 24,
@@ -180,10 +183,7 @@ MEDICAL = (
         "virchow",
         "vit_huge_patch14_224.virchow",
         "Virchow H/14, pathology",
-        licence="apache-2.0",
-        objective=DINOV2,
-        images="1.5 M slides of MSKCC",
-        seen=NONE,
+        pretraining=Pretraining("apache-2.0", DINOV2, "1.5 M slides of MSKCC", NONE),
         network="vit_huge_patch14_224",
         arguments=VIRCHOW,
         size=224,
@@ -194,10 +194,9 @@ MEDICAL = (
         "virchow2",
         "vit_huge_patch14_224.virchow2",
         "Virchow2 H/14, pathology",
-        licence="cc-by-nc-nd-4.0",
-        objective=DINOV2,
-        images="3.1 M slides of MSKCC and others",
-        seen=NONE,
+        pretraining=Pretraining(
+            "cc-by-nc-nd-4.0", DINOV2, "3.1 M slides of MSKCC and others", NONE
+        ),
         network="vit_huge_patch14_224",
         arguments={**VIRCHOW, "reg_tokens": 4},
         size=224,
@@ -208,10 +207,7 @@ MEDICAL = (
         "h-optimus-0",
         "vit_giant_patch14_reg4_dinov2.h_optimus_0",
         "H-optimus-0 g/14, pathology",
-        licence="apache-2.0",
-        objective=DINOV2,
-        images="500 k slides",
-        seen=NONE,
+        pretraining=Pretraining("apache-2.0", DINOV2, "500 k slides", NONE),
         network="vit_giant_patch14_reg4_dinov2",
         arguments={"init_values": 1e-5},
         size=224,
@@ -222,10 +218,7 @@ MEDICAL = (
         "h-optimus-1",
         "vit_giant_patch14_reg4_dinov2.h_optimus_1",
         "H-optimus-1 g/14, pathology",
-        licence="cc-by-nc-nd-4.0",
-        objective=DINOV2,
-        images="1 M slides",
-        seen=NONE,
+        pretraining=Pretraining("cc-by-nc-nd-4.0", DINOV2, "1 M slides", NONE),
         network="vit_giant_patch14_reg4_dinov2",
         arguments={"init_values": 1e-5},
         size=224,
@@ -236,10 +229,9 @@ MEDICAL = (
         "gigapath",
         "vit_giant_patch14_dinov2.gigapath",
         "Prov-GigaPath's tile encoder g/16, pathology",
-        licence="apache-2.0 with conditions",
-        objective=DINOV2,
-        images="1.38 G tiles of 171 189 slides",
-        seen=NONE,
+        pretraining=Pretraining(
+            "apache-2.0 with conditions", DINOV2, "1.38 G tiles of 171 189 slides", NONE
+        ),
         network="vit_giant_patch14_dinov2",
         arguments={
             "patch_size": 16,
@@ -256,10 +248,7 @@ MEDICAL = (
         "phikon",
         "transformers:owkin/phikon",
         "Phikon B/16, pathology",
-        licence="owkin non-commercial",
-        objective="iBOT",
-        images="40 M tiles of TCGA",
-        seen=NONE,
+        pretraining=Pretraining("owkin non-commercial", "iBOT", "40 M tiles of TCGA", NONE),
         library="transformers",
         config={
             "model_type": "vit",
@@ -278,10 +267,9 @@ MEDICAL = (
         "phikon-v2",
         "transformers:owkin/phikon-v2",
         "Phikon-v2 L/16, pathology",
-        licence="owkin non-commercial",
-        objective=DINOV2,
-        images="PANCAN-XL, 450 M tiles of 60 k slides",
-        seen=NONE,
+        pretraining=Pretraining(
+            "owkin non-commercial", DINOV2, "PANCAN-XL, 450 M tiles of 60 k slides", NONE
+        ),
         library="transformers",
         config={
             "model_type": "dinov2",

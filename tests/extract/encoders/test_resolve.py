@@ -121,7 +121,7 @@ def test_a_published_timm_model(published: Put):
     assert (entry.library, entry.network, entry.size) == ("timm", "test_vit", 64)
     assert entry.arguments == {"img_size": 64, "init_values": 0.1}
     assert entry.statistics == Statistics(HALF.mean, HALF.std, "bilinear")
-    assert entry.licence == "mit"
+    assert entry.pretraining.licence == "mit"
     d = describe(published({"config.json": TIMM}), None)
     assert d.size == 64
     assert d.arguments == {"img_size": 64, "init_values": 0.1}

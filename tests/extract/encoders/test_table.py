@@ -89,13 +89,13 @@ def test_names_are_unique_and_plain():
 def test_entries_are_complete(entry: Entry):
     assert entry.library in LIBRARIES
     assert entry.title
-    assert entry.objective
-    assert entry.images
+    assert entry.pretraining.objective
+    assert entry.pretraining.images
     assert entry.layout is None or entry.layout in LAYOUTS
-    assert entry.licence or entry.name == "monet"  # whose owners say none
-    if entry.seen:
+    assert entry.pretraining.licence or entry.name == "monet"  # whose owners say none
+    if entry.pretraining.seen:
         known = {origin for origins in ORIGINS.values() for origin in origins}
-        assert set(entry.seen) <= known | {"CheXpert", "MIMIC-CXR"}
+        assert set(entry.pretraining.seen) <= known | {"CheXpert", "MIMIC-CXR"}
 
 
 @pytest.mark.parametrize("name", MILLIONS)
@@ -118,7 +118,7 @@ def test_published_weights_are_where_timm_has_them(entry: Entry):
         assert isinstance(place, Hub)
         assert place.repository == config.hf_hub_id
         assert config.license
-    if config is not None and entry.licence != config.license:
+    if config is not None and entry.pretraining.licence != config.license:
         # OpenAI's repository and torchvision say otherwise than timm's copies.
         assert entry.name in {"openai", "clip-l14", "openclip-h14", "densenet201"}
 
@@ -259,7 +259,7 @@ def test_cls_and_mean_are_of_their_own_tokens_alone(name: str, size: int, n_pref
     ],
 )
 def test_whether_pretraining_saw_a_set(name: str, dataset: str, words: str):
-    assert describe_seen(BY_NAME[name].seen, dataset) == words
+    assert describe_seen(BY_NAME[name].pretraining.seen, dataset) == words
 
 
 def test_no_weights_are_guessed_for_what_nobody_publishes():
