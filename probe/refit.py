@@ -90,8 +90,7 @@ def fit_again(path: Path, row: Mapping[str, Any], ask: Callable[[], Question]) -
         train = join(train, splits["val"])
     if question.trained_on:
         splits["test"] = read(question)["test"]
-    task = Task(question.task, question.class_names)
-    fitted = FITTED[probe["kind"]](row, train, task)
+    fitted = FITTED[probe["kind"]](row, train, question.task)
     # Of folds the stored val is of other fits.
     answered = ["test"] if "folds" in probe or "refit" in probe else ["val", "test"]
     _compare(path, row, {word: splits[word] for word in answered}, fitted)

@@ -197,7 +197,7 @@ def _of_row(
     assert isinstance(head, Head)
     last = row["features"]["key"]["layers"]["of"] - 1 if layer is None else layer
     _refuse_other_input(head, last, pool, find, name)
-    if len(head.columns or asked.class_names) < len(asked.class_names):
+    if len(head.columns or asked.task.class_names) < len(asked.task.class_names):
         raise RequestError(
             f"{FLAG}: {name} has no weights of a class that all or none of its samples have"
         )
