@@ -30,7 +30,7 @@ from probe.places import Place, read_place
 from probe.questions.external import only_test
 from probe.questions.laying import lay_over
 from probe.questions.overlay import META, OverlayConfig
-from probe.questions.question import Asked as Question
+from probe.questions.question import Question as Question
 from probe.questions.question import Split, divide_samples, join
 from probe.results import read_scores
 from probe.solvers.head import Head

@@ -45,7 +45,7 @@ from probe.questions.describe import describe_questions
 from probe.questions.external import choose_training, only_test
 from probe.questions.laying import lay_over
 from probe.questions.leaks import refuse_leaks, with_leaks
-from probe.questions.question import Asked, Split, check_known, divide_samples, pick
+from probe.questions.question import Question, Split, check_known, divide_samples, pick
 from probe.results import Row, check_folder, write_row
 from probe.row import make_row, of_patients
 from probe.solvers.head import MAX_BYTES
@@ -192,14 +192,14 @@ def control_rows(config: ProbeConfig, features: Features) -> Iterator[Row]:
         CacheError, RequestError: what can't be answered; after the rows of what can.
     """
     aggregate = config.places.aggregate
-    for asked in count_all(config, make_questions(config, features)):
+    for question in count_all(config, make_questions(config, features)):
         started = time.perf_counter()
-        for control, splits, answer in answer_controls(asked, config.choosing, aggregate):
+        for control, splits, answer in answer_controls(question, config.choosing, aggregate):
             start = {"kind": CONTROL, "control": control}
             yield make_row(
-                asked,
-                _complete(config, asked, answer, start),
-                encoded_control(asked, control),
+                question,
+                _complete(config, question, answer, start),
+                encoded_control(question, control),
                 config.measuring,
                 splits,
                 started,
@@ -209,11 +209,11 @@ def control_rows(config: ProbeConfig, features: Features) -> Iterator[Row]:
 
 
 def _complete(
-    config: ProbeConfig, asked: Asked, answer: Answer, start: Mapping[str, object]
+    config: ProbeConfig, question: Question, answer: Answer, start: Mapping[str, object]
 ) -> Answer:
     """An answer whose settings are all that changes the numbers of its row, and the head it keeps."""
-    one_to_one, head, marks = rows_are_samples(asked.features), answer.head, answer.marks
-    if not (head and head.places) or (asked.name and not config.run.keep_heads):
+    one_to_one, head, marks = rows_are_samples(question.features), answer.head, answer.marks
+    if not (head and head.places) or (question.name and not config.run.keep_heads):
         head = None  # of pixels; or of one split among several, whose models are many
     if head and head.n_bytes > MAX_BYTES:
         marks = [*marks, f"its weights aren't kept: {format_bytes(head.n_bytes)} of them"]
@@ -221,7 +221,7 @@ def _complete(
     settings = {
         **start,
         **({} if one_to_one else {"aggregate": config.places.aggregate}),
-        **of_patients(config.measuring, asked, config.places.reads_test),
+        **of_patients(config.measuring, question, config.places.reads_test),
         **answer.settings,
         "read": config.reads,
         "n_resamples": config.measuring.n_resamples,
@@ -254,7 +254,7 @@ def _named(features: Features) -> tuple[str, str, int]:
     return features.dataset, features.label, features.size
 
 
-def make_questions(config: ProbeConfig, features: Features) -> list[Asked]:
+def make_questions(config: ProbeConfig, features: Features) -> list[Question]:
     """The labels and splits to ask a file with: one, or one for each fold or site.
 
     Raises:
@@ -276,8 +276,8 @@ def make_questions(config: ProbeConfig, features: Features) -> list[Asked]:
 
 
 def count_all(
-    config: ProbeConfig, questions: list[Asked], say: Say = lambda line: None
-) -> list[Asked]:
+    config: ProbeConfig, questions: list[Question], say: Say = lambda line: None
+) -> list[Question]:
     """The questions, with what their splits share counted.
 
     Raises:
@@ -286,10 +286,10 @@ def count_all(
     """
     # Where nothing is fitted or chosen, nothing can leak.
     read = config.reads if config.kind.learns else ["test"]
-    counted = [with_leaks(asked, read, say) for asked in questions]
+    counted = [with_leaks(question, read, say) for question in questions]
     if config.run.strict:
-        for asked in counted:
-            refuse_leaks(asked)
+        for question in counted:
+            refuse_leaks(question)
     return counted
 
 
@@ -299,12 +299,12 @@ class _Asking:
 
     config: ProbeConfig
     features: Features
-    questions: list[Asked]
+    questions: list[Question]
 
     def rows(self) -> Iterator[Row]:
         config, kind = self.config, self.config.kind
-        for asked in self.questions:
-            kind.check_question(asked)
+        for question in self.questions:
+            kind.check_question(question)
         self.config = config = _name_pools(config, self.features)
         where = config.places
         places = kind.find_places(self.features, where.layer, where.pools, config.reading)
@@ -332,8 +332,10 @@ class _Asking:
             n_bytes = 4 * sum(x.size for _, x in held)
             if number < len(places) and n_bytes < kind.bytes_together and not config.few_shot:
                 continue
-            for asked in self.questions:
-                problems = [self._problem(asked, x, at, config.places.reads_test) for at, x in held]
+            for question in self.questions:
+                problems = [
+                    self._problem(question, x, at, config.places.reads_test) for at, x in held
+                ]
                 if config.few_shot:
                     found = [answer_few_shot(kind, problem) for problem in problems]
                 else:
@@ -343,7 +345,7 @@ class _Asking:
                         yield from self._measured(problem, answers, started)
                     except DivergedError as error:
                         place = problem.places[-1]
-                        which = f"{asked.name}, {place}" if asked.name else f"{place}"
+                        which = f"{question.name}, {place}" if question.name else f"{place}"
                         diverged.append(f"{which} ({error.what})")
                         cure = error.cure
                     started = time.perf_counter()
@@ -365,32 +367,32 @@ class _Asking:
         compared = [Compared([at[-1] for at in places]) for _ in self.questions]
         for at in places:
             x = read_place(self.features, at[-1], where.aggregate)
-            for asked, found in zip(self.questions, compared, strict=True):
-                problem = self._problem(asked, x, at, with_test=False)
+            for question, found in zip(self.questions, compared, strict=True):
+                problem = self._problem(question, x, at, with_test=False)
                 try:
-                    found.add(asked, problem.splits, kind.answer(problem))
+                    found.add(question, problem.splits, kind.answer(problem))
                 except DivergedError as error:
                     raise RequestError(
                         f"no layer can be chosen, for at {at[-1]} {error}, or name one --layer"
                     ) from None
         last = last_place(self.features, where.pools, config.reading)
-        for asked, found in zip(self.questions, compared, strict=True):
-            yield from self._at(asked, last)
+        for question, found in zip(self.questions, compared, strict=True):
+            yield from self._at(question, last)
             for number, best in enumerate(found.choose(first=last)):
-                yield from self._at(asked, best.place, best, number)
+                yield from self._at(question, best.place, best, number)
 
     def _at(
-        self, asked: Asked, place: Place, best: Best | None = None, only: int | None = None
+        self, question: Question, place: Place, best: Best | None = None, only: int | None = None
     ) -> Iterator[Row]:
         started = time.perf_counter()
         x = read_place(self.features, place, self.config.places.aggregate)
-        problem = self._problem(asked, x, (place,))
+        problem = self._problem(question, x, (place,))
         answers = self.config.kind.answer(problem)
         yield from self._measured(problem, answers, started, best, only)
 
     def _problem(
         self,
-        asked: Asked,
+        question: Question,
         x: NDArray[np.floating],
         at: tuple[Place, ...],
         with_test: bool = True,
@@ -401,9 +403,9 @@ class _Asking:
             RequestError: a split that is needed has no images, or no labels.
         """
         config = self.config
-        fitted_on, where = asked.trained_on or asked, config.places
-        splits = divide_samples(x, asked)
-        if asked.trained_on:
+        fitted_on, where = question.trained_on or question, config.places
+        splits = divide_samples(x, question)
+        if question.trained_on:
             own = read_place(fitted_on.features, at[-1], where.aggregate)
             splits = {**divide_samples(own, fitted_on), "test": splits["test"]}
         if config.kind.learns:
@@ -413,9 +415,9 @@ class _Asking:
         if not with_test:
             splits["test"] = _empty(splits["test"])
         elif not len(splits["test"]):
-            raise RequestError(f"{asked.title} has no test images")
+            raise RequestError(f"{question.title} has no test images")
         wish = config.choosing, config.few_shot, where.is_comparing, where.aggregate, where.pools
-        return Problem(asked, at, splits, *wish, config.run.keep_heads)
+        return Problem(question, at, splits, *wish, config.run.keep_heads)
 
     def _measured(
         self,
@@ -434,7 +436,7 @@ class _Asking:
             best: why this place, where it was chosen.
             only: of several answers the number of the one that it was chosen for.
         """
-        config, asked = self.config, problem.question
+        config, question = self.config, problem.question
         for number, answer in enumerate(answers):
             if only not in (None, number):
                 continue
@@ -447,9 +449,9 @@ class _Asking:
                 )
             start = {"kind": config.kind.name, **problem.places[-1].settings}
             yield make_row(
-                asked,
-                _complete(config, asked, answer, start),
-                encoded_of(asked, config.protocol),
+                question,
+                _complete(config, question, answer, start),
+                encoded_of(question, config.protocol),
                 config.measuring,
                 problem.splits,
                 started,

@@ -25,7 +25,7 @@ from cache.features import Features
 from cache.format.key import key_differences
 from cache.task import BINARY
 from finetune.start.row import find_row, refuse_other_samples
-from probe.questions.question import Asked
+from probe.questions.question import Question
 from probe.refit import find_by_digest, fit_again, refuse_many
 from probe.results import find_head
 from probe.solvers.head import Head
@@ -60,7 +60,7 @@ class FirstHead:
 
 def first_head(
     result: str,
-    asked: Asked,
+    question: Question,
     key: Mapping[str, Any],
     pool: str,
     n_logits: int,
@@ -74,7 +74,7 @@ def first_head(
     Args:
         result: a probe's row (its JSON file, the stem of that name, or the start of its id), or the
             ``.safetensors`` file of a head.
-        asked: the question, as it is asked of the images.
+        question: the question, as it is asked of the images.
         key: the feature key of the encoder that the head will sit on.
         pool: what the head sees of the last layer, one of ``finetune.config.POOLS``.
         n_logits: O. Two classes may have one or two; each is made of the other exactly.
@@ -92,9 +92,9 @@ def first_head(
         source: dict[str, Any] = {"file": Path(result).name}
     else:
         path, row = find_row(result, results_dir, FLAG)
-        weights, intercept = _of_row(path, row, asked, key, pool, features_dir, layer)
+        weights, intercept = _of_row(path, row, question, key, pool, features_dir, layer)
         source = {"row": row["id"], "kind": row["probe"]["kind"]}
-    weights, intercept = as_logits(weights, intercept, n_logits, asked.task.word)
+    weights, intercept = as_logits(weights, intercept, n_logits, question.task.word)
     return FirstHead(weights.astype(np.float32), intercept.astype(np.float32), source)
 
 
@@ -151,7 +151,7 @@ def _read_head(path: Path) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
 def _of_row(
     path: Path,
     row: Mapping[str, Any],
-    asked: Asked,
+    question: Question,
     key: Mapping[str, Any],
     pool: str,
     features_dir: Path,
@@ -171,19 +171,19 @@ def _of_row(
             f"{FLAG}: {name} has a sigmoid for each class ({probe['form']}), and a head one "
             f"softmax; name a row of --form {MULTINOMIAL}"
         )
-    refuse_other_samples(row, asked, name)
+    refuse_other_samples(row, question, name)
     _refuse_other_encoder(row["features"].get("key", {}), key, name)
     find = partial(find_by_digest, row["features"].get("digest", ""), features_dir)
 
-    def ask() -> Asked:
+    def ask() -> Question:
         if not (features := find()):
             raise RequestError(
                 f"the features of {name} aren't in {features_dir}, and its weights are fitted on "
                 "them again; name their folder with --features DIR, or extract them"
             )
-        if not np.array_equal(features.ids, asked.features.ids):
+        if not np.array_equal(features.ids, question.features.ids):
             raise RequestError(f"{features.path} has other ids than the images have now")
-        return dataclasses.replace(asked, features=features)
+        return dataclasses.replace(question, features=features)
 
     try:
         refuse_many(row, name)
@@ -197,7 +197,7 @@ def _of_row(
     assert isinstance(head, Head)
     last = row["features"]["key"]["layers"]["of"] - 1 if layer is None else layer
     _refuse_other_input(head, last, pool, find, name)
-    if len(head.columns or asked.task.class_names) < len(asked.task.class_names):
+    if len(head.columns or question.task.class_names) < len(question.task.class_names):
         raise RequestError(
             f"{FLAG}: {name} has no weights of a class that all or none of its samples have"
         )

@@ -28,16 +28,7 @@ from cache.commands.terminal import split_words
 from cache.errors import RequestError
 from probe.answer import Answer
 from probe.kinds.kind import DivergedError, Episodes, Kind, Problem
-from probe.solvers.adamw import (
-    Course,
-    Diverged,
-    Draw,
-    EpisodeDraw,
-    HeadFit,
-    Last,
-    Watch,
-    take_steps,
-)
+from probe.solvers.adamw import Course, Diverged, Draw, EpisodeDraw, HeadFit, Watch, take_steps
 from probe.solvers.epochs import MAX_BYTES, by_length, check_device, count_epochs, episode_bytes
 from probe.solvers.outputs import Outputs, check_finite, check_training
 
@@ -300,7 +291,7 @@ def fit_heads(
     for group in _groups(train):
         draw = Draw([train[i] for i in group], outputs.targets(labels), config, device)
         own_val = [val[i] for i in group]
-        watch = Watch(own_val, val_labels, outputs, config, len(group), device)
+        watch = Watch(outputs, config, len(group), device, own_val, val_labels)
         heads = take_steps(draw, watch, len(group), outputs, config, device)
         for i, of_seeds in zip(group, heads, strict=True):
             found[i] = of_seeds
@@ -353,9 +344,8 @@ def fit_episodes(
             part = alike[start : start + size]
             rows = np.searchsorted(used, np.stack([episodes[i] for i in part]))
             draw = EpisodeDraw(x, targets, rows, own, device)
-            watch = Last(draw.width, outputs, own)
-            if val is not None:
-                watch = Watch([val[0]], val[1], outputs, own, len(part), device)
+            of_val = val and [val[0]], val and val[1]
+            watch = Watch(outputs, own, len(part), device, *of_val)
             heads = take_steps(draw, watch, len(part), outputs, own, device)
             for i, of_seeds in zip(part, heads, strict=True):
                 found[i] = of_seeds

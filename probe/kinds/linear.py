@@ -29,7 +29,7 @@ from probe.metrics.classification import check_labels
 from probe.metrics.losses import log_loss
 from probe.questions.question import Split
 from probe.solvers.episodes import STRENGTH, TOLERANCE, Heads, logistic_scores
-from probe.solvers.head import OVR, SIGMOID, SOFTMAX, Head, unstandardised
+from probe.solvers.head import OVR, SIGMOID, SOFTMAX, Head, of_episodes, unstandardised
 from probe.solvers.logistic import Shared, ahead, learnable, minimise, rotated
 from probe.solvers.standardise import check_width, chunks, mean_and_scale
 
@@ -161,7 +161,7 @@ class Linear(Kind):
             {"strength": strength},
             {"test": scores},
             how.marks,
-            head=problem.seen_by(how.folded(kept, link, task)),
+            head=problem.seen_by(of_episodes(kept, how, link, task)),
         )
 
 

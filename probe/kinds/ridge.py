@@ -31,7 +31,7 @@ from probe.metrics.classification import MARGIN
 from probe.metrics.regression import check_targets
 from probe.questions.question import Split
 from probe.solvers.episodes import Heads, each_of, ridge_scores
-from probe.solvers.head import IDENTITY, Head, unstandardised
+from probe.solvers.head import IDENTITY, Head, of_episodes, unstandardised
 from probe.solvers.standardise import check_width, chunks, mean_and_scale
 
 # scikit-learn's alpha over the number of training images: the larger, the stronger. Two a
@@ -151,7 +151,9 @@ class Ridge(Kind):
             {"penalty": float(np.median(chosen)), "penalties": chosen.tolist()},
             {"test": as_scores(outputs, task.word)},
             how.marks,
-            head=problem.seen_by(how.folded(kept, link, task)) if problem.keep_heads else None,
+            head=problem.seen_by(of_episodes(kept, how, link, task))
+            if problem.keep_heads
+            else None,
         )
 
 

@@ -14,8 +14,9 @@ from cache.errors import RequestError
 from cache.task import BINARY, Task
 from probe.metrics.classification import MARGIN
 from probe.places import Place
+from probe.solvers.episodes import Heads
 from probe.solvers.logistic import normalised, sigmoid, softmax
-from probe.solvers.standardise import chunks
+from probe.solvers.standardise import Standard, Standardising, chunks, of_one_length
 
 # From logits to scores: over all outputs, each by itself, each by itself and then divided by their
 # sum (one class against the rest), or as they are: ridge's of classes, and predicted numbers.
@@ -144,3 +145,16 @@ def unstandardised(
     """
     weights = weights / scale[:, None]
     return weights, intercept - mean @ weights
+
+
+def of_episodes(kept: Heads | None, how: Standardising, link: str, task: Task) -> Head | None:
+    """Heads of episodes as one, on features as they are.
+
+    None where none are kept, or each sample is divided by its length, which no weights can say.
+    """
+    if not kept or how.prepare is of_one_length:
+        return None
+    weights, intercept = map(np.concatenate, zip(*kept, strict=True))
+    if isinstance(how.prepare, Standard):
+        weights, intercept = unstandardised(weights, intercept, how.prepare.mean, how.prepare.scale)
+    return Head(weights, intercept, link, task)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.task import BINARY, MISSING, MULTI_LABEL, Task
 from probe.metrics.classification import PROBABILITY, UNNORMALISED, check_labels
-from probe.solvers.logistic import softmax
 from probe.solvers.head import SIGMOID, SOFTMAX, Head
+from probe.solvers.logistic import softmax
 from probe.solvers.standardise import refuse_infinite
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from probe.episodes.draw import digest_of
 from probe.places import Place
 from probe.questions.laying import lay_over
 from probe.questions.overlay import OverlayConfig
-from probe.questions.question import Asked
+from probe.questions.question import Question
 from probe.results import load_head
 
 MULTI_LABEL = "multi-label, binary-class"
@@ -45,7 +45,7 @@ def row_paths(places: SimpleNamespace) -> list[Path]:
     return sorted(places.results.glob("*/*.json"))
 
 
-def question(path: Path, **overlay: Any) -> Asked:
+def question(path: Path, **overlay: Any) -> Question:
     return lay_over(OverlayConfig(**overlay), open_features(path))[0]
 
 
@@ -102,7 +102,7 @@ def test_rows_that_arent_the_same_question_are_refused(places: SimpleNamespace, 
     few, whole = sorted(row_paths(places), key=lambda p: "few_shot" not in p.read_text())
     asked, results = question(path), places.results
 
-    def refused(match: str, run: str = few.stem, of: Asked = asked, **more: Any) -> None:
+    def refused(match: str, run: str = few.stem, of: Question = asked, **more: Any) -> None:
         with pytest.raises(RequestError, match=match):
             episodes_like(run, results, of, **more)
 
