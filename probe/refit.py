@@ -30,8 +30,7 @@ from probe.places import Place, read_place
 from probe.questions.external import only_test
 from probe.questions.laying import lay_over
 from probe.questions.overlay import META, OverlayConfig
-from probe.questions.question import Question as Question
-from probe.questions.question import Split, divide_samples, join
+from probe.questions.question import Question, Split, divide_samples, join
 from probe.results import read_scores
 from probe.solvers.head import Head
 
@@ -203,7 +202,7 @@ def question_of(row: Mapping[str, Any], folder: Path, name: str) -> Question:
     else:
         question = test
     samples = {what: own["samples"].get(what) for what in question.samples}
-    if question.samples != samples or question.task != own["task"]:
+    if question.samples != samples or question.task.word != own["task"]:
         raise RequestError(
             f"{name} is of other labels or another split than its features have; {OLDER}"
         )
