@@ -172,10 +172,10 @@ def make_training(
     from extract.machine.digests import DigestMemory
     from extract.plan import make_plan
     from finetune.cli import read_request
+    from finetune.ranks import Ranks
     from finetune.run import make_learned, prepare
     from finetune.setting import Trial
     from finetune.training.checkpoints import Checkpoints
-    from finetune.training.ranks import Ranks
     from finetune.training.training import Training
     from finetune.trials import build
     from probe.questions.laying import lay_over

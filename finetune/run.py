@@ -34,12 +34,12 @@ from finetune.data.batches import Loader
 from finetune.data.images import find_transform, open_images
 from finetune.model.classifier import check_model, load_trained, what_trains
 from finetune.model.heads import find_deit
+from finetune.ranks import Ranks, join_ranks
 from finetune.rows import as_row, make_answer, marks_of_batchnorm, probe_settings, say_trains
 from finetune.setting import OF_EPISODES, READ, Say, Setting, Trial, named_rate, subject_of
 from finetune.start.episodes import episodes_like
 from finetune.training.objective import make_objective
 from finetune.training.predict import predict
-from finetune.training.ranks import Ranks, join_ranks
 from finetune.training.training import Learned, measure_length
 from finetune.trials import (
     build,

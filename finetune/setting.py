@@ -23,9 +23,9 @@ from finetune.data.batches import Loader
 from finetune.data.images import Images
 from finetune.model.classifier import check_model
 from finetune.protocols import Subject
+from finetune.ranks import Ranks
 from finetune.start.head import FirstHead
 from finetune.start.row import find_row
-from finetune.training.ranks import Ranks
 from probe.protocols import Followed
 
 KIND = "finetune"

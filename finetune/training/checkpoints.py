@@ -35,7 +35,7 @@ from cache.commands.names import format_bytes
 from cache.errors import BrokenCache, RequestError
 from cache.files import append, move_whole, remove_leftovers, work_folder, write_whole
 from extract.encoders.weights.files import CHECKSUM, check_zip, tensors_crc32
-from finetune.training.ranks import Ranks
+from finetune.ranks import Ranks
 
 LAST, LOG, LOCK = "last.pt", "log.jsonl", ".lock"
 SETTINGS = "settings.json"

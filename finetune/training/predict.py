@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from finetune.data.batches import Draw, Loader
 from finetune.model.classifier import Classifier
-from finetune.training.ranks import Ranks
+from finetune.ranks import Ranks
 
 
 @dataclass(frozen=True)

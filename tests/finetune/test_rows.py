@@ -28,11 +28,11 @@ from finetune.cli import main
 from finetune.config import FinetuneConfig, ModelConfig
 from finetune.model import heads
 from finetune.model.classifier import build_classifier
+from finetune.ranks import Ranks
 from finetune.setting import Trial
 from finetune.training import training
 from finetune.training.checkpoints import Checkpoints, Position
 from finetune.training.predict import predict
-from finetune.training.ranks import Ranks
 from probe.cli import main as probe
 
 SHORT = "--seeds 0 --batch-size 12 --epochs 2 --checks 2"

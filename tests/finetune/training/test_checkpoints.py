@@ -8,8 +8,8 @@ import torch
 from finetuning import read_log
 
 from cache.errors import BrokenCache, RequestError
+from finetune.ranks import Ranks
 from finetune.training.checkpoints import LAST, LOG, Checkpoints, Position, save_tensors
-from finetune.training.ranks import Ranks
 
 ALONE = Ranks()
 
