@@ -18,6 +18,7 @@ from cache.task import BINARY, MISSING, MULTI_LABEL, REGRESSION, UNCERTAIN
 EXACT = 2**53  # whole numbers below it are exact as floats
 UNCERTAIN_RULES = ("ignore", "zeros", "ones")  # --uncertain
 N_DESCRIBED = 20  # classes
+UNLABELLED = "unlabelled"  # the label's name, of images that have none
 # Cells that may mean that nobody knows, in lower case: what pandas.read_csv takes for that by default
 # and isn't always missing here, and what people write.
 LOOKS_MISSING = frozenset(
@@ -52,6 +53,16 @@ class Target:
     def positive_class(self) -> str | None:
         """The name of label 1 of a binary task."""
         return self.class_names[1] if self.task == BINARY else None
+
+    @property
+    def is_unlabelled(self) -> bool:
+        """Whether it only holds the place of labels; see ``unlabelled``."""
+        return self.class_names == (UNLABELLED,)
+
+
+def unlabelled(n_samples: int) -> Target:
+    """What is to be predicted where nobody knows any label: a single one, which all of them lack."""
+    return Target(MULTI_LABEL, (UNLABELLED,), np.full((n_samples, 1), MISSING, np.int64))
 
 
 def apply_uncertain(labels: NDArray[np.int64], how: str) -> NDArray[np.int64]:
@@ -106,6 +117,8 @@ def select_label(target: Target, name: str) -> Target:
 
 def describe_target(target: Target) -> list[str]:
     """What was understood, one line each: task, classes, positive class, gaps, warnings."""
+    if target.is_unlabelled:
+        return ["labels: none"]
     lines = [f"task: {target.task}"]
     if target.task == REGRESSION:
         known = target.labels[~np.isnan(target.labels)]
@@ -143,7 +156,7 @@ def count_classes(target: Target) -> NDArray[np.int64]:
 
 def warn_of_classes(target: Target) -> list[str]:
     """Classes that no split can have in two parts, and names that look like one class twice."""
-    if target.task == REGRESSION:
+    if target.task == REGRESSION or target.is_unlabelled:
         return []
     counts = count_classes(target)
     rare = [n for n, count in zip(target.class_names, counts, strict=True) if count < 2]

@@ -37,8 +37,8 @@ def choose_target(config: OverlayConfig, features: Features) -> tuple[Target, di
         The target of S samples, and what the row says of it; nothing where it is the stored one.
 
     Raises:
-        RequestError: a table that can't be read or names no sample, no such column or label, or
-            uncertain labels of which nobody says what they count as.
+        RequestError: a table that can't be read or names no sample, no labels, no such column or
+            label, or uncertain labels of which nobody says what they count as.
     """
     said: dict[str, Any] = {}
     if config.labels:
@@ -48,6 +48,11 @@ def choose_target(config: OverlayConfig, features: Features) -> tuple[Target, di
         target = _read_meta(config, config.target.removeprefix(META), features)
     else:
         target = Target(features.task, tuple(features.class_names), features.labels)
+        if target.is_unlabelled:
+            raise RequestError(
+                f"the images of {features.dataset} were stored without labels; lay some over them "
+                "with --labels FILE, or score them with `probe apply`"
+            )
         if config.target:
             target = _narrow(target, config.target)
     if config.target:

@@ -13,6 +13,7 @@ from probing import run
 
 from cache import open_features
 from cache.errors import RequestError
+from cache.labels.target import unlabelled
 from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL, ORDINAL, REGRESSION
 from probe.places import read_side_by_side
 from probe.results import BrokenRow, from_json, load_head, read_row, read_scores, write_row
@@ -174,6 +175,19 @@ def test_images_without_labels_are_scored(folder, capsys, words, how, task):
         assert lines[5][1] == "|".join(np.array(names)[above[4]])
     elif task != REGRESSION:
         assert lines[5][1] == names[arrays["scores"][4].argmax()]
+
+
+def test_labels_may_come_later(folder, capsys):
+    nobody = unlabelled(220)
+    about = {"task": nobody.task, "class_names": nobody.class_names}
+    path = make_features(folder / "features", labels=lambda _: nobody.labels, **about)
+    asked = "--kind knn --k 3 --data toys"
+    status, _, err = run(capsys, asked)
+    assert status == 1
+    assert "toys were stored without labels; lay some over them with --labels FILE, or" in err
+    rows = "".join(f"{name},{i % 2}\n" for i, name in enumerate(open_features(path).ids))
+    Path("late.csv").write_text(f"id,sick\n{rows}", encoding="utf-8")
+    assert run(capsys, f"{asked} --labels late.csv --target sick --split 60/20/20")[0] == 0
 
 
 @pytest.mark.parametrize(

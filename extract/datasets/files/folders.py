@@ -16,7 +16,7 @@ from cache.errors import RequestError
 from cache.format.key import file_stem
 from cache.format.sample_tables import SPLITS
 from cache.labels.columns import class_target
-from cache.labels.target import warn_of_classes
+from cache.labels.target import unlabelled, warn_of_classes
 from extract.datasets.files.below import composed, refuse_leading_out
 from extract.datasets.files.decode import IMAGE_SUFFIXES, is_image_file
 from extract.datasets.files.listing import Listing
@@ -43,7 +43,8 @@ def list_folder(
     Args:
         root: the folder.
         name: of the data set; None: the folder's own.
-        options: task, positive class, licence and window; nothing about columns.
+        options: task, positive class, licence, window, and whether there are labels; nothing about
+            columns.
 
     Raises:
         RequestError: no folder, no class folders, one class, class folders beside folders of
@@ -56,18 +57,24 @@ def list_folder(
         raise RequestError(f"no folder at {root}; {LAYOUT}")
     files, folders = _walk(root)
     images, others = _divide(files, lambda path: is_image_file(f"{root}{os.sep}{path}"))
-    splits = _find_splits(root, images)
-    depth = 1 if splits else 0  # where the class stands in a path
+    splits = {} if options.unlabelled else _find_splits(root, images)
+    # Where the class stands in a path; what has none may lie anywhere.
+    depth = -1 if options.unlabelled else 1 if splits else 0
     images, loose = _divide(images, lambda path: path.count("/") > depth)
     if not images:
         raise RequestError(_say_no_images(root, loose, others))
     ids, sample = _make_samples(_make_ids(root, images), depth, options.samples)
     first = np.unique(sample, return_index=True)[1].tolist()
     firsts = [images[i] for i in first]
-    classes = [composed(path.split("/")[depth]) for path in firsts]
-    _refuse_one_class(root, set(classes))
-    target = class_target(classes, where=str(root), task=options.task, positive=options.positive)
-    empty = _empty_classes(folders, splits, set(classes))
+    if options.unlabelled:
+        target, empty = unlabelled(len(ids)), []
+    else:
+        classes = [composed(path.split("/")[depth]) for path in firsts]
+        _refuse_one_class(root, set(classes))
+        target = class_target(
+            classes, where=str(root), task=options.task, positive=options.positive
+        )
+        empty = _empty_classes(folders, splits, set(classes))
     notes = [
         *([f"left out: {len(loose):_} in no class folder ({_first(loose)})"] if loose else []),
         *([f"no images in {_first(empty)}, so no such class"] if empty else []),
@@ -149,7 +156,8 @@ def _say_no_images(root: Path, loose: Sequence[str], others: Sequence[str]) -> s
     if loose:
         return (
             f"{root} has {len(loose):_} images in no class folder ({_first(loose)}), so they have "
-            f"no labels; {LAYOUT}, or name a table of paths and labels: --data csv:FILE"
+            f"no labels; {LAYOUT}, or name a table of paths and labels: --data csv:FILE; "
+            "or say --unlabelled"
         )
     there = _count_endings(others) or "nothing"
     return f"no images in {root}, but {there}; {LAYOUT}, ending in {' '.join(IMAGE_SUFFIXES)}, or DICOM without an ending"

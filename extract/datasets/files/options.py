@@ -9,7 +9,8 @@ from cache.commands.settings import changed, check, flags_of, setting
 from cache.errors import RequestError
 from cache.task import ASKED
 
-OF_FOLDERS = {"samples", "task", "positive"}  # the others are a table's only
+OF_FOLDERS = {"samples", "task", "positive", "unlabelled"}  # the others are a table's only
+OF_LABELS = {"label_cols", "label_sep", "task", "positive"}
 SAMPLES = ("files", "folders")
 
 
@@ -79,6 +80,10 @@ class TableOptions:
         metavar="WORDS",
         shown="beside empty ones: nan, NA, null",
     )
+    unlabelled: bool = setting(
+        False,
+        "images without labels: for `probe apply`, or for labels that come later, by `probe --labels`",
+    )
     # Without a flag: the former only in definitions, the latter is `extract`'s own.
     licence: str = ""
     window: str | None = None  # how values beyond 8 bit become grey levels
@@ -89,6 +94,11 @@ class TableOptions:
             raise RequestError("--label-col takes one or more columns, comma separated")
         if self.sample_col and self.id_col:
             raise RequestError("--sample-col names the samples already; leave --id-col out")
+        if self.unlabelled:
+            said = changed(self, TableOptions())
+            wrong = [f.name for f in flags_of(TableOptions) if f.field in said.keys() & OF_LABELS]
+            if wrong:
+                raise RequestError(f"{', '.join(wrong)} is of labels, and --unlabelled has none")
 
     def as_json(self) -> dict[str, Any]:
         """What differs from the defaults, as JSON has it."""
@@ -114,7 +124,7 @@ class TableOptions:
                 right = isinstance(value, list) and all(isinstance(text, str) for text in value)
                 value = tuple(value) if right else value
             else:
-                right = isinstance(value, str)
+                right = isinstance(value, bool if name == "unlabelled" else str)
             if not right:
                 raise RequestError(f"option {name!r} can't be {value!r}")
             values[name] = value

@@ -14,7 +14,7 @@ from cache.errors import RequestError
 from cache.format.key import file_stem
 from cache.labels.columns import blank_out, is_missing, read_target
 from cache.labels.tables import Table, column, is_number, list_columns, read_csv
-from cache.labels.target import LOOKS_MISSING, Target, name_missing, warn_of_classes
+from cache.labels.target import LOOKS_MISSING, Target, name_missing, unlabelled, warn_of_classes
 from cache.splits.make import LEFT_OUT
 from cache.task import MISSING, MULTI_LABEL, REGRESSION
 from extract.datasets.files.below import Root, composed
@@ -94,8 +94,10 @@ class _Rows:
         self.split_col = options.split_col
         if self.split_col is None and SPLIT_COLUMN in table.columns:
             self.split_col = SPLIT_COLUMN
-        if "label" not in table.columns and options.label_cols == TableOptions.label_cols:
-            raise RequestError(_lacks(table, "label", "name the column of labels with --label-col"))
+        self.label_cols = () if options.unlabelled else options.label_cols
+        if "label" not in table.columns and self.label_cols == TableOptions.label_cols:
+            cure = "name the column of labels with --label-col, or say --unlabelled"
+            raise RequestError(_lacks(table, "label", cure))
         for name in self.used_columns():
             column(table, name)  # all of them are there, before anything is read
         self.places = self._read_places()  # (R,)
@@ -109,7 +111,7 @@ class _Rows:
         asked = self.options
         others = [self.split_col, asked.group_col, asked.id_col, asked.sample_col]
         known = [name for name in others if name is not None]
-        return [self.path_col, *asked.label_cols, *known, *asked.meta_cols]
+        return [self.path_col, *self.label_cols, *known, *asked.meta_cols]
 
     def at(self, row: int, name: str) -> str:
         return f"{self.table.path}, column {name}, line {self.table.lines[row]}"
@@ -146,7 +148,7 @@ class _Rows:
 
     def _check_agreement(self) -> None:
         """What is said of a sample is said of all its rows."""
-        shared = [self.split_col, self.options.group_col, *self.options.label_cols]
+        shared = [self.split_col, self.options.group_col, *self.label_cols]
         for name in (*shared, *self.options.meta_cols):
             if name is None:
                 continue
@@ -182,8 +184,10 @@ class _Rows:
         return np.array(splits, np.uint8)
 
     def read_target(self, samples: NDArray[np.int64]) -> Target:
+        if self.options.unlabelled:
+            return unlabelled(len(samples))
         return read_target(
-            {name: self.cells(name, samples) for name in self.options.label_cols},
+            {name: self.cells(name, samples) for name in self.label_cols},
             where=str(self.table.path),
             lines=[self.table.lines[row] for row in self.first[samples]],
             task=self.options.task,

@@ -11,6 +11,7 @@ import pytest
 
 from cache.commands.settings import add_flags, given, words
 from cache.errors import RequestError
+from cache.labels.target import describe_target
 from cache.task import ASKED, MISSING
 from extract.datasets.arrays.medmnist import FLAGS
 from extract.datasets.files import definitions
@@ -110,6 +111,16 @@ def test_a_class_may_lack_a_split(tmp_path: Path):
 def test_other_layouts_are_refused(tmp_path: Path, paths, says):
     with pytest.raises(RequestError, match=says):
         list_folder(touch(tmp_path, *paths))
+
+
+def test_images_without_labels_may_lie_anywhere(tmp_path: Path):
+    touch(tmp_path, "a.png", "train/b.png", "train/x/c.png", "notes.txt")
+    listing = list_folder(tmp_path, options=TableOptions(unlabelled=True))
+    assert listing.ids == ("a.png", "train/b.png", "train/x/c.png")
+    assert (listing.target.is_unlabelled, listing.split) == (True, None)
+    assert listing.target.labels.tolist() == [[MISSING]] * 3
+    assert listing.notes == ("passed over: 1 .txt",)
+    assert describe_target(listing.target) == ["labels: none"]
 
 
 def test_no_folder(tmp_path: Path):
@@ -228,6 +239,16 @@ def test_a_table(tmp_path: Path):
         "left out: 1 without split",
         "columns not used: site (--group-col, --meta-cols)",
     )
+
+
+def test_a_table_without_labels(tmp_path: Path):
+    path = write(tmp_path, "path,split,patient", "a.png,test,p1", "b.png,,p2", "c.png,test,p2")
+    with pytest.raises(RequestError, match="no column label, .* --label-col, or say --unlabelled"):
+        list_table(path)
+    listing = list_table(path, TableOptions(unlabelled=True, group_col="patient"))
+    assert (listing.ids, listing.groups.tolist()) == (("a.png", "c.png"), ["p1", "p2"])
+    assert listing.target.is_unlabelled and listing.target.labels.shape == (2, 1)
+    assert listing.notes == ("left out: 1 without split",)
 
 
 def test_columns_by_name(tmp_path: Path):
@@ -482,10 +503,17 @@ def parse(arguments: list[str]) -> TableOptions:
 
 def test_options_come_back_from_json():
     assert TableOptions().as_json() == {}
-    for options in (FULL, TableOptions(id_col="i"), TableOptions()):
+    for options in (FULL, TableOptions(id_col="i"), TableOptions(unlabelled=True), TableOptions()):
         again = TableOptions.from_json(json.loads(json.dumps(options.as_json())))
         assert again == options
         assert hash(again) == hash(options)
+
+
+def test_what_has_no_labels_has_no_columns_of_them():
+    with pytest.raises(RequestError, match="--task is of labels, and --unlabelled has none"):
+        TableOptions(unlabelled=True, task="binary")
+    with pytest.raises(RequestError, match="option 'unlabelled' can't be 'yes'"):
+        TableOptions.from_json({"unlabelled": "yes"})
 
 
 def test_flags_say_what_options_say():
