@@ -247,7 +247,8 @@ def test_a_table_without_labels(tmp_path: Path):
         list_table(path)
     listing = list_table(path, TableOptions(unlabelled=True, group_col="patient"))
     assert (listing.ids, listing.groups.tolist()) == (("a.png", "c.png"), ["p1", "p2"])
-    assert listing.target.is_unlabelled and listing.target.labels.shape == (2, 1)
+    assert listing.target.is_unlabelled
+    assert listing.target.labels.shape == (2, 1)
     assert listing.notes == ("left out: 1 without split",)
 
 
