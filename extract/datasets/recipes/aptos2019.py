@@ -13,16 +13,16 @@ from cache.labels.tables import column, read_csv
 from cache.labels.target import Target
 from cache.task import ORDINAL
 from extract.datasets.files.listing import Listing
-from extract.datasets.recipes.huix2024 import shuffled_split
-from extract.datasets.recipes.layouts import (
+from extract.datasets.recipes.recipe import (
     Folders,
+    Recipe,
     find_base,
     require,
     require_images,
     row_paths,
     sample_ids,
+    shuffled_split,
 )
-from extract.datasets.recipes.recipe import Recipe
 
 NAME = "aptos2019"
 TASK = ORDINAL  # grades, as MedMNIST's RetinaMNIST

@@ -22,14 +22,14 @@ from cache.task import MULTI_CLASS
 from extract.datasets.files.formats.mat import read_mat_scalar, read_mat_text
 from extract.datasets.files.formats.stored import UnreadableImage
 from extract.datasets.files.listing import Listing
-from extract.datasets.recipes.layouts import (
+from extract.datasets.recipes.recipe import (
     Folders,
     MissingFiles,
+    Recipe,
     find_base,
     sample_ids,
     systematic_split,
 )
-from extract.datasets.recipes.recipe import Recipe
 
 NAME = "brain-tumor"
 TASK = MULTI_CLASS

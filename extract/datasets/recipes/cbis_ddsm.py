@@ -21,15 +21,15 @@ from cache.labels.target import Target
 from cache.splits.make import TEST, TRAIN, VAL, systematic
 from cache.task import BINARY
 from extract.datasets.files.listing import Listing
-from extract.datasets.recipes.layouts import (
+from extract.datasets.recipes.recipe import (
     SHOWN,
     Folders,
     MissingFiles,
+    Recipe,
     find_base,
     require,
     sample_ids,
 )
-from extract.datasets.recipes.recipe import Recipe
 
 NAME = "cbis-ddsm"
 TASK = BINARY

@@ -19,9 +19,10 @@ from cache.labels.target import Target
 from cache.splits.make import TEST, TRAIN, VAL, systematic
 from cache.task import MULTI_LABEL
 from extract.datasets.files.listing import Listing
-from extract.datasets.recipes.layouts import (
+from extract.datasets.recipes.recipe import (
     Folders,
     MissingFiles,
+    Recipe,
     find_base,
     numbers,
     read_lines,
@@ -29,7 +30,6 @@ from extract.datasets.recipes.layouts import (
     require_images,
     sample_ids,
 )
-from extract.datasets.recipes.recipe import Recipe
 
 NAME = "chestxray14"
 BAHAROON = "chestxray14-baharoon2023"

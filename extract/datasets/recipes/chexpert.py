@@ -23,16 +23,16 @@ from cache.labels.target import Target
 from cache.splits.make import TEST, TRAIN, VAL
 from cache.task import MISSING, MULTI_LABEL, UNCERTAIN
 from extract.datasets.files.listing import Listing
-from extract.datasets.recipes.layouts import (
+from extract.datasets.recipes.recipe import (
     SHOWN,
     Folders,
     MissingFiles,
+    Recipe,
     find_base,
     numbers,
     require,
     sample_ids,
 )
-from extract.datasets.recipes.recipe import Recipe
 
 NAME = "chexpert"
 TASK = MULTI_LABEL

@@ -26,8 +26,7 @@ from extract.datasets.recipes.chexpert import (
     join_views,
     read_views,
 )
-from extract.datasets.recipes.layouts import MissingFiles
-from extract.datasets.recipes.recipe import Recipe
+from extract.datasets.recipes.recipe import MissingFiles, Recipe
 
 HUIX = "chexpert-huix2024"
 # The paper's count, and that of the last state of its code.

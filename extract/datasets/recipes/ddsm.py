@@ -16,15 +16,15 @@ from cache.format.sample_tables import SPLITS
 from cache.labels.target import Target
 from cache.task import BINARY
 from extract.datasets.files.listing import Listing
-from extract.datasets.recipes.layouts import (
+from extract.datasets.recipes.recipe import (
     Folders,
+    Recipe,
     find_base,
     read_lines,
     require,
     require_images,
     sample_ids,
 )
-from extract.datasets.recipes.recipe import Recipe
 
 NAME = "ddsm-huix2024"
 TASK = BINARY

@@ -15,19 +15,19 @@ from cache.labels.tables import Table, column, read_csv
 from cache.labels.target import Target
 from cache.task import MULTI_CLASS
 from extract.datasets.files.listing import Listing
-from extract.datasets.recipes.huix2024 import shuffled_split
-from extract.datasets.recipes.layouts import (
+from extract.datasets.recipes.recipe import (
     Folders,
     MissingFiles,
+    Recipe,
     find_base,
     numbers,
     require,
     require_images,
     row_paths,
     sample_ids,
+    shuffled_split,
     straddling,
 )
-from extract.datasets.recipes.recipe import Recipe
 
 NAME = "isic2019"
 TASK = MULTI_CLASS

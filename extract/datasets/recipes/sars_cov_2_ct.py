@@ -12,15 +12,15 @@ import numpy as np
 from cache.labels.target import Target
 from cache.task import BINARY
 from extract.datasets.files.listing import Listing
-from extract.datasets.recipes.layouts import (
+from extract.datasets.recipes.recipe import (
     Folders,
     MissingFiles,
+    Recipe,
     find_base,
     require,
     sample_ids,
     systematic_split,
 )
-from extract.datasets.recipes.recipe import Recipe
 
 NAME = "sars-cov-2-ct"
 SLICES = "sars-cov-2-ct-slices"

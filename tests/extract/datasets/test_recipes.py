@@ -18,8 +18,7 @@ from cache.task import MISSING, TASKS, UNCERTAIN
 from extract.datasets.files.listing import Listing
 from extract.datasets.origins import ORIGINS, describe_seen
 from extract.datasets.recipes import RECIPES, brain_tumor, find_recipe, open_recipe, recipe_root
-from extract.datasets.recipes.huix2024 import shuffled_split
-from extract.datasets.recipes.layouts import safe_path, systematic_split
+from extract.datasets.recipes.recipe import safe_path, shuffled_split, systematic_split
 from extract.datasets.statistics import DATASET_STATISTICS
 
 
