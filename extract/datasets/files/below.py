@@ -23,22 +23,17 @@ DEEPEST = 500  # folders on the way to a file; each takes a call of Python's, wh
 
 
 class Root:
-    """A folder out of which no path leads.
+    """A folder out of which no path leads: a link that does is refused when it is asked for.
 
     Each folder below it is read once, which for many files is far cheaper than asking for each.
 
     Args:
-        path: the folder.
-
-    Raises:
-        RequestError: there is no such folder.
+        path: the folder, which is there.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path.expanduser().absolute()
-        if not self.path.is_dir():
-            raise RequestError(f"no folder at {path}")
-        self._real = os.path.realpath(self.path)
+        self.path = path
+        self._real = os.path.realpath(path)
         self._folders: dict[str, _Folder] = {}
         self._links: set[str] = set()
 
@@ -80,6 +75,27 @@ class Root:
         folder, _, name = path.rpartition("/")
         files = self._open(folder).files
         return self._check_link(files.get(name) or files.get(composed(name)))
+
+    def names(self, folder: str) -> set[str]:
+        """What lies in a folder, links to nothing too; none where it isn't there, or is a file."""
+        self._check_link(folder)
+        inside = self._open(folder)
+        paths = (
+            path.rpartition("/")
+            for path in (*inside.files.values(), *inside.folders.values(), *self._links)
+        )
+        return {name for parent, _, name in paths if parent == folder}
+
+    def __contains__(self, path: str) -> bool:
+        """Whether a file or folder lies there."""
+        folder, _, name = path.rpartition("/")
+        inside = self._open(folder)
+        self._check_link(path)
+        return name in inside.files or name in inside.folders
+
+    def first(self, *paths: str) -> str | None:
+        """The first of some paths where something lies."""
+        return next((path for path in paths if path in self), None)
 
     def _open(self, path: str) -> _Folder:
         known = self._folders.get(path)

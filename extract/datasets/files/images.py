@@ -226,17 +226,7 @@ def _in_order(
 
     samples = sorted(of_sample, key=place)
     order = [i for sample in samples for i in of_sample[sample]]
-    target = listing.target
-    return dataclasses.replace(
-        listing,
-        paths=tuple(listing.paths[i] for i in order),
-        sample=np.repeat(np.arange(len(samples)), [len(of_sample[s]) for s in samples]),
-        ids=tuple(listing.ids[s] for s in samples),
-        target=dataclasses.replace(target, labels=target.labels[samples]),
-        split=None if listing.split is None else listing.split[samples],
-        groups=None if listing.groups is None else listing.groups[samples],
-        meta={name: values[samples] for name, values in listing.meta.items()},
-    ), order
+    return listing.take(np.array(samples), np.array(order)), order
 
 
 def _natural(path: str) -> list[tuple[int, str]]:

@@ -1,5 +1,6 @@
 """What is known of a data set of files before any image is opened."""
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -44,3 +45,24 @@ class Listing:
                     f"{self.name}: the name {text!r} holds a control character, which could rewrite "
                     "the terminal that shows it; rename it"
                 )
+
+    def take(self, samples: NDArray[np.int64], files: NDArray[np.int64] | None = None) -> "Listing":
+        """Some samples, in the order given.
+
+        Args:
+            samples: their numbers.
+            files: numbers of their files, in order; None: each sample is one file.
+        """
+        files = samples if files is None else files
+        place = np.zeros(len(self.ids), np.int64)
+        place[samples] = np.arange(len(samples))
+        return dataclasses.replace(
+            self,
+            paths=tuple(self.paths[i] for i in files.tolist()),
+            sample=place[self.sample[files]],
+            ids=tuple(self.ids[i] for i in samples.tolist()),
+            target=dataclasses.replace(self.target, labels=self.target.labels[samples]),
+            split=None if self.split is None else self.split[samples],
+            groups=None if self.groups is None else self.groups[samples],
+            meta={name: values[samples] for name, values in self.meta.items()},
+        )

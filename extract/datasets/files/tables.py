@@ -89,7 +89,10 @@ class _Rows:
     def __init__(self, table: Table, options: TableOptions) -> None:
         self.table = table
         self.options = options
-        self.root = Root(Path(options.root) if options.root else table.path.parent)
+        folder = Path(options.root) if options.root else table.path.parent
+        if not folder.expanduser().is_dir():
+            raise RequestError(f"no folder at {folder}")
+        self.root = Root(folder.expanduser().absolute())
         self.path_col = options.path_col or _find_path_column(table)
         self.split_col = options.split_col
         if self.split_col is None and SPLIT_COLUMN in table.columns:

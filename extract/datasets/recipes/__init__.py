@@ -9,8 +9,8 @@ from extract.datasets.recipes.aptos2019 import APTOS2019
 from extract.datasets.recipes.brain_tumor import BRAIN_TUMOR
 from extract.datasets.recipes.cbis_ddsm import CBIS_DDSM
 from extract.datasets.recipes.chestxray14 import CHESTXRAY14, CHESTXRAY14_BAHAROON2023
-from extract.datasets.recipes.chexpert import CHEXPERT
-from extract.datasets.recipes.chexpert_papers import (
+from extract.datasets.recipes.chexpert import (
+    CHEXPERT,
     CHEXPERT_BAHAROON2023_AP,
     CHEXPERT_BAHAROON2023_FRONTAL,
     CHEXPERT_HUIX2024,

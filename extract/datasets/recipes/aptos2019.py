@@ -14,10 +14,8 @@ from cache.labels.target import Target
 from cache.task import ORDINAL
 from extract.datasets.files.listing import Listing
 from extract.datasets.recipes.recipe import (
-    Folders,
     Recipe,
     find_base,
-    require,
     require_images,
     row_paths,
     sample_ids,
@@ -25,14 +23,12 @@ from extract.datasets.recipes.recipe import (
 )
 
 NAME = "aptos2019"
-TASK = ORDINAL  # grades, as MedMNIST's RetinaMNIST
 GRADES = ("No DR", "Mild", "Moderate", "Severe", "Proliferative DR")
 
 
 def _list(root: Path) -> Listing:
-    base = find_base(root, "train.csv")
-    require(base, "train.csv", "train_images")
-    table = read_csv(base / "train.csv")
+    base = find_base(root, "train.csv", needs=["train_images"])
+    table = read_csv(base.path / "train.csv")
     diagnoses = column(table, "diagnosis")
     column(table, "id_code")
     known = {str(grade): grade for grade in range(len(GRADES))}
@@ -42,14 +38,14 @@ def _list(root: Path) -> Listing:
                 f"{table.path}, line {line}: the diagnosis is a grade of 0 to 4, found {diagnosis!r}"
             )
     paths = row_paths(table, "id_code", "train_images", ".png")
-    require_images(Folders(base), paths)
+    require_images(base, paths)
     return Listing(
         NAME,
-        base,
+        base.path,
         paths,
         np.arange(len(paths)),
         sample_ids(table.columns["id_code"]),
-        Target(TASK, GRADES, np.array([known[d] for d in diagnoses], np.int64)),
+        Target(ORDINAL, GRADES, np.array([known[d] for d in diagnoses], np.int64)),
         shuffled_split(len(paths), 0.3),
     )
 
@@ -57,7 +53,7 @@ def _list(root: Path) -> Listing:
 APTOS2019 = Recipe(
     NAME,
     "APTOS 2019 Blindness Detection",
-    TASK,
+    ORDINAL,  # as MedMNIST's RetinaMNIST
     3662,
     "10 GB",
     "the competition's rules",

@@ -8,7 +8,6 @@ takes an image as HDF5 has it, transposed; here it stands upright.
 The owner's own split is five folds by patient, in cvind.mat: meta column "fold".
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -23,7 +22,6 @@ from extract.datasets.files.formats.mat import read_mat_scalar, read_mat_text
 from extract.datasets.files.formats.stored import UnreadableImage
 from extract.datasets.files.listing import Listing
 from extract.datasets.recipes.recipe import (
-    Folders,
     MissingFiles,
     Recipe,
     find_base,
@@ -32,7 +30,6 @@ from extract.datasets.recipes.recipe import (
 )
 
 NAME = "brain-tumor"
-TASK = MULTI_CLASS
 CLASSES = ("meningioma", "glioma", "pituitary tumour")  # the files' 1, 2 and 3
 N_IMAGES, N_PATIENTS, N_TEST, N_VAL = 3064, 233, 70, 50
 FOLDER = "brainTumorDataPublic_"  # "brainTumorDataPublic_1-766" and three more; or all in the root
@@ -42,58 +39,50 @@ DAMAGED = "isn't one of the set's MATLAB files; download its archive again"
 
 def _list(root: Path) -> Listing:
     base = find_base(root, "1.mat", f"{FOLDER}1-766")
-    folders = Folders(base)
-    places = ["", *sorted(name for name in folders.names("") if name.startswith(FOLDER))]
-    numbers = range(1, N_IMAGES + 1)
-    found = [_find(folders, places, f"{number}.mat") for number in numbers]
-    missing = [f"{number}.mat" for number, path in zip(numbers, found, strict=True) if not path]
+    folders = sorted(name for name in base.names("") if name.startswith(FOLDER))
+    names = [f"{number}.mat" for number in range(1, N_IMAGES + 1)]
+    found = [base.first(name, *(f"{folder}/{name}" for folder in folders)) for name in names]
+    missing = [name for name, path in zip(names, found, strict=True) if not path]
     if missing:
         raise MissingFiles(f"{len(missing)} of {N_IMAGES} images ({missing[0]}, ...)")
     paths = tuple(path for path in found if path)
-    cases = [_read_case(base, path) for path in paths]
+    cases = [_read_case(base.path / path) for path in paths]
     patients = [patient for _, patient in cases]
     order = list(dict.fromkeys(patients))
-    n_test = round(len(order) * N_TEST / N_PATIENTS)
-    n_val = round((len(order) - n_test) * N_VAL / (N_PATIENTS - N_TEST))
-    of_patient = dict(zip(order, systematic_split(len(order), n_test, n_val), strict=True))
+    split = systematic_split(len(order), N_TEST, N_VAL, N_PATIENTS)
+    of_patient = dict(zip(order, split, strict=True))
     notes = ()
     if len(order) != N_PATIENTS:
         notes = (f"{N_PATIENTS} patients are published, {len(order)} here: not the paper's split",)
     return Listing(
         NAME,
-        base,
+        base.path,
         paths,
         np.arange(len(paths)),
-        sample_ids(f"{number}.mat" for number in numbers),
-        Target(TASK, CLASSES, np.array([label for label, _ in cases], np.int64)),
+        sample_ids(names),
+        Target(MULTI_CLASS, CLASSES, np.array([label for label, _ in cases], np.int64)),
         np.array([of_patient[patient] for patient in patients], np.uint8),
         np.array(patients),
-        {"fold": _read_folds(base, len(paths))} if FOLDS in folders else {},
+        {"fold": _read_folds(base.path / FOLDS, len(paths))} if FOLDS in base else {},
         window="percentile:5,95",
         notes=notes,
     )
 
 
-def _find(folders: Folders, places: Sequence[str], name: str) -> str | None:
-    paths = (f"{place}/{name}".lstrip("/") for place in places)
-    return next((path for path in paths if path in folders), None)
-
-
-def _read_case(base: Path, path: str) -> tuple[int, str]:
+def _read_case(path: Path) -> tuple[int, str]:
     """A slice's class, 0 to 2, and its patient."""
     try:
-        label = read_mat_scalar(base / path, "cjdata/label")
-        patient = read_mat_text(base / path, "cjdata/PID")
+        label = read_mat_scalar(path, "cjdata/label")
+        patient = read_mat_text(path, "cjdata/PID")
     except UnreadableImage as error:
-        raise RequestError(f"{base / path}: {error}; it {DAMAGED}") from error
+        raise RequestError(f"{path}: {error}; it {DAMAGED}") from error
     if label not in (1, 2, 3) or not patient:
-        raise RequestError(f"{base / path}: label {label:g}, patient {patient!r}; it {DAMAGED}")
+        raise RequestError(f"{path}: label {label:g}, patient {patient!r}; it {DAMAGED}")
     return int(label) - 1, patient
 
 
-def _read_folds(base: Path, n: int) -> NDArray[np.str_]:
+def _read_folds(path: Path, n: int) -> NDArray[np.str_]:
     """The owner's fold of each slice, "1" to "5": text, for it is a name. (n,)"""
-    path = base / FOLDS
     try:
         with h5py.File(path, "r", locking=False) as file:
             # A soft or external link could lead to any file of this machine.
@@ -109,7 +98,7 @@ def _read_folds(base: Path, n: int) -> NDArray[np.str_]:
 BRAIN_TUMOR = Recipe(
     NAME,
     "Brain Tumor (T1-weighted, contrast-enhanced MRI)",
-    TASK,
+    MULTI_CLASS,
     N_IMAGES,
     "0.9 GB",
     "CC BY 4.0",

@@ -18,21 +18,20 @@ import numpy as np
 from cache import RequestError
 from cache.labels.tables import Table, column, read_csv
 from cache.labels.target import Target
-from cache.splits.make import TEST, TRAIN, VAL, systematic
+from cache.splits.make import TEST, TRAIN
 from cache.task import BINARY
+from extract.datasets.files.below import Root
 from extract.datasets.files.listing import Listing
 from extract.datasets.recipes.recipe import (
     SHOWN,
-    Folders,
     MissingFiles,
     Recipe,
+    cut_val,
     find_base,
-    require,
     sample_ids,
 )
 
 NAME = "cbis-ddsm"
-TASK = BINARY
 CLASSES = ("benign", "malignant")
 PATHOLOGY = {"BENIGN": 0, "BENIGN_WITHOUT_CALLBACK": 0, "MALIGNANT": 1}
 TABLES = {
@@ -62,13 +61,11 @@ class _Mammogram:
 
 
 def _list(root: Path) -> Listing:
-    base = find_base(root, *TABLES)
-    require(base, *TABLES)
+    base = find_base(root, *TABLES, needs=TABLES)
     cases: dict[str, _Mammogram] = {}
     for name, split in TABLES.items():
-        _read_cases(read_csv(base / name), split, cases)
-    folders = Folders(base)
-    found = {case: _find_image(folders, case) for case in sorted(cases)}
+        _read_cases(read_csv(base.path / name), split, cases)
+    found = {case: _find_image(base, case) for case in sorted(cases)}
     missing = [case for case, path in found.items() if path is None]
     if missing:
         first = ", ".join(missing[:SHOWN])
@@ -76,18 +73,14 @@ def _list(root: Path) -> Listing:
     ordered = [cases[case] for case in found]
     patients = np.array([case.patient for case in ordered])
     split = np.array([case.split for case in ordered], np.uint8)
-    of_train = set(patients[split == TRAIN].tolist())
-    of_test = set(patients[split == TEST].tolist())
-    only_train = sorted(of_train - of_test)
-    chosen = [only_train[i] for i in systematic(len(only_train), len(only_train) // 10)]
-    split[np.isin(patients, chosen)] = VAL
-    return Listing(
+    in_both = np.intersect1d(patients[split == TRAIN], patients[split == TEST])
+    listing = Listing(
         NAME,
-        base,
+        base.path,
         tuple(path for path in found.values() if path is not None),
         np.arange(len(found)),
         sample_ids(found),
-        Target(TASK, CLASSES, np.array([max(case.malignant) for case in ordered], np.int64)),
+        Target(BINARY, CLASSES, np.array([max(case.malignant) for case in ordered], np.int64)),
         split,
         patients,
         {
@@ -97,10 +90,11 @@ def _list(root: Path) -> Listing:
             "view": np.array([case.view for case in ordered]),
         },
         notes=(
-            f"{len(of_train & of_test)} patients are in train and in test, as the owner has it: "
+            f"{len(in_both)} patients are in train and in test, as the owner has it: "
             "masses and calcifications were split apart",
         ),
     )
+    return cut_val(listing)
 
 
 def _read_cases(table: Table, split: int, cases: dict[str, _Mammogram]) -> None:
@@ -132,23 +126,23 @@ def _read_cases(table: Table, split: int, cases: dict[str, _Mammogram]) -> None:
         known.malignant.append(PATHOLOGY[pathology])
 
 
-def _find_image(folders: Folders, case: str) -> str | None:
+def _find_image(base: Root, case: str) -> str | None:
     """A whole mammogram's one DICOM file, whatever the folders above it are called."""
-    top = f"{IMAGES}/{case}" if case in folders.names(IMAGES) else case
+    top = f"{IMAGES}/{case}" if case in base.names(IMAGES) else case
     files = []
-    for study in sorted(folders.names(top)):
-        series = sorted(folders.names(f"{top}/{study}"))
+    for study in sorted(base.names(top)):
+        series = sorted(base.names(f"{top}/{study}"))
         whole = [name for name in series if WHOLE in name] or series[:1]
         for name in whole:
             inner = f"{top}/{study}/{name}"
-            files += [f"{inner}/{f}" for f in folders.names(inner) if f.lower().endswith(".dcm")]
+            files += [f"{inner}/{f}" for f in base.names(inner) if f.lower().endswith(".dcm")]
     return files[0] if len(files) == 1 else None
 
 
 CBIS_DDSM = Recipe(
     NAME,
     "CBIS-DDSM, whole mammograms",
-    TASK,
+    BINARY,
     3103,
     "164 GB with crops and masks",
     "CC BY 3.0",

@@ -17,17 +17,14 @@ from cache.labels.target import Target
 from cache.task import BINARY
 from extract.datasets.files.listing import Listing
 from extract.datasets.recipes.recipe import (
-    Folders,
     Recipe,
     find_base,
     read_lines,
-    require,
     require_images,
     sample_ids,
 )
 
 NAME = "ddsm-huix2024"
-TASK = BINARY
 CLASSES = ("normal", "benign or cancer")
 DIAGNOSES = {"normal": 0, "benign": 1, "cancer": 1}
 IMAGES, LISTS = "ddsm_raw", "ddsm_raw_image_lists"
@@ -36,23 +33,23 @@ CASE = re.compile(r"[a-z]+_(?:\d+-)?([A-D]_\d+)_\d+\.(LEFT|RIGHT)_(CC|MLO)\..+")
 
 
 def _list(root: Path) -> Listing:
-    base = find_base(root, LISTS)
-    require(base, IMAGES, *(f"{LISTS}/{name}.txt" for name in SPLITS))
-    lists = [read_lines(base / LISTS / f"{name}.txt") for name in SPLITS]
+    files = [f"{LISTS}/{name}.txt" for name in SPLITS]
+    base = find_base(root, LISTS, needs=[IMAGES, *files])
+    lists = [read_lines(base.path / file) for file in files]
     names = [name for names in lists for name in names]
     if len(set(names)) < len(names):
         raise RequestError(
-            f"an image stands in two lists of {base / LISTS}; expected disjoint ones"
+            f"an image stands in two lists of {base.path / LISTS}; expected disjoint ones"
         )
-    folders = Folders(base)
-    paths = tuple(_png_or_listed(folders, f"{IMAGES}/{name}") for name in names)
-    require_images(folders, paths)
+    listed = [f"{IMAGES}/{name}" for name in names]
+    paths = tuple(base.first(f"{path.rpartition('.')[0]}.png") or path for path in listed)
+    require_images(base, paths)
     stems = [name.rpartition("/")[2] for name in names]
     diagnoses = [stem.partition("_")[0] for stem in stems]
     for name, diagnosis in zip(names, diagnoses, strict=True):
         if diagnosis not in DIAGNOSES:
             raise RequestError(
-                f"{base / LISTS}: names begin with {', '.join(DIAGNOSES)}; found {name}"
+                f"{base.path / LISTS}: names begin with {', '.join(DIAGNOSES)}; found {name}"
             )
     cases = [CASE.fullmatch(stem) for stem in stems]
     patients = [case[1] if case else stem for case, stem in zip(cases, stems, strict=True)]
@@ -60,11 +57,11 @@ def _list(root: Path) -> Listing:
     notes = (f"{n_unknown} images whose names don't say the patient stand for one each",)
     return Listing(
         NAME,
-        base,
+        base.path,
         paths,
         np.arange(len(paths)),
         sample_ids(names),
-        Target(TASK, CLASSES, np.array([DIAGNOSES[d] for d in diagnoses], np.int64)),
+        Target(BINARY, CLASSES, np.array([DIAGNOSES[d] for d in diagnoses], np.int64)),
         np.repeat(np.arange(len(SPLITS), dtype=np.uint8), [len(names) for names in lists]),
         np.array(patients),
         {
@@ -76,15 +73,10 @@ def _list(root: Path) -> Listing:
     )
 
 
-def _png_or_listed(folders: Folders, path: str) -> str:
-    png = f"{path.rpartition('.')[0]}.png"
-    return png if png in folders else path
-
-
 DDSM_HUIX2024 = Recipe(
     NAME,
     "DDSM as Huix et al. 2024 read it (their CBIS-DDSM)",
-    TASK,
+    BINARY,
     0,
     "some 10 GB",
     "none is stated; DDSM is free for research, with citation",

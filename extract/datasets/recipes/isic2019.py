@@ -16,21 +16,19 @@ from cache.labels.target import Target
 from cache.task import MULTI_CLASS
 from extract.datasets.files.listing import Listing
 from extract.datasets.recipes.recipe import (
-    Folders,
     MissingFiles,
     Recipe,
     find_base,
     numbers,
-    require,
     require_images,
     row_paths,
+    rows_of,
     sample_ids,
     shuffled_split,
     straddling,
 )
 
 NAME = "isic2019"
-TASK = MULTI_CLASS
 TRUTH = "ISIC_2019_Training_GroundTruth.csv"
 METADATA = "ISIC_2019_Training_Metadata.csv"
 # As the owner's archive unpacks, as Kaggle's does, and as Huix et al. keep it.
@@ -53,38 +51,32 @@ CLASSES = {  # the owner's columns; a ninth, UNK, is for the test set and empty 
 
 def _list(root: Path) -> Listing:
     base = find_base(root, TRUTH)
-    require(base, TRUTH)
-    table = read_csv(base / TRUTH)
+    table = read_csv(base.path / TRUTH)
     names = column(table, "image")
-    folders = Folders(base)
-    paths = row_paths(table, "image", _image_folder(folders, names[0]), ".jpg")
-    require_images(folders, paths)
+    first = base.first(*(f"{folder}/{names[0]}.jpg" for folder in FOLDERS))
+    if first is None:
+        raise MissingFiles(f"{FOLDERS[0]}/{names[0]}.jpg")
+    paths = row_paths(table, "image", first.rpartition("/")[0], ".jpg")
+    require_images(base, paths)
     ids = sample_ids(names)
     split = shuffled_split(len(ids), 0.2)
     groups, meta, notes = None, {}, (f"{METADATA} isn't here, so lesions aren't known",)
-    if METADATA in folders:
-        groups, meta = _read_metadata(read_csv(base / METADATA), names)
+    if METADATA in base:
+        groups, meta = _read_metadata(read_csv(base.path / METADATA), names)
         n_lesions = straddling(groups, split)
         notes = (f"{n_lesions} lesions lie in more than one split of Huix et al. 2024",)
     return Listing(
         NAME,
-        base,
+        base.path,
         paths,
         np.arange(len(paths)),
         ids,
-        Target(TASK, tuple(CLASSES.values()), _one_class(table)),
+        Target(MULTI_CLASS, tuple(CLASSES.values()), _one_class(table)),
         split,
         groups,
         meta,
         notes=notes,
     )
-
-
-def _image_folder(folders: Folders, name: str) -> str:
-    for folder in FOLDERS:
-        if f"{folder}/{name}.jpg" in folders:
-            return folder
-    raise MissingFiles(f"{FOLDERS[0]}/{name}.jpg")
 
 
 def _one_class(table: Table) -> NDArray[np.int64]:
@@ -105,11 +97,7 @@ def _read_metadata(
 ) -> tuple[NDArray[np.str_], dict[str, NDArray]]:
     """Lesions and what else is known, in the order of ``names``. A lesion without a name is one of
     its own."""
-    row = {name: i for i, name in enumerate(column(table, "image"))}
-    missing = [name for name in names if name not in row]
-    if missing:
-        raise RequestError(f"{table.path} has no row for {missing[0]} ({len(missing)} in all)")
-    order = [row[name] for name in names]
+    order = rows_of(table, "image", names)
 
     def cells(name: str) -> list[str]:
         values = column(table, name)
@@ -127,7 +115,7 @@ def _read_metadata(
 ISIC2019 = Recipe(
     NAME,
     "ISIC 2019, training set",
-    TASK,
+    MULTI_CLASS,
     25331,
     "9 GB",
     "CC BY-NC 4.0",

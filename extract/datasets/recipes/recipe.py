@@ -4,7 +4,6 @@ Nothing is downloaded here: most owners want a registration first. A recipe know
 their archives are unpacked, says what is missing, and reads labels, patients and the split.
 """
 
-import contextlib
 import dataclasses
 import os
 import random
@@ -17,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import RequestError
-from cache.labels.tables import Table, is_number
+from cache.labels.tables import Table, column, is_number
 from cache.splits.make import TEST, TRAIN, VAL, systematic
-from extract.datasets.files.below import composed, refuse_leading_out
+from extract.datasets.files.below import Root, composed
 from extract.datasets.files.listing import Listing
 
 DATA_VARIABLE = "MEDPROBE_DATA"
@@ -106,94 +105,55 @@ def _expected(recipe: Recipe) -> str:
 # ---------------------------------------------------------------------------- files
 
 
-def find_base(root: Path, *marks: str) -> Path:
+def find_base(root: Path, *marks: str, needs: Iterable[str] = ()) -> Root:
     """The folder that holds one of ``marks``: the root, or its one folder that does.
 
     Archives often unpack into a folder of their own.
 
+    Args:
+        root: where the set is looked for.
+        marks: files or folders, any of which tells the set's folder.
+        needs: those that must all be there.
+
     Raises:
-        MissingFiles: neither, or several.
+        MissingFiles: no such folder, or several, or not all that is needed.
     """
-    folders = Folders(root)
-    if any(mark in folders for mark in marks):
-        return root
-    found = [
-        name
-        for name in sorted(folders.names(""))
-        if any((root / name / mark).exists() for mark in marks)
-    ]
-    if len(found) == 1 and found[0] in folders:
-        return root / found[0]
-    raise MissingFiles(" or ".join(marks))
+    base = Root(root)
+    if base.first(*marks) is None:
+        found = [
+            name
+            for name in sorted(base.names(""))
+            if any((root / name / mark).exists() for mark in marks)
+        ]
+        if len(found) != 1 or found[0] not in base:
+            raise MissingFiles(" or ".join(marks))
+        base = Root(root / found[0])
+    require(base, *needs)
+    return base
 
 
-def require(base: Path, *names: str) -> None:
+def require(base: Root, *names: str) -> None:
     """Check for files and folders.
 
     Raises:
         MissingFiles: not all are there.
     """
-    folders = Folders(base)
-    missing = [name for name in names if name not in folders]
+    missing = [name for name in names if name not in base]
     if missing:
         raise MissingFiles(", ".join(missing))
 
 
-class Folders:
-    """The names in a root's folders. Each folder is read once: asking for 100 000 files costs one
-    system call a folder, not one a file. A link that leads out of the root is refused when asked for.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._real = os.path.realpath(root)
-        self._names: dict[str, frozenset[str]] = {}
-        self._links: set[str] = set()
-
-    def names(self, folder: str) -> frozenset[str]:
-        """What lies in a folder, given relative to the root; nothing where there is none.
-
-        Raises:
-            RequestError: the folder is a link that leads out of the root.
-        """
-        if folder not in self._names:
-            is_there = not folder or folder in self
-            self._names[folder] = self._read(folder) if is_there else frozenset()
-        return self._names[folder]
-
-    def __contains__(self, path: str) -> bool:
-        folder, _, name = path.rpartition("/")
-        if name not in self.names(folder):
-            return False
-        if path in self._links:
-            refuse_leading_out(self._root / path, self._real)
-        return True
-
-    def _read(self, folder: str) -> frozenset[str]:
-        names = []
-        # A file where a folder was expected holds nothing.
-        with contextlib.suppress(NotADirectoryError), os.scandir(self._root / folder) as entries:
-            for entry in entries:
-                names.append(entry.name)
-                if entry.is_symlink():
-                    self._links.add(f"{folder}/{entry.name}" if folder else entry.name)
-        return frozenset(names)
-
-
-def require_images(folders: Folders, paths: Sequence[str]) -> None:
+def require_images(base: Root, paths: Sequence[str]) -> None:
     """Check for images.
 
     Raises:
         MissingFiles: not all are there; the first are named.
     """
-    missing = [path for path in paths if path not in folders]
+    missing = [path for path in paths if path not in base]
     if missing:
         first = ", ".join(missing[:SHOWN])
-        raise MissingFiles(f"{len(missing)} of {len(paths)} images ({first}{_more(missing)})")
-
-
-def _more(names: Sequence[str]) -> str:
-    return ", ..." if len(names) > SHOWN else ""
+        more = ", ..." if len(missing) > SHOWN else ""
+        raise MissingFiles(f"{len(missing)} of {len(paths)} images ({first}{more})")
 
 
 # ---------------------------------------------------------------------------- cells of tables
@@ -229,6 +189,19 @@ def row_paths(table: Table, column: str, folder: str = "", suffix: str = "") -> 
     return tuple(seen)
 
 
+def rows_of(table: Table, name: str, cells: Sequence[str]) -> list[int]:
+    """The number of the row that has each of some cells in the column ``name``.
+
+    Raises:
+        RequestError: no row has one; they are counted.
+    """
+    row = {cell: i for i, cell in enumerate(column(table, name))}
+    missing = [cell for cell in cells if cell not in row]
+    if missing:
+        raise RequestError(f"{table.path} has no row for {missing[0]} ({len(missing)} in all)")
+    return [row[cell] for cell in cells]
+
+
 def read_lines(path: Path) -> tuple[str, ...]:
     """A list of images, one path a line, each checked; blank lines are passed over.
 
@@ -262,13 +235,36 @@ def numbers(cells: Sequence[str]) -> NDArray[np.float64]:
 # ---------------------------------------------------------------------------- splits
 
 
-def systematic_split(n: int, n_test: int, n_val: int) -> NDArray[np.uint8]:
-    """Baharoon et al. 2023: every so many of all are test, every so many of the rest val. (n,)"""
+def systematic_split(n: int, n_test: int, n_val: int, published: int) -> NDArray[np.uint8]:
+    """Baharoon et al. 2023: every so many of all are test, every so many of the rest val.
+
+    Args:
+        n: how many there are.
+        n_test: those of test, where all that are published are there; else as large a part.
+        n_val: likewise.
+        published: how many are.
+
+    Returns:
+        (n,) index into SPLITS.
+    """
     split = np.full(n, TRAIN, np.uint8)
-    split[systematic(n, n_test)] = TEST
+    split[systematic(n, round(n * n_test / published))] = TEST
     rest = np.flatnonzero(split == TRAIN)
-    split[rest[systematic(len(rest), n_val)]] = VAL
+    split[rest[systematic(len(rest), round(len(rest) * n_val / (published - n_test)))]] = VAL
     return split
+
+
+def cut_val(listing: Listing) -> Listing:
+    """A set of train and test, with val cut out of train.
+
+    Of the patients of train, less those of test too, it takes every tenth in their order.
+    """
+    split, patients = listing.split, listing.groups
+    assert split is not None and patients is not None  # noqa: PT018
+    only_train = np.setdiff1d(patients[split == TRAIN], patients[split == TEST])
+    chosen = only_train[systematic(len(only_train), len(only_train) // 10)]
+    cut = np.where(np.isin(patients, chosen), VAL, split).astype(np.uint8)
+    return dataclasses.replace(listing, split=cut)
 
 
 def straddling(names: Sequence[str] | NDArray[np.str_], split: NDArray[np.uint8]) -> int:

@@ -13,18 +13,15 @@ from cache.labels.target import Target
 from cache.task import BINARY
 from extract.datasets.files.listing import Listing
 from extract.datasets.recipes.recipe import (
-    Folders,
     MissingFiles,
     Recipe,
     find_base,
-    require,
     sample_ids,
     systematic_split,
 )
 
 NAME = "sars-cov-2-ct"
 SLICES = "sars-cov-2-ct-slices"
-TASK = BINARY
 CLASSES = ("no COVID-19", "COVID-19")
 DIAGNOSES = {"Covid": 1, "Healthy": 0, "Others": 0}
 N_PATIENTS, N_TEST, N_VAL = 210, 70, 50
@@ -36,16 +33,14 @@ def _list(root: Path) -> Listing:
     through Covid, Healthy and Others in the order that listing a folder gave; of the numbers every
     third is test, and of the others 50 are val. That order isn't recorded. The authors' paths are
     those of a Windows disk, which lists folders by upper-cased names; so does this."""
-    base = find_base(root, *DIAGNOSES)
-    require(base, *DIAGNOSES)
-    folders = Folders(base)
+    base = find_base(root, *DIAGNOSES, needs=DIAGNOSES)
     paths: list[str] = []
     sample: list[int] = []
     ids: list[str] = []
     for diagnosis in DIAGNOSES:
-        for patient in sorted(folders.names(diagnosis), key=str.upper):
+        for patient in sorted(base.names(diagnosis), key=str.upper):
             folder = f"{diagnosis}/{patient}"
-            slices = sorted(name for name in folders.names(folder) if name.endswith(".png"))
+            slices = sorted(name for name in base.names(folder) if name.endswith(".png"))
             if slices:
                 paths += [f"{folder}/{name}" for name in slices]
                 sample += [len(ids)] * len(slices)
@@ -53,20 +48,18 @@ def _list(root: Path) -> Listing:
     if not ids:
         raise MissingFiles("patients' folders with *.png")
     n = len(ids)
-    n_test = round(n * N_TEST / N_PATIENTS)
-    n_val = round((n - n_test) * N_VAL / (N_PATIENTS - N_TEST))
     diagnoses = [name.partition("/")[0] for name in ids]
     notes = ()
     if n != N_PATIENTS:
         notes = (f"{N_PATIENTS} patients are published, {n} are here: the split isn't the paper's",)
     return Listing(
         NAME,
-        base,
+        base.path,
         tuple(paths),
         np.array(sample),
         sample_ids(ids),
-        Target(TASK, CLASSES, np.array([DIAGNOSES[d] for d in diagnoses], np.int64)),
-        systematic_split(n, n_test, n_val),
+        Target(BINARY, CLASSES, np.array([DIAGNOSES[d] for d in diagnoses], np.int64)),
+        systematic_split(n, N_TEST, N_VAL, N_PATIENTS),
         np.array(sample_ids(ids)),
         {"diagnosis": np.array(diagnoses)},
         notes=notes,
@@ -74,13 +67,11 @@ def _list(root: Path) -> Listing:
 
 
 def _list_slices(root: Path) -> Listing:
-    base = find_base(root, *SLICE_FOLDERS)
-    require(base, *SLICE_FOLDERS)
-    folders = Folders(base)
+    base = find_base(root, *SLICE_FOLDERS, needs=SLICE_FOLDERS)
     paths = [
         f"{folder}/{name}"
         for folder in SLICE_FOLDERS
-        for name in sorted(folders.names(folder))
+        for name in sorted(base.names(folder))
         if name.endswith(".png")
     ]
     if not paths:
@@ -88,11 +79,11 @@ def _list_slices(root: Path) -> Listing:
     labels = [SLICE_FOLDERS[path.partition("/")[0]] for path in paths]
     return Listing(
         SLICES,
-        base,
+        base.path,
         tuple(paths),
         np.arange(len(paths)),
         sample_ids(paths),
-        Target(TASK, CLASSES, np.array(labels, np.int64)),
+        Target(BINARY, CLASSES, np.array(labels, np.int64)),
         notes=(
             "nobody says which slices are of one patient, so any split puts a patient's slices on "
             f"both sides; {NAME} knows the patients",
@@ -105,7 +96,7 @@ REFERENCE = "Soares et al. 2020, https://doi.org/10.1101/2020.04.24.20078584"
 SARS_COV_2_CT = Recipe(
     NAME,
     "SARS-CoV-2 CT, by patient (A COVID multiclass dataset of CT scans)",
-    TASK,
+    BINARY,
     4171,  # files; the owner's text counts 4173
     "1 GB",
     "as its page on Kaggle says",
@@ -121,7 +112,7 @@ SARS_COV_2_CT = Recipe(
 SARS_COV_2_CT_SLICES = Recipe(
     SLICES,
     "SARS-CoV-2 CT, slices without patients (SARS-COV-2 Ct-Scan Dataset)",
-    TASK,
+    BINARY,
     2482,
     "0.2 GB",
     "as its page on Kaggle says",

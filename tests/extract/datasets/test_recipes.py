@@ -143,7 +143,7 @@ def test_a_path_that_leads_elsewhere_is_refused(cell):
 
 def test_systematic_splits_have_the_published_counts():
     for n, n_test, n_val, n_train in [(210, 70, 50, 90), (233, 70, 50, 113)]:
-        split = systematic_split(n, n_test, n_val)
+        split = systematic_split(n, n_test, n_val, n)
         assert np.bincount(split).tolist() == [n_train, n_val, n_test]
         # Their code, a list from which is deleted.
         rest = np.delete(np.arange(n), np.arange(0, n, n / n_test).round().astype(int))
@@ -450,7 +450,7 @@ def test_chexpert_of_huix_2024_needs_the_owner_s_order(tmp_path):
 
 def test_chexpert_of_baharoon_2023_is_of_ap_views(tmp_path, monkeypatch):
     """As make_val_set does it: frontal, then AP, then every so many."""
-    monkeypatch.setattr("extract.datasets.recipes.chexpert_papers.N_VAL", 4)
+    monkeypatch.setattr("extract.datasets.recipes.chexpert.N_VAL", 4)
     paths = make_chexpert(tmp_path, n=24)
     table = tmp_path / "train.csv"
     header, *rows = table.read_text().splitlines()
@@ -810,7 +810,7 @@ def test_brain_tumor(brain_root):
     assert listing.split is not None
     # A patient is in one split with all slices.
     assert listing.split[12:].tolist() == listing.split[:6].tolist()
-    expected = systematic_split(12, round(12 * 70 / 233), round(8 * 50 / 163))
+    expected = systematic_split(12, round(12 * 70 / 233), round(8 * 50 / 163), 12)
     assert listing.split[:12].tolist() == expected.tolist()
     assert listing.meta["fold"].tolist() == [str(i % 5 + 1) for i in range(18)]
     assert any("not the paper's split" in note for note in listing.notes)
