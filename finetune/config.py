@@ -412,10 +412,6 @@ class Request(OutputConfig, MeasuringConfig, StartConfig, PaperConfig):
         check(self)  # else probe would refuse it, when it measures what was trained
 
     @property
-    def measuring(self) -> Measuring:
-        return Measuring(self.n_resamples, self.seed, self.per_patient)
-
-    @property
     def results_dir(self) -> Path:
         return self.results or results_root()
 
@@ -443,12 +439,12 @@ def settle(request: Request, subject: Subject) -> tuple[FinetuneConfig, Followed
     base: dict[str, Any] = {}
     if request.protocol:
         base = settings_for(request.protocol, preset, subject, request.as_published)
-    if "epochs" in given and "iterations" not in given:
-        given["iterations"] = None
-    if "iterations" in given and given["iterations"] is not None and "epochs" not in given:
+    if "epochs" in given:
+        given.setdefault("iterations", None)
+    elif given.get("iterations") is not None:
         given["epochs"] = None
-    if "warmup_epochs" in given and "warmup" not in given:
-        given["warmup"] = 0
+    if "warmup_epochs" in given:
+        given.setdefault("warmup", 0)
     if request.few_shot:
         base.pop("refit", None)  # an episode has no val
     if given.get("head") == "deit" and "pool" not in given:

@@ -6,7 +6,7 @@ repeated without choosing on test.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cache.errors import RequestError
@@ -59,15 +59,15 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class TunePreset:
-    """One way of fine-tuning of a paper. What its head reads is in probe/paper_encoders.py."""
+class TunePreset(Preset):
+    """One way of fine-tuning of a paper. What its head reads is in probe/paper_encoders.py.
 
-    # By the names of ModelConfig's and TrainConfig's fields, and LoraConfig's with "lora_" before.
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    # The same for single encoders, by short name, or for CNNs.
+    Its settings have the names of ModelConfig's and TrainConfig's fields, and of LoraConfig's with
+    "lora_" before.
+    """
+
+    # Settings of single encoders, by short name, or of CNNs.
     special: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    faults: tuple[Fault, ...] = ()
-    notes: tuple[str, ...] = ()
     notes_of: Mapping[str, str] = field(default_factory=dict)  # on single encoders, by short name
 
 
@@ -134,7 +134,20 @@ BAHAROON_NOTES = (
     "the head begins as torch's linear layers do, the release's from a normal of 0.01",
     "10 epochs, the paper's of CheXpert; of NIH it takes 20 (--epochs 20)",
 )
-BAHAROON_SPECIAL = {CNN: {"batch_size": 128}}
+
+
+def _baharoon(
+    settings: Mapping[str, Any], *notes: str, notes_of: Mapping[str, str] | None = None
+) -> TunePreset:
+    """One of Baharoon et al. 2023's: what all have alike, and what is this one's own."""
+    return TunePreset(
+        {**BAHAROON, **settings},
+        faults=(LOSS_FAULT, SIGMOID_FAULT),
+        notes=(*BAHAROON_NOTES, *notes),
+        special={CNN: {"batch_size": 128}},
+        notes_of=notes_of or {},
+    )
+
 
 # By protocol and mode; the first mode is meant where none is named.
 PROTOCOLS: Mapping[str, Mapping[str, TunePreset]] = {
@@ -146,10 +159,7 @@ PROTOCOLS: Mapping[str, Mapping[str, TunePreset]] = {
             special={"dinov2": {"batch_size": 32}},
             notes=(WU_GRID,),
         ),
-        "head": TunePreset(
-            {"ddof": 0},
-            faults=(BATCHNORM_FAULT,),
-        ),
+        "head": TunePreset({"ddof": 0}, faults=(BATCHNORM_FAULT,)),
     },
     # sdoerrich97/rethinking-model-prototyping-MedMNISTPlus: config.yaml, train.py:86-198.
     "doerrich2024": {
@@ -169,35 +179,18 @@ PROTOCOLS: Mapping[str, Mapping[str, TunePreset]] = {
     },
     # MohammedSB/DINOv2ForRadiology: eval/classification/linear.py:147-601.
     "baharoon2023": {
-        "full": TunePreset(
-            {**BAHAROON, "encoder_lr": BAHAROON_LRS},
-            special=BAHAROON_SPECIAL,
-            faults=(LOSS_FAULT, SIGMOID_FAULT),
-            notes=(
-                *BAHAROON_NOTES,
-                "the head's rate is 1e-3; the release takes that of its best linear probe (--lr)",
-            ),
+        "full": _baharoon(
+            {"encoder_lr": BAHAROON_LRS},
+            "the head's rate is 1e-3; the release takes that of its best linear probe (--lr)",
         ),
         # The rate is chosen at the end (linear.py:398-410), where full trainings keep the best check.
-        "head": TunePreset(
-            {
-                **BAHAROON,
-                "encoder_lr": BAHAROON_HEAD_LRS,
-                "head_lr": None,
-                "batch_size": 128,
-                "n_checks": 1,
-            },
-            special=BAHAROON_SPECIAL,
-            faults=(LOSS_FAULT, SIGMOID_FAULT),
-            notes=(
-                *BAHAROON_NOTES,
-                "the class token of the last block alone, where the release also tries the last four "
-                "and the mean patch token (`probe --protocol baharoon2023` does, of one view)",
-            ),
+        "head": _baharoon(
+            {"encoder_lr": BAHAROON_HEAD_LRS, "head_lr": None, "batch_size": 128, "n_checks": 1},
+            "the class token of the last block alone, where the release also tries the last four "
+            "and the mean patch token (`probe --protocol baharoon2023` does, of one view)",
         ),
-        "lora": TunePreset(
+        "lora": _baharoon(
             {
-                **BAHAROON,
                 "encoder_lr": (2e-4,),
                 "head_lr": 5e-3,
                 "lora_rank": 48,
@@ -206,28 +199,18 @@ PROTOCOLS: Mapping[str, Mapping[str, TunePreset]] = {
                 "lora_targets": ("qkv", "fc1", "fc2"),
                 "lora_train_bias": True,
             },
-            special=BAHAROON_SPECIAL,
-            faults=(LOSS_FAULT, SIGMOID_FAULT),
-            notes=(
-                *BAHAROON_NOTES,
-                "adapters have gradients, which the released forward pass takes from them",
-                "rank 48 as in the release; the paper's count of parameters fits 32 (--lora-rank 32)",
-            ),
+            "adapters have gradients, which the released forward pass takes from them",
+            "rank 48 as in the release; the paper's count of parameters fits 32 (--lora-rank 32)",
             # timm's fc1 and fc2 are the release's w12 and w3.
             notes_of={
                 "dinov2-g": "SwiGLU's layers have adapters too; the release's names match qkv alone "
                 "there (--lora-targets qkv)"
             },
         ),
-        "bitfit": TunePreset(
-            {**BAHAROON, "encoder_lr": (2e-4,), "head_lr": 5e-3},
-            special=BAHAROON_SPECIAL,
-            faults=(LOSS_FAULT, SIGMOID_FAULT),
-            notes=(
-                *BAHAROON_NOTES,
-                "biases have gradients, which the released forward pass takes from them",
-                "the rates are those of LoRA; the paper names none for BitFit",
-            ),
+        "bitfit": _baharoon(
+            {"encoder_lr": (2e-4,), "head_lr": 5e-3},
+            "biases have gradients, which the released forward pass takes from them",
+            "the rates are those of LoRA; the paper names none for BitFit",
         ),
     },
 }
@@ -285,4 +268,4 @@ def follow_tuning(
     """What the row of an encoder says of it; see ``probe.protocols.follow``."""
     of_mode = (preset.notes_of[subject.name],) if subject.name in preset.notes_of else ()
     notes = preset.notes + of_mode + reading_of(name).notes_on(subject.encoder)
-    return follow(name, Preset(faults=preset.faults, notes=notes), as_published, changed)
+    return follow(name, replace(preset, notes=notes), as_published, changed)

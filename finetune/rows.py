@@ -59,7 +59,7 @@ def make_answer(
     config, position, question, trial = setting.config, one.position, learned.question, one.trial
     classifier = build(setting, learned.objective, trial.seed)
     load_trained(classifier, one.files.load_best(position), one.files.folder)
-    trains = what_trains(classifier, config.model)
+    trains = what_trains(classifier)
     has_changed = config.model.encoder_trains or updates_batchnorm(classifier)
 
     def score(split: str) -> Predicted:
@@ -116,7 +116,7 @@ def probe_settings(
     setting: Setting, question: Question, objective: Objective, seed: int, read: list[str]
 ) -> dict[str, Any]:
     """Every setting that changes the numbers, as a row's ``probe`` has them."""
-    config = setting.config
+    config, of_type = setting.config, objective.score_type
     train = dataclasses.asdict(config.train)
     train.pop("ddof")
     if config.train.refit == "train":
@@ -131,12 +131,8 @@ def probe_settings(
         "layer": last_layer(setting),
         **train,
         **({} if setting.images.rows_are_samples else {"aggregate": "mean"}),
-        **of_patients(setting.request.measuring, question, reads_test=True),
-        **(
-            {}
-            if objective.score_type == metrics.PROBABILITY
-            else {"score_type": objective.score_type}
-        ),
+        **of_patients(setting.request, question, reads_test=True),
+        **({} if of_type == metrics.PROBABILITY else {"score_type": of_type}),
         "training_seed": seed,
         "read": read,
         "n_resamples": setting.request.n_resamples,
@@ -156,7 +152,7 @@ def as_row(setting: Setting, question: Question, answer: Answer, started: float)
         question,
         answer,
         encoded_by(setting, question),
-        setting.request.measuring,
+        setting.request,
         divide_samples(nothing, question),
         started,
         protocol=setting.followed,
@@ -167,10 +163,8 @@ def as_row(setting: Setting, question: Question, answer: Answer, started: float)
 def encoded_by(setting: Setting, question: Question) -> Encoded:
     """The encoder as it was before the training, and what of that a reader must know."""
     d, notes, followed = setting.job.description, setting.notes, setting.followed
-    protocol, augment = (
-        protocol_words(setting.job, setting.request.images),
-        setting.config.train.augment,
-    )
+    protocol = protocol_words(setting.job, setting.request.images)
+    augment = setting.config.train.augment
     return Encoded(
         d.entry.name,
         encoder_name(d, setting.request.images),

@@ -40,7 +40,8 @@ from finetune.setting import OF_EPISODES, READ, Say, Setting, Trial, named_rate,
 from finetune.start.episodes import episodes_like
 from finetune.training.objective import make_objective
 from finetune.training.predict import predict
-from finetune.training.training import Learned, measure_length
+from finetune.training.rates import measure_length
+from finetune.training.training import Learned
 from finetune.trials import (
     build,
     check_measures,
@@ -147,10 +148,10 @@ def prepare(
         transform,
         weights=weights_words(weights, digest),
         dataset=job.source.name,
-        images=images.digest,
-        source_size=images.source_size,
-        slicing=images.slicing,
-        reading=images.reading,
+        images=images.dataset.images_digest,
+        source_size=images.dataset.source_size,
+        slicing=images.dataset.slicing,
+        reading=images.dataset.reading,
     )
     return Setting(
         request,
@@ -173,7 +174,7 @@ def prepare(
 def _deit_digest(config: FinetuneConfig, memory: DigestMemory) -> str | None:
     """SHA-256 of the weights that a DeiT head begins with; None: it has none, or random ones."""
     m = config.model
-    weights = find_deit(m.head_weights) if m.head == "deit" else None
+    weights = find_deit(m.head_weights, download=True) if m.head == "deit" else None
     return weights_digest(weights, memory) if weights and weights.path else None
 
 
@@ -191,7 +192,7 @@ def answer(setting: Setting, question: Question) -> Iterator[Row]:
     learned = make_learned(setting, question)
     t = setting.config.train
     rates = setting.config.rates
-    length = measure_length(t, learned)
+    length = measure_length(t, len(learned.train), len(learned.val))
     if t.iterations not in (None, length.n_iterations):
         setting.say(f"  length     {length}")
     head = make_first_head(setting, question, learned.objective)
@@ -289,7 +290,7 @@ def answer_episodes(setting: Setting, question: Question, started: float) -> Ite
         probe = {**settings, "few_shot": few_shot}
         chosen = {
             **named_rate(config, rate),
-            "trains": say_trains(what_trains(classifier, config.model)),
+            "trains": say_trains(what_trains(classifier)),
             "ddof": config.train.ddof,
         }
         marks = [found.mark, *marks_of_batchnorm(setting, classifier)]

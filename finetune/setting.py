@@ -51,10 +51,8 @@ class Setting:
     device: torch.device
     ranks: Ranks
     say: Say
-    head_digest: str | None = (
-        None  # of a DeiT head's weights as read; None: random, or no such head
-    )
-
+    # Of a DeiT head's weights as read; None: random, or no such head.
+    head_digest: str | None = None
     told: set[str] = dataclasses.field(default_factory=set)
 
     def say_once(self, line: str) -> None:

@@ -197,7 +197,7 @@ def build(
             )
         tensors = {"weight": head.weights, "bias": head.intercept}
         classifier.head.load_state_dict({n: torch.from_numpy(t) for n, t in tensors.items()})
-    trains = what_trains(classifier, setting.config.model)
+    trains = what_trains(classifier)
     setting.say_once(f"  trains     encoder {trains.encoder}")
     if trains.adapters.n_all:
         setting.say_once(f"             adapters {trains.adapters}")
@@ -276,7 +276,7 @@ def describe_end(training: Training, position: Position) -> str:
         return counted(position.iteration, "iteration")
     return (
         f"best val {name} {best['val'][name]:.3f} after {position.best:_} of "
-        f"{training.n_iterations:_} iterations"
+        f"{training.length.n_iterations:_} iterations"
     )
 
 

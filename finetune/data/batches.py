@@ -26,10 +26,8 @@ from extract.prepare.transforms import Transform
 from finetune.data.augment import INPUT, LEVELS, STORED, Augmentation, Augmenter, Chances, mirror
 from finetune.data.images import Images, rows_of
 
-PRELOAD = (
-    Augmenter.__module__,
-    "torchvision.transforms.v2",
-)  # torch and torchvision, which take seconds
+# torch and torchvision, which take seconds
+PRELOAD = (Augmenter.__module__, "torchvision.transforms.v2")
 
 
 class Draw(NamedTuple):
@@ -79,7 +77,8 @@ class Loader:
     ) -> None:
         self._images, self._transform, self._device = images, transform, device
         self._augmentation, self._workers = augmentation, 0
-        self._make: Callable[[Any], list[NDArray[Any]]] = _Gather(images)
+        # Of (rows, numbers); without processes, so it needn't be pickled.
+        self._make: Callable[[Any], list[NDArray[Any]]] = lambda task: images.pixels.take(task[0])
         if augmentation and augmentation.acts_on != INPUT:
             pixels = images.stored if augmentation.acts_on == STORED else images.pixels
             assert pixels is not None, "open_images(with_stored=True)"
@@ -154,13 +153,3 @@ class Loader:
         if acts_on == LEVELS:
             return self._transform.from_levels(part)
         return self._of_crop(part[:, 0] if part.shape[1] == 1 else part.permute(0, 2, 3, 1))
-
-
-@dataclass(frozen=True)
-class _Gather:
-    """Reads rows as they are kept."""
-
-    images: Images
-
-    def __call__(self, task: tuple[NDArray[np.int64], NDArray[np.int64]]) -> list[NDArray[Any]]:
-        return self.images.pixels.take(task[0])

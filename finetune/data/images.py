@@ -42,7 +42,6 @@ from extract.config import ExtractConfig
 from extract.datasets.arrays.medmnist import download
 from extract.datasets.dataset import Dataset, as_stored
 from extract.datasets.statistics import dataset_statistics
-from extract.datasets.volumes import Slicing
 from extract.describe import existing_parent
 from extract.forward import decode_pieces
 from extract.job import Job
@@ -74,13 +73,7 @@ class Images:
     features: Features  # no layers, but all tables, hashes and thumbnails: for probe's overlays
     pixels: Pixels  # (N,) as the transform takes them: behind its ``on_host``
     stored: Pixels | None  # (N,) as they are stored, for an augmentation that resizes them itself
-    n_channels: int  # 1 or 3
-    source_size: int | None  # side of the stored images, pixels; None: not all alike and square
-    digest: str  # of the images, as feature keys have it
-    slicing: Slicing | None  # how volumes are cut into rows
-    reading: Mapping[str, Any] | None  # how files of images became pixels
-    licence: str
-    notes: tuple[str, ...]  # what is to be said of the data
+    dataset: Dataset  # as it was opened, for what feature keys have of it
 
     @property
     def n_samples(self) -> int:
@@ -169,8 +162,8 @@ def open_images(
     forms = dict.fromkeys([first, STORED] if with_stored else [first])
     keys = {form: _pixels_key(spec.key, form, transform) for form in forms}
     folder = config.root / IMAGES / file_stem(dataset.name)
-    looks = folder / f"{_short(spec.key)}.h5"
-    paths = {form: folder / f"{_short(key)}.pixels" for form, key in keys.items()}
+    looks = folder / f"{key_digest(spec.key)[:N_DIGEST]}.h5"
+    paths = {f: folder / f"{key_digest(key)[:N_DIGEST]}.pixels" for f, key in keys.items()}
     with _writing_to(folder), _alone(looks, tell), _open_looks(looks, spec, tell) as writer:
         if writer.changed_tables:
             changed = ", ".join(f"{name} {how}" for name, how in writer.changed_tables.items())
@@ -193,13 +186,7 @@ def open_images(
         open_features(looks),
         pixels[first],
         pixels[STORED] if with_stored else None,
-        dataset.n_channels,
-        dataset.source_size,
-        dataset.images_digest,
-        dataset.slicing,
-        dataset.reading,
-        dataset.licence,
-        dataset.notes,
+        dataset,
     )
 
 
@@ -253,10 +240,6 @@ def _pixels_key(images: Mapping[str, Any], form: str, transform: Transform) -> d
         return {"images": images, "form": form}
     done = {"size": transform.side, **{name: transform.key[name] for name in ON_HOST}}
     return {"images": images, "form": form, "transform": done}
-
-
-def _short(key: Mapping[str, Any]) -> str:
-    return key_digest(key)[:N_DIGEST]
 
 
 def _is_there(path: Path, key: Mapping[str, Any]) -> bool:
@@ -353,10 +336,7 @@ def _most_bytes(job: Job, dataset: Dataset, transform: Transform, form: str) -> 
 
 
 def _unpack(
-    dataset: Dataset,
-    writer: FeatureWriter,
-    transform: Transform,
-    packs: Mapping[str, PixelWriter],
+    dataset: Dataset, writer: FeatureWriter, transform: Transform, packs: Mapping[str, PixelWriter]
 ) -> None:
     """One pass over the images: their pixels into the packs, their looks into the file."""
     todo = writer.todo

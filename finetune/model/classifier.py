@@ -26,7 +26,7 @@ from finetune.model.alterations import (
     try_checkpointing,
 )
 from finetune.model.heads import DeitHead, build_deit, check_deit, linear_head
-from finetune.model.modes import Trains, make_groups
+from finetune.model.modes import Trains
 from finetune.model.parts import Places, find_places
 from finetune.model.reading import TOKENS, Reader, average_by_sample
 
@@ -147,8 +147,10 @@ def build_classifier(
         reader = _assemble(network, description, config)
     modes.choose_parameters(network, config, places, description.typed)
     head, head_digest = _make_head(config, places, n_logits, seed)
-    if config.grad_checkpointing:
-        _checkpoint(network, head, config, description.typed)
+    if config.grad_checkpointing and config.encoder_trains:
+        checkpoint_gradients(network, description.typed)
+    if config.grad_checkpointing and isinstance(head, DeitHead):
+        head.deit.set_grad_checkpointing()
     return Classifier(reader, head, config, places, head_digest), digest
 
 
@@ -206,13 +208,6 @@ def _make_head(
     return linear_head(places.shape[0], n_logits, seed), None
 
 
-def _checkpoint(network: Network, head: nn.Module, config: ModelConfig, name: str) -> None:
-    if config.encoder_trains:
-        checkpoint_gradients(network, name)
-    if isinstance(head, DeitHead):
-        head.deit.set_grad_checkpointing()
-
-
 def start_head_anew(classifier: Classifier, n_logits: int, seed: int) -> None:
     """Freeze the encoder as it is, and put a head with its first weights on it, in place.
 
@@ -239,16 +234,17 @@ def start_head_anew(classifier: Classifier, n_logits: int, seed: int) -> None:
 # ---------------------------------------------------------------------------- asked of a classifier
 
 
-def what_trains(classifier: Classifier, config: ModelConfig) -> Trains:
+def what_trains(classifier: Classifier) -> Trains:
     """Counts and names of what trains.
 
     Raises:
         RequestError: the mode should train the encoder, and nothing of it would.
     """
     found = modes.count_parameters(classifier.encoder, classifier.head)
-    if config.encoder_trains and not found.encoder.n_training + found.adapters.n_training:
+    n_training = found.encoder.n_training + found.adapters.n_training
+    if classifier.config.encoder_trains and not n_training:
         raise RequestError(
-            f"--mode {config.mode} should train the encoder, but none of its "
+            f"--mode {classifier.config.mode} should train the encoder, but none of its "
             f"{found.encoder.n_all:_} parameters has a gradient"
         )
     return found
@@ -289,15 +285,63 @@ def check_gradients(classifier: Classifier) -> None:
     Raises:
         RequestError: every gradient of the encoder is absent or zero.
     """
-    if classifier.config.encoder_trains:
-        modes.check_gradients(classifier.encoder, classifier.config.mode)
+    training = [p for p in classifier.encoder.parameters() if p.requires_grad]
+    reached = any(p.grad is not None and bool(p.grad.any()) for p in training)
+    if classifier.config.encoder_trains and not reached:
+        raise RequestError(
+            f"--mode {classifier.config.mode}: after the first backward pass the gradients of all "
+            f"{len(training)} trained tensors of the encoder are zero, so it would never learn; "
+            "check its forward pass for detach(), no_grad() or a head that starts at zero"
+        )
 
 
 def parameter_groups(
-    classifier: Classifier, config: ModelConfig, train: TrainConfig, encoder_lr: float
+    classifier: Classifier, train: TrainConfig, encoder_lr: float
 ) -> list[dict[str, Any]]:
-    """Groups for an optimiser of torch's: see ``groups.make_groups``."""
-    return make_groups(classifier.encoder, classifier.head, classifier.places, train, encoder_lr)
+    """Groups of the parameters that train, for an optimiser of torch's.
+
+    With ``layer_decay`` d, layer i of n has d ** (n - i) of the encoder's rate, the stem d ** (n + 1),
+    and what stands behind the last layer goes with that layer: the numbers of timm's
+    ``param_groups_layer_decay`` for a ViT with its classifier, but by ``Places``, and so for every
+    library.
+
+    Args:
+        classifier: only what requires gradients is taken.
+        train: rates and decay.
+        encoder_lr: the encoder's rate of this run.
+
+    Returns:
+        Dictionaries of ``params``, ``lr``, ``weight_decay``, ``part`` ("encoder" or "head") and
+        ``scale``, the layer's factor that ``lr`` holds already.
+
+    Raises:
+        RequestError: ``layer_decay`` for an encoder whose layers aren't known.
+    """
+    places, rates = classifier.places, {"encoder": encoder_lr, "head": train.head_lr or encoder_lr}
+    if train.layer_decay < 1 and not places.known:
+        raise RequestError(
+            "--layer-decay: no module of this encoder has a layer for its output, so its layers "
+            "can't be told apart; leave the flag out"
+        )
+    groups: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for full_name, parameter in classifier.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        part, _, name = full_name.partition(".")
+        scale = 1.0
+        if part == "encoder" and train.layer_decay < 1:
+            layer = min(places.parameters[name], places.n_layers - 1)
+            scale = train.layer_decay ** (places.n_layers - layer)
+        decays = train.decay_1d or (parameter.ndim > 1 and not name.endswith("bias"))
+        group = {
+            "params": [],
+            "lr": rates[part] * scale,
+            "weight_decay": train.weight_decay if decays else 0.0,
+            "part": part,
+            "scale": scale,
+        }
+        groups.setdefault((part, scale, decays), group)["params"].append(parameter)
+    return list(groups.values())
 
 
 def export_encoder(classifier: Classifier) -> dict[str, Tensor]:

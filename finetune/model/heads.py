@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cache.errors import RequestError
-from extract.encoders.encoder import Description, Weights, describe, find_weights, load_network
+from extract.encoders.encoder import Weights, describe, find_weights, load_network
 from probe.solvers.epochs import first_weights
 
 
@@ -87,19 +87,24 @@ def check_deit(shape: tuple[int, ...], head_weights: str, name: str) -> None:
             f"--head deit: the {n_tokens} patch tokens of {name} are no square grid; take --head "
             "linear"
         )
-    _find(head_weights, 0, download=False)
+    find_deit(head_weights, download=False)
 
 
-def find_deit(head_weights: str) -> Weights:
-    """Where the weights that a DeiT begins with are; published ones are downloaded.
+def find_deit(head_weights: str, seed: int = 0, *, download: bool) -> Weights:
+    """Where the weights that a DeiT begins with are.
 
     Args:
         head_weights: "pretrained", "random" or a file.
+        seed: of random ones.
+        download: get published ones that aren't here.
 
     Raises:
         RequestError: they can't be had.
     """
-    return _find(head_weights, 0, download=True)
+    try:
+        return find_weights(describe(DEIT, DEIT_SIZE), head_weights, seed, download=download)
+    except RequestError as error:
+        raise RequestError(str(error).replace("--weights", "--head-weights")) from error
 
 
 def build_deit(
@@ -119,26 +124,14 @@ def build_deit(
     Raises:
         RequestError: weights that can't be had, or don't fit.
     """
-    description = _describe()
-    weights = _find(head_weights, seed, download=True)
-    network, digest, _ = load_network(description, weights)
+    weights = find_deit(head_weights, seed, download=True)
+    network, digest, _ = load_network(describe(DEIT, DEIT_SIZE), weights)
     n_tokens, width = shape
     deit: Any = network.module
     classifier = linear_head(deit.embed_dim, n_logits, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return DeitHead(deit, width, n_tokens, classifier), digest
-
-
-def _find(head_weights: str, seed: int, *, download: bool) -> Weights:
-    try:
-        return find_weights(_describe(), head_weights, seed, download=download)
-    except RequestError as error:
-        raise RequestError(str(error).replace("--weights", "--head-weights")) from error
-
-
-def _describe() -> Description:
-    return describe(DEIT, DEIT_SIZE)
 
 
 def _resample(positions: Tensor, side: int) -> Tensor:

@@ -1,20 +1,16 @@
-"""Which parameters train, by mode, and which modules behave as in training.
-
-The optimiser's groups follow: each part its rate, each layer its share of it, and what decays.
-"""
+"""Which parameters train, by mode, and which modules behave as in training."""
 
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cache.errors import RequestError
 from extract.encoders.outline import Network
-from finetune.config import ModelConfig, TrainConfig
+from finetune.config import ModelConfig
 from finetune.model.adapters import is_adapter
 from finetune.model.parts import Places
 
@@ -152,46 +148,20 @@ class Trains:
 
 def count_parameters(encoder: nn.Module, head: nn.Module) -> Trains:
     """What trains, in numbers and names."""
-    named = list(encoder.named_parameters())
-    own, adapters = [], []
-    for name, parameter in named:
-        item = (name, parameter.numel(), parameter.requires_grad)
-        (adapters if is_adapter(name) else own).append(item)
-    of_head = [(n, p.numel(), p.requires_grad) for n, p in head.named_parameters()]
-    return Trains(*(_part(items) for items in (own, adapters, of_head)))
+    own, adapters = {}, {}
+    for name, parameter in encoder.named_parameters():
+        (adapters if is_adapter(name) else own)[name] = parameter
+    return Trains(*map(_part, (own, adapters, dict(head.named_parameters()))))
 
 
-def check_gradients(encoder: nn.Module, mode: str) -> None:
-    """Make sure, after the first backward pass, that something flows back into the encoder.
-
-    Args:
-        encoder: some parameters of which should have gradients.
-        mode: for the message.
-
-    Raises:
-        RequestError: every gradient is absent or zero.
-    """
-    training = [p for p in encoder.parameters() if p.requires_grad]
-    if any(p.grad is not None and bool(p.grad.any()) for p in training):
-        return
-    raise RequestError(
-        f"--mode {mode}: after the first backward pass the gradients of all {len(training)} "
-        "trained tensors of the encoder are zero, so it would never learn; check its forward pass "
-        "for detach(), no_grad() or a head that starts at zero"
-    )
+def _part(parameters: Mapping[str, nn.Parameter]) -> Part:
+    training = {name: p for name, p in parameters.items() if p.requires_grad}
+    frozen = [name for name in parameters if name not in training]
+    n_training, n_all = (sum(p.numel() for p in of.values()) for of in (training, parameters))
+    return Part(n_training, n_all, tuple(_short([*training], frozen)))
 
 
-def _part(items: list[tuple[str, int, bool]]) -> Part:
-    training = [(name, n) for name, n, trains in items if trains]
-    frozen = [name for name, _, trains in items if not trains]
-    return Part(
-        sum(n for _, n in training),
-        sum(n for _, n, _ in items),
-        tuple(_short([name for name, _ in training], frozen)),
-    )
-
-
-def _short(training: list[str], frozen: list[str]) -> list[str]:
+def _short(training: Sequence[str], frozen: Sequence[str]) -> list[str]:
     """Few names for many: the outermost modules that train whole, numbered ones as ranges."""
     whole: dict[str, None] = {}
     prefixes_of_frozen = {prefix for name in frozen for prefix in _prefixes(name)}
@@ -203,7 +173,11 @@ def _short(training: list[str], frozen: list[str]) -> list[str]:
     for name in whole:
         parts = re.split(r"\b(\d+)\b", name)
         groups.setdefault(tuple(parts[::2]), []).append([int(n) for n in parts[1::2]])
-    return [_join(words, numbers) for words, numbers in groups.items()]
+    short = []
+    for words, numbers in groups.items():
+        ranges = [_range(sorted(set(column))) for column in zip(*numbers, strict=True)]
+        short.append("".join(map("".join, itertools.zip_longest(words, ranges, fillvalue=""))))
+    return short
 
 
 def _prefixes(name: str) -> list[str]:
@@ -211,72 +185,8 @@ def _prefixes(name: str) -> list[str]:
     return list(itertools.accumulate(name.split("."), lambda before, part: f"{before}.{part}"))
 
 
-def _join(words: tuple[str, ...], numbers: Iterable[list[int]]) -> str:
-    columns = zip(*numbers, strict=True)
-    ranges = [_range(sorted(set(column))) for column in columns]
-    return "".join(itertools.chain(*itertools.zip_longest(words, ranges, fillvalue="")))
-
-
 def _range(numbers: list[int]) -> str:
     first, last = numbers[0], numbers[-1]
     if len(numbers) > 1 and len(numbers) == last - first + 1:
         return f"{first}..{last}"
     return ",".join(map(str, numbers))
-
-
-def make_groups(
-    encoder: nn.Module, head: nn.Module, places: Places, train: TrainConfig, encoder_lr: float
-) -> list[dict[str, Any]]:
-    """Groups of parameters for an optimiser of torch's.
-
-    With ``layer_decay`` d, layer i of n has d ** (n - i) of the encoder's rate, the stem d ** (n + 1),
-    and what stands behind the last layer goes with that layer: the numbers of timm's
-    ``param_groups_layer_decay`` for a ViT with its classifier, but by ``Places``, and so for every
-    library.
-
-    Args:
-        encoder: only what requires gradients is taken.
-        head: likewise.
-        places: of the encoder's parameters.
-        train: rates and decay.
-        encoder_lr: the encoder's rate of this run.
-
-    Returns:
-        Dictionaries of ``params``, ``lr``, ``weight_decay``, ``part`` ("encoder" or "head") and
-        ``scale``, the layer's factor that ``lr`` holds already.
-
-    Raises:
-        RequestError: ``layer_decay`` for an encoder whose layers aren't known.
-    """
-    if train.layer_decay < 1 and not places.known:
-        raise RequestError(
-            "--layer-decay: no module of this encoder has a layer for its output, so its layers "
-            "can't be told apart; leave the flag out"
-        )
-    groups: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for part, module, rate in [
-        ("encoder", encoder, encoder_lr),
-        ("head", head, train.head_lr or encoder_lr),
-    ]:
-        for name, parameter in module.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            scale = _scale(places, name, train.layer_decay) if part == "encoder" else 1.0
-            decays = train.decay_1d or (parameter.ndim > 1 and not name.endswith("bias"))
-            group = groups.setdefault(
-                (part, scale, decays),
-                {
-                    "params": [],
-                    "lr": rate * scale,
-                    "weight_decay": train.weight_decay if decays else 0.0,
-                    "part": part,
-                    "scale": scale,
-                },
-            )
-            group["params"].append(parameter)
-    return list(groups.values())
-
-
-def _scale(places: Places, name: str, decay: float) -> float:
-    layer = min(places.parameters[name], places.n_layers - 1)
-    return decay ** (places.n_layers - layer) if decay < 1 else 1.0

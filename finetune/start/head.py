@@ -34,11 +34,8 @@ FLAG = "--init-head-from"
 KINDS = ("linear", "adamw", "heads")  # whose outputs are logits
 MULTINOMIAL = "multinomial"  # the form of several classes that a softmax has
 WEIGHT, BIAS = "weight", "bias"  # of a head's file: (O, D) and (O,)
-NOT_SEEN = (
-    "precision",
-    "store",
-    "layers.stored",
-)  # of a key: a head's input is the same by meaning
+# Of a key: a head's input is the same by meaning.
+NOT_SEEN = ("precision", "store", "layers.stored")
 
 
 @dataclass(frozen=True)

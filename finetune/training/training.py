@@ -3,6 +3,8 @@
 A batch is a number of samples that every step learns from, whatever the hardware takes at once: it
 is cut into micro batches, and over the ranks that torchrun starts, and the gradients are summed.
 Which samples a step sees follows from the seed and the step's number alone.
+
+Long because one class holds what a step, a check and a checkpoint are, each of which needs the others.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from torch import nn
 
 from cache.errors import RequestError
 from extract.machine.progress import Progress, per_second
-from finetune.config import FinetuneConfig, TrainConfig
+from finetune.config import FinetuneConfig
 from finetune.data.batches import Batch, Draw
 from finetune.model.classifier import (
     Classifier,
@@ -37,9 +39,9 @@ from finetune.setting import Setting, Trial
 from finetune.training.checkpoints import LAST, Checkpoints, Position
 from finetune.training.objective import Objective
 from finetune.training.predict import CURE, free_cache, is_out_of_memory, predict
-from finetune.training.rates import count_drops, rate_factor
+from finetune.training.rates import count_drops, measure_length, rate_factor
 from probe.questions.question import Question
-from probe.solvers.epochs import check_epochs, count_epochs, epoch_orders
+from probe.solvers.epochs import check_epochs, epoch_orders
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 LOG_SECONDS = 1.0  # between two looks at the loss, each of which waits for the device
@@ -60,38 +62,6 @@ class Learned:
     def labels(self) -> NDArray[Any]:
         """(S,) or (S, C)."""
         return self.question.labels
-
-
-@dataclass(frozen=True)
-class Length:
-    """How long a training lasts: always whole epochs, so that no image is seen more often than another."""
-
-    batch_size: int
-    n_epochs: int
-    n_batches: int  # of an epoch
-
-    @property
-    def n_iterations(self) -> int:
-        return self.n_epochs * self.n_batches
-
-    def __str__(self) -> str:
-        epochs = "1 whole epoch" if self.n_epochs == 1 else f"{self.n_epochs:_} whole epochs"
-        return (
-            f"{self.n_iterations:_} iterations: {epochs} of {self.n_batches:_}; one more would be "
-            f"{self.n_iterations + self.n_batches:_}"
-        )
-
-
-def measure_length(train: TrainConfig, learned: Learned) -> Length:
-    """How long a training from these samples lasts.
-
-    Raises:
-        RequestError: they fill no batch, or no epoch.
-    """
-    # An episode of few shots may be smaller than a batch.
-    size = train.batch_size if len(learned.val) else min(train.batch_size, len(learned.train))
-    whole = count_epochs(len(learned.train), size, train.drop_last, train.iterations, train.epochs)
-    return Length(size, *whole)
 
 
 class Training:
@@ -126,20 +96,10 @@ class Training:
         t = self.config.train
         self.device = next(classifier.parameters()).device
         self.head_lr = t.head_lr or self.encoder_lr
-        length = measure_length(t, learned)
-        self.batch_size, self.n_epochs = length.batch_size, length.n_epochs
-        self.n_batches, self.n_iterations = length.n_batches, length.n_iterations
-        epochs = t.warmup_epochs
-        self.n_warmup = t.warmup if epochs is None else epochs * self.n_batches
-        if self.n_warmup >= self.n_iterations:
-            raise RequestError(
-                f"the warm-up of {self.n_warmup:_} iterations doesn't end before the training of "
-                f"{self.n_iterations:_} ({self.n_epochs} epochs of {self.n_batches} batches) does; "
-                "take a shorter one with --warmup or --warmup-epochs, or train longer"
-            )
+        self.length = measure_length(t, len(learned.train), len(learned.val))
         self.targets = torch.from_numpy(learned.objective.targets(learned.labels))
         self.place = Position(micro_batch=self._first_micro_batch())
-        groups = parameter_groups(classifier, self.config.model, t, self.encoder_lr)
+        groups = parameter_groups(classifier, t, self.encoder_lr)
         self.full_rates = [group["lr"] for group in groups]
         self.optimiser = _make_optimiser(groups, self.config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=t.precision == "fp16")
@@ -147,16 +107,12 @@ class Training:
         self.board: Any = None  # TensorBoard's writer, while training
         self._n_drops = 0
         self._is_new = True  # no backward pass yet
-        torch.manual_seed(
-            self.seed + self.ranks.rank * 1_000_003
-        )  # of dropout; ranks see other images
+        # Of dropout; ranks see other images.
+        torch.manual_seed(self.seed + self.ranks.rank * 1_000_003)
 
     def _first_micro_batch(self) -> int:
         """How many images at once: as asked for, else what fits the device best."""
-        wish, whole = (
-            self.config.run.micro_batch,
-            -(-self.batch_size // self.ranks.size),
-        )
+        wish, whole = self.config.run.micro_batch, -(-self.length.batch_size // self.ranks.size)
         if updates_batchnorm(self.classifier):
             # BatchNorm's statistics are of the images that go through at once.
             if wish is not None and wish < whole:
@@ -205,16 +161,12 @@ class Training:
             return place
         if self.ranks.is_first:
             self.files.check_room(self._most_bytes())
-        checked = set(check_epochs(self.n_epochs, self.config.train.n_checks))
+        checked = set(check_epochs(self.length.n_epochs, self.config.train.n_checks))
         # Each rank sums what its share of a batch adds to the loss; the first one goes on.
         self._loss = torch.tensor(place.loss if self.ranks.is_first else 0.0, device=self.device)
         self._saved = time.monotonic()
-        with (
-            self._writing_board(place.iteration),
-            Progress(
-                self.label, self.n_iterations, "iterations", place.iteration
-            ) as self._progress,
-        ):
+        progress = Progress(self.label, self.length.n_iterations, "iterations", place.iteration)
+        with self._writing_board(place.iteration), progress as self._progress:
             while not place.done:
                 try:
                     self._run_on(checked)
@@ -250,21 +202,21 @@ class Training:
         with contextlib.closing(self.loader.batches(draws, self.seed)) as batches:
             while not place.done:
                 self.classifier.set_training()
-                while place.batch < self.n_batches:
+                while place.batch < self.length.n_batches:
                     self._advance(batches)
                 if place.epoch in checked:
                     self._check()
                 place.epoch, place.batch = place.epoch + 1, 0
-                place.done = place.done or place.epoch == self.n_epochs
+                place.done = place.done or place.epoch == self.length.n_epochs
                 if place.done or place.epoch - 1 in checked:
                     self._save()
 
     def _draws(self, epoch: int, batch: int, at_most: int) -> Iterator[Draw]:
         """The micro batches of this rank, from a place on to the end."""
-        size, train, ranks = self.batch_size, self.learned.train, self.ranks
-        orders = epoch_orders(len(train), self.seed)
-        for e, order in zip(range(self.n_epochs), orders, strict=False):
-            for b in range(batch if e == epoch else 0, self.n_batches if e >= epoch else 0):
+        length, train, ranks = self.length, self.learned.train, self.ranks
+        size, orders = length.batch_size, epoch_orders(len(train), self.seed)
+        for e, order in zip(range(length.n_epochs), orders, strict=False):
+            for b in range(batch if e == epoch else 0, length.n_batches if e >= epoch else 0):
                 own = train[order[b * size : (b + 1) * size]][ranks.rank :: ranks.size]
                 # A rank without a sample takes part with one that counts nothing.
                 own = own if len(own) else train[:1]
@@ -281,12 +233,12 @@ class Training:
         place.seconds += stepped - started
         self._look()
         place.seconds += time.monotonic() - stepped  # looking at the loss waits for the device
-        if self._is_due() and place.batch < self.n_batches:
+        if self._is_due() and place.batch < self.length.n_batches:
             self._save()
 
     def _plan(self, batch: int, at_most: int) -> tuple[int, float]:
         """How many micro batches a step has on this rank, and each sample's weight in the loss."""
-        size, ranks = self.batch_size, self.ranks
+        size, ranks = self.length.batch_size, self.ranks
         n_whole = min(size, len(self.learned.train) - batch * size)
         n_own = len(range(ranks.rank, n_whole, ranks.size))
         weight = self.learned.objective.weight(n_whole) if n_own else 0.0
@@ -322,7 +274,8 @@ class Training:
             self._is_new = False
         if t.clip is not None:
             self.scaler.unscale_(self.optimiser)
-            nn.utils.clip_grad_norm_(self._trained(), t.clip)
+            trained = [p for group in self.optimiser.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(trained, t.clip)
         factors = {part: self._factor(part) for part in ("head", "encoder")}
         for group, full in zip(self.optimiser.param_groups, self.full_rates, strict=True):
             group["lr"] = full * factors[group["part"]]
@@ -330,15 +283,8 @@ class Training:
         self.scaler.update()
 
     def _factor(self, part: str) -> float:
-        return rate_factor(
-            self.config.train,
-            part,
-            self.place.iteration,
-            self.n_iterations,
-            self.n_warmup,
-            self._n_drops,
-            self.n_batches,
-        )
+        t, iteration = self.config.train, self.place.iteration
+        return rate_factor(t, self.length, part, iteration, self._n_drops)
 
     def _unsynced(self, is_last: bool) -> contextlib.AbstractContextManager[Any]:
         """Ranks exchange gradients once a step, with its last micro batch."""
@@ -363,9 +309,6 @@ class Training:
                 "larger --batch-size, or --batchnorm eval"
             ) from error
 
-    def _trained(self) -> list[nn.Parameter]:
-        return [p for group in self.optimiser.param_groups for p in group["params"]]
-
     # ------------------------------------------------------------------ looks, checks, saves
 
     def _look(self) -> None:
@@ -375,7 +318,7 @@ class Training:
         same steps, and between them the first one shows its own share.
         """
         now, place, n_ranks = time.monotonic(), self.place, self.ranks.size
-        is_last = place.iteration == self.n_iterations
+        is_last = place.iteration == self.length.n_iterations
         is_agreed = n_ranks > 1 and (is_last or place.iteration % SYNC_STEPS == 0)
         if not is_agreed and not is_last and now - self._looked < LOG_SECONDS:
             return

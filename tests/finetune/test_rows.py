@@ -33,6 +33,7 @@ from finetune.setting import Trial
 from finetune.training import training
 from finetune.training.checkpoints import Checkpoints, Position
 from finetune.training.predict import predict
+from finetune.training.rates import Length
 from probe.cli import main as probe
 
 SHORT = "--seeds 0 --batch-size 12 --epochs 2 --checks 2"
@@ -550,7 +551,7 @@ def test_ranks_stop_together_after_steps_that_they_agree_on(tmp_path, shares):
     """One that stopped alone, when its clock says so, would leave the others waiting for ever."""
     own = training.Training.__new__(training.Training)
     own.place = Position(iteration=training.SYNC_STEPS - 1, n_losses=1)
-    own.n_iterations, own.n_batches, own.n_warmup, own._n_drops = 10_000, 100, 0, 0
+    own.length, own._n_drops = Length(1, 100, 100), 0
     own.encoder_lr, own.head_lr, own.seed = 1.0, 1.0, 0
     own.config, own._looked, own._loss = FinetuneConfig(), 0.0, torch.tensor(shares[0])
     own.ranks = SimpleNamespace(size=2, is_first=True, gather=lambda mine: [mine, shares[1]])

@@ -172,9 +172,9 @@ def test_tables_and_leaks_are_those_of_a_feature_file(tmp_path: Path, arrays: st
     ]
     assert asked[0].leaks.summary() == asked[1].leaks.summary()  # type: ignore[union-attr]
     assert asked[0].samples == asked[1].samples
-    for name in ("digest", "source_size", "slicing", "reading"):
-        key_name = {"digest": "images", "slicing": "slices"}.get(name, name)
-        assert getattr(images, name) == features.key.get(key_name)
+    for name in ("images_digest", "source_size", "slicing", "reading"):
+        key_name = {"images_digest": "images", "slicing": "slices"}.get(name, name)
+        assert getattr(images.dataset, name) == features.key.get(key_name)
 
 
 def test_probe_never_takes_them_for_features(tmp_path: Path, arrays: str):

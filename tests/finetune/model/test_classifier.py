@@ -282,7 +282,7 @@ def test_a_mode_changes_exactly_its_parameters(mode: str):
     classifier = build("vit", MODES[mode])
     expected = expected_changes(classifier, mode)
     assert changed_by_a_step(classifier, some_images("vit")) == expected
-    found = what_trains(classifier, MODES[mode])
+    found = what_trains(classifier)
     counts = sum(part.n_training for part in (found.encoder, found.adapters, found.head))
     assert counts == sum(p.numel() for n, p in classifier.named_parameters() if n in expected)
 
@@ -414,11 +414,11 @@ def test_a_mode_without_trained_parameters_is_an_error():
     classifier = build("vit")
     classifier.encoder.requires_grad_(False)
     with pytest.raises(RequestError, match=r"none of its 300_864 parameters has a gradient"):
-        what_trains(classifier, ModelConfig())
+        what_trains(classifier)
 
 
 def test_what_trains_in_words():
-    found = what_trains(build("vit", MODES["partial"]), MODES["partial"])
+    found = what_trains(build("vit", MODES["partial"]))
     assert str(found.encoder) == "99_584 of 300_864 (33.10%): blocks.4..5, norm".replace(
         "99_584", f"{found.encoder.n_training:_}"
     ).replace("33.10%", f"{found.encoder.n_training / 300_864:.2%}")
@@ -634,7 +634,7 @@ def test_layer_decay_is_timms():
     names = {id(p): name for name, p in classifier.encoder.named_parameters()}
     found = {
         names[id(p)]: (group["scale"], group["weight_decay"])
-        for group in parameter_groups(classifier, ModelConfig(), train, 1e-4)
+        for group in parameter_groups(classifier, train, 1e-4)
         for p in group["params"]
         if group["part"] == "encoder"
     }
@@ -655,7 +655,7 @@ def test_groups_hold_every_trained_parameter_once():
     train = TrainConfig(head_lr=1e-2)
     for mode, config in some(MODES.items()):
         classifier = build("vit", config)
-        groups = parameter_groups(classifier, config, train, 1e-4)
+        groups = parameter_groups(classifier, train, 1e-4)
         held = [id(p) for group in groups for p in group["params"]]
         wanted = [id(p) for p in classifier.parameters() if p.requires_grad]
         assert sorted(held) == sorted(wanted)
@@ -670,7 +670,7 @@ def test_layer_decay_needs_layers():
         describe("hiera_tiny_224", 224), Weights(None, seed=0), ModelConfig(), 2, 0, say=print
     )
     with pytest.raises(RequestError, match="--layer-decay: .* can't be told apart"):
-        parameter_groups(classifier, ModelConfig(), TrainConfig(layer_decay=0.5), 1e-4)
+        parameter_groups(classifier, TrainConfig(layer_decay=0.5), 1e-4)
 
 
 # ---------------------------------------------------------------------------- export

@@ -59,7 +59,7 @@ def test_a_mode_trains_what_it_says(mode: str, batch: tuple[Tensor, Tensor], rea
     classifier, (images, labels) = build(config, real_weights), batch
     before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
     train = TrainConfig(head_lr=1e-4, weight_decay=0.0)
-    optimiser = torch.optim.AdamW(parameter_groups(classifier, config, train, 1e-5))
+    optimiser = torch.optim.AdamW(parameter_groups(classifier, train, 1e-5))
     classifier.set_training()
     losses = []
     for step in range(5):

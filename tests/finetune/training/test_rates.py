@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from finetune.config import TrainConfig
-from finetune.training.rates import count_drops, rate_factor
+from finetune.training.rates import Length, count_drops, rate_factor
 from probe.kinds.adamw import AdamW
 
 
 def factors(config, part, n, n_warmup=0, n_drops=0):
-    return [rate_factor(config, part, i, n, n_warmup, n_drops) for i in range(n)]
+    return [rate_factor(config, Length(1, 1, n, n_warmup), part, i, n_drops) for i in range(n)]
 
 
 def stepped(scheduler, optimiser, n):
@@ -58,13 +58,15 @@ def test_plateau_drops_when_torchs_does(seed):
     for n in range(1, 61):
         scheduler.step(values[n - 1])
         # torch stops at a change of 1e-8, long after which nothing is left to compare.
-        found = rate_factor(config, "encoder", n, 60, 0, count_drops(config, values[:n]))
+        n_drops = count_drops(config, values[:n])
+        found = rate_factor(config, Length(1, 1, 60), "encoder", n, n_drops)
         assert max(found, 1e-8) == pytest.approx(max(o.param_groups[0]["lr"], 1e-8))
 
 
 def test_other_schedules_know_no_plateau():
     assert count_drops(TrainConfig(schedule="cosine"), [0.5] * 50) == 0
-    assert math.isclose(rate_factor(TrainConfig(schedule="constant"), "head", 9, 10, 0, 0), 1)
+    constant = TrainConfig(schedule="constant")
+    assert math.isclose(rate_factor(constant, Length(1, 1, 10), "head", 9, 0), 1)
 
 
 def test_cosine_by_epoch_is_that_of_probes_adamw():
@@ -72,7 +74,7 @@ def test_cosine_by_epoch_is_that_of_probes_adamw():
     config, probed = TrainConfig(schedule="cosine-epochs"), AdamW(lr=1.0, schedule="cosine")
     n_epochs, n_batches = 7, 3
     n = n_epochs * n_batches
-    found = [rate_factor(config, "head", i, n, 0, 0, n_batches) for i in range(n)]
+    found = [rate_factor(config, Length(1, n_epochs, n_batches), "head", i, 0) for i in range(n)]
     assert found == pytest.approx([probed.rate(i // n_batches, i, n_epochs) for i in range(n)])
     assert found[: 2 * n_batches] == [1.0] * 6
     assert found[-1] > 0
