@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING
 
 from cache.commands.names import counted
 from cache.commands.settings import add_flags, given
-from cache.commands.terminal import (
-    Parser,
-    complain,
-    in_line,
-    join_layers,
-    run_command,
-    show,
-)
+from cache.commands.terminal import Parser, complain, in_line, join_layers, run_command, show
 from cache.errors import BrokenCache, CacheError, CacheMiss, RequestError
 from cache.files import no_file
 from cache.places import features_root
@@ -92,13 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_ls(options: argparse.Namespace) -> int:
     """One line a file."""
-    from cache.catalogue import list_files
     from cache.header_index import HeaderIndex
 
     root = options.features or features_root()
-    paths = list_files(root)
-    if not paths:
-        raise CacheMiss(f"no features in {root}; make some with\n  extract --demo")
+    paths = _found_below(root)
     lines: list[tuple[str, ...]] = [("size", "rows", "layers", "pools", "stored", "state", "file")]
     broken = []
     index = HeaderIndex(root)
@@ -206,14 +196,8 @@ def _pairs(values: Mapping[str, object]) -> str:
 
 def run_verify(options: argparse.Namespace) -> int:
     """Read every byte; name what is damaged and the command that mends it."""
-    from cache.catalogue import list_files
-
-    root = options.features or features_root()
-    paths = options.file or list_files(root)
-    if not paths:
-        raise CacheMiss(f"no features in {root}; make some with\n  extract --demo")
     status = 0
-    for path in paths:
+    for path in options.file or _found_below(options.features or features_root()):
         try:
             show(_verify(path), flush=True)
         except (CacheError, OSError) as error:
@@ -279,8 +263,12 @@ def run_diff(options: argparse.Namespace) -> int:
         found = ["the same key: the same features, of what both hold", *missing, *found]
     else:
         found.insert(0, "the same key: the same features")
-    tables = [] if differences else _other_tables(a, b)
-    show("\n".join([*differences, *found, *tables]))
+    # The same features of other labels, or another split.
+    tables = [f.header.tables for f in (a, b)]
+    names = sorted(tables[0].keys() | tables[1].keys())
+    other = ", ".join(name for name in names if tables[0].get(name) != tables[1].get(name))
+    found += [f"other tables: {other}"] if other and not differences else []
+    show("\n".join([*differences, *found]))
     return 1 if differences or moved or missing else 0
 
 
@@ -293,14 +281,6 @@ def _missing_arrays(a: "Features", b: "Features") -> list[str]:
         for features, names in zip((a, b), only, strict=True)
         if names
     ]
-
-
-def _other_tables(a: "Features", b: "Features") -> list[str]:
-    """The tables that differ, in a line: the same features of other labels, or another split."""
-    tables = [f.header.tables for f in (a, b)]
-    names = sorted(tables[0].keys() | tables[1].keys())
-    other = [name for name in names if tables[0].get(name) != tables[1].get(name)]
-    return [f"other tables: {', '.join(other)}"] if other else []
 
 
 def _compare_fingerprints(a: "Features", b: "Features") -> tuple[list[str], bool]:
@@ -371,6 +351,14 @@ def run_export(options: argparse.Namespace) -> int:
     if salt:
         show(f"salt {salt}: stored nowhere; --salt with it makes the same ids again")
     return 0
+
+
+def _found_below(root: Path) -> list[Path]:
+    from cache.catalogue import list_files
+
+    if not (paths := list_files(root)):
+        raise CacheMiss(f"no features in {root}; make some with\n  extract --demo")
+    return paths
 
 
 def _is_hdf5(path: Path) -> bool:

@@ -60,33 +60,18 @@ def _stamp(path: Path) -> list[int]:
 
 
 def _pack(header: Header) -> dict[str, Any]:
-    """A header as JSON, without what is in its attributes already."""
-    return {
-        "attributes": dict(header.attributes),
-        "arrays": {name: _pack_extent(extent) for name, extent in header.arrays.items()},
-        "tables": dict(header.tables),
-        "units": _pack_extent(header.units),
-        "cost": _pack_extent(header.cost),
-        "n_rows": header.n_rows,
-        "n_samples": header.n_samples,
-        "fingerprint": dict(header.fingerprint),
-    }
+    """A header as JSON, without what is in its attributes already, or follows from the file."""
+    kept = {n: v for n, v in vars(header).items() if n not in ("path", "key", "identity")}
+    places = {name: _pack_extent(kept[name]) for name in ("units", "cost")}
+    arrays = {name: _pack_extent(extent) for name, extent in header.arrays.items()}
+    return {**kept, **places, "arrays": arrays}
 
 
 def _unpack(path: Path, packed: Mapping[str, Any], identity: tuple[int, int]) -> Header:
-    return Header(
-        path,
-        packed["attributes"],
-        json.loads(packed["attributes"]["key"]),
-        {name: _unpack_extent(extent) for name, extent in packed["arrays"].items()},
-        packed["tables"],
-        _unpack_extent(packed["units"]),
-        _unpack_extent(packed["cost"]),
-        packed["n_rows"],
-        packed["n_samples"],
-        packed["fingerprint"],
-        identity,
-    )
+    places = {name: _unpack_extent(packed[name]) for name in ("units", "cost")}
+    arrays = {name: _unpack_extent(extent) for name, extent in packed["arrays"].items()}
+    key = json.loads(packed["attributes"]["key"])
+    return Header(path, key=key, identity=identity, **{**packed, **places, "arrays": arrays})
 
 
 def _pack_extent(extent: Extent) -> list[Any]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import BrokenCache
+from cache.aggregate import RowsOfSamples
 from cache.format.sample_tables import SPLITS
 
 # In BreastMNIST at 64 px, 19 of 156 test images have such a twin in train, while exact hashing
@@ -24,13 +24,8 @@ NEAR = 0.99
 MAX_TWINS = 8  # of a sample that are listed; whether it has any is always known
 PARTS = 8  # a sample of several rows is compared by the means of this many pieces of it
 
-WHAT = (
-    "n",
-    "exact",
-    "near",
-    "groups",
-    "group_samples",
-)  # is counted of test, and of val as val_n...
+# What is counted of test, and of val as val_n...
+WHAT = ("n", "exact", "near", "groups", "group_samples")
 
 SKETCH_SIDE = 16  # blocks along an edge of a thumbnail
 SLACK = 1e-3  # float32 moves a sketch's bound by less than 1e-4, see ``sketch``
@@ -133,9 +128,9 @@ def find_twins(
         BrokenCache: a sample has no rows.
     """
     split = np.asarray(split, np.uint8)
-    rows = _Rows(row_sample, len(split))
+    rows = RowsOfSamples(row_sample, len(split))
     pictures = _Pictures(thumbnails, rows)
-    same = number_copies(hashes, row_sample, len(split))
+    same = np.unique(_sample_hashes(hashes, rows), return_inverse=True)[1]
     exact = _is_earlier(same, split)
     twins = {
         sample: {other: Twin(sample, other, 1.0, "exact") for other in others}
@@ -175,7 +170,8 @@ def number_copies(
     Raises:
         BrokenCache: a sample has no rows.
     """
-    return np.unique(_sample_hashes(hashes, _Rows(row_sample, n_samples)), return_inverse=True)[1]
+    rows = RowsOfSamples(row_sample, n_samples)
+    return np.unique(_sample_hashes(hashes, rows), return_inverse=True)[1]
 
 
 def _is_earlier(thing: NDArray[np.intp], split: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -237,26 +233,10 @@ class Stack:
         return taken
 
 
-class _Rows:
-    """Which rows each sample has, in their order."""
-
-    def __init__(self, row_sample: NDArray[np.integer], n_samples: int) -> None:
-        counts = np.bincount(row_sample, minlength=n_samples)
-        if len(counts) > n_samples or not counts.all():
-            raise BrokenCache(f"{int((counts == 0).sum())} of {n_samples} samples have no rows")
-        self.order = np.argsort(row_sample, kind="stable")
-        self.stops = np.cumsum(counts)
-        self.starts = self.stops - counts
-        self.most = int(counts.max(initial=1))
-
-    def of(self, sample: int) -> NDArray[np.intp]:
-        return self.order[self.starts[sample] : self.stops[sample]]
-
-
 class _Pictures:
     """What samples look like: ``take`` gives some of them, so that never all are in memory."""
 
-    def __init__(self, thumbnails: NDArray[np.uint8] | Stack, rows: _Rows) -> None:
+    def __init__(self, thumbnails: NDArray[np.uint8] | Stack, rows: RowsOfSamples) -> None:
         self._thumbnails, self._rows = thumbnails, rows
         self.n_parts = min(PARTS, rows.most)
         self.n_pixels = self.n_parts * thumbnails.shape[1]
@@ -276,7 +256,7 @@ class _Pictures:
         return ((2 * sums + n) // (2 * n)).astype(np.uint8).ravel()
 
 
-def _sample_hashes(hashes: NDArray[np.uint8], rows: _Rows) -> NDArray[np.bytes_]:
+def _sample_hashes(hashes: NDArray[np.uint8], rows: RowsOfSamples) -> NDArray[np.bytes_]:
     """(S,) one hash for each sample: its row's, or the hash of its rows' in order."""
     if rows.most == 1:
         found = np.ascontiguousarray(hashes[rows.order])

@@ -35,11 +35,11 @@ PLAIN = (int, float, Path)  # types that argparse reads
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What is said of a field beside its name, type and default."""
+class Flag:
+    """A field as a flag: what is said of it, then the field's own name, default and type."""
 
     help: str
-    flag: str = ""  # "": by the field's name
+    flag: str = ""  # its name; "": by the field's
     short: str = ""  # "-m"
     metavar: str | None = None
     # Which words or numbers there are; of a number, its bounds. All hold for each of several.
@@ -57,33 +57,16 @@ class Setting:
     negated: bool = False  # of a bool that is False: --no-FLAG too, for a protocol may say True
     repeated: bool = False  # of a tuple: the flag is typed once for each, not comma separated
     keyed: bool = True  # whether ``words`` hold it
-
-
-def setting(default: Any, help: str, **facts: Any) -> Any:
-    """A dataclass's field with a flag.
-
-    Args:
-        default: of the field; ``dataclasses.MISSING`` where there is none.
-        help: of the flag, without its default.
-        facts: see ``Setting``.
-    """
-    return dataclasses.field(default=default, metadata={"setting": Setting(help, **facts)})
-
-
-@dataclass(frozen=True)
-class Flag:
-    """A field as a flag."""
-
-    field: str
-    said: Setting
-    default: Any
-    one: type  # of the value, or of each of several
-    is_list: bool
+    # Of the field, see ``flags_of``.
+    field: str = ""
+    default: Any = None
+    one: type = str  # of the value, or of each of several
+    is_list: bool = False
 
     @property
     def name(self) -> str:
         """ "--batch-size"."""
-        return self.said.flag or f"--{self.field.replace('_', '-')}"
+        return self.flag or f"--{self.field.replace('_', '-')}"
 
     @property
     def dest(self) -> str:
@@ -91,20 +74,24 @@ class Flag:
         return self.name[2:].replace("-", "_")
 
     @property
+    def is_switch(self) -> bool:
+        """Whether nothing is typed behind it."""
+        return self.one is bool and not self.read
+
+    @property
     def usual(self) -> str:
         """The default in words; nothing where nothing is done without the flag."""
-        if self.said.shown is not None:
-            return self.said.shown
+        if self.shown is not None:
+            return self.shown
         if isinstance(self.default, bool):
-            no = "no" if self.said.negated else ""
+            no = "no" if self.negated else ""
             return "yes" if self.default else no
         return "" if self.default in (None, MISSING) else _listed(self.default)
 
     @property
     def plain_type(self) -> type | None:
         """What argparse reads it as; None: a text, which ``value`` reads."""
-        is_plain = self.one in PLAIN and not (self.is_list or self.said.read)
-        return self.one if is_plain else None
+        return self.one if self.one in PLAIN and not (self.is_list or self.read) else None
 
     def value(self, typed: Any) -> Any:
         """The value of what was typed.
@@ -112,7 +99,7 @@ class Flag:
         Raises:
             RequestError: it can't be read.
         """
-        return tuple(map(self._read, typed)) if self.said.repeated else self._read(typed)
+        return tuple(map(self._read, typed)) if self.repeated else self._read(typed)
 
     def _read(self, text: Any) -> Any:
         if isinstance(text, list):  # argparse's reading of --flag=--
@@ -120,16 +107,16 @@ class Flag:
         if not isinstance(text, str):  # argparse has read it
             return text
         try:
-            if self.said.read:
-                return self.said.read(text)
-            if self.is_list and not self.said.repeated:
+            if self.read:
+                return self.read(text)
+            if self.is_list and not self.repeated:
                 return tuple(map(self.one, split_words(self.name, text)))
             return self.one(text)
         except argparse.ArgumentTypeError as error:
             raise RequestError(f"argument {self.name}: {error}") from None  # as argparse has it
-        except ValueError as error:
-            if isinstance(error, RequestError):
-                raise
+        except RequestError:
+            raise
+        except ValueError:
             several = ", comma separated;" if self.is_list else ","
             raise RequestError(f"{self.name} takes numbers{several} not {text!r}") from None
 
@@ -139,58 +126,63 @@ class Flag:
         Raises:
             RequestError: it may not be this.
         """
-        said, several = self.said, value if isinstance(value, tuple) else (value,)
-        is_once = not said.unlike or 0 < len(several) == len(set(several))
+        several = value if isinstance(value, tuple) else (value,)
+        is_once = not self.unlike or 0 < len(several) == len(set(several))
         wrong = [one for one in several if not self._may_be(one)]
         if is_once and not wrong:
             return
-        takes = said.takes or (self._range if is_once else "one or more, each once")
-        if isinstance(value, tuple) and (said.takes or not is_once):
+        takes = self.takes or (self._range if is_once else "one or more, each once")
+        if isinstance(value, tuple) and (self.takes or not is_once):
             raise RequestError(f"{self.name} takes {takes}; not {_listed(value) or 'nothing'}")
         shown = repr(wrong[0]) if isinstance(wrong[0], str) else wrong[0]
         raise RequestError(f"{self.name} takes {takes}, not {shown}")
 
     def _may_be(self, one: Any) -> bool:
-        said = self.said
-        if said.among and not said.read:
-            return one in said.among
+        if self.among and not self.read:
+            return one in self.among
         if isinstance(one, bool) or not isinstance(one, int | float):
             return True
-        return said.least <= one <= said.most and said.above < one < said.below  # so it is finite
+        return self.least <= one <= self.most and self.above < one < self.below  # so it is finite
 
     @property
     def _range(self) -> str:
-        said = self.said
-        if said.among:
-            return ", ".join(map(str, said.among))
-        low = f"above {said.above}" if said.above > -math.inf else str(said.least)
-        high = f"below {said.below}" if said.below < math.inf else str(said.most)
+        if self.among:
+            return ", ".join(map(str, self.among))
+        low = f"above {self.above}" if self.above > -math.inf else str(self.least)
+        high = f"below {self.below}" if self.below < math.inf else str(self.most)
         if high != "inf":
             return f"{low} to {high}" if low != "-inf" else f"numbers up to {high}"
-        if low == f"{said.least}":
+        if low == f"{self.least}":
             return f"{low} and more" if low != "-inf" else "finite numbers"
         return f"{'numbers' if self.is_list else 'a number'} {low}"
+
+
+def setting(default: Any, help: str, **facts: Any) -> Any:
+    """A dataclass's field with a flag.
+
+    Args:
+        default: of the field; ``dataclasses.MISSING`` where there is none.
+        help: of the flag, without its default.
+        facts: see ``Flag``.
+    """
+    return dataclasses.field(default=default, metadata={"setting": Flag(help, **facts)})
 
 
 @functools.cache
 def flags_of(*classes: type) -> tuple[Flag, ...]:
     """Each field that has a flag, in the order of the fields."""
-    return tuple(
-        Flag(field.name, field.metadata["setting"], field.default, *_plain(hints[field.name]))
-        for of in classes
-        for hints in [typing.get_type_hints(of)]
-        for field in dataclasses.fields(of)
-        if "setting" in field.metadata
-    )
-
-
-def _plain(hint: Any) -> tuple[type, bool]:
-    """The type of one value, and whether there are several: int and True of tuple[int, ...] | None."""
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        hint = next(part for part in typing.get_args(hint) if part is not types.NoneType)
-    if typing.get_origin(hint) is tuple:
-        return typing.get_args(hint)[0], True
-    return hint, False
+    flags = []
+    for of in classes:
+        hints = typing.get_type_hints(of)
+        for field in (f for f in dataclasses.fields(of) if "setting" in f.metadata):
+            one, default = hints[field.name], field.default
+            if typing.get_origin(one) in (types.UnionType, typing.Union):  # tuple[int, ...] | None
+                one = next(part for part in typing.get_args(one) if part is not types.NoneType)
+            is_list = typing.get_origin(one) is tuple
+            one = typing.get_args(one)[0] if is_list else one
+            own = {"field": field.name, "default": default, "one": one, "is_list": is_list}
+            flags.append(dataclasses.replace(field.metadata["setting"], **own))
+    return tuple(flags)
 
 
 class Group(Protocol):
@@ -213,37 +205,36 @@ def add_flags(
     """
     flags: dict[str, list[Flag]] = {}
     for flag in flags_of(*classes):
-        said = flag.said
         if flag.field in only:
-            said = dataclasses.replace(said, help="", shown="")
+            flag = dataclasses.replace(flag, help="", shown="")
         elif shown and flag.field in shown:
-            said = dataclasses.replace(said, shown=shown[flag.field])
+            flag = dataclasses.replace(flag, shown=shown[flag.field])
         if not only or flag.field in only:
-            flags.setdefault(flag.name, []).append(dataclasses.replace(flag, said=said))
+            flags.setdefault(flag.name, []).append(flag)
     for name, homes in flags.items():
-        said = homes[0].said
+        first = homes[0]
         facts: dict[str, Any] = {"help": _help_of(homes).replace("%", "%%")}
-        if homes[0].one is bool and not said.read:
-            is_switch = homes[0].default is False and not said.negated
-            facts["action"] = "store_true" if is_switch else argparse.BooleanOptionalAction
+        if first.is_switch:
+            is_one_way = first.default is False and not first.negated
+            facts["action"] = "store_true" if is_one_way else argparse.BooleanOptionalAction
             facts["default"] = None  # not typed, see ``given``
         else:
-            words = [str(word) for flag in homes for word in flag.said.among]
+            words = [str(word) for flag in homes for word in flag.among]
             one_type = {flag.plain_type for flag in homes}
-            if words and not homes[0].is_list:
+            if words and not first.is_list:
                 facts["choices"] = words if len(homes) == 1 else sorted(set(words))
             elif len(one_type) == 1:
                 facts["type"] = one_type.pop()
-            facts |= {"metavar": said.metavar, "action": "append" if said.repeated else "store"}
-        group.add_argument(name, *([said.short] if said.short else []), **facts)
+            facts |= {"metavar": first.metavar, "action": "append" if first.repeated else "store"}
+        group.add_argument(name, *([first.short] if first.short else []), **facts)
 
 
 def _help_of(homes: list[Flag]) -> str:
     """What each class says of a flag, with the default of each behind."""
     parts: list[tuple[str, list[str]]] = []
     for flag in homes:
-        if not parts or flag.said.help not in ("", parts[-1][0]):
-            parts.append((flag.said.help, []))
+        if not parts or flag.help not in ("", parts[-1][0]):
+            parts.append((flag.help, []))
         parts[-1][1].append(flag.usual)
     texts = []
     for text, usual in parts:
@@ -310,13 +301,13 @@ def words(config: Any, *classes: type) -> list[str]:
     switches: list[str] = []
     rest: list[str] = []
     for flag in flags_of(*(classes or [type(config)])):
-        value, said = getattr(config, flag.field), flag.said
-        if value == flag.default or not said.keyed:
+        value = getattr(config, flag.field)
+        if value == flag.default or not flag.keyed:
             continue
-        if flag.one is bool and not said.read:
+        if flag.is_switch:
             switches.append(flag.name if value else f"--no-{flag.name[2:]}")
             continue
-        for one in value if said.repeated else (value,):
+        for one in value if flag.repeated else (value,):
             text = ",".join(map(str, one)) if isinstance(one, tuple) else str(one)
             # One word where the value might pass for a flag.
             rest += [f"{flag.name}={text}"] if text.startswith("-") else [flag.name, text]
@@ -336,9 +327,9 @@ def as_table(*classes: type) -> str:
     """A table in Markdown of flags, their defaults, and what they say, for a page."""
     lines = ["| flag | default | what it says |", "| --- | --- | --- |"]
     for flag in flags_of(*classes):
-        takes = f" {flag.said.metavar}" if flag.said.metavar else ""
-        among = f" {', '.join(map(str, flag.said.among))}" if flag.said.among else ""
-        cells = (f"`{flag.name}{takes}`{among}", flag.usual, flag.said.help)
+        takes = f" {flag.metavar}" if flag.metavar else ""
+        among = f" {', '.join(map(str, flag.among))}" if flag.among else ""
+        cells = (f"`{flag.name}{takes}`{among}", flag.usual, flag.help)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -66,8 +66,10 @@ def _write_envelope(path: Path, spec: FileSpec) -> None:
         alignment_interval=ALIGNMENT,
         locking=False,
     ) as file:
-        for name, table in _sample_tables(spec).items():
-            _write_table(file, name, table)
+        for name, raw in _raw_tables(spec).items():
+            if raw.dtype.kind == "S":
+                raw = raw.astype(h5py.string_dtype("utf-8", raw.dtype.itemsize))
+            file.create_dataset(name, data=raw)
         for name, width in spec.arrays.items():
             of_bytes = name in LOOKS
             _reserve_array(file, name, (spec.n_rows, width), np.dtype("u1") if of_bytes else dtype)
@@ -126,35 +128,20 @@ def _as_utf8(value: Any) -> Any:
     return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
-def _sample_tables(spec: FileSpec) -> dict[str, NDArray[Any]]:
-    """The tables as they are stored, numbers of the types that FORMAT.md says."""
+def _raw_tables(spec: FileSpec) -> dict[str, NDArray[Any]]:
+    """The tables as their bytes lie in the file: numbers of FORMAT.md's types, UTF-8 of one length."""
     types = {name: table_type(name, spec.task) for name in TABLES if TABLES[name] != "S"}
     return {
-        name: np.asarray(values, types[name]) if name in types else values
+        name: np.ascontiguousarray(
+            np.char.encode(values, "utf-8") if values.dtype.kind == "U" else values, types.get(name)
+        )
         for name, values in spec.tables.items()
     }
 
 
-def _raw_table(values: NDArray[Any]) -> NDArray[Any]:
-    """A table as its bytes lie in the file: contiguous, strings as UTF-8 of one length."""
-    return np.ascontiguousarray(
-        np.char.encode(values, "utf-8") if values.dtype.kind == "U" else values
-    )
-
-
 def table_checksums(spec: FileSpec) -> dict[str, int]:
     """CRC-32 of the bytes of every sample table."""
-    return {
-        name: zlib.crc32(_raw_table(table).tobytes())
-        for name, table in _sample_tables(spec).items()
-    }
-
-
-def _write_table(file: h5py.File, name: str, values: NDArray[Any]) -> None:
-    raw = _raw_table(values)
-    if raw.dtype.kind == "S":
-        raw = raw.astype(h5py.string_dtype("utf-8", raw.dtype.itemsize))
-    file.create_dataset(name, data=raw)
+    return {name: zlib.crc32(raw.tobytes()) for name, raw in _raw_tables(spec).items()}
 
 
 def _reserve_array(

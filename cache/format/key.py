@@ -51,15 +51,14 @@ def file_stem(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "unnamed"
 
 
-def feature_path(root: Path, dataset: str, model: str, size: int, key: Mapping[str, Any]) -> Path:
-    """Where the features of this key live: ``root/{dataset}/{model}_{size}_{digest}.h5``."""
-    name = f"{file_stem(model)}_{size}_{key_digest(key)[:N_DIGEST]}.h5"
-    return root / file_stem(dataset) / name
+def feature_path(
+    root: Path, dataset: str, model: str, size: int | None, key: Mapping[str, Any]
+) -> Path:
+    """Where the features of this key live: ``root/{dataset}/{model}_{size}_{digest}.h5``.
 
-
-def text_path(root: Path, dataset: str, model: str, key: Mapping[str, Any]) -> Path:
-    """Where the text features of this key live: ``root/{dataset}/{model}_text_{digest}.h5``."""
-    name = f"{file_stem(model)}_text_{key_digest(key)[:N_DIGEST]}.h5"
+    Those of texts, which have no size, in ``{model}_text_{digest}.h5``.
+    """
+    name = f"{file_stem(model)}_{size or 'text'}_{key_digest(key)[:N_DIGEST]}.h5"
     return root / file_stem(dataset) / name
 
 

@@ -271,20 +271,17 @@ def _read_header(path: Path, file: h5py.File) -> Header:
     for name in tables:
         table = _dataset(file, name)
         kind = "S" if table.dtype.kind == "S" else table.dtype.str
-        if table.shape[:1] != (n_rows if name.startswith("rows/") else n_samples,):
-            wrong.append(name)
-        elif name in TABLES and kind != table_type(name, attributes["task"]):
-            wrong.append(name)
-        elif table.ndim != 1 + (name == "samples/labels" and attributes["task"] == MULTI_LABEL):
-            wrong.append(name)
-    if units.shape != (count_units(n_rows), RECORD_WORDS) or units.dtype != np.dtype("<u4"):
-        wrong.append("units")
-    if cost.shape != () or cost.dtype.itemsize != COST_BYTES:
-        wrong.append("cost")
-    if not 0 < len(arrays) < RECORD_WORDS:
-        wrong.append("arrays")
-    if not (n_rows and n_samples):
-        wrong.append("rows and samples")
+        is_right = table.shape[:1] == (n_rows if name.startswith("rows/") else n_samples,)
+        is_right &= name not in TABLES or kind == table_type(name, attributes["task"])
+        several = name == "samples/labels" and attributes["task"] == MULTI_LABEL
+        wrong += [] if is_right and table.ndim == 1 + several else [name]
+    right = {
+        "units": units.shape == (count_units(n_rows), RECORD_WORDS) and units.dtype == "<u4",
+        "cost": cost.shape == () and cost.dtype.itemsize == COST_BYTES,
+        "arrays": 0 < len(arrays) < RECORD_WORDS,
+        "rows and samples": n_rows and n_samples,
+    }
+    wrong += [name for name, is_right in right.items() if not is_right]
     _refuse(path, wrong, f"of the shape and type that {n_rows} rows need")
     _refuse(path, _misplaced({**arrays, "units": units, "cost": cost}), "in a place of its own")
     return Header(

@@ -86,31 +86,33 @@ def read_target(
             are named.
     """
     asked = _asked_task(task)
-    columns = {name: blank_out(cells, missing) for name, cells in columns.items()}
+    texts = {
+        name: _Texts(blank_out(cells, missing), f"{where}, column {name}", lines)
+        for name, cells in columns.items()
+    }
     if positive is not None and (asked not in (None, BINARY) or separator or len(columns) > 1):
         raise RequestError(
             f"{where}: --positive {positive} names a class of a binary task; leave it out"
         )
     if separator is not None:
-        return _read_lists(columns, asked, separator, where, lines)
+        return _read_lists(texts, asked, separator, where)
     if len(columns) > 1 and asked == MULTI_CLASS:
-        return _read_one_hot(columns, where, lines)
+        return _read_one_hot(texts, where)
     if len(columns) > 1:
         if asked not in (None, MULTI_LABEL):
             raise RequestError(
                 f"{where}: {len(columns)} label columns are multi-label, or multi-class if they are "
                 f"one-hot; {task} takes one column"
             )
-        return _read_side_by_side(columns, where, lines)
+        return _read_side_by_side(texts, where)
     if asked == MULTI_LABEL:
         raise RequestError(
             f"{where}: multi-label takes several columns, or one and the separator of its names"
         )
-    name = next(iter(columns))
-    texts = _Texts(columns[name], f"{where}, column {name}", lines)
+    ((name, of_column),) = texts.items()
     if asked == REGRESSION:
-        return _read_numbers(name, texts)
-    return _read_classes(texts, asked, positive)
+        return _read_numbers(name, of_column)
+    return _read_classes(of_column, asked, positive)
 
 
 def read_label(
@@ -129,7 +131,8 @@ def read_label(
     Raises:
         RequestError: a cell is neither 0, 1, -1 (UNCERTAIN) nor missing, or none is known.
     """
-    return _read_side_by_side({name: blank_out(cells, missing)}, where, lines)
+    texts = _Texts(blank_out(cells, missing), f"{where}, column {name}", lines)
+    return _read_side_by_side({name: texts}, where)
 
 
 def class_target(
@@ -166,9 +169,11 @@ class _Texts:
     where: str
     lines: Sequence[int] | None
 
+    def place(self, row: int) -> str:
+        return f"row {row + 1}" if self.lines is None else f"line {self.lines[row]}"
+
     def at(self, row: int) -> str:
-        place = f"row {row + 1}" if self.lines is None else f"line {self.lines[row]}"
-        return f"{self.where}, {place}"
+        return f"{self.where}, {self.place(row)}"
 
     def first(self, value: str) -> str:
         return self.at(next(row for row, text in enumerate(self.texts) if text == value))
@@ -329,16 +334,8 @@ def _read_numbers(name: str, texts: _Texts) -> Target:
 # ---------------------------------------------------------------------------- several labels
 
 
-def _read_side_by_side(
-    columns: Mapping[str, Sequence[str]], where: str, lines: Sequence[int] | None
-) -> Target:
-    labels = np.stack(
-        [
-            _read_cells(_Texts(cells, f"{where}, column {name}", lines))
-            for name, cells in columns.items()
-        ],
-        axis=1,
-    )  # (S, C)
+def _read_side_by_side(columns: Mapping[str, _Texts], where: str) -> Target:
+    labels = np.stack([*map(_read_cells, columns.values())], axis=1)  # (S, C)
     if (labels < 0).all():
         raise RequestError(f"{where}: no label is known in {', '.join(columns)}")
     return Target(MULTI_LABEL, _normalised(columns), labels)
@@ -356,18 +353,16 @@ def _read_cells(texts: _Texts) -> NDArray[np.int64]:
     return np.array([meaning[text] for text in texts.texts], np.int64)
 
 
-def _read_one_hot(
-    columns: Mapping[str, Sequence[str]], where: str, lines: Sequence[int] | None
-) -> Target:
-    labels = _read_side_by_side(columns, where, lines).labels
-    texts = _Texts(next(iter(columns.values())), where, lines)
+def _read_one_hot(columns: Mapping[str, _Texts], where: str) -> Target:
+    labels = _read_side_by_side(columns, where).labels
     unknown = (labels == MISSING).all(axis=1)
     wrong = np.flatnonzero(~(is_one_hot(labels) | unknown))
     if len(wrong):
         row = int(wrong[0])
         found = [name for name, label in zip(columns, labels[row], strict=True) if label == 1]
+        place = next(iter(columns.values())).place(row)
         raise RequestError(
-            f"{texts.at(row)}: {', '.join(found) or 'no class'}; one-hot columns hold one 1 and "
+            f"{where}, {place}: {', '.join(found) or 'no class'}; one-hot columns hold one 1 and "
             "zeros; without --task multi-class they are several labels"
         )
     numbers = np.where(unknown, MISSING, labels.argmax(axis=1))
@@ -377,24 +372,19 @@ def _read_one_hot(
 
 
 def _read_lists(
-    columns: Mapping[str, Sequence[str]],
-    asked: str | None,
-    separator: str,
-    where: str,
-    lines: Sequence[int] | None,
+    columns: Mapping[str, _Texts], asked: str | None, separator: str, where: str
 ) -> Target:
     if not separator or len(columns) > 1 or asked not in (None, MULTI_LABEL):
         raise RequestError(
             f"{where}: a separator ({separator!r}) is for one column that lists several labels"
         )
-    (name, cells), *_ = columns.items()
-    texts = _Texts(cells, f"{where}, column {name}", lines)
-    if not any(separator in cell for cell in cells):
+    (texts,) = columns.values()
+    if not any(separator in cell for cell in texts.texts):
         raise RequestError(
             f"{texts.where}: no cell has the separator {separator!r}, so each has one class; leave "
             "the separator out, or name the right one"
         )
-    normal = [unicodedata.normalize("NFC", cell) for cell in cells]
+    normal = [unicodedata.normalize("NFC", cell) for cell in texts.texts]
     missing = np.array([cell != "" and is_missing(cell) for cell in normal])
     found = [
         set() if absent else {part.strip() for part in cell.split(separator)} - {""}
@@ -404,7 +394,7 @@ def _read_lists(
     if not 2 <= len(classes) <= MAX_CLASSES:
         raise RequestError(f"{texts.where}: {len(classes)} labels; expected 2 to {MAX_CLASSES:_}")
     number = {label: index for index, label in enumerate(classes)}
-    labels = np.zeros((len(cells), len(classes)), np.int64)
+    labels = np.zeros((len(normal), len(classes)), np.int64)
     for row, names in enumerate(found):
         labels[row, [number[label] for label in names]] = 1
     labels[missing] = MISSING

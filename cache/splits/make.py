@@ -27,6 +27,34 @@ REST_SHARES = (90, 10)  # train and val of what isn't the site that tests
 
 
 @dataclass(frozen=True)
+class _Pool:
+    """Samples to be divided, and the seed that divides them."""
+
+    ids: NDArray[np.str_]  # (S,) unique
+    labels: NDArray[Any]
+    groups: NDArray[np.str_] | None
+    seed: int
+
+    def only(self, mask: NDArray[np.bool_]) -> "_Pool":
+        """Those that a mask (S,) names."""
+        groups = None if self.groups is None else self.groups[mask]
+        return _Pool(self.ids[mask], self.labels[mask], groups, self.seed)
+
+    def divide(self, shares: Sequence[int]) -> NDArray[np.intp]:
+        """(S,) the part of each, as ``strata.divide`` has it."""
+        return divide(shares, self.ids, self.labels, self.groups, self.seed)
+
+    @property
+    def n_units(self) -> int:
+        return count_units(self.ids, self.groups)
+
+    @property
+    def what(self) -> str:
+        """What the units are."""
+        return "samples" if self.groups is None else "groups"
+
+
+@dataclass(frozen=True)
 class NamedSplit:
     """One split of S samples."""
 
@@ -63,21 +91,26 @@ def make_splits(
     Raises:
         RequestError: too few samples or groups, or no such column or value.
     """
-    ids = np.asarray(ids)
+    pool = _Pool(np.asarray(ids), labels, groups, seed)
     if rule.kind == "test":
         return [NamedSplit("", np.full(len(ids), TEST, np.uint8))]
     if rule.kind == "systematic":
-        return [NamedSplit("", _systematic_split(rule, ids, groups))]
+        return [NamedSplit("", _systematic_split(rule, pool))]
     if rule.kind == "site-out":
-        return _sites_out(rule, ids, labels, groups, meta or {}, seed)
-    n_parts = rule.numbers[0] if rule.kind == "kfold" else sum(share > 0 for share in rule.numbers)
-    _check_units(rule, n_parts, ids, groups)
+        return _sites_out(rule, pool, meta or {})
+    there = [i for i, share in enumerate(rule.numbers) if share]  # of shares
+    n_parts = rule.numbers[0] if rule.kind == "kfold" else len(there)
+    if pool.n_units < n_parts:
+        raise RequestError(
+            f"{rule} divides into {n_parts}, and there are {pool.n_units} {pool.what}"
+        )
     notes = ()
     if task not in (MULTI_LABEL, REGRESSION):
-        notes = _small_classes(n_parts, ids, labels, groups, class_names)
+        notes = _small_classes(n_parts, pool, class_names)
     if rule.kind == "kfold":
-        return _folds(rule, ids, labels, groups, seed, notes)
-    return [NamedSplit("", _by_shares(rule.numbers, ids, labels, groups, seed), notes)]
+        return _folds(rule, pool, notes)
+    part = pool.divide([rule.numbers[i] for i in there])
+    return [NamedSplit("", np.array(there, np.uint8)[part], notes)]
 
 
 def divided_groups(
@@ -135,32 +168,13 @@ def continue_split(
     return parts[found].astype(np.uint8)
 
 
-def _by_shares(
-    shares: Sequence[int],
-    ids: NDArray[np.str_],
-    labels: NDArray[Any],
-    groups: NDArray[np.str_] | None,
-    seed: int,
-) -> NDArray[np.uint8]:
-    there = [i for i, share in enumerate(shares) if share]
-    part = divide([shares[i] for i in there], ids, labels, groups, seed)
-    return np.array(there, np.uint8)[part]
-
-
-def _folds(
-    rule: SplitRule,
-    ids: NDArray[np.str_],
-    labels: NDArray[Any],
-    groups: NDArray[np.str_] | None,
-    seed: int,
-    notes: tuple[str, ...],
-) -> list[NamedSplit]:
+def _folds(rule: SplitRule, pool: _Pool, notes: tuple[str, ...]) -> list[NamedSplit]:
     n_folds = rule.numbers[0]
-    fold = divide([1] * n_folds, ids, labels, groups, seed)
+    fold = pool.divide([1] * n_folds)
     wanted = [rule.numbers[1] - 1] if len(rule.numbers) == 2 else range(n_folds)
     splits = []
     for i in wanted:
-        split = np.full(len(ids), TRAIN, np.uint8)
+        split = np.full(len(fold), TRAIN, np.uint8)
         split[fold == (i + 1) % n_folds] = VAL
         split[fold == i] = TEST
         splits.append(NamedSplit(f"fold {i + 1}/{n_folds}", split, notes))
@@ -184,14 +198,13 @@ def systematic(n: int, k: int) -> NDArray[np.int64]:
     return np.arange(0, n, n / k)[:k].round().astype(np.int64) if k else np.empty(0, np.int64)
 
 
-def _systematic_split(
-    rule: SplitRule, ids: NDArray[np.str_], groups: NDArray[np.str_] | None
-) -> NDArray[np.uint8]:
+def _systematic_split(rule: SplitRule, pool: _Pool) -> NDArray[np.uint8]:
     n_test, n_val = rule.numbers
-    names, unit = np.unique(name_units(ids, groups), return_inverse=True)
-    what = "samples" if groups is None else "groups"
+    names, unit = np.unique(name_units(pool.ids, pool.groups), return_inverse=True)
     if n_test + n_val >= len(names):
-        raise RequestError(f"{rule} leaves none of {len(names)} {what} to train; ask for fewer")
+        raise RequestError(
+            f"{rule} leaves none of {len(names)} {pool.what} to train; ask for fewer"
+        )
     part = np.full(len(names), TRAIN, np.uint8)
     part[systematic(len(names), n_test)] = TEST
     rest = np.flatnonzero(part == TRAIN)
@@ -202,14 +215,7 @@ def _systematic_split(
 # ---------------------------------------------------------------------------- sites
 
 
-def _sites_out(
-    rule: SplitRule,
-    ids: NDArray[np.str_],
-    labels: NDArray[Any],
-    groups: NDArray[np.str_] | None,
-    meta: Mapping[str, NDArray[Any]],
-    seed: int,
-) -> list[NamedSplit]:
+def _sites_out(rule: SplitRule, pool: _Pool, meta: Mapping[str, NDArray[Any]]) -> list[NamedSplit]:
     if rule.column not in meta:
         there = ", ".join(meta) or "none"
         raise RequestError(
@@ -222,22 +228,13 @@ def _sites_out(
         raise RequestError(f"{rule} needs two sites and more; {rule.column} has {values}")
     if rule.value is not None and rule.value not in values:
         raise RequestError(f"{rule.column} has no {rule.value!r}; it has {', '.join(values)}")
-    return [
-        _site_out(rule.column, value, site, ids, labels, groups, seed)
-        for value in (values if rule.value is None else [rule.value])
-    ]
+    wanted = values if rule.value is None else [rule.value]
+    return [_site_out(rule.column, value, site, pool) for value in wanted]
 
 
-def _site_out(
-    column: str,
-    value: str,
-    site: NDArray[np.str_],
-    ids: NDArray[np.str_],
-    labels: NDArray[Any],
-    groups: NDArray[np.str_] | None,
-    seed: int,
-) -> NamedSplit:
-    split = np.full(len(ids), LEFT_OUT, np.uint8)
+def _site_out(column: str, value: str, site: NDArray[np.str_], pool: _Pool) -> NamedSplit:
+    groups = pool.groups
+    split = np.full(len(site), LEFT_OUT, np.uint8)
     split[site == value] = TEST
     rest = (site != value) & (site != "")
     notes = []
@@ -248,12 +245,9 @@ def _site_out(
         if n := int(both.sum()):
             notes.append(f"{n} samples elsewhere of groups that are also at {value} are left out")
         rest &= ~both
-    n_units = count_units(ids[rest], None if groups is None else groups[rest])
-    if n_units < 2:
+    if pool.only(rest).n_units < 2:
         raise RequestError(f"without {column} {value} there is too little left to train on")
-    split[rest] = divide(
-        REST_SHARES, ids[rest], labels[rest], None if groups is None else groups[rest], seed
-    )
+    split[rest] = pool.only(rest).divide(REST_SHARES)
     return NamedSplit(f"{column} {value}", split, tuple(notes))
 
 
@@ -273,31 +267,14 @@ def _typed(value: float) -> str:
 # ---------------------------------------------------------------------------- what is said of a split
 
 
-def _check_units(
-    rule: SplitRule, n_parts: int, ids: NDArray[np.str_], groups: NDArray[np.str_] | None
-) -> None:
-    n_units = count_units(ids, groups)
-    if n_units < n_parts:
-        what = "samples" if groups is None else "groups"
-        raise RequestError(f"{rule} divides into {n_parts}, and there are {n_units} {what}")
-
-
-def _small_classes(
-    n_parts: int,
-    ids: NDArray[np.str_],
-    labels: NDArray[Any],
-    groups: NDArray[np.str_] | None,
-    class_names: Sequence[str],
-) -> tuple[str, ...]:
+def _small_classes(n_parts: int, pool: _Pool, class_names: Sequence[str]) -> tuple[str, ...]:
     """The classes that can't be in every part, named."""
-    what = "samples" if groups is None else "groups"
     notes = []
-    for c in np.unique(labels[labels >= 0]).tolist():
-        here = labels == c
-        n = count_units(ids[here], None if groups is None else groups[here])
+    for c in np.unique(pool.labels[pool.labels >= 0]).tolist():
+        n = pool.only(pool.labels == c).n_units
         if n < n_parts:
             name = class_names[c] if c < len(class_names) else f"class {c}"
-            notes.append(f"{name} has {n} {what}, too few for each of {n_parts} parts")
+            notes.append(f"{name} has {n} {pool.what}, too few for each of {n_parts} parts")
     return tuple(notes)
 
 

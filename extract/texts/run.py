@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cache import CacheError, RequestError
 from cache.errors import Failure
-from cache.format.key import text_path
+from cache.format.key import feature_path
 from cache.format.spec import FileSpec, Samples
 from cache.format.units import unit_rows
 from cache.store import FeatureWriter
@@ -249,7 +249,7 @@ def _run_job(job: TextJob, text: LazyText, tokenize: Tokenize) -> str:
     config = text.config
     tokens = tokenize(job.texts)
     spec = make_spec(job, text, tokens)
-    path = text_path(config.root, spec.dataset, spec.model, spec.key)
+    path = feature_path(config.root, spec.dataset, spec.model, None, spec.key)
     vectors = None
     if not path.exists() or config.overwrite:  # first: weights that don't fit must leave no file
         tower = text.get()

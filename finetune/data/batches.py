@@ -112,7 +112,7 @@ class Loader:
     @property
     def most_rows(self) -> int:
         """Images of the sample that has the most: 1, or a volume's slices."""
-        return self._images.most_rows
+        return self._images.rows.most
 
     @property
     def _makes_here(self) -> bool:

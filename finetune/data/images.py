@@ -30,6 +30,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from cache.aggregate import RowsOfSamples
 from cache.commands.names import format_bytes
 from cache.errors import BrokenCache, RequestError
 from cache.features import Features, open_features
@@ -84,17 +85,10 @@ class Images:
         """Whether each row is one sample, in order; else rows are slices of volumes, or views."""
         return np.array_equal(self.features.row_sample, np.arange(self.n_samples))
 
-    @property
-    def most_rows(self) -> int:
-        """Rows of the sample that has the most."""
-        return int(self._order[2].max())
-
     @cached_property
-    def _order(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """The rows by sample, where each sample's begin there, and how many it has."""
-        row_sample = self.features.row_sample
-        counts = np.bincount(row_sample, minlength=self.n_samples)
-        return np.argsort(row_sample, kind="stable"), np.cumsum(counts) - counts, counts
+    def rows(self) -> RowsOfSamples:
+        """The rows by sample."""
+        return RowsOfSamples(self.features.row_sample, self.n_samples)
 
 
 def rows_of(
@@ -109,10 +103,10 @@ def rows_of(
     Returns:
         (B,) rows, and (B,) the place in ``samples`` that each row belongs to.
     """
-    order, starts, counts = images._order
-    n_rows = counts[samples]
+    of = images.rows
+    n_rows = of.counts[samples]
     within = np.arange(n_rows.sum()) - np.repeat(np.cumsum(n_rows) - n_rows, n_rows)
-    rows = order[np.repeat(starts[samples], n_rows) + within]
+    rows = of.order[np.repeat(of.starts[samples], n_rows) + within]
     return rows, np.repeat(np.arange(len(samples)), n_rows)
 
 

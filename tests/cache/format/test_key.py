@@ -8,7 +8,6 @@ from cache.format.key import (
     file_stem,
     key_differences,
     key_digest,
-    text_path,
 )
 
 
@@ -45,7 +44,7 @@ def test_a_name_is_never_a_path(tmp_path, name, stem):
 
 
 def test_a_text_file_says_so_by_its_name(tmp_path):
-    path = text_path(tmp_path, "breastmnist", "hf-hub:some/clip", {"text": {}})
+    path = feature_path(tmp_path, "breastmnist", "hf-hub:some/clip", None, {"text": {}})
     digest = key_digest({"text": {}})[:12]
     assert path == tmp_path / "breastmnist" / f"hf-hub-some-clip_text_{digest}.h5"
 
