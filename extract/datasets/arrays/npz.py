@@ -11,7 +11,8 @@ import math
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -26,7 +27,7 @@ from extract.datasets.dataset import Dataset, class_task
 from extract.datasets.files.formats.stored import UnreadableImage, check_size
 from extract.datasets.volumes import Slicing
 
-DISCARD_BYTES = 1 << 20  # read at once when skipping rows of other shards
+CHUNK_BYTES = 1 << 20  # inflated at once
 MAX_CLASSES = 4000  # HDF5 holds no list of names in an attribute beyond 64 KiB
 # numpy.lib.format: a version's reader, and how the length before its header is written.
 HEADERS = {
@@ -137,16 +138,28 @@ def stream_rows(
     Raises:
         RequestError: the file is damaged or its images aren't uint8.
     """
-    position = 0
     with (
         _naming_damage(path),
         zipfile.ZipFile(path) as archive,
-        _Rows(archive, path, names) as rows,
+        contextlib.closing(_open_members(archive, path, names)) as members,
     ):
+        position, end = 0, 0  # number of the next row, and of that behind the open member
         for start, stop in ranges:
-            rows.skip(start - position)
-            yield rows.take(stop - start)
-            position = stop
+            parts = []
+            while position < stop:
+                while position == end:
+                    file, (n_rows, *shape) = next(members)
+                    end += n_rows
+                is_wanted = position >= start
+                n = min(end, stop if is_wanted else start) - position
+                chunks = _chunks(file, n * math.prod(shape))
+                if is_wanted:
+                    values = np.frombuffer(bytearray().join(chunks), np.uint8)
+                    parts.append(values.reshape(n, *shape))
+                else:
+                    deque(chunks, maxlen=0)
+                position += n
+            yield parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def stream_slices(
@@ -186,60 +199,16 @@ def _volumes(start: int, stop: int, depth: int) -> range:
     return range(start // depth, (stop - 1) // depth + 1)
 
 
-class _Rows:
-    """The rows of several members, one after another."""
-
-    def __init__(self, archive: zipfile.ZipFile, path: Path, names: Sequence[str]) -> None:
-        self._archive, self._path, self._names = archive, path, list(names)
-        self._file: IO[bytes] | None = None
-        self._left = 0  # rows that the open member still has
-        self._shape: tuple[int, ...] = ()  # of a row
-
-    def __enter__(self) -> "_Rows":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def skip(self, n: int) -> None:
-        for file, count in self._pieces(n):
-            _discard(file, count * self._row_bytes)
-
-    def take(self, n: int) -> NDArray[np.uint8]:
-        parts = [
-            np.frombuffer(_read_exactly(file, count * self._row_bytes), np.uint8).reshape(
-                count, *self._shape
-            )
-            for file, count in self._pieces(n)
-        ]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    @property
-    def _row_bytes(self) -> int:
-        return int(np.prod(self._shape))
-
-    def _pieces(self, n: int) -> Iterator[tuple[IO[bytes], int]]:
-        """The next n rows as (open member, rows to read from it)."""
-        while n:
-            while not self._left:
-                self._open_next()
-            count = min(n, self._left)
-            self._left -= count
-            n -= count
-            assert self._file is not None
-            yield self._file, count
-
-    def _open_next(self) -> None:
-        if not self._names:
-            raise EOFError("fewer rows than its headers say")
-        if self._file is not None:
-            self._file.close()
-        name = self._names.pop(0)
-        self._file = self._archive.open(f"{name}.npy")
-        shape, fortran, dtype = _read_npy_header(self._file, self._path, name)
-        _check_streamable(self._path, Member(name, shape, dtype, fortran))
-        self._left, self._shape = shape[0], shape[1:]
+def _open_members(
+    archive: zipfile.ZipFile, path: Path, names: Sequence[str]
+) -> Generator[tuple[IO[bytes], tuple[int, ...]], None, None]:
+    """Each member, open behind its header, and its shape; closed before the next one is opened."""
+    for name in names:
+        with archive.open(f"{name}.npy") as file:
+            shape, fortran, dtype = _read_npy_header(file, path, name)
+            _check_streamable(path, Member(name, shape, dtype, fortran))
+            yield file, shape
+    raise EOFError("fewer rows than its headers say")
 
 
 def _check_streamable(path: Path, member: Member) -> None:
@@ -250,24 +219,18 @@ def _check_streamable(path: Path, member: Member) -> None:
         )
 
 
-def _read_exactly(file: IO[bytes], n_bytes: int) -> bytearray:
-    data = bytearray(n_bytes)
-    view = memoryview(data)
-    while view:
-        chunk = file.read(min(len(view), DISCARD_BYTES))
-        if not chunk:
-            raise EOFError("the data end early")
-        view[: len(chunk)] = chunk
-        view = view[len(chunk) :]
-    return data
+def _chunks(file: IO[bytes], n_bytes: int) -> Iterator[bytes]:
+    """The next bytes of a file, no more at once than memory is to be taken for a damaged one.
 
-
-def _discard(file: IO[bytes], n_bytes: int) -> None:
+    Raises:
+        EOFError: it has fewer.
+    """
     while n_bytes:
-        chunk = file.read(min(n_bytes, DISCARD_BYTES))
+        chunk = file.read(min(n_bytes, CHUNK_BYTES))
         if not chunk:
             raise EOFError("the data end early")
         n_bytes -= len(chunk)
+        yield chunk
 
 
 def open_npz(
@@ -429,7 +392,7 @@ def _read_labels(path: Path, members: dict[str, Member], counts: list[int]) -> l
                 raise RequestError(f"{path}: {split}_labels has {n_bytes:_} bytes of labels")
             with archive.open(member.name) as file:
                 _read_npy_header(file, path, member.name)
-                values = np.frombuffer(_read_exactly(file, n_bytes), dtype)
+                values = np.frombuffer(bytearray().join(_chunks(file, n_bytes)), dtype)
                 if file.read(1):  # which also compares the checksum
                     raise ValueError(f"{member.name} goes on behind its labels")
             parts.append(values.reshape(shape, order="F" if member.fortran else "C"))
