@@ -12,8 +12,6 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-AXES = (0, 1, 2)
-
 Pixel = TypeVar("Pixel", bound=np.generic)
 
 

@@ -14,23 +14,10 @@ from numpy.typing import NDArray
 
 from cache import RequestError
 from extract.datasets.files.formats import dicom, mat, nifti, pillow
-from extract.datasets.files.formats.mat import read_mat_scalar, read_mat_text
+from extract.datasets.files.formats.dicom_files import is_dicom, is_unnamed_dicom
 from extract.datasets.files.formats.stored import Stored, UnreadableImage, reading
 from extract.datasets.files.windows import FULL, HEADER, Window, finite_values, to_levels
 from extract.datasets.volumes import Slicing
-
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "ImageFacts",
-    "UnreadableImage",
-    "Window",
-    "inspect",
-    "is_image_file",
-    "is_volume_file",
-    "read_image",
-    "read_mat_scalar",
-    "read_mat_text",
-]
 
 IMAGE_SUFFIXES: tuple[str, ...] = (  # lower case; what a folder may hold
     *pillow.SUFFIXES,
@@ -168,12 +155,7 @@ def read_image(
 
 def is_image_file(path: str | Path) -> bool:
     """Whether a file among others is taken for an image: by its ending, or as DICOM without one."""
-    return str(path).lower().endswith(IMAGE_SUFFIXES) or dicom.is_unnamed_dicom(Path(path))
-
-
-def is_volume_file(path: Path) -> bool:
-    """Whether a file's name says that it is a volume. A .mat may be one too: open it to know."""
-    return path.name.lower().endswith(nifti.SUFFIXES)
+    return str(path).lower().endswith(IMAGE_SUFFIXES) or is_unnamed_dicom(Path(path))
 
 
 def _decode(path: Path) -> Stored:
@@ -182,7 +164,7 @@ def _decode(path: Path) -> Stored:
         if name.endswith(format.SUFFIXES):
             return format.read(path)
     # Scanners name their files by numbers.
-    return dicom.read(path) if dicom.is_dicom(path) else pillow.read(path)
+    return dicom.read(path) if is_dicom(path) else pillow.read(path)
 
 
 def _choose(stored: Stored, window: Window | None, path: Path) -> Window:

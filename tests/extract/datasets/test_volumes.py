@@ -16,7 +16,7 @@ from extract.cli import main as extract
 from extract.config import ExtractConfig
 from extract.datasets.arrays.npz import stream_slices
 from extract.datasets.sources import expand_names, find_source
-from extract.datasets.volumes import AXES, Slicing
+from extract.datasets.volumes import Slicing
 from extract.encoders.encoder import Weights, describe, load_encoder
 from extract.key import make_transform
 from extract.machine.digests import DigestMemory
@@ -39,7 +39,7 @@ def volumes(tmp_path: Path) -> tuple[Path, np.ndarray]:
     return tmp_path / "v.npz", np.concatenate([train, test])
 
 
-@pytest.mark.parametrize("axis", AXES)
+@pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("neighbours", [False, True])
 def test_slices_are_those_of_a_plain_loop(volumes, axis: int, neighbours: bool):
     path, whole = volumes
@@ -64,7 +64,7 @@ def test_slices_are_those_of_a_plain_loop(volumes, axis: int, neighbours: bool):
 
 
 def test_other_slices_are_another_key():
-    keys = [Slicing(axis, n).key for axis in AXES for n in (False, True)]
+    keys = [Slicing(axis, n).key for axis in (0, 1, 2) for n in (False, True)]
     assert len({str(key) for key in keys}) == len(keys)
 
 

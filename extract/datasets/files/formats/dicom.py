@@ -13,19 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.datasets.files.formats.dicom_files import (
-    GREY,
-    PALETTE,
-    is_dicom,
-    is_unnamed_dicom,
-    open_dataset,
-)
+from extract.datasets.files.formats.dicom_files import GREY, PALETTE, open_dataset
 from extract.datasets.files.formats.dicom_pixels import read_pixels
 from extract.datasets.files.formats.dicom_tables import read_palette, read_table
 from extract.datasets.files.formats.stored import Shown, Stored, UnreadableImage
 from extract.datasets.files.windows import to_levels
-
-__all__ = ["SUFFIXES", "is_dicom", "is_unnamed_dicom", "read"]
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
 

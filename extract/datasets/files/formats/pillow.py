@@ -34,8 +34,6 @@ FAX, JPEG = (2, 3, 4), 7  # values of TIFF's COMPRESSION
 DEFLATE = (8, 32946)
 CHECKS = {2: check_fax, 4: check_fax, JPEG: check_jpeg}  # what a strip is searched with
 
-NOTES = ("exif-orientation", "transparency")
-
 TO_ALPHA = {"1": "LA", "L": "LA", "P": "RGBA", "RGB": "RGBA"}  # where one colour is transparent
 TO_PLAIN = {
     "1": "L",
@@ -51,7 +49,8 @@ TO_PLAIN = {
 
 @dataclass(frozen=True)
 class _Page:
-    values: NDArray[Any]  # (H, W) or (H, W, 3)
+    values: NDArray[Any]  # (H, W) or (H, W, 3), on black
+    opaque: bool
     span: tuple[float, float] | None
     notes: tuple[str, ...] = ()
     decoder: int = 1  # see Stored
@@ -106,12 +105,6 @@ def _identify(file: IO[bytes]) -> Any:
         raise UnreadableImage("not an image, or of a kind that Pillow can't read") from error
 
 
-def _heeding_libtiff(image: Any) -> contextlib.AbstractContextManager[None]:
-    """Of fax alone it decodes on where it finds no code."""
-    is_fax = image.format == "TIFF" and tiff.tag(image, tiff.COMPRESSION, 1) in FAX
-    return heeding_complaints() if is_fax else contextlib.nullcontext()
-
-
 def _check_damage(path: Path) -> None:
     """Look at coded data that a decoder made a picture of, whatever they held.
 
@@ -157,7 +150,9 @@ def _read_page(path: Path, image: Any, number: int) -> _Page:
     if number:
         image.seek(number)
     check_size(image.height, image.width)
-    with _heeding_libtiff(image):
+    is_fax = image.format == "TIFF" and tiff.tag(image, tiff.COMPRESSION, 1) in FAX
+    # Of fax alone libtiff decodes on where it finds no code.
+    with heeding_complaints() if is_fax else contextlib.nullcontext():
         return _decode_page(path, image, number)
 
 
@@ -175,21 +170,20 @@ def _decode_page(path: Path, image: Any, number: int) -> _Page:
     rawmode = _rawmode(image)
     turned = _is_turned(image)
     if image.format == "TIFF" and tiff.needs_planes(image):
-        return _join_planes(path, image, turned)
-    if ";16" in rawmode and not image.mode.startswith("I"):
-        values, opaque = _read_colour16(path, number, rawmode)
-        page = _Page(values, (0, 65535))
+        page = _join_planes(path, image)
+        # Grey of 8 bit with alpha; others were refused.
+        mended = [tiff.tag(image, t, 1) for t in (tiff.SAMPLES, tiff.BITS)] == [2, 8]
+    elif ";16" in rawmode and not image.mode.startswith("I"):
+        page = _Page(*_read_colour16(path, number, rawmode), (0, 65535))
         mended |= rawmode.startswith("RGBX")  # whose X was taken for alpha
     else:
         if turned:
             _turn_upright(image)
         mended |= _mend_transparency(image, rawmode)
-        page, opaque = _convert(image)
-    return _Page(page.values, page.span, _notes(turned, opaque), 2 if mended else 1)
-
-
-def _notes(turned: bool, opaque: bool) -> tuple[str, ...]:
-    return tuple(note for note, given in zip(NOTES, (turned, not opaque), strict=True) if given)
+        page = _convert(image)
+    notes = {"exif-orientation": turned, "transparency": not page.opaque}
+    given = tuple(note for note, is_so in notes.items() if is_so)
+    return dataclasses.replace(page, notes=given, decoder=2 if mended else 1)
 
 
 def _mend_transparency(image: Any, rawmode: str) -> bool:
@@ -201,7 +195,7 @@ def _mend_transparency(image: Any, rawmode: str) -> bool:
     return True
 
 
-def _join_planes(path: Path, image: Any, turned: bool) -> _Page:
+def _join_planes(path: Path, image: Any) -> _Page:
     """Channels that lie in planes, each read as a grey image."""
     pages = []
     for file in tiff.split_planes(image, path):
@@ -216,10 +210,7 @@ def _join_planes(path: Path, image: Any, turned: bool) -> _Page:
         plain = values[..., 0] if n_colours == 1 else values[..., :3]
         white = np.iinfo(values.dtype).max
         opaque = alpha != tiff.PREMULTIPLIED or bool((values[..., n_colours] == white).all())
-    decoder = (
-        2 if n_colours == 1 and tiff.tag(image, tiff.BITS, 1) == 8 else 1
-    )  # others were refused
-    return _Page(plain, pages[0].span, _notes(turned, opaque), decoder)
+    return _Page(plain, opaque, pages[0].span)
 
 
 def _is_turned(image: Any) -> bool:
@@ -284,8 +275,8 @@ def _unpack(path: Path, number: int, rawmode: str) -> NDArray[np.uint8]:
 # ------------------------------------------------------------------------------- other modes
 
 
-def _convert(image: Any) -> tuple[_Page, bool]:
-    """An upright image as numbers, and whether it is opaque."""
+def _convert(image: Any) -> _Page:
+    """An upright image as numbers."""
     if image.mode.startswith(("I", "F")):
         return _convert_wide(image)
     if (
@@ -293,7 +284,7 @@ def _convert(image: Any) -> tuple[_Page, bool]:
         and image.mode == "L"
         and tiff.tag(image, tiff.SAMPLE_FORMAT, 1) == tiff.SIGNED
     ):
-        return _Page(np.asarray(image).view(np.int8), (-128, 127)), True
+        return _Page(np.asarray(image).view(np.int8), True, (-128, 127))
     grey = image.mode == "P" and _has_grey_palette(image)
     if "transparency" in image.info:
         image = image.convert(TO_ALPHA.get(image.mode, image.mode))
@@ -303,20 +294,18 @@ def _convert(image: Any) -> tuple[_Page, bool]:
     values, opaque = np.asarray(image), True
     if image.mode in ("LA", "RGBA"):
         values, opaque = _on_black(values)
-    return _Page(values[..., 0] if grey and values.ndim == 3 else values, (0, 255)), opaque
+    return _Page(values[..., 0] if grey and values.ndim == 3 else values, opaque, (0, 255))
 
 
-def _convert_wide(image: Any) -> tuple[_Page, bool]:
+def _convert_wide(image: Any) -> _Page:
     """Grey of more than 8 bit: Pillow's modes I;16, I and F."""
     values = np.asarray(image)
     if image.mode == "F":
-        return _Page(values, None), True
+        return _Page(values, True, None)
     bits, signed = 16, False
     if image.format == "TIFF":
-        bits, signed = (
-            tiff.tag(image, tiff.BITS, 1),
-            tiff.tag(image, tiff.SAMPLE_FORMAT, 1) == tiff.SIGNED,
-        )
+        bits = tiff.tag(image, tiff.BITS, 1)
+        signed = tiff.tag(image, tiff.SAMPLE_FORMAT, 1) == tiff.SIGNED
     # Mode I is int32, whatever was stored; so is a PNG of 16 bit with the older Pillows.
     values = values.astype(f"{'int' if signed else 'uint'}{16 if bits <= 16 else 32}")
     span = (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if signed else (0, 2.0**bits - 1)
@@ -324,7 +313,7 @@ def _convert_wide(image: Any) -> tuple[_Page, bool]:
     opaque = True
     if transparent is not None:
         values, opaque = _blacken(values, values == transparent)
-    return _Page(values, span), opaque
+    return _Page(values, opaque, span)
 
 
 def _on_black(values: NDArray[Any]) -> tuple[NDArray[Any], bool]:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from cache import RequestError
-from extract.datasets.files.decode import IMAGE_SUFFIXES, inspect, is_volume_file, read_image
+from extract.datasets.files.decode import IMAGE_SUFFIXES, inspect, read_image
 from extract.datasets.files.formats.mat import read_mat_scalar, read_mat_text
 from extract.datasets.files.formats.stored import UnreadableImage
 from extract.datasets.files.windows import Window, to_levels
@@ -417,11 +417,6 @@ def test_nothing_finite(tmp_path):
 
 def test_names():
     assert {".png", ".tiff", ".dcm", ".nii", ".nii.gz", ".mat"} <= set(IMAGE_SUFFIXES)
-
-
-def test_volume_files(tmp_path):
-    assert is_volume_file(tmp_path / "A.NII.GZ")
-    assert not is_volume_file(tmp_path / "a.gz")
 
 
 def test_workers_import_no_torch():
