@@ -19,7 +19,7 @@ from cache.labels.columns import class_target
 from cache.labels.target import unlabelled, warn_of_classes
 from extract.datasets.files.below import composed, refuse_leading_out
 from extract.datasets.files.decode import IMAGE_SUFFIXES, is_image_file
-from extract.datasets.files.listing import Listing
+from extract.datasets.files.listing import SHOWN, Listing, first_of
 from extract.datasets.files.options import TableOptions
 
 SPLIT_WORDS = {  # in any case -> index into SPLITS
@@ -28,7 +28,6 @@ SPLIT_WORDS = {  # in any case -> index into SPLITS
     **dict.fromkeys(("test", "testing"), SPLITS.index("test")),
 }
 LAYOUT = "expected PATH/CLASS/image.png or PATH/train/CLASS/image.png"
-SHOWN = 3  # names in a message
 
 
 def list_folder(
@@ -66,6 +65,7 @@ def list_folder(
     ids, sample = _make_samples(_make_ids(root, images), depth, options.samples)
     first = np.unique(sample, return_index=True)[1].tolist()
     firsts = [images[i] for i in first]
+    of_first = [splits[path.split("/", 1)[0]] for path in firsts if splits]
     if options.unlabelled:
         target, empty = unlabelled(len(ids)), []
     else:
@@ -76,8 +76,8 @@ def list_folder(
         )
         empty = _empty_classes(folders, splits, set(classes))
     notes = [
-        *([f"left out: {len(loose):_} in no class folder ({_first(loose)})"] if loose else []),
-        *([f"no images in {_first(empty)}, so no such class"] if empty else []),
+        *([f"left out: {len(loose):_} in no class folder ({first_of(loose)})"] if loose else []),
+        *([f"no images in {first_of(empty)}, so no such class"] if empty else []),
         *([f"passed over: {_count_endings(others)}"] if others else []),
         *warn_of_classes(target),
     ]
@@ -88,7 +88,7 @@ def list_folder(
         sample=sample,
         ids=ids,
         target=target,
-        split=_read_splits(firsts, splits) if splits else None,
+        split=np.array(of_first, np.uint8) if splits else None,
         licence=options.licence,
         window=options.window,
         notes=tuple(notes),
@@ -140,22 +140,18 @@ def _find_splits(root: Path, images: Sequence[str]) -> dict[str, int]:
     if splits and len(splits) < len(tops):
         others = [top for top in tops if top not in splits]
         raise RequestError(
-            f"{root} has folders of splits ({_first(list(splits))}) beside others with images "
-            f"({_first(others)}); {LAYOUT}, not both"
+            f"{root} has folders of splits ({first_of(list(splits))}) beside others with images "
+            f"({first_of(others)}); {LAYOUT}, not both"
         )
     if len(set(splits.values())) < len(splits):
         raise RequestError(f"{root}: two of {', '.join(splits)} are one split; join them")
     return splits
 
 
-def _read_splits(images: Sequence[str], splits: Mapping[str, int]) -> NDArray[np.uint8]:
-    return np.array([splits[path.split("/", 1)[0]] for path in images], np.uint8)
-
-
 def _say_no_images(root: Path, loose: Sequence[str], others: Sequence[str]) -> str:
     if loose:
         return (
-            f"{root} has {len(loose):_} images in no class folder ({_first(loose)}), so they have "
+            f"{root} has {len(loose):_} images in no class folder ({first_of(loose)}), so they have "
             f"no labels; {LAYOUT}, or name a table of paths and labels: --data csv:FILE; "
             "or say --unlabelled"
         )
@@ -178,8 +174,7 @@ def _empty_classes(
     places = [path.split("/") for path in folders]
     if splits:
         places = [place[1:] for place in places if place[0] in splits]
-    names = {composed(place[0]) for place in places if len(place) == 1}
-    return sorted(names - classes)
+    return sorted({composed(place[0]) for place in places if len(place) == 1} - classes)
 
 
 def _make_ids(root: Path, paths: Sequence[str]) -> tuple[str, ...]:
@@ -190,7 +185,7 @@ def _make_ids(root: Path, paths: Sequence[str]) -> tuple[str, ...]:
     """
     ids = {}
     for path in paths:
-        if not path.isascii() and not _is_utf8(path):
+        if path.encode(errors="ignore").decode() != path:
             raise RequestError(f"{root}: the file name {path!r} isn't UTF-8; rename it")
         name = composed(path).strip()  # as a table, read later, has them
         if name in ids:
@@ -220,19 +215,7 @@ def _make_samples(
     return tuple(places), np.array(sample, np.int64)
 
 
-def _is_utf8(path: str) -> bool:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _count_endings(paths: Sequence[str]) -> str:
     """ "12 .txt, 1 without ending", the most frequent first."""
     counts = Counter(PurePosixPath(path).suffix.lower() or "without ending" for path in paths)
     return ", ".join(f"{n:_} {ending}" for ending, n in counts.most_common(2 * SHOWN))
-
-
-def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (" ..." if len(names) > SHOWN else "")

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from cache import RequestError
 from cache.labels.target import Target
 
+SHOWN = 3  # names in a message
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def first_of(names: Sequence[str], n: int = SHOWN) -> str:
+    """ "a, b, c ...": the first n names, and whether there are more."""
+    return ", ".join(names[:n]) + (" ..." if len(names) > n else "")
 
 
 @dataclass(frozen=True)

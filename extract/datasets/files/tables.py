@@ -20,12 +20,11 @@ from cache.task import MISSING, MULTI_LABEL, REGRESSION
 from extract.datasets.files.below import Root, composed
 from extract.datasets.files.decode import IMAGE_SUFFIXES
 from extract.datasets.files.folders import SPLIT_WORDS
-from extract.datasets.files.listing import Listing
+from extract.datasets.files.listing import Listing, first_of
 from extract.datasets.files.options import TableOptions
 
 PATH_COLUMNS = ("path", "image", "file", "filename")  # the first that is there
 SPLIT_COLUMN = "split"
-SHOWN = 3  # lines in a message
 SHOWN_COLUMNS = 8
 
 
@@ -265,14 +264,13 @@ class _Rows:
         return tuple(found), of_row[rows]
 
     def _say_missing(self, missing: Sequence[int], n_rows: int) -> str:
-        first = [f"{self.places[row]} (line {self.table.lines[row]})" for row in missing[:SHOWN]]
-        more = " ..." if len(missing) > SHOWN else ""
+        named = [f"{self.places[row]} (line {self.table.lines[row]})" for row in missing]
         place = self.places[missing[0]]
         suffix = next((s for s in IMAGE_SUFFIXES if self.root.find(place + s)), None)
         cure = f"add --suffix {suffix}" if suffix else "is --root right, and --path-col?"
         return (
             f"{self.table.path}, column {self.path_col}: {len(missing):_} of {n_rows:_} files aren't "
-            f"in {self.root.path}: {', '.join(first)}{more}; {cure}"
+            f"in {self.root.path}: {first_of(named)}; {cure}"
         )
 
     # ------------------------------------------------------------------------ notes
@@ -291,13 +289,12 @@ class _Rows:
         unused = [name for name in self.table.columns if name not in self.used_columns()]
         if not unused:
             return []
-        names = ", ".join(unused[:SHOWN_COLUMNS]) + (" ..." if len(unused) > SHOWN_COLUMNS else "")
+        names = first_of(unused, SHOWN_COLUMNS)
         return [f"columns not used: {names} (--group-col, --meta-cols)"]
 
     def _lines(self, samples: Sequence[int] | NDArray[np.int64]) -> str:
-        lines = [str(self.table.lines[self.first[sample]]) for sample in samples[:SHOWN]]
-        more = " ..." if len(samples) > SHOWN else ""
-        return f"{'line' if len(samples) == 1 else 'lines'} {', '.join(lines)}{more}"
+        lines = [str(self.table.lines[self.first[sample]]) for sample in samples]
+        return f"{'line' if len(samples) == 1 else 'lines'} {first_of(lines)}"
 
 
 def _find_path_column(table: Table) -> str:
