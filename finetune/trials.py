@@ -189,7 +189,7 @@ def build(
         setting.say_once,
     )
     if head:
-        found, wanted = head.weights.shape[1], classifier.places.shape[0]
+        found, wanted = head.weights.shape[1], classifier.parts.shape[0]
         if found != wanted:  # of a row it is known already; a file says nothing else
             raise RequestError(
                 f"--init-head-from: its head is of {found} features, and this one sees {wanted}; "

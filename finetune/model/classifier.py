@@ -27,7 +27,7 @@ from finetune.model.alterations import (
 )
 from finetune.model.heads import DeitHead, build_deit, check_deit, linear_head
 from finetune.model.modes import Trains
-from finetune.model.parts import Places, find_places
+from finetune.model.parts import Parts, find_parts
 from finetune.model.reading import TOKENS, Reader, average_by_sample
 
 PASSED = "trainable.json"  # in the folder of what commands remember
@@ -43,7 +43,7 @@ class Classifier(nn.Module):
         reader: of the encoder.
         head: ``nn.Linear`` of a pool, or a ``DeitHead``.
         config: what trains.
-        places: of the encoder's parameters.
+        parts: of the encoder's parameters.
         head_digest: SHA-256 of a DeiT head's weights as read; None for the linear head.
     """
 
@@ -52,13 +52,13 @@ class Classifier(nn.Module):
         reader: Reader,
         head: nn.Module,
         config: ModelConfig,
-        places: Places,
+        parts: Parts,
         head_digest: str | None = None,
     ) -> None:
         super().__init__()
         self.encoder = reader.encoder
         self.head = head
-        self.reader, self.config, self.places = reader, config, places
+        self.reader, self.config, self.parts = reader, config, parts
         self.head_digest = head_digest
 
     def forward(self, images: Tensor, sample: Tensor | None = None) -> Tensor:
@@ -85,7 +85,7 @@ class Classifier(nn.Module):
     def set_training(self) -> None:
         """``train()`` for what trains: frozen parts stay in eval mode, BatchNorm as configured."""
         self.train()
-        modes.set_modules(self.encoder, self.config, self.places)
+        modes.set_modules(self.encoder, self.config, self.parts)
 
 
 def check_model(description: Description, config: ModelConfig) -> None:
@@ -136,7 +136,7 @@ def build_classifier(
     Raises:
         RequestError: as ``check_model``, or the weights don't fit.
     """
-    places = _sketch(description, config)
+    parts = _sketch(description, config)
     network, digest, said = load_network(description, weights)
     for line in said:
         say(line)
@@ -145,16 +145,16 @@ def build_classifier(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         reader = _assemble(network, description, config)
-    modes.choose_parameters(network, config, places, description.typed)
-    head, head_digest = _make_head(config, places, n_logits, seed)
+    modes.choose_parameters(network, config, parts, description.typed)
+    head, head_digest = _make_head(config, parts, n_logits, seed)
     if config.grad_checkpointing and config.encoder_trains:
         checkpoint_gradients(network, description.typed)
     if config.grad_checkpointing and isinstance(head, DeitHead):
         head.deit.set_grad_checkpointing()
-    return Classifier(reader, head, config, places, head_digest), digest
+    return Classifier(reader, head, config, parts, head_digest), digest
 
 
-def _sketch(description: Description, config: ModelConfig) -> Places:
+def _sketch(description: Description, config: ModelConfig) -> Parts:
     """Build the encoder without values and find out where its parameters work.
 
     Raises:
@@ -167,15 +167,15 @@ def _sketch(description: Description, config: ModelConfig) -> Places:
         with torch.device("meta"):
             network = outline.build()
     reader = _assemble(network, description, config)
-    places = find_places(reader, description.size)
+    parts = find_parts(reader, description.size)
     if config.lora is not None:
-        check_reached(network.module, places.parameters, name)
-    modes.choose_parameters(network, config, places, name)
+        check_reached(network.module, parts.parameters, name)
+    modes.choose_parameters(network, config, parts, name)
     if config.head == "deit":
-        check_deit(places.shape, config.head_weights, name)
+        check_deit(parts.shape, config.head_weights, name)
     if config.grad_checkpointing and config.encoder_trains:
         try_checkpointing(reader, description.size, name)
-    return places
+    return parts
 
 
 def _assemble(network: Network, description: Description, config: ModelConfig) -> Reader:
@@ -201,11 +201,11 @@ def _assemble(network: Network, description: Description, config: ModelConfig) -
 
 
 def _make_head(
-    config: ModelConfig, places: Places, n_logits: int, seed: int
+    config: ModelConfig, parts: Parts, n_logits: int, seed: int
 ) -> tuple[nn.Module, str | None]:
     if config.head == "deit":
-        return build_deit(places.shape, config.head_weights, n_logits, seed)
-    return linear_head(places.shape[0], n_logits, seed), None
+        return build_deit(parts.shape, config.head_weights, n_logits, seed)
+    return linear_head(parts.shape[0], n_logits, seed), None
 
 
 def start_head_anew(classifier: Classifier, n_logits: int, seed: int) -> None:
@@ -217,7 +217,7 @@ def start_head_anew(classifier: Classifier, n_logits: int, seed: int) -> None:
         seed: of the head.
     """
     device = next(classifier.parameters()).device
-    head, _ = _make_head(classifier.config, classifier.places, n_logits, seed)
+    head, _ = _make_head(classifier.config, classifier.parts, n_logits, seed)
     classifier.head = head.to(device)
     classifier.encoder.requires_grad_(False)
     classifier.config = dataclasses.replace(
@@ -302,7 +302,7 @@ def parameter_groups(
 
     With ``layer_decay`` d, layer i of n has d ** (n - i) of the encoder's rate, the stem d ** (n + 1),
     and what stands behind the last layer goes with that layer: the numbers of timm's
-    ``param_groups_layer_decay`` for a ViT with its classifier, but by ``Places``, and so for every
+    ``param_groups_layer_decay`` for a ViT with its classifier, but by ``Parts``, and so for every
     library.
 
     Args:
@@ -317,8 +317,8 @@ def parameter_groups(
     Raises:
         RequestError: ``layer_decay`` for an encoder whose layers aren't known.
     """
-    places, rates = classifier.places, {"encoder": encoder_lr, "head": train.head_lr or encoder_lr}
-    if train.layer_decay < 1 and not places.known:
+    parts, rates = classifier.parts, {"encoder": encoder_lr, "head": train.head_lr or encoder_lr}
+    if train.layer_decay < 1 and not parts.known:
         raise RequestError(
             "--layer-decay: no module of this encoder has a layer for its output, so its layers "
             "can't be told apart; leave the flag out"
@@ -330,8 +330,8 @@ def parameter_groups(
         part, _, name = full_name.partition(".")
         scale = 1.0
         if part == "encoder" and train.layer_decay < 1:
-            layer = min(places.parameters[name], places.n_layers - 1)
-            scale = train.layer_decay ** (places.n_layers - layer)
+            layer = min(parts.parameters[name], parts.n_layers - 1)
+            scale = train.layer_decay ** (parts.n_layers - layer)
         decays = train.decay_1d or (parameter.ndim > 1 and not name.endswith("bias"))
         group = {
             "params": [],

@@ -12,10 +12,10 @@ from cache.errors import RequestError
 from extract.encoders.outline import Network
 from finetune.config import ModelConfig
 from finetune.model.adapters import is_adapter
-from finetune.model.parts import Places
+from finetune.model.parts import Parts
 
 
-def choose_parameters(network: Network, config: ModelConfig, places: Places, name: str) -> None:
+def choose_parameters(network: Network, config: ModelConfig, parts: Parts, name: str) -> None:
     """Set ``requires_grad`` of every parameter of an encoder.
 
     What the head's input doesn't depend on never trains.
@@ -23,20 +23,20 @@ def choose_parameters(network: Network, config: ModelConfig, places: Places, nam
     Args:
         network: the encoder, with its adapters.
         config: the mode.
-        places: of its parameters.
+        parts: of its parameters.
         name: the encoder's, for messages.
 
     Raises:
         RequestError: the mode doesn't fit the encoder, or would train nothing of it.
     """
-    if config.mode == "partial" and not places.known:
+    if config.mode == "partial" and not parts.known:
         raise RequestError(
             f"--mode partial: no module of {name} has a layer for its output, so --freeze-until "
             "can't count them; take --mode full, head, lora or bitfit"
         )
-    if config.freeze_until is not None and config.freeze_until >= places.n_layers:
+    if config.freeze_until is not None and config.freeze_until >= parts.n_layers:
         raise RequestError(
-            f"--freeze-until {config.freeze_until}: {name} has blocks 0 to {places.n_layers - 1}"
+            f"--freeze-until {config.freeze_until}: {name} has blocks 0 to {parts.n_layers - 1}"
             f"{f' before --cut-after {config.cut_after}' if config.cut_after is not None else ''}; "
             "the first that trains is one of them"
         )
@@ -46,7 +46,7 @@ def choose_parameters(network: Network, config: ModelConfig, places: Places, nam
     frozen = frozen if config.freeze_norm else set()
     n_training = 0
     for parameter_name, parameter in network.module.named_parameters():
-        layer = places.parameters.get(parameter_name)
+        layer = parts.parameters.get(parameter_name)
         trains = layer is not None and _trains(parameter_name, layer, config)
         trains = trains and id(parameter) not in frozen
         parameter.requires_grad_(trains)
@@ -84,7 +84,7 @@ def _nothing_trains(config: ModelConfig, name: str) -> RequestError:
 # ---------------------------------------------------------------------------- training mode
 
 
-def set_modules(encoder: nn.Module, config: ModelConfig, places: Places) -> None:
+def set_modules(encoder: nn.Module, config: ModelConfig, parts: Parts) -> None:
     """Put the training parts of an encoder into training mode, the frozen ones into eval mode.
 
     So dropout and stochastic depth of frozen blocks do nothing. With adapters or biases, every
@@ -99,7 +99,7 @@ def set_modules(encoder: nn.Module, config: ModelConfig, places: Places) -> None
             module.training = any(p.requires_grad for p in module.parameters())
         else:
             assert config.freeze_until is not None
-            module.training = places.modules.get(name, -1) >= config.freeze_until
+            module.training = parts.modules.get(name, -1) >= config.freeze_until
 
 
 def updates_batchnorm(encoder: nn.Module, config: ModelConfig) -> bool:

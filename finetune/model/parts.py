@@ -20,7 +20,7 @@ STEM = -1  # before the first layer: patch embedding, positions, class token
 
 
 @dataclass(frozen=True)
-class Places:
+class Parts:
     """Parameters and modules of an encoder by layer.
 
     ``STEM`` is what comes before layer 0, ``n_layers`` what comes after the last one. Where layer 0
@@ -35,7 +35,7 @@ class Places:
     shape: tuple[int, ...]  # of what the head sees of one image: (D,), or (T, D)
 
 
-def find_places(reader: Reader, size: int) -> Places:
+def find_parts(reader: Reader, size: int) -> Parts:
     """Run an encoder on one image and see what depends on what.
 
     Args:
@@ -69,29 +69,29 @@ def find_places(reader: Reader, size: int) -> Places:
                 stack.callback(module.register_forward_pre_hook(start(name)).remove)
         with torch.enable_grad():
             seen = reader(images)
-    places = _depths(encoder, ends, seen)
+    parts = _depths(encoder, ends, seen)
     for name, p in encoder.named_parameters():
         p.requires_grad_(trained[name])
     if taps and any(True for _ in encoder.get_submodule(taps[0]).parameters()):
-        for found in (places, modules):
+        for found in (parts, modules):
             for name, layer in found.items():
                 if layer == 0 and not name.startswith(f"{taps[0]}."):
                     found[name] = STEM
-    return Places(anatomy.n_layers, bool(taps), places, modules, tuple(seen.shape[1:]))
+    return Parts(anatomy.n_layers, bool(taps), parts, modules, tuple(seen.shape[1:]))
 
 
 def _depths(encoder: nn.Module, ends: list[Any], seen: Tensor) -> dict[str, int]:
     """The first layer that each parameter reaches, of those that reach what the head sees."""
     names = {id(p): name for name, p in encoder.named_parameters()}
     needed = {id(p) for p in _leaves(seen.grad_fn, set())}
-    places: dict[str, int] = {}
+    parts: dict[str, int] = {}
     visited: set[Any] = set()
     # Without layers, what the head sees stands for the only one.
     for layer, node in enumerate([*ends, seen.grad_fn]):
         for leaf in _leaves(node, visited):
             if id(leaf) in needed and id(leaf) in names:
-                places.setdefault(names[id(leaf)], layer)
-    return places
+                parts.setdefault(names[id(leaf)], layer)
+    return parts
 
 
 def _leaves(node: Any, visited: set[Any]) -> Iterator[Tensor]:

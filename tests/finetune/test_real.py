@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from cache import open_features
 from extract.cli import main as extract
 from finetune.cli import main as finetune
-from finetune.model.parts import find_places
+from finetune.model.parts import find_parts
 from finetune.model.reading import Reader
 from finetune.training import training
 from probe.cli import main as probe
@@ -147,7 +147,7 @@ def test_an_encoder_without_gradients_is_refused_and_would_fail(
     monkeypatch.setattr(Reader, "__call__", lambda self, images: read(self, images).detach())
     # Where parameters work is found by their gradients, and that isn't asked about here.
     monkeypatch.setattr(
-        "finetune.model.classifier.find_places", lambda reader, size: find(reader, size, read)
+        "finetune.model.classifier.find_parts", lambda reader, size: find(reader, size, read)
     )
     assert finetune([*f"{own.images} {TUNED['full']}".split(), *own.all_places]) == 1
     assert "after the first backward pass the gradients of all" in capsys.readouterr().err
@@ -163,7 +163,7 @@ def test_an_encoder_without_gradients_is_refused_and_would_fail(
 def find(reader, size, read):
     with pytest.MonkeyPatch.context() as undone:
         undone.setattr(Reader, "__call__", read)
-        return find_places(reader, size)
+        return find_parts(reader, size)
 
 
 @pytest.mark.parametrize("mode", ["full", "lora"])

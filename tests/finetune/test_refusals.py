@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 from cache.errors import RequestError
 from extract.cli import main as extract
 from extract.machine.progress import Progress
+from finetune import ranks
 from finetune.cli import main
-from finetune.training import ranks, training
+from finetune.training import training
 from finetune.training.checkpoints import Checkpoints
 from probe.cli import main as probe
 
