@@ -10,8 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cache.errors import RequestError
-from probe.paper_encoders import reading_of
-from probe.protocols import Fault, Followed, Preset, follow
+from probe.protocols import Fault, Followed, Preset, follow, reading_of
 
 CNN = "CNN"
 EVERY_POOL = ("cls", "mean", "head", "proj")
@@ -60,7 +59,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class TunePreset(Preset):
-    """One way of fine-tuning of a paper. What its head reads is in probe/paper_encoders.py.
+    """One way of fine-tuning of a paper. What its head reads is in probe/protocols.py.
 
     Its settings have the names of ModelConfig's and TrainConfig's fields, and of LoraConfig's with
     "lora_" before.

@@ -12,9 +12,8 @@ from probe.choosing.candidates import ChoosingConfig
 from probe.episodes.draw import FewShotConfig
 from probe.kinds.kind import Kind
 from probe.metrics.measure import Measuring
-from probe.paper_encoders import Reading, reading_of
 from probe.places import AUTO, PlacesConfig
-from probe.protocols import Followed
+from probe.protocols import Followed, Reading, reading_of
 from probe.questions.overlay import OverlayConfig
 
 TEST_SPLITS = ("test", "all")

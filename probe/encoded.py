@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cache.features import Features
-from probe.paper_encoders import reading_of
 from probe.places import rows_are_samples
-from probe.protocols import Followed
+from probe.protocols import Followed, reading_of
 from probe.questions.question import Question
 from probe.results import Encoded
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cache.aggregate import AGGREGATES, aggregate_rows
 from cache.commands.settings import check, setting
 from cache.errors import RequestError
-from probe.paper_encoders import USUAL, Reading
+from probe.protocols import USUAL, Reading
 
 if TYPE_CHECKING:
     from cache.features import Features  # h5py: --help shouldn't wait for it

@@ -1,6 +1,6 @@
 """Papers' probes by name: which kind with which settings, from their released code.
 
-Which vector of an encoder they read is in paper_encoders.py.
+Which vector of an encoder they read is one answer for ``probe`` and ``finetune``.
 What a release gets wrong (a loss that is summed where the text averages, a checkpoint chosen on
 test) is put right by default, and the row says so; ``--as-published`` repeats it. What features of
 one view can't do is said in every row, or refused.
@@ -8,13 +8,54 @@ one view can't do is said in every row, or refused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cache.errors import RequestError
 
 VIEWS = "finetune --mode head"  # trains heads on augmented views, which a feature file hasn't
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Which vector of an encoder a paper takes.
+
+    Encoders are meant by a part of their full name: "samvit_" is SAM of any width and weights.
+    """
+
+    usual: tuple[str, ...] = ("cls", "head", "mean")  # of the last layer, the first that it has
+    special: Mapping[str, str] = field(default_factory=dict)  # part of a name -> pool
+    # Part of a name -> what is otherwise here.
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    def pool(self, encoder: str, there: Collection[str], is_last: bool = True) -> str:
+        """The pool that is meant where none is named.
+
+        Args:
+            encoder: its full name.
+            there: the pools that the layer has.
+            is_last: whether it is the last layer. Papers ask no other; there it is cls, else mean.
+
+        Returns:
+            The pool; one that isn't there where nothing takes its place.
+        """
+        special = [pool for part, pool in self.special.items() if part in encoder]
+        if is_last:
+            wanted = special[:1] or self.usual
+        else:
+            wanted = [*special, "cls", "mean"]
+        return next((pool for pool in wanted if pool in there), wanted[-1])
+
+    def notes_on(self, encoder: str) -> tuple[str, ...]:
+        """In what this encoder isn't the paper's, or the release does otherwise with it."""
+        return tuple(note for part, note in self.notes.items() if part in encoder)
+
+
+USUAL = Reading()
+LOGITS_INPUT = Reading(("head",))  # what the encoder's own classifier sees
+# Without a class token: the mean over the patch tokens of the last block, without the neck.
+SAM = {"samvit_": "mean"}
 
 
 @dataclass(frozen=True)
@@ -32,12 +73,8 @@ class Preset:
     """One probe of a paper."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the kind; others: its defaults
-    choosing: Mapping[str, str] = field(
-        default_factory=dict
-    )  # of probe.choosing.candidates.ChoosingConfig
-    few_shot: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # of probe.episodes.draw.FewShotConfig
+    choosing: Mapping[str, str] = field(default_factory=dict)  # of a ChoosingConfig
+    few_shot: Mapping[str, Any] = field(default_factory=dict)  # of a FewShotConfig
     faults: tuple[Fault, ...] = ()
     notes: tuple[str, ...] = ()  # in what this can't be the paper's
 
@@ -48,6 +85,7 @@ class Protocol:
 
     paper: str
     presets: Mapping[str, Preset]  # by kind; the first is meant where none is named
+    reading: Reading
     trains_on_views: bool = False  # its other heads need more than features of one view
 
 
@@ -68,6 +106,15 @@ PROTOCOLS = {
                 notes=(BATCH_NORM,),
             )
         },
+        # Common_Main.py:117.
+        Reading(
+            LOGITS_INPUT.usual,
+            notes={
+                "vit_base_patch16_clip_quickgelu_224": "OpenAI's CLIP has QuickGELU, with which it "
+                "was trained; the release runs it with GELU (--model "
+                "vit_base_patch16_clip_224.openai)"
+            },
+        ),
     ),
     # sdoerrich97/rethinking-model-prototyping-MedMNISTPlus: evaluate.py:88 and utils.py:133-157;
     # config.yaml and train.py:86-198.
@@ -99,6 +146,7 @@ PROTOCOLS = {
                 notes=(BATCH_NORM,),
             ),
         },
+        LOGITS_INPUT,  # forward_head(pre_logits=True): evaluate.py, utils.py:80-105
     ),
     # facebookresearch/dinov2 at 05c66df: eval/linear.py, eval/knn.py, eval/log_regression.py.
     "dinov2": Protocol(
@@ -129,6 +177,7 @@ PROTOCOLS = {
                 ),
             ),
         },
+        Reading(special=SAM),
     ),
     # MohammedSB/DINOv2ForRadiology: eval/classification/linear.py.
     "baharoon2023": Protocol(
@@ -189,6 +238,8 @@ PROTOCOLS = {
                 ),
             ),
         },
+        # eval/utils.py:204 and :265-277; table 8 of the paper.
+        Reading(special={**SAM, "BiomedCLIP": "proj"}),
     ),
     # joanaapa/Foundation-Medical: defaults/trainer.py:202-207, 516-583; k of datasets.py:23.
     "huix2024": Protocol(
@@ -200,6 +251,15 @@ PROTOCOLS = {
                 notes=("all training images have a vote, where the release drops a short batch",),
             )
         },
+        # Section 3.3 and defaults/models.py: open_clip's 512-d output, SAM's 768-d mean.
+        Reading(
+            special={**SAM, "open_clip:": "proj"},
+            notes={
+                # utils/transformers/vit.py:196; defaults/models.py:132-133
+                ".blip": "BLIP is its own encoder with its class token; the release reads the first "
+                "patch token of a mix with the momentum encoder",
+            },
+        ),
         trains_on_views=True,
     ),
     # google-research/big_vision: evaluators/fewshot_lsr.py.
@@ -220,9 +280,15 @@ PROTOCOLS = {
                 ),
             )
         },
+        LOGITS_INPUT,  # pre_logits
     ),
 }
 PROTOCOL_NAMES = tuple(PROTOCOLS)
+
+
+def reading_of(name: str | None) -> Reading:
+    """What a paper reads; without one, or of one that isn't here, the usual."""
+    return PROTOCOLS[name].reading if name in PROTOCOLS else USUAL
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ FROM_PROBE = {
     "answer", "encoded", "results", "row", "report.table",
     "metrics.classification", "metrics.measure", "metrics.patients",
     "questions.describe", "questions.leaks", "questions.overlay", "questions.question", "episodes.draw", "episodes.prior", "solvers.epochs", "solvers.outputs",
-    "paper_encoders", "protocols", "questions.laying",
+    "protocols", "questions.laying",
 }  # fmt: skip
 # A head that begins with a probe's weights; where a row keeps none, the probe is fitted again.
 OF_FIRST_HEADS = {"refit", "solvers.head"}

@@ -53,7 +53,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.commands.names import first_line, near_names, version_of
-from cache.commands.user_code import beside, where
 from cache.errors import RequestError
 from cache.task import BINARY, MULTI_LABEL, REGRESSION, Task
 from probe.episodes.draw import FewShotConfig
@@ -263,6 +262,8 @@ def running(name: str, folder: Path | None, what: str) -> Iterator[None]:
     Raises:
         RequestError: it did something wrong.
     """
+    from cache.commands.user_code import beside, where  # importlib.metadata: late, for --help
+
     try:
         with beside(folder) if folder else nullcontext():
             yield

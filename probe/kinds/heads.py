@@ -34,8 +34,8 @@ from probe.kinds.adamw import SECTION
 from probe.kinds.kind import Episodes, Kind, Problem
 from probe.metrics.classification import PROBABILITY
 from probe.metrics.losses import loss_name, loss_of
-from probe.paper_encoders import Reading
 from probe.places import Place
+from probe.protocols import Reading
 from probe.questions.question import pick
 from probe.solvers.epochs import check_device
 from probe.solvers.sgd import Course, GridFit, choose, fit_episode_grids, fit_grid, refit_one

@@ -44,8 +44,8 @@ from probe.choosing.plan import FOLD_SEED, N_FOLDS, LossOfScores, Plan, fit_and_
 from probe.episodes.draw import FewShotConfig
 from probe.metrics.classification import PROBABILITY, label_shares
 from probe.metrics.losses import is_of_ranks, loss_name, loss_of
-from probe.paper_encoders import Reading
 from probe.places import Place, find_places, read_side_by_side
+from probe.protocols import Reading
 from probe.questions.question import Question, Split, divide_samples, pick
 from probe.solvers.head import Head
 from probe.solvers.standardise import AS_STORED, Prepare, Standardising, standardising

@@ -25,8 +25,8 @@ from cache.task import MULTI_CLASS, MULTI_LABEL
 from probe.answer import Answer
 from probe.kinds.kind import Kind, Problem
 from probe.metrics.classification import check_labels, check_task
-from probe.paper_encoders import Reading
 from probe.places import Place
+from probe.protocols import Reading
 from probe.questions.question import Question
 from probe.solvers.logistic import sigmoid, softmax
 

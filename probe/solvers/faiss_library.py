@@ -9,7 +9,6 @@ faiss's is given the same kernel by name.
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import os
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from cache.commands.names import version_of
 from cache.errors import RequestError
 
 # Distributions that hold the import package `faiss`; two of them overwrite each other's files.
@@ -65,7 +65,7 @@ def _loaded() -> ModuleType:
 
 def faiss_versions() -> dict[str, str]:
     """Name -> version of faiss, and of the BLAS that it has loaded with the kernel that this one runs."""
-    found = {name: importlib.metadata.version(name) for name in _installed()}
+    found = {name: version_of(name) for name in _installed()}
     if blas := _blas_of("faiss"):
         found["faiss BLAS"] = " ".join(
             str(blas[part])
@@ -127,8 +127,4 @@ def _installed() -> list[str]:
 
 
 def _is_installed(distribution: str) -> bool:
-    try:
-        importlib.metadata.distribution(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+    return version_of(distribution) != "not installed"

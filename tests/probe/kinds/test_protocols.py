@@ -19,7 +19,6 @@ from extract.encoders.table.entries import ENTRIES
 from probe.cli import read_config
 from probe.episodes.draw import FewShotConfig, draw_episodes
 from probe.kinds.heads import Heads
-from probe.paper_encoders import READINGS
 from probe.places import PlacesConfig
 from probe.protocols import BATCH_NORM, PROTOCOLS
 
@@ -320,7 +319,8 @@ def test_what_a_release_does_with_one_encoder_is_said(
 def test_every_name_is_that_of_an_encoder_of_the_table():
     """A reading whose part of a name fits nothing would never be used."""
     names = [entry.encoder for entry in ENTRIES]
-    parts = [part for r in READINGS.values() for part in (*r.special, *r.notes)]
+    readings = [protocol.reading for protocol in PROTOCOLS.values()]
+    parts = [part for r in readings for part in (*r.special, *r.notes)]
     assert len(parts) >= 7
     for part in parts:
         assert any(part in name for name in names), part
