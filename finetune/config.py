@@ -22,7 +22,7 @@ from finetune.protocols import (
     follow_tuning,
     settings_for,
 )
-from probe.metrics.measure import Measuring
+from probe.metrics.metric import Measuring
 from probe.protocols import Followed
 from probe.questions.overlay import OverlayConfig
 

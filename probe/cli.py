@@ -20,7 +20,7 @@ from probe.episodes.draw import FewShotConfig
 from probe.kinds.estimator import Estimator
 from probe.kinds.kind import Kind
 from probe.kinds.table import KINDS, TABLE
-from probe.metrics.measure import Measuring
+from probe.metrics.metric import Measuring
 from probe.places import PATIENT, PlacesConfig
 from probe.protocols import PROTOCOL_NAMES, Followed, Preset, find_preset, follow, settings_of
 from probe.questions.overlay import CellsConfig, LabelsConfig, OverlayConfig, SplitConfig

@@ -11,7 +11,7 @@ from cache.places import features_root, results_root
 from probe.choosing.candidates import ChoosingConfig
 from probe.episodes.draw import FewShotConfig
 from probe.kinds.kind import Kind
-from probe.metrics.measure import Measuring
+from probe.metrics.metric import Measuring
 from probe.places import AUTO, PlacesConfig
 from probe.protocols import Followed, Reading, reading_of
 from probe.questions.overlay import OverlayConfig

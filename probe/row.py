@@ -16,7 +16,8 @@ from probe.encoded import samples_of, tables_of
 from probe.metrics import classification as metrics
 from probe.metrics.intervals import clusters
 from probe.metrics.marks import never_learnt
-from probe.metrics.measure import Measuring, measure
+from probe.metrics.measure import measure
+from probe.metrics.metric import Measuring
 from probe.metrics.patients import Scored, by_patient
 from probe.questions.leaks import without_twins
 from probe.questions.question import Question, Split

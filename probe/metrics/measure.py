@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.commands.settings import check, setting
 from cache.task import MISSING, Task
 from probe.metrics import classification as metrics
 from probe.metrics.calibration import N_FOLDS, Votes
@@ -17,22 +16,10 @@ from probe.metrics.classification import PROBABILITY, indicators
 from probe.metrics.episodes import estimate_episodes
 from probe.metrics.intervals import Estimates, Interval, clusters, estimate
 from probe.metrics.marks import marks_of, unlearnt, why_no_auc
+from probe.metrics.metric import Measuring
 from probe.metrics.patients import Scored
 from probe.metrics.prepared import prepare
 from probe.metrics.ranking import Ranking
-
-
-@dataclass(frozen=True)
-class Measuring:
-    """How answers are measured, whoever gave them."""
-
-    # Of episodes and test, for their intervals.
-    n_resamples: int = setting(1000, "of few-shot episodes' bootstrap", flag="--resamples", least=1)
-    seed: int = setting(0, "of few-shot episodes' bootstrap", least=0)  # of these
-    per_patient: bool = False  # by the mean of a patient's scores
-
-    def __post_init__(self) -> None:
-        check(self)
 
 
 @dataclass(frozen=True)
@@ -61,7 +48,7 @@ def measure(
     score_type: str = metrics.PROBABILITY,
     learnt: NDArray[Any] | None = None,
     votes: Votes | None = None,
-    measuring: Measuring = Measuring(),
+    measuring: Measuring | None = None,
 ) -> Measured:
     """Evaluate val, and test with intervals; of few-shot episodes test alone.
 
@@ -101,7 +88,8 @@ def measure(
                 marks.append(f"no temperature: {why}")
     found, by_class = Estimates({}, {}, {}, 0, ""), {}
     if test.scores.ndim == 3:
-        of = test.scores, test.labels, word, measuring.n_resamples, measuring.seed
+        drawn = measuring or Measuring()
+        of = test.scores, test.labels, word, drawn.n_resamples, drawn.seed
         found = estimate_episodes(*of, score_type=score_type, groups=test.groups)
     elif len(test.labels):
         of = test.scores, test.labels, word

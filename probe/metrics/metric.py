@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.commands.settings import check, setting
 from probe.metrics.ranking import Ranking
 
 # What a metric needs to know of answers. Sums over samples, see ``classification.sample_parts``
@@ -83,3 +84,16 @@ def metrics_of(
 ) -> dict[str, NDArray[np.float64]]:
     """Every metric whose sums are there; their leading axes stay."""
     return {m.name: m.of(sums[m.needs], task) for m in metrics if m.needs in sums}
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How answers are measured, whoever gave them."""
+
+    # Of episodes and test, for their intervals.
+    n_resamples: int = setting(1000, "of few-shot episodes' bootstrap", flag="--resamples", least=1)
+    seed: int = setting(0, "of few-shot episodes' bootstrap", least=0)  # of these
+    per_patient: bool = False  # by the mean of a patient's scores
+
+    def __post_init__(self) -> None:
+        check(self)

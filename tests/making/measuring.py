@@ -4,7 +4,8 @@ import numpy as np
 
 from cache.task import MULTI_CLASS, Task
 from probe.metrics.classification import MARGIN, PROBABILITY, metrics_for
-from probe.metrics.measure import Measuring, measure
+from probe.metrics.measure import measure
+from probe.metrics.metric import Measuring
 from probe.metrics.patients import Scored
 
 

@@ -20,7 +20,7 @@ from probe.choosing.candidates import ChoosingConfig
 from probe.config import ExternalConfig, FindConfig, RunConfig
 from probe.episodes.draw import FewShotConfig
 from probe.kinds.table import TABLE
-from probe.metrics.measure import Measuring
+from probe.metrics.metric import Measuring
 from probe.places import PlacesConfig
 from probe.questions.overlay import OverlayConfig
 

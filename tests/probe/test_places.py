@@ -21,7 +21,7 @@ from probe.cli import main
 from probe.config import ProbeConfig
 from probe.kinds import linear
 from probe.kinds.linear import Linear
-from probe.metrics.measure import Measuring
+from probe.metrics.metric import Measuring
 from probe.places import Place, PlacesConfig, find_places, last_place, read_place
 from probe.questions.laying import lay_over
 from probe.questions.overlay import OverlayConfig

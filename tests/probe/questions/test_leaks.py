@@ -15,7 +15,7 @@ from probe.config import ProbeConfig
 from probe.kinds.knn import Knn
 from probe.metrics import classification as metrics
 from probe.metrics import regression as regression_metrics
-from probe.metrics.measure import Measuring
+from probe.metrics.metric import Measuring
 from probe.places import PlacesConfig
 from probe.report.table import format_table
 from probe.results import read_row
