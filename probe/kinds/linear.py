@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,9 +29,9 @@ from probe.metrics.classification import check_labels
 from probe.metrics.losses import log_loss
 from probe.questions.question import Split
 from probe.solvers.episodes import STRENGTH, TOLERANCE, Heads, logistic_scores
-from probe.solvers.head import OVR, SIGMOID, SOFTMAX, Head, of_episodes, unstandardised
+from probe.solvers.head import OVR, SIGMOID, SOFTMAX, Head, of_episodes
 from probe.solvers.logistic import Shared, ahead, learnable, minimise, rotated
-from probe.solvers.standardise import check_width, chunks, mean_and_scale
+from probe.solvers.standardise import PathFit, Standard, path_outputs
 
 FORMS = ("multinomial", "ovr")
 # Grids by name. DINOv2's (dinov2/eval/log_regression.py, C_POWER_RANGE) has 45 from 1e-6 to 1e5.
@@ -135,7 +135,7 @@ class Linear(Kind):
 
     def head(self, fitted: Strengths, place: int, task: Task) -> Head:
         fit, shared = fitted.fits[place], fitted.fits[place].head
-        folded = unstandardised(fit.weights, fit.intercept, shared.mean, shared.scale)
+        folded = fit.standard.folded(fit.weights, fit.intercept)
         if task.word == BINARY:
             return Head(*folded, SIGMOID, task)
         link = SIGMOID if task.has_several_labels else OVR if self.form == "ovr" else SOFTMAX
@@ -180,12 +180,10 @@ class Strengths:
 
 
 @dataclass(frozen=True)
-class LinearFit:
-    """The weights at one strength."""
+class LinearFit(PathFit):
+    """The weights at one strength, an output for each class that has any."""
 
     strength: float  # scikit-learn's C
-    weights: NDArray[np.float64]  # (D, C') on standardised features
-    intercept: NDArray[np.float64]  # (C',)
     objective: float  # C * sum of log-losses + |weights|^2 / 2
     n_iter: int  # Newton steps
     converged: bool  # whether the tolerance was reached
@@ -203,7 +201,7 @@ class LinearFit:
         Raises:
             RequestError: features of another width than the training features.
         """
-        return path_scores([self], features)[0]
+        return next(path_scores([self], features))
 
 
 def fit_path(
@@ -254,10 +252,10 @@ def fit_path(
             f"{features.shape} and {len(labels)} labels"
         )
     targets, columns, constant = learnable(labels, task, n_classes)
-    head = Shared(*mean_and_scale(features), task, config.form, columns, constant)
+    standard, head = Standard.of(features), Shared(task, config.form, columns, constant)
     coupled = task not in (BINARY, MULTI_LABEL) and config.form == "multinomial"
     is_known = labels[:, columns].T != MISSING if task == MULTI_LABEL else None
-    problem, basis = rotated(features, head, targets, is_known, coupled)
+    problem, basis = rotated(features, standard, targets, is_known, coupled)
 
     fits = []
     solved: list[tuple[float, NDArray[np.float64]]] = []
@@ -268,35 +266,18 @@ def fit_path(
             problem, start, penalty, config.tolerance, config.max_iter, config.max_products
         )
         solved = [*solved[-1:], (math.log(strength), weights)]
-        slopes, intercept = basis @ weights[:, :-1].T, weights[:, -1].copy()
+        fitted = basis @ weights[:, :-1].T, weights[:, -1].copy(), standard
         objective *= strength * len(labels)
-        fits.append(LinearFit(strength, slopes, intercept, objective, n_iter, converged, head))
+        fits.append(LinearFit(*fitted, strength, objective, n_iter, converged, head))
     return fits
 
 
-def path_scores(fits: list[LinearFit], features: NDArray[np.floating]) -> list[NDArray[np.float64]]:
-    """Score images by every fit of one path, reading them once.
-
-    Args:
-        fits: from one call of ``fit_path``.
-        features: (Q, D), not standardised; may be a memmap.
-
-    Returns:
-        (Q, C) probabilities for each fit.
-
-    Raises:
-        RequestError: features of another width than the training features.
-    """
-    head = fits[0].head
-    check_width(features, len(head.mean), "probe")
-    weights = np.hstack([fit.weights for fit in fits])  # (D, fits * C')
-    intercept = np.concatenate([fit.intercept for fit in fits])
-    scores = [np.empty((len(features), len(head.constant))) for _ in fits]
-    for rows in chunks(len(features)):
-        logits = head.standardise(features[rows]) @ weights + intercept
-        for out, part in zip(scores, np.split(logits, len(fits), axis=1), strict=True):
-            out[rows] = head.scores(part)
-    return scores
+def path_scores(
+    fits: Sequence[LinearFit], features: NDArray[np.floating]
+) -> Iterator[NDArray[np.float64]]:
+    """(Q, C) probabilities of each fit of one path; arguments and errors as ``path_outputs``."""
+    for fit, logits in zip(fits, path_outputs(fits, features), strict=True):
+        yield fit.head.scores(logits)
 
 
 def path_losses(
@@ -310,5 +291,5 @@ def path_losses(
         labels: (Q,), or (Q, C) for the multi-label task, where some may be MISSING.
         task: one of ``cache.task.CLASSIFICATION``.
     """
-    scores = path_scores(fits, features)
-    return np.array([log_loss(answers, labels, task) for answers in scores])
+    each = path_scores(fits, features)
+    return np.array([log_loss(scores, labels, task) for scores in each])

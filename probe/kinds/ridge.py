@@ -31,8 +31,8 @@ from probe.metrics.classification import MARGIN
 from probe.metrics.regression import check_targets
 from probe.questions.question import Split
 from probe.solvers.episodes import Heads, each_of, ridge_scores
-from probe.solvers.head import IDENTITY, Head, of_episodes, unstandardised
-from probe.solvers.standardise import check_width, chunks, mean_and_scale
+from probe.solvers.head import IDENTITY, Head, of_episodes
+from probe.solvers.standardise import PathFit, Standard, chunks, path_outputs
 
 # scikit-learn's alpha over the number of training images: the larger, the stronger. Two a
 # decade. The mean eigenvalue of standardised features is 1, the largest at most their number D;
@@ -111,7 +111,7 @@ class Ridge(Kind):
 
     def head(self, fitted: Penalties, place: int, task: Task) -> Head:
         fit = fitted.fits[place]
-        folded = unstandardised(fit.weights, fit.intercept, fit.mean, fit.scale)
+        folded = fit.standard.folded(fit.weights, fit.intercept)
         return Head(*folded, IDENTITY if task.is_continuous else MARGIN, task)
 
     def loss_name(self, fitted: Penalties, task: Task) -> str:
@@ -173,14 +173,10 @@ class Penalties:
 
 
 @dataclass(frozen=True)
-class RidgeFit:
-    """The weights at one penalty."""
+class RidgeFit(PathFit):
+    """The weights at one penalty; the intercept is the mean of the training targets."""
 
     penalty: float  # scikit-learn's alpha over the number of training images
-    weights: NDArray[np.float64]  # (D, O) on standardised features
-    intercept: NDArray[np.float64]  # (O,) the mean of the training targets
-    mean: NDArray[np.float64]  # (D,) of the training features
-    scale: NDArray[np.float64]  # (D,) their standard deviation; 1 where a feature is constant
 
     def predict(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
         """Predict the targets of images.
@@ -194,7 +190,7 @@ class RidgeFit:
         Raises:
             RequestError: features of another width than the training features.
         """
-        return path_predictions([self], features)[0]
+        return path_outputs([self], features)[0]
 
 
 def fit_path(
@@ -228,39 +224,15 @@ def fit_path(
             "training needs (N, D) features and a row of targets for each, found features of shape "
             f"{features.shape} and {len(targets)} targets"
         )
-    standard = mean_and_scale(features)
+    standard = Standard.of(features)
     intercept = targets.mean(axis=0, dtype=np.float64)
     penalties = sorted(config.at(len(features)), reverse=True)
     solve = _by_features if len(features) >= features.shape[1] else _by_images
-    weights = solve(features, *standard, targets - intercept, np.array(penalties))
+    weights = solve(features, standard, targets - intercept, np.array(penalties))
     return [
-        RidgeFit(penalty, part, intercept, *standard)
+        RidgeFit(part, intercept, standard, penalty)
         for penalty, part in zip(penalties, np.split(weights, len(penalties), axis=1), strict=True)
     ]
-
-
-def path_predictions(
-    fits: list[RidgeFit], features: NDArray[np.floating]
-) -> list[NDArray[np.float64]]:
-    """Predict by every fit of one path, reading the features once.
-
-    Args:
-        fits: from one call of ``fit_path``.
-        features: (Q, D), not standardised; may be a memmap.
-
-    Returns:
-        (Q, O) predictions for each fit, in the targets' unit.
-
-    Raises:
-        RequestError: features of another width than the training features.
-    """
-    first = fits[0]
-    check_width(features, len(first.mean), "probe")
-    weights = np.hstack([fit.weights for fit in fits])  # (D, fits * O)
-    found = np.empty((len(features), weights.shape[1]))
-    for rows in chunks(len(features)):
-        found[rows] = (features[rows] - first.mean) / first.scale @ weights
-    return [part + first.intercept for part in np.split(found, len(fits), axis=1)]
 
 
 def path_errors(
@@ -279,7 +251,7 @@ def path_errors(
     check_targets(targets)
     if not len(targets):
         raise RequestError("a penalty is chosen on val images, found none")
-    found = path_predictions(fits, features)
+    found = path_outputs(fits, features)
     return np.array([float(np.square(predicted - targets).mean()) for predicted in found])
 
 
@@ -288,8 +260,7 @@ def path_errors(
 
 def _by_features(
     features: NDArray[np.floating],
-    mean: NDArray[np.float64],
-    scale: NDArray[np.float64],
+    standard: Standard,
     targets: NDArray[np.float64],
     penalties: NDArray[np.float64],
 ) -> NDArray[np.float64]:
@@ -297,7 +268,7 @@ def _by_features(
     n_rows, width = features.shape
     gram, cross = np.zeros((width, width)), np.zeros((width, targets.shape[1]))
     for rows in chunks(n_rows):
-        block = (features[rows] - mean) / scale
+        block = standard.wide(features[rows])
         gram += block.T @ block
         cross += block.T @ targets[rows]
     eigenvalues, basis = np.linalg.eigh(gram / n_rows)
@@ -306,13 +277,13 @@ def _by_features(
 
 def _by_images(
     features: NDArray[np.floating],
-    mean: NDArray[np.float64],
-    scale: NDArray[np.float64],
+    standard: Standard,
     targets: NDArray[np.float64],
     penalties: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Weights (D, p * O) from XX', (N, N); they lie in the span of the images."""
     n_rows, width = features.shape
+    mean, scale = standard.mean, standard.scale
     gram = np.zeros((n_rows, n_rows))
     for columns in chunks(width):
         block = (features[:, columns] - mean[columns]) / scale[columns]

@@ -129,24 +129,6 @@ def head_of(arrays: Mapping[str, NDArray[Any]]) -> Head | None:
     )
 
 
-def unstandardised(
-    weights: NDArray[np.floating],
-    intercept: NDArray[np.floating],
-    mean: NDArray[np.floating],
-    scale: NDArray[np.floating],
-) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Weights on features as they are, of those on features less ``mean`` and over ``scale``.
-
-    Args:
-        weights: (..., D, O).
-        intercept: (..., O).
-        mean: (D,).
-        scale: (D,).
-    """
-    weights = weights / scale[:, None]
-    return weights, intercept - mean @ weights
-
-
 def of_episodes(kept: Heads | None, how: Standardising, link: str, task: Task) -> Head | None:
     """Heads of episodes as one, on features as they are.
 
@@ -156,5 +138,5 @@ def of_episodes(kept: Heads | None, how: Standardising, link: str, task: Task) -
         return None
     weights, intercept = map(np.concatenate, zip(*kept, strict=True))
     if isinstance(how.prepare, Standard):
-        weights, intercept = unstandardised(weights, intercept, how.prepare.mean, how.prepare.scale)
+        weights, intercept = how.prepare.folded(weights, intercept)
     return Head(weights, intercept, link, task)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.task import BINARY, MULTI_LABEL
 from probe.metrics.classification import known_shares
-from probe.solvers.standardise import chunks
+from probe.solvers.standardise import Standard, chunks
 
 SINGLE_ABOVE = 2**20  # numbers in the training matrix; above, it is held in float32
 BLOCK_CELLS, SHORTEST_BLOCK = 2**17, 256  # numbers in work at one time: 1 MB; images at least
@@ -33,17 +33,12 @@ HALVINGS = 40  # of a step that doesn't go downhill; seen: 0, now and then 1
 
 @dataclass(frozen=True)
 class Shared:
-    """What all fits of one path share: standardising before the weights, scores after them."""
+    """What the logits of all fits of one path mean."""
 
-    mean: NDArray[np.float64]  # (D,) of the training features
-    scale: NDArray[np.float64]  # (D,) their standard deviation; 1 where a feature is constant
     task: str
     form: str
     columns: NDArray[np.intp]  # (C',) the classes or labels that have weights
     constant: NDArray[np.float64]  # (C,) scores of those that have none
-
-    def standardise(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
-        return (features - self.mean) / self.scale
 
     def scores(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
         """Turn (Q, C') logits into (Q, C) probabilities."""
@@ -84,7 +79,7 @@ def learnable(
 
 def rotated(
     features: NDArray[np.floating],
-    head: Shared,
+    standard: Standard,
     targets: NDArray[np.bool_],
     is_known: NDArray[np.bool_] | None,
     coupled: bool,
@@ -98,10 +93,10 @@ def rotated(
     n_rows, width = features.shape
     span = None
     if n_rows < width:
-        span = np.linalg.qr(head.standardise(features[:]).T)[0]  # (D, N)
+        span = np.linalg.qr(standard.wide(features[:]).T)[0]  # (D, N)
     gram = np.zeros((min(n_rows, width),) * 2)
     for rows in chunks(n_rows):
-        block = head.standardise(features[rows])
+        block = standard.wide(features[rows])
         block = block if span is None else block @ span
         gram += block.T @ block
     eigenvalues, basis = np.linalg.eigh(gram / n_rows)
@@ -113,17 +108,17 @@ def rotated(
     # then twice as fast as the other way round, and sums over classes run along memory.
     matrix = np.ones((rank + 1, n_rows), dtype=dtype)
     for rows in chunks(n_rows):
-        matrix[:-1, rows] = (head.standardise(features[rows]) @ basis).T
+        matrix[:-1, rows] = (standard.wide(features[rows]) @ basis).T
     curvatures = np.append(np.maximum(eigenvalues, 0), 1.0)
     if is_known is not None and is_known.all():
         is_known = None
     return _Problem(matrix, curvatures, targets, is_known, coupled), basis
 
 
-@dataclass(frozen=True)
 # W is (C', r + 1), logits and probabilities are (C', N).
 
 
+@dataclass(frozen=True)
 class _Problem:
     """Mean log-loss of W @ matrix against the targets.
 

@@ -9,7 +9,7 @@ scale without their labels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,14 +53,44 @@ class Standard:
 
     @staticmethod
     def of(features: NDArray[np.floating]) -> Standard:
-        """Each feature's own mean and standard deviation, see ``mean_and_scale``."""
-        return Standard(*mean_and_scale(features))
+        """Each feature's own mean and standard deviation; 1 where a feature is constant.
+
+        Args:
+            features: (N, D); may be a float16 memmap, which is read twice.
+
+        Raises:
+            RequestError: features that are not finite.
+        """
+        mean = np.zeros(features.shape[1])
+        for rows in chunks(len(features)):
+            mean += np.sum(features[rows], axis=0, dtype=np.float64) / len(features)
+        refuse_infinite(mean)
+        squares = np.zeros(len(mean))
+        varies = np.zeros(len(mean), dtype=bool)
+        for rows in chunks(len(features)):
+            block = np.asarray(features[rows])
+            squares += np.square(block - mean).sum(axis=0)
+            # By comparison, not by variance: the rounded mean of a constant leaves a variance of
+            # 1e-32, and dividing by its root would blow rounding up to a feature.
+            varies |= (block != features[0]).any(axis=0)
+        return Standard(mean, np.where(varies, np.sqrt(squares / len(features)), 1.0))
 
     def __call__(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
         found = np.empty(features.shape, np.float32)
         for rows in chunks(len(features)):
-            found[rows] = (features[rows] - self.mean) / self.scale
+            found[rows] = self.wide(features[rows])
         return found
+
+    def wide(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
+        """A block of features as solvers take them, in float64."""
+        return (features - self.mean) / self.scale
+
+    def folded(
+        self, weights: NDArray[np.floating], intercept: NDArray[np.floating]
+    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        """(..., D, O) weights and (..., O) intercept on features as they are, of those on these."""
+        weights = weights / self.scale[:, None]
+        return weights, intercept - self.mean @ weights
 
 
 def unlabelled_standard(features: NDArray[np.floating]) -> Standard:
@@ -77,33 +107,38 @@ def unlabelled_standard(features: NDArray[np.floating]) -> Standard:
     return Standard(own.mean, np.full(len(own.mean), scale))
 
 
-def mean_and_scale(
-    features: NDArray[np.floating],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What to take off each feature, and what to divide it by.
+@dataclass(frozen=True)
+class PathFit:
+    """One fit of a path: several strengths, or penalties, of one training set."""
+
+    weights: NDArray[np.float64]  # (D, O) on standardised features
+    intercept: NDArray[np.float64]  # (O,)
+    standard: Standard  # of the training features, the same for all of the path
+
+
+def path_outputs(
+    fits: Sequence[PathFit], features: NDArray[np.floating]
+) -> list[NDArray[np.float64]]:
+    """The outputs of every fit of one path, reading the features once.
 
     Args:
-        features: (N, D); may be a float16 memmap, which is read twice.
+        fits: of one path.
+        features: (Q, D), not standardised; may be a memmap.
 
     Returns:
-        (D,) means, and (D,) standard deviations; 1 where a feature is constant.
+        (Q, O) for each fit.
 
     Raises:
-        RequestError: features that are not finite.
+        RequestError: features of another width than the training features.
     """
-    mean = np.zeros(features.shape[1])
+    standard = fits[0].standard
+    check_width(features, len(standard.mean), "probe")
+    weights = np.hstack([fit.weights for fit in fits])  # (D, fits * O)
+    intercept = np.concatenate([fit.intercept for fit in fits])
+    found = np.empty((len(features), len(intercept)))
     for rows in chunks(len(features)):
-        mean += np.sum(features[rows], axis=0, dtype=np.float64) / len(features)
-    refuse_infinite(mean)
-    squares = np.zeros(len(mean))
-    varies = np.zeros(len(mean), dtype=bool)
-    for rows in chunks(len(features)):
-        block = np.asarray(features[rows])
-        squares += np.square(block - mean).sum(axis=0)
-        # By comparison, not by variance: the rounded mean of a constant leaves a variance of
-        # 1e-32, and dividing by its root would blow rounding up to a feature.
-        varies |= (block != features[0]).any(axis=0)
-    return mean, np.where(varies, np.sqrt(squares / len(features)), 1.0)
+        found[rows] = standard.wide(features[rows]) @ weights + intercept
+    return np.split(found, len(fits), axis=1)
 
 
 def refuse_infinite(of_columns: NDArray[np.floating]) -> None:

@@ -122,7 +122,7 @@ def test_a_constant_feature_changes_nothing():
         fit_path(features, labels, BINARY, 2, PRECISE),
         strict=True,
     ):
-        assert fit.head.scale[3] == 1
+        assert fit.standard.scale[3] == 1
         assert abs(fit.weights[3, 0]) < 1e-9 * np.abs(fit.weights).max()
         assert_allclose(np.delete(fit.weights, 3, axis=0), plain.weights, atol=1e-5)
 

@@ -19,10 +19,11 @@ from cache.errors import RequestError
 from cache.task import REGRESSION
 from probe.cli import main
 from probe.kinds.knn import Knn
-from probe.kinds.ridge import Ridge, fit_path, path_errors, path_predictions
+from probe.kinds.ridge import Ridge, fit_path, path_errors
 from probe.metrics import regression as regression_metrics
 from probe.metrics.intervals import estimate
 from probe.solvers import knn
+from probe.solvers.standardise import path_outputs
 
 
 def slopes(n, width, n_outputs=1, noise=5.0, seed=0):
@@ -69,7 +70,7 @@ def test_float16_memmap_and_chunks(tmp_path, monkeypatch, shape):
     whole = fit_path(features.astype(np.float64), targets)
     monkeypatch.setattr("probe.solvers.standardise.CHUNK_ROWS", 16)
     parts = fit_path(stored, targets)
-    for one, other, found in zip(whole, parts, path_predictions(parts, stored), strict=True):
+    for one, other, found in zip(whole, parts, path_outputs(parts, stored), strict=True):
         assert_allclose(other.weights, one.weights, atol=1e-9 * np.abs(one.weights).max())
         assert_allclose(found, one.predict(features), rtol=1e-9)
 
