@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.commands.names import counted
 from cache.commands.terminal import Parser, run_command, show
@@ -20,6 +19,7 @@ from cache.files import no_file, write_whole
 from cache.format.key import key_differences
 from cache.places import features_root
 from cache.task import Task
+from probe.arrays import Doubles, Texts
 from probe.metrics.classification import THRESHOLD
 from probe.places import read_side_by_side
 from probe.questions.external import of_encoder
@@ -138,13 +138,7 @@ def classifier_of(path: Path, row: Mapping[str, Any], folder: Path) -> Classifie
     return head or fit_again(path, row, lambda: question_of(row, folder, path.stem))
 
 
-def write_scores(
-    out: Path,
-    ids: NDArray[np.str_],
-    scores: NDArray[np.float64],
-    task: Task,
-    score_type: str,
-) -> None:
+def write_scores(out: Path, ids: Texts, scores: Doubles, task: Task, score_type: str) -> None:
     """Write what is predicted as CSV and as .npz.
 
     Args:

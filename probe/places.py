@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.aggregate import AGGREGATES, aggregate_rows
 from cache.commands.settings import check, setting
 from cache.errors import RequestError
+from probe.arrays import Floats
 from probe.protocols import USUAL, Reading
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ def last_place(features: Features, pools: Sequence[str] = (), reading: Reading =
     return Place(features.last_layer, pool, features=features)
 
 
-def read_place(features: Features, place: Place, aggregate: str = "mean") -> NDArray[np.floating]:
+def read_place(features: Features, place: Place, aggregate: str = "mean") -> Floats:
     """(S, D) features of every sample; of several layers side by side, the first on the left.
 
     Args:
@@ -242,7 +242,7 @@ def read_place(features: Features, place: Place, aggregate: str = "mean") -> NDA
 
 def read_side_by_side(
     places: Sequence[Place], aggregate: str = "mean", of: Features | None = None
-) -> NDArray[np.floating]:
+) -> Floats:
     """(S, D) features of every sample at several places, the first on the left.
 
     Args:
@@ -291,9 +291,7 @@ def rows_are_samples(features: Features) -> bool:
     return np.array_equal(features.row_sample, np.arange(len(features.labels)))
 
 
-def read_samples(
-    features: Features, layer: int, pool: str, aggregate: str = "mean"
-) -> NDArray[np.floating]:
+def read_samples(features: Features, layer: int, pool: str, aggregate: str = "mean") -> Floats:
     """(S, D) features of every sample, of one layer and pool.
 
     Args:

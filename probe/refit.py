@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.catalogue import list_files
 from cache.errors import CacheError, RequestError
@@ -22,6 +21,7 @@ from cache.format.key import PARTIAL
 from cache.format.read import read_header
 from cache.splits.rules import SplitRule
 from cache.task import ASKED, Task
+from probe.arrays import Doubles, Floats
 from probe.kinds.knn import Knn
 from probe.kinds.linear import Linear
 from probe.kinds.ridge import Ridge
@@ -50,7 +50,7 @@ class Voter:
     places: tuple[Place, ...] = ()
     aggregate: str = "mean"
 
-    def scores(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
+    def scores(self, features: Floats) -> Doubles:
         """(Q, D) features at ``places`` -> (Q, C) scores, of numbers (Q, 1)."""
         return self.kind.ask(self.bank, features, self.task)[self.k]
 

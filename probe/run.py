@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.catalogue import Wish, find_features
 from cache.commands.names import format_bytes
 from cache.errors import CacheError, Failure, RequestError
 from cache.features import Features, open_features
 from probe.answer import Answer
+from probe.arrays import Floats
 from probe.choosing.place import Best, Compared
 from probe.config import FindConfig, ProbeConfig
 from probe.encoded import encoded_of
@@ -325,7 +325,7 @@ class _Asking:
         started = time.perf_counter()
         diverged: list[str] = []
         cure = ""
-        held: list[tuple[tuple[Place, ...], NDArray[np.floating]]] = []
+        held: list[tuple[tuple[Place, ...], Floats]] = []
         for number, at in enumerate(places, start=1):
             held.append((at, read_place(self.features, at[-1], config.places.aggregate)))
             # In training they are float32.
@@ -391,11 +391,7 @@ class _Asking:
         yield from self._measured(problem, answers, started, best, only)
 
     def _problem(
-        self,
-        question: Question,
-        x: NDArray[np.floating],
-        at: tuple[Place, ...],
-        with_test: bool = True,
+        self, question: Question, x: Floats, at: tuple[Place, ...], with_test: bool = True
     ) -> Problem:
         """Train and val of what is fitted on, test of what is asked; what isn't read is empty.
 

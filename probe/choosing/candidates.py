@@ -11,17 +11,18 @@ from numpy.typing import NDArray
 
 from cache.commands.settings import check, setting
 from cache.errors import RequestError
+from probe.arrays import Doubles, Floats
 
 
 class Choice(NamedTuple):
     """Which candidate it is, and how clear that was."""
 
     place: int
-    losses: NDArray[np.float64]  # (candidates,) mean over all held-out samples
+    losses: Doubles  # (candidates,) mean over all held-out samples
     wins: NDArray[np.int64]  # (candidates,) rounds in which each had the smallest loss
 
 
-def choose(losses: NDArray[np.floating], sizes: Sequence[int]) -> Choice:
+def choose(losses: Floats, sizes: Sequence[int]) -> Choice:
     """Take the candidate with the smallest mean loss, the first of equals.
 
     Args:
@@ -45,11 +46,11 @@ def choose(losses: NDArray[np.floating], sizes: Sequence[int]) -> Choice:
 class Fitted(Protocol):
     """Candidates that were fitted to the same samples, the strongest regularisation first."""
 
-    def losses(self, x: NDArray[np.floating], y: NDArray[Any]) -> NDArray[np.float64]:
+    def losses(self, x: Floats, y: NDArray[Any]) -> Doubles:
         """(candidates,) mean loss of each on (Q, D) features and their labels."""
         ...
 
-    def scores(self, x: NDArray[np.floating], place: int) -> NDArray[np.float64]:
+    def scores(self, x: Floats, place: int) -> Doubles:
         """(Q, C) scores of one candidate."""
         ...
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.splits.strata import divide, name_units
 from cache.task import MISSING, MULTI_LABEL, REGRESSION
+from probe.arrays import Doubles, Indices
 from probe.choosing.candidates import Fitted
 from probe.choosing.plan import FOLD_SEED, N_FOLDS
 from probe.metrics.losses import loss_of
@@ -28,7 +29,7 @@ class TooFewError(RequestError):
     """Episodes of one number of shots are too small for what is asked; others may not be."""
 
 
-def units_of(samples: Split) -> NDArray[np.intp]:
+def units_of(samples: Split) -> Indices:
     """(n,) number of each sample's unit, from 0: a patient, or a sample by itself."""
     return np.unique(name_units(samples.ids, samples.groups), return_inverse=True)[1]
 
@@ -41,7 +42,7 @@ def count_units(samples: Split, task: str) -> list[int]:
     return [len(np.unique(units[samples.y == c])) for c in np.unique(samples.y)]
 
 
-def make_episode_folds(samples: Split, task: str, cure: str = NAME_ONE) -> NDArray[np.intp]:
+def make_episode_folds(samples: Split, task: str, cure: str = NAME_ONE) -> Indices:
     """The fold of each sample: stratified, no unit divided, as many as a class has units.
 
     At most ``N_FOLDS``, and as many as the rarest class that can be divided. A class of one unit
@@ -110,8 +111,8 @@ def choose_by_folds(
         RequestError: a candidate fails, or margins have no AUC.
     """
     fold = make_episode_folds(samples, task, cure)
-    parts: list[list[NDArray[np.float64]]] = []  # of folds, of candidates
-    order: list[NDArray[np.intp]] = []
+    parts: list[list[Doubles]] = []  # of folds, of candidates
+    order: list[Indices] = []
     score_type = ""
     for held_out in range(int(fold.max()) + 1):
         own = np.flatnonzero(fold == held_out)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.splits.strata import count_units, divide, name_units
 from cache.task import MISSING, MULTI_LABEL, REGRESSION
+from probe.arrays import Bools, Doubles, Floats, Indices, Texts
 from probe.choosing.candidates import FEW, FEW_OF_A_CLASS, Choice, ChoosingConfig, Fitted, choose
 from probe.metrics.losses import judged_by
 from probe.questions.question import Question, Split, has_groups, join, pick
@@ -38,7 +39,7 @@ class Plan:
 
     train: Split
     val: Split
-    fold: NDArray[np.intp] | None  # (n,) of train, then val; None: val decides
+    fold: Indices | None  # (n,) of train, then val; None: val decides
     refit: str  # one of REFIT
     # Folds keep patients together: the checksum of their names, for the row; None: nobody knows any.
     groups: int | None = None
@@ -70,7 +71,7 @@ class Plan:
         of_rounds = n - max(self.n_held_out)
         return min(n_train, of_rounds) if self.refit == "train" else of_rounds
 
-    def gather(self, scores: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    def gather(self, scores: Sequence[Doubles]) -> Doubles:
         """The rounds' scores in one array, in the order of val, or of train and then val."""
         if self.fold is None:
             return scores[0]
@@ -139,8 +140,8 @@ class Plan:
 
 
 def as_val(
-    splits: Mapping[str, Split], scores: dict[str, NDArray[np.float64]]
-) -> tuple[Mapping[str, Split], dict[str, NDArray[np.float64]]]:
+    splits: Mapping[str, Split], scores: dict[str, Doubles]
+) -> tuple[Mapping[str, Split], dict[str, Doubles]]:
     """Answers out of fold stand in the place of val's: what they answer is all of train and val."""
     if HELD_OUT not in scores:
         return splits, scores
@@ -198,7 +199,7 @@ def has_few(train: Split, val: Split, task: str) -> bool:
     return bool((n_val[n_train + n_val > 0] < FEW_OF_A_CLASS).any())
 
 
-def make_folds(question: Question, pool: Split) -> NDArray[np.intp]:
+def make_folds(question: Question, pool: Split) -> Indices:
     """The fold of each sample: stratified by label, no patient and no exact copies divided.
 
     Copies that are divided are answered by heart. Near twins are divided, though they tell too:
@@ -228,7 +229,7 @@ def make_folds(question: Question, pool: Split) -> NDArray[np.intp]:
     return fold
 
 
-def _copies(question: Question, pool: Split) -> NDArray[np.intp]:
+def _copies(question: Question, pool: Split) -> Indices:
     """(n,) a number for each sample, the same for exact copies; all different where nobody knows."""
     numbers, ids = question.features.copies, question.features.ids
     if numbers is None:
@@ -237,13 +238,13 @@ def _copies(question: Question, pool: Split) -> NDArray[np.intp]:
     return numbers[order[np.searchsorted(ids, pool.ids, sorter=order)]]
 
 
-def _is_copied(question: Question, pool: Split) -> NDArray[np.bool_]:
+def _is_copied(question: Question, pool: Split) -> Bools:
     """(n,) the samples that have an exact copy in the pool."""
     _, place, counts = np.unique(_copies(question, pool), return_inverse=True, return_counts=True)
     return counts[place] > 1
 
 
-def _kept_together(question: Question, pool: Split) -> NDArray[np.str_] | None:
+def _kept_together(question: Question, pool: Split) -> Texts | None:
     """(n,) patients, joined where they share a copy; without copies as they are.
 
     What is joined is named by the smallest name in it, so that the order of rows doesn't matter.
@@ -265,7 +266,7 @@ def _kept_together(question: Question, pool: Split) -> NDArray[np.str_] | None:
     return np.where(is_joined, np.char.add("copies ", names[smallest]), alone)
 
 
-def _smallest_of(values: NDArray[np.intp], thing: NDArray[np.intp]) -> NDArray[np.intp]:
+def _smallest_of(values: Indices, thing: Indices) -> Indices:
     """(n,) the smallest value among those of the same thing."""
     least = np.full(thing.max() + 1, values.max())
     np.minimum.at(least, thing, values)
@@ -290,7 +291,7 @@ def _check_fold(question: Question, labels: NDArray[Any]) -> None:
 # ---------------------------------------------------------------------------- fitted candidates
 
 
-LossOfScores = Callable[[NDArray[np.float64], NDArray[Any]], float]  # of (n, C) and labels
+LossOfScores = Callable[[Doubles, NDArray[Any]], float]  # of (n, C) and labels
 
 
 class Chosen(NamedTuple):
@@ -298,9 +299,9 @@ class Chosen(NamedTuple):
 
     choice: Choice
     fitted: Any  # a Fitted, on what the plan fits last; scores(x, choice.place) answers
-    held_out: NDArray[np.float64]  # (n, C) in the order of Plan.held_out
+    held_out: Doubles  # (n, C) in the order of Plan.held_out
 
-    def scores(self, x: NDArray[np.floating]) -> NDArray[np.float64]:
+    def scores(self, x: Floats) -> Doubles:
         """(Q, C) the chosen one's scores."""
         return self.fitted.scores(x, self.choice.place)
 
@@ -322,7 +323,7 @@ def fit_and_choose(
     """
     fitted = [fit(fit_on) for fit_on, _ in plan.rounds()]
 
-    def answers(place: int) -> NDArray[np.float64]:
+    def answers(place: int) -> Doubles:
         rounds = zip(fitted, plan.rounds(), strict=True)
         return plan.gather([one.scores(held_out.x, place) for one, (_, held_out) in rounds])
 

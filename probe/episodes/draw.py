@@ -24,6 +24,7 @@ from cache.commands.settings import check, setting
 from cache.errors import RequestError
 from cache.labels.tables import DATASET, check_dataset, column, read_csv, write_csv
 from cache.task import MISSING, Task
+from probe.arrays import Bools, Indices, Texts
 from probe.episodes.prior import PRIORS
 from probe.solvers.standardise import STANDARDISE
 
@@ -37,8 +38,8 @@ DRAWS: dict[str, int | None] = {
 }
 HEADER = ("shots", "episode", "id", DATASET)  # of an episodes file; the last may be missing
 
-Queues = list[NDArray[np.intp]]  # for each class the units that stand for it, the next one first
-Draws = dict[int, list[NDArray[np.intp]]]  # shots -> for each episode its rows, ascending
+Queues = list[Indices]  # for each class the units that stand for it, the next one first
+Draws = dict[int, list[Indices]]  # shots -> for each episode its rows, ascending
 
 
 @dataclass(frozen=True)
@@ -147,10 +148,10 @@ class FewShotConfig:
 
 def draw_episodes(
     config: FewShotConfig,
-    ids: NDArray[np.str_],
+    ids: Texts,
     labels: NDArray[np.number],
     task: Task,
-    groups: NDArray[np.str_] | None = None,
+    groups: Texts | None = None,
 ) -> Draws:
     """Draw every episode. S training samples, C classes.
 
@@ -244,15 +245,13 @@ def draw_episodes(
 # ------------------------------------------------------------------------------- who stands for whom
 
 
-def _units(ids: NDArray[np.str_], groups: NDArray[np.str_] | None) -> NDArray[np.str_]:
+def _units(ids: Texts, groups: Texts | None) -> Texts:
     """(S,) what a shot is: a patient, or a sample; prefixed, as an id may equal a patient's name."""
     alone = np.char.add("sample ", ids)
     return alone if groups is None else np.where(groups == "", alone, np.char.add("group ", groups))
 
 
-def _shows(
-    labels: NDArray[np.number], task: Task, unit_of: NDArray[np.intp], n_units: int
-) -> NDArray[np.bool_]:
+def _shows(labels: NDArray[np.number], task: Task, unit_of: Indices, n_units: int) -> Bools:
     """(U, C) which classes a unit stands for: those that all of its samples have.
 
     Several labels have a last column more: none of them.
@@ -270,7 +269,7 @@ def _shows(
     return shows
 
 
-def _rows(units: NDArray[np.intp], unit_of: NDArray[np.intp]) -> NDArray[np.intp]:
+def _rows(units: Indices, unit_of: Indices) -> Indices:
     """The samples of some units, ascending."""
     is_taken = np.zeros(int(unit_of.max()) + 1, bool)
     is_taken[units] = True
@@ -280,7 +279,7 @@ def _rows(units: NDArray[np.intp], unit_of: NDArray[np.intp]) -> NDArray[np.intp
 # ------------------------------------------------------------------------------- chance
 
 
-def _orders(names: NDArray[np.str_], seed: int, n_episodes: int) -> list[NDArray[np.intp]]:
+def _orders(names: Texts, seed: int, n_episodes: int) -> list[Indices]:
     """The units shuffled, for each episode.
 
     One SHA-256 for each name and one for each episode, mixed by splitmix64's finaliser (Steele et
@@ -308,18 +307,18 @@ def _mixed(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
 # ------------------------------------------------------------------------------- the rules
 
 
-def _by_class(shows: NDArray[np.bool_], order: NDArray[np.intp]) -> Queues:
+def _by_class(shows: Bools, order: Indices) -> Queues:
     """For each class the units that stand for it, in this order."""
     return [order[column] for column in shows[order].T]
 
 
-def _permuted(shows: NDArray[np.bool_], order: NDArray[np.intp], seed: int) -> Queues:
+def _permuted(shows: Bools, order: Indices, seed: int) -> Queues:
     """big_vision's: one generator, which permutes the classes one after another."""
     rng = np.random.default_rng(seed)
     return [rng.permutation(queue) for queue in _by_class(shows, order)]
 
 
-def _in_rounds(shows: NDArray[np.bool_], order: NDArray[np.intp], n_rounds: int) -> Queues:
+def _in_rounds(shows: Bools, order: Indices, n_rounds: int) -> Queues:
     """Round after round each label, the rarest first, takes its next unit that isn't taken."""
     waiting = [iter(queue.tolist()) for queue in _by_class(shows, order)]
     rarest = sorted(range(len(waiting)), key=lambda c: (int(shows[:, c].sum()), c))
@@ -334,9 +333,7 @@ def _in_rounds(shows: NDArray[np.bool_], order: NDArray[np.intp], n_rounds: int)
     return [np.array(queue, np.intp) for queue in queues]
 
 
-def _one_after_another(
-    shows: NDArray[np.bool_], order: NDArray[np.intp], shots: int
-) -> NDArray[np.intp]:
+def _one_after_another(shows: Bools, order: Indices, shots: int) -> Indices:
     """Paper 003's: each class takes its first units that aren't taken, then the next class does."""
     is_taken = np.zeros(len(shows), bool)
     for queue in _by_class(shows, order):
@@ -371,7 +368,7 @@ def seats(counts: Sequence[int], n_seats: int) -> list[int]:
 # ------------------------------------------------------------------------------- as a file
 
 
-def read_episodes(path: Path, shots: Sequence[int], ids: NDArray[np.str_], dataset: str) -> Draws:
+def read_episodes(path: Path, shots: Sequence[int], ids: Texts, dataset: str) -> Draws:
     """The episodes of a file.
 
     Args:
@@ -410,7 +407,7 @@ def read_episodes(path: Path, shots: Sequence[int], ids: NDArray[np.str_], datas
     return {n: [np.array(sorted(rows)) for rows in found[str(n)].values()] for n in shots}
 
 
-def write_episodes(path: Path, draws: Draws, ids: NDArray[np.str_], dataset: str) -> None:
+def write_episodes(path: Path, draws: Draws, ids: Texts, dataset: str) -> None:
     """Write episodes, to keep and to publish.
 
     Raises:
@@ -428,7 +425,7 @@ def write_episodes(path: Path, draws: Draws, ids: NDArray[np.str_], dataset: str
         raise RequestError(f"can't write {path}: {error.strerror}; name another file") from error
 
 
-def digest_of(episodes: Sequence[NDArray[np.intp]], ids: NDArray[np.str_]) -> str:
+def digest_of(episodes: Sequence[Indices], ids: Texts) -> str:
     """SHA-256 of the ids of each episode, sorted: the same for every encoder and order of rows."""
     whole = hashlib.sha256()
     for rows in episodes:

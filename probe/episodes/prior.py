@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.task import MISSING, MULTI_LABEL, Task
+from probe.arrays import Doubles, Floats, Ints
 
 # train: to the shares in the whole of train · uniform: to equal ones · em: to those that make the
 # scores of the test images likeliest · none: as the episode has them
@@ -32,7 +33,7 @@ def check_prior(word: str) -> None:
         raise RequestError(f"--prior takes {', '.join(PRIORS)}, not {word!r}")
 
 
-def class_shares(labels: NDArray[np.integer], task: Task) -> NDArray[np.float64]:
+def class_shares(labels: Ints, task: Task) -> Doubles:
     """(C,) share of each class; of several labels each one's share of ones among what is known.
 
     A label that is known of no sample has the share 0: of such a label nothing is learnt.
@@ -43,12 +44,7 @@ def class_shares(labels: NDArray[np.integer], task: Task) -> NDArray[np.float64]
     return np.bincount(labels, minlength=task.n_classes) / len(labels)
 
 
-def correct(
-    scores: NDArray[np.floating],
-    learnt: NDArray[np.float64],
-    wanted: NDArray[np.float64],
-    task: str,
-) -> NDArray[np.floating]:
+def correct(scores: Floats, learnt: Doubles, wanted: Doubles, task: str) -> Floats:
     """Probabilities under other class shares.
 
     Args:
@@ -74,9 +70,7 @@ def correct(
     return _parts(weighted, weighted.sum(axis=-1, keepdims=True), scores)
 
 
-def likeliest_shares(
-    scores: NDArray[np.floating], learnt: NDArray[np.float64], task: str
-) -> NDArray[np.float64]:
+def likeliest_shares(scores: Floats, learnt: Doubles, task: str) -> Doubles:
     """The class shares of the images that are scored, from their scores alone.
 
     Expectation maximisation of Saerens et al. 2002, eq. 2.9, from the learnt shares on. It looks
@@ -100,13 +94,7 @@ def likeliest_shares(
     return shares
 
 
-def to_prior(
-    scores: NDArray[np.floating],
-    learnt: NDArray[np.float64],
-    natural: NDArray[np.float64],
-    task: str,
-    word: str,
-) -> NDArray[np.floating]:
+def to_prior(scores: Floats, learnt: Doubles, natural: Doubles, task: str, word: str) -> Floats:
     """``correct`` to what a word means.
 
     Args:
@@ -133,9 +121,7 @@ def _shape(a: NDArray, b: NDArray) -> tuple[int, ...]:
     return np.broadcast_shapes(a.shape, b.shape)
 
 
-def _parts(
-    parts: NDArray[np.floating], wholes: NDArray[np.floating], otherwise: NDArray[np.floating]
-) -> NDArray[np.floating]:
+def _parts(parts: Floats, wholes: Floats, otherwise: Floats) -> Floats:
     """parts / wholes; what it was before where the whole is 0."""
     wholes = np.broadcast_to(wholes, parts.shape)
     return np.divide(parts, wholes, out=np.array(otherwise, parts.dtype), where=wholes > 0)

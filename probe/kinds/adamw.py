@@ -21,12 +21,12 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.commands.settings import check, given, setting
 from cache.commands.terminal import split_words
 from cache.errors import RequestError
 from probe.answer import Answer
+from probe.arrays import Floats, Indices, Ints
 from probe.kinds.kind import DivergedError, Episodes, Kind, Problem
 from probe.solvers.adamw import Course, Diverged, Draw, EpisodeDraw, HeadFit, Watch, take_steps
 from probe.solvers.epochs import MAX_BYTES, by_length, check_device, count_epochs, episode_bytes
@@ -247,10 +247,10 @@ class AdamW(Course, Kind):
 
 
 def fit_heads(
-    train: Sequence[NDArray[np.floating]],
-    labels: NDArray[np.integer],
-    val: Sequence[NDArray[np.floating]],
-    val_labels: NDArray[np.integer],
+    train: Sequence[Floats],
+    labels: Ints,
+    val: Sequence[Floats],
+    val_labels: Ints,
     task: str,
     n_classes: int,
     config: AdamW | None = None,
@@ -299,13 +299,13 @@ def fit_heads(
 
 
 def fit_episodes(
-    features: NDArray[np.floating],
-    labels: NDArray[np.integer],
-    episodes: Sequence[NDArray[np.intp]],
+    features: Floats,
+    labels: Ints,
+    episodes: Sequence[Indices],
     task: str,
     n_classes: int,
     config: AdamW | None = None,
-    val: tuple[NDArray[np.floating], NDArray[np.integer]] | None = None,
+    val: tuple[Floats, Ints] | None = None,
     device: str = "cpu",
 ) -> list[list[HeadFit | Diverged]]:
     """Train a head for each few-shot episode and seed; those of as many images step together.
@@ -357,7 +357,7 @@ def fit_episodes(
 # before features both products of a step are twice as fast as the other way round.
 
 
-def _groups(matrices: Sequence[NDArray[np.floating]]) -> list[list[int]]:
+def _groups(matrices: Sequence[Floats]) -> list[list[int]]:
     """Places of matrices of one width, as many together as ``MAX_BYTES`` allows."""
     groups: list[list[int]] = []
     open_groups: dict[int, list[int]] = {}

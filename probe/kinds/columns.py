@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
+from probe.arrays import Floats, Indices, Ints
 
 MOST_OF_A_CLASS, MOST = 16, 2048  # training images that are asked: of each class, and about in all
 ENOUGH = 0.5  # of the predictions are the largest margin; but for ties, all
@@ -27,7 +28,7 @@ APART = (
 )
 
 
-def few_of_each(labels: NDArray[np.integer]) -> NDArray[np.intp]:
+def few_of_each(labels: Ints) -> Indices:
     """Places of the first few images of each class, ascending; two and more where there are."""
     _, of_class, counts = np.unique(labels, return_inverse=True, return_counts=True)
     order = np.argsort(of_class, kind="stable")
@@ -37,12 +38,7 @@ def few_of_each(labels: NDArray[np.integer]) -> NDArray[np.intp]:
 
 
 def check_columns(
-    scores: NDArray[np.floating],
-    predicted: NDArray[Any],
-    classes: NDArray[Any],
-    name: str,
-    *,
-    are_margins: bool,
+    scores: Floats, predicted: NDArray[Any], classes: NDArray[Any], name: str, *, are_margins: bool
 ) -> None:
     """Refuse scores whose columns aren't the classes. n images, C classes.
 
@@ -84,7 +80,7 @@ def check_columns(
         )
 
 
-def _exchanged(scores: NDArray[np.floating], predicted: NDArray[Any], classes: NDArray[Any]) -> str:
+def _exchanged(scores: Floats, predicted: NDArray[Any], classes: NDArray[Any]) -> str:
     """Two classes whose columns say better what is predicted when they are exchanged, if any do.
 
     By the mean scores of what is predicted as each, of margins the share in which a column is the

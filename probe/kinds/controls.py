@@ -28,6 +28,7 @@ from cache.features import Features, open_features
 from cache.format.key import file_stem, key_digest, untagged
 from cache.places import features_root
 from probe.answer import Answer
+from probe.arrays import Floats, Singles
 from probe.choosing.candidates import ChoosingConfig
 from probe.encoded import samples_of, tables_of
 from probe.kinds.kind import Problem
@@ -46,7 +47,7 @@ N_BINS = (
 CHUNK_ROWS = 4096  # pictures that are in work at one time
 
 
-def pixel_statistics(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+def pixel_statistics(pictures: NDArray[np.uint8]) -> Singles:
     """Mean, standard deviation and histogram of each picture.
 
     Args:
@@ -125,9 +126,7 @@ def _larger_class(question: Question, splits: dict[str, Split]) -> Answer:
     return Answer({}, {}, scores, [])
 
 
-def _divide(
-    question: Question, read: Callable[[Question], NDArray[np.floating]]
-) -> dict[str, Split]:
+def _divide(question: Question, read: Callable[[Question], Floats]) -> dict[str, Split]:
     """Train and val of what is fitted on, test of what is asked."""
     splits = divide_samples(read(question), question)
     if train := question.trained_on:
@@ -135,7 +134,7 @@ def _divide(
     return splits
 
 
-def _read_pixels(features: Features, aggregate: str) -> NDArray[np.float32]:
+def _read_pixels(features: Features, aggregate: str) -> Singles:
     """(S, 2 + N_BINS) statistics of every sample; of several pictures their mean, or maximum.
 
     Raises:

@@ -24,6 +24,7 @@ from cache.commands.user_code import Wanted, user_code
 from cache.errors import RequestError
 from cache.task import MISSING, MULTI_LABEL, REGRESSION, Task
 from probe.answer import Answer
+from probe.arrays import Doubles, Ints, Singles
 from probe.choosing.candidates import Fitted
 from probe.kinds.columns import CURE, check_columns, few_of_each
 from probe.kinds.estimator import SKLEARN, Estimator, Probe, check_settings, read_grid, running
@@ -187,7 +188,7 @@ class SklearnProbe:
     make: Callable[[], Any]  # a new estimator
     task: Task
 
-    def fit(self, features: NDArray[np.float32], labels: NDArray[Any]) -> None:
+    def fit(self, features: Singles, labels: NDArray[Any]) -> None:
         if self.task.word == REGRESSION:
             self.estimators = [self.make().fit(features, labels)]
         elif self.task.word != MULTI_LABEL:
@@ -199,11 +200,11 @@ class SklearnProbe:
                 for column, rows in zip(labels.T, known, strict=True)
             ]
 
-    def _fit_label(self, x: NDArray[np.float32], labels: NDArray[np.integer]) -> Any:
+    def _fit_label(self, x: Singles, labels: Ints) -> Any:
         """An estimator of one label; where it has one value in train, that value."""
         return self._fit_classes(x, labels) if np.ptp(labels) else int(labels[0])
 
-    def _fit_classes(self, x: NDArray[np.float32], labels: NDArray[np.integer]) -> Any:
+    def _fit_classes(self, x: Singles, labels: Ints) -> Any:
         """An estimator, whose columns are its classes.
 
         Raises:
@@ -234,7 +235,7 @@ class SklearnProbe:
     def _method(self) -> str:
         return "predict_proba" if self.score_type == PROBABILITY else "decision_function"
 
-    def predict_scores(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+    def predict_scores(self, features: Singles) -> Doubles:
         if self.task.word == REGRESSION:
             return self.estimators[0].predict(features)
         if self.task.word == MULTI_LABEL:
@@ -251,7 +252,7 @@ class SklearnProbe:
         full[:, estimator.classes_] = scores
         return full
 
-    def _of_label(self, x: NDArray[np.float32], estimator: Any) -> NDArray[np.float64]:
+    def _of_label(self, x: Singles, estimator: Any) -> Doubles:
         """(Q,) scores of one label's ones."""
         if isinstance(estimator, int):
             sure = float(estimator)
@@ -259,5 +260,5 @@ class SklearnProbe:
         scores = self._scores(x, estimator)
         return scores[:, 1] if scores.ndim == 2 else scores
 
-    def _scores(self, x: NDArray[np.float32], estimator: Any) -> NDArray[np.float64]:
+    def _scores(self, x: Singles, estimator: Any) -> Doubles:
         return np.asarray(getattr(estimator, self._method)(x), np.float64)

@@ -55,6 +55,7 @@ from numpy.typing import NDArray
 from cache.commands.names import first_line, near_names, version_of
 from cache.errors import RequestError
 from cache.task import BINARY, MULTI_LABEL, REGRESSION, Task
+from probe.arrays import Doubles, Floats, Singles
 from probe.episodes.draw import FewShotConfig
 from probe.kinds.columns import check_columns, few_of_each
 from probe.kinds.kind import N_TOLD, Kind
@@ -70,9 +71,9 @@ ROUNDING = 1e-3  # how far from 1 the sum of a row of probabilities may be: floa
 class Probe(Protocol):
     """What every estimator is turned into, or is; see above for shapes."""
 
-    def fit(self, features: NDArray[np.float32], labels: NDArray[Any]) -> Any: ...
+    def fit(self, features: Singles, labels: NDArray[Any]) -> Any: ...
 
-    def predict_scores(self, features: NDArray[np.float32]) -> NDArray[np.floating]: ...
+    def predict_scores(self, features: Singles) -> Floats: ...
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ class FittedProbes:
             )
         return found[0]
 
-    def losses(self, x: NDArray[np.floating], y: NDArray[Any]) -> NDArray[np.float64]:
+    def losses(self, x: Floats, y: NDArray[Any]) -> Doubles:
         """(candidates,) log-loss of each, 1 - AUC of margins, squared error of numbers.
 
         Raises:
@@ -177,7 +178,7 @@ class FittedProbes:
             ]
         )
 
-    def scores(self, x: NDArray[np.floating], place: int) -> NDArray[np.float64]:
+    def scores(self, x: Floats, place: int) -> Doubles:
         """(Q, C) scores of one candidate.
 
         Raises:
@@ -193,7 +194,7 @@ class FittedProbes:
 
 def fit_all(
     estimator: Estimator,
-    features: NDArray[np.floating],
+    features: Floats,
     labels: NDArray[Any],
     task: Task,
     standard: Prepare | None = None,
@@ -232,11 +233,7 @@ def fit_all(
 
 
 def _check_own_columns(
-    estimator: Estimator,
-    probe: Probe,
-    features: NDArray[np.float32],
-    labels: NDArray[Any],
-    task: Task,
+    estimator: Estimator, probe: Probe, features: Singles, labels: NDArray[Any], task: Task
 ) -> None:
     """Refuse a user's probe that scores classes in another order than it predicts them.
 
@@ -274,9 +271,7 @@ def running(name: str, folder: Path | None, what: str) -> Iterator[None]:
         raise RequestError(f"{name} fails in {what}: {found}") from error
 
 
-def _checked(
-    scores: NDArray[np.float64], n: int, task: Task, score_type: str, name: str
-) -> NDArray[np.float64]:
+def _checked(scores: Doubles, n: int, task: Task, score_type: str, name: str) -> Doubles:
     """Scores in the shape that metrics take: (n, C), of two classes' margins -m and m."""
     is_binary = task.word == BINARY
     if scores.ndim == 1:

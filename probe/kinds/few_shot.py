@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.task import MULTI_LABEL, REGRESSION
 from probe.answer import Answer
+from probe.arrays import Floats, Ints, Singles, Texts
 from probe.choosing.in_episode import TooFewError
 from probe.episodes.draw import (
     Draws,
@@ -82,12 +82,8 @@ def answer_few_shot(kind: Kind, problem: Problem) -> Iterator[Answer]:
 
 
 def _corrected(
-    word: str,
-    question: Question,
-    train: Split,
-    episodes: Episodes,
-    scores: NDArray[np.floating],
-) -> NDArray[np.float32]:
+    word: str, question: Question, train: Split, episodes: Episodes, scores: Floats
+) -> Singles:
     """(E, N, C) probabilities under the class shares that a word of ``probe.episodes.prior`` means.
 
     One by one: all at once would take six times the memory of the scores. As they are stored: what
@@ -131,11 +127,7 @@ def _draw(config: FewShotConfig, question: Question, train: Split) -> tuple[Draw
 
 
 def _marks(
-    config: FewShotConfig,
-    question: Question,
-    train: Split,
-    shots: int,
-    episodes: Episodes,
+    config: FewShotConfig, question: Question, train: Split, shots: int, episodes: Episodes
 ) -> list[str]:
     how = config.file.name if config.file else config.rule
     marks = [f"means over {len(episodes)} episodes ({how}); intervals are over episodes and test"]
@@ -186,7 +178,7 @@ def _unlike(
     return [f"{name} has {low} to {high} images of a class where it says {shots} shots"]
 
 
-def _counts(labels: NDArray[np.integer], units: NDArray[np.str_], question: Question) -> list[int]:
+def _counts(labels: Ints, units: Texts, question: Question) -> list[int]:
     """(C,) how many samples, or patients, have each class."""
     if not question.task.has_several_labels:
         labels = labels[:, None] == np.arange(question.task.n_classes)

@@ -21,12 +21,12 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.commands.settings import check, given, setting
 from cache.commands.terminal import split_words
 from cache.errors import RequestError
 from probe.answer import Answer
+from probe.arrays import Floats, Indices, Ints
 from probe.choosing.in_episode import by_patient_settings, make_episode_folds
 from probe.choosing.plan import FOLD_SEED, N_FOLDS
 from probe.episodes.draw import FewShotConfig
@@ -324,12 +324,7 @@ class Inputs:
         return f"lr {fit.lr:g}, {tokens}{' and mean' if fit.with_mean else ''}"
 
 
-def _best_of_folds(
-    parts: list[list[GridFit]],
-    fold: NDArray[np.intp],
-    x: NDArray[np.floating],
-    y: NDArray[np.integer],
-) -> int:
+def _best_of_folds(parts: list[list[GridFit]], fold: Indices, x: Floats, y: Ints) -> int:
     """The place of the head with the smallest loss of all folds' answers, of equals the first."""
     order = np.concatenate([np.flatnonzero(fold == held_out) for held_out in range(len(parts))])
     outputs = parts[0][0].outputs

@@ -26,12 +26,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.commands.settings import given
 from cache.errors import RequestError
 from cache.task import Task
 from probe.answer import Answer
+from probe.arrays import Floats, Indices
 from probe.choosing.candidates import ChoosingConfig, Fitted
 from probe.choosing.in_episode import (
     NAME_ONE,
@@ -53,7 +53,7 @@ from probe.solvers.standardise import AS_STORED, Prepare, Standardising, standar
 if TYPE_CHECKING:
     from cache.features import Features  # h5py: --help shouldn't wait for it
 
-Episodes = Sequence[NDArray[np.intp]]  # for each its rows of train
+Episodes = Sequence[Indices]  # for each its rows of train
 N_TOLD = 3  # marks of single fits that a row repeats
 
 
@@ -137,7 +137,7 @@ class Problem:
         seen = places or self.places
         return head and replace(head, places=seen, aggregate=self.aggregate)
 
-    def read(self) -> dict[str, NDArray[np.floating]]:
+    def read(self) -> dict[str, Floats]:
         """Split -> (n, D) features of all places side by side, in their order.
 
         Raises:

@@ -29,6 +29,7 @@ from cache.commands.terminal import split_words
 from cache.errors import RequestError
 from cache.task import Task
 from probe.answer import Answer
+from probe.arrays import Floats
 from probe.choosing.candidates import Choice, choose
 from probe.choosing.in_episode import (
     TooFewError,
@@ -214,7 +215,7 @@ class Knn(Voting, Kind):
         ]
         return choose(np.array(losses), plan.n_held_out)
 
-    def _ask(self, plan: Plan, test: NDArray[np.floating], task: Task) -> tuple[ByK, ByK]:
+    def _ask(self, plan: Plan, test: Floats, task: Task) -> tuple[ByK, ByK]:
         """What the plan holds out, and test; one search where both ask the same bank."""
         if not plan.is_refitted:
             n_val = len(plan.val)
@@ -224,7 +225,7 @@ class Knn(Voting, Kind):
         by_k = {k: plan.gather([votes[k] for votes in rounds]) for k in self.k}
         return by_k, self.ask(plan.final, test, task)
 
-    def ask(self, bank: Split, queries: NDArray[np.floating], task: Task) -> ByK:
+    def ask(self, bank: Split, queries: Floats, task: Task) -> ByK:
         """k -> (Q, C) scores, or (Q, 1) predictions of numbers."""
         labels = bank.y[:, None] if task.is_continuous else bank.y
         return scores(self, bank.x, labels, queries, task.word, task.n_outputs)

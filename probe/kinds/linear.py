@@ -23,6 +23,7 @@ from cache.commands.terminal import split_words
 from cache.errors import RequestError
 from cache.task import BINARY, MISSING, MULTI_CLASS, MULTI_LABEL, ORDINAL, Task
 from probe.answer import Answer
+from probe.arrays import Doubles, Floats, Ints
 from probe.episodes.draw import FewShotConfig
 from probe.kinds.kind import Episodes, Kind, Problem
 from probe.metrics.classification import check_labels
@@ -172,10 +173,10 @@ class Strengths:
     fits: list[LinearFit]
     task: Task
 
-    def losses(self, x: NDArray[np.floating], y: NDArray[Any]) -> NDArray[np.float64]:
+    def losses(self, x: Floats, y: NDArray[Any]) -> Doubles:
         return path_losses(self.fits, x, y, self.task.word)
 
-    def scores(self, x: NDArray[np.floating], place: int) -> NDArray[np.float64]:
+    def scores(self, x: Floats, place: int) -> Doubles:
         return self.fits[place].predict_scores(x)
 
 
@@ -189,7 +190,7 @@ class LinearFit(PathFit):
     converged: bool  # whether the tolerance was reached
     head: Shared
 
-    def predict_scores(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
+    def predict_scores(self, features: Floats) -> Doubles:
         """Score images.
 
         Args:
@@ -205,11 +206,7 @@ class LinearFit(PathFit):
 
 
 def fit_path(
-    features: NDArray[np.floating],
-    labels: NDArray[np.integer],
-    task: str,
-    n_classes: int,
-    config: Linear | None = None,
+    features: Floats, labels: Ints, task: str, n_classes: int, config: Linear | None = None
 ) -> list[LinearFit]:
     """Fit every strength of the path.
 
@@ -258,7 +255,7 @@ def fit_path(
     problem, basis = rotated(features, standard, targets, is_known, coupled)
 
     fits = []
-    solved: list[tuple[float, NDArray[np.float64]]] = []
+    solved: list[tuple[float, Doubles]] = []
     for strength in sorted(config.strengths):
         penalty = 1 / (strength * len(labels))
         start = ahead(solved, math.log(strength)) if solved else problem.start()
@@ -272,17 +269,13 @@ def fit_path(
     return fits
 
 
-def path_scores(
-    fits: Sequence[LinearFit], features: NDArray[np.floating]
-) -> Iterator[NDArray[np.float64]]:
+def path_scores(fits: Sequence[LinearFit], features: Floats) -> Iterator[Doubles]:
     """(Q, C) probabilities of each fit of one path; arguments and errors as ``path_outputs``."""
     for fit, logits in zip(fits, path_outputs(fits, features), strict=True):
         yield fit.head.scores(logits)
 
 
-def path_losses(
-    fits: list[LinearFit], features: NDArray[np.floating], labels: NDArray[np.integer], task: str
-) -> NDArray[np.float64]:
+def path_losses(fits: list[LinearFit], features: Floats, labels: Ints, task: str) -> Doubles:
     """The log-loss of every fit of one path on other images: what one is chosen by.
 
     Args:

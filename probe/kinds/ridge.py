@@ -25,6 +25,7 @@ from cache.commands.settings import check, given, setting
 from cache.errors import RequestError
 from cache.task import BINARY, Task
 from probe.answer import Answer
+from probe.arrays import Doubles, Floats
 from probe.episodes.draw import FewShotConfig
 from probe.kinds.kind import Episodes, Kind, Problem
 from probe.metrics.classification import MARGIN
@@ -164,11 +165,11 @@ class Penalties:
     fits: list[RidgeFit]
     task: Task
 
-    def losses(self, x: NDArray[np.floating], y: NDArray[Any]) -> NDArray[np.float64]:
+    def losses(self, x: Floats, y: NDArray[Any]) -> Doubles:
         targets = ridge_targets(y, self.task)
         return path_errors(self.fits, x, targets)
 
-    def scores(self, x: NDArray[np.floating], place: int) -> NDArray[np.float64]:
+    def scores(self, x: Floats, place: int) -> Doubles:
         return as_scores(self.fits[place].predict(x), self.task.word)
 
 
@@ -178,7 +179,7 @@ class RidgeFit(PathFit):
 
     penalty: float  # scikit-learn's alpha over the number of training images
 
-    def predict(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
+    def predict(self, features: Floats) -> Doubles:
         """Predict the targets of images.
 
         Args:
@@ -193,11 +194,7 @@ class RidgeFit(PathFit):
         return path_outputs([self], features)[0]
 
 
-def fit_path(
-    features: NDArray[np.floating],
-    targets: NDArray[np.floating],
-    config: Ridge | None = None,
-) -> list[RidgeFit]:
+def fit_path(features: Floats, targets: Floats, config: Ridge | None = None) -> list[RidgeFit]:
     """Fit every penalty, from one eigendecomposition.
 
     Features are standardised by their own mean and standard deviation; a feature that is constant
@@ -235,9 +232,7 @@ def fit_path(
     ]
 
 
-def path_errors(
-    fits: list[RidgeFit], features: NDArray[np.floating], targets: NDArray[np.floating]
-) -> NDArray[np.float64]:
+def path_errors(fits: list[RidgeFit], features: Floats, targets: Floats) -> Doubles:
     """The mean squared error of every fit, over images and outputs: what one is chosen by.
 
     Args:
@@ -259,11 +254,8 @@ def path_errors(
 
 
 def _by_features(
-    features: NDArray[np.floating],
-    standard: Standard,
-    targets: NDArray[np.float64],
-    penalties: NDArray[np.float64],
-) -> NDArray[np.float64]:
+    features: Floats, standard: Standard, targets: Doubles, penalties: Doubles
+) -> Doubles:
     """Weights (D, p * O) from X'X, (D, D)."""
     n_rows, width = features.shape
     gram, cross = np.zeros((width, width)), np.zeros((width, targets.shape[1]))
@@ -276,11 +268,8 @@ def _by_features(
 
 
 def _by_images(
-    features: NDArray[np.floating],
-    standard: Standard,
-    targets: NDArray[np.float64],
-    penalties: NDArray[np.float64],
-) -> NDArray[np.float64]:
+    features: Floats, standard: Standard, targets: Doubles, penalties: Doubles
+) -> Doubles:
     """Weights (D, p * O) from XX', (N, N); they lie in the span of the images."""
     n_rows, width = features.shape
     mean, scale = standard.mean, standard.scale
@@ -297,16 +286,14 @@ def _by_images(
     return weights
 
 
-def _shrunk(
-    rotated: NDArray[np.float64], eigenvalues: NDArray[np.float64], penalties: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _shrunk(rotated: Doubles, eigenvalues: Doubles, penalties: Doubles) -> Doubles:
     """Divide (r, O) by eigenvalue + penalty, for every penalty: (r, p * O)."""
     # Rounding leaves some eigenvalues of 0 below it, and a small penalty would become a negative.
     shrinkage = np.maximum(eigenvalues, 0)[:, None] + penalties  # (r, p)
     return (rotated[:, None] / shrinkage[:, :, None]).reshape(len(rotated), -1)
 
 
-def ridge_targets(labels: NDArray[Any], task: Task) -> NDArray[np.float64]:
+def ridge_targets(labels: NDArray[Any], task: Task) -> Doubles:
     """What the outputs are to be: continuous labels, or +1 and -1 for a class and the others.
 
     As big_vision's few-shot probe has it (evaluators/fewshot_lsr.py), but that two classes take one
@@ -335,6 +322,6 @@ def ridge_targets(labels: NDArray[Any], task: Task) -> NDArray[np.float64]:
     return (labels[:, None] == np.array(classes)) * 2.0 - 1
 
 
-def as_scores(outputs: NDArray[np.float64], task: str) -> NDArray[np.float64]:
+def as_scores(outputs: Doubles, task: str) -> Doubles:
     """(..., N, O) outputs as (..., N, C) scores: of two classes one output is the margin of both."""
     return np.concatenate([-outputs, outputs], axis=-1) if task == BINARY else outputs

@@ -23,6 +23,7 @@ from cache.commands.settings import setting
 from cache.errors import RequestError
 from cache.task import MULTI_CLASS, MULTI_LABEL
 from probe.answer import Answer
+from probe.arrays import Doubles, Floats, Ints
 from probe.kinds.kind import Kind, Problem
 from probe.metrics.classification import check_labels, check_task
 from probe.places import Place
@@ -119,9 +120,7 @@ def n_text_classes(task: str, n_classes: int) -> int:
     return 2 * n_classes if task == MULTI_LABEL else n_classes
 
 
-def class_vectors(
-    prompts: NDArray[np.floating], labels: NDArray[np.integer], n_classes: int
-) -> NDArray[np.float64]:
+def class_vectors(prompts: Floats, labels: Ints, n_classes: int) -> Doubles:
     """Make one direction of all the prompts of a class.
 
     A prompt whose features are all zero has no direction and counts for nothing; a class that has
@@ -154,12 +153,7 @@ def class_vectors(
     return _normalised(sums, "class", 0)  # the sum points where the mean does
 
 
-def scores(
-    features: NDArray[np.floating],
-    vectors: NDArray[np.float64],
-    logit_scale: float,
-    task: str,
-) -> NDArray[np.float64]:
+def scores(features: Floats, vectors: Doubles, logit_scale: float, task: str) -> Doubles:
     """Score every image by its cosine with the class vectors, in float64.
 
     An image whose features are all zero resembles nothing: its cosines are 0, as in kNN, and its
@@ -201,7 +195,7 @@ def scores(
     return results
 
 
-def _normalised(rows: NDArray[np.floating], name: str, first: int) -> NDArray[np.float64]:
+def _normalised(rows: Floats, name: str, first: int) -> Doubles:
     """Rows of length 1, in float64; a row of zeros stays one."""
     wide = np.asarray(rows, dtype=np.float64)
     finite = np.isfinite(wide).all(axis=1)
@@ -217,7 +211,7 @@ def _normalised(rows: NDArray[np.floating], name: str, first: int) -> NDArray[np
 class Prompts:
     """What a text encoder made of every class. P prompts."""
 
-    x: NDArray[np.floating]  # (P, D)
+    x: Floats  # (P, D)
     y: NDArray[np.int64]  # (P,) class number
     n_classes: int  # 2C for the multi-label task: the labels, then their negatives
     logit_scale: float  # already exponentiated

@@ -13,9 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.task import MISSING
+from probe.arrays import Doubles, Floats, Ints
 from probe.metrics.counts import divided
 
 N_BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks", section 5: M = 15
@@ -40,16 +40,14 @@ class Votes:
     """
 
     k: int  # neighbours
-    shares: NDArray[np.float64]  # (C,) of the bank's classes; of several labels each one's ones
+    shares: Doubles  # (C,) of the bank's classes; of several labels each one's ones
 
-    def smooth(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
+    def smooth(self, scores: Floats) -> Doubles:
         """(..., C) shares of votes -> (..., C) probabilities."""
         return (self.k * scores.astype(np.float64) + self.shares) / (self.k + 1)
 
 
-def squares(
-    probabilities: NDArray[np.floating], labels: NDArray[np.integer]
-) -> NDArray[np.float64]:
+def squares(probabilities: Floats, labels: Ints) -> Doubles:
     """Each sample's part of Brier's score, (N, 2): any weighted sum over N gives sums.
 
     Args:
@@ -64,9 +62,7 @@ def squares(
     return np.stack([np.ones(len(square)), square], axis=1) * (labels != MISSING)[:, None]
 
 
-def gap_sums(
-    probabilities: NDArray[np.floating], labels: NDArray[np.integer]
-) -> NDArray[np.float64]:
+def gap_sums(probabilities: Floats, labels: Ints) -> Doubles:
     """What the calibration error is a function of, summed over samples: (1 + N_BINS,).
 
     Not by sample as ``squares``: it has no interval.
@@ -86,7 +82,7 @@ def gap_sums(
     return np.array([is_known.sum(), *sums[1:]], np.float64)
 
 
-def brier_of(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+def brier_of(sums: Doubles) -> Doubles:
     """Brier's score: the mean over samples of the sum over classes of (probability - truth)^2.
 
     Brier's own form (1950): 0..2. Of two classes it is twice what scikit-learn's
@@ -98,7 +94,7 @@ def brier_of(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     return divided(sums[..., 1], sums[..., 0])
 
 
-def calibration_error_of(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+def calibration_error_of(sums: Doubles) -> Doubles:
     """Expected calibration error of the top label (Guo et al. 2017, equation 3).
 
     Answers are sorted into 15 bins of equal width by their confidence, which is their largest
@@ -112,7 +108,7 @@ def calibration_error_of(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     return divided(np.abs(sums[..., 1:]).sum(axis=-1), sums[..., 0])
 
 
-def temper(probabilities: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
+def temper(probabilities: Floats, temperature: float) -> Doubles:
     """Soften (temperature above 1) or sharpen probabilities: softmax(log p / temperature).
 
     Args:
@@ -126,11 +122,7 @@ def temper(probabilities: NDArray[np.floating], temperature: float) -> NDArray[n
     return _softmax(_logarithms(probabilities) / temperature)
 
 
-def fit_temperature(
-    probabilities: NDArray[np.floating],
-    labels: NDArray[np.integer],
-    fold: NDArray[np.integer] | None = None,
-) -> float | None:
+def fit_temperature(probabilities: Floats, labels: Ints, fold: Ints | None = None) -> float | None:
     """The temperature with the smallest log-loss (Guo et al. 2017, section 4.2), if it helps.
 
     It must lower the log-loss of samples that it isn't fitted to: each fold's by the temperature of
@@ -162,7 +154,7 @@ def fit_temperature(
     return float(1 / inverse) if tempered < plain else 1.0
 
 
-def _coldness(z: NDArray[np.float64], y: NDArray[np.integer], start: float = 1.0) -> float:
+def _coldness(z: Doubles, y: Ints, start: float = 1.0) -> float:
     """1 / temperature with the smallest log-loss.
 
     The log-loss is convex in it, so its derivative has one zero: Newton's steps find it, halving
@@ -196,7 +188,7 @@ def _coldness(z: NDArray[np.float64], y: NDArray[np.integer], start: float = 1.0
     return inverse
 
 
-def _nats(z: NDArray[np.float64], y: NDArray[np.integer], inverse: float) -> float:
+def _nats(z: Doubles, y: Ints, inverse: float) -> float:
     """Sum of the samples' log-losses at 1 / temperature."""
     z = z * inverse
     top = z.max(axis=1)
@@ -204,13 +196,13 @@ def _nats(z: NDArray[np.float64], y: NDArray[np.integer], inverse: float) -> flo
     return float((log_sums - z[np.arange(len(y)), y]).sum())
 
 
-def _logarithms(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+def _logarithms(probabilities: Floats) -> Doubles:
     """-inf of what is 0, or below it by rounding."""
     p = probabilities.astype(np.float64)
     return np.log(p, out=np.full(p.shape, -np.inf), where=p > 0)
 
 
-def _softmax(z: NDArray[np.float64]) -> NDArray[np.float64]:
+def _softmax(z: Doubles) -> Doubles:
     p = np.exp(z - np.maximum(z.max(axis=1, keepdims=True), np.finfo(np.float64).min))
     total = p.sum(axis=1, keepdims=True)
     return np.divide(p, total, out=np.full(p.shape, 1 / p.shape[1]), where=total > 0)

@@ -28,6 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cache.errors import RequestError
 from cache.task import BINARY, CLASSIFICATION, MISSING, MULTI_LABEL, ORDINAL, UNCERTAIN
+from probe.arrays import Bools, Doubles, Floats, Ints
 from probe.metrics import calibration, counts, grades
 from probe.metrics.metric import (
     ARGMAX,
@@ -172,7 +173,7 @@ def check_labels(labels: ArrayLike, task: str, n_classes: int) -> None:
         raise RequestError(f"labels lie in 0..{top}{unless}, found {labels.min()}..{labels.max()}")
 
 
-def label_shares(labels: NDArray[np.integer]) -> NDArray[np.float64]:
+def label_shares(labels: Ints) -> Doubles:
     """Share of ones among the samples of which a label is known.
 
     Args:
@@ -184,7 +185,7 @@ def label_shares(labels: NDArray[np.integer]) -> NDArray[np.float64]:
     return counts.divided((labels == 1).sum(axis=0), (labels != MISSING).sum(axis=0))
 
 
-def known_shares(labels: NDArray[np.integer]) -> NDArray[np.float64]:
+def known_shares(labels: Ints) -> Doubles:
     """``label_shares`` of a training set: what is known of no sample can't be learnt.
 
     Raises:
@@ -240,9 +241,7 @@ def validate(
         )
 
 
-def predict(
-    scores: NDArray[np.floating], task: str, score_type: str = PROBABILITY
-) -> NDArray[np.int64]:
+def predict(scores: Floats, task: str, score_type: str = PROBABILITY) -> NDArray[np.int64]:
     """Decide: what MedMNIST's accuracy counts as the answer.
 
     Args:
@@ -264,7 +263,7 @@ def predict(
     return scores.argmax(axis=1).astype(np.int64)
 
 
-def accuracy(scores: NDArray[np.floating], labels: NDArray[np.integer], task: str) -> float:
+def accuracy(scores: Floats, labels: Ints, task: str) -> float:
     """Share of right answers; the mean over labels for the multi-label task.
 
     Where positives are rare, the multi-label value rewards predicting nothing (ChestMNIST: 94.7 %
@@ -274,7 +273,7 @@ def accuracy(scores: NDArray[np.floating], labels: NDArray[np.integer], task: st
     return float(counts.accuracy_of(indicators(scores, labels, task).sum(axis=0), task))
 
 
-def auc(scores: NDArray[np.floating], labels: NDArray[np.integer], task: str) -> float:
+def auc(scores: Floats, labels: Ints, task: str) -> float:
     """Area under the ROC curve: the chance that a positive scores above a negative.
 
     A tie counts half. A binary task uses the last column; the others the plain mean over columns,
@@ -288,12 +287,7 @@ def auc(scores: NDArray[np.floating], labels: NDArray[np.integer], task: str) ->
     return float(column_aucs(scores, labels, task).mean())
 
 
-def column_aucs(
-    scores: NDArray[np.floating],
-    labels: NDArray[np.integer],
-    task: str,
-    score_type: str = PROBABILITY,
-) -> NDArray[np.float64]:
+def column_aucs(scores: Floats, labels: Ints, task: str, score_type: str = PROBABILITY) -> Doubles:
     """What ``auc`` is the mean of: one for each class or label, of two classes one; nan as there."""
     validate(scores, labels, task, score_type)
     whole = np.ones((1, len(scores)), np.int32)
@@ -316,8 +310,8 @@ def metrics_for(
 
 
 def evaluate(
-    scores: NDArray[np.floating],
-    labels: NDArray[np.integer],
+    scores: Floats,
+    labels: Ints,
     task: str,
     score_type: str = PROBABILITY,
     temperature: float | None = None,
@@ -347,12 +341,12 @@ def evaluate(
 
 
 def fit_temperature(
-    scores: NDArray[np.floating],
-    labels: NDArray[np.integer],
+    scores: Floats,
+    labels: Ints,
     task: str,
     *,
     votes: calibration.Votes | None = None,
-    fold: NDArray[np.integer] | None = None,
+    fold: Ints | None = None,
 ) -> float | None:
     """The temperature of ``calibration.fit_temperature``; one for all of several labels.
 
@@ -375,7 +369,7 @@ def fit_temperature(
     )
 
 
-def larger_class_rate(labels: NDArray[np.integer], task: str) -> float:
+def larger_class_rate(labels: Ints, task: str) -> float:
     """Accuracy of always giving the most common answer: the floor under every ``acc``.
 
     Args:
@@ -401,8 +395,8 @@ def larger_class_rate(labels: NDArray[np.integer], task: str) -> float:
 
 
 def prepare(
-    scores: NDArray[np.floating],
-    labels: NDArray[np.integer],
+    scores: Floats,
+    labels: Ints,
     task: str,
     score_type: str = PROBABILITY,
     temperature: float | None = None,
@@ -420,10 +414,7 @@ def prepare(
 
 
 def sample_parts(
-    scores: NDArray[np.floating],
-    labels: NDArray[np.integer],
-    task: str,
-    score_type: str = PROBABILITY,
+    scores: Floats, labels: Ints, task: str, score_type: str = PROBABILITY
 ) -> dict[str, NDArray[Any]]:
     """Each sample's contributions: any weighted sum over N is what metrics take.
 
@@ -445,13 +436,13 @@ def sample_parts(
 
 
 def calibration_sums(
-    scores: NDArray[np.floating],
-    labels: NDArray[np.integer],
+    scores: Floats,
+    labels: Ints,
     task: str,
     score_type: str = PROBABILITY,
     temperature: float | None = None,
     votes: calibration.Votes | None = None,
-) -> dict[str, NDArray[np.float64]]:
+) -> dict[str, Doubles]:
     """What the errors of calibration are functions of.
 
     Returns:
@@ -469,14 +460,12 @@ def calibration_sums(
     return found
 
 
-def rankings(scores: NDArray[np.floating], labels: NDArray[np.integer], task: str) -> list[Ranking]:
+def rankings(scores: Floats, labels: Ints, task: str) -> list[Ranking]:
     """The problems of ``auc_columns``, sorted."""
     return [Ranking(*column) for column in auc_columns(scores, labels, task)]
 
 
-def class_problems(
-    scores: NDArray[np.floating], labels: NDArray[np.integer], task: str
-) -> list[tuple[NDArray[np.floating], NDArray[np.integer]]]:
+def class_problems(scores: Floats, labels: Ints, task: str) -> list[tuple[Floats, Ints]]:
     """Probabilities (N, V) and class numbers (N,) of classes that exclude one another.
 
     One problem; of several labels one of two classes for each.
@@ -487,12 +476,7 @@ def class_problems(
     return [(np.stack([1 - scores[:, c], scores[:, c]], axis=1), labels[:, c]) for c in columns]
 
 
-def indicators(
-    scores: NDArray[np.floating],
-    labels: NDArray[np.integer],
-    task: str,
-    score_type: str = PROBABILITY,
-) -> NDArray[np.bool_]:
+def indicators(scores: Floats, labels: Ints, task: str, score_type: str = PROBABILITY) -> Bools:
     """Each sample's contribution to the counts.
 
     Returns:
@@ -508,9 +492,7 @@ def indicators(
     return np.stack([labelled & predicted, labelled, predicted], axis=1)
 
 
-def auc_columns(
-    scores: NDArray[np.floating], labels: NDArray[np.integer], task: str
-) -> list[tuple[NDArray[np.floating], NDArray[np.bool_], NDArray[np.bool_]]]:
+def auc_columns(scores: Floats, labels: Ints, task: str) -> list[tuple[Floats, Bools, Bools]]:
     """The two-class problems whose mean is the AUC.
 
     Returns:

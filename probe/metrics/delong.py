@@ -27,8 +27,8 @@ from __future__ import annotations
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
+from probe.arrays import Doubles, Floats, Ints
 from probe.metrics.classification import rankings
 from probe.metrics.jackknife import wilson
 from probe.metrics.ranking import Ranking
@@ -36,9 +36,7 @@ from probe.metrics.ranking import Ranking
 ROUNDING = 1e-20  # of a variance
 
 
-def delong(
-    scores: NDArray[np.floating], labels: NDArray[np.integer], task: str, level: float = 0.95
-) -> tuple[float, float]:
+def delong(scores: Floats, labels: Ints, task: str, level: float = 0.95) -> tuple[float, float]:
     """The ends of the interval around ``probe.metrics.classification.auc``.
 
     Args:
@@ -78,7 +76,7 @@ def delong(
     return float(low), float(high)
 
 
-def deviations(problem: Ranking) -> tuple[float, NDArray[np.float64], float]:
+def deviations(problem: Ranking) -> tuple[float, Doubles, float]:
     """How much each sample moves the AUC of one column.
 
     Args:

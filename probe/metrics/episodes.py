@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.task import REGRESSION
+from probe.arrays import Bools, Doubles, Floats, Ints, Singles, Texts
 from probe.metrics import classification as metrics
 from probe.metrics import intervals, jackknife
 from probe.metrics.delong import deviations
@@ -41,14 +42,14 @@ CHUNK_CELLS = 2**23  # numbers of all episodes' contributions in work at one tim
 
 
 def estimate_episodes(
-    scores: NDArray[np.floating],
+    scores: Floats,
     labels: NDArray[Any],
     task: str,
     n_resamples: int = 1000,
     seed: int = 0,
     *,
     score_type: str = metrics.PROBABILITY,
-    groups: NDArray[np.str_] | None = None,
+    groups: Texts | None = None,
     level: float = 0.95,
 ) -> Estimates:
     """Evaluate every episode; the estimates are of the mean over them.
@@ -79,7 +80,7 @@ def estimate_episodes(
     )
     weights = _episode_weights(len(scores), len(drawn), seed)
     each: list[dict[str, float]] = []
-    drawn_means: dict[str, NDArray[np.float64]] = {}
+    drawn_means: dict[str, Doubles] = {}
     for episodes in _pieces(scores):
         piece = [_evaluated(prepare(s, labels, task, score_type)) for s in scores[episodes]]
         each += [episode.values for episode in piece]
@@ -94,7 +95,7 @@ def estimate_episodes(
     methods = dict.fromkeys(ends, TWO_LEVEL_GROUPS if is_grouped else TWO_LEVEL)
     known = [m for m in prepare(scores[0], labels, task, score_type).metrics if m.has_interval]
     if lacking := [metric for metric in known if metric.name not in ends]:
-        leaving: dict[str, NDArray[np.float64]] = {}
+        leaving: dict[str, Doubles] = {}
         if n_units >= ENOUGH:  # of one alone nothing would be left
             wanted = [metric.name for metric in lacking]
             for answers in scores:
@@ -145,10 +146,8 @@ def _evaluated(prepared: Prepared) -> _Episode:
 
 
 def _resampled(
-    piece: Sequence[_Episode],
-    drawn: NDArray[np.unsignedinteger],
-    weights: NDArray[np.float64],
-) -> dict[str, NDArray[np.float64]]:
+    piece: Sequence[_Episode], drawn: NDArray[np.unsignedinteger], weights: Doubles
+) -> dict[str, Doubles]:
     """name -> (R,) the piece's share of the mean over the drawn episodes, nan where one has no value.
 
     Args:
@@ -158,7 +157,7 @@ def _resampled(
     """
     sums = EpisodeSums([episode.parts for episode in piece])
     auc = np.array([episode.auc for episode in piece])
-    found: dict[str, list[NDArray[np.float64]]] = {}
+    found: dict[str, list[Doubles]] = {}
     size = max(1, CHUNK_CELLS // drawn.shape[1])
     for start in range(0, len(drawn), size):
         rows = slice(start, start + size)
@@ -172,7 +171,7 @@ def _resampled(
 
 
 def multiplicities(
-    n_samples: int, n_resamples: int, seed: int, groups: NDArray[np.str_] | None = None
+    n_samples: int, n_resamples: int, seed: int, groups: Texts | None = None
 ) -> NDArray[np.uint16]:
     """(R, N) how often each sample is in each resample: of 1000 resamples 2 KB a sample.
 
@@ -191,7 +190,7 @@ def multiplicities(
     return drawn
 
 
-def _episode_weights(n_episodes: int, n_resamples: int, seed: int) -> NDArray[np.float64]:
+def _episode_weights(n_episodes: int, n_resamples: int, seed: int) -> Doubles:
     """(R, E) how often each episode is drawn, over E."""
     rng = np.random.default_rng([seed, 1])  # the test samples' generator is that of seed alone
     drawn = rng.integers(n_episodes, size=(n_resamples, n_episodes))
@@ -200,7 +199,7 @@ def _episode_weights(n_episodes: int, n_resamples: int, seed: int) -> NDArray[np
     return counts.reshape(n_resamples, n_episodes) / n_episodes
 
 
-def _pieces(scores: NDArray[np.floating]) -> Iterator[slice]:
+def _pieces(scores: Floats) -> Iterator[slice]:
     """Consecutive episodes, as many as fit."""
     size = max(1, CHUNK_CELLS // (4 * scores[0].size + 8 * len(scores[0])))
     return (slice(start, start + size) for start in range(0, len(scores), size))
@@ -226,7 +225,7 @@ class EpisodeSums:
             each: for each episode name -> (N, ...) contributions, see
                 ``probe.metrics.classification.sample_parts``; others than "counts" are summed as they are.
         """
-        self._labelled: NDArray[np.bool_] | None = None  # (N, V), of several labels (N, C, 2)
+        self._labelled: Bools | None = None  # (N, V), of several labels (N, C, 2)
         is_whole = True  # every label is known of every sample
         if "counts" in each[0]:
             self._labelled = each[0]["counts"][:, 1]
@@ -238,7 +237,7 @@ class EpisodeSums:
             if name != "counts"
         }
 
-    def _own(self, counts: NDArray[np.bool_]) -> NDArray[np.float32]:
+    def _own(self, counts: Bools) -> Singles:
         """(N, 2, ...) hits and predictions, of two values those of the second."""
         first = int(self._of_two)
         return np.stack([counts[:, 0, ..., first:], counts[:, 2, ..., first:]], 1).astype(
@@ -249,7 +248,7 @@ class EpisodeSums:
     def _of_two(self) -> bool:
         return self._labelled is not None and self._labelled.shape[-1] == 2
 
-    def of(self, drawn: NDArray[np.integer]) -> dict[str, NDArray[np.float64]]:
+    def of(self, drawn: Ints) -> dict[str, Doubles]:
         """name -> (R, e, ...) sums over samples, each as often as it was drawn.
 
         Args:
@@ -291,7 +290,7 @@ def _column(name: str, part: NDArray[Any], is_whole: bool) -> NDArray[Any]:
     return part[..., 1].mean(axis=1, keepdims=True) if is_whole else part[..., 1]
 
 
-def _product(weights: NDArray[np.floating], part: NDArray[Any]) -> NDArray[np.float64]:
+def _product(weights: Floats, part: NDArray[Any]) -> Doubles:
     """(R, ...) sums of (N, ...) contributions, in the weights' precision."""
     flat = part.reshape(len(part), -1).astype(weights.dtype, copy=False)
     return (weights @ flat).astype(np.float64).reshape(-1, *part.shape[1:])

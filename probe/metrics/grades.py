@@ -10,10 +10,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from probe.arrays import Doubles, Floats, Ints
+
 DIGITS = 9  # of an expected grade that are looked at: 1.4999999999999998 is a half
 
 
-def expected_grades(scores: NDArray[np.floating]) -> NDArray[np.int64]:
+def expected_grades(scores: Floats) -> NDArray[np.int64]:
     """Decide for the grade nearest to the expected one: round(sum of p_c * c).
 
     Where argmax gives the most likely grade, this gives the one that is least far off on average
@@ -32,7 +34,7 @@ def expected_grades(scores: NDArray[np.floating]) -> NDArray[np.int64]:
     return np.clip(nearest, 0, grades[-1]).astype(np.int64)
 
 
-def sample_moments(grades: NDArray[np.integer], labels: NDArray[np.integer]) -> NDArray[np.float64]:
+def sample_moments(grades: Ints, labels: Ints) -> Doubles:
     """Each sample's contribution, (N, 7): any weighted sum over N gives moments.
 
     Args:
@@ -47,12 +49,12 @@ def sample_moments(grades: NDArray[np.integer], labels: NDArray[np.integer]) -> 
     return np.stack([np.ones(len(y)), g == y, y, y**2, g, g**2, (g - y) ** 2], axis=1)
 
 
-def accuracy_of(moments: NDArray[np.float64]) -> NDArray[np.float64]:
+def accuracy_of(moments: Doubles) -> Doubles:
     """(...,) share of right answers, from (..., 7) moments."""
     return moments[..., 1] / moments[..., 0]
 
 
-def kappa_of(moments: NDArray[np.float64]) -> NDArray[np.float64]:
+def kappa_of(moments: Doubles) -> Doubles:
     """Cohen's kappa with quadratic weights (Cohen 1968), as in scikit-learn with labels=range(C).
 
     Without that argument scikit-learn leaves out grades that nobody has or is given, and takes

@@ -34,10 +34,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.task import MULTI_LABEL, REGRESSION
+from probe.arrays import Doubles, Floats, Indices, Ints, Texts
 from probe.metrics import classification as metrics
 from probe.metrics import jackknife
 from probe.metrics.calibration import Votes
@@ -73,15 +73,15 @@ class Estimates:
 
 
 def estimate(
-    scores: NDArray[np.floating],
-    labels: NDArray[np.integer],
+    scores: Floats,
+    labels: Ints,
     task: str,
     *,
     level: float = 0.95,
     score_type: str = metrics.PROBABILITY,
     temperature: float | None = None,
     votes: Votes | None = None,
-    groups: NDArray[np.str_] | None = None,
+    groups: Texts | None = None,
 ) -> Estimates:
     """Evaluate, with the interval that fits around every metric.
 
@@ -116,7 +116,7 @@ def estimate(
         m.name: method_of(m, values[m.name], supports.get(m.name), task, is_grouped, n_units)
         for m in prepared.metrics
     }
-    without: dict[str, NDArray[np.float64]] = {}
+    without: dict[str, Doubles] = {}
     if wanted := [name for name, method in methods.items() if method == JACKKNIFE]:
         without = jackknife.left_out(prepared, cluster, wanted)
     found = {}
@@ -146,12 +146,7 @@ def unit_of(is_grouped: bool) -> str:
 
 
 def method_of(
-    metric: Metric,
-    value: float,
-    support: Support | None,
-    task: str,
-    is_grouped: bool,
-    n_units: int,
+    metric: Metric, value: float, support: Support | None, task: str, is_grouped: bool, n_units: int
 ) -> str:
     """How the interval around a metric is made.
 
@@ -186,9 +181,9 @@ def method_of(
 def by_units(
     metric: Metric,
     value: float,
-    without: NDArray[np.float64],
+    without: Doubles,
     support: Support | None,
-    cluster: NDArray[np.intp],
+    cluster: Indices,
     level: float,
     more: float = 0.0,
 ) -> tuple[tuple[float, float], str]:
@@ -217,7 +212,7 @@ def by_units(
     return jackknife.by_jackknife(value, v, support, level, metric.span, more), JACKKNIFE
 
 
-def perfect_recall(counts: NDArray[np.integer], level: float = 0.95) -> tuple[float, float]:
+def perfect_recall(counts: Ints, level: float = 0.95) -> tuple[float, float]:
     """The interval of a balanced accuracy of 1, exact and one-sided.
 
     The smallest mean of recalls r with prod(r ** counts) >= 1 - level. Where the product is at that
@@ -236,7 +231,7 @@ def perfect_recall(counts: NDArray[np.integer], level: float = 0.95) -> tuple[fl
     return float(np.minimum(factors[n_below - 1] * n, 1).mean()), 1.0
 
 
-def clusters(groups: NDArray[np.str_]) -> NDArray[np.intp]:
+def clusters(groups: Texts) -> Indices:
     """(N,) number of each sample's group, from 0; who is in none is one of their own."""
     _, number = np.unique(groups, return_inverse=True)
     alone = groups == ""
@@ -244,7 +239,7 @@ def clusters(groups: NDArray[np.str_]) -> NDArray[np.intp]:
     return np.unique(number, return_inverse=True)[1]
 
 
-def percentiles(samples: NDArray[np.float64], level: float) -> tuple[float, float]:
+def percentiles(samples: Doubles, level: float) -> tuple[float, float]:
     """The two percentiles that enclose the level, over what is defined; nan where nothing is."""
     defined = samples[~np.isnan(samples)]
     if len(defined) == 0:
@@ -254,12 +249,7 @@ def percentiles(samples: NDArray[np.float64], level: float) -> tuple[float, floa
 
 
 def _of_perfect(
-    value: float,
-    scores: NDArray[np.floating],
-    labels: NDArray[np.integer],
-    task: str,
-    cluster: NDArray[np.intp],
-    level: float,
+    value: float, scores: Floats, labels: Ints, task: str, cluster: Indices, level: float
 ) -> tuple[float, float]:
     """The interval of an AUC of 1 or 0, from pairs of which no two share a group."""
     pairs = []

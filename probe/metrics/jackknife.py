@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.task import BINARY, MISSING, MULTI_LABEL
+from probe.arrays import Doubles, Indices, Ints
 from probe.metrics import classification as metrics
 from probe.metrics.metric import (
     F1,
@@ -67,9 +68,7 @@ class Support:
     who: int | None = None  # that class or label; None: every unit counts alike
 
 
-def supports(
-    labels: NDArray[np.integer], task: str, n_classes: int, cluster: NDArray[np.intp]
-) -> dict[str, Support]:
+def supports(labels: Ints, task: str, n_classes: int, cluster: Indices) -> dict[str, Support]:
     """Name of each metric -> what it stands on.
 
     A share of right answers stands on all units; a mean of recalls over C classes on
@@ -98,12 +97,7 @@ def supports(
     harmonic = 2 / (1 / worths).sum(axis=1)
     columns = slice(1, 2) if task == BINARY else slice(None)
 
-    def of(
-        floor: float,
-        counted: NDArray[np.integer],
-        parts: NDArray[np.float64],
-        trusted: float = TRUSTED,
-    ) -> Support:
+    def of(floor: float, counted: Ints, parts: Doubles, trusted: float = TRUSTED) -> Support:
         weakest, who = int(counted.min()), int(counted.argmin())
         floor = min(floor, every)
         is_few = n_units < MANY or weakest < MANY_OF_A_CLASS
@@ -143,7 +137,7 @@ def supports(
     return {m.name: found[m.stands_on] for m in metrics.METRICS if m.stands_on}
 
 
-def worth(units: NDArray[np.intp]) -> float:
+def worth(units: Indices) -> float:
     """How many units of one size scatter as much: (sum m)^2 / sum m^2 of m samples each.
 
     Kish 1965, Survey Sampling, section 8.2. Half a unit where there is none, to divide by.
@@ -155,19 +149,19 @@ def worth(units: NDArray[np.intp]) -> float:
     return float(m.sum() ** 2 / (m**2).sum()) if len(m) else 0.5
 
 
-def _together(each: NDArray[np.float64]) -> float:
+def _together(each: Doubles) -> float:
     """What a mean over columns stands on, each column on its own number."""
     return float(min(each.mean(), len(each) ** 2 / (1 / each).sum()))
 
 
-def _satterthwaite(parts: NDArray[np.float64]) -> float:
+def _satterthwaite(parts: Doubles) -> float:
     """Degrees of freedom of a sum of variances, each in proportion to 1 / what its units are worth."""
     return float((1 / parts).sum() ** 2 / (1 / (parts**2 * np.maximum(parts - 1, 0.5))).sum())
 
 
 def left_out(
-    prepared: Prepared, cluster: NDArray[np.intp], wanted: Collection[str] | None = None
-) -> dict[str, NDArray[np.float64]]:
+    prepared: Prepared, cluster: Indices, wanted: Collection[str] | None = None
+) -> dict[str, Doubles]:
     """Every metric without each unit in turn, but for errors of calibration.
 
     Args:
@@ -189,8 +183,8 @@ def left_out(
 
 
 def sums_without(
-    parts: Mapping[str, NDArray[Any]], cluster: NDArray[np.intp]
-) -> Iterator[dict[str, NDArray[np.float64]]]:
+    parts: Mapping[str, NDArray[Any]], cluster: Indices
+) -> Iterator[dict[str, Doubles]]:
     """Sums over all samples but a unit's, some units at a time.
 
     Args:
@@ -214,7 +208,7 @@ def sums_without(
         }
 
 
-def variance(without: NDArray[np.float64]) -> float:
+def variance(without: Doubles) -> float:
     """The jackknife's variance, from (U,) values without each unit; nan where one is."""
     return float((len(without) - 1) * without.var())
 
@@ -246,11 +240,7 @@ def by_jackknife(
 
 
 def by_counts(
-    value: float,
-    support: Support,
-    level: float = 0.95,
-    span: Span = (0.0, 1.0),
-    more: float = 0.0,
+    value: float, support: Support, level: float = 0.95, span: Span = (0.0, 1.0), more: float = 0.0
 ) -> tuple[float, float]:
     """Wilson's interval with what the units of each class are worth: no variance is estimated."""
     share = (value - span[0]) / _width(span)
@@ -319,7 +309,7 @@ def wilson(
 def by_scale(
     metric: Metric,
     value: float,
-    without: NDArray[np.float64],
+    without: Doubles,
     units: float,
     level: float = 0.95,
     more: float = 0.0,

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.task import MISSING, MULTI_LABEL, REGRESSION
+from probe.arrays import Floats, Ints
 from probe.metrics.calibration import Votes
 from probe.metrics.classification import PROBABILITY, column_aucs, validate
 
@@ -16,7 +17,7 @@ RANKS = "1 - AUC"  # the loss of scores that are no probabilities
 
 
 def loss_of(
-    scores: NDArray[np.floating],
+    scores: Floats,
     labels: NDArray[Any],
     task: str,
     *,
@@ -72,7 +73,7 @@ def judged_by(loss: str) -> str:
     return "pooled out-of-fold" if is_of_ranks(loss) else "out-of-fold"
 
 
-def log_loss(scores: NDArray[np.floating], labels: NDArray[np.integer], task: str) -> float:
+def log_loss(scores: Floats, labels: Ints, task: str) -> float:
     """Mean negative log-probability of the truth, in nats.
 
     For the multi-label task, the mean over labels of each label's mean over the images of which it
@@ -96,5 +97,5 @@ def log_loss(scores: NDArray[np.floating], labels: NDArray[np.integer], task: st
     return float((sums[n_known > 0] / n_known[n_known > 0]).mean())
 
 
-def _nats(probabilities: NDArray[np.floating]) -> NDArray[np.floating]:
+def _nats(probabilities: Floats) -> Floats:
     return -np.log(np.clip(probabilities, np.finfo(np.float64).eps, 1))

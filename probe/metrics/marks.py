@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.task import Task
+from probe.arrays import Bools, Ints
 from probe.metrics import classification as metrics
 from probe.metrics.intervals import COUNTS, ENOUGH, NONE, Estimates
 
@@ -81,18 +82,14 @@ def never_learnt(labels: NDArray[Any], task: Task) -> list[str]:
     return [said.format(_listed(absent, task.class_names))] if absent.any() else []
 
 
-def _lacking(labels: NDArray[np.integer], task: Task) -> NDArray[np.bool_]:
+def _lacking(labels: Ints, task: Task) -> Bools:
     """(C, 1) which classes nobody has, or (C, 2) which values, 0 or 1, of several labels."""
     if task.has_several_labels:
         return np.stack([(labels != value).all(axis=0) for value in (0, 1)], axis=1)
     return (np.bincount(labels, minlength=task.n_classes) == 0)[:, None]
 
 
-def unlearnt(
-    learnt: NDArray[np.integer],
-    val: NDArray[np.integer],
-    task: Task,
-) -> str:
+def unlearnt(learnt: Ints, val: Ints, task: Task) -> str:
     """Why val has no log-loss: classes that training labels lack and val has; or nothing."""
     lacking, not_asked = (_lacking(labels, task) for labels in (learnt, val))
     found = (lacking & ~not_asked).sum(axis=1) > 0
@@ -102,7 +99,7 @@ def unlearnt(
     return f"val has {what}{_listed(found, task.class_names)} that training images lack"
 
 
-def why_no_auc(split: str, labels: NDArray[np.integer], task: Task) -> str:
+def why_no_auc(split: str, labels: Ints, task: Task) -> str:
     """Which classes or labels of a split are why it has no AUC, by name."""
     names = task.class_names
     if not task.has_several_labels:
@@ -114,7 +111,7 @@ def why_no_auc(split: str, labels: NDArray[np.integer], task: Task) -> str:
     return f"no AUC on {split}: one value only there of {_listed(shares % 1 == 0, names)}"
 
 
-def _listed(is_meant: NDArray[np.bool_], class_names: Sequence[str]) -> str:
+def _listed(is_meant: Bools, class_names: Sequence[str]) -> str:
     names = [name for name, meant in zip(class_names, is_meant, strict=True) if meant]
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.task import MISSING, Task
+from probe.arrays import Floats, Ints
 from probe.metrics import classification as metrics
 from probe.metrics.calibration import N_FOLDS, Votes
 from probe.metrics.classification import PROBABILITY, indicators
@@ -108,10 +109,7 @@ def measure(
 
 
 def per_class(
-    scores: NDArray[np.floating],
-    labels: NDArray[np.integer],
-    task: Task,
-    score_type: str = PROBABILITY,
+    scores: Floats, labels: Ints, task: Task, score_type: str = PROBABILITY
 ) -> dict[str, list[Any]]:
     """The metrics of each class against the rest, or of each label by itself.
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.commands.settings import check, setting
+from probe.arrays import Doubles, Indices
 from probe.metrics.ranking import Ranking
 
 # What a metric needs to know of answers. Sums over samples, see ``classification.sample_parts``
@@ -38,14 +39,14 @@ class Metric:
     # Sums (..., as the part has them) and the task's word -> (...): leading axes stay, be they of
     # resamples, of test sets less a patient, or of images. Of RANKS: a ``Ranking`` and (R, N)
     # multiplicities -> (R,).
-    of: Callable[[Any, Any], NDArray[np.float64]]
+    of: Callable[[Any, Any], Doubles]
     needs: str
     tasks: tuple[str, ...]
     stands_on: str | None = SHARES  # None: it has no interval; of MOMENTS a scale tells
     span: Span = (0.0, 1.0)  # the least and the largest value
     is_share: bool = False  # of right answers: has Wilson's interval where samples are independent
     # RANKS: a ``Ranking`` and each sample's unit -> (U,) without each.
-    without: Callable[[Ranking, NDArray[np.intp]], NDArray[np.float64]] | None = None
+    without: Callable[[Ranking, Indices], Doubles] | None = None
     # MOMENTS: onto the scale where it is nearest to a normal distribution, and back.
     scale: tuple[Callable[..., Any], Callable[..., Any]] | None = None
     column: str = ""  # of a table; empty: it has none
@@ -63,7 +64,7 @@ class Prepared(NamedTuple):
     task: str
     metrics: tuple[Metric, ...]
     parts: dict[str, NDArray[Any]]  # each sample's: any weighted sum over N is what metrics take
-    wholes: dict[str, NDArray[np.float64]]  # sums that no single sample has a part of
+    wholes: dict[str, Doubles]  # sums that no single sample has a part of
     problems: list[Ranking]  # for metrics of ranks, which are means over them
 
     def evaluate(self) -> dict[str, float]:
@@ -81,7 +82,7 @@ class Prepared(NamedTuple):
 
 def metrics_of(
     sums: Mapping[str, NDArray[Any]], metrics: Collection[Metric], task: str
-) -> dict[str, NDArray[np.float64]]:
+) -> dict[str, Doubles]:
     """Every metric whose sums are there; their leading axes stay."""
     return {m.name: m.of(sums[m.needs], task) for m in metrics if m.needs in sums}
 

@@ -9,15 +9,16 @@ from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.task import MISSING
+from probe.arrays import Floats, Indices, Texts
 
 
 class Scored(NamedTuple):
     """What metrics are computed of. n samples, or patients."""
 
-    scores: NDArray[np.floating]  # (n, C), of episodes (E, n, C)
+    scores: Floats  # (n, C), of episodes (E, n, C)
     labels: NDArray[Any]  # (n,) or (n, C)
-    ids: NDArray[np.str_]  # (n,)
-    groups: NDArray[np.str_] | None  # (n,) patients, where known; an empty text is nobody
+    ids: Texts  # (n,)
+    groups: Texts | None  # (n,) patients, where known; an empty text is nobody
 
 
 def by_patient(scored: Scored) -> Scored:
@@ -57,7 +58,7 @@ def by_patient(scored: Scored) -> Scored:
     return Scored(np.moveaxis(means, -1, -2), labels, names, None)
 
 
-def _agreed(scored: Scored, patient: NDArray[np.intp], first: NDArray[np.intp]) -> NDArray[Any]:
+def _agreed(scored: Scored, patient: Indices, first: Indices) -> NDArray[Any]:
     """Each patient's label: that of all of the patient's samples.
 
     Raises:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from probe.arrays import Bools, Doubles, Floats, Indices
 
-def below(
-    scores: NDArray[np.floating], ascending: NDArray[np.floating]
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+
+def below(scores: Floats, ascending: Floats) -> tuple[Indices, Indices]:
     """Where each score stands among others.
 
     Args:
@@ -33,12 +33,7 @@ def below(
 class Ranking:
     """One two-class problem, sorted once. N samples: P positives, M negatives, others neither."""
 
-    def __init__(
-        self,
-        scores: NDArray[np.floating],
-        positive: NDArray[np.bool_],
-        negative: NDArray[np.bool_],
-    ) -> None:
+    def __init__(self, scores: Floats, positive: Bools, negative: Bools) -> None:
         """Sort.
 
         Args:
@@ -55,7 +50,7 @@ class Ranking:
         self.less, self.less_or_same = below(ascending, scores[self.negatives])
         self.less_positives = below(ascending, ascending)[0]
 
-    def auc(self, drawn: NDArray[np.int32]) -> NDArray[np.float64]:
+    def auc(self, drawn: NDArray[np.int32]) -> Doubles:
         """Area under the ROC curve: the chance that a positive scores above a negative.
 
         Args:
@@ -74,7 +69,7 @@ class Ranking:
         pairs = weights.sum(axis=1, dtype=np.int64) * negatives[:, -1]
         return np.divide(twice, 2 * pairs, out=np.full(len(drawn), np.nan), where=pairs > 0)
 
-    def placements(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def placements(self) -> tuple[Doubles, Doubles]:
         """How well each sample is placed among those of the other side, ties counted half.
 
         Returns:
@@ -90,7 +85,7 @@ class Ranking:
         of_positives = (self.less + self.less_or_same) / (2 * n_negatives)
         return of_positives, 1 - (not_above + under) / (2 * n_positives)
 
-    def auc_without(self, cluster: NDArray[np.intp]) -> NDArray[np.float64]:
+    def auc_without(self, cluster: Indices) -> Doubles:
         """The AUC without each unit (a patient with all samples) in turn.
 
         Args:
@@ -114,7 +109,7 @@ class Ranking:
         )
         return np.divide(beaten, left, out=np.full(n_units, np.nan), where=left > 0)
 
-    def _within(self, cluster: NDArray[np.intp], n_units: int) -> NDArray[np.float64]:
+    def _within(self, cluster: Indices, n_units: int) -> Doubles:
         """(U,) pairs in order of which both samples are one unit's, by ranks in it; ties half."""
         both = np.intersect1d(cluster[self.positives], cluster[self.negatives])
         known = np.concatenate([self.positives, self.negatives])
@@ -133,7 +128,7 @@ class Ranking:
         n = np.bincount(unit, is_positive, n_units)
         return np.bincount(unit, rank * is_positive, n_units) - n * (n + 1) / 2
 
-    def average_precision_without(self, cluster: NDArray[np.intp]) -> NDArray[np.float64]:
+    def average_precision_without(self, cluster: Indices) -> Doubles:
         """``average_precision`` without each unit in turn, to first order.
 
         Exact where a unit is one sample. Of several their moves are added up: what two samples of a
@@ -162,7 +157,7 @@ class Ranking:
         )
         return value + np.divide(moved, left, out=np.full(n_units, np.nan), where=left > 0)
 
-    def average_precision(self, drawn: NDArray[np.int32]) -> NDArray[np.float64]:
+    def average_precision(self, drawn: NDArray[np.int32]) -> Doubles:
         """Mean over positives of the precision where each is found, as in scikit-learn.
 
         The precision at a positive is the share of positives among all that score as much as it
@@ -185,18 +180,13 @@ class Ranking:
         return np.divide(total, n, out=np.full(len(drawn), np.nan), where=n > 0)
 
 
-def _cumulative(drawn: NDArray[np.int32], places: NDArray[np.intp]) -> NDArray[np.int32]:
+def _cumulative(drawn: NDArray[np.int32], places: Indices) -> NDArray[np.int32]:
     """(R, n + 1): [:, j] is how many draws fell on the first j places."""
     sums = np.zeros((len(drawn), len(places) + 1), dtype=np.int32)
     np.take(drawn, places, axis=1).cumsum(axis=1, dtype=np.int32, out=sums[:, 1:])
     return sums
 
 
-def _by_unit(
-    cluster: NDArray[np.intp],
-    places: NDArray[np.intp],
-    values: NDArray[np.float64] | None,
-    n_units: int,
-) -> NDArray[np.float64]:
+def _by_unit(cluster: Indices, places: Indices, values: Doubles | None, n_units: int) -> Doubles:
     """(U,) sums of the values at some samples over their units; without values their number."""
     return np.bincount(cluster[places], values, n_units).astype(np.float64)

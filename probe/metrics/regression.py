@@ -17,10 +17,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from cache.errors import RequestError
 from cache.task import REGRESSION
+from probe.arrays import Doubles, Floats
 from probe.metrics.metric import INTERVAL, MOMENTS, REST, SD, VAL, Metric, Prepared
 
 # Smaller than this, a spread is rounding: of squares, as a share of the sum they are taken off, and
@@ -35,14 +36,14 @@ class Moments(NamedTuple):
     digits that a large offset (a date, a weight in grams) would cost them.
     """
 
-    n: NDArray[np.float64]
-    absolute: NDArray[np.float64]  # of the error
-    squared: NDArray[np.float64]  # of the error
-    label: NDArray[np.float64]
-    label_squared: NDArray[np.float64]
-    prediction: NDArray[np.float64]
-    prediction_squared: NDArray[np.float64]
-    product: NDArray[np.float64]
+    n: Doubles
+    absolute: Doubles  # of the error
+    squared: Doubles  # of the error
+    label: Doubles
+    label_squared: Doubles
+    prediction: Doubles
+    prediction_squared: Doubles
+    product: Doubles
 
 
 def check_targets(targets: ArrayLike) -> None:
@@ -87,7 +88,7 @@ def validate(predictions: ArrayLike, labels: ArrayLike) -> None:
             raise RequestError(f"{what} are finite, found {values[row]} in row {row}")
 
 
-def evaluate(predictions: NDArray[np.floating], labels: NDArray[np.floating]) -> dict[str, float]:
+def evaluate(predictions: Floats, labels: Floats) -> dict[str, float]:
     """Every metric of one set of predictions.
 
     Args:
@@ -105,7 +106,7 @@ def evaluate(predictions: NDArray[np.floating], labels: NDArray[np.floating]) ->
     return prepare(predictions, labels).evaluate()
 
 
-def prepare(predictions: NDArray[np.floating], labels: NDArray[np.floating]) -> Prepared:
+def prepare(predictions: Floats, labels: Floats) -> Prepared:
     """Look at answers once; arguments and errors are those of ``evaluate``."""
     validate(predictions, labels)
     return Prepared(REGRESSION, METRICS, {MOMENTS: sample_moments(predictions, labels)}, {}, [])
@@ -114,9 +115,7 @@ def prepare(predictions: NDArray[np.floating], labels: NDArray[np.floating]) -> 
 # The kernels: sums, with leading axes.
 
 
-def sample_moments(
-    predictions: NDArray[np.floating], labels: NDArray[np.floating]
-) -> NDArray[np.float64]:
+def sample_moments(predictions: Floats, labels: Floats) -> Doubles:
     """Each sample's contribution, (N, 8): any weighted sum over N gives ``Moments``."""
     prediction, label = predictions[:, 0].astype(np.float64), labels.astype(np.float64)
     error = prediction - label
@@ -136,19 +135,19 @@ def sample_moments(
     )
 
 
-def _mean_absolute_error(m: Moments) -> NDArray[np.float64]:
+def _mean_absolute_error(m: Moments) -> Doubles:
     return m.absolute / m.n
 
 
-def _root_mean_square(m: Moments) -> NDArray[np.float64]:
+def _root_mean_square(m: Moments) -> Doubles:
     return np.sqrt(m.squared / m.n)
 
 
-def _r2(m: Moments) -> NDArray[np.float64]:
+def _r2(m: Moments) -> Doubles:
     return 1 - m.squared / _spread(m.n, m.label, m.label_squared)
 
 
-def _pearson(m: Moments) -> NDArray[np.float64]:
+def _pearson(m: Moments) -> Doubles:
     label_spread = _spread(m.n, m.label, m.label_squared)
     prediction_spread = _spread(m.n, m.prediction, m.prediction_squared)
     shared = m.product - m.label * m.prediction / m.n
@@ -156,15 +155,13 @@ def _pearson(m: Moments) -> NDArray[np.float64]:
     return np.clip(shared / np.sqrt(label_spread * prediction_spread), -1, 1)
 
 
-def _centred(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _centred(values: Doubles) -> Doubles:
     """Values less their mean; exactly 0 where all are one number, but for rounding."""
     is_spread = np.ptp(values) > VALUES * np.abs(values).max()
     return values - values.mean() if is_spread else np.zeros_like(values)
 
 
-def _spread(
-    n: NDArray[np.float64], total: NDArray[np.float64], squared: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _spread(n: Doubles, total: Doubles, squared: Doubles) -> Doubles:
     """Sum of squared distances from the mean; nan where it is nothing but rounding."""
     spread = squared - total**2 / n
     return np.where(spread > SQUARES * squared, spread, np.nan)
@@ -172,11 +169,11 @@ def _spread(
 
 def _metric(
     name: str,
-    of: Callable[[Moments], NDArray[np.float64]],
+    of: Callable[[Moments], Doubles],
     scale: tuple[Callable[..., Any], Callable[..., Any]],
     **more: Any,
 ) -> Metric:
-    def of_sums(sums: NDArray[np.float64], task: str) -> NDArray[np.float64]:
+    def of_sums(sums: Doubles, task: str) -> Doubles:
         return of(Moments(*np.moveaxis(sums, -1, 0)))
 
     return Metric(name, of_sums, MOMENTS, (REGRESSION,), None, scale=scale, **more)

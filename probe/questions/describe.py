@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.format.sample_tables import SPLITS
 from cache.labels.target import warn_of_blanks
 from cache.splits.make import LEFT_OUT
+from probe.arrays import Floats, Ints
 from probe.metrics import classification as metrics
 from probe.questions.question import Question
 
@@ -56,7 +56,7 @@ def describe_shares(question: Question) -> str:
     return "; ".join([shares, *warn_of_blanks(question.task.class_names)])
 
 
-def _shares(labels: NDArray[np.integer], n_classes: int) -> str:
+def _shares(labels: Ints, n_classes: int) -> str:
     """The share of each class, or of each label's ones among what is known; "?" where nothing is."""
     if labels.ndim == 2:
         shares = metrics.label_shares(labels)
@@ -66,6 +66,6 @@ def _shares(labels: NDArray[np.integer], n_classes: int) -> str:
     return " ".join(listed[:LISTED] + (["..."] if len(listed) > LISTED else []))
 
 
-def _spread(labels: NDArray[np.floating]) -> str:
+def _spread(labels: Floats) -> str:
     """Mean and standard deviation of continuous labels."""
     return f"{labels.mean():.4g} ± {labels.std():.4g}" if len(labels) else "none"

@@ -19,6 +19,7 @@ from cache.splits.files import read_split_file, write_split_file
 from cache.splits.make import LEFT_OUT, NamedSplit, make_splits, split_digest
 from cache.splits.rules import SplitRule
 from cache.task import MISSING, REGRESSION, Task
+from probe.arrays import Bools, Ints
 from probe.questions.overlay import OverlayConfig
 from probe.questions.question import Question
 from probe.questions.targets import choose_target, labels_digest, meta_columns, read_meta
@@ -63,7 +64,7 @@ def lay_over(config: OverlayConfig, features: Features) -> list[Question]:
     ]
 
 
-def _is_known(target: Target) -> NDArray[np.bool_]:
+def _is_known(target: Target) -> Bools:
     """(S,) samples of which something is known."""
     if target.task == REGRESSION:
         return ~np.isnan(target.labels)
@@ -79,7 +80,7 @@ def _target_mark(said: Mapping[str, Any]) -> str:
 
 
 def choose_splits(
-    config: OverlayConfig, features: Features, target: Target, is_known: NDArray[np.bool_]
+    config: OverlayConfig, features: Features, target: Target, is_known: Bools
 ) -> Iterator[tuple[NamedSplit, dict[str, Any]]]:
     """The splits that are asked for.
 
@@ -129,13 +130,13 @@ def stored_split(features: Features) -> NDArray[np.uint8]:
     return (features.split[:, None] == np.array(SPLITS)).argmax(axis=1).astype(np.uint8)
 
 
-def _left_out(split: NDArray[np.integer], is_known: NDArray[np.bool_]) -> tuple[str, ...]:
+def _left_out(split: Ints, is_known: Bools) -> tuple[str, ...]:
     n = int((is_known & (split == LEFT_OUT)).sum())
     return (f"{n:_} of {len(split):_} samples aren't in the split file: left out",) if n else ()
 
 
 def _by_rule(
-    rule: SplitRule, seed: int, features: Features, target: Target, is_known: NDArray[np.bool_]
+    rule: SplitRule, seed: int, features: Features, target: Target, is_known: Bools
 ) -> list[NamedSplit]:
     """Of the samples with labels alone: the others would only unbalance it."""
     groups = features.groups

@@ -12,6 +12,7 @@ from cache.format.sample_tables import SPLITS
 from cache.leak_memory import count_leaks, counted_leaks
 from cache.leaks import describe_leaks
 from cache.splits.make import LEFT_OUT
+from probe.arrays import Floats
 from probe.metrics import classification as metrics
 from probe.metrics.patients import Scored, by_patient
 from probe.metrics.prepared import prepare
@@ -96,7 +97,7 @@ def refuse_leaks(question: Question) -> None:
 def without_twins(
     question: Question,
     test: Split,
-    scores: NDArray[np.floating],
+    scores: Floats,
     *,
     score_type: str = metrics.PROBABILITY,
     per_patient: bool = False,

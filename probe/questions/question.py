@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.format.sample_tables import SPLITS
 from cache.task import Task
+from probe.arrays import Bools, Floats, Indices, Texts
 from probe.metrics.classification import label_shares
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Question:
     def dataset(self) -> str:
         return self.features.dataset
 
-    def is_in(self, split: str) -> NDArray[np.bool_]:
+    def is_in(self, split: str) -> Bools:
         """(S,) the samples of a split, by its word."""
         return self.split == SPLITS.index(split)
 
@@ -62,16 +63,16 @@ class Question:
 class Split:
     """One split of one layer and pool. n samples."""
 
-    x: NDArray[np.floating]  # (n, D)
+    x: Floats  # (n, D)
     y: NDArray[Any]  # int64 (n,) or (n, C), of regression float64 (n,)
-    ids: NDArray[np.str_]  # (n,)
-    groups: NDArray[np.str_] | None = None  # (n,) patients, where known; an empty text is nobody
+    ids: Texts  # (n,)
+    groups: Texts | None = None  # (n,) patients, where known; an empty text is nobody
 
     def __len__(self) -> int:
         return len(self.y)
 
 
-def divide_samples(x: NDArray[np.floating], question: Question) -> dict[str, Split]:
+def divide_samples(x: Floats, question: Question) -> dict[str, Split]:
     """Train, val and test; what is in no split is left out.
 
     Args:
@@ -86,7 +87,7 @@ def divide_samples(x: NDArray[np.floating], question: Question) -> dict[str, Spl
     return splits
 
 
-def _as_slice(rows: NDArray[np.intp]) -> slice | NDArray[np.intp]:
+def _as_slice(rows: Indices) -> slice | Indices:
     """Rows that follow one another as a slice: no copy is made of a split that is one piece."""
     if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
         return slice(int(rows[0]), int(rows[-1]) + 1)
@@ -107,7 +108,7 @@ def join(train: Split, val: Split) -> Split:
     return Split(x, y, np.concatenate([train.ids, val.ids]), groups)
 
 
-def pick(split: Split, which: NDArray[np.bool_] | NDArray[np.intp]) -> Split:
+def pick(split: Split, which: Bools | Indices) -> Split:
     """Some samples of a split, by a mask or by their places."""
     groups = None if split.groups is None else split.groups[which]
     return Split(split.x[which], split.y[which], split.ids[which], groups)

@@ -24,6 +24,7 @@ from cache.labels.tables import Table, column, read_csv
 from cache.labels.target import UNCERTAIN_RULES, Target, apply_uncertain, select_label
 from cache.splits.make import meta_texts
 from cache.task import MISSING, MULTI_LABEL, REGRESSION, UNCERTAIN
+from probe.arrays import Texts
 from probe.questions.overlay import META, OverlayConfig
 
 META_TABLES = "samples/meta/"
@@ -203,7 +204,7 @@ def meta_columns(features: Features) -> list[str]:
     return [name.removeprefix(META_TABLES) for name in tables if name.startswith(META_TABLES)]
 
 
-def read_meta(features: Features, name: str) -> NDArray[np.str_]:
+def read_meta(features: Features, name: str) -> Texts:
     """(S,) one of ``meta_columns``, as texts."""
     return meta_texts(read_table(features.header, META_TABLES + name))
 

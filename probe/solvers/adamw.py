@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.errors import RequestError
+from probe.arrays import Doubles, Floats, Indices, Ints, Singles
 from probe.metrics.classification import accuracy
 from probe.solvers.epochs import check_epochs, epoch_orders, first_weights
 from probe.solvers.outputs import Outputs
@@ -45,13 +45,13 @@ class HeadFit:
     """One head: the checkpoint of one seed that val chose."""
 
     seed: int
-    weights: NDArray[np.float32]  # (D, O) on features as they are
-    intercept: NDArray[np.float32]  # (O,)
+    weights: Singles  # (D, O) on features as they are
+    intercept: Singles  # (O,)
     iteration: int  # steps that the chosen checkpoint has seen
     checks: tuple[tuple[int, float], ...]  # iteration, and accuracy or loss on val there
     outputs: Outputs
 
-    def predict_scores(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
+    def predict_scores(self, features: Floats) -> Doubles:
         """Score images.
 
         Args:
@@ -113,13 +113,7 @@ def take_steps(
 class Draw:
     """Takes each seed's batches from every matrix."""
 
-    def __init__(
-        self,
-        train: list[NDArray[np.floating]],
-        targets: NDArray[np.float32],
-        config: Course,
-        device: str,
-    ) -> None:
+    def __init__(self, train: list[Floats], targets: Singles, config: Course, device: str) -> None:
         import torch
 
         self.n_images, self.width = train[0].shape
@@ -153,12 +147,7 @@ class EpisodeDraw:
     """Takes each seed's batches from every episode, all of which have n images."""
 
     def __init__(
-        self,
-        features: NDArray[np.floating],
-        targets: NDArray[np.float32],
-        episodes: NDArray[np.intp],
-        config: Course,
-        device: str,
+        self, features: Floats, targets: Singles, episodes: Indices, config: Course, device: str
     ) -> None:
         import torch
 
@@ -236,8 +225,8 @@ class Watch:
         config: Course,
         n_repeats: int,
         device: str,
-        val: list[NDArray[np.floating]] | None = None,
-        labels: NDArray[np.integer] | None = None,
+        val: list[Floats] | None = None,
+        labels: Ints | None = None,
     ) -> None:
         """``n_repeats``: matrices, each with its val, or episodes of one matrix, which share it."""
         import torch
@@ -279,9 +268,7 @@ class Watch:
                 self._note(head, logits, own, iteration)
         return bool(self._done.all())
 
-    def _note(
-        self, head: int, logits: NDArray[np.float32], weights: torch.Tensor, iteration: int
-    ) -> None:
+    def _note(self, head: int, logits: Singles, weights: torch.Tensor, iteration: int) -> None:
         value = self._measure(logits)
         if math.isnan(value):
             raise RequestError(
@@ -296,7 +283,7 @@ class Watch:
             self._n_worse[head] += 1
         self._done[head] = self._n_worse[head] == self._config.patience
 
-    def _measure(self, logits: NDArray[np.float32]) -> float:
+    def _measure(self, logits: Singles) -> float:
         if self._config.choose_by == "acc":
             return accuracy(self._outputs.scores(logits), self._labels, self._outputs.task)
         losses = self._outputs.losses(logits.astype(np.float64), self._targets)
@@ -318,7 +305,7 @@ class Watch:
         return [found[i : i + n_seeds] for i in range(0, len(found), n_seeds)]
 
 
-def _with_ones(matrices: list[NDArray[np.floating]]) -> NDArray[np.float32]:
+def _with_ones(matrices: list[Floats]) -> Singles:
     """(M, N, D'): the features, a 1, and zeros up to a width that ``_padded`` makes."""
     n_rows, width = matrices[0].shape
     stacked = np.zeros((len(matrices), n_rows, _wide(width + 1)), np.float32)
@@ -332,13 +319,13 @@ def _wide(width: int) -> int:
     return -(-width // ALIGNED) * ALIGNED
 
 
-def _padded(weights: NDArray[np.float32]) -> NDArray[np.float32]:
+def _padded(weights: Singles) -> Singles:
     """(..., D + 1) to (..., D') with zeros, which no step changes."""
     n_more = _wide(weights.shape[-1]) - weights.shape[-1]
     return np.pad(weights, [(0, 0)] * (weights.ndim - 1) + [(0, n_more)])
 
 
-def _shares(n_images: int, batch: int | None) -> NDArray[np.float64]:
+def _shares(n_images: int, batch: int | None) -> Doubles:
     """(n,) each image's share in the mean loss: equal, or equal by batch."""
     size = batch or n_images
     starts = range(0, n_images, size)

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.task import BINARY, MISSING, MULTI_LABEL
+from probe.arrays import Bools, Doubles, Floats, Indices, Ints, Singles
 from probe.metrics.classification import check_labels
 from probe.solvers.logistic import ratio, sigmoid, softmax
 from probe.solvers.standardise import Prepare, chunks, refuse_infinite
@@ -38,32 +38,32 @@ CG_RESIDUAL = 0.05  # how well a Newton step is solved, as in probe.kinds.linear
 CG_STEPS = 500
 HALVINGS = 40  # of a step that doesn't go downhill
 NEVER = -1e30  # logit of a class that an episode has no sample of: its exp() is 0
-Heads = list[tuple[NDArray[np.floating], NDArray[np.floating]]]  # (e, D, O) and (e, O), in order
+Heads = list[tuple[Floats, Floats]]  # (e, D, O) and (e, O), in order
 
 
 @dataclass(frozen=True)
 class _Batch:
     """Some episodes, the shorter ones filled up with rows of zeros. e episodes of n samples."""
 
-    rows: NDArray[np.intp]  # (e, n) of the training features
-    is_real: NDArray[np.bool_]  # (e, n)
-    x: NDArray[np.float32]  # (e, n, D) prepared, less each episode's mean, over its scale
-    mean: NDArray[np.float32]  # (e, D) of the prepared features
-    scale: NDArray[np.float32]  # (e, D), 1 where a feature is constant, or prepared already
+    rows: Indices  # (e, n) of the training features
+    is_real: Bools  # (e, n)
+    x: Singles  # (e, n, D) prepared, less each episode's mean, over its scale
+    mean: Singles  # (e, D) of the prepared features
+    scale: Singles  # (e, D), 1 where a feature is constant, or prepared already
     prepare: Prepare | None  # what queries go through, too
 
 
 def logistic_scores(
-    features: NDArray[np.floating],
-    labels: NDArray[np.integer],
-    episodes: Sequence[NDArray[np.intp]],
-    queries: NDArray[np.floating],
+    features: Floats,
+    labels: Ints,
+    episodes: Sequence[Indices],
+    queries: Floats,
     task: str,
     n_classes: int,
     strength: float = STRENGTH,
     prepare: Prepare | None = None,
     kept: Heads | None = None,
-) -> NDArray[np.float32]:
+) -> Singles:
     """Fit every episode, and score the queries by each. E episodes, C classes.
 
     As ``probe.kinds.linear.fit_path`` on the episode's samples at one strength: several classes share one
@@ -115,14 +115,14 @@ def logistic_scores(
 
 
 def ridge_scores(
-    features: NDArray[np.floating],
-    targets: NDArray[np.floating],
-    episodes: Sequence[NDArray[np.intp]],
-    queries: NDArray[np.floating],
+    features: Floats,
+    targets: Floats,
+    episodes: Sequence[Indices],
+    queries: Floats,
     penalties: Sequence[float],
     prepare: Prepare | None = None,
     kept: Heads | None = None,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[Doubles, Doubles]:
     """Fit ridge in every episode, each at the penalty of its own smallest leave-one-out error.
 
     As ``probe.kinds.ridge.fit_path`` on the episode's samples, with alpha = penalty * n. The error of
@@ -162,9 +162,7 @@ def ridge_scores(
 
 
 def _batches(
-    features: NDArray[np.floating],
-    episodes: Sequence[NDArray[np.intp]],
-    prepare: Prepare | None = None,
+    features: Floats, episodes: Sequence[Indices], prepare: Prepare | None = None
 ) -> Iterator[tuple[slice, _Batch]]:
     """Consecutive episodes, as many as fit."""
     longest = max(map(len, episodes))
@@ -175,9 +173,7 @@ def _batches(
 
 
 def _standardised(
-    features: NDArray[np.floating],
-    episodes: Sequence[NDArray[np.intp]],
-    prepare: Prepare | None = None,
+    features: Floats, episodes: Sequence[Indices], prepare: Prepare | None = None
 ) -> _Batch:
     lengths = np.array([len(rows) for rows in episodes])
     is_real = np.arange(lengths.max()) < lengths[:, None]
@@ -202,12 +198,7 @@ def _standardised(
     return _Batch(rows, is_real, x, mean, scale, prepare)
 
 
-def _answers(
-    batch: _Batch,
-    alphas: NDArray[np.floating],
-    intercepts: NDArray[np.floating],
-    queries: NDArray[np.floating],
-) -> NDArray[np.floating]:
+def _answers(batch: _Batch, alphas: Floats, intercepts: Floats, queries: Floats) -> Floats:
     """(e, O, Q) a'X(q - mean) / scale + intercept, by one product for all episodes and outputs."""
     queries = queries.astype(np.float32) if batch.prepare is None else batch.prepare(queries)
     weights = alphas.astype(np.float32) @ batch.x / batch.scale[:, None]  # (e, O, D)
@@ -219,11 +210,8 @@ def _answers(
 
 
 def _heads(
-    batch: _Batch,
-    alphas: NDArray[np.floating],
-    intercepts: NDArray[np.floating],
-    constant: NDArray[np.float64] | None = None,
-) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    batch: _Batch, alphas: Floats, intercepts: Floats, constant: Doubles | None = None
+) -> tuple[Singles, Doubles]:
     """(e, D, O) weights on prepared features and (e, O) intercepts, as ``_answers`` has them."""
     if constant is not None:  # 0, 1, or as likely as not: what a sigmoid makes of these
         is_fitted, sure = np.isnan(constant), np.where(constant > 0.5, -NEVER, NEVER)
@@ -234,15 +222,15 @@ def _heads(
     return weights.transpose(0, 2, 1).astype(np.float32), offsets
 
 
-def each_of(kept: Heads) -> Iterator[tuple[NDArray[np.floating], NDArray[np.floating]]]:
+def each_of(kept: Heads) -> Iterator[tuple[Floats, Floats]]:
     """(1, D, O) and (1, O) of each episode."""
     for weights, intercepts in kept:
         yield from zip(weights[:, None], intercepts[:, None], strict=True)
 
 
 def _targets(
-    labels: NDArray[np.integer], batch: _Batch, task: str, n_classes: int
-) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float64] | None]:
+    labels: Ints, batch: _Batch, task: str, n_classes: int
+) -> tuple[Doubles, Singles, Doubles | None]:
     """Zeros and ones (e, C', n), which of them count, and (e, C', 1) scores known without a fit.
 
     The last is nan where there is something to fit, and None for several classes of one label.
@@ -278,12 +266,12 @@ class _Logistic:
     every inner product, step length and stop below is one number for each row.
     """
 
-    gram: NDArray[np.float32]  # (e, n, n) K = XX'
-    targets: NDArray[np.floating]  # (e, C', n)
-    counts: NDArray[np.float32]  # (e, C', n) 0 where a sample has no say
+    gram: Singles  # (e, n, n) K = XX'
+    targets: Floats  # (e, C', n)
+    counts: Singles  # (e, C', n) 0 where a sample has no say
     coupled: bool
 
-    def solve(self, strength: float) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    def solve(self, strength: float) -> tuple[Floats, Floats]:
         """Minimise loss + a'Ka / (2 C).
 
         Returns:
@@ -330,12 +318,12 @@ class _Logistic:
 
     def _step(
         self,
-        probabilities: NDArray[np.floating],
-        pull: tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]],
-        size: NDArray[np.floating],
+        probabilities: Floats,
+        pull: tuple[Floats, Floats, Floats],
+        size: Floats,
         penalty: float,
-        side: NDArray[np.floating],
-    ) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]:
+        side: Floats,
+    ) -> tuple[Floats, Floats, Floats]:
         """Solve Hessian @ step = -pull, in float32: a step is a direction, no more.
 
         A pull and a step are each a, b and aK.
@@ -363,11 +351,11 @@ class _Logistic:
             size = new_size
         return steps[0], steps[1], steps[2]
 
-    def _times_gram(self, a: NDArray[np.floating]) -> NDArray[np.floating]:
+    def _times_gram(self, a: Floats) -> Floats:
         """aK; in float32, where it is half the time: all that decides is summed in float64."""
         return (a.astype(np.float32) @ self.gram).astype(np.float64)
 
-    def _start(self) -> NDArray[np.floating]:
+    def _start(self) -> Floats:
         """The intercepts (e, C', 1) that give the classes' own shares; 0 where there are none."""
         n_ones = self.targets.sum(axis=2, keepdims=True)
         n_known = self.counts.sum(axis=2, keepdims=True)
@@ -376,16 +364,16 @@ class _Logistic:
         safe = np.where(inside, share, 0.5)
         return np.where(inside, np.log(safe) - (0 if self.coupled else np.log1p(-safe)), 0.0)
 
-    def _unseen(self) -> NDArray[np.floating]:
+    def _unseen(self) -> Floats:
         """(e, C', 1) what keeps classes without samples out of the softmax."""
         return np.where(self.targets.any(axis=2, keepdims=True), 0.0, NEVER)
 
-    def _inner(self, a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.floating]:
+    def _inner(self, a: Floats, b: Floats) -> Floats:
         """Inner product, (e, 1, 1) coupled or (e, C', 1)."""
         products = np.einsum("ecn,ecn->ec", a, b)[:, :, None]
         return products.sum(axis=1, keepdims=True) if self.coupled else products
 
-    def _loss(self, logits: NDArray[np.floating]) -> NDArray[np.floating]:
+    def _loss(self, logits: Floats) -> Floats:
         """Sum of log-losses, (e, 1, 1) coupled or (e, C', 1)."""
         if self.coupled:
             logits = logits + self._unseen()
@@ -396,12 +384,10 @@ class _Logistic:
         losses = np.logaddexp(0, logits) - logits * self.targets
         return (self.counts * losses).sum(axis=2, keepdims=True)
 
-    def _probabilities(self, logits: NDArray[np.floating]) -> NDArray[np.floating]:
+    def _probabilities(self, logits: Floats) -> Floats:
         return softmax(logits + self._unseen(), 1) if self.coupled else sigmoid(logits)
 
-    def _bend(
-        self, probabilities: NDArray[np.floating], logits: NDArray[np.floating]
-    ) -> NDArray[np.floating]:
+    def _bend(self, probabilities: Floats, logits: Floats) -> Floats:
         """How the probabilities move with the logits."""
         moved = probabilities * logits
         if self.coupled:
@@ -415,8 +401,8 @@ class _Logistic:
 
 
 def _leave_one_out(
-    batch: _Batch, targets: NDArray[np.floating], penalties: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    batch: _Batch, targets: Floats, penalties: Doubles
+) -> tuple[Doubles, Doubles, Doubles]:
     """a (e, O, n), intercepts (e, O, 1) and the penalty (e,) of the smallest leave-one-out error.
 
     Args:

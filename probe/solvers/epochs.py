@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
+from probe.arrays import Indices, Singles
 
 
 def check_epochs(n_epochs: int, n_checks: int | None) -> list[int]:
@@ -58,7 +59,7 @@ def epoch_orders(n_images: int, seed: int) -> Iterator[NDArray[np.int64]]:
         yield rng.permutation(n_images)
 
 
-def first_weights(width: int, n_logits: int, seed: int) -> NDArray[np.float32]:
+def first_weights(width: int, n_logits: int, seed: int) -> Singles:
     """(O, D + 1) weights and intercept: torch.nn.Linear's, uniform within 1 / sqrt(D).
 
     timm's vision transformers start their heads from a normal of 0.02 instead; after thousands of
@@ -81,7 +82,7 @@ def episode_bytes(device: str) -> int:
     return CACHE_BYTES if device == "cpu" else MAX_BYTES
 
 
-def by_length(episodes: Sequence[NDArray[np.intp]]) -> list[list[int]]:
+def by_length(episodes: Sequence[Indices]) -> list[list[int]]:
     """Places of episodes of as many samples together, the shortest first."""
     lengths = np.array([len(rows) for rows in episodes])
     return [np.flatnonzero(lengths == n).tolist() for n in np.unique(lengths)]

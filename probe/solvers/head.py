@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.task import BINARY, Task
+from probe.arrays import Doubles, Floats
 from probe.metrics.classification import MARGIN
 from probe.places import Place
 from probe.solvers.episodes import Heads
@@ -36,8 +37,8 @@ class Head:
     of which train has no image or nothing else, have the same score in every image.
     """
 
-    weights: NDArray[np.floating]  # (D, O); of a row's file float32
-    intercept: NDArray[np.floating]  # (O,)
+    weights: Floats  # (D, O); of a row's file float32
+    intercept: Floats  # (O,)
     link: str  # one of LINKS
     task: Task
     columns: tuple[int, ...] = ()  # (O,) the class of each output; (): 0 to C - 1
@@ -45,7 +46,7 @@ class Head:
     places: tuple[Place, ...] = ()  # whose features it sees side by side, the first on the left
     aggregate: str = "mean"  # what a sample's several rows become before it
 
-    def scores(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
+    def scores(self, features: Floats) -> Doubles:
         """Score images, as the row's are scored.
 
         Args:
@@ -73,7 +74,7 @@ class Head:
             found[..., rows, :][..., columns] = self._linked(logits)
         return found
 
-    def _linked(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _linked(self, logits: Doubles) -> Doubles:
         if self.task.word == BINARY and logits.shape[-1] == 1:
             logits = np.concatenate([-logits, logits], axis=-1)
         if self.link == SOFTMAX:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.task import MULTI_LABEL, REGRESSION
+from probe.arrays import Doubles, Floats, Indices, Ints
 from probe.metrics.classification import check_labels, known_shares
 from probe.metrics.regression import check_targets
 from probe.solvers import mlknn
@@ -17,7 +18,7 @@ from probe.solvers.neighbours import CHUNK_VOTES, Found, neighbours
 from probe.solvers.standardise import chunks
 from probe.solvers.votes import MLKNN, average, vote, vote_multilabel, weigh
 
-ByK = dict[int, NDArray[np.float64]]  # k -> scores
+ByK = dict[int, Doubles]  # k -> scores
 
 
 class Voting:
@@ -43,12 +44,12 @@ class Voting:
 
 def scores(
     config: Voting,
-    bank_features: NDArray[np.floating],
-    bank_labels: NDArray[np.integer],
-    query_features: NDArray[np.floating],
+    bank_features: Floats,
+    bank_labels: Ints,
+    query_features: Floats,
     task: str,
     n_classes: int,
-) -> dict[int, NDArray[np.float64]]:
+) -> dict[int, Doubles]:
     """Score every query at every k, from one search; of continuous labels the neighbours' mean.
 
     DINOv2's own code takes the softmax over its largest k and then cuts it off at each smaller
@@ -98,7 +99,7 @@ def scores(
 
 def scores_of(
     config: Voting, found: Found, bank_labels: NDArray[Any], task: str, n_classes: int
-) -> dict[int, NDArray[np.float64]]:
+) -> dict[int, Doubles]:
     """``scores`` of neighbours that are found already, by a vote that is a mean.
 
     Args:
@@ -127,12 +128,8 @@ def scores_of(
 
 
 def _mlknn_scores(
-    config: Voting,
-    bank_features: NDArray[np.floating],
-    bank_labels: NDArray[np.integer],
-    query_features: NDArray[np.floating],
-    task: str,
-) -> dict[int, NDArray[np.float64]]:
+    config: Voting, bank_features: Floats, bank_labels: Ints, query_features: Floats, task: str
+) -> dict[int, Doubles]:
     """k -> (Q, C) probabilities by ML-kNN; a second search is among the bank itself."""
     if task == REGRESSION:
         raise RequestError(f"--vote {MLKNN} is for several labels, not for continuous ones")
@@ -154,7 +151,7 @@ def _mlknn_scores(
 
 def _heard(
     config: Voting, found: Found, bank_labels: NDArray[Any]
-) -> Iterator[tuple[int, slice, NDArray[np.float64], NDArray[Any]]]:
+) -> Iterator[tuple[int, slice, Doubles, NDArray[Any]]]:
     """For each k and some queries at a time, what their neighbours say.
 
     Yields:
@@ -175,12 +172,12 @@ def _heard(
 
 def left_out_scores(
     config: Voting,
-    features: NDArray[np.floating],
+    features: Floats,
     labels: NDArray[Any],
-    units: NDArray[np.intp],
+    units: Indices,
     task: str,
     n_classes: int,
-) -> dict[int, NDArray[np.float64]]:
+) -> dict[int, Doubles]:
     """Score every sample by those of other units, at every k.
 
     One search among all samples serves: who is of one's own unit is passed over. ML-kNN learns from
@@ -223,6 +220,6 @@ def left_out_scores(
     return scores_of(config, others, labels, task, n_classes)
 
 
-def largest_k(config: Voting, units: NDArray[np.intp]) -> int:
+def largest_k(config: Voting, units: Indices) -> int:
     """The most neighbours that every sample has in other units; 0 or less where there are none."""
     return len(units) - int(np.bincount(units).max()) - config.n_needed

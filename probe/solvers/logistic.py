@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.task import BINARY, MULTI_LABEL
+from probe.arrays import Bools, Doubles, Floats, Indices, Ints
 from probe.metrics.classification import known_shares
 from probe.solvers.standardise import Standard, chunks
 
@@ -37,10 +38,10 @@ class Shared:
 
     task: str
     form: str
-    columns: NDArray[np.intp]  # (C',) the classes or labels that have weights
-    constant: NDArray[np.float64]  # (C,) scores of those that have none
+    columns: Indices  # (C',) the classes or labels that have weights
+    constant: Doubles  # (C,) scores of those that have none
 
-    def scores(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    def scores(self, logits: Doubles) -> Doubles:
         """Turn (Q, C') logits into (Q, C) probabilities."""
         if self.task == BINARY:
             return np.hstack([sigmoid(-logits), sigmoid(logits)])
@@ -54,9 +55,7 @@ class Shared:
         return scores
 
 
-def learnable(
-    labels: NDArray[np.integer], task: str, n_classes: int
-) -> tuple[NDArray[np.bool_], NDArray[np.intp], NDArray[np.float64]]:
+def learnable(labels: Ints, task: str, n_classes: int) -> tuple[Bools, Indices, Doubles]:
     """Zeros and ones to fit (C', N), which columns they are (C',), scores of the others (C,)."""
     if task == MULTI_LABEL:
         share = known_shares(labels)
@@ -78,12 +77,8 @@ def learnable(
 
 
 def rotated(
-    features: NDArray[np.floating],
-    standard: Standard,
-    targets: NDArray[np.bool_],
-    is_known: NDArray[np.bool_] | None,
-    coupled: bool,
-) -> tuple[_Problem, NDArray[np.float64]]:
+    features: Floats, standard: Standard, targets: Bools, is_known: Bools | None, coupled: bool
+) -> tuple[_Problem, Doubles]:
     """The problem in the eigenbasis of the standardised features, and that basis (D, r).
 
     With fewer images than features the weights lie in the span of the images, so nothing is lost
@@ -129,13 +124,13 @@ class _Problem:
     which divides loss and penalty alike, so that one matrix serves rows that know different images.
     """
 
-    matrix: NDArray[np.floating]  # (r + 1, N)
-    curvatures: NDArray[np.float64]  # (r + 1,) mean square of each row of the matrix
-    targets: NDArray[np.bool_]  # (C', N)
-    is_known: NDArray[np.bool_] | None  # (C', N); None: every target is, as always when coupled
+    matrix: Floats  # (r + 1, N)
+    curvatures: Doubles  # (r + 1,) mean square of each row of the matrix
+    targets: Bools  # (C', N)
+    is_known: Bools | None  # (C', N); None: every target is, as always when coupled
     coupled: bool
 
-    def start(self) -> NDArray[np.float64]:
+    def start(self) -> Doubles:
         """No slopes, and the intercepts that give the classes' own shares."""
         share = self.targets.mean(axis=1, where=True if self.is_known is None else self.is_known)
         weights = np.zeros((len(share), len(self.matrix)))
@@ -151,21 +146,21 @@ class _Problem:
         size = max(SHORTEST_BLOCK, BLOCK_CELLS // len(self.targets))
         return (slice(start, start + size) for start in range(0, self.matrix.shape[1], size))
 
-    def over_known(self, values: NDArray[np.float64], images: slice) -> NDArray[np.float64]:
+    def over_known(self, values: Doubles, images: slice) -> Doubles:
         """(C', b) values, in place 0 where the target isn't known."""
         if self.is_known is not None:
             values *= self.is_known[:, images]
         return values
 
-    def inner(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    def inner(self, a: Doubles, b: Doubles) -> Doubles:
         """Inner product, (1, 1) coupled or (C', 1)."""
         products = np.einsum("cj,cj->c", a, b)[:, None]
         return products.sum(axis=0, keepdims=True) if self.coupled else products
 
-    def logits(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    def logits(self, weights: Doubles) -> Doubles:
         return (weights.astype(self.matrix.dtype) @ self.matrix).astype(np.float64, copy=False)
 
-    def loss(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    def loss(self, logits: Doubles) -> Doubles:
         """Mean log-loss, (1, 1) coupled or (C', 1)."""
         total = np.zeros(1 if self.coupled else len(logits))
         for images in self.blocks():
@@ -179,7 +174,7 @@ class _Problem:
                 total += self.over_known(losses, images).sum(axis=1)
         return total[:, None] / logits.shape[1]
 
-    def look(self, logits: NDArray[np.float64]) -> _Look:
+    def look(self, logits: Doubles) -> _Look:
         """What Newton's method asks of a place."""
         probabilities = np.empty_like(logits)
         gradient, spread = np.zeros((len(logits), len(self.matrix))), np.zeros((len(logits), 1))
@@ -197,9 +192,7 @@ class _Problem:
         n_images = logits.shape[1]
         return _Look(probabilities, gradient / n_images, spread / n_images)
 
-    def bend(
-        self, probabilities: NDArray[np.float64], weights: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def bend(self, probabilities: Doubles, weights: Doubles) -> Doubles:
         """The loss's second derivative, applied to weights: (C', r + 1)."""
         found = np.zeros(weights.shape)
         narrow = weights.astype(self.matrix.dtype)
@@ -212,7 +205,7 @@ class _Problem:
             found += self._pull(self.over_known(moved, images), images)
         return found / self.matrix.shape[1]
 
-    def _pull(self, residuals: NDArray[np.float64], images: slice) -> NDArray[np.floating]:
+    def _pull(self, residuals: Doubles, images: slice) -> Floats:
         """Sum over a block's images of residual times matrix column, (C', r + 1)."""
         return residuals.astype(self.matrix.dtype, copy=False) @ self.matrix[:, images].T
 
@@ -221,14 +214,12 @@ class _Problem:
 class _Look:
     """The loss at one place."""
 
-    probabilities: NDArray[np.float64]  # (C', N)
-    gradient: NDArray[np.float64]  # (C', r + 1)
-    spread: NDArray[np.float64]  # (C', 1) mean of p (1 - p)
+    probabilities: Doubles  # (C', N)
+    gradient: Doubles  # (C', r + 1)
+    spread: Doubles  # (C', 1) mean of p (1 - p)
 
 
-def ahead(
-    solved: list[tuple[float, NDArray[np.float64]]], log_strength: float
-) -> NDArray[np.float64]:
+def ahead(solved: list[tuple[float, Doubles]], log_strength: float) -> Doubles:
     """Where to start: on the line through the last two solutions, over the log of the strength.
 
     Saves 20 to 40 % of the matrix products against starting at the last solution.
@@ -243,12 +234,12 @@ def ahead(
 
 def minimise(
     problem: _Problem,
-    weights: NDArray[np.float64],
+    weights: Doubles,
     penalty: float,
     tolerance: float,
     max_iter: int,
     max_products: int,
-) -> tuple[NDArray[np.float64], float, int, bool]:
+) -> tuple[Doubles, float, int, bool]:
     """Minimise loss + penalty / 2 * |slopes|^2, from the given weights.
 
     Returns:
@@ -294,13 +285,13 @@ def minimise(
 
 def _newton_step(
     problem: _Problem,
-    probabilities: NDArray[np.float64],
-    gradient: NDArray[np.float64],
-    diagonal: NDArray[np.float64],
-    ridge: NDArray[np.float64],
-    enough: NDArray[np.float64],
+    probabilities: Doubles,
+    gradient: Doubles,
+    diagonal: Doubles,
+    ridge: Doubles,
+    enough: Doubles,
     n_most: int,
-) -> tuple[NDArray[np.float64], int]:
+) -> tuple[Doubles, int]:
     """Solve Hessian @ step = -gradient by preconditioned conjugate gradients.
 
     ``enough`` is the squared residual, in the metric of 1 / diagonal, at which to stop, and
@@ -344,7 +335,7 @@ def softmax(logits: NDArray[Any], axis: int = 0) -> NDArray[Any]:
     return powers / powers.sum(axis=axis, keepdims=True)
 
 
-def normalised(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+def normalised(scores: Doubles) -> Doubles:
     """Rows that sum to 1; where every class is refused outright, all alike, as in scikit-learn."""
     sums = scores.sum(axis=1, keepdims=True)
     equal = np.full_like(scores, 1 / scores.shape[1])

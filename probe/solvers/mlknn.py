@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.task import MISSING
+from probe.arrays import Bools, Doubles, Ints
 
 SMOOTHING = 1.0  # s, of priors and of counts: Laplace's; Zhang and Zhou's, and Baharoon et al.'s
 CHUNK_LABELS = 2**22  # neighbour labels that are in work at one time
@@ -32,11 +33,11 @@ CHUNK_LABELS = 2**22  # neighbour labels that are in work at one time
 class Counted:
     """What a bank says of C labels at one k."""
 
-    prior: NDArray[np.float64]  # (C,) of having the label
-    given_one: NDArray[np.float64]  # (C, k + 1) of n neighbours with it, for those that have it
-    given_zero: NDArray[np.float64]  # (C, k + 1) the same for those that lack it
+    prior: Doubles  # (C,) of having the label
+    given_one: Doubles  # (C, k + 1) of n neighbours with it, for those that have it
+    given_zero: Doubles  # (C, k + 1) the same for those that lack it
 
-    def predict(self, ones: NDArray[np.integer]) -> NDArray[np.float64]:
+    def predict(self, ones: Ints) -> Doubles:
         """(Q, C) probabilities, from (Q, C) neighbours with each label."""
         labels = np.arange(len(self.prior))
         has = self.prior * self.given_one[labels, ones]
@@ -44,7 +45,7 @@ class Counted:
         return has / (has + lacks)
 
 
-def fit(ones: NDArray[np.integer], labels: NDArray[np.integer], k: int) -> Counted:
+def fit(ones: Ints, labels: Ints, k: int) -> Counted:
     """Count how many neighbours with a label the rows with it have, and those without.
 
     Args:
@@ -58,7 +59,7 @@ def fit(ones: NDArray[np.integer], labels: NDArray[np.integer], k: int) -> Count
     return Counted(prior, _shares(ones, has, k), _shares(ones, lacks, k))
 
 
-def _shares(ones: NDArray[np.integer], which: NDArray[np.bool_], k: int) -> NDArray[np.float64]:
+def _shares(ones: Ints, which: Bools, k: int) -> Doubles:
     """(C, k + 1) smoothed shares of each count among some rows, (N, C), of each label."""
     counts = np.stack(
         [np.bincount(ones[rows, label], minlength=k + 1) for label, rows in enumerate(which.T)]
@@ -66,9 +67,7 @@ def _shares(ones: NDArray[np.integer], which: NDArray[np.bool_], k: int) -> NDAr
     return (SMOOTHING + counts) / (SMOOTHING * (k + 1) + counts.sum(axis=1, keepdims=True))
 
 
-def count_ones(
-    indices: NDArray[np.integer], labels: NDArray[np.integer], ks: Sequence[int]
-) -> dict[int, NDArray[np.int64]]:
+def count_ones(indices: Ints, labels: Ints, ks: Sequence[int]) -> dict[int, NDArray[np.int64]]:
     """How many of the first k neighbours have each label, for several k.
 
     Args:
@@ -92,7 +91,7 @@ def count_ones(
     return found
 
 
-def leave_out_self(indices: NDArray[np.integer]) -> NDArray[np.integer]:
+def leave_out_self(indices: Ints) -> Ints:
     """Take each row of the bank out of its own neighbours.
 
     Not simply the first: an exact copy may stand before it, and a row of zeros, which resembles

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
+from probe.arrays import Doubles, Floats, Singles
 from probe.solvers.faiss_library import load_faiss
 from probe.solvers.standardise import chunks
 from probe.solvers.votes import check_word
@@ -23,12 +24,12 @@ GPU_MAX_K = 2048  # neighbours that faiss selects on a GPU: getMaxKSelection() o
 SPARE = 8  # neighbours searched beyond k, so that a tie at the k-th place is seen
 
 
-Found = tuple[NDArray[np.float32], NDArray[np.int64]]  # see ``neighbours``
+Found = tuple[Singles, NDArray[np.int64]]  # see ``neighbours``
 
 
 def neighbours(
-    bank: NDArray[np.floating], queries: NDArray[np.floating], k: int, metric: str = "cosine"
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    bank: Floats, queries: Floats, k: int, metric: str = "cosine"
+) -> tuple[Singles, NDArray[np.int64]]:
     """Find each query's nearest rows of the bank: exact, in float32, by faiss.
 
     Cosine is the inner product of L2-normalised rows; a row of zeros has no direction and gets
@@ -86,13 +87,13 @@ def bytes_held(n_bank: int, n_queries: int, width: int, k: int) -> int:
     return points + chunk + 12 * n_queries * k
 
 
-Search = Callable[[NDArray[np.float32], int], tuple[NDArray[np.float32], NDArray[np.int64]]]
+Search = Callable[[Singles, int], tuple[Singles, NDArray[np.int64]]]
 
 
 class _Bank:
     """Rows of a bank as the search wants them, some at a time; kept where one time is enough."""
 
-    def __init__(self, features: NDArray[np.floating], centre: NDArray[np.float64] | None) -> None:
+    def __init__(self, features: Floats, centre: Doubles | None) -> None:
         self.features, self.centre = features, centre
         n_held = max(1, BANK_BYTES // (4 * features.shape[1] * FAISS_ROWS)) * FAISS_ROWS
         # Whole products of faiss: its sums don't depend on where the bank is cut.
@@ -100,7 +101,7 @@ class _Bank:
         self.points = np.empty((min(len(features), n_held), features.shape[1]), dtype=np.float32)
         self.held: slice | None = None
 
-    def __iter__(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    def __iter__(self) -> Iterator[tuple[int, Singles]]:
         """First row and points of each part; they are good until the next one is asked for."""
         for rows in self.parts:
             points = self.points[: rows.stop - rows.start]
@@ -124,7 +125,7 @@ def _searcher(faiss: ModuleType, bank: _Bank, metric: str) -> Search:
         for _, points in bank:
             on_gpu.add(points)
 
-    def search(queries: NDArray[np.float32], n: int) -> tuple[NDArray, NDArray]:
+    def search(queries: Singles, n: int) -> tuple[NDArray, NDArray]:
         if on_gpu is not None and n <= GPU_MAX_K:
             distances, found = on_gpu.search(queries, n)
             return sign * distances, _checked(found)
@@ -154,8 +155,8 @@ def _nearer(a: Found, b: Found, n: int) -> Found:
 
 
 def _in_order(
-    search: Search, queries: NDArray[np.float32], k: int, n: int, n_points: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    search: Search, queries: Singles, k: int, n: int, n_points: int
+) -> tuple[Singles, NDArray[np.int64]]:
     """Search n >= k neighbours, order ties, and keep k; search wider where a tie reaches the n-th.
 
     Returns:
@@ -177,11 +178,7 @@ def _in_order(
 
 
 def _prepare(
-    features: NDArray[np.floating],
-    out: NDArray[np.float32],
-    centre: NDArray[np.float64] | None,
-    name: str,
-    first_row: int = 0,
+    features: Floats, out: Singles, centre: Doubles | None, name: str, first_row: int = 0
 ) -> None:
     """Write rows as the search wants them: L2-normalised, or less the centre where there is one.
 
@@ -217,7 +214,7 @@ def _prepare(
         np.divide(block, norms, out=out[rows], casting="same_kind")
 
 
-def _mean(features: NDArray[np.floating]) -> NDArray[np.float64]:
+def _mean(features: Floats) -> Doubles:
     """Mean of the rows, (D,); read in chunks."""
     total = np.zeros(features.shape[1])
     for rows in chunks(len(features), CHUNK_ROWS):
@@ -225,7 +222,7 @@ def _mean(features: NDArray[np.floating]) -> NDArray[np.float64]:
     return total / len(features)
 
 
-def _check_search(bank: NDArray[np.floating], queries: NDArray[np.floating], k: int) -> None:
+def _check_search(bank: Floats, queries: Floats, k: int) -> None:
     if bank.ndim != 2 or queries.ndim != 2:
         raise RequestError(
             f"features have shape (N, D), found {bank.shape} in the bank and {queries.shape} "

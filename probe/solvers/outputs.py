@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.task import BINARY, MISSING, MULTI_LABEL, Task
+from probe.arrays import Doubles, Floats, Ints, Singles
 from probe.metrics.classification import PROBABILITY, UNNORMALISED, check_labels
 from probe.solvers.head import SIGMOID, SOFTMAX, Head
 from probe.solvers.logistic import softmax
@@ -44,9 +45,7 @@ class Outputs:
         is_loose = self.by_sigmoid and self.task not in (BINARY, MULTI_LABEL)
         return UNNORMALISED if is_loose else PROBABILITY
 
-    def head(
-        self, weights: NDArray[np.floating], intercept: NDArray[np.floating], task: Task
-    ) -> Head:
+    def head(self, weights: Floats, intercept: Floats, task: Task) -> Head:
         """A head whose (D, O) weights have these outputs."""
         is_loose = self.is_independent or self.score_type == UNNORMALISED
         return Head(weights, intercept, SIGMOID if is_loose else SOFTMAX, task)
@@ -56,7 +55,7 @@ class Outputs:
         """O."""
         return 1 if self.task == BINARY and self.one_logit else self.n_classes
 
-    def targets(self, labels: NDArray[np.integer]) -> NDArray[np.float32]:
+    def targets(self, labels: Ints) -> Singles:
         """What the logits are trained towards.
 
         Args:
@@ -88,7 +87,7 @@ class Outputs:
             return logits.softmax(dim=-2).sub_(targets)
         return logits.sigmoid_().sub_(targets).nan_to_num_(nan=0.0).div_(self.n_logits)
 
-    def losses(self, logits: NDArray[np.float64], targets: NDArray[np.floating]) -> NDArray:
+    def losses(self, logits: Doubles, targets: Floats) -> NDArray:
         """(Q,) loss of each image, in nats, from (Q, O) logits and targets."""
         if not self.is_independent:
             top = logits.max(axis=1, keepdims=True)
@@ -98,7 +97,7 @@ class Outputs:
         nats = np.logaddexp(0, logits) - np.nan_to_num(targets) * logits
         return np.where(np.isnan(targets), 0, nats).mean(axis=1)
 
-    def scores(self, logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    def scores(self, logits: Floats) -> Doubles:
         """(Q, O) logits -> (Q, C) scores in 0..1; of one label they sum to 1, unless
         ``score_type`` says that they don't.
         """
@@ -110,12 +109,12 @@ class Outputs:
         return softmax(logits, 1)
 
 
-def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+def _sigmoid(logits: Doubles) -> Doubles:
     with np.errstate(invalid="ignore"):  # of a head that diverged: NaN stays NaN
         return np.exp(-np.logaddexp(0, -logits))  # neither overflows nor loses small probabilities
 
 
-def check_training(features: NDArray[np.floating], labels: NDArray[np.integer]) -> None:
+def check_training(features: Floats, labels: Ints) -> None:
     """Refuse what no head can be trained on.
 
     Raises:
@@ -135,7 +134,7 @@ def check_training(features: NDArray[np.floating], labels: NDArray[np.integer]) 
     check_finite(features)
 
 
-def check_finite(features: NDArray[np.floating]) -> None:
+def check_finite(features: Floats) -> None:
     """Refuse features (N, D) that are not.
 
     Raises:

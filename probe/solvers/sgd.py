@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.task import MULTI_LABEL
+from probe.arrays import Doubles, Floats, Indices, Ints, Singles
 from probe.metrics.classification import accuracy, auc
 from probe.solvers.epochs import by_length, episode_bytes
 from probe.solvers.outputs import Outputs, check_finite, check_training
@@ -49,8 +50,8 @@ class GridFit:
     lr: float  # as named, before any scaling
     n_last: int
     with_mean: bool  # whether it saw the mean patch token
-    weights: NDArray[np.float32]  # (d, O)
-    intercept: NDArray[np.float32]  # (O,)
+    weights: Singles  # (d, O)
+    intercept: Singles  # (O,)
     columns: slice  # of the blocks laid side by side, d wide
     outputs: Outputs
 
@@ -58,7 +59,7 @@ class GridFit:
     def is_finite(self) -> bool:
         return bool(np.isfinite(self.weights).all() and np.isfinite(self.intercept).all())
 
-    def predict_scores(self, blocks: NDArray[np.floating]) -> NDArray[np.float64]:
+    def predict_scores(self, blocks: Floats) -> Doubles:
         """(Q, C) scores of images, from all blocks side by side as ``fit_grid`` takes them."""
         scores = np.empty((len(blocks), self.outputs.n_classes))
         for rows in chunks(len(blocks)):
@@ -78,7 +79,7 @@ def image_batches(n_images: int, batch_size: int, seed: int) -> Iterator[NDArray
         rest = rest[batch_size:]
 
 
-def first_weights(width: int, n_columns: int, seed: int) -> NDArray[np.float32]:
+def first_weights(width: int, n_columns: int, seed: int) -> Singles:
     """(d, n) weights of n logits on one input."""
     rng = np.random.default_rng((seed, 0, width))
     return (SPREAD * rng.standard_normal((width, n_columns))).astype(np.float32)
@@ -88,15 +89,15 @@ Input = tuple[int, bool, slice, tuple[float, ...]]
 
 
 def train(
-    blocks: NDArray[np.floating],
-    labels: NDArray[np.integer],
+    blocks: Floats,
+    labels: Ints,
     places: list[Input],
     outputs: Outputs,
     config: Course,
     device: str,
     every: int | None = None,
     kept: list[GridFit] | None = None,
-    rows: NDArray[np.intp] | None = None,
+    rows: Indices | None = None,
 ) -> list[GridFit]:
     """The trained heads; checkpoints before the last step go into ``kept``.
 
@@ -190,8 +191,8 @@ class _Group:
 
 
 def fit_grid(
-    blocks: NDArray[np.floating],
-    labels: NDArray[np.integer],
+    blocks: Floats,
+    labels: Ints,
     n_blocks: int,
     has_mean: bool,
     task: str,
@@ -233,9 +234,9 @@ def fit_grid(
 
 
 def fit_episode_grids(
-    blocks: NDArray[np.floating],
-    labels: NDArray[np.integer],
-    episodes: Sequence[NDArray[np.intp]],
+    blocks: Floats,
+    labels: Ints,
+    episodes: Sequence[Indices],
     n_blocks: int,
     has_mean: bool,
     task: str,
@@ -281,8 +282,8 @@ def fit_episode_grids(
 
 def refit_one(
     fit: GridFit,
-    blocks: NDArray[np.floating],
-    labels: NDArray[np.integer],
+    blocks: Floats,
+    labels: Ints,
     config: Course,
     device: str = "cpu",
     every: int | None = None,
@@ -308,11 +309,8 @@ def refit_one(
 
 
 def choose(
-    fits: list[GridFit],
-    val_blocks: NDArray[np.floating],
-    val_labels: NDArray[np.integer],
-    choose_by: str,
-) -> tuple[int, NDArray[np.float64]]:
+    fits: list[GridFit], val_blocks: Floats, val_labels: Ints, choose_by: str
+) -> tuple[int, Doubles]:
     """Choose the head by val.
 
     Returns:
@@ -343,9 +341,7 @@ def choose(
     return int(np.nanargmax(found)), found
 
 
-def _inputs(
-    blocks: NDArray[np.floating], n_blocks: int, has_mean: bool, config: Course
-) -> list[Input]:
+def _inputs(blocks: Floats, n_blocks: int, has_mean: bool, config: Course) -> list[Input]:
     width = blocks.shape[1] // (n_blocks + has_mean)
     end = n_blocks * width
     return [

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.errors import RequestError
+from probe.arrays import Doubles, Floats, Singles
 
 CHUNK_ROWS = 4096  # rows of features that are in work at one time
 UNLABELLED = "train-unlabelled"  # by the means and scales of train's images, labels unseen
@@ -23,15 +23,15 @@ UNLABELLED = "train-unlabelled"  # by the means and scales of train's images, la
 STANDARDISE = ("train", "episode", "none")
 FEW = 30  # unlabelled images: of fewer, one scale for all features
 
-Prepare = Callable[[NDArray[np.floating]], NDArray[np.float32]]  # of (..., D) features
+Prepare = Callable[[Floats], Singles]  # of (..., D) features
 
 
-def as_they_are(features: NDArray[np.floating]) -> NDArray[np.float32]:
+def as_they_are(features: Floats) -> Singles:
     """A copy of the features."""
     return np.array(features, np.float32)
 
 
-def of_one_length(features: NDArray[np.floating]) -> NDArray[np.float32]:
+def of_one_length(features: Floats) -> Singles:
     """Each image's features divided by their length (L2), times the root of their number.
 
     The direction is all that counts; and the mean square of a feature is 1, as where they are
@@ -48,11 +48,11 @@ def of_one_length(features: NDArray[np.floating]) -> NDArray[np.float32]:
 class Standard:
     """What features are standardised by; calling it does so."""
 
-    mean: NDArray[np.float64]  # (D,)
-    scale: NDArray[np.float64]  # (D,), positive
+    mean: Doubles  # (D,)
+    scale: Doubles  # (D,), positive
 
     @staticmethod
-    def of(features: NDArray[np.floating]) -> Standard:
+    def of(features: Floats) -> Standard:
         """Each feature's own mean and standard deviation; 1 where a feature is constant.
 
         Args:
@@ -75,25 +75,23 @@ class Standard:
             varies |= (block != features[0]).any(axis=0)
         return Standard(mean, np.where(varies, np.sqrt(squares / len(features)), 1.0))
 
-    def __call__(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
+    def __call__(self, features: Floats) -> Singles:
         found = np.empty(features.shape, np.float32)
         for rows in chunks(len(features)):
             found[rows] = self.wide(features[rows])
         return found
 
-    def wide(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
+    def wide(self, features: Floats) -> Doubles:
         """A block of features as solvers take them, in float64."""
         return (features - self.mean) / self.scale
 
-    def folded(
-        self, weights: NDArray[np.floating], intercept: NDArray[np.floating]
-    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    def folded(self, weights: Floats, intercept: Floats) -> tuple[Floats, Floats]:
         """(..., D, O) weights and (..., O) intercept on features as they are, of those on these."""
         weights = weights / self.scale[:, None]
         return weights, intercept - self.mean @ weights
 
 
-def unlabelled_standard(features: NDArray[np.floating]) -> Standard:
+def unlabelled_standard(features: Floats) -> Standard:
     """The means and scales that train's images tell, whoever is labelled among them.
 
     Standard deviations of fewer than ``FEW`` images are off by a fifth and more, so that features
@@ -111,14 +109,12 @@ def unlabelled_standard(features: NDArray[np.floating]) -> Standard:
 class PathFit:
     """One fit of a path: several strengths, or penalties, of one training set."""
 
-    weights: NDArray[np.float64]  # (D, O) on standardised features
-    intercept: NDArray[np.float64]  # (O,)
+    weights: Doubles  # (D, O) on standardised features
+    intercept: Doubles  # (O,)
     standard: Standard  # of the training features, the same for all of the path
 
 
-def path_outputs(
-    fits: Sequence[PathFit], features: NDArray[np.floating]
-) -> list[NDArray[np.float64]]:
+def path_outputs(fits: Sequence[PathFit], features: Floats) -> list[Doubles]:
     """The outputs of every fit of one path, reading the features once.
 
     Args:
@@ -141,7 +137,7 @@ def path_outputs(
     return np.split(found, len(fits), axis=1)
 
 
-def refuse_infinite(of_columns: NDArray[np.floating]) -> None:
+def refuse_infinite(of_columns: Floats) -> None:
     """Refuse sums (D,) over features that are not finite.
 
     Raises:
@@ -152,7 +148,7 @@ def refuse_infinite(of_columns: NDArray[np.floating]) -> None:
         raise RequestError(f"features are finite, found inf or nan in column {column}")
 
 
-def check_width(features: NDArray[np.floating], width: int, what: str) -> None:
+def check_width(features: Floats, width: int, what: str) -> None:
     """Refuse features of another width than what was fitted has seen.
 
     Args:
@@ -196,7 +192,7 @@ class Standardising:
 AS_STORED = Standardising("", None)
 
 
-def standardising(how: str, train: NDArray[np.floating]) -> Standardising:
+def standardising(how: str, train: Floats) -> Standardising:
     """How few-shot episodes' features are standardised, and what the row says of it.
 
     Of train, never of val or test: a test image is met by itself.

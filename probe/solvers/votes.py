@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.task import MISSING
+from probe.arrays import Doubles, Floats, Ints
 
 MLKNN = "mlknn"
 MEANS = ("weighted", "majority")  # votes that are a mean of what the neighbours are
 VOTES = (*MEANS, MLKNN)
 
 
-def weigh(
-    similarities: NDArray[np.floating], rule: str, temperature: float = 0.07
-) -> NDArray[np.float64]:
+def weigh(similarities: Floats, rule: str, temperature: float = 0.07) -> Doubles:
     """Each neighbour's say.
 
     Args:
@@ -38,9 +36,7 @@ def weigh(
     return np.exp((similarities - similarities[:, :1]) / temperature)
 
 
-def vote(
-    weights: NDArray[np.float64], neighbour_labels: NDArray[np.integer], n_classes: int
-) -> NDArray[np.float64]:
+def vote(weights: Doubles, neighbour_labels: Ints, n_classes: int) -> Doubles:
     """Turn each query's neighbours into class scores.
 
     Args:
@@ -63,17 +59,13 @@ def vote(
     return votes / votes.sum(axis=1, keepdims=True)
 
 
-def average(
-    weights: NDArray[np.float64], neighbour_labels: NDArray[np.floating], n_outputs: int
-) -> NDArray[np.float64]:
+def average(weights: Doubles, neighbour_labels: Floats, n_outputs: int) -> Doubles:
     """Turn each query's neighbours into predictions: the mean of their (Q, K, O) numbers, (Q, O)."""
     sums = np.einsum("qk,qko->qo", weights, neighbour_labels)
     return sums / weights.sum(axis=1, keepdims=True)
 
 
-def vote_multilabel(
-    weights: NDArray[np.float64], neighbour_labels: NDArray[np.integer], n_classes: int
-) -> NDArray[np.float64]:
+def vote_multilabel(weights: Doubles, neighbour_labels: Ints, n_classes: int) -> Doubles:
     """Turn each query's neighbours into a score for each label: a mean of their label vectors.
 
     Args:
@@ -101,9 +93,7 @@ def vote_multilabel(
     return np.divide(votes, held, out=np.full_like(votes, np.nan), where=held > 0)
 
 
-def _check_neighbour_labels(
-    neighbour_labels: NDArray[np.integer], n_values: int, lowest: int = 0
-) -> None:
+def _check_neighbour_labels(neighbour_labels: Ints, n_values: int, lowest: int = 0) -> None:
     if neighbour_labels.size == 0:
         return
     low, high = neighbour_labels.min(), neighbour_labels.max()
