@@ -30,7 +30,7 @@ from probe.places import Place, read_place
 from probe.questions.external import only_test
 from probe.questions.laying import lay_over
 from probe.questions.overlay import META, OverlayConfig
-from probe.questions.question import Question, Split, divide_samples, join
+from probe.questions.question import Question, Split, divide, join
 from probe.results import read_scores
 from probe.solvers.head import Head
 
@@ -80,15 +80,10 @@ def fit_again(path: Path, row: Mapping[str, Any], ask: Callable[[], Question]) -
     place = Place(probe["layer"], probe["pool"], probe.get("n_last", 1))
     aggregate = probe.get("aggregate", "mean")
 
-    def read(question: Question) -> dict[str, Split]:
-        return divide_samples(read_place(question.features, place, aggregate), question)
-
-    splits = read(question.trained_on or question)
+    splits = divide(question, lambda one: read_place(one.features, place, aggregate))
     train = splits["train"]
     if probe.get("refit") == "train+val":
         train = join(train, splits["val"])
-    if question.trained_on:
-        splits["test"] = read(question)["test"]
     fitted = FITTED[probe["kind"]](row, train, question.task)
     # Of folds the stored val is of other fits.
     answered = ["test"] if "folds" in probe or "refit" in probe else ["val", "test"]

@@ -269,12 +269,7 @@ def from_json(content: Mapping[str, Any]) -> Row:
         Posed(
             content["target"],
             content["split"],
-            TrainedOn(
-                **{name: train[name] for name in ("dataset", "digest", "samples")},
-                **{name: train.get(name, {}) for name in ("tables", "target", "split")},
-            )
-            if train
-            else None,
+            TrainedOn(**{"tables": {}, "target": {}, "split": {}, **train}) if train else None,
             content["leaks"],
         ),
         Answered(

@@ -45,7 +45,7 @@ from probe.questions.describe import describe_questions
 from probe.questions.external import choose_training, only_test
 from probe.questions.laying import lay_over
 from probe.questions.leaks import refuse_leaks, with_leaks
-from probe.questions.question import Question, Split, check_known, divide_samples, pick
+from probe.questions.question import Question, Split, check_known, divide, pick
 from probe.results import Row, check_folder, write_row
 from probe.row import make_row, of_patients
 from probe.solvers.head import MAX_BYTES
@@ -400,10 +400,11 @@ class _Asking:
         """
         config = self.config
         fitted_on, where = question.trained_on or question, config.places
-        splits = divide_samples(x, question)
-        if question.trained_on:
-            own = read_place(fitted_on.features, at[-1], where.aggregate)
-            splits = {**divide_samples(own, fitted_on), "test": splits["test"]}
+
+        def read(one: Question) -> Floats:
+            return x if one is question else read_place(one.features, at[-1], where.aggregate)
+
+        splits = divide(question, read)
         if config.kind.learns:
             if not len(splits["train"]):
                 raise RequestError(f"{fitted_on.title} has no training images")

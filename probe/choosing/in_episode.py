@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.splits.strata import divide, name_units
 from cache.task import MISSING, MULTI_LABEL, REGRESSION
-from probe.arrays import Doubles, Indices
+from probe.arrays import Doubles, Floats, Indices
 from probe.choosing.candidates import Fitted
 from probe.choosing.plan import FOLD_SEED, N_FOLDS
 from probe.metrics.losses import loss_of
@@ -111,20 +111,39 @@ def choose_by_folds(
         RequestError: a candidate fails, or margins have no AUC.
     """
     fold = make_episode_folds(samples, task, cure)
-    parts: list[list[Doubles]] = []  # of folds, of candidates
-    order: list[Indices] = []
+    parts: list[list[Doubles]] = []
     score_type = ""
     for held_out in range(int(fold.max()) + 1):
-        own = np.flatnonzero(fold == held_out)
-        fitted = fit(pick(samples, np.flatnonzero(fold != held_out)))
-        parts.append([fitted.scores(samples.x[own], i) for i in range(n_candidates)])
-        order.append(own)
+        fitted = fit(pick(samples, fold != held_out))
+        own = samples.x[fold == held_out]
+        parts.append([fitted.scores(own, i) for i in range(n_candidates)])
         score_type = score_type_of(fitted)
-    labels = samples.y[np.concatenate(order)]
-    losses = [
-        loss_of(np.concatenate(scores), labels, task, score_type=score_type)
-        for scores in zip(*parts, strict=True)
-    ]
+    return best_of_folds(parts, fold, samples.y, task, score_type)
+
+
+def best_of_folds(
+    parts: Sequence[Sequence[Floats | None]],
+    fold: Indices,
+    labels: NDArray[Any],
+    task: str,
+    score_type: str,
+) -> int:
+    """The place of the candidate with the smallest loss of all folds' answers, of equals the first.
+
+    Args:
+        parts: for each fold every candidate's scores of its samples; None: it has none.
+        fold: (n,) of each sample; -1: of none, and not asked.
+        labels: (n,) or (n, C).
+        task: one of ``cache.task.TASKS``.
+        score_type: see ``probe.metrics.losses.loss_of``.
+    """
+    order = np.concatenate([np.flatnonzero(fold == held_out) for held_out in range(len(parts))])
+    losses = []
+    for each in zip(*parts, strict=True):
+        loss, there = np.inf, [scores for scores in each if scores is not None]
+        if len(there) == len(parts):
+            loss = loss_of(np.concatenate(there), labels[order], task, score_type=score_type)
+        losses.append(loss)
     return int(np.argmin(losses))
 
 

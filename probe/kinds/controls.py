@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from cache.features import Features, open_features
 from cache.format.key import file_stem, key_digest, untagged
 from cache.places import features_root
 from probe.answer import Answer
-from probe.arrays import Floats, Singles
+from probe.arrays import Singles
 from probe.choosing.candidates import ChoosingConfig
 from probe.encoded import samples_of, tables_of
 from probe.kinds.kind import Problem
@@ -36,7 +36,7 @@ from probe.kinds.linear import Linear
 from probe.kinds.ridge import Ridge
 from probe.metrics.classification import known_shares
 from probe.places import rows_are_samples
-from probe.questions.question import Question, Split, divide_samples
+from probe.questions.question import Question, Split, divide
 from probe.results import Encoded
 
 KIND = "control"
@@ -83,9 +83,9 @@ def answer_controls(
     Raises:
         RequestError: a file has no small pictures; after the first control.
     """
-    splits = _divide(question, lambda one: np.empty((len(one.labels), 0), np.float32))
+    splits = divide(question, lambda one: np.empty((len(one.labels), 0), np.float32))
     yield LARGER_CLASS, splits, _larger_class(question, splits)
-    splits = _divide(question, lambda one: _read_pixels(one.features, aggregate))
+    splits = divide(question, lambda one: _read_pixels(one.features, aggregate))
     # Its own defaults, whatever is asked of the encoder.
     kind = Ridge() if question.task.is_continuous else Linear()
     for answer in kind.answer(Problem(question, (), splits, choosing)):
@@ -124,14 +124,6 @@ def _larger_class(question: Question, splits: dict[str, Split]) -> Answer:
         shares = np.bincount(labels, minlength=n_classes) / len(labels)
     scores = {name: np.tile(shares, (len(splits[name]), 1)) for name in ("val", "test")}
     return Answer({}, {}, scores, [])
-
-
-def _divide(question: Question, read: Callable[[Question], Floats]) -> dict[str, Split]:
-    """Train and val of what is fitted on, test of what is asked."""
-    splits = divide_samples(read(question), question)
-    if train := question.trained_on:
-        splits = {**divide_samples(read(train), train), "test": splits["test"]}
-    return splits
 
 
 def _read_pixels(features: Features, aggregate: str) -> Singles:

@@ -26,14 +26,13 @@ from cache.commands.settings import check, given, setting
 from cache.commands.terminal import split_words
 from cache.errors import RequestError
 from probe.answer import Answer
-from probe.arrays import Floats, Indices, Ints
-from probe.choosing.in_episode import by_patient_settings, make_episode_folds
+from probe.choosing.in_episode import best_of_folds, by_patient_settings, make_episode_folds
 from probe.choosing.plan import FOLD_SEED, N_FOLDS
 from probe.episodes.draw import FewShotConfig
 from probe.kinds.adamw import SECTION
 from probe.kinds.kind import Episodes, Kind, Problem
 from probe.metrics.classification import PROBABILITY
-from probe.metrics.losses import loss_name, loss_of
+from probe.metrics.losses import loss_name
 from probe.places import Place
 from probe.protocols import Reading
 from probe.questions.question import pick
@@ -243,11 +242,15 @@ class Heads(Course, Kind):
             ]
             every = fit([*episodes, *rests])  # one loop for what is asked and what chooses
             grids, of_rests = every[: len(episodes)], iter(every[len(episodes) :])
-            places = []
+            places, score_type = [], grids[0][0].outputs.score_type
             for rows, fold in zip(episodes, folds, strict=True):
-                parts = [next(of_rests) for _ in range(int(fold.max()) + 1)]
-                places.append(_best_of_folds(parts, fold, x["train"][rows], train.y[rows]))
-            loss = loss_name(task.word, grids[0][0].outputs.score_type)
+                own = x["train"][rows]
+                parts = [
+                    [f.predict_scores(own[fold == i]) if f.is_finite else None for f in grid]
+                    for i, grid in zip(range(int(fold.max()) + 1), of_rests, strict=False)
+                ]
+                places.append(best_of_folds(parts, fold, train.y[rows], task.word, score_type))
+            loss = loss_name(task.word, score_type)
             of_patients = by_patient_settings(problem.question, train)
             by = {
                 "chosen_by": f"in-episode {loss}",
@@ -322,18 +325,3 @@ class Inputs:
         tokens = of_one if fit.n_last == 1 else f"last {fit.n_last} class tokens"
         tokens = tokens if self.has_cls else self.pool
         return f"lr {fit.lr:g}, {tokens}{' and mean' if fit.with_mean else ''}"
-
-
-def _best_of_folds(parts: list[list[GridFit]], fold: Indices, x: Floats, y: Ints) -> int:
-    """The place of the head with the smallest loss of all folds' answers, of equals the first."""
-    order = np.concatenate([np.flatnonzero(fold == held_out) for held_out in range(len(parts))])
-    outputs = parts[0][0].outputs
-    losses = []
-    for of_folds in zip(*parts, strict=True):
-        if not all(fit.is_finite for fit in of_folds):
-            losses.append(np.inf)
-            continue
-        said = [fit.predict_scores(x[fold == held_out]) for held_out, fit in enumerate(of_folds)]
-        scores = np.concatenate(said)
-        losses.append(loss_of(scores, y[order], outputs.task, score_type=outputs.score_type))
-    return int(np.argmin(losses))

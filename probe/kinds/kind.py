@@ -46,7 +46,7 @@ from probe.metrics.classification import PROBABILITY, label_shares
 from probe.metrics.losses import is_of_ranks, loss_name, loss_of
 from probe.places import Place, find_places, read_side_by_side
 from probe.protocols import Reading
-from probe.questions.question import Question, Split, divide_samples, pick
+from probe.questions.question import Question, Split, divide, pick
 from probe.solvers.head import Head
 from probe.solvers.standardise import AS_STORED, Prepare, Standardising, standardising
 
@@ -143,12 +143,12 @@ class Problem:
         Raises:
             BrokenCache: the stored rows don't match their checksums.
         """
-        train = self.question.trained_on
-        x = read_side_by_side(self.places, self.aggregate, train and train.features)
-        found = {name: split.x for name, split in divide_samples(x, self.fitted_on).items()}
-        if train:
-            own = read_side_by_side(self.places, self.aggregate)
-            found["test"] = divide_samples(own, self.question)["test"].x
+
+        def read(one: Question) -> Floats:
+            file = None if one is self.question else one.features
+            return read_side_by_side(self.places, self.aggregate, file)
+
+        found = {name: split.x for name, split in divide(self.question, read).items()}
         return {**found, "test": found["test"][: len(self.splits["test"])]}
 
 

@@ -135,18 +135,6 @@ def sample_moments(predictions: Floats, labels: Floats) -> Doubles:
     )
 
 
-def _mean_absolute_error(m: Moments) -> Doubles:
-    return m.absolute / m.n
-
-
-def _root_mean_square(m: Moments) -> Doubles:
-    return np.sqrt(m.squared / m.n)
-
-
-def _r2(m: Moments) -> Doubles:
-    return 1 - m.squared / _spread(m.n, m.label, m.label_squared)
-
-
 def _pearson(m: Moments) -> Doubles:
     label_spread = _spread(m.n, m.label, m.label_squared)
     prediction_spread = _spread(m.n, m.prediction, m.prediction_squared)
@@ -186,13 +174,19 @@ FISHER = np.arctanh, np.tanh
 METRICS = (
     _metric(
         "mae",
-        _mean_absolute_error,
+        lambda m: m.absolute / m.n,
         POSITIVE,
         column="mae",
         also=(INTERVAL, VAL, SD, REST),
         has_unit=True,
     ),
-    _metric("rmse", _root_mean_square, POSITIVE, column="rmse", has_unit=True),
-    _metric("r2", _r2, UNEXPLAINED, column="r2", also=(INTERVAL, VAL, REST)),
+    _metric("rmse", lambda m: np.sqrt(m.squared / m.n), POSITIVE, column="rmse", has_unit=True),
+    _metric(
+        "r2",
+        lambda m: 1 - m.squared / _spread(m.n, m.label, m.label_squared),
+        UNEXPLAINED,
+        column="r2",
+        also=(INTERVAL, VAL, REST),
+    ),
     _metric("pearson", _pearson, FISHER, column="r"),
 )  # in the order of every row

@@ -7,7 +7,7 @@ labels, ids, patients.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +84,14 @@ def divide_samples(x: Floats, question: Question) -> dict[str, Split]:
         rows = _as_slice(np.flatnonzero(question.is_in(name)))
         patients = None if groups is None else groups[rows]
         splits[name] = Split(x[rows], question.labels[rows], ids[rows], patients)
+    return splits
+
+
+def divide(question: Question, read: Callable[[Question], Floats]) -> dict[str, Split]:
+    """Train and val of what is fitted on, test of what is asked; ``read`` gives the features of one."""
+    splits = divide_samples(read(question), question)
+    if train := question.trained_on:
+        splits = {**divide_samples(read(train), train), "test": splits["test"]}
     return splits
 
 

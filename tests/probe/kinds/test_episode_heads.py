@@ -184,7 +184,8 @@ def test_val_changes_nothing_where_it_is_not_read(places, capsys):
 
 def test_a_grid_is_chosen_by_folds_of_the_episode():
     """By hand: fit without each fold, pool the answers."""
-    from probe.kinds.heads import _best_of_folds
+    from probe.choosing.in_episode import best_of_folds
+    from probe.metrics.classification import PROBABILITY
     from probe.metrics.losses import loss_of
 
     x, y, episodes = problem(MULTI_CLASS, 3)
@@ -202,7 +203,9 @@ def test_a_grid_is_chosen_by_folds_of_the_episode():
             scores[fold == f] = fits[place].predict_scores(part.x[fold == f])
         losses.append(loss_of(scores[fold >= 0], part.y[fold >= 0], MULTI_CLASS))
     assert len(set(losses)) > 1
-    assert _best_of_folds(parts, fold, part.x, part.y) == int(np.argmin(losses))
+    said = [[fit.predict_scores(part.x[fold == f]) for fit in fits] for f, fits in enumerate(parts)]
+    best = best_of_folds(said, fold, part.y, MULTI_CLASS, PROBABILITY)
+    assert best == int(np.argmin(losses))
 
 
 def test_one_shot_has_no_folds(places, capsys):
