@@ -36,11 +36,10 @@ from finetune.training.predict import Predicted, predict
 from finetune.training.training import Learned
 from finetune.trials import Tried, build, model_settings, run_refit
 from probe.answer import Answer
-from probe.encoded import encoder_marks, samples_of, tables_of
 from probe.metrics import classification as metrics
 from probe.questions.question import Question, divide_samples
 from probe.results import Encoded, Row
-from probe.row import make_row, of_patients
+from probe.row import encoder_marks, make_row, of_patients, samples_of, tables_of
 
 
 def make_answer(

@@ -29,9 +29,9 @@ from finetune.start.head import FirstHead, first_head
 from finetune.training.checkpoints import Checkpoints, Position
 from finetune.training.objective import Objective
 from finetune.training.training import Diverged, Learned, Training
-from probe.encoded import samples_of
 from probe.metrics.patients import Scored, by_patient
 from probe.questions.question import Question
+from probe.row import samples_of
 
 
 @dataclass(frozen=True)

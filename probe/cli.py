@@ -14,7 +14,7 @@ from cache.commands.names import counted
 from cache.commands.settings import add_flags, given, refuse_others
 from cache.commands.terminal import Parser, complain, run_command, show, split_words
 from cache.errors import RequestError
-from probe.choosing.candidates import ChoosingConfig
+from probe.choosing.plan import ChoosingConfig
 from probe.config import ExternalConfig, FindConfig, ProbeConfig, RunConfig
 from probe.episodes.draw import FewShotConfig
 from probe.kinds.estimator import Estimator

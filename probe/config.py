@@ -8,7 +8,7 @@ from pathlib import Path
 from cache.commands.settings import check, setting
 from cache.errors import RequestError
 from cache.places import features_root, results_root
-from probe.choosing.candidates import ChoosingConfig
+from probe.choosing.plan import ChoosingConfig
 from probe.episodes.draw import FewShotConfig
 from probe.kinds.kind import Kind
 from probe.metrics.metric import Measuring

@@ -68,7 +68,7 @@ class Encoded:
     digest: str  # of the key
     key: Mapping[str, Any]  # of the feature file
     samples: Mapping[str, int | str]  # checksums or digests: "labels", "split", at times "rows"
-    tables: Mapping[str, int | None] = field(default_factory=dict)  # see probe.encoded.tables_of
+    tables: Mapping[str, int | None] = field(default_factory=dict)  # see probe.row.tables_of
     own_label: str = ""  # the name beside others of its architecture, where a row holds one
     seen: str = "unknown"  # whether the encoder saw these images before: "yes: ...", "no"
     protocol: str = ""  # whose preprocessing this is, e.g. "wu2025"; empty: the encoder's own

@@ -27,7 +27,6 @@ from probe.answer import Answer
 from probe.arrays import Floats
 from probe.choosing.place import Best, Compared
 from probe.config import FindConfig, ProbeConfig
-from probe.encoded import encoded_of
 from probe.kinds.controls import KIND as CONTROL
 from probe.kinds.controls import advise_random, answer_controls, encoded_control, find_random
 from probe.kinds.few_shot import answer_few_shot
@@ -47,7 +46,7 @@ from probe.questions.laying import lay_over
 from probe.questions.leaks import refuse_leaks, with_leaks
 from probe.questions.question import Question, Split, check_known, divide, pick
 from probe.results import Row, check_folder, write_row
-from probe.row import make_row, of_patients
+from probe.row import encoded_of, make_row, of_patients
 from probe.solvers.head import MAX_BYTES
 
 Say = Callable[[str], None]  # told a line

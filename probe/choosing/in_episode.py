@@ -17,8 +17,7 @@ from cache.errors import RequestError
 from cache.splits.strata import divide, name_units
 from cache.task import MISSING, MULTI_LABEL, REGRESSION
 from probe.arrays import Doubles, Floats, Indices
-from probe.choosing.candidates import Fitted
-from probe.choosing.plan import FOLD_SEED, N_FOLDS
+from probe.choosing.plan import FOLD_SEED, N_FOLDS, Fitted
 from probe.metrics.losses import loss_of
 from probe.questions.question import Question, Split, has_groups, pick
 

@@ -10,9 +10,7 @@ import numpy as np
 
 from cache.errors import RequestError
 from probe.answer import Answer
-from probe.choosing.candidates import Choice, choose
-from probe.choosing.plan import HELD_OUT, N_FOLDS, make_folds
-from probe.metrics.classification import PROBABILITY
+from probe.choosing.plan import HELD_OUT, N_FOLDS, Choice, choose, make_folds
 from probe.metrics.losses import is_of_ranks, judged_by, loss_name, loss_of
 from probe.places import Place
 from probe.questions.question import Question, Split, join
@@ -82,8 +80,7 @@ class Compared:
             fold = np.zeros(len(held_out), np.intp)
             if self.by_folds:
                 fold = make_folds(question.trained_on or question, held_out)
-            score_type = answer.settings.get("score_type", PROBABILITY)
-            self.name = loss_name(question.task.word, score_type)
+            self.name = loss_name(question.task.word, answer.score_type)
             if is_of_ranks(self.name):
                 fold = np.zeros(len(held_out), np.intp)
             scores = answer.scores[HELD_OUT if self.by_folds else "val"]
@@ -93,7 +90,7 @@ class Compared:
                     held_out.y[fold == part],
                     question.task.word,
                     votes=answer.votes,
-                    score_type=score_type,
+                    score_type=answer.score_type,
                 )
                 for part in range(int(fold.max()) + 1)
             ]

@@ -29,7 +29,7 @@ from probe.answer import Answer
 from probe.arrays import Floats, Indices, Ints
 from probe.kinds.kind import DivergedError, Episodes, Kind, Problem
 from probe.solvers.adamw import Course, Diverged, Draw, EpisodeDraw, HeadFit, Watch, take_steps
-from probe.solvers.epochs import MAX_BYTES, by_length, check_device, count_epochs, episode_bytes
+from probe.solvers.epochs import MAX_BYTES, check_device, count_epochs, stepping_together
 from probe.solvers.outputs import Outputs, check_finite, check_training
 
 SCHEDULES = ("decay", "cosine")
@@ -336,19 +336,19 @@ def fit_episodes(
     check_finite(features[used])
     x, targets = features[used], outputs.targets(labels[used])
     found: list[list[HeadFit | Diverged]] = [[] for _ in episodes]
-    for alike in by_length(episodes):
-        own = replace(config, batch_size=min(config.batch_size, len(episodes[alike[0]])))
-        cells = own.batch_size * (features.shape[1] + 1) * len(own.seeds)
-        size = max(1, episode_bytes(device) // (4 * cells))
-        for start in range(0, len(alike), size):
-            part = alike[start : start + size]
-            rows = np.searchsorted(used, np.stack([episodes[i] for i in part]))
-            draw = EpisodeDraw(x, targets, rows, own, device)
-            of_val = val and [val[0]], val and val[1]
-            watch = Watch(outputs, own, len(part), device, *of_val)
-            heads = take_steps(draw, watch, len(part), outputs, own, device)
-            for i, of_seeds in zip(part, heads, strict=True):
-                found[i] = of_seeds
+
+    def n_cells(n_images: int) -> int:
+        batch_size = min(config.batch_size, n_images)
+        return batch_size * (features.shape[1] + 1) * len(config.seeds)
+
+    for part, rows in stepping_together(episodes, used, device, n_cells):
+        own = replace(config, batch_size=min(config.batch_size, rows.shape[1]))
+        draw = EpisodeDraw(x, targets, rows, own, device)
+        of_val = val and [val[0]], val and val[1]
+        watch = Watch(outputs, own, len(part), device, *of_val)
+        heads = take_steps(draw, watch, len(part), outputs, own, device)
+        for i, of_seeds in zip(part, heads, strict=True):
+            found[i] = of_seeds
     return found
 
 

@@ -29,8 +29,8 @@ from cache.format.key import file_stem, key_digest, untagged
 from cache.places import features_root
 from probe.answer import Answer
 from probe.arrays import Singles
-from probe.choosing.candidates import ChoosingConfig
-from probe.encoded import samples_of, tables_of
+from probe.choosing.plan import ChoosingConfig
+from probe.episodes.prior import class_shares
 from probe.kinds.kind import Problem
 from probe.kinds.linear import Linear
 from probe.kinds.ridge import Ridge
@@ -38,6 +38,8 @@ from probe.metrics.classification import known_shares
 from probe.places import rows_are_samples
 from probe.questions.question import Question, Split, divide
 from probe.results import Encoded
+from probe.row import samples_of, tables_of
+from probe.solvers.standardise import chunks
 
 KIND = "control"
 LARGER_CLASS, PIXELS = "larger class", "pixels"  # in the place of a model's name
@@ -57,9 +59,8 @@ def pixel_statistics(pictures: NDArray[np.uint8]) -> Singles:
         (N, 2 + N_BINS): mean and standard deviation in grey values, then shares that sum to 1.
     """
     found = np.empty((len(pictures), 2 + N_BINS), np.float32)
-    for start in range(0, len(pictures), CHUNK_ROWS):
-        block = np.asarray(pictures[start : start + CHUNK_ROWS])
-        rows = slice(start, start + len(block))
+    for rows in chunks(len(pictures), CHUNK_ROWS):
+        block = np.asarray(pictures[rows])
         found[rows, 0], found[rows, 1] = block.mean(axis=1), block.std(axis=1)
         bins = block // (256 // N_BINS) + N_BINS * np.arange(len(block))[:, None]
         counts = np.bincount(bins.ravel(), minlength=N_BINS * len(block))
@@ -115,13 +116,11 @@ def encoded_control(question: Question, control: str) -> Encoded:
 
 
 def _larger_class(question: Question, splits: dict[str, Split]) -> Answer:
-    labels, n_classes = splits["train"].y, question.task.n_classes
-    if question.task.is_continuous:
+    labels, task = splits["train"].y, question.task
+    if task.is_continuous:
         shares = np.array([labels.mean()])
-    elif question.task.has_several_labels:
-        shares = known_shares(labels)
     else:
-        shares = np.bincount(labels, minlength=n_classes) / len(labels)
+        shares = known_shares(labels) if task.has_several_labels else class_shares(labels, task)
     scores = {name: np.tile(shares, (len(splits[name]), 1)) for name in ("val", "test")}
     return Answer({}, {}, scores, [])
 

@@ -25,7 +25,7 @@ from cache.errors import RequestError
 from cache.task import MISSING, MULTI_LABEL, REGRESSION, Task
 from probe.answer import Answer
 from probe.arrays import Doubles, Ints, Singles
-from probe.choosing.candidates import Fitted
+from probe.choosing.plan import Fitted
 from probe.kinds.columns import CURE, check_columns, few_of_each
 from probe.kinds.estimator import SKLEARN, Estimator, Probe, check_settings, read_grid, running
 from probe.kinds.kind import Episodes, Kind, Problem
@@ -144,12 +144,8 @@ def _make_sklearn(kind: str, found: Any, settings: dict[str, Any], task: Task) -
         labels = "continuous labels" if task.word == REGRESSION else "classes"
         raise RequestError(f"{kind} is {is_one}, and asked of {labels}")
     takes_seed = "random_state" in inspect.signature(found).parameters
-    probe = SklearnProbe(
-        partial(found, **({"random_state": SEED} if takes_seed else {}), **settings)
-        if "random_state" not in settings
-        else partial(found, **settings),
-        task,
-    )
+    seed = {"random_state": SEED} if takes_seed else {}
+    probe = SklearnProbe(partial(found, **{**seed, **settings}), task)
     made = probe.make()
     if task.word != REGRESSION and not any(
         hasattr(made, method) for method in ("predict_proba", "decision_function")

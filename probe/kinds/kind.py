@@ -9,7 +9,7 @@
         name = "nearest"
         score_type = MARGIN
 
-        def fit(self, train, task): ...  # a Fitted, see probe.choosing.candidates
+        def fit(self, train, task): ...  # a Fitted, see probe.choosing.plan
 
 From that it has its flag, its section in ``--help`` and in KINDS.md, an answer with val or folds,
 and few-shot by fitting each episode anew. One that has ``candidates`` is fitted with each of them,
@@ -32,7 +32,6 @@ from cache.errors import RequestError
 from cache.task import Task
 from probe.answer import Answer
 from probe.arrays import Floats, Indices
-from probe.choosing.candidates import ChoosingConfig, Fitted
 from probe.choosing.in_episode import (
     NAME_ONE,
     by_patient_settings,
@@ -40,7 +39,16 @@ from probe.choosing.in_episode import (
     mark_of,
     said_of,
 )
-from probe.choosing.plan import FOLD_SEED, N_FOLDS, LossOfScores, Plan, fit_and_choose, make_plan
+from probe.choosing.plan import (
+    FOLD_SEED,
+    N_FOLDS,
+    ChoosingConfig,
+    Fitted,
+    LossOfScores,
+    Plan,
+    fit_and_choose,
+    make_plan,
+)
 from probe.episodes.draw import FewShotConfig
 from probe.metrics.classification import PROBABILITY, label_shares
 from probe.metrics.losses import is_of_ranks, loss_name, loss_of

@@ -30,7 +30,6 @@ from cache.errors import RequestError
 from cache.task import Task
 from probe.answer import Answer
 from probe.arrays import Floats
-from probe.choosing.candidates import Choice, choose
 from probe.choosing.in_episode import (
     TooFewError,
     by_patient_settings,
@@ -39,7 +38,7 @@ from probe.choosing.in_episode import (
     said_of,
     units_of,
 )
-from probe.choosing.plan import N_FOLDS, Plan
+from probe.choosing.plan import N_FOLDS, Choice, Plan, choose
 from probe.episodes.prior import class_shares
 from probe.kinds.kind import Episodes, Kind, Problem
 from probe.metrics.calibration import Votes

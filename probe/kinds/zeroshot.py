@@ -30,6 +30,7 @@ from probe.places import Place
 from probe.protocols import Reading
 from probe.questions.question import Question
 from probe.solvers.logistic import sigmoid, softmax
+from probe.solvers.standardise import chunks
 
 if TYPE_CHECKING:
     from cache.features import Features  # h5py: --help shouldn't wait for it
@@ -184,14 +185,14 @@ def scores(features: Floats, vectors: Doubles, logit_scale: float, task: str) ->
         raise RequestError(f"the logit scale is positive and finite, found {logit_scale}")
     n_classes = len(vectors) // 2 if task == MULTI_LABEL else len(vectors)
     results = np.empty((len(features), n_classes))
-    for start in range(0, len(features), CHUNK_ROWS):
-        block = _normalised(features[start : start + CHUNK_ROWS], "image", start)
+    for rows in chunks(len(features), CHUNK_ROWS):
+        block = _normalised(features[rows], "image", rows.start)
         logits = logit_scale * (block @ vectors.T)  # (q, C) or (q, 2C)
         if task == MULTI_LABEL:  # a softmax over two is a sigmoid of their difference
             logits = logits[:, :n_classes] - logits[:, n_classes:]
-            results[start : start + CHUNK_ROWS] = sigmoid(logits)
+            results[rows] = sigmoid(logits)
         else:
-            results[start : start + CHUNK_ROWS] = softmax(logits, 1)
+            results[rows] = softmax(logits, 1)
     return results
 
 

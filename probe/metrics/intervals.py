@@ -206,10 +206,10 @@ def by_units(
         return (found, JACKKNIFE) if found else (NO_ENDS, NONE)
     if support is None or math.isnan(value) or support.weakest < FEWEST:
         return NO_ENDS, NONE
-    if support.weakest < ENOUGH:
-        return jackknife.by_counts(value, support, level, metric.span, more), COUNTS
-    v = jackknife.variance(without)
-    return jackknife.by_jackknife(value, v, support, level, metric.span, more), JACKKNIFE
+    is_few = support.weakest < ENOUGH
+    v = None if is_few else jackknife.variance(without)
+    ends = jackknife.by_jackknife(value, v, support, level, metric.span, more)
+    return ends, COUNTS if is_few else JACKKNIFE
 
 
 def perfect_recall(counts: Ints, level: float = 0.95) -> tuple[float, float]:

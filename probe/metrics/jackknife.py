@@ -215,7 +215,7 @@ def variance(without: Doubles) -> float:
 
 def by_jackknife(
     value: float,
-    v: float,
+    v: float | None,
     support: Support,
     level: float = 0.95,
     span: Span = (0.0, 1.0),
@@ -223,29 +223,22 @@ def by_jackknife(
 ) -> tuple[float, float]:
     """Wilson's interval with as many answers as have the jackknife's variance, and Student's t.
 
+    Without a variance it is one with what the units of each class are worth, and the normal's.
+
     Args:
         value: the metric.
-        v: its variance; nan or 0: as many answers as its units are worth.
+        v: its variance; nan or 0: as many answers as its units are worth. None: it isn't estimated.
         support: what the metric stands on.
         level: how often the interval holds the metric of all samples there could be.
         span: the least and the largest value that the metric can have.
         more: a variance to add, which isn't that of units.
     """
-    share, of_share = (value - span[0]) / _width(span), v / _width(span) ** 2
-    n = support.floor
-    if of_share > ROUNDING**2 and 0 < share < 1:
-        n = float(np.clip(share * (1 - share) / of_share, support.least, support.most))
-    t = student(level, support.df)
+    share, n, t = (value - span[0]) / _width(span), support.floor, None
+    if v is not None:
+        of_share, t = v / _width(span) ** 2, student(level, support.df)
+        if of_share > ROUNDING**2 and 0 < share < 1:
+            n = float(np.clip(share * (1 - share) / of_share, support.least, support.most))
     return _onto(span, *wilson(share, _fewer(n, share, more / _width(span) ** 2), level, t))
-
-
-def by_counts(
-    value: float, support: Support, level: float = 0.95, span: Span = (0.0, 1.0), more: float = 0.0
-) -> tuple[float, float]:
-    """Wilson's interval with what the units of each class are worth: no variance is estimated."""
-    share = (value - span[0]) / _width(span)
-    n = _fewer(support.floor, share, more / _width(span) ** 2)
-    return _onto(span, *wilson(share, n, level))
 
 
 def _fewer(n: float, share: float, more: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,15 +77,28 @@ CACHE_BYTES = 2**22
 MAX_BYTES = 2**30  # of training features that are held at one time, unless one matrix is larger
 
 
-def episode_bytes(device: str) -> int:
-    """Of the batches of episodes that step together: on a processor what its cache holds."""
-    return CACHE_BYTES if device == "cpu" else MAX_BYTES
+def stepping_together(
+    episodes: Sequence[Indices], used: Indices, device: str, n_cells: Callable[[int], int]
+) -> Iterator[tuple[list[int], Indices]]:
+    """Episodes of as many images together, the shortest first, a few at a time.
 
+    Args:
+        episodes: for each its rows of train.
+        used: all of these rows, ascending.
+        device: where they are trained: on a processor a few batches stay in its cache.
+        n_cells: numbers that the batch of one episode of so many images has.
 
-def by_length(episodes: Sequence[Indices]) -> list[list[int]]:
-    """Places of episodes of as many samples together, the shortest first."""
+    Yields:
+        Places of e episodes, and (e, n) their rows' places in ``used``.
+    """
+    n_bytes = CACHE_BYTES if device == "cpu" else MAX_BYTES
     lengths = np.array([len(rows) for rows in episodes])
-    return [np.flatnonzero(lengths == n).tolist() for n in np.unique(lengths)]
+    for length in np.unique(lengths).tolist():
+        alike = np.flatnonzero(lengths == length).tolist()
+        size = max(1, n_bytes // (4 * n_cells(length)))
+        for start in range(0, len(alike), size):
+            part = alike[start : start + size]
+            yield part, np.searchsorted(used, np.stack([episodes[i] for i in part]))
 
 
 def check_device(device: str) -> str:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.task import MISSING
 from probe.arrays import Bools, Doubles, Ints
+from probe.solvers.standardise import chunks
 
 SMOOTHING = 1.0  # s, of priors and of counts: Laplace's; Zhang and Zhou's, and Baharoon et al.'s
 CHUNK_LABELS = 2**22  # neighbour labels that are in work at one time
@@ -81,8 +82,7 @@ def count_ones(indices: Ints, labels: Ints, ks: Sequence[int]) -> dict[int, NDAr
     is_one = labels == 1
     found = {k: np.empty((len(indices), labels.shape[1]), np.int64) for k in ks}
     size = max(1, CHUNK_LABELS // (indices.shape[1] * labels.shape[1]))
-    for start in range(0, len(indices), size):
-        rows = slice(start, start + size)
+    for rows in chunks(len(indices), size):
         of_neighbours = is_one[indices[rows]]  # (q, K, C)
         ones, before = np.zeros((len(of_neighbours), labels.shape[1]), np.int64), 0
         for k in sorted(ks):

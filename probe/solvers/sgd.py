@@ -14,7 +14,7 @@ from cache.errors import RequestError
 from cache.task import MULTI_LABEL
 from probe.arrays import Doubles, Floats, Indices, Ints, Singles
 from probe.metrics.classification import accuracy, auc
-from probe.solvers.epochs import by_length, episode_bytes
+from probe.solvers.epochs import stepping_together
 from probe.solvers.outputs import Outputs, check_finite, check_training
 from probe.solvers.standardise import chunks
 
@@ -269,14 +269,11 @@ def fit_episode_grids(
     used = np.unique(np.concatenate(episodes))
     x, y = blocks[used], labels[used]
     check_finite(x)
-    for alike in by_length(episodes):
-        size = max(1, episode_bytes(device) // (4 * config.batch_size * blocks.shape[1]))
-        for start in range(0, len(alike), size):
-            part = alike[start : start + size]
-            rows = np.searchsorted(used, np.stack([episodes[i] for i in part]))
-            grids = train(x, y, places, outputs, config, device, rows=rows)
-            for i, number in zip(part, range(len(part)), strict=True):
-                found[i] = grids[number :: len(part)]
+    n_cells = config.batch_size * blocks.shape[1]
+    for part, rows in stepping_together(episodes, used, device, lambda n_images: n_cells):
+        grids = train(x, y, places, outputs, config, device, rows=rows)
+        for number, i in enumerate(part):
+            found[i] = grids[number :: len(part)]
     return found
 
 

@@ -16,7 +16,7 @@ from extract.datasets.files.formats import dicom, mat, nifti, pillow
 from extract.datasets.files.options import TableOptions
 from extract.datasets.recipes import RECIPES
 from finetune.config import LoraConfig, NetworkConfig, TrainConfig
-from probe.choosing.candidates import ChoosingConfig
+from probe.choosing.plan import ChoosingConfig
 from probe.config import ExternalConfig, FindConfig, RunConfig
 from probe.episodes.draw import FewShotConfig
 from probe.kinds.table import TABLE

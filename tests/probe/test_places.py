@@ -15,8 +15,7 @@ from probing import probe_file
 from cache import open_features
 from cache.errors import RequestError
 from cache.format.spec import FileSpec, Samples
-from probe.choosing.candidates import ChoosingConfig
-from probe.choosing.plan import make_folds
+from probe.choosing.plan import ChoosingConfig, make_folds
 from probe.cli import main
 from probe.config import ProbeConfig
 from probe.kinds import linear

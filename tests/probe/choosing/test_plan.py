@@ -13,11 +13,12 @@ from sklearn.metrics import log_loss as sklearn_log_loss
 
 from cache.errors import RequestError
 from cache.task import BINARY, MISSING, MULTI_CLASS, MULTI_LABEL, REGRESSION, Task
-from probe.choosing.candidates import ChoosingConfig, choose
 from probe.choosing.plan import (
     HELD_OUT,
     N_FOLDS,
+    ChoosingConfig,
     as_val,
+    choose,
     fit_and_choose,
     has_few,
     make_folds,

@@ -9,7 +9,7 @@ from leaking import COPIES, FIRST_TEST, TWINS, make_file
 from probing import probe_file
 
 from cache.features import open_features
-from probe.choosing.candidates import ChoosingConfig
+from probe.choosing.plan import ChoosingConfig
 from probe.cli import main
 from probe.config import ProbeConfig
 from probe.kinds.knn import Knn

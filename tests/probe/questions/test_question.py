@@ -16,7 +16,7 @@ from cache.splits.files import read_split_file
 from cache.splits.make import LEFT_OUT, make_splits, split_digest
 from cache.splits.rules import SplitRule
 from cache.task import MISSING, UNCERTAIN
-from probe.choosing.candidates import ChoosingConfig
+from probe.choosing.plan import ChoosingConfig
 from probe.cli import main
 from probe.config import ProbeConfig
 from probe.kinds.linear import Linear
