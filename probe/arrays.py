@@ -1,8 +1,11 @@
 """Kinds of arrays by name; their shapes stand beside them, in comments and docstrings."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+Array = NDArray[Any]  # of any type: labels are whole numbers, or of a regression floats
 Floats = NDArray[np.floating]  # of any width: features may be float16, as they are stored
 Doubles = NDArray[np.float64]
 Singles = NDArray[np.float32]

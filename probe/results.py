@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.files import NewFile, locked, open_regular, stream_sha256, write_whole
 from cache.format.key import file_stem, key_digest
 from cache.places import results_root
+from probe.arrays import Array
 from probe.folds import asked_of_all
 from probe.metrics.classification import PROBABILITY
 from probe.metrics.intervals import Interval
@@ -155,7 +155,7 @@ class Row:
     seconds: float
     versions: Mapping[str, str]
     marks: tuple[str, ...] = ()  # what a reader of the numbers must know
-    scores: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # for the .npz
+    scores: Mapping[str, Array] = field(default_factory=dict)  # for the .npz
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -394,7 +394,7 @@ def read_row(path: Path) -> dict[str, Any]:
     return {**ADDED_LATER, **content}
 
 
-def read_scores(path: Path, row: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+def read_scores(path: Path, row: Mapping[str, Any]) -> dict[str, Array]:
     """The per-sample scores that belong to a row.
 
     Args:
@@ -502,7 +502,7 @@ def _scores_path(path: Path, sha256: str) -> Path:
     return path.with_name(f"{path.stem}.{sha256[:N_DIGITS]}.npz")
 
 
-def _write_scores(path: Path, scores: Mapping[str, NDArray[Any]]) -> str:
+def _write_scores(path: Path, scores: Mapping[str, Array]) -> str:
     """Write the scores of the row at ``path``; returns the SHA-256 of their file."""
     new = NewFile(path.with_suffix(".npz"))
     try:

@@ -11,12 +11,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.splits.strata import divide, name_units
 from cache.task import MISSING, MULTI_LABEL, REGRESSION
-from probe.arrays import Doubles, Floats, Indices
+from probe.arrays import Array, Doubles, Floats, Indices
 from probe.choosing.plan import FOLD_SEED, N_FOLDS, Fitted
 from probe.metrics.losses import loss_of
 from probe.questions.question import Question, Split, has_groups, pick
@@ -75,7 +74,7 @@ def make_episode_folds(samples: Split, task: str, cure: str = NAME_ONE) -> Indic
     return fold
 
 
-def _known(labels: NDArray[Any], task: str) -> set[int]:
+def _known(labels: Array, task: str) -> set[int]:
     """The classes, or of several labels those that are known of some sample."""
     if task == REGRESSION:
         return set()
@@ -123,7 +122,7 @@ def choose_by_folds(
 def best_of_folds(
     parts: Sequence[Sequence[Floats | None]],
     fold: Indices,
-    labels: NDArray[Any],
+    labels: Array,
     task: str,
     score_type: str,
 ) -> int:

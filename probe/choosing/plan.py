@@ -24,7 +24,7 @@ from cache.commands.settings import check, setting
 from cache.errors import RequestError
 from cache.splits.strata import count_units, divide, name_units
 from cache.task import MISSING, MULTI_LABEL, REGRESSION
-from probe.arrays import Bools, Doubles, Floats, Indices, Texts
+from probe.arrays import Array, Bools, Doubles, Floats, Indices, Texts
 from probe.metrics.losses import judged_by
 from probe.questions.question import Question, Split, has_groups, join, pick
 
@@ -305,7 +305,7 @@ def _smallest_of(values: Indices, thing: Indices) -> Indices:
     return least[thing]
 
 
-def _check_fold(question: Question, labels: NDArray[Any]) -> None:
+def _check_fold(question: Question, labels: Array) -> None:
     """Refuse a fold whose others can't be fitted to."""
     if question.task.is_continuous:
         return
@@ -355,7 +355,7 @@ def choose(losses: Floats, sizes: Sequence[int]) -> Choice:
 class Fitted(Protocol):
     """Candidates that were fitted to the same samples, the strongest regularisation first."""
 
-    def losses(self, x: Floats, y: NDArray[Any]) -> Doubles:
+    def losses(self, x: Floats, y: Array) -> Doubles:
         """(candidates,) mean loss of each on (Q, D) features and their labels."""
         ...
 
@@ -364,7 +364,7 @@ class Fitted(Protocol):
         ...
 
 
-LossOfScores = Callable[[Doubles, NDArray[Any]], float]  # of (n, C) and labels
+LossOfScores = Callable[[Doubles, Array], float]  # of (n, C) and labels
 
 
 class Chosen(NamedTuple):

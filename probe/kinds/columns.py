@@ -7,13 +7,10 @@ images are scored and predicted, and the scores must say what ``predict`` says.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.errors import RequestError
-from probe.arrays import Floats, Indices, Ints
+from probe.arrays import Array, Floats, Indices, Ints
 
 MOST_OF_A_CLASS, MOST = 16, 2048  # training images that are asked: of each class, and about in all
 ENOUGH = 0.5  # of the predictions are the largest margin; but for ties, all
@@ -38,7 +35,7 @@ def few_of_each(labels: Ints) -> Indices:
 
 
 def check_columns(
-    scores: Floats, predicted: NDArray[Any], classes: NDArray[Any], name: str, *, are_margins: bool
+    scores: Floats, predicted: Array, classes: Array, name: str, *, are_margins: bool
 ) -> None:
     """Refuse scores whose columns aren't the classes. n images, C classes.
 
@@ -80,7 +77,7 @@ def check_columns(
         )
 
 
-def _exchanged(scores: Floats, predicted: NDArray[Any], classes: NDArray[Any]) -> str:
+def _exchanged(scores: Floats, predicted: Array, classes: Array) -> str:
     """Two classes whose columns say better what is predicted when they are exchanged, if any do.
 
     By the mean scores of what is predicted as each, of margins the share in which a column is the

@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.commands.names import near_names
 from cache.commands.user_code import Wanted, user_code
 from cache.errors import RequestError
 from cache.task import MISSING, MULTI_LABEL, REGRESSION, Task
 from probe.answer import Answer
-from probe.arrays import Doubles, Ints, Singles
+from probe.arrays import Array, Doubles, Ints, Singles
 from probe.choosing.plan import Fitted
 from probe.kinds.columns import CURE, check_columns, few_of_each
 from probe.kinds.estimator import SKLEARN, Estimator, Probe, check_settings, read_grid, running
@@ -184,7 +183,7 @@ class SklearnProbe:
     make: Callable[[], Any]  # a new estimator
     task: Task
 
-    def fit(self, features: Singles, labels: NDArray[Any]) -> None:
+    def fit(self, features: Singles, labels: Array) -> None:
         if self.task.word == REGRESSION:
             self.estimators = [self.make().fit(features, labels)]
         elif self.task.word != MULTI_LABEL:

@@ -50,12 +50,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.commands.names import first_line, near_names, version_of
 from cache.errors import RequestError
 from cache.task import BINARY, MULTI_LABEL, REGRESSION, Task
-from probe.arrays import Doubles, Floats, Singles
+from probe.arrays import Array, Doubles, Floats, Singles
 from probe.episodes.draw import FewShotConfig
 from probe.kinds.columns import check_columns, few_of_each
 from probe.kinds.kind import N_TOLD, Kind
@@ -71,7 +70,7 @@ ROUNDING = 1e-3  # how far from 1 the sum of a row of probabilities may be: floa
 class Probe(Protocol):
     """What every estimator is turned into, or is; see above for shapes."""
 
-    def fit(self, features: Singles, labels: NDArray[Any]) -> Any: ...
+    def fit(self, features: Singles, labels: Array) -> Any: ...
 
     def predict_scores(self, features: Singles) -> Floats: ...
 
@@ -164,7 +163,7 @@ class FittedProbes:
             )
         return found[0]
 
-    def losses(self, x: Floats, y: NDArray[Any]) -> Doubles:
+    def losses(self, x: Floats, y: Array) -> Doubles:
         """(candidates,) log-loss of each, 1 - AUC of margins, squared error of numbers.
 
         Raises:
@@ -195,7 +194,7 @@ class FittedProbes:
 def fit_all(
     estimator: Estimator,
     features: Floats,
-    labels: NDArray[Any],
+    labels: Array,
     task: Task,
     standard: Prepare | None = None,
 ) -> FittedProbes:
@@ -233,7 +232,7 @@ def fit_all(
 
 
 def _check_own_columns(
-    estimator: Estimator, probe: Probe, features: Singles, labels: NDArray[Any], task: Task
+    estimator: Estimator, probe: Probe, features: Singles, labels: Array, task: Task
 ) -> None:
     """Refuse a user's probe that scores classes in another order than it predicts them.
 

@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.commands.names import format_bytes
 from cache.commands.settings import check, given, setting
@@ -29,7 +28,7 @@ from cache.commands.terminal import split_words
 from cache.errors import RequestError
 from cache.task import Task
 from probe.answer import Answer
-from probe.arrays import Floats
+from probe.arrays import Array, Floats
 from probe.choosing.in_episode import (
     TooFewError,
     by_patient_settings,
@@ -188,7 +187,7 @@ class Knn(Voting, Kind):
                 self.votes(k, plan.final.y, task),
             )
 
-    def votes(self, k: int, bank_labels: NDArray[Any], task: Task) -> Votes | None:
+    def votes(self, k: int, bank_labels: Array, task: Task) -> Votes | None:
         """What its scores are shares of; ML-kNN smooths by itself, and numbers have no shares."""
         if task.is_continuous or self.rule == MLKNN:
             return None

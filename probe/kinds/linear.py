@@ -16,14 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.commands.settings import check, given, setting
 from cache.commands.terminal import split_words
 from cache.errors import RequestError
 from cache.task import BINARY, MISSING, MULTI_CLASS, MULTI_LABEL, ORDINAL, Task
 from probe.answer import Answer
-from probe.arrays import Doubles, Floats, Ints
+from probe.arrays import Array, Doubles, Floats, Ints
 from probe.episodes.draw import FewShotConfig
 from probe.kinds.kind import Episodes, Kind, Problem
 from probe.metrics.classification import check_labels
@@ -173,7 +172,7 @@ class Strengths:
     fits: list[LinearFit]
     task: Task
 
-    def losses(self, x: Floats, y: NDArray[Any]) -> Doubles:
+    def losses(self, x: Floats, y: Array) -> Doubles:
         return path_losses(self.fits, x, y, self.task.word)
 
     def scores(self, x: Floats, place: int) -> Doubles:

@@ -19,13 +19,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.commands.settings import check, given, setting
 from cache.errors import RequestError
 from cache.task import BINARY, Task
 from probe.answer import Answer
-from probe.arrays import Doubles, Floats
+from probe.arrays import Array, Doubles, Floats
 from probe.episodes.draw import FewShotConfig
 from probe.kinds.kind import Episodes, Kind, Problem
 from probe.metrics.classification import MARGIN
@@ -165,7 +164,7 @@ class Penalties:
     fits: list[RidgeFit]
     task: Task
 
-    def losses(self, x: Floats, y: NDArray[Any]) -> Doubles:
+    def losses(self, x: Floats, y: Array) -> Doubles:
         targets = ridge_targets(y, self.task)
         return path_errors(self.fits, x, targets)
 
@@ -293,7 +292,7 @@ def _shrunk(rotated: Doubles, eigenvalues: Doubles, penalties: Doubles) -> Doubl
     return (rotated[:, None] / shrinkage[:, :, None]).reshape(len(rotated), -1)
 
 
-def ridge_targets(labels: NDArray[Any], task: Task) -> Doubles:
+def ridge_targets(labels: Array, task: Task) -> Doubles:
     """What the outputs are to be: continuous labels, or +1 and -1 for a class and the others.
 
     As big_vision's few-shot probe has it (evaluators/fewshot_lsr.py), but that two classes take one

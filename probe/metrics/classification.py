@@ -21,14 +21,13 @@ Conventions:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cache.errors import RequestError
 from cache.task import BINARY, CLASSIFICATION, MISSING, MULTI_LABEL, ORDINAL, UNCERTAIN
-from probe.arrays import Bools, Doubles, Floats, Ints
+from probe.arrays import Array, Bools, Doubles, Floats, Ints
 from probe.metrics import calibration, counts, grades
 from probe.metrics.metric import (
     ARGMAX,
@@ -415,7 +414,7 @@ def prepare(
 
 def sample_parts(
     scores: Floats, labels: Ints, task: str, score_type: str = PROBABILITY
-) -> dict[str, NDArray[Any]]:
+) -> dict[str, Array]:
     """Each sample's contributions: any weighted sum over N is what metrics take.
 
     Returns:
@@ -423,7 +422,7 @@ def sample_parts(
         (N, 7), see ``grades.sample_moments``. Of probabilities "brier": (N, P, 2), see
         ``calibration.squares``; P is 1, of several labels C.
     """
-    parts: dict[str, NDArray[Any]] = {COUNTS: indicators(scores, labels, task, score_type)}
+    parts: dict[str, Array] = {COUNTS: indicators(scores, labels, task, score_type)}
     if task == ORDINAL:
         parts[ARGMAX] = grades.sample_moments(predict(scores, task, score_type), labels)
     if score_type != PROBABILITY:

@@ -7,22 +7,19 @@ problem of two classes. Leading axes stay.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.task import MULTI_LABEL
-from probe.arrays import Bools, Doubles
+from probe.arrays import Array, Bools, Doubles
 
 
-def accuracy_of(sums: NDArray[Any], task: str) -> Doubles:
+def accuracy_of(sums: Array, task: str) -> Doubles:
     """(...,) share of right answers; the mean over labels for the multi-label task."""
     hits, labelled, _ = _counts(sums, task)
     return _over_labels(divided(hits.sum(axis=-1), labelled.sum(axis=-1)), task)
 
 
-def balanced_accuracy_of(sums: NDArray[Any], task: str) -> Doubles:
+def balanced_accuracy_of(sums: Array, task: str) -> Doubles:
     """(...,) mean recall over the classes that occur in labels, as in scikit-learn.
 
     Others call it macro recall, or mean per-class recall (Huix et al. 2024 on ISIC 2019). For the
@@ -32,7 +29,7 @@ def balanced_accuracy_of(sums: NDArray[Any], task: str) -> Doubles:
     return _over_labels(_mean_where(hits / np.maximum(labelled, 1), labelled > 0), task)
 
 
-def f1_macro_of(sums: NDArray[Any], task: str) -> Doubles:
+def f1_macro_of(sums: Array, task: str) -> Doubles:
     """(...,) mean F1 over the classes that occur in labels or predictions, as in scikit-learn.
 
     For the multi-label task, the mean over labels of the F1 of the value one; a label that neither
@@ -47,7 +44,7 @@ def f1_macro_of(sums: NDArray[Any], task: str) -> Doubles:
     return _mean_where(f1, occurrences > 0)
 
 
-def _counts(sums: NDArray[Any], task: str) -> Doubles:
+def _counts(sums: Array, task: str) -> Doubles:
     """(3, ..., C) hits, labelled, predicted; the last axes as in ``sums``."""
     return np.moveaxis(np.asarray(sums, np.float64), -3 if task == MULTI_LABEL else -2, 0)
 
@@ -62,6 +59,6 @@ def _mean_where(values: Doubles, counted: Bools) -> Doubles:
     return divided((values * counted).sum(axis=-1), counted.sum(axis=-1))
 
 
-def divided(a: NDArray[Any], b: NDArray[Any]) -> Doubles:
+def divided(a: Array, b: Array) -> Doubles:
     """a / b, nan where b is 0: a label that is known of no sample."""
     return np.divide(a, b, out=np.full(np.shape(b), np.nan), where=b > 0)

@@ -19,13 +19,13 @@ average precision, the jackknife serves. Calibration error has a value and no in
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.task import REGRESSION
-from probe.arrays import Bools, Doubles, Floats, Ints, Singles, Texts
+from probe.arrays import Array, Bools, Doubles, Floats, Ints, Singles, Texts
 from probe.metrics import classification as metrics
 from probe.metrics import intervals, jackknife
 from probe.metrics.delong import deviations
@@ -43,7 +43,7 @@ CHUNK_CELLS = 2**23  # numbers of all episodes' contributions in work at one tim
 
 def estimate_episodes(
     scores: Floats,
-    labels: NDArray[Any],
+    labels: Array,
     task: str,
     n_resamples: int = 1000,
     seed: int = 0,
@@ -130,7 +130,7 @@ class _Episode(NamedTuple):
     task: str
     metrics: tuple[Metric, ...]
     values: dict[str, float]  # its metrics
-    parts: dict[str, NDArray[Any]]  # what each sample adds to them; to the AUC by DeLong
+    parts: dict[str, Array]  # what each sample adds to them; to the AUC by DeLong
     auc: float  # of regression 0
 
 
@@ -218,7 +218,7 @@ class EpisodeSums:
     the counts of one give the other's.
     """
 
-    def __init__(self, each: Sequence[Mapping[str, NDArray[Any]]]) -> None:
+    def __init__(self, each: Sequence[Mapping[str, Array]]) -> None:
         """Lay the episodes side by side.
 
         Args:
@@ -279,7 +279,7 @@ class EpisodeSums:
         return sums
 
 
-def _column(name: str, part: NDArray[Any], is_whole: bool) -> NDArray[Any]:
+def _column(name: str, part: Array, is_whole: bool) -> Array:
     """(N, ...) what is summed of a contribution; of Brier's (N, P, 2) squares (N, P), or (N, 1).
 
     The first of its columns is what is known, as the labels say. Where that is everything, the mean
@@ -290,7 +290,7 @@ def _column(name: str, part: NDArray[Any], is_whole: bool) -> NDArray[Any]:
     return part[..., 1].mean(axis=1, keepdims=True) if is_whole else part[..., 1]
 
 
-def _product(weights: Floats, part: NDArray[Any]) -> Doubles:
+def _product(weights: Floats, part: Array) -> Doubles:
     """(R, ...) sums of (N, ...) contributions, in the weights' precision."""
     flat = part.reshape(len(part), -1).astype(weights.dtype, copy=False)
     return (weights @ flat).astype(np.float64).reshape(-1, *part.shape[1:])

@@ -24,13 +24,11 @@ import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.task import BINARY, MISSING, MULTI_LABEL
-from probe.arrays import Doubles, Indices, Ints
+from probe.arrays import Array, Doubles, Indices, Ints
 from probe.metrics import classification as metrics
 from probe.metrics.metric import (
     F1,
@@ -182,9 +180,7 @@ def left_out(
     return found
 
 
-def sums_without(
-    parts: Mapping[str, NDArray[Any]], cluster: Indices
-) -> Iterator[dict[str, Doubles]]:
+def sums_without(parts: Mapping[str, Array], cluster: Indices) -> Iterator[dict[str, Doubles]]:
     """Sums over all samples but a unit's, some units at a time.
 
     Args:

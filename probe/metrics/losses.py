@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.task import MISSING, MULTI_LABEL, REGRESSION
-from probe.arrays import Floats, Ints
+from probe.arrays import Array, Floats, Ints
 from probe.metrics.calibration import Votes
 from probe.metrics.classification import PROBABILITY, column_aucs, validate
 
@@ -18,7 +15,7 @@ RANKS = "1 - AUC"  # the loss of scores that are no probabilities
 
 def loss_of(
     scores: Floats,
-    labels: NDArray[Any],
+    labels: Array,
     task: str,
     *,
     votes: Votes | None = None,

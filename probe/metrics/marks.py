@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.task import Task
-from probe.arrays import Bools, Ints
+from probe.arrays import Array, Bools, Ints
 from probe.metrics import classification as metrics
 from probe.metrics.intervals import COUNTS, ENOUGH, NONE, Estimates
 
 NAMED = 3  # labels that a mark names; the others are counted
 
 
-def marks_of(found: Estimates, labels: NDArray[Any], task: Task) -> list[str]:
+def marks_of(found: Estimates, labels: Array, task: Task) -> list[str]:
     """What must be said of the numbers of test, but for an AUC that it hasn't."""
     if task.is_continuous:
         r2, marks = found.metrics["r2"].value, []
@@ -70,7 +68,7 @@ def _counted(n: int, unit: str) -> str:
     return f"{n} {unit}{'' if n == 1 else 's'}"
 
 
-def never_learnt(labels: NDArray[Any], task: Task) -> list[str]:
+def never_learnt(labels: Array, task: Task) -> list[str]:
     """Which classes, or values of several labels, training labels lack, as marks of the row."""
     if task.is_continuous:
         return []

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.task import MISSING, Task
-from probe.arrays import Floats, Ints
+from probe.arrays import Array, Floats, Ints
 from probe.metrics import classification as metrics
 from probe.metrics.calibration import N_FOLDS, Votes
 from probe.metrics.classification import PROBABILITY, indicators
@@ -47,7 +46,7 @@ def measure(
     task: Task,
     *,
     score_type: str = metrics.PROBABILITY,
-    learnt: NDArray[Any] | None = None,
+    learnt: Array | None = None,
     votes: Votes | None = None,
     measuring: Measuring | None = None,
 ) -> Measured:

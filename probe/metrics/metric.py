@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.commands.settings import check, setting
-from probe.arrays import Doubles, Indices
+from probe.arrays import Array, Doubles, Indices
 from probe.metrics.ranking import Ranking
 
 # What a metric needs to know of answers. Sums over samples, see ``classification.sample_parts``
@@ -63,7 +62,7 @@ class Prepared(NamedTuple):
 
     task: str
     metrics: tuple[Metric, ...]
-    parts: dict[str, NDArray[Any]]  # each sample's: any weighted sum over N is what metrics take
+    parts: dict[str, Array]  # each sample's: any weighted sum over N is what metrics take
     wholes: dict[str, Doubles]  # sums that no single sample has a part of
     problems: list[Ranking]  # for metrics of ranks, which are means over them
 
@@ -81,7 +80,7 @@ class Prepared(NamedTuple):
 
 
 def metrics_of(
-    sums: Mapping[str, NDArray[Any]], metrics: Collection[Metric], task: str
+    sums: Mapping[str, Array], metrics: Collection[Metric], task: str
 ) -> dict[str, Doubles]:
     """Every metric whose sums are there; their leading axes stay."""
     return {m.name: m.of(sums[m.needs], task) for m in metrics if m.needs in sums}

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.task import MISSING
-from probe.arrays import Floats, Indices, Texts
+from probe.arrays import Array, Floats, Indices, Texts
 
 
 class Scored(NamedTuple):
     """What metrics are computed of. n samples, or patients."""
 
     scores: Floats  # (n, C), of episodes (E, n, C)
-    labels: NDArray[Any]  # (n,) or (n, C)
+    labels: Array  # (n,) or (n, C)
     ids: Texts  # (n,)
     groups: Texts | None  # (n,) patients, where known; an empty text is nobody
 
@@ -58,7 +57,7 @@ def by_patient(scored: Scored) -> Scored:
     return Scored(np.moveaxis(means, -1, -2), labels, names, None)
 
 
-def _agreed(scored: Scored, patient: Indices, first: Indices) -> NDArray[Any]:
+def _agreed(scored: Scored, patient: Indices, first: Indices) -> Array:
     """Each patient's label: that of all of the patient's samples.
 
     Raises:

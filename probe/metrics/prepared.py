@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from numpy.typing import NDArray
-
 from cache.task import REGRESSION
+from probe.arrays import Array
 from probe.metrics import classification, regression
 from probe.metrics.calibration import Votes
 from probe.metrics.metric import Metric, Prepared
@@ -15,8 +12,8 @@ METRICS: tuple[Metric, ...] = (*classification.METRICS, *regression.METRICS)
 
 
 def prepare(
-    scores: NDArray[Any],
-    labels: NDArray[Any],
+    scores: Array,
+    labels: Array,
     task: str,
     score_type: str = classification.PROBABILITY,
     temperature: float | None = None,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cache.errors import RequestError
 from cache.format.sample_tables import SPLITS
 from cache.task import Task
-from probe.arrays import Bools, Floats, Indices, Texts
+from probe.arrays import Array, Bools, Floats, Indices, Texts
 from probe.metrics.classification import label_shares
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Question:
     features: Features
     task: Task
     # As cache.labels.target.Target has them; in no split UNCERTAIN, or all MISSING.
-    labels: NDArray[Any]
+    labels: Array
     split: NDArray[np.uint8]  # (S,) index into SPLITS, or LEFT_OUT
     name: str = ""  # of the split, where a rule makes several: "fold 2/5"
     # What makes labels and split another question: the stored tables' checksums, or a digest.
@@ -64,7 +64,7 @@ class Split:
     """One split of one layer and pool. n samples."""
 
     x: Floats  # (n, D)
-    y: NDArray[Any]  # int64 (n,) or (n, C), of regression float64 (n,)
+    y: Array  # int64 (n,) or (n, C), of regression float64 (n,)
     ids: Texts  # (n,)
     groups: Texts | None = None  # (n,) patients, where known; an empty text is nobody
 

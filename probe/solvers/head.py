@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.task import BINARY, Task
-from probe.arrays import Doubles, Floats
+from probe.arrays import Array, Doubles, Floats
 from probe.metrics.classification import MARGIN
 from probe.places import Place
 from probe.solvers.episodes import Heads
@@ -89,7 +87,7 @@ class Head:
         return 4 * (self.weights.size + self.intercept.size)
 
     @property
-    def arrays(self) -> dict[str, NDArray[Any]]:
+    def arrays(self) -> dict[str, Array]:
         """As they stand in a row's .npz."""
         about = {
             "link": self.link,
@@ -107,7 +105,7 @@ class Head:
         }
 
 
-def head_of(arrays: Mapping[str, NDArray[Any]]) -> Head | None:
+def head_of(arrays: Mapping[str, Array]) -> Head | None:
     """The head in a row's .npz; None where it holds none.
 
     Raises:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.task import MULTI_LABEL, REGRESSION
-from probe.arrays import Doubles, Floats, Indices, Ints
+from probe.arrays import Array, Doubles, Floats, Indices, Ints
 from probe.metrics.classification import check_labels, known_shares
 from probe.metrics.regression import check_targets
 from probe.solvers import mlknn
@@ -98,7 +96,7 @@ def scores(
 
 
 def scores_of(
-    config: Voting, found: Found, bank_labels: NDArray[Any], task: str, n_classes: int
+    config: Voting, found: Found, bank_labels: Array, task: str, n_classes: int
 ) -> dict[int, Doubles]:
     """``scores`` of neighbours that are found already, by a vote that is a mean.
 
@@ -150,8 +148,8 @@ def _mlknn_scores(
 
 
 def _heard(
-    config: Voting, found: Found, bank_labels: NDArray[Any]
-) -> Iterator[tuple[int, slice, Doubles, NDArray[Any]]]:
+    config: Voting, found: Found, bank_labels: Array
+) -> Iterator[tuple[int, slice, Doubles, Array]]:
     """For each k and some queries at a time, what their neighbours say.
 
     Yields:
@@ -171,12 +169,7 @@ def _heard(
 
 
 def left_out_scores(
-    config: Voting,
-    features: Floats,
-    labels: NDArray[Any],
-    units: Indices,
-    task: str,
-    n_classes: int,
+    config: Voting, features: Floats, labels: Array, units: Indices, task: str, n_classes: int
 ) -> dict[int, Doubles]:
     """Score every sample by those of other units, at every k.
 

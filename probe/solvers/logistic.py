@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.task import BINARY, MULTI_LABEL
-from probe.arrays import Bools, Doubles, Floats, Indices, Ints
+from probe.arrays import Array, Bools, Doubles, Floats, Indices, Ints
 from probe.metrics.classification import known_shares
 from probe.solvers.standardise import Standard, chunks
 
@@ -320,16 +318,16 @@ def _newton_step(
     return step, n_products
 
 
-def ratio(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+def ratio(a: Array, b: Array) -> Array:
     """a / b, and 0 where b isn't positive: what is solved stands still."""
     return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
 
 
-def sigmoid(logits: NDArray[Any]) -> NDArray[Any]:
+def sigmoid(logits: Array) -> Array:
     return np.exp(-np.logaddexp(0, -logits))  # neither overflows nor loses small probabilities
 
 
-def softmax(logits: NDArray[Any], axis: int = 0) -> NDArray[Any]:
+def softmax(logits: Array, axis: int = 0) -> Array:
     """Softmax over the axis of the classes."""
     powers = np.exp(logits - logits.max(axis=axis, keepdims=True))
     return powers / powers.sum(axis=axis, keepdims=True)
