@@ -20,14 +20,12 @@ from extract.datasets.arrays import demo, medmnist
 from extract.datasets.arrays.npz import check_images, is_volume, open_npz, read_members
 from extract.datasets.dataset import Dataset
 from extract.datasets.drawn import Sampled, find_kept
-from extract.datasets.files.definitions import Definition
+from extract.datasets.files.definitions import KINDS, Definition
 from extract.datasets.files.definitions import load as load_definition
 from extract.datasets.files.definitions import names as definition_names
-from extract.datasets.files.folders import list_folder
 from extract.datasets.files.images import FileImages, Reading, open_dataset, open_files
 from extract.datasets.files.listing import Listing
 from extract.datasets.files.options import TableOptions
-from extract.datasets.files.tables import list_table
 from extract.datasets.recipes import RECIPES, find_recipe, open_recipe
 from extract.datasets.volumes import Slicing
 from extract.machine.digests import DigestMemory, file_md5
@@ -173,10 +171,9 @@ def list_files(name: str, root: Path | None, table: TableOptions) -> Listing | N
     Raises:
         RequestError: they aren't there, or not as they should be.
     """
-    if name.startswith(FOLDER):
-        return _checked_name(name, list_folder(_path(name, FOLDER), options=table))
-    if name.startswith(CSV):
-        return _checked_name(name, list_table(_path(name, CSV), table))
+    kind, colon, path = name.partition(":")
+    if colon and kind in KINDS:
+        return _checked_name(name, KINDS[kind](Path(path).expanduser(), options=table))
     _refuse_table(name, table)
     definition = load_definition(name)
     if definition is not None:
@@ -230,10 +227,6 @@ def _refuse_reading(name: str, reading: Reading) -> None:
                 f"{flag} is for files of images, and {name} isn't one of those; "
                 f"{cures.get(flag, 'leave it out')}"
             )
-
-
-def _path(name: str, prefix: str) -> Path:
-    return Path(name.removeprefix(prefix)).expanduser()
 
 
 def _checked_name(name: str, listing: Listing) -> Listing:

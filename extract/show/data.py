@@ -8,7 +8,7 @@ import json
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +21,10 @@ from cache.format.sample_tables import SPLITS
 from cache.labels.target import describe_target
 from cache.task import ASKED
 from extract.datasets.files import definitions
-from extract.datasets.files.folders import list_folder
 from extract.datasets.files.listing import Listing
 from extract.datasets.files.options import TableOptions
-from extract.datasets.files.tables import list_table
 from extract.datasets.files.windows import Window
-from extract.datasets.sources import CSV, FOLDER, reserved_names
+from extract.datasets.sources import reserved_names
 from extract.show.facts import DAMAGED, READY, Facts, Labelled, find_facts, list_facts, read_labels
 from extract.show.samples import grouped
 
@@ -265,17 +263,16 @@ def run_add(options: argparse.Namespace) -> int:
     if options.name in COMMANDS:
         raise RequestError(f"{options.name} is a word of `extract data`; choose another name")
     kind, colon, path = options.source.partition(":")
-    if f"{kind}{colon}" not in (CSV, FOLDER):
+    if not colon or kind not in definitions.KINDS:
         raise RequestError(
-            f"a data set of your own is {CSV}FILE or {FOLDER}PATH, not {options.source!r}"
+            f"a data set of your own is csv:FILE or folder:PATH, not {options.source!r}"
         )
     if options.window is not None:
         Window.parse(options.window)
     described = TableOptions(
         **given(options, TableOptions), licence=options.licence, window=options.window
     )
-    make = {CSV: list_table, FOLDER: list_folder}[f"{kind}{colon}"]
-    listing = make(Path(path).expanduser(), options=described, name=options.name)
+    listing = definitions.KINDS[kind](Path(path).expanduser(), options=described, name=options.name)
     for line in describe_listing(listing):
         show(line)
     definitions.save(options.name, kind, Path(path), described, reserved_names())
@@ -292,17 +289,14 @@ def describe_listing(listing: Listing) -> Iterator[str]:
         yield "splits: none given, so extract makes them (80/10/10; extract --split RULE)"
     else:
         counts = np.bincount(listing.split, minlength=len(SPLITS)).tolist()
-        yield f"splits: {_listed(f'{s} {grouped(n)}' for s, n in zip(SPLITS, counts, strict=True))}"
+        of_split = [f"{s} {grouped(n)}" for s, n in zip(SPLITS, counts, strict=True)]
+        yield f"splits: {', '.join(of_split)}"
     if listing.groups is not None:
         yield f"patients: {grouped(len(np.unique(listing.groups)))}"
     if listing.meta:
-        yield f"kept beside the labels: {_listed(listing.meta)}"
+        yield f"kept beside the labels: {', '.join(listing.meta)}"
     for note in listing.notes:
         yield f"note: {note}"
-
-
-def _listed(words: Iterable[str]) -> str:
-    return ", ".join(words)
 
 
 def make_remove_parser() -> Parser:

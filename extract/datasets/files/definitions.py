@@ -20,7 +20,7 @@ from extract.datasets.files.options import TableOptions
 from extract.datasets.files.tables import list_table
 
 VERSION = 1
-KINDS = ("csv", "folder")
+KINDS = {"csv": list_table, "folder": list_folder}
 FIELDS = {"version", "kind", "path", "options"}
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 RESERVED = ("all", "all3d", "demo", *FLAGS)  # what these words mean to --data is settled
@@ -41,8 +41,7 @@ class Definition:
         Raises:
             RequestError: they aren't there any more, or not as they were described.
         """
-        listing = {"csv": list_table, "folder": list_folder}[self.kind]
-        return listing(self.path, options=self.options, name=self.name)
+        return KINDS[self.kind](self.path, options=self.options, name=self.name)
 
 
 def definitions_dir() -> Path:
@@ -92,7 +91,16 @@ def save(
             f"{name} is {known.kind}:{known.path} already; `extract data remove {name}` first, or "
             "choose another name"
         )
-    _write(_path(name), definition)
+    content = {
+        "version": VERSION,
+        "kind": kind,
+        "path": str(definition.path),
+        "options": options.as_json(),
+    }
+    file = _path(name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with write_whole(file) as out:
+        out.write(f"{json.dumps(content, indent=1)}\n".encode())
     return definition
 
 
@@ -136,19 +144,6 @@ def remove(name: str) -> None:
 
 def _path(name: str) -> Path:
     return definitions_dir() / f"{name}.json"
-
-
-def _write(path: Path, definition: Definition) -> None:
-    """Whole or not at all: written beside, then moved."""
-    content = {
-        "version": VERSION,
-        "kind": definition.kind,
-        "path": str(definition.path),
-        "options": definition.options.as_json(),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with write_whole(path) as file:
-        file.write(f"{json.dumps(content, indent=1)}\n".encode())
 
 
 def _parse(name: str, text: str) -> Definition:

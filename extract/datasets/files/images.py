@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,7 +147,7 @@ class FileImages:
         """How files became pixels, for the key."""
         return {
             "decoder": max((facts.decoder for facts in self.facts), default=1),
-            "window": self.window.words if self.window else "as each file says",
+            "window": str(self.window) if self.window else "as each file says",
             "skipped": self.n_skipped,
         }
 
@@ -254,10 +255,7 @@ def _find_patients(
 
 def _describe(facts: Sequence[ImageFacts]) -> list[str]:
     """What a user should know of the images."""
-    notes: dict[str, int] = {}
-    for fact in facts:
-        for note in fact.notes:
-            notes[note] = notes.get(note, 0) + 1
+    notes = Counter(note for fact in facts for note in fact.notes)
     lines = [f"{count} of {len(facts)} files: {note}" for note, count in notes.items()]
     n_colour = sum(fact.n_channels == 3 for fact in facts)
     if 0 < n_colour < len(facts):
@@ -291,9 +289,7 @@ def open_dataset(images: FileImages, name: str) -> Dataset:
     listing, target = images.listing, images.listing.target
     ids = np.array(listing.ids)
     drawn = images.drawn
-    split, said = listing.split, []
-    if split is None or drawn:
-        split, said = _split(images)
+    split, said = _split(images)
     notes = [*images.notes, images.split_words, *said]
     of_file = images.row_sample
     reader = FileReader(
@@ -341,9 +337,11 @@ def open_dataset(images: FileImages, name: str) -> Dataset:
 
 
 def _split(images: FileImages) -> tuple[NDArray[np.uint8], list[str]]:
-    """The split by rule and seed, and how it was made."""
+    """The split by rule and seed, and how it was made; else the owner's."""
     listing, drawn = images.listing, images.drawn
-    assert drawn
+    if drawn is None:
+        assert listing.split is not None
+        return listing.split, []
     ids, rule = np.array(listing.ids), drawn.rule
     if images.kept and not images.kept.is_rule:
         labels, groups = listing.target.labels, listing.groups

@@ -6,6 +6,7 @@ files; a later start only asks the file system for those. The digests decide und
 are stored, so each line has a checksum of its own; a line that was edited is as good as none.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -98,41 +99,29 @@ def check_files(
     known = index.read()
     found: dict[str, CheckedFile] = {}
     unknown: list[str] = []
-    stamps = _stamps(check.root, paths)
+    base = os.fspath(check.root)
     for path in paths:
-        stamp = stamps.get(path)
-        entry = known.get(path)
-        if stamp is None:
+        try:
+            stamp = file_stamp(f"{base}{os.sep}{path}")  # a Path for each doubles the time
+        except OSError:
             found[path] = CheckedFile("", None, "no such file")
-        elif entry is not None and entry[0] == stamp:
-            found[path] = entry[1]
+            continue
+        if path in known and known[path].stamp == stamp:
+            found[path] = known[path]
         else:
             unknown.append(path)
     chunks = [unknown[i : i + CHUNK_FILES] for i in range(0, len(unknown), CHUNK_FILES)]
     started = time.time()
     # A few files aren't worth the start of processes.
     results = map_ordered(check, chunks, n_workers if len(chunks) > 2 else 0)
-    with index:
+    with contextlib.closing(index):
         for chunk, checked in zip(chunks, results, strict=True):
             for path, file in zip(chunk, checked, strict=True):
                 found[path] = file
-                stamp = stamps[path]
-                if not file.error and started - stamp[1] / 1e9 > FRESH_SECONDS:
-                    index.add(path, stamp, file)
+                if file.stamp and started - file.stamp[1] / 1e9 > FRESH_SECONDS:
+                    index.add(path, file)
             report(len(chunk))
     return [found[path] for path in paths]
-
-
-def _stamps(root: Path, paths: Sequence[str]) -> dict[str, Stamp]:
-    """Size and time of every file that is there."""
-    stamps = {}
-    base = os.fspath(root)
-    for path in paths:
-        try:
-            stamps[path] = file_stamp(f"{base}{os.sep}{path}")  # a Path for each doubles the time
-        except OSError:
-            continue
-    return stamps
 
 
 def file_stamp(path: str | Path) -> Stamp:
@@ -146,7 +135,7 @@ def _index_name(check: Check) -> str:
     asked = {
         "version": INDEX_VERSION,
         "root": os.path.realpath(check.root),
-        "window": check.window.words if check.window else None,
+        "window": str(check.window) if check.window else None,
         "slicing": check.slicing.key if check.slicing else None,
     }
     text = json.dumps(asked, sort_keys=True)
@@ -164,7 +153,7 @@ class _Index:
         self._lines: list[str] = []
         self._saved = time.monotonic()
 
-    def read(self) -> dict[str, tuple[Stamp, CheckedFile]]:
+    def read(self) -> dict[str, CheckedFile]:
         """Path -> what is remembered. Lines that a kill tore are passed over."""
         entries = {}
         try:
@@ -179,37 +168,30 @@ class _Index:
             try:
                 path, size, time_ns, inode, sha256, facts = json.loads(text)
                 stamp = (size, time_ns, inode)
-                file = CheckedFile(sha256, _parse_facts(facts), stamp=stamp)
                 if SHA256.fullmatch(sha256):
-                    entries[path] = stamp, file
+                    entries[path] = CheckedFile(sha256, _parse_facts(facts), stamp=stamp)
             except (ValueError, TypeError, KeyError, RecursionError):
                 continue
         return entries
 
-    def add(self, path: str, stamp: Stamp, file: CheckedFile) -> None:
+    def add(self, path: str, file: CheckedFile) -> None:
+        assert file.stamp is not None
         assert file.facts is not None
-        entry: list[Any] = [path, *stamp, file.sha256, dataclasses.asdict(file.facts)]
+        entry: list[Any] = [path, *file.stamp, file.sha256, dataclasses.asdict(file.facts)]
         text = json.dumps(entry)
         self._lines.append(f"{_checksum(text.encode()).decode()} {text}\n")
         if time.monotonic() - self._saved > SAVE_SECONDS:
-            self._save()
+            self.close()
 
-    def _save(self) -> None:
+    def close(self) -> None:
+        """Save what was added."""
         self._saved = time.monotonic()
         text, self._lines = "".join(self._lines), []
-        if not text:
-            return
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            append(self._path, text)
-        except OSError:
-            return
-
-    def __enter__(self) -> "_Index":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._save()
+        # One that can't be written costs only time.
+        with contextlib.suppress(OSError):
+            if text:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                append(self._path, text)
 
 
 def _checksum(text: bytes) -> bytes:
@@ -265,5 +247,4 @@ def refuse_unreadable(
         raise RequestError(
             f"{name}: none of {len(paths)} files can be read ({paths[0]}: {checked[0].error})"
         )
-    left_out = {*bad}
-    return [i for i in range(len(paths)) if i not in left_out]
+    return [i for i, file in enumerate(checked) if file.facts is not None]

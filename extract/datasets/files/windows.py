@@ -66,16 +66,12 @@ class Window:
             )
         return cls(RANGE, low, high)
 
-    @property
-    def words(self) -> str:
+    def __str__(self) -> str:
         """The canonical text: equal windows, equal words; ``parse`` reads it."""
         numbers = f"{_plain(self.low)},{_plain(self.high)}"
         if self.rule == RANGE:
             return numbers
         return f"{PERCENTILE}:{numbers}" if self.rule == PERCENTILE else self.rule
-
-    def __str__(self) -> str:
-        return self.words
 
     def edges(self, values: NDArray[Any], span: tuple[float, float] | None) -> tuple[float, float]:
         """The values that become black and white.

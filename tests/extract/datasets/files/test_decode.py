@@ -53,7 +53,7 @@ def read_one(path, window=None):
 )
 def test_window_words(text, words):
     window = Window.parse(text)
-    assert window.words == words
+    assert str(window) == words
     assert Window.parse(words) == window
 
 
