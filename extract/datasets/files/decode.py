@@ -203,6 +203,5 @@ def _shape(stored: Stored, slicing: Slicing | None) -> tuple[int, int, int, int]
 def _cut(
     values: NDArray[Any], slicing: Slicing | None, first: int, last: int | None
 ) -> NDArray[Any]:
-    if slicing is None or slicing == Slicing():
-        return values[first:last]
+    slicing = slicing or Slicing()
     return slicing.take(values, first, values.shape[slicing.axis] if last is None else last)

@@ -39,12 +39,12 @@ def read(path: Path) -> Stored:
     photometric = str(dataset.PhotometricInterpretation)
     patient = str(dataset.get("PatientID") or "").strip()
     n, kind = len(pixels), pixels.dtype
-    span = None if kind.kind == "f" else _stored_span(kind, dataset.BitsStored)
+    span = None if kind.kind == "f" else Stored.whole_span(kind, dataset.BitsStored)
     if photometric not in GREY:
         if photometric == PALETTE:
             pixels, newest = _apply_palette(pixels, dataset, span or UNBOUNDED)
             kind, decoder = pixels.dtype, max(decoder, newest)
-            span = _stored_span(kind, 8 * kind.itemsize)
+            span = Stored.whole_span(kind)
         return Stored(pixels, kind, span, is_stack=n > 1, patient=patient, decoder=decoder)
     settings = [_find_settings(dataset, frame, n) for frame in range(n)]
     values, spans, newest = _rescale(pixels, settings, dataset, span)
@@ -70,13 +70,6 @@ def _describe(dataset: Any) -> tuple[str, ...]:
         "palette-not-applied": dataset.get("PixelPresentation") in ("COLOR", "MIXED"),
     }
     return tuple(note for note, is_so in notes.items() if is_so)
-
-
-def _stored_span(kind: np.dtype[Any], bits: int) -> Span:
-    """What the stored bits can hold."""
-    if kind.kind == "i":
-        return -(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1
-    return 0, 2.0**bits - 1
 
 
 def _apply_palette(pixels: NDArray[Any], dataset: Any, span: Span) -> tuple[NDArray[Any], int]:
@@ -157,7 +150,7 @@ def _rescale(
             for s in settings
         ]
         values = np.stack([t.look_up(f) for f, t in zip(pixels, tables, strict=True)])
-        spans = [_stored_span(values.dtype, table.bits) for table in tables]
+        spans = [Stored.whole_span(values.dtype, table.bits) for table in tables]
         return values, spans, max(table.decoder for table in tables)
     scales = [
         (_read_number(s, "RescaleSlope", 1), _read_number(s, "RescaleIntercept", 0))

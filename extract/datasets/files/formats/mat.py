@@ -29,10 +29,7 @@ def read(path: Path) -> Stored:
         check_size(shape[0], shape[1], *shape[2:])
         values = np.asarray(dataset[()]).T
     kind = values.dtype
-    span = None
-    if values.dtype.kind in "iu":
-        limits = np.iinfo(values.dtype)
-        span = (float(limits.min), float(limits.max))
+    span = Stored.whole_span(kind) if kind.kind in "iu" else None
     if values.ndim == 2:
         return Stored(values[None], kind, span, natural=False)
     if values.dtype == np.uint8 and values.shape[2] == 3:

@@ -59,7 +59,7 @@ def read(path: Path) -> Stored:
         values = values.astype(np.result_type(kind, np.float32)) * slope + intercept
     span = None
     if kind.kind in "iu":
-        low, high = (limit * slope + intercept for limit in _limits(kind))
+        low, high = (limit * slope + intercept for limit in Stored.whole_span(kind))
         span = min(low, high), max(low, high)
     placed = image.header["sform_code"] > 0 or image.header["qform_code"] > 0
     return Stored(
@@ -81,11 +81,6 @@ def _upright(values: NDArray[Any], affine: NDArray[Any]) -> NDArray[Any]:
         raise UnreadableImage("its affine doesn't say where the axes lead")
     # Canonical axes lead to right, anterior and superior.
     return apply_orientation(values, orientation).transpose(2, 1, 0)[::-1, ::-1, ::-1]
-
-
-def _limits(kind: np.dtype[Any]) -> tuple[int, int]:
-    limits = np.iinfo(kind)
-    return int(limits.min), int(limits.max)
 
 
 @contextlib.contextmanager

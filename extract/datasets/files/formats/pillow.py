@@ -308,7 +308,7 @@ def _convert_wide(image: Any) -> _Page:
         signed = tiff.tag(image, tiff.SAMPLE_FORMAT, 1) == tiff.SIGNED
     # Mode I is int32, whatever was stored; so is a PNG of 16 bit with the older Pillows.
     values = values.astype(f"{'int' if signed else 'uint'}{16 if bits <= 16 else 32}")
-    span = (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if signed else (0, 2.0**bits - 1)
+    span = Stored.whole_span(values.dtype, bits)
     transparent = image.info.get("transparency")
     opaque = True
     if transparent is not None:

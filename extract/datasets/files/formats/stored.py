@@ -55,6 +55,14 @@ class Stored:
     def in_colour(self) -> bool:
         return self.values.ndim == 4
 
+    @staticmethod
+    def whole_span(kind: np.dtype[Any], bits: int = 0) -> tuple[float, float]:
+        """What whole numbers can be: of a type, or of so many bits of it."""
+        bits = bits or 8 * kind.itemsize
+        if kind.kind == "i":
+            return -(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1
+        return 0, 2.0**bits - 1
+
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:

@@ -18,12 +18,8 @@ from PIL import TiffImagePlugin
 from extract.datasets.files.formats.stored import UnreadableImage
 
 # Tags of TIFF 6.0.
-WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER, DESCRIPTION = (
-    *range(256, 260),
-    262,
-    266,
-    270,
-)
+WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
+FILL_ORDER, DESCRIPTION = 266, 270
 ORIENTATION, SAMPLES, STRIP_ROWS, PLANES, PREDICTOR = 274, 277, 278, 284, 317
 TILE_SIDES, EXTRA_SAMPLES, SAMPLE_FORMAT, JPEG_TABLES = (322, 323), 338, 339, 347
 STRIPS, TILES = (273, 279), (324, 325)  # places in the file, and bytes of each
