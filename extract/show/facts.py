@@ -16,7 +16,6 @@ from cache.commands.names import near_names
 from cache.format.sample_tables import SPLITS
 from cache.task import BINARY
 from extract.datasets.arrays import demo, medmnist
-from extract.datasets.arrays.npz import open_npz
 from extract.datasets.files import definitions
 from extract.datasets.files.options import TableOptions
 from extract.datasets.origins import ORIGINS
@@ -223,14 +222,8 @@ def read_labels(facts: Facts, root: Path | None) -> Labelled:
             if not here:
                 raise RequestError(f"no file of {name} is here")
             cut = Slicing() if name in medmnist.FLAGS_3D else None
-            dataset = open_npz(
-                here[0].path,
-                name,
-                "",
-                task=facts["task"],
-                class_names=facts["classes"],
-                slicing=cut,
-            )
+            # Labels alone are wanted: its MD5 would cost reading all images.
+            dataset = medmnist.open_medmnist(here[0], lambda _: here[0].md5, cut)
         samples = dataset.samples
         return Labelled(dataset.task, dataset.class_names, samples.labels, samples.split)
     listing = list_files(name, root, TableOptions())

@@ -29,13 +29,13 @@ from extract.datasets.files.options import TableOptions
 from extract.datasets.looks import THUMBNAIL_SIDE
 from extract.datasets.sources import Source
 from extract.datasets.statistics import dataset_statistics
-from extract.encoders.table.entry import IMAGENET
+from extract.encoders.table.entry import IMAGENET, Entry
 from extract.job import Job
 from extract.key import make_transform
 from extract.machine.digests import DigestMemory
 from extract.machine.progress import CheckProgress
 from extract.plan import SourceFinder, make_plan
-from extract.prepare.protocols import Preprocessing
+from extract.prepare.protocols import preprocess
 from extract.prepare.transforms import Transform
 from extract.show.classes import draw_classes
 from extract.show.facts import medmnist_files
@@ -123,16 +123,8 @@ def planned_transform(job: Job, dataset: Dataset, memory: DigestMemory) -> Trans
 
 def plain_transform(config: ExtractConfig, source: Source) -> Transform:
     """What happens to images before most encoders."""
-    preprocessing = Preprocessing(
-        resize=config.resize or source.usual_resize,
-        interpolation=config.interpolation or IMAGENET.interpolation,
-        antialias=config.antialias is not False,
-        backend="device",
-        intensity=config.intensity or IMAGENET.intensity,
-        channels="rgb",
-        mean=IMAGENET.mean,
-        std=IMAGENET.std,
-    )
+    most = Entry("", "most encoders")
+    preprocessing = preprocess(config, most, IMAGENET, source.usual_resize)
     return make_transform(int(config.size or SIZE), preprocessing, source.n_channels)
 
 

@@ -89,10 +89,8 @@ def draw_rows(title: str, caption: Sequence[str], rows: Sequence[Row], side: int
     width = LABEL_WIDTH + n_columns * (side + GAP) - GAP
     sheet = _Sheet(title, caption, width)
     for row in rows:
-        words = _Words(LABEL_WIDTH - 2 * GAP)
-        words.add(row.name, BODY, INK)
-        for detail in row.details:
-            words.add(detail, FINE, GREY)
+        details = [(detail, FINE, GREY) for detail in row.details]
+        words = _Words(LABEL_WIDTH - 2 * GAP, [(row.name, BODY, INK), *details])
         top = sheet.reserve(max(words.height, side if len(row.pictures) else 0), ROW_GAP)
         sheet.place_words(words, MARGIN, top)
         for column, picture in enumerate(row.pictures):
@@ -133,24 +131,17 @@ def draw_pairs(title: str, caption: Sequence[str], pairs: Sequence[Pair], side: 
 
 
 def _pair_words(pair: Pair, side: int) -> tuple["_Words", "_Words", "_Words"]:
-    both, left, right = (
-        _Words(2 * side + SEAM, centred=True),
-        _Words(side - GAP),
-        _Words(side - GAP),
+    left, right = (
+        _Words(side - GAP, [(line, FINE, GREY) for line in lines])
+        for lines in (pair.left_words, pair.right_words)
     )
-    both.add(pair.words, FINE, INK)
-    for words, lines in ((left, pair.left_words), (right, pair.right_words)):
-        for line in lines:
-            words.add(line, FINE, GREY)
-    return both, left, right
+    return _Words(2 * side + SEAM, [(pair.words, FINE, INK)], centred=True), left, right
 
 
 # ---------------------------------------------------------------------------- words
 
 
-@functools.cache
-def _own_font(size: int) -> Font:
-    return ImageFont.load_default(size=size)
+_own_font = functools.cache(ImageFont.load_default)
 
 
 @functools.cache
@@ -217,16 +208,23 @@ def wrap(text: str, font: Font, width: float) -> list[str]:
 
 
 class _Words:
-    """Lines of text below each other, wrapped to a width in pixels."""
+    """Lines of text below each other.
 
-    def __init__(self, width: int, centred: bool = False) -> None:
+    Args:
+        width: that they are wrapped to, pixels.
+        lines: text, height of its font, and colour of each.
+        centred: not at the left.
+    """
+
+    def __init__(
+        self, width: int, lines: Sequence[tuple[str, int, str]], centred: bool = False
+    ) -> None:
         self._width, self._centred = width, centred
         self._lines: list[tuple[str, Font, str, int]] = []  # text, font, colour, height
-
-    def add(self, text: str, size: int, colour: str) -> None:
-        font, text = choose_font(text, size)
-        for line in wrap(text, font, self._width):
-            self._lines.append((line, font, colour, round(size * 1.4)))
+        for line, size, colour in lines:
+            font, text = choose_font(line, size)
+            for part in wrap(text, font, width):
+                self._lines.append((part, font, colour, round(size * 1.4)))
 
     @property
     def height(self) -> int:
@@ -250,10 +248,8 @@ class _Sheet:
         self._height = MARGIN
         self._words: list[tuple[_Words, int, int]] = []
         self._pictures: list[tuple[Picture, int, int, int]] = []
-        head = _Words(self._width)
-        head.add(title, TITLE, INK)
-        for line in caption:
-            head.add(line, FINE, GREY)
+        below = [(line, FINE, GREY) for line in caption]
+        head = _Words(self._width, [(title, TITLE, INK), *below])
         self.place_words(head, MARGIN, self.reserve(head.height, ROW_GAP))
 
     def reserve(self, height: int, gap: int) -> int:
