@@ -18,7 +18,6 @@ from extract.datasets.recipes.recipe import (
     find_base,
     require_images,
     row_paths,
-    sample_ids,
     shuffled_split,
 )
 
@@ -44,7 +43,7 @@ def _list(root: Path) -> Listing:
         base.path,
         paths,
         np.arange(len(paths)),
-        sample_ids(table.columns["id_code"]),
+        table.columns["id_code"],
         Target(ORDINAL, GRADES, np.array([known[d] for d in diagnoses], np.int64)),
         shuffled_split(len(paths), 0.3),
     )

@@ -25,7 +25,6 @@ from extract.datasets.recipes.recipe import (
     MissingFiles,
     Recipe,
     find_base,
-    sample_ids,
     systematic_split,
 )
 
@@ -59,7 +58,7 @@ def _list(root: Path) -> Listing:
         base.path,
         paths,
         np.arange(len(paths)),
-        sample_ids(names),
+        tuple(names),
         Target(MULTI_CLASS, CLASSES, np.array([label for label, _ in cases], np.int64)),
         np.array([of_patient[patient] for patient in patients], np.uint8),
         np.array(patients),

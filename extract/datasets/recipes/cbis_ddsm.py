@@ -28,7 +28,6 @@ from extract.datasets.recipes.recipe import (
     Recipe,
     cut_val,
     find_base,
-    sample_ids,
 )
 
 NAME = "cbis-ddsm"
@@ -79,7 +78,7 @@ def _list(root: Path) -> Listing:
         base.path,
         tuple(path for path in found.values() if path is not None),
         np.arange(len(found)),
-        sample_ids(found),
+        tuple(found),
         Target(BINARY, CLASSES, np.array([max(case.malignant) for case in ordered], np.int64)),
         split,
         patients,

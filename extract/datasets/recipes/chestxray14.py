@@ -28,7 +28,6 @@ from extract.datasets.recipes.recipe import (
     read_lines,
     require_images,
     rows_of,
-    sample_ids,
 )
 
 NAME = "chestxray14"
@@ -94,7 +93,7 @@ def _read(root: Path, name: str, labels: Sequence[str]) -> Listing:
         base.path,
         tuple(paths),
         np.arange(len(paths)),
-        sample_ids(names),
+        tuple(names),
         Target(MULTI_LABEL, tuple(labels), _read_labels(table, rows, labels)),
         np.repeat(np.array([TRAIN, TEST], np.uint8), [len(train_val), len(test)]),
         np.char.zfill(patients, 8)[rows],  # as in the images' names; a text editor may drop zeros

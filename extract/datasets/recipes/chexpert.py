@@ -34,7 +34,6 @@ from extract.datasets.recipes.recipe import (
     find_base,
     numbers,
     require,
-    sample_ids,
 )
 
 NAME = "chexpert"
@@ -125,7 +124,7 @@ def read_views(name: str, base: Root, tables: Mapping[int, Path]) -> Listing:
         base.path,
         tuple(files.values()),
         np.arange(len(files)),
-        sample_ids(files),
+        tuple(files),
         Target(MULTI_LABEL, LABELS, np.concatenate(labels)),
         np.repeat(np.array([*tables], np.uint8), [len(part) for part in labels]),
         np.array([view.split("/")[1] for view in files]),

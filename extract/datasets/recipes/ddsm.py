@@ -21,7 +21,6 @@ from extract.datasets.recipes.recipe import (
     find_base,
     read_lines,
     require_images,
-    sample_ids,
 )
 
 NAME = "ddsm-huix2024"
@@ -60,7 +59,7 @@ def _list(root: Path) -> Listing:
         base.path,
         paths,
         np.arange(len(paths)),
-        sample_ids(names),
+        tuple(names),
         Target(BINARY, CLASSES, np.array([DIAGNOSES[d] for d in diagnoses], np.int64)),
         np.repeat(np.arange(len(SPLITS), dtype=np.uint8), [len(names) for names in lists]),
         np.array(patients),

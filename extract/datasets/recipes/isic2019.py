@@ -5,6 +5,7 @@ lesion they show. Groups are lesions (``lesion_id``), where the owner names one;
 published. A lesion photographed several times lies on both sides of that split, and it is counted.
 """
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,7 @@ from extract.datasets.recipes.recipe import (
     require_images,
     row_paths,
     rows_of,
-    sample_ids,
     shuffled_split,
-    straddling,
 )
 
 NAME = "isic2019"
@@ -58,19 +57,19 @@ def _list(root: Path) -> Listing:
         raise MissingFiles(f"{FOLDERS[0]}/{names[0]}.jpg")
     paths = row_paths(table, "image", first.rpartition("/")[0], ".jpg")
     require_images(base, paths)
-    ids = sample_ids(names)
-    split = shuffled_split(len(ids), 0.2)
+    split = shuffled_split(len(names), 0.2)
     groups, meta, notes = None, {}, (f"{METADATA} isn't here, so lesions aren't known",)
     if METADATA in base:
         groups, meta = _read_metadata(read_csv(base.path / METADATA), names)
-        n_lesions = straddling(groups, split)
+        places = Counter(lesion for lesion, _ in set(zip(groups, split.tolist(), strict=True)))
+        n_lesions = sum(n > 1 for n in places.values())
         notes = (f"{n_lesions} lesions lie in more than one split of Huix et al. 2024",)
     return Listing(
         NAME,
         base.path,
         paths,
         np.arange(len(paths)),
-        ids,
+        names,
         Target(MULTI_CLASS, tuple(CLASSES.values()), _one_class(table)),
         split,
         groups,

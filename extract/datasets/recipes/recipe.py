@@ -7,7 +7,6 @@ their archives are unpacked, says what is missing, and reads labels, patients an
 import dataclasses
 import os
 import random
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -90,7 +89,11 @@ def open_recipe(recipe: Recipe, root: Path | None) -> Listing:
     if recipe.n_images and len(listing.paths) != recipe.n_images:
         notes = (f"{recipe.n_images} images are published, {len(listing.paths)} are here", *notes)
     return dataclasses.replace(
-        listing, licence=recipe.licence, notes=notes, split_words=recipe.split
+        listing,
+        ids=tuple(map(composed, listing.ids)),  # the same on every file system
+        licence=recipe.licence,
+        notes=notes,
+        split_words=recipe.split,
     )
 
 
@@ -222,11 +225,6 @@ def read_lines(path: Path) -> tuple[str, ...]:
     return tuple(seen)
 
 
-def sample_ids(paths: Iterable[str]) -> tuple[str, ...]:
-    """Ids of samples that are named by a path, the same on every file system."""
-    return tuple(composed(path) for path in paths)
-
-
 def numbers(cells: Sequence[str]) -> NDArray[np.float64]:
     """A column of numbers; NaN where a cell holds anything else."""
     return np.array([float(cell) if is_number(cell) else np.nan for cell in cells], np.float64)
@@ -265,12 +263,6 @@ def cut_val(listing: Listing) -> Listing:
     chosen = only_train[systematic(len(only_train), len(only_train) // 10)]
     cut = np.where(np.isin(patients, chosen), VAL, split).astype(np.uint8)
     return dataclasses.replace(listing, split=cut)
-
-
-def straddling(names: Sequence[str] | NDArray[np.str_], split: NDArray[np.uint8]) -> int:
-    """How many groups have samples in more than one split."""
-    pairs = set(zip(names, split.tolist(), strict=True))
-    return sum(n > 1 for n in Counter(name for name, _ in pairs).values())
 
 
 def shuffled_split(n: int, share: float) -> NDArray[np.uint8]:

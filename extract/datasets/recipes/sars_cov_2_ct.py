@@ -11,12 +11,12 @@ import numpy as np
 
 from cache.labels.target import Target
 from cache.task import BINARY
+from extract.datasets.files.below import composed
 from extract.datasets.files.listing import Listing
 from extract.datasets.recipes.recipe import (
     MissingFiles,
     Recipe,
     find_base,
-    sample_ids,
     systematic_split,
 )
 
@@ -44,7 +44,7 @@ def _list(root: Path) -> Listing:
             if slices:
                 paths += [f"{folder}/{name}" for name in slices]
                 sample += [len(ids)] * len(slices)
-                ids.append(folder)
+                ids.append(composed(folder))
     if not ids:
         raise MissingFiles("patients' folders with *.png")
     n = len(ids)
@@ -57,10 +57,10 @@ def _list(root: Path) -> Listing:
         base.path,
         tuple(paths),
         np.array(sample),
-        sample_ids(ids),
+        tuple(ids),
         Target(BINARY, CLASSES, np.array([DIAGNOSES[d] for d in diagnoses], np.int64)),
         systematic_split(n, N_TEST, N_VAL, N_PATIENTS),
-        np.array(sample_ids(ids)),
+        np.array(ids),
         {"diagnosis": np.array(diagnoses)},
         notes=notes,
     )
@@ -82,7 +82,7 @@ def _list_slices(root: Path) -> Listing:
         base.path,
         tuple(paths),
         np.arange(len(paths)),
-        sample_ids(paths),
+        tuple(paths),
         Target(BINARY, CLASSES, np.array(labels, np.int64)),
         notes=(
             "nobody says which slices are of one patient, so any split puts a patient's slices on "
