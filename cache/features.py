@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.aggregate import aggregate_rows
 from cache.commands.names import encoder_label
 from cache.errors import BrokenCache, CacheMiss, RequestError
 from cache.format.key import PARTIAL, partial_path
@@ -197,6 +198,18 @@ class Features:
     def row_sample(self) -> NDArray[np.int64]:
         """(N,) index of each row's sample."""
         return read_table(self.header, "rows/sample")
+
+    @cached_property
+    def rows_are_samples(self) -> bool:
+        """Whether each row is one sample, in order; else rows are slices of volumes, or views."""
+        # Not by their number alone: rows in another order would be given their neighbours' labels.
+        return np.array_equal(self.row_sample, np.arange(self.header.n_samples))
+
+    def by_sample(self, x: NDArray[Any], how: str) -> NDArray[Any]:
+        """(N, D) of rows -> (S, D) of samples, several rows of one as ``aggregate_rows`` has it."""
+        if self.rows_are_samples:
+            return x
+        return aggregate_rows(x, self.row_sample, self.header.n_samples, how)
 
     # ------------------------------------------------------------------ layers
 

@@ -129,7 +129,7 @@ def probe_settings(
         **model_settings(config, setting.head_digest),
         "layer": last_layer(setting),
         **train,
-        **({} if setting.images.rows_are_samples else {"aggregate": "mean"}),
+        **({} if question.features.rows_are_samples else {"aggregate": "mean"}),
         **of_patients(setting.request, question, reads_test=True),
         **({} if of_type == metrics.PROBABILITY else {"score_type": of_type}),
         "training_seed": seed,

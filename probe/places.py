@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cache.aggregate import AGGREGATES, aggregate_rows
+from cache.aggregate import AGGREGATES
 from cache.commands.settings import check, setting
 from cache.errors import RequestError
 from probe.arrays import Floats
@@ -285,12 +285,6 @@ def pools_at(features: Features, layer: int) -> list[str]:
     return [*features.layers.get(layer, []), *(of_last if layer == features.last_layer else [])]
 
 
-def rows_are_samples(features: Features) -> bool:
-    """Whether each row is one sample, in order; else rows are slices of volumes, or views."""
-    # Not by their number alone: rows in another order would be given their neighbours' labels.
-    return np.array_equal(features.row_sample, np.arange(len(features.labels)))
-
-
 def read_samples(features: Features, layer: int, pool: str, aggregate: str = "mean") -> Floats:
     """(S, D) features of every sample, of one layer and pool.
 
@@ -304,7 +298,4 @@ def read_samples(features: Features, layer: int, pool: str, aggregate: str = "me
         RequestError: no such layer or pool.
         BrokenCache: the stored rows don't match their checksums.
     """
-    x = features.array(layer, pool)
-    if not rows_are_samples(features):
-        x = aggregate_rows(x, features.row_sample, len(features.labels), aggregate)
-    return x
+    return features.by_sample(features.array(layer, pool), aggregate)

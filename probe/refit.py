@@ -178,6 +178,25 @@ def find_by_digest(digest: str, folder: Path) -> Features | None:
     return None
 
 
+def features_of(name: str, digest: str, folder: Path) -> Features:
+    """What a row learnt from.
+
+    Args:
+        name: of the row, for messages.
+        digest: of the features' key.
+        folder: where they are looked for.
+
+    Raises:
+        RequestError: they aren't there.
+    """
+    if not (features := find_by_digest(digest, folder)):
+        raise RequestError(
+            f"the features of {name} aren't in {folder}, and its weights are fitted on them "
+            "again; name their folder with --features DIR, or extract them"
+        )
+    return features
+
+
 def question_of(row: Mapping[str, Any], folder: Path, name: str) -> Question:
     """A row's question, of the feature files that it names.
 
@@ -208,12 +227,7 @@ def _lay_again(
     said: Mapping[str, Any], digest: str, split: Mapping[str, Any], folder: Path, name: str
 ) -> Question:
     """A file's samples with the labels and split that a row says of it."""
-    features = find_by_digest(digest, folder)
-    if features is None:
-        raise RequestError(
-            f"the features of {name} aren't in {folder}, and its weights are fitted on them "
-            "again; name their folder with --features DIR, or extract them"
-        )
+    features = features_of(name, digest, folder)
     target = said.get("target", {})
     if "file" in target or split.get("rule") == "file":
         raise RequestError(f"{name} is of a table's labels or split; {OLDER}")

@@ -21,7 +21,6 @@ from probe.metrics.marks import never_learnt
 from probe.metrics.measure import measure
 from probe.metrics.metric import Measuring
 from probe.metrics.patients import Scored, by_patient
-from probe.places import rows_are_samples
 from probe.protocols import Followed, reading_of
 from probe.questions.leaks import without_twins
 from probe.questions.question import Question, Split
@@ -91,7 +90,7 @@ def samples_of(question: Question) -> dict[str, int | str]:
     same features.
     """
     tables = question.features.header.tables
-    rows = {} if rows_are_samples(question.features) else {"rows": tables["rows/sample"]}
+    rows = {} if question.features.rows_are_samples else {"rows": tables["rows/sample"]}
     return {**question.samples, **rows}
 
 

@@ -38,7 +38,6 @@ from probe.places import (
     lacking_pools,
     last_place,
     read_place,
-    rows_are_samples,
 )
 from probe.questions.describe import describe_questions
 from probe.questions.external import choose_training, only_test
@@ -211,7 +210,7 @@ def _complete(
     config: ProbeConfig, question: Question, answer: Answer, start: Mapping[str, object]
 ) -> Answer:
     """An answer whose settings are all that changes the numbers of its row, and the head it keeps."""
-    one_to_one, head, marks = rows_are_samples(question.features), answer.head, answer.marks
+    one_to_one, head, marks = question.features.rows_are_samples, answer.head, answer.marks
     if not (head and head.places) or (question.name and not config.run.keep_heads):
         head = None  # of pixels; or of one split among several, whose models are many
     if head and head.n_bytes > MAX_BYTES:

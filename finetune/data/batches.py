@@ -142,7 +142,7 @@ class Loader:
         if self._augmentation and self._augmentation.acts_on == INPUT:
             images = mirror(images, torch.from_numpy(ahead.numbers).to(self._device))
         sample = None
-        if not self._images.rows_are_samples:
+        if not self._images.features.rows_are_samples:
             sample = torch.from_numpy(ahead.sample).to(self._device)
         return Batch(images, ahead.draw.samples, sample)
 

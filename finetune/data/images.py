@@ -76,19 +76,10 @@ class Images:
     stored: Pixels | None  # (N,) as they are stored, for an augmentation that resizes them itself
     dataset: Dataset  # as it was opened, for what feature keys have of it
 
-    @property
-    def n_samples(self) -> int:
-        return self.features.header.n_samples
-
-    @cached_property
-    def rows_are_samples(self) -> bool:
-        """Whether each row is one sample, in order; else rows are slices of volumes, or views."""
-        return np.array_equal(self.features.row_sample, np.arange(self.n_samples))
-
     @cached_property
     def rows(self) -> RowsOfSamples:
         """The rows by sample."""
-        return RowsOfSamples(self.features.row_sample, self.n_samples)
+        return RowsOfSamples(self.features.row_sample, self.features.header.n_samples)
 
 
 def rows_of(

@@ -26,7 +26,7 @@ from cache.format.key import key_differences
 from cache.task import BINARY
 from finetune.start.row import find_row, refuse_other_samples
 from probe.questions.question import Question
-from probe.refit import find_by_digest, fit_again, refuse_many
+from probe.refit import features_of, find_by_digest, fit_again, refuse_many
 from probe.results import find_head
 from probe.solvers.head import Head
 
@@ -170,14 +170,10 @@ def _of_row(
         )
     refuse_other_samples(row, question, name)
     _refuse_other_encoder(row["features"].get("key", {}), key, name)
-    find = partial(find_by_digest, row["features"].get("digest", ""), features_dir)
+    digest = row["features"].get("digest", "")
 
     def ask() -> Question:
-        if not (features := find()):
-            raise RequestError(
-                f"the features of {name} aren't in {features_dir}, and its weights are fitted on "
-                "them again; name their folder with --features DIR, or extract them"
-            )
+        features = features_of(name, digest, features_dir)
         if not np.array_equal(features.ids, question.features.ids):
             raise RequestError(f"{features.path} has other ids than the images have now")
         return dataclasses.replace(question, features=features)
@@ -193,7 +189,7 @@ def _of_row(
         ) from error
     assert isinstance(head, Head)
     last = row["features"]["key"]["layers"]["of"] - 1 if layer is None else layer
-    _refuse_other_input(head, last, pool, find, name)
+    _refuse_other_input(head, last, pool, partial(find_by_digest, digest, features_dir), name)
     if len(head.columns or question.task.class_names) < len(question.task.class_names):
         raise RequestError(
             f"{FLAG}: {name} has no weights of a class that all or none of its samples have"

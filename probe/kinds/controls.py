@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.aggregate import aggregate_rows
 from cache.errors import CacheError, RequestError
 from cache.features import Features, open_features
 from cache.format.key import file_stem, key_digest, untagged
@@ -35,7 +34,6 @@ from probe.kinds.kind import Problem
 from probe.kinds.linear import Linear
 from probe.kinds.ridge import Ridge
 from probe.metrics.classification import known_shares
-from probe.places import rows_are_samples
 from probe.questions.question import Question, Split, divide
 from probe.results import Encoded
 from probe.row import samples_of, tables_of
@@ -137,10 +135,7 @@ def _read_pixels(features: Features, aggregate: str) -> Singles:
             f"{features.path.name} holds no small pictures, so there is no control by pixels; make "
             f"it anew with\n  {features.header.cure} --overwrite"
         )
-    found = pixel_statistics(pictures)
-    if rows_are_samples(features):
-        return found
-    return aggregate_rows(found, features.row_sample, len(features.labels), aggregate)
+    return features.by_sample(pixel_statistics(pictures), aggregate)
 
 
 def find_random(features: Features, root: Path) -> Features | None:

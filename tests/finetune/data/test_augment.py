@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torchvision import transforms as v1
 
+from cache.aggregate import RowsOfSamples
 from cache.errors import RequestError
 from extract.config import INTENSITIES, RESIZES
 from extract.prepare.transforms import Transform
@@ -47,9 +48,9 @@ def packed(path: Path, groups: Sequence[np.ndarray]) -> Pixels:
 def images_of(path: Path, groups: Sequence[np.ndarray]) -> SimpleNamespace:
     """What a Loader needs of finetune.data.images.Images: every row a sample."""
     pixels = packed(path, groups)
-    rows = np.arange(len(pixels))
-    order = (rows, rows, np.ones_like(rows))
-    return SimpleNamespace(pixels=pixels, stored=pixels, rows_are_samples=True, _order=order)
+    rows = RowsOfSamples(np.arange(len(pixels)), len(pixels))
+    features = SimpleNamespace(rows_are_samples=True)
+    return SimpleNamespace(pixels=pixels, stored=pixels, features=features, rows=rows)
 
 
 def make_transform(**settings: object) -> Transform:
