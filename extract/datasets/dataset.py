@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.format.spec import Samples
+from cache.labels.target import Target
 from cache.splits.rules import DRAWN, Drawn
 from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL
 from extract.datasets.looks import look_at, thumbnail_side
@@ -64,6 +65,11 @@ class Dataset:
         """What a feature file notes of its samples beside their tables."""
         notes = {"data": list(self.notes)} if self.notes else {}
         return notes | ({DRAWN: self.drawn.note} if self.drawn else {})
+
+    @property
+    def target(self) -> Target:
+        """What is to be predicted of its samples."""
+        return Target(self.task, self.class_names, self.samples.labels)
 
     @property
     def n_rows(self) -> int:

@@ -46,7 +46,7 @@ def draw_classes(
     """
     split = split or SPLITS[int(dataset.samples.split.min())]
     among = samples_of(dataset.name, dataset.samples, split)
-    classes = by_class(dataset.task, dataset.class_names, dataset.samples.labels, among)
+    classes = by_class(dataset.target, among)
     drawn = classes[:MOST_CLASSES]
     chosen = [spread(one.samples, per_class) for one in drawn]
     side = shown_side(transform.size)

@@ -124,8 +124,9 @@ def look_inside(facts: Facts, root: Path | None) -> tuple[Facts, Labelled | None
         if facts["state"] != READY:
             return facts, None
         return {**facts, "state": DAMAGED, "problem": str(error)}, None
-    known = {"state": READY, "task": labels.task, "n_samples": len(labels.labels)}
-    return {**facts, **known, "classes": list(labels.class_names)}, labels
+    target = labels.target
+    known = {"state": READY, "task": target.task, "n_samples": len(target.labels)}
+    return {**facts, **known, "classes": list(target.class_names)}, labels
 
 
 HEAD = ("name", "state", "images", "task", "sizes here", "licence")

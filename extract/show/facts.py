@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cache import RequestError
 from cache.commands.names import near_names
 from cache.format.sample_tables import SPLITS
+from cache.labels.target import Target
 from cache.task import BINARY
 from extract.datasets.arrays import demo, medmnist
 from extract.datasets.files import definitions
@@ -190,20 +191,18 @@ def seen_by(name: str) -> list[str] | None:
 class Labelled:
     """What the labels of a data set say. S samples."""
 
-    task: str
-    class_names: tuple[str, ...]
-    labels: NDArray[Any]  # (S,) or (S, C), see cache.format.spec.Samples
+    target: Target
     split: NDArray[np.uint8] | None  # (S,) index into SPLITS; None: the owner has none
     notes: tuple[str, ...] = ()
 
     def by_class(self) -> list[tuple[ClassSamples, list[int]]]:
         """Each class, and its samples in every split; in all, where there is no split."""
-        everyone = np.arange(len(self.labels))
+        everyone = np.arange(len(self.target.labels))
         split = np.zeros(len(everyone), np.uint8) if self.split is None else self.split
         n_splits = 1 if self.split is None else len(SPLITS)
         return [
             (one, np.bincount(split[one.samples], minlength=n_splits).tolist())
-            for one in by_class(self.task, self.class_names, self.labels, everyone)
+            for one in by_class(self.target, everyone)
         ]
 
 
@@ -224,9 +223,7 @@ def read_labels(facts: Facts, root: Path | None) -> Labelled:
             cut = Slicing() if name in medmnist.FLAGS_3D else None
             # Labels alone are wanted: its MD5 would cost reading all images.
             dataset = medmnist.open_medmnist(here[0], lambda _: here[0].md5, cut)
-        samples = dataset.samples
-        return Labelled(dataset.task, dataset.class_names, samples.labels, samples.split)
+        return Labelled(dataset.target, dataset.samples.split)
     listing = list_files(name, root, TableOptions())
     assert listing is not None, "every other name is a definition's or a recipe's"
-    target = listing.target
-    return Labelled(target.task, target.class_names, target.labels, listing.split, listing.notes)
+    return Labelled(listing.target, listing.split, listing.notes)

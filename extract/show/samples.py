@@ -1,6 +1,6 @@
 """The samples of each class: how many there are, and a few of them to look at."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from cache import RequestError
 from cache.format.sample_tables import SPLITS
 from cache.format.spec import Samples
+from cache.labels.target import Target
 from cache.task import BINARY, MISSING, MULTI_LABEL, REGRESSION, UNCERTAIN
 from extract.datasets.dataset import Dataset
 
@@ -26,9 +27,7 @@ class ClassSamples:
     is_positive: bool = False  # label 1 of a binary task
 
 
-def by_class(
-    task: str, class_names: Sequence[str], labels: NDArray[Any], among: NDArray[np.int64]
-) -> list[ClassSamples]:
+def by_class(target: Target, among: NDArray[np.int64]) -> list[ClassSamples]:
     """Samples by class, in the order of the classes.
 
     Of several labels, a sample stands with each that it has, and at the end are those that have
@@ -36,35 +35,32 @@ def by_class(
     nobody knows.
 
     Args:
-        task: one of TASKS.
-        class_names: C of them.
-        labels: of all samples, as ``cache.format.spec.Samples`` has them.
+        target: the labels of all samples.
         among: numbers of the samples that count.
     """
-    of = labels[among]
+    task, of = target.task, target.labels[among]
     if task == REGRESSION:
         unknown = among[np.isnan(of)]
-        classes = _quarters(class_names[0], labels, among[~np.isnan(of)])
+        classes = _quarters(target, among[~np.isnan(of)])
     elif task == MULTI_LABEL:
         unknown = among[(of == MISSING).all(axis=1)]
         none = among[(of == 0).all(axis=1)]
         classes = [
             ClassSamples(name, among[of[:, c] == 1], int((of[:, c] == UNCERTAIN).sum()))
-            for c, name in enumerate(class_names)
+            for c, name in enumerate(target.class_names)
         ]
         classes += [ClassSamples("none of these", none)] if len(none) else []
     else:
         unknown = among[of == MISSING]
         classes = [
             ClassSamples(name, among[of == c], is_positive=task == BINARY and c == 1)
-            for c, name in enumerate(class_names)
+            for c, name in enumerate(target.class_names)
         ]
     return [*classes, ClassSamples("no label", unknown)] if len(unknown) else classes
 
 
-def _quarters(
-    name: str, labels: NDArray[np.float64], known: NDArray[np.int64]
-) -> list[ClassSamples]:
+def _quarters(target: Target, known: NDArray[np.int64]) -> list[ClassSamples]:
+    (name,), labels = target.class_names, target.labels
     ascending = known[np.argsort(labels[known], kind="stable")]
     return [
         ClassSamples(f"{name} {labels[part[0]]:.4g} to {labels[part[-1]]:.4g}", np.sort(part))
@@ -73,14 +69,15 @@ def _quarters(
     ]
 
 
-def class_words(task: str, class_names: Sequence[str], label: Any) -> str:
+def class_words(target: Target, sample: int) -> str:
     """The class of one sample; of several labels those it has; "no label" where nobody knows."""
-    if task == REGRESSION:
-        return "no label" if np.isnan(label) else f"{class_names[0]} {label:.4g}"
-    if task == MULTI_LABEL:
-        has = [name for name, value in zip(class_names, label, strict=True) if value == 1]
+    names, label = target.class_names, target.labels[sample]
+    if target.task == REGRESSION:
+        return "no label" if np.isnan(label) else f"{names[0]} {label:.4g}"
+    if target.task == MULTI_LABEL:
+        has = [name for name, value in zip(names, label, strict=True) if value == 1]
         return " + ".join(has) or "none of them"
-    return class_names[int(label)] if label != MISSING else "no label"
+    return names[int(label)] if label != MISSING else "no label"
 
 
 # ---------------------------------------------------------------------------- a few of them

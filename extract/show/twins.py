@@ -88,7 +88,7 @@ def draw_twins(dataset: Dataset, twins: Sequence[Twin], caption: str) -> Image.I
 def describe_twin(dataset: Dataset, twin: Twin) -> str:
     """One line: kind, correlation, and both samples with their classes."""
     left, right = (
-        f"{' '.join(_place(dataset, s))} ({_class_of(dataset, s)})"
+        f"{' '.join(_place(dataset, s))} ({class_words(dataset.target, s)})"
         for s in (twin.sample, twin.other)
     )
     marks = "  labels differ" if labels_differ(dataset, twin) else ""
@@ -117,7 +117,7 @@ def twin_facts(dataset: Dataset, twin: Twin) -> dict[str, Any]:
         side: {
             "id": str(samples.ids[s]),
             "split": SPLITS[samples.split[s]],
-            "class": _class_of(dataset, s),
+            "class": class_words(dataset.target, s),
         }
         for side, s in (("sample", twin.sample), ("other", twin.other))
     }
@@ -132,10 +132,6 @@ def labels_differ(dataset: Dataset, twin: Twin) -> bool:
         dataset.samples.labels[twin.other],
         equal_nan=dataset.task == REGRESSION,
     )
-
-
-def _class_of(dataset: Dataset, sample: int) -> str:
-    return class_words(dataset.task, dataset.class_names, dataset.samples.labels[sample])
 
 
 def _likeness(twin: Twin) -> str:
@@ -154,4 +150,4 @@ def _place(dataset: Dataset, sample: int) -> tuple[str, ...]:
 def _sample_words(dataset: Dataset, sample: int) -> tuple[str, ...]:
     *split, name = _place(dataset, sample)
     name = name if len(name) <= ID_LETTERS else f"…{name[-ID_LETTERS:]}"
-    return (*split, name, _class_of(dataset, sample))
+    return (*split, name, class_words(dataset.target, sample))

@@ -337,7 +337,8 @@ def check_images(
     images = [members[f"{split}_images"] for split in SPLITS]
     shapes = {member.shape[1:] for member in images}
     shape = next(iter(shapes))
-    if len(shapes) > 1 or not (_is_volume(shape) if slicing else _is_image(shape)):
+    is_image = len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)
+    if len(shapes) > 1 or not (_is_volume(shape) if slicing else is_image):
         raise RequestError(
             f"{path}: images should be (n, H, W), (n, H, W, 3) or volumes (n, D, H, W), and alike "
             f"in every split, found {', '.join(str(('n', *s)) for s in sorted(shapes))}"
@@ -363,10 +364,6 @@ def is_volume(members: dict[str, Member]) -> bool:
     """Whether the images are (n, D, H, W); an array (n, H, W, 3) is pictures in colour."""
     member = members.get("train_images")
     return member is not None and len(member.shape) == 4 and member.shape[3] != 3
-
-
-def _is_image(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)
 
 
 def _is_volume(shape: tuple[int, ...]) -> bool:

@@ -7,6 +7,7 @@ from PIL import Image, ImageFont
 
 from cache import RequestError
 from cache.format.spec import Samples
+from cache.labels.target import Target
 from cache.task import MISSING, MULTI_LABEL, REGRESSION, UNCERTAIN
 from extract.datasets.dataset import Dataset
 from extract.datasets.volumes import Slicing
@@ -67,7 +68,7 @@ def make_dataset(images: list[np.ndarray], labels: np.ndarray, **changed) -> Dat
 
 def test_samples_by_class_in_the_order_of_the_classes():
     labels = np.array([1, 0, 2, 1, MISSING, 0])
-    found = by_class("multi-class", ("a", "b", "c", "d"), labels, np.array([0, 1, 3, 4, 5]))
+    found = by_class(Target("multi-class", ("a", "b", "c", "d"), labels), np.array([0, 1, 3, 4, 5]))
     assert [(one.name, one.samples.tolist()) for one in found] == [
         ("a", [1, 5]),
         ("b", [0, 3]),
@@ -79,15 +80,15 @@ def test_samples_by_class_in_the_order_of_the_classes():
 
 def test_the_positive_class_is_label_1_of_a_binary_task():
     labels = np.array([0, 1])
-    both = by_class("binary-class", ("malignant", "normal, benign"), labels, np.arange(2))
+    both = by_class(Target("binary-class", ("malignant", "normal, benign"), labels), np.arange(2))
     assert [one.is_positive for one in both] == [False, True]
-    grades = by_class("ordinal-regression", ("0", "1"), labels, np.arange(2))
+    grades = by_class(Target("ordinal-regression", ("0", "1"), labels), np.arange(2))
     assert not any(one.is_positive for one in grades)
 
 
 def test_of_several_labels_a_sample_stands_with_each():
     labels = np.array([[1, 1], [0, 0], [0, UNCERTAIN], [MISSING, MISSING], [1, MISSING]])
-    found = by_class(MULTI_LABEL, ("edema", "mass"), labels, np.arange(5))
+    found = by_class(Target(MULTI_LABEL, ("edema", "mass"), labels), np.arange(5))
     assert [(one.name, one.samples.tolist(), one.n_uncertain) for one in found] == [
         ("edema", [0, 4], 0),
         ("mass", [0], 1),
@@ -98,7 +99,7 @@ def test_of_several_labels_a_sample_stands_with_each():
 
 def test_continuous_labels_stand_by_quarter():
     labels = np.array([50.0, 10, np.nan, 20, 30, 40, 60, 70, 80])
-    found = by_class(REGRESSION, ("age",), labels, np.arange(9))
+    found = by_class(Target(REGRESSION, ("age",), labels), np.arange(9))
     assert [(one.name, one.samples.tolist()) for one in found] == [
         ("age 10 to 20", [1, 3]),
         ("age 30 to 40", [4, 5]),
@@ -106,7 +107,7 @@ def test_continuous_labels_stand_by_quarter():
         ("age 70 to 80", [7, 8]),
         ("no label", [2]),
     ]
-    assert len(by_class(REGRESSION, ("age",), labels, np.array([0, 1]))) == 2
+    assert len(by_class(Target(REGRESSION, ("age",), labels), np.array([0, 1]))) == 2
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_continuous_labels_stand_by_quarter():
     ],
 )
 def test_a_class_in_words(task: str, label: object, words: str):
-    assert class_words(task, ("a", "b"), np.array(label)) == words
+    assert class_words(Target(task, ("a", "b"), np.array([label])), 0) == words
 
 
 def test_few_samples_are_spread_over_all():

@@ -119,7 +119,7 @@ def count_hidden(image: Any) -> int:
     ):
         n = int(count[1])
     elif said.startswith("{") and '"truncated": true' in said:
-        n = _count_values(said) // math.prod(_page_shape(image))
+        n = _count_values(said) // (image.height * image.width * tag(image, SAMPLES, 1))
     if n > 1 and tag(image, COMPRESSION, PLAIN) != PLAIN:
         raise UnreadableImage(f"a stack of {n} images, of which only the first can be found")
     return max(n, 1)
@@ -147,10 +147,6 @@ def skip_images(image: Any, n: int) -> None:
     if starts[0] + (n + 1) * page_bytes > end:
         raise UnreadableImage(f"a stack of more than {n} images that ends with image {n}")
     image.tile = [_changed(tile, 2, tile[2] + n * page_bytes) for tile in image.tile]
-
-
-def _page_shape(image: Any) -> tuple[int, int, int]:
-    return image.height, image.width, tag(image, SAMPLES, 1)
 
 
 def piece_bytes(image: Any) -> int:
