@@ -116,6 +116,33 @@ def show(text: str = "", *, end: str = "\n", flush: bool = False) -> None:
     print(printable(text), end=end, flush=flush)
 
 
+def terminal_width() -> int:
+    """Columns of the terminal; 0 where what is printed goes elsewhere."""
+    import shutil  # late: few commands ask
+
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return shutil.get_terminal_size().columns if is_terminal else 0
+
+
+def cut_text(text: str, width: int) -> str:
+    """A text of at most ``width`` letters."""
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def fill_fact(name: str, text: str, width: int, indent: int) -> str:
+    """A name, and behind it text that is wrapped to the width and begins at the indent."""
+    import textwrap
+
+    return textwrap.fill(
+        text,
+        width=max(width, 40),
+        initial_indent=f"  {name.replace('_', ' '):<{indent - 2}}",
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
 def complain(command: str, text: str) -> None:
     """A line on the error stream, with the command's name before it."""
     with contextlib.suppress(OSError, AttributeError):  # None where a daemon closed it

@@ -5,9 +5,6 @@ The list opens no image and imports no torch; ``show`` and ``twins`` are in data
 
 import argparse
 import json
-import shutil
-import sys
-import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,7 +13,7 @@ import numpy as np
 from cache import RequestError
 from cache.commands.names import counted
 from cache.commands.settings import add_flags, given
-from cache.commands.terminal import Parser, run_command, show
+from cache.commands.terminal import Parser, cut_text, fill_fact, run_command, show, terminal_width
 from cache.format.sample_tables import SPLITS
 from cache.labels.target import describe_target
 from cache.task import ASKED
@@ -95,8 +92,7 @@ def make_parser() -> Parser:
 def run(options: argparse.Namespace) -> int:
     """Print the table, or all about some data sets."""
     root = options.data_root
-    on_terminal = sys.stdout is not None and sys.stdout.isatty()
-    width = shutil.get_terminal_size().columns if on_terminal else 0
+    width = terminal_width()
     if options.names:
         chosen = [look_inside(find_facts(n, root), root) for n in dict.fromkeys(options.names)]
     else:
@@ -155,11 +151,11 @@ def format_table(chosen: Sequence[Facts], width: int) -> Iterator[str]:
         widths.pop(column, None)
     for row in rows:
         cells = [
-            _cut(row[i], w).rjust(w) if i == IMAGES else _cut(row[i], w).ljust(w)
+            cut_text(row[i], w).rjust(w) if i == IMAGES else cut_text(row[i], w).ljust(w)
             for i, w in widths.items()
         ]
         line = "  ".join(cells).rstrip()
-        yield _cut(line, width) if width else line
+        yield cut_text(line, width) if width else line
     ready = sum(facts["state"] == READY for facts in chosen)
     yield f"{counted(len(chosen), 'data set')}, {ready} ready here; extract data NAME tells all about one"
 
@@ -175,10 +171,6 @@ def _cells(facts: Facts) -> tuple[str, ...]:
     return facts["name"], state, grouped(n) if n else "-", words, sizes, licence
 
 
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
-
-
 # ---------------------------------------------------------------------------- all about one
 
 
@@ -192,13 +184,13 @@ def describe(facts: Facts, labels: Labelled | None, width: int) -> Iterator[str]
             continue
         if name == "positive_class":
             fact = f"{fact} (label 1)"
-        yield _fill(name.replace("_", " "), _words(fact), width)
+        yield fill_fact(name, _words(fact), width, 18)
     if facts["licence"] is None:
-        yield _fill("licence", "unknown", width)
+        yield fill_fact("licence", "unknown", width, 18)
     if labels is not None:
         yield from _class_table(labels)
         for note in labels.notes:
-            yield _fill("note", note, width)
+            yield fill_fact("note", note, width, 18)
 
 
 def _words(fact: object) -> str:
@@ -207,17 +199,6 @@ def _words(fact: object) -> str:
     if isinstance(fact, list):
         return ", ".join(map(_words, fact))
     return grouped(fact) if isinstance(fact, int) else str(fact)
-
-
-def _fill(name: str, text: str, width: int) -> str:
-    return textwrap.fill(
-        text,
-        width=max(width, 40),
-        initial_indent=f"  {name:<16}",
-        subsequent_indent=" " * 18,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
 
 
 def _class_table(labels: Labelled) -> Iterator[str]:

@@ -6,15 +6,12 @@ Nothing here imports torch or a library of models, and no code of an installed p
 import argparse
 import importlib.metadata
 import json
-import shutil
-import sys
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cache import RequestError
 from cache.commands.names import counted, near_names
-from cache.commands.terminal import Parser, run_command, show
+from cache.commands.terminal import Parser, cut_text, fill_fact, run_command, show, terminal_width
 from extract.encoders.table.entries import ENTRIES
 from extract.encoders.table.entry import ENTRY_POINTS, Entry
 from extract.encoders.weights.published import Hub, Place, find, readiness
@@ -78,8 +75,7 @@ def run(options: argparse.Namespace) -> int:
             if (options.paper is None or options.paper in facts["papers"])
             and (not options.ready or facts["state"] in ("ready", "installed"))
         ]
-    on_terminal = sys.stdout is not None and sys.stdout.isatty()
-    width = shutil.get_terminal_size().columns if on_terminal else 0
+    width = terminal_width()
     if options.json:
         show(json.dumps(chosen, indent=1, ensure_ascii=False))
     elif options.names:
@@ -190,9 +186,9 @@ def format_table(chosen: Sequence[Facts], width: int) -> Iterator[str]:
             widths[TITLE] = max(room, 1)
             break
     for row in rows:
-        cells = [_cut(cell, w).ljust(w) for cell, w in zip(row, widths, strict=False)]
+        cells = [cut_text(cell, w).ljust(w) for cell, w in zip(row, widths, strict=False)]
         line = "  ".join(cells).rstrip()
-        yield _cut(line, width) if width else line
+        yield cut_text(line, width) if width else line
     ready = sum(facts["state"] == "ready" for facts in chosen)
     yield f"{counted(len(chosen), 'encoder')}, {ready} ready here; extract models NAME tells all about one"
 
@@ -212,10 +208,6 @@ def _length(widths: Sequence[int]) -> int:
     return sum(widths) + 2 * (len(widths) - 1)
 
 
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
-
-
 def describe(facts: Mapping[str, Any], width: int) -> Iterator[str]:
     """All about one encoder, as lines."""
     yield facts["name"]
@@ -228,11 +220,4 @@ def describe(facts: Mapping[str, Any], width: int) -> Iterator[str]:
             fact = "unknown"
         if name == "name" or not fact:
             continue
-        yield textwrap.fill(
-            ", ".join(fact) if isinstance(fact, list) else fact,
-            width=max(width, 40),
-            initial_indent=f"  {name.replace('_', ' '):<12}",
-            subsequent_indent=" " * 14,
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
+        yield fill_fact(name, ", ".join(fact) if isinstance(fact, list) else fact, width, 14)
