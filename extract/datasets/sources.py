@@ -277,7 +277,7 @@ def _files_source(
         images.n_rows,
         images.source_size,
         images.n_channels,
-        lambda memory: open_dataset(images, listing.name),
+        lambda memory: open_dataset(images),
         digest=images.images_digest,
         classes=classes,
         slicing=images.slicing,

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -276,12 +277,11 @@ def _describe(facts: Sequence[ImageFacts]) -> list[str]:
 WIDE_USED = 1 / 4  # below it two bits and more of the range are never used
 
 
-def open_dataset(images: FileImages, name: str) -> Dataset:
+def open_dataset(images: FileImages) -> Dataset:
     """The data set of checked files; splits are made where the owner has none.
 
     Args:
         images: the checked files.
-        name: of the data set.
 
     Raises:
         RequestError: the rule for splits can't be followed.
@@ -312,10 +312,10 @@ def open_dataset(images: FileImages, name: str) -> Dataset:
         return map_ordered(reader, ranges, n_workers, ahead)
 
     def load(ranges: Ranges, prepare: Prepare) -> Iterator[Piece]:
-        return map_ordered(PieceReader(reader, prepare), ranges, n_workers, ahead)
+        return map_ordered(partial(read_piece, reader, prepare), ranges, n_workers, ahead)
 
     return Dataset(
-        name=name,
+        name=listing.name,
         task=target.task,
         class_names=target.class_names,
         source_size=images.source_size,
@@ -438,12 +438,6 @@ class FileReader:
         return list(frames)
 
 
-@dataclass(frozen=True)
-class PieceReader:
-    """Decodes, looks at and prepares the rows of a range. Sent to the workers."""
-
-    reader: FileReader
-    prepare: Prepare
-
-    def __call__(self, rows: tuple[int, int]) -> Piece:
-        return make_piece(self.reader(rows), self.prepare, self.reader.thumbnail_side)
+def read_piece(reader: FileReader, prepare: Prepare, rows: tuple[int, int]) -> Piece:
+    """Decode, look at and prepare the rows of a range."""
+    return make_piece(reader(rows), prepare, reader.thumbnail_side)

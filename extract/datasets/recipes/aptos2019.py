@@ -63,8 +63,6 @@ APTOS2019 = Recipe(
     ("train.csv (id_code, diagnosis)", "train_images/*.png"),
     _list,
     origins=("APTOS 2019",),
-    statistics=(
-        (0.415, 0.221, 0.073),
-        (0.275, 0.150, 0.081),
-    ),  # Huix et al. 2024, defaults/datasets.py
+    # Huix et al. 2024, defaults/datasets.py
+    statistics=((0.415, 0.221, 0.073), (0.275, 0.150, 0.081)),
 )

@@ -40,6 +40,7 @@ TABLES = {
     "calc_case_description_test_set.csv": TEST,
 }
 IMAGES = "CBIS-DDSM"
+META = ("abnormality", "breast_density", "side", "view")
 # "image file path": "Mass-Training_P_00001_LEFT_CC/1.3.6.../1.3.6.../000000.dcm". The retriever names
 # the inner folders otherwise: "07-20-2016-DDSM-NA-74994/1.000000-full mammogram images-24515/1-1.dcm".
 CASE = re.compile(r"((?:Mass|Calc)-(?:Training|Test)_(P_\d+)_(LEFT|RIGHT)_(CC|MLO))(/[^/\\]+)+")
@@ -51,11 +52,8 @@ class _Mammogram:
     """What the rows of one mammogram, one a lesion, say of it."""
 
     patient: str
-    side: str
-    view: str
-    kind: str
-    density: str
     split: int
+    meta: dict[str, str]
     malignant: list[int] = field(default_factory=list)  # of each lesion
 
 
@@ -82,12 +80,7 @@ def _list(root: Path) -> Listing:
         Target(BINARY, CLASSES, np.array([max(case.malignant) for case in ordered], np.int64)),
         split,
         patients,
-        {
-            "abnormality": np.array([case.kind for case in ordered]),
-            "breast_density": np.array([case.density for case in ordered]),
-            "side": np.array([case.side for case in ordered]),
-            "view": np.array([case.view for case in ordered]),
-        },
+        {name: np.array([case.meta[name] for case in ordered]) for name in META},
         notes=(
             f"{len(in_both)} patients are in train and in test, as the owner has it: "
             "masses and calcifications were split apart",
@@ -119,7 +112,8 @@ def _read_cases(table: Table, split: int, cases: dict[str, _Mammogram]) -> None:
                 f"{where}: the pathology is one of {', '.join(PATHOLOGY)}, found {pathology!r}"
             )
         case, patient, side, view, _ = match.groups()
-        known = cases.setdefault(case, _Mammogram(patient, side, view, kind, breast, split))
+        meta: dict[str, str] = dict(zip(META, (kind, breast, side, view), strict=True))
+        known = cases.setdefault(case, _Mammogram(patient, split, meta))
         if known.split != split:
             raise RequestError(f"{where}: {case} stands in a table of the other split too")
         known.malignant.append(PATHOLOGY[pathology])

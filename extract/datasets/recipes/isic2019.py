@@ -129,8 +129,6 @@ ISIC2019 = Recipe(
     ),
     _list,
     origins=("HAM10000", "BCN20000", "MSK"),
-    statistics=(
-        (0.668, 0.530, 0.524),
-        (0.224, 0.204, 0.215),
-    ),  # Huix et al. 2024, defaults/datasets.py
+    # Huix et al. 2024, defaults/datasets.py
+    statistics=((0.668, 0.530, 0.524), (0.224, 0.204, 0.215)),
 )

@@ -66,7 +66,7 @@ def folder(tmp_path: Path) -> Path:
 
 def dataset_of(root: Path, index: Path | None = None, **reading: object):
     images = open_files(list_folder(root), Reading(**reading), index or root.parent / "index")
-    return open_dataset(images, root.name)
+    return open_dataset(images)
 
 
 def extract_to(root: Path, *arguments: str) -> Path:
@@ -433,7 +433,7 @@ def test_a_folder_of_slices_is_a_sample(tmp_path: Path):
             save(place, picture(100 * case + number, 8, 8))
     save(tmp_path / "ct" / "a" / "alone.png", picture(1, 8, 8))
     listing = list_folder(tmp_path / "ct", options=TableOptions(samples="folders"))
-    dataset = open_dataset(open_files(listing, Reading(), tmp_path / "index"), "ct")
+    dataset = open_dataset(open_files(listing, Reading(), tmp_path / "index"))
     assert len(dataset.samples.ids) == 13
     assert dataset.n_rows == 37
     assert sorted(dataset.samples.ids)[:2] == ["a/alone.png", "a/case 0"]
