@@ -172,9 +172,14 @@ def append(path: Path, text: str) -> None:
         OSError: it can't be written, or is a link.
     """
     with open_no_link(path, "ab", buffering=0) as file:
-        data = memoryview(text.encode())
-        while data:  # a plain write may stop early
-            data = data[file.write(data) :]
+        write_all(file, text.encode())
+
+
+def write_all(file: IO[bytes], data: bytes | memoryview) -> None:
+    """Write all of it into a file without a buffer, whose writes may stop early: at 2 GiB, by a signal."""
+    left = memoryview(data).cast("B")
+    while left:
+        left = left[file.write(left) :]
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import BrokenCache, CacheError, RequestError, StaleCache
-from cache.files import sync_folder
+from cache.files import sync_folder, write_all
 from cache.format.create import create_file, table_checksums
 from cache.format.fingerprint import describe_drift, describe_versions, drift, tolerance
 from cache.format.key import PARTIAL, canonical_json, key_differences, partial_path
@@ -223,20 +223,14 @@ class FeatureWriter:
         pairs += [(old.units, new.units), (old.cost, new.cost)]
         with there.open("rb") as source, making.open("r+b", buffering=0) as target:
             for at, to in pairs:
-                source.seek(at.offset)
                 target.seek(to.offset)
-                left = at.end - at.offset
-                while left:
-                    data = memoryview(source.read(min(left, COPY_BYTES)))
-                    if not data:
-                        raise BrokenCache(f"{there} ends early; delete it and run extract again")
-                    left -= len(data)
-                    while data:
-                        data = data[target.write(data) :]
+                for start in range(at.offset, at.end, COPY_BYTES):
+                    n_bytes = min(COPY_BYTES, at.end - start)
+                    write_all(target, _read_at(source, start, n_bytes))
             if SPLIT_TABLES & {*self.changed_tables}:
-                source.seek(old.cost.offset)
                 target.seek(new.cost.offset)
-                target.write(_without_leaks(source.read(COST_BYTES)))
+                cost = _read_at(source, old.cost.offset, COST_BYTES)
+                write_all(target, _without_leaks(cost))
             os.fsync(target.fileno())
 
     def check_fingerprint(self, fingerprint: Mapping[str, Sequence[float]]) -> None:
@@ -322,18 +316,15 @@ class FeatureWriter:
         return np.ascontiguousarray(values, dtype=extent.dtype)
 
     def _write_at(self, offset: int, values: NDArray[Any]) -> None:
-        data = values.data.cast("B")
         self._file.seek(offset)
-        while data:  # a plain write may stop early, at 2 GiB or by a signal
-            data = data[self._file.write(data) :]
+        write_all(self._file, values.data)
 
     def _check_still_there(self) -> None:
         ours = os.fstat(self._file.fileno())
         # Under its final name too: another shard may have seen our last record before this look.
         for path in (self.partial_path, self.path):
             with contextlib.suppress(FileNotFoundError):
-                there = path.stat()
-                if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
+                if os.path.samestat(path.stat(), ours):
                     return
         raise CacheError(
             f"{self.partial_path} was deleted or replaced while being written; "

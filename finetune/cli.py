@@ -91,7 +91,11 @@ def read_request(arguments: Sequence[str] | None) -> Request:
     if options.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
     try:
-        over, of_table = _of_labels_and_tables(options)
+        # Where labels are laid over the data set's own, these are of them, else of the table.
+        shared = dict.fromkeys(("task", "positive", "label_sep", "missing"))
+        over, of_table = options, argparse.Namespace(**{**vars(options), **shared})
+        if not (options.labels or (options.target or "").startswith(META)):
+            over, of_table = of_table, over
         episodes = given(options, config.FewShotWish)
         for flag in flags_of(config.FewShotWish):
             if flag.field in episodes and "like" not in episodes:
@@ -121,23 +125,6 @@ def read_request(arguments: Sequence[str] | None) -> Request:
     except RequestError as error:
         parser.error(str(error))
     return request
-
-
-def _of_labels_and_tables(
-    options: argparse.Namespace,
-) -> tuple[argparse.Namespace, argparse.Namespace]:
-    """What is said of labels laid over, and of a table of images.
-
-    --task, --positive, --label-sep and --missing are of labels that are laid over, where there are
-    such, else of the table.
-    """
-    without = argparse.Namespace(**{**vars(options), **dict.fromkeys(_SHARED)})
-    if options.labels or (options.target or "").startswith(META):
-        return options, without
-    return without, options
-
-
-_SHARED = ("task", "positive", "label_sep", "missing")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

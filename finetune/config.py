@@ -408,9 +408,6 @@ class Request(OutputConfig, MeasuringConfig, StartConfig, PaperConfig):
     run: RunConfig = field(default_factory=RunConfig)
     few_shot: FewShotWish | None = None
 
-    def __post_init__(self) -> None:
-        check(self)  # else probe would refuse it, when it measures what was trained
-
     @property
     def results_dir(self) -> Path:
         return self.results or results_root()

@@ -47,10 +47,6 @@ class Ranks:
         if self.size > 1:
             dist.barrier()
 
-    def first_says(self, own: Any) -> Any:
-        """What the first rank gives, on every rank."""
-        return self.gather(own)[0]
-
 
 @contextlib.contextmanager
 def join_ranks(device: torch.device) -> Iterator[Ranks]:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from cache.errors import RequestError
 from extract.encoders.anatomy import Anatomy
-from extract.encoders.libraries.families import TimmModel
 from finetune.config import LoraConfig
 
 # Linear layers of a transformer's blocks that get adapters by default: the input projections of
@@ -84,10 +83,13 @@ def add_adapters(encoder: nn.Module, anatomy: Anatomy, config: LoraConfig, name:
         RequestError: peft isn't installed, or nothing has a target's name.
     """
     peft = _import_peft()
-    if anatomy.family == "open_clip.VisionTransformer":
-        _split_attention(encoder, anatomy)
-    targets = _find_targets(encoder, anatomy, config.targets, name)
     module: Any
+    if anatomy.family == "open_clip.VisionTransformer":
+        for tap in anatomy.taps:
+            module = encoder.get_submodule(tap.module)
+            if isinstance(module.attn, nn.MultiheadAttention):
+                module.attn = SplitAttention(module.attn)
+    targets = _find_targets(encoder, anatomy, config.targets, name)
     for module in encoder.modules():
         # timm's BEiT, EVA-02 and Swin V2 pass by their layer's own call to add a bias, unless told
         # to add it afterwards; the adapter would be passed by too.
@@ -159,13 +161,6 @@ def _import_peft() -> Any:
             "--mode lora needs the package peft: pip install 'medprobe[finetune]'"
         ) from error
     return peft
-
-
-def _split_attention(encoder: TimmModel, anatomy: Anatomy) -> None:
-    for tap in anatomy.taps:
-        block: Any = encoder.get_submodule(tap.module)
-        if isinstance(block.attn, nn.MultiheadAttention):
-            block.attn = SplitAttention(block.attn)
 
 
 def _find_targets(

@@ -51,8 +51,17 @@ def choose_parameters(network: Network, config: ModelConfig, parts: Parts, name:
         trains = trains and id(parameter) not in frozen
         parameter.requires_grad_(trains)
         n_training += trains
-    if config.encoder_trains and not n_training:
-        raise _nothing_trains(config, name)
+    if n_training or not config.encoder_trains:
+        return
+    if config.mode == "bitfit":
+        raise RequestError(
+            f"--mode bitfit: no parameter of {name} is a bias that the head's input depends on; "
+            "take --mode full, partial or lora"
+        )
+    raise RequestError(
+        f"--mode {config.mode} should train the encoder, but no parameter of {name} would; take "
+        "--mode head, or a smaller --freeze-until"
+    )
 
 
 def _trains(name: str, layer: int, config: ModelConfig) -> bool:
@@ -67,18 +76,6 @@ def _trains(name: str, layer: int, config: ModelConfig) -> bool:
         # Zaken's term, not Swin's table of relative positions, which is called a bias too.
         return name.endswith("bias")
     return config.mode == "full"
-
-
-def _nothing_trains(config: ModelConfig, name: str) -> RequestError:
-    if config.mode == "bitfit":
-        return RequestError(
-            f"--mode bitfit: no parameter of {name} is a bias that the head's input depends on; "
-            "take --mode full, partial or lora"
-        )
-    return RequestError(
-        f"--mode {config.mode} should train the encoder, but no parameter of {name} would; take "
-        "--mode head, or a smaller --freeze-until"
-    )
 
 
 # ---------------------------------------------------------------------------- training mode

@@ -353,11 +353,11 @@ class Training:
         return sum(self.ranks.gather(float(self._loss))) / max(self.place.n_losses, 1)
 
     def _is_due(self) -> bool:
-        """Whether it is time to save; several ranks must agree, now and then."""
+        """Whether it is time to save; several ranks go by the first one's clock, now and then."""
         is_due = time.monotonic() - self._saved >= self.config.run.checkpoint_seconds
         if self.ranks.size == 1:
             return is_due
-        return self.place.iteration % SYNC_STEPS == 0 and self.ranks.first_says(is_due)
+        return self.place.iteration % SYNC_STEPS == 0 and self.ranks.gather(is_due)[0]
 
     def _refuse_divergence(self, loss: float) -> None:
         if math.isfinite(loss):

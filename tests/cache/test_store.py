@@ -36,7 +36,7 @@ from cache.format.read import _plain, read_header, read_table
 from cache.format.spec import TABLES, Samples, attributes_crc
 from cache.format.units import unit_rows
 from cache.locks import Busy
-from cache.store import FeatureWriter, bad_arrays, done_units
+from cache.store import FeatureWriter, _read_at, bad_arrays, done_units
 from cache.task import MULTI_LABEL, REGRESSION
 
 
@@ -451,7 +451,7 @@ def test_other_labels_and_splits_keep_every_feature(path):
 
 def test_tables_that_cannot_be_rewritten_leave_the_file_as_it_was(path, monkeypatch):
     before = payload(open_features(write_file(path, make_spec())))
-    monkeypatch.setattr("cache.store.COPY_BYTES", 0)  # nothing can be read
+    monkeypatch.setattr("cache.store._read_at", lambda file, *_: _read_at(file, 2**40, 1))
     with pytest.raises(BrokenCache, match="ends early"):
         FeatureWriter(path, relabelled())
     assert [p.name for p in path.parent.iterdir() if not p.name.endswith(".lock")] == [path.name]
