@@ -213,17 +213,16 @@ def read_labels(facts: Facts, root: Path | None) -> Labelled:
         RequestError: it isn't here, or isn't as it should be.
     """
     name = facts["name"]
-    if name == demo.NAME or name in medmnist.FLAGS:
-        if name == demo.NAME:
-            dataset = demo.open_demo()
-        else:
-            here = [file for file in medmnist_files(name, root).values() if file.exists]
-            if not here:
-                raise RequestError(f"no file of {name} is here")
-            cut = Slicing() if name in medmnist.FLAGS_3D else None
-            # Labels alone are wanted: its MD5 would cost reading all images.
-            dataset = medmnist.open_medmnist(here[0], lambda _: here[0].md5, cut)
-        return Labelled(dataset.target, dataset.samples.split)
     listing = list_files(name, root, TableOptions())
-    assert listing is not None, "every other name is a definition's or a recipe's"
-    return Labelled(listing.target, listing.split, listing.notes)
+    if listing is not None:
+        return Labelled(listing.target, listing.split, listing.notes)
+    if name == demo.NAME:
+        dataset = demo.open_demo()
+    else:
+        here = [file for file in medmnist_files(name, root).values() if file.exists]
+        if not here:
+            raise RequestError(f"no file of {name} is here")
+        cut = Slicing() if name in medmnist.FLAGS_3D else None
+        # Labels alone are wanted: its MD5 would cost reading all images.
+        dataset = medmnist.open_medmnist(here[0], lambda _: here[0].md5, cut)
+    return Labelled(dataset.target, dataset.samples.split)

@@ -121,7 +121,7 @@ def _read_cases(table: Table, split: int, cases: dict[str, _Mammogram]) -> None:
 
 def _find_image(base: Root, case: str) -> str | None:
     """A whole mammogram's one DICOM file, whatever the folders above it are called."""
-    top = f"{IMAGES}/{case}" if case in base.names(IMAGES) else case
+    top = base.first(f"{IMAGES}/{case}") or case
     files = []
     for study in sorted(base.names(top)):
         series = sorted(base.names(f"{top}/{study}"))
