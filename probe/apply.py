@@ -16,7 +16,7 @@ from cache.commands.terminal import Parser, run_command, show
 from cache.errors import RequestError
 from cache.features import Features, open_features
 from cache.files import no_file, write_whole
-from cache.format.key import key_differences
+from cache.format.key import file_stem, key_differences
 from cache.places import features_root
 from cache.task import Task
 from probe.arrays import Doubles, Texts
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
 def run(options: argparse.Namespace) -> int:
     """Read the row, score the images, write what it says of them."""
     path, features = options.row, open_features(options.images)
-    out = options.out or Path(f"{path.stem}_{features.dataset}.csv")
+    out = options.out or Path(f"{path.stem}_{file_stem(features.dataset)}.csv")
     if out.suffix != ".csv":
         raise RequestError(f"--out takes a name that ends in .csv, not {out}")
     row = _read(path)

@@ -48,6 +48,7 @@ examples:
 """
 
 ESTIMATOR = "sklearn.MODULE.CLASS or FILE.py:CLASS"  # as messages name what is none of KINDS
+CLASSES: dict[str, type[Kind]] = {**KINDS, ESTIMATOR: Estimator}
 # Common flags that some kinds have no use for, and what says whether a kind has.
 SHARED = {
     **dict.fromkeys(("layer", "all_test"), "has_layers"),
@@ -117,6 +118,7 @@ def read_config(arguments: Sequence[str] | None) -> ProbeConfig:
         preset = _preset(options)
         _refuse_unused(options)
         kind = _read_kind(options, preset)
+        _refuse_shared(options, kind)
         few_shot = _few_shot(options, preset)
         choosing = given(options, ChoosingConfig)
         places, per_patient = _read_places(options)
@@ -157,16 +159,9 @@ def _preset(options: argparse.Namespace) -> Preset:
 
 def _refuse_unused(options: argparse.Namespace) -> None:
     """Refuse flags that the kind, or what else is asked, has no use for; none is ignored."""
-    chosen = options.kind if options.kind in KINDS else ESTIMATOR
-    classes: dict[str, type[Kind]] = {**KINDS, ESTIMATOR: Estimator}
-    for flag, fact in SHARED.items():
-        homes = [name for name, kind in classes.items() if getattr(kind, fact)]
-        if chosen not in homes and getattr(options, flag) is not None:
-            name, kinds = flag.replace("_", "-"), " or ".join(homes)
-            raise RequestError(f"--{name} belongs to --kind {kinds}, not to {options.kind}")
-    if options.set and chosen != ESTIMATOR:
+    if options.set and options.kind in KINDS:
         raise RequestError(f"--set belongs to --kind {ESTIMATOR}, not to {options.kind}")
-    refuse_others(options, "--kind", options.kind, classes)
+    refuse_others(options, "--kind", options.kind, CLASSES)
     for flag in ("model", "size", "data", "where", "features", "test_data"):
         if options.files and getattr(options, flag):
             name = flag.replace("_", "-")
@@ -179,6 +174,15 @@ def _refuse_unused(options: argparse.Namespace) -> None:
         if getattr(options, flag) and not options.train_data:
             name = flag.replace("_", "-")
             raise RequestError(f"--{name} belongs to external validation; add --train-data")
+
+
+def _refuse_shared(options: argparse.Namespace, kind: Kind) -> None:
+    """Refuse common flags that the kind has no use for; a user's own says of itself which it has."""
+    for flag, fact in SHARED.items():
+        if getattr(options, flag) is not None and not getattr(kind, fact):
+            homes = [name for name, of in CLASSES.items() if getattr(of, fact)]
+            name, kinds = flag.replace("_", "-"), " or ".join(homes)
+            raise RequestError(f"--{name} belongs to --kind {kinds}, not to {options.kind}")
 
 
 def _read_kind(options: argparse.Namespace, preset: Preset) -> Kind:

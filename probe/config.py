@@ -118,7 +118,8 @@ class ProbeConfig:
 
     def __post_init__(self) -> None:
         kind, places = self.kind, self.places
-        kind.check_places(places.layer, places.pools)
+        with kind.running():
+            kind.check_places(places.layer, places.pools)
         if places.all_test and (not places.is_comparing or places.layer == AUTO):
             raise RequestError(
                 "--all-test belongs to --layer all, or to several pools; one layer reads test anyway"
@@ -152,7 +153,8 @@ class ProbeConfig:
                 "--choose and --refit take val, whose labels are more than the shots; leave them "
                 "out"
             )
-        self.kind.check_few_shot(few_shot, self.protocol is not None)
+        with self.kind.running():
+            self.kind.check_few_shot(few_shot, self.protocol is not None)
 
     @property
     def reading(self) -> Reading:

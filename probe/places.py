@@ -8,7 +8,7 @@ the patch tokens of the last one. Pool mean is the means of the last n.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +118,18 @@ class Place:
         first = self.layer - self.n_last + 1
         layers = f"layers {first} to {self.layer}" if self.n_last > 1 else f"layer {self.layer}"
         return f"{layers}, {self.pool}"
+
+
+def place_of(settings: Mapping[str, Any]) -> Place:
+    """The place that ``Place.settings`` says.
+
+    Raises:
+        KeyError, TypeError, ValueError: it says none.
+    """
+    layer, pool, n_last = settings["layer"], settings["pool"], settings.get("n_last", 1)
+    if not (type(layer) is type(n_last) is int and pool in POOLS and 1 <= n_last <= layer + 1):
+        raise ValueError(f"no place: {dict(settings)}")
+    return Place(layer, pool, n_last)
 
 
 def find_places(

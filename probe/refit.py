@@ -26,7 +26,7 @@ from probe.kinds.knn import Knn
 from probe.kinds.linear import Linear
 from probe.kinds.ridge import Ridge
 from probe.metrics.patients import Scored, by_patient
-from probe.places import Place, read_place
+from probe.places import Place, place_of, read_place
 from probe.questions.external import only_test
 from probe.questions.laying import lay_over
 from probe.questions.overlay import META, OverlayConfig
@@ -37,6 +37,7 @@ from probe.solvers.head import Head
 NEAR = 1e-6  # of a score
 KEPT = ("adamw", "heads")  # kinds that aren't fitted again: it takes long
 OLDER = "ask the probe anew, for rows keep their weights since row_version 3"
+LATER = "ask the probe anew with --keep-heads, or see in its marks why none are kept"
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,15 @@ def fit_again(path: Path, row: Mapping[str, Any], ask: Callable[[], Question]) -
     probe, name = row["probe"], path.stem
     refuse_many(row, name)
     if probe["kind"] not in FITTED:
-        cure = OLDER if probe["kind"] in KEPT else f"name a row of {', '.join((*FITTED, *KEPT))}"
+        cure = f"name a row of {', '.join((*FITTED, *KEPT))}"
+        if probe["kind"] in KEPT:
+            cure = LATER if row["row_version"] >= 3 else OLDER
         raise RequestError(f"{name} is of kind {probe['kind']} and keeps no weights; {cure}")
     question = ask()
-    place = Place(probe["layer"], probe["pool"], probe.get("n_last", 1))
+    try:
+        place = place_of(probe)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RequestError(f"{name} doesn't say where it took features; ask it anew") from error
     aggregate = probe.get("aggregate", "mean")
 
     splits = divide(question, lambda one: read_place(one.features, place, aggregate))
@@ -156,7 +162,7 @@ def _compare(
         if not np.array_equal(found.ids, stored[f"{split}_ids"]):
             raise RequestError(f"{name} scored other {split} samples than there are now")
         apart = float(np.abs(found.scores - wanted).max())
-        if apart > NEAR * max(1, float(np.abs(wanted).max())):
+        if not apart <= NEAR * max(1, float(np.abs(wanted).max())):  # a NaN is no answer
             raise RequestError(
                 f"fitted again, {name} gives other scores on {split}, {apart:.2g} apart; "
                 "libraries or the device are others than then, so ask the probe anew"

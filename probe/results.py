@@ -139,6 +139,7 @@ class Source(NamedTuple):
 
     encoder: str
     key: Mapping[str, Any]
+    digest: str  # of the key: by it the file is found, wherever it lies
     places: tuple[Mapping[str, Any], ...]  # layer, pool, and how many blocks side by side
 
 
@@ -162,7 +163,7 @@ class Row:
         """The feature files that were read: one."""
         names = ("layer", "pool", "n_last")
         place = {n: self.answered.settings[n] for n in names if n in self.answered.settings}
-        return (Source(self.encoded.encoder, self.encoded.key, (place,)),)
+        return (Source(self.encoded.encoder, self.encoded.key, self.encoded.digest, (place,)),)
 
     @property
     def digest(self) -> str:
@@ -438,7 +439,7 @@ def load_head(row: str | Path | Row, root: Path | None = None) -> Head:
     if head is None:
         raise RequestError(
             f"{path} keeps no weights; rows of one linear, ridge, adamw or heads model do, since "
-            "row_version 3 (of folds and episodes with --keep-heads): ask the probe anew"
+            "row_version 3, of folds and episodes with --keep-heads; else its marks say why"
         )
     return head
 
@@ -452,8 +453,9 @@ def find_head(path: Path, row: Mapping[str, Any]) -> Head | None:
     arrays = read_scores(path, row)
     try:
         return head_of(arrays)
-    except (ValueError, KeyError, TypeError) as error:
-        raise BrokenRow(f"what {path} keeps is no head ({type(error).__name__})") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        why = type(error).__name__ if not isinstance(error, ValueError) else str(error)
+        raise BrokenRow(f"what {path} keeps is no head ({why})") from error
 
 
 def check_scores(path: Path, row: Mapping[str, Any]) -> None:

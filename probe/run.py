@@ -23,7 +23,7 @@ from cache.catalogue import Wish, find_features
 from cache.commands.names import format_bytes
 from cache.errors import CacheError, Failure, RequestError
 from cache.features import Features, open_features
-from probe.answer import Answer
+from probe.answer import Answer, check_answer
 from probe.arrays import Floats
 from probe.choosing.place import Best, Compared
 from probe.config import FindConfig, ProbeConfig
@@ -159,12 +159,13 @@ def answer(
     """
     config, features = job.config, features or open_features(job.path)
     questions = make_questions(config, features)
-    lines = [*describe_questions(questions), *describe_lacking(config, features)]
-    # The bank of an episode is small.
-    lines += [] if config.few_shot else [config.kind.describe_memory(questions)]
-    for line in filter(None, lines):
-        say(line)
-    yield from _Asking(config, features, count_all(config, questions, say)).rows()
+    with config.kind.running():
+        lines = [*describe_questions(questions), *describe_lacking(config, features)]
+        # The bank of an episode is small.
+        lines += [] if config.few_shot else [config.kind.describe_memory(questions)]
+        for line in filter(None, lines):
+            say(line)
+        yield from _Asking(config, features, count_all(config, questions, say)).rows()
 
 
 def _with_random(config: ProbeConfig, found: list[Features], say: Say) -> Iterator[Features]:
@@ -211,11 +212,13 @@ def _complete(
 ) -> Answer:
     """An answer whose settings are all that changes the numbers of its row, and the head it keeps."""
     one_to_one, head, marks = question.features.rows_are_samples, answer.head, answer.marks
-    if not (head and head.places) or (question.name and not config.run.keep_heads):
-        head = None  # of pixels; or of one split among several, whose models are many
-    if head and head.n_bytes > MAX_BYTES:
-        marks = [*marks, f"its weights aren't kept: {format_bytes(head.n_bytes)} of them"]
-        head = None
+    if not (head and head.places and config.places.reads_test):
+        head = None  # of pixels, or of a model without scores of test
+    if question.name and not config.run.keep_heads:
+        head = None  # of one split among several, whose models are many
+    if head and (head.n_bytes > MAX_BYTES or not head.is_finite):
+        why = f"{format_bytes(head.n_bytes)} of them" if head.is_finite else "beyond float32"
+        marks, head = [*marks, f"its weights aren't kept: {why}"], None
     settings = {
         **start,
         **({} if one_to_one else {"aggregate": config.places.aggregate}),
@@ -411,7 +414,9 @@ class _Asking:
             splits["test"] = _empty(splits["test"])
         elif not len(splits["test"]):
             raise RequestError(f"{question.title} has no test images")
-        wish = config.choosing, config.few_shot, where.is_comparing, where.aggregate, where.pools
+        # Of one row a sample there is nothing to aggregate, and any word means the same.
+        aggregate = "mean" if question.features.rows_are_samples else where.aggregate
+        wish = config.choosing, config.few_shot, where.is_comparing, aggregate, where.pools
         return Problem(question, at, splits, *wish, config.run.keep_heads)
 
     def _measured(
@@ -435,6 +440,7 @@ class _Asking:
         for number, answer in enumerate(answers):
             if only not in (None, number):
                 continue
+            check_answer(answer, config.kind.name, question.task, len(problem.splits["test"]))
             if best:
                 answer = dataclasses.replace(
                     answer,

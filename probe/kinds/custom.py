@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -22,15 +23,15 @@ from cache.commands.names import near_names
 from cache.commands.user_code import Wanted, user_code
 from cache.errors import RequestError
 from cache.task import MISSING, MULTI_LABEL, REGRESSION, Task
-from probe.answer import Answer
 from probe.arrays import Array, Doubles, Ints, Singles
 from probe.choosing.plan import Fitted
 from probe.kinds.columns import CURE, check_columns, few_of_each
 from probe.kinds.estimator import SKLEARN, Estimator, Probe, check_settings, read_grid, running
-from probe.kinds.kind import Episodes, Kind, Problem
+from probe.kinds.kind import Kind
 from probe.metrics.classification import MARGIN, PROBABILITY
 
 WANTED = Wanted("--kind", "class", "medprobe.probes")
+Again = tuple[Callable[..., Kind], tuple[Any, ...]]  # what a pickle calls, as of ``__reduce__``
 
 
 def find_kind(kind: str, settings: Sequence[str] = (), known: Sequence[str] = ()) -> Kind:
@@ -54,9 +55,9 @@ def find_kind(kind: str, settings: Sequence[str] = (), known: Sequence[str] = ()
     with user_code(kind, WANTED) as (found, facts, folder):
         pass  # facts are complete, and its methods are called later
     name = f"{Path(path).name}:{attribute}" if colon else kind
+    again = find_kind, (kind, tuple(settings), tuple(known))
     if inspect.isclass(found) and issubclass(found, Kind):
-        check_settings(found, grid, name)
-        return _of_user(found, grid, name, facts, folder)
+        return _of_user(found, grid, name, facts, folder, again)
     missing = [m for m in ("fit", "predict_scores") if not callable(getattr(found, m, None))]
     if not inspect.isclass(found) or missing:
         lacks = f"has no {missing[0]}" if inspect.isclass(found) else "is no class"
@@ -65,7 +66,19 @@ def find_kind(kind: str, settings: Sequence[str] = (), known: Sequence[str] = ()
             "predict_scores(features)"
         )
     check_settings(found, grid, name)
-    return Estimator(name, partial(_make, found), grid, facts, folder, standardises=False)
+    made = partial(_make, found)
+    return UserEstimator(name, made, grid, facts, folder, standardises=False, again=again)
+
+
+@dataclass(frozen=True)
+class UserEstimator(Estimator):
+    """One whose class another process has to find again, in the user's file."""
+
+    again: Again | None = None
+
+    def __reduce__(self) -> Again:
+        assert self.again
+        return self.again
 
 
 def _make(of: type, settings: dict[str, Any], task: Task) -> Probe:
@@ -78,25 +91,40 @@ def _of_user(
     name: str,
     facts: Mapping[str, Any],
     folder: Path | None,
+    again: Again,
 ) -> Kind:
-    """A user's own kind: as it is, but named by where it is, and what it does wrong is one line."""
-    lists = {field.name for field in fields(of) if isinstance(field.default, tuple)}  # type: ignore
+    """A user's own kind: as it is, but named by where it is, and what it does wrong is one line.
+
+    Raises:
+        RequestError: it is no dataclass, has no such setting, or fails when it is made.
+    """
+    if "__dataclass_fields__" not in vars(of) or of is Kind:
+        raise RequestError(f"{name}: a kind is a dataclass of its settings, see probe/KINDS.md")
+    declared = {field.name: field.default for field in fields(of)}  # type: ignore[arg-type]
+    if taken := sorted(declared.keys() & Kind.__annotations__.keys()):
+        raise RequestError(
+            f"{name}: {taken[0]} says what it is and is no setting; leave its type out"
+        )
+    check_settings(of, grid, name)
     values: dict[str, Any] = dict(grid)
     for setting, found in grid.items():
-        if setting not in lists and len(found) == 1:
-            (values[setting],) = found
+        if isinstance(declared[setting], tuple):
+            continue
+        if len(found) != 1:
+            raise RequestError(
+                f"{name} takes one {setting}: of a setting whose default is a tuple it takes several"
+            )
+        values[setting] = found[0]
 
     class Own(of):
+        def running(self) -> AbstractContextManager[None]:
+            return running(name, folder, "answer")
+
         def settings(self, fitted: Fitted, task: Task) -> dict[str, Any]:
             return {**super().settings(fitted, task), **facts}
 
-        def answer(self, problem: Problem) -> Iterator[Answer]:
-            with running(name, folder, "answer"):
-                yield from super().answer(problem)
-
-        def answer_episodes(self, problem: Problem, episodes: Episodes) -> Iterator[Answer]:
-            with running(name, folder, "answer_episodes"):
-                yield from super().answer_episodes(problem, episodes)
+        def __reduce__(self) -> Again:
+            return again
 
     Own.name = name
     with running(name, folder, "its constructor"):

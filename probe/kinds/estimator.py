@@ -52,7 +52,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from cache.commands.names import first_line, near_names, version_of
-from cache.errors import RequestError
+from cache.errors import CacheError, RequestError
 from cache.task import BINARY, MULTI_LABEL, REGRESSION, Task
 from probe.arrays import Array, Doubles, Floats, Singles
 from probe.episodes.draw import FewShotConfig
@@ -263,8 +263,8 @@ def running(name: str, folder: Path | None, what: str) -> Iterator[None]:
     try:
         with beside(folder) if folder else nullcontext():
             yield
-    except RequestError:
-        raise
+    except (RequestError, CacheError, BrokenPipeError):
+        raise  # a question's, a feature file's, and of a reader who left
     except (Exception, SystemExit) as error:
         found = where(error, folder)
         raise RequestError(f"{name} fails in {what}: {found}") from error

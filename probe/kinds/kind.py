@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -181,6 +182,10 @@ class Kind:
     bytes_together: ClassVar[int] = 0
     paper: ClassVar[str | None] = None  # that says which pool is meant where none is named
     name_one: ClassVar[str] = NAME_ONE  # the cure where an episode can't choose
+
+    def running(self) -> AbstractContextManager[None]:
+        """Where its methods are called: what a user's own does wrong is one line there."""
+        return nullcontext()
 
     # ------------------------------------------------------------ what a subclass writes
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from cache.aggregate import AGGREGATES
 from cache.errors import RequestError
-from cache.task import BINARY, Task
+from cache.task import BINARY, TASKS, Task
 from probe.arrays import Array, Doubles, Floats
 from probe.metrics.classification import MARGIN
-from probe.places import Place
+from probe.places import Place, place_of
 from probe.solvers.episodes import Heads
 from probe.solvers.logistic import normalised, sigmoid, softmax
 from probe.solvers.standardise import Standard, Standardising, chunks, of_one_length
@@ -36,7 +38,7 @@ class Head:
     """
 
     weights: Floats  # (D, O); of a row's file float32
-    intercept: Floats  # (O,)
+    intercept: Floats  # (O,); float64, see ``Standard.folded``
     link: str  # one of LINKS
     task: Task
     columns: tuple[int, ...] = ()  # (O,) the class of each output; (): 0 to C - 1
@@ -84,7 +86,12 @@ class Head:
     @property
     def n_bytes(self) -> int:
         """Of the weights as a row keeps them."""
-        return 4 * (self.weights.size + self.intercept.size)
+        return 4 * self.weights.size + 8 * self.intercept.size
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether float32 holds the weights: of features of a tiny scale it doesn't."""
+        return all(np.isfinite(numbers).all() for numbers in (self.weights, self.intercept))
 
     @property
     def arrays(self) -> dict[str, Array]:
@@ -100,7 +107,7 @@ class Head:
         }
         return {
             WEIGHTS: self.weights.astype(np.float32),
-            INTERCEPT: self.intercept.astype(np.float32),
+            INTERCEPT: self.intercept.astype(np.float64),
             ABOUT: np.array(json.dumps(about, default=list)),
         }
 
@@ -109,23 +116,50 @@ def head_of(arrays: Mapping[str, Array]) -> Head | None:
     """The head in a row's .npz; None where it holds none.
 
     Raises:
-        ValueError, KeyError, TypeError: what stands there is none.
+        ValueError, KeyError, TypeError, RecursionError: what stands there is none.
     """
     if WEIGHTS not in arrays:
         return None
     about = json.loads(str(arrays[ABOUT]))
-    if about["link"] not in LINKS:
-        raise ValueError(f"a head whose link is {about['link']!r}")
-    return Head(
+    head = Head(
         arrays[WEIGHTS],
         arrays[INTERCEPT],
         about["link"],
-        Task(about["task"], tuple(about["class_names"])),
-        tuple(about["columns"]),
-        tuple(about["constant"]),
-        tuple(Place(**place) for place in about["places"]),
+        Task(about["task"], _listed(about["class_names"])),
+        _listed(about["columns"]),
+        _listed(about["constant"]),
+        tuple(place_of(place) for place in about["places"]),
         about["aggregate"],
     )
+    if wrong := next((what for what, fits in _facts(head) if not fits), ""):
+        raise ValueError(f"a head of other {wrong} than heads have")
+    return head
+
+
+def _listed(values: Any) -> tuple[Any, ...]:
+    if not isinstance(values, list):
+        raise ValueError(f"a list, and not {values!r}, is in heads")
+    return tuple(values)
+
+
+def _facts(head: Head) -> Iterator[tuple[str, bool]]:
+    """What must hold of a head that a file says; later ones may rely on earlier ones."""
+    numbers = head.weights, head.intercept
+    yield "types", all(array.dtype in (np.float32, np.float64) for array in numbers)
+    yield "numbers", head.is_finite
+    *of_episodes, _, n_outputs = head.weights.shape if head.weights.ndim in (2, 3) else (-1, -1)
+    yield "shapes", head.intercept.shape == (*of_episodes, n_outputs)
+    yield "links", head.link in LINKS
+    yield "tasks", head.task.word in TASKS
+    yield "class names", all(isinstance(name, str) for name in head.task.class_names)
+    n, columns = head.task.n_outputs, head.columns
+    yield "columns", all(type(column) is int and 0 <= column < n for column in columns)
+    n_columns = 2 if head.task.word == BINARY and n_outputs == 1 else n_outputs
+    yield "columns", n_columns == len(columns) == len(set(columns))
+    yield "constants", all(isinstance(score, int | float) for score in head.constant)
+    yield "constants", len(head.constant) == n or (not head.constant and n_columns == n)
+    yield "places", len(head.places) > 0
+    yield "aggregates", head.aggregate in AGGREGATES
 
 
 def of_episodes(kept: Heads | None, how: Standardising, link: str, task: Task) -> Head | None:

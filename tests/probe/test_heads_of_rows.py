@@ -1,6 +1,7 @@
 """Rows keep the weights of the model whose test scores they hold, and new images are scored by it."""
 
 import csv
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -8,15 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from answering import make_earlier, make_row
-from features import make_features, make_text_spec, write_file
+from features import make_features, make_spec, make_text_spec, write_file, write_rows
 from probing import run
 
 from cache import open_features
 from cache.errors import RequestError
 from cache.labels.target import unlabelled
-from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL, ORDINAL, REGRESSION
-from probe.places import read_side_by_side
+from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL, ORDINAL, REGRESSION, Task
+from probe.places import Place, read_side_by_side
 from probe.results import BrokenRow, from_json, load_head, read_row, read_scores, write_row
+from probe.solvers.head import IDENTITY, SOFTMAX, Head, head_of
+from probe.solvers.standardise import Standard
 
 ADAMW = "adamw --iterations 40 --batch-size 30 --lr 0.01 --seeds 3"
 HEADS = "heads --lr 0.05,0.5 --epochs 1 --iterations 20"
@@ -231,9 +234,79 @@ def test_large_weights_are_not_kept_and_the_row_says_so(folder, capsys, monkeypa
     monkeypatch.setattr("probe.run.MAX_BYTES", 100)
     assert run(capsys, "--kind ridge --penalties 0.1")[0] == 0
     (row,) = paths(folder)
-    assert "its weights aren't kept: 108 B of them" in read_row(row)["marks"]
+    assert "its weights aren't kept: 120 B of them" in read_row(row)["marks"]
     with pytest.raises(RequestError, match="keeps no weights"):
         load_head(row)
+
+
+def test_weights_beyond_float32_are_not_kept_and_the_row_says_so(folder, capsys):
+    spec = make_spec(60, {"head": 4}, "float32", key={"layers": {"of": 1, "stored": []}})
+    x = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32) * np.float32(1e-41)
+    write_rows(folder / "features" / "toys" / "tiny.h5", spec, {"head": x})
+    assert run(capsys, "--kind ridge --penalties 0.1")[0] == 0
+    (row,) = paths(folder)
+    assert "its weights aren't kept: beyond float32" in read_row(row)["marks"]
+
+
+def test_large_means_lose_no_digits():
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(50, 8)) * 1e-3 + 1000).astype(np.float32)
+    mean, scale = x.astype(float).mean(axis=0), x.astype(float).std(axis=0)
+    weights, intercept = rng.normal(size=(8, 1)), rng.normal(size=1)
+    head = Head(*Standard(mean, scale).folded(weights, intercept), IDENTITY, NUMBER)
+    assert head.weights.dtype == np.float32
+    np.testing.assert_allclose(head.scores(x), (x - mean) / scale @ weights + intercept, atol=1e-6)
+
+
+NUMBER = Task(REGRESSION, ("y",))
+PLACE = (Place(1, "cls"),)
+WHOLE = Head(
+    np.ones((6, 3), np.float32),
+    np.zeros(3),
+    SOFTMAX,
+    Task(MULTI_CLASS, ("a", "b", "c")),
+    places=PLACE,
+)
+
+
+@pytest.mark.parametrize(
+    ("array", "value", "match"),
+    [
+        ("head_weights", np.ones(6, np.float32), "shapes"),
+        ("head_weights", np.ones((1, 2, 6, 3), np.float32), "shapes"),
+        ("head_weights", np.full((6, 3), "x"), "types"),
+        ("head_weights", np.ones((6, 3), complex), "types"),
+        ("head_weights", np.full((6, 3), np.nan, np.float32), "numbers"),
+        ("head_weights", np.ones((6, 2), np.float32), "shapes"),
+        ("head_intercept", np.zeros((2, 3)), "shapes"),
+        ("link", "cubic", "links"),
+        ("task", "poetry", "tasks"),
+        ("class_names", [1, 2, 3], "class names"),
+        ("class_names", "abc", "a list"),
+        ("columns", [0, 1, -1], "columns"),
+        ("columns", [0, 1, 3], "columns"),
+        ("columns", [0, 1, 1], "columns"),
+        ("columns", ["0", 1, 2], "columns"),
+        ("columns", [0, 1], "columns"),
+        ("constant", [0.5], "constants"),
+        ("places", [], "places"),
+        ("places", [{"layer": "0", "pool": "cls"}], "no place"),
+        ("places", [{"layer": 0, "pool": "cls", "n_last": 0}], "no place"),
+        ("aggregate", "min", "aggregates"),
+    ],
+)
+def test_a_head_of_a_file_is_checked(array, value, match):
+    arrays = WHOLE.arrays
+    again = head_of(arrays)
+    assert again
+    np.testing.assert_array_equal(again.weights, WHOLE.weights)
+    assert (again.task, again.places) == (WHOLE.task, PLACE)
+    if array in arrays:
+        arrays[array] = value
+    else:
+        arrays["head"] = np.array(json.dumps({**json.loads(str(arrays["head"])), array: value}))
+    with pytest.raises(ValueError, match=match):
+        head_of(arrays)
 
 
 def test_what_is_no_head_is_a_broken_row(folder):

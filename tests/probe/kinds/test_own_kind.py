@@ -1,6 +1,10 @@
 """A user's own kind, the class that KINDS.md shows, asked as ours are."""
 
 import json
+import pickle
+import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,7 +13,8 @@ from here import REPOSITORY
 from numpy.testing import assert_allclose
 
 from cache import open_features
-from probe.cli import main
+from probe.cli import main, read_config
+from probe.run import Job, answer
 
 
 @pytest.fixture
@@ -69,3 +74,88 @@ def test_what_it_does_wrong_is_one_line(folder, capsys):
     with pytest.raises(SystemExit):
         main(["--kind", "my_kind.py:Shrunken", "--set", "shrnk=1"])
     assert "has no setting 'shrnk'; near names: shrink" in capsys.readouterr().err
+
+
+BAD = {  # what stands in a user's class -> what is said of it
+    "": "fails in answer: NotImplementedError",
+    "def check_places(self, layer, pools): 1 / 0": "fails in answer: ZeroDivisionError",
+    "def describe_memory(self, questions): 1 / 0": "fails in answer: ZeroDivisionError",
+    "def answer_together(self, problems): 1 / 0": "fails in answer: ZeroDivisionError",
+    "name: str = 'knn'": "name says what it is and is no setting; leave its type out",
+    "def answer(self, p): yield Answer({'a': np.int64(1)}, {}, {}, [])": "its settings something else",
+    "def answer(self, p): yield Answer({}, {'a': np.nan}, {}, [])": "its choice something else",
+    "def answer(self, p): yield Answer({}, {}, {}, [3])": r"marks are texts, found \[3\]",
+    "def answer(self, p): yield Answer({}, {}, {}, [])": "its answer has no scores of test",
+    "def answer(self, p): yield Answer({'score_type': 'odds'}, {}, {}, [])": "score_type is one of",
+    "def answer(self, p): yield Answer({}, {}, {'test': [[1]]}, [])": r"shape \(60, 3\) on test, fou",
+    "def answer(self, p): yield Answer({}, {}, {'test': np.full((60, 3), np.inf)}, [])": "finite",
+    "def answer(self, p): yield Answer({}, {}, {'test': np.ones((60, 3))}, [], "
+    "extras={'test_ids': np.ones(3)})": "can't hold the further array 'test_ids'",
+    "def answer(self, p): yield Answer({}, {}, {'test': np.ones((60, 3))}, [], "
+    "extras={'mask': np.array([None])})": "can't hold the further array 'mask'",
+}
+
+
+@pytest.mark.parametrize("body", BAD)
+def test_whatever_it_does_wrong_is_one_line(folder, capsys, body):
+    make_features(folder / "features")
+    write_kind(folder, body)
+    try:
+        status = main(["--kind", "mine.py:Mine"])
+    except SystemExit as end:
+        status = end.code
+    said = capsys.readouterr().err
+    assert status in (1, 2)
+    assert re.search(BAD[body], said)
+    assert "Traceback" not in said
+
+
+def write_kind(folder, body, decorator="@dataclass(frozen=True)"):
+    imports = (
+        "from dataclasses import dataclass\nimport numpy as np\nfrom probe.answer import Answer\n"
+        "from probe.kinds.kind import Kind\n"
+    )
+    (folder / "mine.py").write_text(
+        f"{imports}{decorator}\nclass Mine(Kind):\n    width: int = 1\n    {body or 'pass'}\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["Mine", "Kind"])
+def test_it_is_a_dataclass(folder, capsys, name):
+    write_kind(folder, "", decorator="")
+    with pytest.raises(SystemExit):
+        main(["--kind", f"mine.py:{name}"])
+    assert "a kind is a dataclass of its settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--set width=1,2", "takes one width: of a setting whose default is a tuple"),
+        ("--shots 3 --episodes 2 --standardise episode", "--standardise belongs to --kind"),
+        ("--refit train", "--refit belongs to --kind"),
+        ("--layer 1", "--layer belongs to --kind"),
+    ],
+)
+def test_a_flag_that_it_has_no_use_for_is_refused(folder, capsys, words, says):
+    write_kind(folder, "refits = has_layers = False")
+    with pytest.raises(SystemExit):
+        main(["--kind", "mine.py:Mine", *words.split()])
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["my_kind.py:Shrunken", "my_probe.py:Fixed"])
+def test_a_job_of_it_goes_to_another_process(folder, word):
+    (folder / "my_probe.py").write_text(
+        "import numpy as np\nclass Fixed:\n    def fit(self, x, y): pass\n"
+        "    def predict_scores(self, x): return np.eye(3)[np.arange(len(x)) % 3]\n"
+    )
+    path = make_features(folder / "features")
+    job = Job(read_config(["--kind", word]), path)
+    (folder / "job").write_bytes(pickle.dumps(job))
+    code = (
+        "import pickle, sys; from probe.run import answer\n"
+        "for row in answer(pickle.load(open('job', 'rb'))): print(row.digest)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == [row.digest for row in answer(job)]
