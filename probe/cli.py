@@ -179,7 +179,7 @@ def _refuse_unused(options: argparse.Namespace) -> None:
 def _refuse_shared(options: argparse.Namespace, kind: Kind) -> None:
     """Refuse common flags that the kind has no use for; a user's own says of itself which it has."""
     for flag, fact in SHARED.items():
-        if getattr(options, flag) is not None and not getattr(kind, fact):
+        if getattr(options, flag) is not None and not getattr(type(kind), fact):
             homes = [name for name, of in CLASSES.items() if getattr(of, fact)]
             name, kinds = flag.replace("_", "-"), " or ".join(homes)
             raise RequestError(f"--{name} belongs to --kind {kinds}, not to {options.kind}")
