@@ -39,12 +39,13 @@ from probe.places import (
     last_place,
     read_place,
 )
+from probe.protocols import Followed
 from probe.questions.describe import describe_questions
 from probe.questions.external import choose_training, only_test
 from probe.questions.laying import lay_over
 from probe.questions.leaks import refuse_leaks, with_leaks
 from probe.questions.question import Question, Split, check_known, divide, pick
-from probe.results import Row, check_folder, write_row
+from probe.results import Encoded, Row, check_folder, write_row
 from probe.row import encoded_of, make_row, of_patients
 from probe.solvers.head import MAX_BYTES
 
@@ -195,22 +196,22 @@ def control_rows(config: ProbeConfig, features: Features) -> Iterator[Row]:
         started = time.perf_counter()
         for control, splits, answer in answer_controls(question, config.choosing, aggregate):
             start = {"kind": CONTROL, "control": control}
-            yield make_row(
-                question,
-                _complete(config, question, answer, start),
-                encoded_control(question, control),
-                config.measuring,
-                splits,
-                started,
-                versions=config.kind.versions,
-            )
+            encoded = encoded_control(question, control)
+            yield _as_row(config, question, answer, start, encoded, splits, started)
             started = time.perf_counter()
 
 
-def _complete(
-    config: ProbeConfig, question: Question, answer: Answer, start: Mapping[str, object]
-) -> Answer:
-    """An answer whose settings are all that changes the numbers of its row, and the head it keeps."""
+def _as_row(
+    config: ProbeConfig,
+    question: Question,
+    answer: Answer,
+    start: Mapping[str, object],
+    encoded: Encoded,
+    splits: Mapping[str, Split],
+    started: float,
+    protocol: Followed | None = None,
+) -> Row:
+    """The row of an answer, whose settings are all that changes its numbers, with the head it keeps."""
     one_to_one, head, marks = question.features.rows_are_samples, answer.head, answer.marks
     if not (head and head.places and config.places.reads_test):
         head = None  # of pixels, or of a model without scores of test
@@ -227,7 +228,9 @@ def _complete(
         "read": config.reads,
         "n_resamples": config.measuring.n_resamples,
     }
-    return dataclasses.replace(answer, settings=settings, marks=marks, head=head)
+    answer = dataclasses.replace(answer, settings=settings, marks=marks, head=head)
+    facts = {"protocol": protocol, "versions": config.kind.versions}
+    return make_row(question, answer, encoded, config.measuring, splits, started, **facts)
 
 
 def _refuse_shared_ids(found: Sequence[Features]) -> None:
@@ -449,16 +452,9 @@ class _Asking:
                     marks=[*answer.marks, best.mark],
                 )
             start = {"kind": config.kind.name, **problem.places[-1].settings}
-            yield make_row(
-                question,
-                _complete(config, question, answer, start),
-                encoded_of(question, config.protocol),
-                config.measuring,
-                problem.splits,
-                started,
-                protocol=config.protocol,
-                versions=config.kind.versions,
-            )
+            encoded, followed = encoded_of(question, config.protocol), config.protocol
+            of = encoded, problem.splits, started, followed
+            yield _as_row(config, question, answer, start, *of)
             started = time.perf_counter()
 
 

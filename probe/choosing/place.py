@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -84,16 +85,11 @@ class Compared:
             if is_of_ranks(self.name):
                 fold = np.zeros(len(held_out), np.intp)
             scores = answer.scores[HELD_OUT if self.by_folds else "val"]
-            losses = [
-                loss_of(
-                    scores[fold == part],
-                    held_out.y[fold == part],
-                    question.task.word,
-                    votes=answer.votes,
-                    score_type=answer.score_type,
-                )
-                for part in range(int(fold.max()) + 1)
-            ]
+            loss = partial(
+                loss_of, task=question.task.word, votes=answer.votes, score_type=answer.score_type
+            )
+            rounds = [fold == part for part in range(int(fold.max()) + 1)]
+            losses = [loss(scores[own], held_out.y[own]) for own in rounds]
             self.sizes = np.bincount(fold).tolist()
             if number == len(self.losses):
                 self.losses.append([])

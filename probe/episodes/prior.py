@@ -9,11 +9,10 @@ https://doi.org/10.1162/089976602753284446). Ranks within a class, and so a bina
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.errors import RequestError
 from cache.task import MISSING, MULTI_LABEL, Task
-from probe.arrays import Doubles, Floats, Ints
+from probe.arrays import Bools, Doubles, Floats, Ints
 
 # train: to the shares in the whole of train · uniform: to equal ones · em: to those that make the
 # scores of the test images likeliest · none: as the episode has them
@@ -60,13 +59,10 @@ def correct(scores: Floats, learnt: Doubles, wanted: Doubles, task: str) -> Floa
     """
     if task == MULTI_LABEL:
         seen = (learnt > 0) & (learnt < 1)
-        ones = scores * np.divide(wanted, learnt, out=np.ones(_shape(wanted, learnt)), where=seen)
-        rest = (1 - scores) * np.divide(
-            1 - wanted, 1 - learnt, out=np.ones(_shape(wanted, learnt)), where=seen
-        )
+        ones = scores * _ratio(wanted, learnt, seen)
+        rest = (1 - scores) * _ratio(1 - wanted, 1 - learnt, seen)
         return _parts(ones, ones + rest, scores)
-    ratio = np.divide(wanted, learnt, out=np.ones(_shape(wanted, learnt)), where=learnt > 0)
-    weighted = scores * ratio
+    weighted = scores * _ratio(wanted, learnt, learnt > 0)
     return _parts(weighted, weighted.sum(axis=-1, keepdims=True), scores)
 
 
@@ -117,8 +113,9 @@ def to_prior(scores: Floats, learnt: Doubles, natural: Doubles, task: str, word:
     return correct(scores, learnt, natural, task)
 
 
-def _shape(a: NDArray, b: NDArray) -> tuple[int, ...]:
-    return np.broadcast_shapes(a.shape, b.shape)
+def _ratio(a: Doubles, b: Doubles, where: Bools) -> Doubles:
+    """a / b, and 1 elsewhere."""
+    return np.divide(a, b, out=np.ones(np.broadcast_shapes(a.shape, b.shape)), where=where)
 
 
 def _parts(parts: Floats, wholes: Floats, otherwise: Floats) -> Floats:

@@ -46,6 +46,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -169,13 +170,8 @@ class FittedProbes:
         Raises:
             RequestError: what ``scores`` and ``probe.metrics.losses.loss_of`` refuse.
         """
-        word, score_type = self.task.word, self.score_type
-        return np.array(
-            [
-                loss_of(self.scores(x, i), y, word, score_type=score_type)
-                for i in range(len(self.probes))
-            ]
-        )
+        loss = partial(loss_of, labels=y, task=self.task.word, score_type=self.score_type)
+        return np.array([loss(self.scores(x, i)) for i in range(len(self.probes))])
 
     def scores(self, x: Floats, place: int) -> Doubles:
         """(Q, C) scores of one candidate.

@@ -144,19 +144,15 @@ def _marks(
         marks.append("shots are patients, with all their images")
     if question.task.is_continuous:
         return marks
+    names = question.task.class_names
     counts = np.array(
         [_counts(train.y[rows], units[rows], question) for rows in episodes]
     )  # (E, C)
-    absent = [
-        n for n, c in zip(question.task.class_names, counts.min(axis=0), strict=True) if c == 0
-    ]
+    absent = [name for name, n in zip(names, counts.min(axis=0), strict=True) if n == 0]
     if absent:
         marks.append(f"episodes without any {', '.join(absent[:3])}")
-    few = [
-        f"{name} {count}"
-        for name, count in zip(question.task.class_names, counts.max(axis=0), strict=True)
-        if config.rule != "natural" and 0 < count < shots
-    ]
+    most = [] if config.rule == "natural" else zip(names, counts.max(axis=0), strict=True)
+    few = [f"{name} {n}" for name, n in most if 0 < n < shots]
     if few:
         marks.append(f"fewer than {shots} in train, all taken: {', '.join(few[:3])}")
     return marks

@@ -28,7 +28,7 @@ from cache.commands.terminal import split_words
 from cache.errors import RequestError
 from cache.task import Task
 from probe.answer import Answer
-from probe.arrays import Array, Floats
+from probe.arrays import Array, Doubles, Floats
 from probe.choosing.in_episode import (
     TooFewError,
     by_patient_settings,
@@ -193,24 +193,20 @@ class Knn(Voting, Kind):
             return None
         return Votes(k, class_shares(bank_labels, task))
 
+    def _loss(self, scores: Doubles, labels: Array, k: int, bank: Split, task: Task) -> float:
+        """Of answers by k neighbours in a bank."""
+        return loss_of(scores, labels, task.word, votes=self.votes(k, bank.y, task))
+
     def _choose(self, plan: Plan, by_k: ByK, task: Task) -> Choice:
         """The k with the smallest loss on what the plan holds out, of equals the first."""
         labels = plan.held_out.y
         if not len(labels):  # one k, and no val: the plan refuses more
             return Choice(0, np.empty(0), np.empty(0, np.int64))
         fold = np.zeros(len(labels), np.intp) if plan.fold is None else plan.fold
-        losses = [
-            [
-                loss_of(
-                    by_k[k][fold == part],
-                    labels[fold == part],
-                    task.word,
-                    votes=self.votes(k, bank.y, task),
-                )
-                for k in self.k
-            ]
-            for part, (bank, _) in enumerate(plan.rounds())
-        ]
+        losses = []
+        for part, (bank, _) in enumerate(plan.rounds()):
+            own = fold == part
+            losses.append([self._loss(by_k[k][own], labels[own], k, bank, task) for k in self.k])
         return choose(np.array(losses), plan.n_held_out)
 
     def _ask(self, plan: Plan, test: Floats, task: Task) -> tuple[ByK, ByK]:
@@ -269,10 +265,7 @@ class Knn(Voting, Kind):
             left_out = left_out_scores(
                 knn, part.x, part.y, units_of(part), task.word, task.n_outputs
             )
-            losses = [
-                loss_of(left_out[k], part.y, task.word, votes=self.votes(k, part.y, task))
-                for k in ks
-            ]
+            losses = [self._loss(left_out[k], part.y, k, part, task) for k in ks]
             places.append(int(np.argmin(losses)))
             k = ks[places[-1]]
             found.append(replace(self, k=(k,)).ask(part, test.x, task)[k])

@@ -31,7 +31,7 @@ from probe.questions.question import Split
 from probe.solvers.episodes import STRENGTH, TOLERANCE, Heads, logistic_scores
 from probe.solvers.head import OVR, SIGMOID, SOFTMAX, Head, of_episodes
 from probe.solvers.logistic import Shared, ahead, learnable, minimise, rotated
-from probe.solvers.standardise import PathFit, Standard, path_outputs
+from probe.solvers.standardise import PathFit, Standard, check_rows, path_outputs
 
 FORMS = ("multinomial", "ovr")
 # Grids by name. DINOv2's (dinov2/eval/log_regression.py, C_POWER_RANGE) has 45 from 1e-6 to 1e5.
@@ -242,11 +242,7 @@ def fit_path(
     config = config or Linear()
     labels = np.asarray(labels)
     check_labels(labels, task, n_classes)
-    if features.ndim != 2 or len(features) != len(labels) or len(labels) == 0:
-        raise RequestError(
-            "training needs (N, D) features and a label for each row, found features of shape "
-            f"{features.shape} and {len(labels)} labels"
-        )
+    check_rows(features, labels)
     targets, columns, constant = learnable(labels, task, n_classes)
     standard, head = Standard.of(features), Shared(task, config.form, columns, constant)
     coupled = task not in (BINARY, MULTI_LABEL) and config.form == "multinomial"

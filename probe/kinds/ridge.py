@@ -32,7 +32,7 @@ from probe.metrics.regression import check_targets
 from probe.questions.question import Split
 from probe.solvers.episodes import Heads, each_of, ridge_scores
 from probe.solvers.head import IDENTITY, Head, of_episodes
-from probe.solvers.standardise import PathFit, Standard, chunks, path_outputs
+from probe.solvers.standardise import PathFit, Standard, check_rows, chunks, path_outputs
 
 # scikit-learn's alpha over the number of training images: the larger, the stronger. Two a
 # decade. The mean eigenvalue of standardised features is 1, the largest at most their number D;
@@ -215,11 +215,7 @@ def fit_path(features: Floats, targets: Floats, config: Ridge | None = None) -> 
     config = config or Ridge()
     targets = np.asarray(targets)
     check_targets(targets)
-    if features.ndim != 2 or len(features) != len(targets) or len(targets) == 0:
-        raise RequestError(
-            "training needs (N, D) features and a row of targets for each, found features of shape "
-            f"{features.shape} and {len(targets)} targets"
-        )
+    check_rows(features, targets, "targets", "a row of targets for each")
     standard = Standard.of(features)
     intercept = targets.mean(axis=0, dtype=np.float64)
     penalties = sorted(config.at(len(features)), reverse=True)

@@ -72,11 +72,8 @@ def measure(
     temperature = None
     if val is not None and len(val.labels):
         of_val = prepare(val.scores, val.labels, word, score_type).evaluate()
-        if (
-            not is_continuous
-            and score_type == metrics.PROBABILITY
-            and (val.labels != MISSING).any()
-        ):
+        are_probabilities = score_type == metrics.PROBABILITY and not is_continuous
+        if are_probabilities and (val.labels != MISSING).any():
             why = "" if learnt is None else unlearnt(learnt, val.labels, task)
             if not why:
                 fold = None if val.groups is None else clusters(val.groups) % N_FOLDS

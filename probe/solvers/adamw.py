@@ -14,7 +14,7 @@ from probe.arrays import Doubles, Floats, Indices, Ints, Singles
 from probe.metrics.classification import accuracy
 from probe.solvers.epochs import check_epochs, epoch_orders, first_weights
 from probe.solvers.outputs import Outputs
-from probe.solvers.standardise import check_width, chunks
+from probe.solvers.standardise import check_width
 
 if TYPE_CHECKING:
     import torch
@@ -64,11 +64,7 @@ class HeadFit:
             RequestError: features of another width than the training features.
         """
         check_width(features, len(self.weights), "head")
-        scores = np.empty((len(features), self.outputs.n_classes))
-        for rows in chunks(len(features)):
-            block = np.asarray(features[rows], np.float32)
-            scores[rows] = self.outputs.scores(block @ self.weights + self.intercept)
-        return scores
+        return self.outputs.answers(features, self.weights, self.intercept)
 
 
 @dataclass(frozen=True)

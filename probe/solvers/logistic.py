@@ -324,7 +324,8 @@ def ratio(a: Array, b: Array) -> Array:
 
 
 def sigmoid(logits: Array) -> Array:
-    return np.exp(-np.logaddexp(0, -logits))  # neither overflows nor loses small probabilities
+    with np.errstate(invalid="ignore"):  # of a head that diverged: NaN stays NaN
+        return np.exp(-np.logaddexp(0, -logits))  # neither overflows nor loses small probabilities
 
 
 def softmax(logits: Array, axis: int = 0) -> Array:

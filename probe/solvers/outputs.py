@@ -17,8 +17,8 @@ from cache.task import BINARY, MISSING, MULTI_LABEL, Task
 from probe.arrays import Doubles, Floats, Ints, Singles
 from probe.metrics.classification import PROBABILITY, UNNORMALISED, check_labels
 from probe.solvers.head import SIGMOID, SOFTMAX, Head
-from probe.solvers.logistic import softmax
-from probe.solvers.standardise import refuse_infinite
+from probe.solvers.logistic import sigmoid, softmax
+from probe.solvers.standardise import check_rows, chunks, refuse_infinite
 
 if TYPE_CHECKING:
     import torch
@@ -103,15 +103,18 @@ class Outputs:
         """
         logits = logits.astype(np.float64)
         if self.task == BINARY and self.one_logit:
-            return np.hstack([_sigmoid(-logits), _sigmoid(logits)])
+            return np.hstack([sigmoid(-logits), sigmoid(logits)])
         if self.is_independent or self.score_type == UNNORMALISED:
-            return _sigmoid(logits)
+            return sigmoid(logits)
         return softmax(logits, 1)
 
-
-def _sigmoid(logits: Doubles) -> Doubles:
-    with np.errstate(invalid="ignore"):  # of a head that diverged: NaN stays NaN
-        return np.exp(-np.logaddexp(0, -logits))  # neither overflows nor loses small probabilities
+    def answers(self, features: Floats, weights: Singles, intercept: Singles) -> Doubles:
+        """(Q, C) scores of images by a head of (D, O) weights, a block at a time, in float32."""
+        scores = np.empty((len(features), self.n_classes))
+        for rows in chunks(len(features)):
+            block = np.asarray(features[rows], np.float32)
+            scores[rows] = self.scores(block @ weights + intercept)
+        return scores
 
 
 def check_training(features: Floats, labels: Ints) -> None:
@@ -121,11 +124,7 @@ def check_training(features: Floats, labels: Ints) -> None:
         RequestError: a label isn't there for each row, there is only one class, or features are
             not finite.
     """
-    if features.ndim != 2 or len(features) != len(labels) or not len(labels):
-        raise RequestError(
-            "training needs (N, D) features and a label for each row, found features of shape "
-            f"{features.shape} and {len(labels)} labels"
-        )
+    check_rows(features, labels)
     if labels.ndim == 1 and (labels == labels[0]).all():
         raise RequestError(
             f"a linear head needs two classes, found only class {labels[0]} among the "

@@ -16,7 +16,6 @@ from probe.arrays import Doubles, Floats, Indices, Ints, Singles
 from probe.metrics.classification import accuracy, auc
 from probe.solvers.epochs import stepping_together
 from probe.solvers.outputs import Outputs, check_finite, check_training
-from probe.solvers.standardise import chunks
 
 if TYPE_CHECKING:
     import torch
@@ -61,11 +60,7 @@ class GridFit:
 
     def predict_scores(self, blocks: Floats) -> Doubles:
         """(Q, C) scores of images, from all blocks side by side as ``fit_grid`` takes them."""
-        scores = np.empty((len(blocks), self.outputs.n_classes))
-        for rows in chunks(len(blocks)):
-            block = np.asarray(blocks[rows, self.columns], np.float32)
-            scores[rows] = self.outputs.scores(block @ self.weights + self.intercept)
-        return scores
+        return self.outputs.answers(blocks[:, self.columns], self.weights, self.intercept)
 
 
 def image_batches(n_images: int, batch_size: int, seed: int) -> Iterator[NDArray[np.int64]]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cache.errors import RequestError
-from probe.arrays import Doubles, Floats, Singles
+from probe.arrays import Array, Doubles, Floats, Singles
 
 CHUNK_ROWS = 4096  # rows of features that are in work at one time
 UNLABELLED = "train-unlabelled"  # by the means and scales of train's images, labels unseen
@@ -159,6 +159,21 @@ def refuse_infinite(of_columns: Floats) -> None:
     if not np.isfinite(of_columns).all():
         column = int(np.argmin(np.isfinite(of_columns)))
         raise RequestError(f"features are finite, found inf or nan in column {column}")
+
+
+def check_rows(
+    features: Floats, wanted: Array, what: str = "labels", each: str = "a label for each row"
+) -> None:
+    """Refuse training features that aren't (N, D), with a row for each label or target.
+
+    Raises:
+        RequestError: they aren't, or there are none.
+    """
+    if features.ndim != 2 or len(features) != len(wanted) or not len(wanted):
+        raise RequestError(
+            f"training needs (N, D) features and {each}, found features of shape "
+            f"{features.shape} and {len(wanted)} {what}"
+        )
 
 
 def check_width(features: Floats, width: int, what: str) -> None:
