@@ -1,7 +1,5 @@
 """What a kind of probe answers to one question."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """``probe apply``: a stored row's classifier on new images, whether or not they have labels."""
 
-from __future__ import annotations
-
 import argparse
 import csv
 import io

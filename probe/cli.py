@@ -1,7 +1,5 @@
 """The command ``probe``: its flags, its output, its exit status."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

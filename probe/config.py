@@ -1,7 +1,5 @@
 """What ``probe`` is asked to do: which features, which question, which kind, how it is measured."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 

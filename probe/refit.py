@@ -3,8 +3,6 @@
 It must give the scores that stand beside the row, or it isn't that probe.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping

@@ -3,8 +3,6 @@
 Which encoder and which samples it is of is what feature files and extract say of them.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence

@@ -5,8 +5,6 @@ A run is a plan, a ``Job`` for each feature file; ``answer`` makes a job's rows 
 rows don't depend on the others.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import itertools

@@ -4,8 +4,6 @@ k by leaving one out (see ``left_out``), an estimator's settings by folds. What 
 divided, is a patient where patients are known.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The best of several places, without a look at test."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial

@@ -7,8 +7,6 @@ Chance is SHA-256 of seed and id, mixed with the episode's own, so that every ma
 version of numpy draws alike, whatever the order of the rows.
 """
 
-from __future__ import annotations
-
 import hashlib
 import heapq
 import itertools

@@ -6,8 +6,6 @@ the ratio of the shares, and dividing by the sum (Saerens, Latinne, Decaestecker
 https://doi.org/10.1162/089976602753284446). Ranks within a class, and so a binary AUC, stay.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from cache.errors import RequestError

@@ -5,8 +5,6 @@ one for each pair of classes instead: of three classes as many. So it isn't beli
 images are scored and predicted, and the scores must say what ``predict`` says.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from cache.errors import RequestError

@@ -10,8 +10,6 @@ A number is worth what it is above these. Three are asked for with ``--controls`
   same images. Architecture and pooling alone are worth something, too.
 """
 
-from __future__ import annotations
-
 import math
 import shlex
 from collections.abc import Iterator, Mapping

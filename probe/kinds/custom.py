@@ -5,8 +5,6 @@ name, a class in a file, or an entry point of an installed package. Nothing that
 result row holds is ever imported. Estimators of scikit-learn are wrapped here, too.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.metadata
 import inspect

@@ -3,8 +3,6 @@
 Nothing is chosen on val: it holds far more labels than an episode.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any

@@ -8,8 +8,6 @@ Brier score and calibration error are functions of sums over samples, which take
 that ``probe.metrics.jackknife`` evaluates each test set less a patient with the code that evaluates one.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -18,8 +18,6 @@ Conventions:
       ``probe.metrics.jackknife`` evaluates each test set less a patient with the code that evaluates one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -5,8 +5,6 @@ labelled c, and are predicted c. For the multi-label task they are (..., 3, C, 2
 problem of two classes. Leading axes stay.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from cache.task import MULTI_LABEL

@@ -22,8 +22,6 @@ a negative are in order independently of each other, all of them with probabilit
 A >= (1 - level)^(1 / k), with k the smaller of the two classes (of 42 positives: 0.931).
 """
 
-from __future__ import annotations
-
 from statistics import NormalDist
 
 import numpy as np

@@ -16,8 +16,6 @@ samples do together, of order 1 / (positives * negatives). Where no resample dif
 average precision, the jackknife serves. Calibration error has a value and no interval.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 

@@ -5,8 +5,6 @@ take leading axes, so that ``probe.metrics.jackknife`` evaluates each test set l
 that evaluates one.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -18,8 +18,6 @@ Nothing is fitted or evaluated U times: metrics of sums are those of the total l
 and ranks know what each sample adds (``probe.metrics.ranking``).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """What choices make small: log-loss, 1 - AUC, squared error."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from cache.errors import RequestError

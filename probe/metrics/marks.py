@@ -1,7 +1,5 @@
 """What a reader of an answer's numbers must know: why some are missing, or say little."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """From answers to numbers: every metric of the task, and what must be said of them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -3,8 +3,6 @@
 A new one is an entry of ``probe.metrics.classification.METRICS`` or of ``probe.metrics.regression``'s.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple

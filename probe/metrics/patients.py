@@ -1,7 +1,5 @@
 """From answers about images to answers about patients: the mean of their scores."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Answers to any task, looked at once; then every metric, and every resample, costs sums."""
 
-from __future__ import annotations
-
 from cache.task import REGRESSION
 from probe.arrays import Array
 from probe.metrics import classification, regression

@@ -5,8 +5,6 @@ over the sorted negatives: a resample is a vector of multiplicities, how often e
 What is left without each patient costs no more than one: every sample's share is known. Counts are whole numbers all the way, so nothing is rounded before the last division.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

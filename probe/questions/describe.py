@@ -1,7 +1,5 @@
 """What a question is, in words for people: the shares of its splits."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Which labels and splits to lay over a feature file's own."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

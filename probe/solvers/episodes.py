@@ -8,8 +8,6 @@ its n numbers a, on the n x n matrix XX', and all episodes advance together; a t
 costs one matrix product for all of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 

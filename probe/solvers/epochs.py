@@ -1,7 +1,5 @@
 """Epochs of a training: their order, when val is looked at, first weights, and the device."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 

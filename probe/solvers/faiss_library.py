@@ -6,8 +6,6 @@ search takes four times as long. numpy's OpenBLAS is newer and has found out wha
 faiss's is given the same kernel by name.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import sys

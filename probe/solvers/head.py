@@ -1,7 +1,5 @@
 """The classifier of a row: one linear head, on features as they are."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

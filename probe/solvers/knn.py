@@ -1,7 +1,5 @@
 """kNN's scores: one search, and a vote among the neighbours for every k."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -13,8 +13,6 @@ A neighbour of which a label isn't known counts as one without it, in the bank a
 neighbours; a row of which it isn't known tells nothing of that label.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

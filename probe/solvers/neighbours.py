@@ -1,7 +1,5 @@
 """Exact search for nearest neighbours, on a processor or a GPU."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from types import ModuleType
 

@@ -1,7 +1,5 @@
 """From neighbours' labels to scores: each one's say, and the vote."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from cache.errors import RequestError
