@@ -21,6 +21,7 @@ import argparse
 import dataclasses
 import functools
 import math
+import sys
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping
@@ -175,9 +176,8 @@ def flags_of(*classes: type) -> tuple[Flag, ...]:
     """Each field that has a flag, in the order of the fields."""
     flags = []
     for of in classes:
-        hints = typing.get_type_hints(of)
         for field in (f for f in dataclasses.fields(of) if "setting" in f.metadata):
-            one, default = hints[field.name], field.default
+            one, default = _type_of(field, of), field.default
             if typing.get_origin(one) in (types.UnionType, typing.Union):  # tuple[int, ...] | None
                 one = next(part for part in typing.get_args(one) if part is not types.NoneType)
             is_list = typing.get_origin(one) is tuple
@@ -185,6 +185,14 @@ def flags_of(*classes: type) -> tuple[Flag, ...]:
             own = {"field": field.name, "default": default, "one": one, "is_list": is_list}
             flags.append(dataclasses.replace(field.metadata["setting"], **own))
     return tuple(flags)
+
+
+def _type_of(field: dataclasses.Field[Any], of: type) -> Any:
+    """Of one field; ``typing.get_type_hints`` reads all, which --help would wait for."""
+    if not isinstance(field.type, str):
+        return field.type
+    owner = next(base for base in of.__mro__ if field.name in vars(base).get("__annotations__", {}))
+    return eval(field.type, vars(sys.modules[owner.__module__]))
 
 
 class Group(Protocol):
