@@ -450,9 +450,10 @@ class _Asking:
                     marks=[*answer.marks, best.mark],
                 )
             start = {"kind": config.kind.name, **problem.places[-1].settings}
-            encoded, followed = encoded_of(question, config.protocol), config.protocol
-            of = encoded, problem.splits, started, followed
-            yield _as_row(config, question, answer, start, *of)
+            encoded = encoded_of(question, config.protocol)
+            yield _as_row(
+                config, question, answer, start, encoded, problem.splits, started, config.protocol
+            )
             started = time.perf_counter()
 
 
