@@ -36,8 +36,8 @@ class Entry:
     name: str  # what a user types, and what rows are called
     encoder: str  # full name, which rows carry: "architecture.tag", "open_clip:MODEL/TAG", ...
     title: str = ""
-    papers: tuple[str, ...] = ()  # that use it
     pretraining: Pretraining = UNKNOWN
+    papers: tuple[str, ...] = ()  # that use it
 
     library: str = "timm"  # one of LIBRARIES
     network: str = ""  # the architecture's name in the library, where ``encoder`` isn't that
@@ -54,7 +54,7 @@ class Entry:
         return ("transformers",) if self.library == "transformers" else ()
 
 
-# Objectives and pretraining sets that several entries share.
+# Objectives, sets of images and whole pretrainings that several entries share.
 SUPERVISED = "supervised classification"
 CONTRASTIVE = "image-text contrastive"
 EVA_MIM = "masked image modelling of EVA-CLIP features"
@@ -63,6 +63,8 @@ IN1K = "ImageNet-1k, 1.28 M images"
 IN21K = "ImageNet-21k, 14 M images"
 LVD142M = "LVD-142M, 142 M images"
 NONE: tuple[str, ...] = ()  # a closed list of training sets without any of the known ones
+SUPERVISED_1K = Pretraining("apache-2.0", SUPERVISED, IN1K, NONE)
+DINOV2_LVD = Pretraining("apache-2.0", DINOV2, LVD142M, NONE)
 
 VIT_L = {
     "hidden_size": 1024,

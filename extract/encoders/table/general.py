@@ -2,102 +2,61 @@
 
 from extract.encoders.table.entry import (
     CONTRASTIVE,
-    DINOV2,
+    DINOV2_LVD,
     EVA_MIM,
     HALF,
     IN1K,
     IN21K,
-    LVD142M,
     NONE,
     SUPERVISED,
+    SUPERVISED_1K,
     Entry,
     Pretraining,
 )
 from extract.encoders.weights.published import Hub, Package
 
-SIGLIP2 = "image-text sigmoid, captioning, self-distillation"
-DINOV3 = "self-distillation with Gram anchoring"
 LVD1689M = "LVD-1689M, 1 689 M web images"
 WEBLI = "WebLI, web images, undisclosed"
+DINOV3 = Pretraining("dinov3-license", "self-distillation with Gram anchoring", LVD1689M)
+DISTILLED = Pretraining("dinov3-license", "distilled from DINOv3 7B", LVD1689M)
+SIGLIP2 = Pretraining("apache-2.0", "image-text sigmoid, captioning, self-distillation", WEBLI)
+PERCEPTION = Pretraining("apache-2.0", CONTRASTIVE, "5.4 G web pairs and 22 M videos")
 
 GENERAL = (
     Entry(
         "dinov2-reg-s",
         "vit_small_patch14_reg4_dinov2.lvd142m",
         "DINOv2 S/14 with four registers",
-        pretraining=Pretraining("apache-2.0", DINOV2, LVD142M, NONE),
+        DINOV2_LVD,
     ),
     Entry(
         "dinov2-reg-b",
         "vit_base_patch14_reg4_dinov2.lvd142m",
         "DINOv2 B/14 with four registers",
-        pretraining=Pretraining("apache-2.0", DINOV2, LVD142M, NONE),
+        DINOV2_LVD,
     ),
     Entry(
         "dinov2-reg-l",
         "vit_large_patch14_reg4_dinov2.lvd142m",
         "DINOv2 L/14 with four registers",
-        pretraining=Pretraining("apache-2.0", DINOV2, LVD142M, NONE),
+        DINOV2_LVD,
     ),
     Entry(
         "dinov2-reg-g",
         "vit_giant_patch14_reg4_dinov2.lvd142m",
         "DINOv2 g/14 with four registers",
-        pretraining=Pretraining("apache-2.0", DINOV2, LVD142M, NONE),
+        DINOV2_LVD,
     ),
+    Entry("dinov3-s", "vit_small_patch16_dinov3.lvd1689m", "DINOv3 S/16", DINOV3),
+    Entry("dinov3-b", "vit_base_patch16_dinov3.lvd1689m", "DINOv3 B/16", DINOV3),
+    Entry("dinov3-l", "vit_large_patch16_dinov3.lvd1689m", "DINOv3 L/16", DINOV3),
+    Entry("dinov3-h", "vit_huge_plus_patch16_dinov3.lvd1689m", "DINOv3 H+/16", DINOV3),
+    Entry("dinov3-convnext-t", "convnext_tiny.dinov3_lvd1689m", "DINOv3 ConvNeXt-T", DISTILLED),
+    Entry("dinov3-convnext-b", "convnext_base.dinov3_lvd1689m", "DINOv3 ConvNeXt-B", DISTILLED),
+    Entry("siglip2-b16", "vit_base_patch16_siglip_224.v2_webli", "SigLIP 2 B/16", SIGLIP2),
+    Entry("siglip2-l16", "vit_large_patch16_siglip_256.v2_webli", "SigLIP 2 L/16", SIGLIP2),
     Entry(
-        "dinov3-s",
-        "vit_small_patch16_dinov3.lvd1689m",
-        "DINOv3 S/16",
-        pretraining=Pretraining("dinov3-license", DINOV3, LVD1689M),
-    ),
-    Entry(
-        "dinov3-b",
-        "vit_base_patch16_dinov3.lvd1689m",
-        "DINOv3 B/16",
-        pretraining=Pretraining("dinov3-license", DINOV3, LVD1689M),
-    ),
-    Entry(
-        "dinov3-l",
-        "vit_large_patch16_dinov3.lvd1689m",
-        "DINOv3 L/16",
-        pretraining=Pretraining("dinov3-license", DINOV3, LVD1689M),
-    ),
-    Entry(
-        "dinov3-h",
-        "vit_huge_plus_patch16_dinov3.lvd1689m",
-        "DINOv3 H+/16",
-        pretraining=Pretraining("dinov3-license", DINOV3, LVD1689M),
-    ),
-    Entry(
-        "dinov3-convnext-t",
-        "convnext_tiny.dinov3_lvd1689m",
-        "DINOv3 ConvNeXt-T",
-        pretraining=Pretraining("dinov3-license", "distilled from DINOv3 7B", LVD1689M),
-    ),
-    Entry(
-        "dinov3-convnext-b",
-        "convnext_base.dinov3_lvd1689m",
-        "DINOv3 ConvNeXt-B",
-        pretraining=Pretraining("dinov3-license", "distilled from DINOv3 7B", LVD1689M),
-    ),
-    Entry(
-        "siglip2-b16",
-        "vit_base_patch16_siglip_224.v2_webli",
-        "SigLIP 2 B/16",
-        pretraining=Pretraining("apache-2.0", SIGLIP2, WEBLI),
-    ),
-    Entry(
-        "siglip2-l16",
-        "vit_large_patch16_siglip_256.v2_webli",
-        "SigLIP 2 L/16",
-        pretraining=Pretraining("apache-2.0", SIGLIP2, WEBLI),
-    ),
-    Entry(
-        "siglip2-so400m",
-        "vit_so400m_patch14_siglip_224.v2_webli",
-        "SigLIP 2 So400m/14",
-        pretraining=Pretraining("apache-2.0", SIGLIP2, WEBLI),
+        "siglip2-so400m", "vit_so400m_patch14_siglip_224.v2_webli", "SigLIP 2 So400m/14", SIGLIP2
     ),
     Entry(
         "siglip-so400m-384",
@@ -105,18 +64,8 @@ GENERAL = (
         "SigLIP So400m/14",
         pretraining=Pretraining("apache-2.0", "image-text sigmoid", WEBLI),
     ),
-    Entry(
-        "pe-core-b16",
-        "vit_pe_core_base_patch16_224.fb",
-        "Perception Encoder B/16",
-        pretraining=Pretraining("apache-2.0", CONTRASTIVE, "5.4 G web pairs and 22 M videos"),
-    ),
-    Entry(
-        "pe-core-l14",
-        "vit_pe_core_large_patch14_336.fb",
-        "Perception Encoder L/14",
-        pretraining=Pretraining("apache-2.0", CONTRASTIVE, "5.4 G web pairs and 22 M videos"),
-    ),
+    Entry("pe-core-b16", "vit_pe_core_base_patch16_224.fb", "Perception Encoder B/16", PERCEPTION),
+    Entry("pe-core-l14", "vit_pe_core_large_patch14_336.fb", "Perception Encoder L/14", PERCEPTION),
     Entry(
         "eva02-l",
         "eva02_large_patch14_224.mim_m38m",
@@ -160,7 +109,7 @@ DEMONSTRATION = (
         "efficientnet-lite0",
         "tf_efficientnet_lite0.in1k",
         "EfficientNet-Lite0, whose weights come by pip",
-        pretraining=Pretraining("apache-2.0", SUPERVISED, IN1K, NONE),
+        pretraining=SUPERVISED_1K,
         # As the weights were trained: 88 % top-1 on ImageNet pictures with these.
         statistics=HALF,
         weights=Package(

@@ -6,15 +6,15 @@ from extract.encoders.anatomy import Statistics
 from extract.encoders.table.entry import (
     CLIP,
     CONTRASTIVE,
-    DINOV2,
+    DINOV2_LVD,
     EVA_MIM,
     HALF,
     IMAGENET,
     IN1K,
     IN21K,
-    LVD142M,
     NONE,
     SUPERVISED,
+    SUPERVISED_1K,
     VIT_L,
     Entry,
     Pretraining,
@@ -23,8 +23,11 @@ from extract.encoders.weights.published import OPEN_CLIP, ByHand, Hub, Url
 
 SEGMENTATION = "promptable segmentation"
 LAION2B = "LAION-2B, 2.3 G web pairs"
-WIT = "WebImageText, 400 M web pairs, undisclosed"
-SA1B = "SA-1B, 11 M images"
+TORCHVISION = SUPERVISED_1K._replace(licence="bsd-3-clause")
+SUPERVISED_21K = Pretraining("apache-2.0", SUPERVISED, f"{IN21K}, then {IN1K}", NONE)
+OPENAI = Pretraining("mit", CONTRASTIVE, "WebImageText, 400 M web pairs, undisclosed")
+LAION = Pretraining("mit", CONTRASTIVE, LAION2B)
+SAM = Pretraining("apache-2.0", SEGMENTATION, "SA-1B, 11 M images", NONE)
 WU, DOERRICH, HUIX, BAHAROON = "wu2025", "doerrich2024", "huix2024", "baharoon2023"
 BLIP = "https://storage.googleapis.com/sfr-vision-language-research/BLIP/models"
 # MedSAM has no mean and std: each image is stretched to 0..1 (MedSAM_Inference.py).
@@ -40,11 +43,7 @@ PAPERS = (
         pretraining=Pretraining("mit", EVA_MIM, IN21K, NONE),
     ),
     Entry(
-        "dinov2",
-        "vit_base_patch14_dinov2.lvd142m",
-        "DINOv2 B/14",
-        papers=(WU, HUIX, BAHAROON),
-        pretraining=Pretraining("apache-2.0", DINOV2, LVD142M, NONE),
+        "dinov2", "vit_base_patch14_dinov2.lvd142m", "DINOv2 B/14", DINOV2_LVD, (WU, HUIX, BAHAROON)
     ),
     Entry(
         "dino",
@@ -57,8 +56,8 @@ PAPERS = (
         "vit",
         "vit_base_patch16_224.augreg2_in21k_ft_in1k",
         "ViT B/16",
-        papers=(WU, DOERRICH),
-        pretraining=Pretraining("apache-2.0", SUPERVISED, f"{IN21K}, then {IN1K}", NONE),
+        SUPERVISED_21K,
+        (WU, DOERRICH),
     ),
     Entry(
         "clip",
@@ -76,51 +75,27 @@ PAPERS = (
         "vit_base_patch16_clip_quickgelu_224.openai",
         "OpenAI's CLIP B/16",
         papers=(WU,),
-        pretraining=Pretraining("mit", CONTRASTIVE, WIT),
+        pretraining=OPENAI,
         weights=Hub("timm/vit_base_patch16_clip_224.openai"),
     ),
-    Entry(
-        "sam",
-        "samvit_base_patch16.sa1b",
-        "Segment Anything B/16",
-        papers=(WU, DOERRICH, HUIX),
-        pretraining=Pretraining("apache-2.0", SEGMENTATION, SA1B, NONE),
-    ),
+    Entry("sam", "samvit_base_patch16.sa1b", "Segment Anything B/16", SAM, (WU, DOERRICH, HUIX)),
     # SAM in its name is Sharpness-Aware Minimisation, an optimiser; not Segment Anything.
     Entry(
         "sam-c",
         "vit_base_patch16_224.sam_in1k",
         "ViT B/16, Sharpness-Aware Minimisation",
-        papers=(WU,),
-        pretraining=Pretraining("apache-2.0", SUPERVISED, IN1K, NONE),
+        SUPERVISED_1K,
+        (WU,),
     ),
-    Entry(
-        "vgg16",
-        "vgg16.tv_in1k",
-        "VGG-16",
-        papers=(WU, DOERRICH),
-        pretraining=Pretraining("bsd-3-clause", SUPERVISED, IN1K, NONE),
-    ),
-    Entry(
-        "densenet121",
-        "densenet121.ra_in1k",
-        "DenseNet-121",
-        papers=(WU, DOERRICH),
-        pretraining=Pretraining("apache-2.0", SUPERVISED, IN1K, NONE),
-    ),
-    Entry(
-        "resnet18",
-        "resnet18.a1_in1k",
-        "ResNet-18",
-        papers=(WU, DOERRICH),
-        pretraining=Pretraining("apache-2.0", SUPERVISED, IN1K, NONE),
-    ),
+    Entry("vgg16", "vgg16.tv_in1k", "VGG-16", TORCHVISION, (WU, DOERRICH)),
+    Entry("densenet121", "densenet121.ra_in1k", "DenseNet-121", SUPERVISED_1K, (WU, DOERRICH)),
+    Entry("resnet18", "resnet18.a1_in1k", "ResNet-18", SUPERVISED_1K, (WU, DOERRICH)),
     Entry(
         "efficientnet-b4",
         "efficientnet_b4.ra2_in1k",
         "EfficientNet-B4",
-        papers=(WU, DOERRICH),
-        pretraining=Pretraining("apache-2.0", SUPERVISED, IN1K, NONE),
+        SUPERVISED_1K,
+        (WU, DOERRICH),
     ),
     # ------------------------------------------------------------------ medical, quoted by Wu & Papiez 2025
     # The file that its README names. The hub's wanglab/medsam-vit-base is older: its image encoder is
@@ -219,54 +194,36 @@ PAPERS = (
         "open_clip:ViT-B-16/laion2b_s34b_b88k",
         "OpenCLIP B/16",
         papers=(HUIX,),
-        pretraining=Pretraining("mit", CONTRASTIVE, LAION2B),
+        pretraining=LAION,
         library="open_clip",
         network="ViT-B-16/laion2b_s34b_b88k",
         weights=Hub("laion/CLIP-ViT-B-16-laion2B-s34B-b88K", OPEN_CLIP),
     ),
-    Entry(
-        "deit",
-        "deit_base_patch16_224.fb_in1k",
-        "DeiT B/16",
-        papers=(HUIX,),
-        pretraining=Pretraining("apache-2.0", SUPERVISED, IN1K, NONE),
-    ),
+    Entry("deit", "deit_base_patch16_224.fb_in1k", "DeiT B/16", SUPERVISED_1K, (HUIX,)),
     Entry(
         "resnet152",
         "resnet152.tv_in1k",
         "ResNet-152, torchvision's first weights",
-        papers=(HUIX,),
-        pretraining=Pretraining("bsd-3-clause", SUPERVISED, IN1K, NONE),
+        TORCHVISION,
+        (HUIX,),
     ),
     # ------------------------------------------------------------------ Baharoon et al. 2023
     Entry(
         "resnet152-v2",
         "resnet152.tv2_in1k",
         "ResNet-152, torchvision's second weights",
-        papers=(BAHAROON,),
-        pretraining=Pretraining("bsd-3-clause", SUPERVISED, IN1K, NONE),
+        TORCHVISION,
+        (BAHAROON,),
     ),
-    Entry(
-        "densenet201",
-        "densenet201.tv_in1k",
-        "DenseNet-201",
-        papers=(BAHAROON,),
-        pretraining=Pretraining("bsd-3-clause", SUPERVISED, IN1K, NONE),
-    ),
-    Entry(
-        "vgg19",
-        "vgg19.tv_in1k",
-        "VGG-19",
-        papers=(BAHAROON,),
-        pretraining=Pretraining("bsd-3-clause", SUPERVISED, IN1K, NONE),
-    ),
+    Entry("densenet201", "densenet201.tv_in1k", "DenseNet-201", TORCHVISION, (BAHAROON,)),
+    Entry("vgg19", "vgg19.tv_in1k", "VGG-19", TORCHVISION, (BAHAROON,)),
     # timm has no tag for these very weights; its ViT has another epsilon (1e-6).
     Entry(
         "vit-l",
         "transformers:google/vit-large-patch16-224",
         "ViT L/16",
         papers=(BAHAROON,),
-        pretraining=Pretraining("apache-2.0", SUPERVISED, f"{IN21K}, then {IN1K}", NONE),
+        pretraining=SUPERVISED_21K,
         library="transformers",
         config={"model_type": "vit", "layer_norm_eps": 1e-12, **VIT_L},
         statistics=replace(HALF, interpolation="bilinear"),
@@ -296,44 +253,14 @@ PAPERS = (
         "vit_large_patch14_clip_quickgelu_224.openai",
         "OpenAI's CLIP L/14",
         papers=(BAHAROON,),
-        pretraining=Pretraining("mit", CONTRASTIVE, WIT),
+        pretraining=OPENAI,
         weights=Hub("timm/vit_large_patch14_clip_224.openai"),
     ),
-    Entry(
-        "openclip-h14",
-        "vit_huge_patch14_clip_224.laion2b",
-        "OpenCLIP H/14",
-        papers=(BAHAROON,),
-        pretraining=Pretraining("mit", CONTRASTIVE, LAION2B),
-    ),
-    Entry(
-        "sam-l",
-        "samvit_large_patch16.sa1b",
-        "Segment Anything L/16",
-        papers=(BAHAROON,),
-        pretraining=Pretraining("apache-2.0", SEGMENTATION, SA1B, NONE),
-    ),
-    Entry(
-        "dinov2-s",
-        "vit_small_patch14_dinov2.lvd142m",
-        "DINOv2 S/14",
-        papers=(BAHAROON,),
-        pretraining=Pretraining("apache-2.0", DINOV2, LVD142M, NONE),
-    ),
-    Entry(
-        "dinov2-l",
-        "vit_large_patch14_dinov2.lvd142m",
-        "DINOv2 L/14",
-        papers=(BAHAROON,),
-        pretraining=Pretraining("apache-2.0", DINOV2, LVD142M, NONE),
-    ),
-    Entry(
-        "dinov2-g",
-        "vit_giant_patch14_dinov2.lvd142m",
-        "DINOv2 g/14",
-        papers=(BAHAROON,),
-        pretraining=Pretraining("apache-2.0", DINOV2, LVD142M, NONE),
-    ),
+    Entry("openclip-h14", "vit_huge_patch14_clip_224.laion2b", "OpenCLIP H/14", LAION, (BAHAROON,)),
+    Entry("sam-l", "samvit_large_patch16.sa1b", "Segment Anything L/16", SAM, (BAHAROON,)),
+    Entry("dinov2-s", "vit_small_patch14_dinov2.lvd142m", "DINOv2 S/14", DINOV2_LVD, (BAHAROON,)),
+    Entry("dinov2-l", "vit_large_patch14_dinov2.lvd142m", "DINOv2 L/14", DINOV2_LVD, (BAHAROON,)),
+    Entry("dinov2-g", "vit_giant_patch14_dinov2.lvd142m", "DINOv2 g/14", DINOV2_LVD, (BAHAROON,)),
     # ------------------------------------------------------------------ Doerrich et al. 2024
     Entry(
         "eva02-clip",
