@@ -29,15 +29,19 @@ class Anatomy:
 
     family: str  # class name in its library
     norm_rule: str  # one of NORM_RULES
-    known: bool  # whether a table says so; else the layers are raw, and the plan says that
-    n_layers: int
     width: tuple[int, ...]  # of each layer
-    head_width: int | None  # None: no vector before the projection
-    n_prefix: int  # class token and registers
-    has_cls: bool
     taps: tuple[Tap, ...]  # one a layer; empty: the library's own kept maps are pooled instead
     n_parameters: int
+    known: bool = True  # whether a table says so; else the layers are raw, and the plan says that
+    n_prefix: int = 0  # class token and registers
+    has_cls: bool = False
+    head_width: int | None = None  # None: no vector before the projection
     proj_width: int | None = None  # None: no projection
+
+    @property
+    def n_layers(self) -> int:
+        """Blocks, stages or maps."""
+        return len(self.width)
 
     def pools(self, layer: int) -> tuple[str, ...]:
         """The pools of a layer, ``head`` and ``proj`` apart."""

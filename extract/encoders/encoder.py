@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from dataclasses import dataclass
 from functools import partial
@@ -123,15 +124,7 @@ def describe(
 
 def _library(entry: Entry) -> ModuleType:
     """The module that reads this library's models; imported late, for each takes its time."""
-    if entry.library == "open_clip":
-        from extract.encoders.libraries import open_clip as library
-    elif entry.library == "transformers":
-        from extract.encoders.libraries import transformers as library
-    elif entry.library == "user":
-        from extract.encoders.libraries import user as library
-    else:
-        from extract.encoders.libraries import timm as library
-    return library
+    return importlib.import_module(f"extract.encoders.libraries.{entry.library}")
 
 
 def choose_layers(wish: str, n_layers: int) -> tuple[int, ...]:

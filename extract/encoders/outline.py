@@ -1,7 +1,9 @@
 """What every library's encoders are to the rest of ``extract``: an outline, and a network."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,10 +17,11 @@ class Network:
 
     Args:
         module: the model; its named modules are tapped.
+        norm: its norm behind the last layer, of tokens or of pooled vectors, where it has just one.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
+    def __init__(self, module: nn.Module, norm: nn.Module | None = None) -> None:
+        self.module, self.norm = module, norm
 
     def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
         """One plain forward pass, which runs every tapped module once.
@@ -33,11 +36,12 @@ class Network:
 
     def norm_tokens(self, tokens: Tensor) -> Tensor:
         """The encoder's final norm on one block's tokens (norm rule "tokens")."""
-        raise NotImplementedError
+        assert self.norm is not None
+        return self.norm(tokens)
 
     def norm_pooled(self, vectors: Tensor) -> Tensor:
         """The encoder's own norm of a pooled vector (norm rule "pooled")."""
-        raise NotImplementedError
+        return self.norm_tokens(vectors)
 
     def norm_stage(self, layer: int, features: Tensor) -> Tensor:
         """The norm of one stage's map (norm rules "each stage", "last stage")."""
@@ -46,7 +50,7 @@ class Network:
     @property
     def final_norms(self) -> list[nn.Module]:
         """The encoder's own norms behind its last layer."""
-        return []
+        return [] if self.norm is None else [self.norm]
 
     def file_tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Tensors named as in ``module.state_dict()``, under the names that a file has.
@@ -58,6 +62,22 @@ class Network:
     def maps(self, images: Tensor, last_normed: bool) -> tuple[Mapping[str, Tensor], list[Tensor]]:
         """For models without taps: a forward pass that keeps every map, (B, D, H, W) each."""
         raise NotImplementedError
+
+
+@contextmanager
+def recording(modules: Mapping[str, nn.Module]) -> Iterator[list[tuple[str, Any]]]:
+    """Note the name and the output of each of some modules, in the order of running."""
+    runs: list[tuple[str, Any]] = []
+
+    def note(name: str, module: nn.Module, inputs: object, output: object) -> None:
+        runs.append((name, output))
+
+    handles = [m.register_forward_hook(partial(note, name)) for name, m in modules.items()]
+    try:
+        yield runs
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 Load = Callable[[dict[str, Tensor], str, str | None], tuple[Network, list[str]]]
@@ -72,8 +92,8 @@ class Outline:
     arguments: dict[str, Any]  # what the architecture gets besides its name; part of the key
     statistics: Statistics | None  # None: nobody says
     anatomy: Anatomy
-    place: Place | None  # of the published weights
     build: Callable[[], Network]  # with random weights
+    place: Place | None = None  # of the published weights
     # Tensors by name, the file's name for messages, the layout -> the network, and what was done.
-    load: Load | None  # None: the weights are made with the network, by somebody's own code
+    load: Load | None = None  # None: the weights are made with the network, by somebody's own code
     licence: str = ""

@@ -27,7 +27,7 @@ from extract.encoders.libraries.open_clip import find_configuration
 from extract.encoders.libraries.transformers import import_transformers, network_values
 from extract.encoders.table.entries import ENTRIES
 from extract.encoders.table.entry import Entry
-from extract.encoders.weights.checkpoints import misfit
+from extract.encoders.weights.checkpoints import compare
 from extract.encoders.weights.published import Local, config_file
 from extract.encoders.weights.tensor_names import Misfit
 from extract.encoders.weights.wrappings import unwrap
@@ -296,22 +296,11 @@ def _fit(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> dict[
     for name in [n for n in found if n in BESIDE or n.endswith("position_ids")]:
         del found[name]
     own = {n: value for n, value in module.state_dict().items() if not n.endswith("position_ids")}
-    missing = [name for name in own if name not in found]
-    extra = [name for name in found if name not in own]
-    misfits = [fault for n in own if n in found for fault in misfit(n, found[n], own[n])]
-    if missing or extra or misfits:
-        faults = misfits[:2]
-        if missing:
-            faults.append(f"{len(missing)} of {len(own)} tensors are missing ({_some(missing)})")
-        if extra:
-            faults.append(f"{len(extra)} don't belong ({_some(extra)})")
+    faults, n_fitting = compare(found, own)
+    if faults:
         raise Misfit(
             f"{source} doesn't fit the text tower: {'; '.join(faults)}; "
             "give the file of this very model, text tower and all",
-            len(own) - len(missing) - len(misfits),
+            n_fitting,
         )
     return found
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -19,8 +19,6 @@ family isn't made of ``blocks``, the modules to tap are found by asking timm for
 maps once, on the meta device (shapes only), and looking whose output each map is.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -28,6 +26,7 @@ from torch import Tensor, nn
 
 from cache import RequestError
 from extract.encoders.anatomy import Anatomy, Tap
+from extract.encoders.outline import recording
 
 TimmModel = Any  # an nn.Module with timm's methods, which have no common type
 
@@ -82,8 +81,6 @@ def study(model: TimmModel, size: int) -> Anatomy:
         n_layers = len(model.blocks)
         return Anatomy(
             norm_rule="pooled" if _is_identity(model.norm) else "tokens",
-            known=True,
-            n_layers=n_layers,
             width=(model.embed_dim,) * n_layers,
             n_prefix=model.num_prefix_tokens,
             # A prefix token isn't a class token: registers and pool tokens are prefix tokens too.
@@ -95,10 +92,7 @@ def study(model: TimmModel, size: int) -> Anatomy:
     return Anatomy(
         norm_rule=_stage_rule(family),
         known=family in RAW_BLOCKS | EACH_STAGE_NORMED | LAST_STAGE_NORMED | RAW_MAPS,
-        n_layers=len(maps),
         width=tuple(m.shape[1] for m in maps),
-        n_prefix=0,
-        has_cls=False,
         taps=found,
         **common,
     )
@@ -136,47 +130,31 @@ def find_taps(model: TimmModel, size: int) -> tuple[tuple[Tap, ...], list[Tensor
         without values.
     """
     images = torch.empty(1, 3, size, size, device="meta")
-    outputs: list[tuple[str, Tensor]] = []
-    with torch.inference_mode(), _recording(model, outputs):
+    modules = {name: module for name, module in model.named_modules() if name}
+    with torch.inference_mode(), recording(modules) as runs:
         maps = model.forward_intermediates(images, intermediates_only=True, norm=False)
     if type(model).__name__ in STAGES:
         name, layout = STAGES[type(model).__name__]
         return tuple(Tap(f"{name}.{i}", layout) for i in range(len(maps))), maps
     taps = []
     for wanted in maps:
-        same = [(n, out) for n, out in outputs if _storage(out) == _storage(wanted)]
+        same = [
+            (name, out)
+            for name, out in runs
+            if isinstance(out, Tensor) and _storage(out) == _storage(wanted)
+        ]
         layout = _layout(same[-1][1], wanted) if same else None
         if layout is None:
             return (), maps
         taps.append(Tap(same[-1][0], layout))
     # The plain forward pass must run each tapped module once, with the same output.
-    outputs.clear()
-    with torch.inference_mode(), _recording(model, outputs):
+    with torch.inference_mode(), recording({t.module: modules[t.module] for t in taps}) as runs:
         model.forward_features(images)
     for tap, wanted in zip(taps, maps, strict=True):
-        runs = [out for name, out in outputs if name == tap.module]
-        if len(runs) != 1 or runs[0].numel() != wanted.numel():
+        outputs = [out for name, out in runs if name == tap.module]
+        if len(outputs) != 1 or outputs[0].numel() != wanted.numel():
             return (), maps
     return tuple(taps), maps
-
-
-@contextmanager
-def _recording(model: nn.Module, outputs: list[tuple[str, Tensor]]) -> Iterator[None]:
-    """Note every module's output, in the order of running."""
-
-    def note(name: str):
-        def hook(module: nn.Module, inputs: object, output: object) -> None:
-            if isinstance(output, Tensor):
-                outputs.append((name, output))
-
-        return hook
-
-    handles = [m.register_forward_hook(note(name)) for name, m in model.named_modules() if name]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _storage(tensor: Tensor) -> int:

@@ -39,25 +39,15 @@ class ClipNetwork(Network):
     ``head`` is then what the tower gives without it, by the very same operations.
     """
 
-    def __init__(self, tower: nn.Module) -> None:
-        super().__init__(tower)
-        self.tower: Any = tower
+    def __init__(self, tower: Any) -> None:
+        super().__init__(tower, tower.ln_post)
+        self.tower = tower
         self.tower.register_parameter("projection", self.tower.proj)
         self.tower.proj = None
 
     def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
         head = self.tower(images)
         return {"head": head, "proj": head @ self.tower.projection}
-
-    def norm_tokens(self, tokens: Tensor) -> Tensor:
-        return self.tower.ln_post(tokens)
-
-    def norm_pooled(self, vectors: Tensor) -> Tensor:
-        return self.tower.ln_post(vectors)
-
-    @property
-    def final_norms(self) -> list[nn.Module]:
-        return [self.tower.ln_post]
 
     def file_tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {
@@ -320,18 +310,13 @@ def _study(tower: Any, size: int, embed_dim: int) -> Anatomy:
     common: dict[str, Any] = {
         "n_parameters": sum(p.numel() for p in tower.parameters()),
         "proj_width": embed_dim,
-        "known": True,
     }
     if not hasattr(tower, "transformer"):
         blocks = [getattr(tower, name)[-1] for name in RESNET_STAGES[1:]]
         return Anatomy(
             family="open_clip.ModifiedResNet",
             norm_rule="none",
-            n_layers=len(RESNET_STAGES),
             width=tuple(module.bn3.num_features for module in (tower, *blocks)),
-            head_width=None,
-            n_prefix=0,
-            has_cls=False,
             taps=tuple(Tap(name, "BDHW") for name in RESNET_STAGES),
             **common,
         )
@@ -341,7 +326,6 @@ def _study(tower: Any, size: int, embed_dim: int) -> Anatomy:
     return Anatomy(
         family="open_clip.VisionTransformer",
         norm_rule=rule if tower.attn_pool is None else "none",
-        n_layers=n_layers,
         width=(width,) * n_layers,
         head_width=tower.proj.shape[0],
         n_prefix=1,

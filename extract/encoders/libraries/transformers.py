@@ -15,6 +15,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,11 +23,11 @@ from torch import Tensor, nn
 
 from cache import RequestError
 from extract.encoders.anatomy import Anatomy, Tap
-from extract.encoders.outline import Network, Outline
+from extract.encoders.outline import Network, Outline, recording
 from extract.encoders.sizes import SizeError
 from extract.encoders.table.entry import Entry
 from extract.encoders.weights.published import Hub, cached_file, config_file
-from extract.encoders.weights.tensor_names import Misfit
+from extract.encoders.weights.tensor_names import Misfit, name_faults
 from extract.encoders.weights.wrappings import unwrap
 
 
@@ -157,9 +158,8 @@ class TransformersNetwork(Network):
     """One of MODEL_TYPES."""
 
     def __init__(self, module: nn.Module, kind: ModelType) -> None:
-        super().__init__(module)
+        super().__init__(module, _find_norm(module, kind))
         self.kind = kind
-        self.norm = _find_norm(module, kind)
         parameters = inspect.signature(module.forward).parameters
         resizes = "interpolate_pos_encoding" in parameters
         self.options = {"interpolate_pos_encoding": True} if resizes else {}
@@ -178,20 +178,13 @@ class TransformersNetwork(Network):
         tokens = output.last_hidden_state
         projected = getattr(output, "image_embeds", None)
         if projected is not None:
-            return {"head": self.norm(tokens[:, 0]), "proj": projected}
+            return {"head": self.norm_pooled(tokens[:, 0]), "proj": projected}
         pooled = getattr(output, "pooler_output", None)
         if pooled is not None:
             return {"head": pooled}
         if self.kind.mean_head:
             return {"head": tokens.mean(dim=1)}
         return {"head": tokens[:, 0]} if self.kind.has_cls else {}  # SigLIP without its head
-
-    def norm_tokens(self, tokens: Tensor) -> Tensor:
-        return self.norm(tokens)
-
-    @property
-    def final_norms(self) -> list[nn.Module]:
-        return [self.norm]
 
 
 def import_transformers() -> Any:
@@ -400,7 +393,9 @@ def outline(entry: Entry, size: int | None) -> Outline:
         tensors: dict[str, Tensor], source: str, layout: str | None
     ) -> tuple[Network, list[str]]:
         check_published(entry)
-        model, said = _load(model_class, config, kind, tensors, source)
+        # transformers renames (its releases name modules anew); only strictness is ours.
+        fit = partial(_fit, model_class, config, kind, source)
+        model, said = unwrap(tensors, fit, source)
         return TransformersNetwork(model, kind), said
 
     return Outline(
@@ -421,31 +416,22 @@ def _study(model: nn.Module, kind: ModelType, config: Any, size: int) -> Anatomy
     n_prefix = kind.n_prefix + getattr(config, "num_register_tokens", 0)
     n_tokens = n_prefix + (size // config.patch_size) ** 2
     blocks = _find_blocks(model, kind, n_layers)
-    shapes: list[tuple[int, ...]] = []
-    handles = [
-        model.get_submodule(f"{blocks}.{i}").register_forward_hook(
-            lambda module, inputs, output: shapes.append(tuple(_first_tensor(output).shape))
-        )
-        for i in range(n_layers)
-    ]
-    try:
-        with torch.inference_mode():
-            vectors = TransformersNetwork(model, kind)(torch.empty(1, 3, size, size, device="meta"))
-    finally:
-        for handle in handles:
-            handle.remove()
+    names = [f"{blocks}.{i}" for i in range(n_layers)]
+    with torch.inference_mode(), recording({n: model.get_submodule(n) for n in names}) as runs:
+        vectors = TransformersNetwork(model, kind)(torch.empty(1, 3, size, size, device="meta"))
+    # Older releases wrap a block's tokens into a tuple.
+    tokens = [output[0] if isinstance(output, tuple) else output for _, output in runs]
+    shapes = [tuple(t.shape) for t in tokens]
     if shapes != [(1, n_tokens, width)] * n_layers:
         raise _unknown_release(kind, f"its blocks give {shapes[:2]}, not {(1, n_tokens, width)}")
     return Anatomy(
         family=f"transformers.{kind.model}",
         norm_rule="tokens",
-        known=True,
-        n_layers=n_layers,
         width=(width,) * n_layers,
         head_width=vectors["head"].shape[1] if "head" in vectors else None,
         n_prefix=n_prefix,
         has_cls=kind.has_cls,
-        taps=tuple(Tap(f"{blocks}.{i}", "tokens") for i in range(n_layers)),
+        taps=tuple(Tap(name, "tokens") for name in names),
         n_parameters=sum(p.numel() for p in model.parameters()),
         proj_width=vectors["proj"].shape[1] if "proj" in vectors else None,
     )
@@ -487,35 +473,15 @@ def _unknown_release(kind: ModelType, why: str) -> RequestError:
     )
 
 
-def _first_tensor(output: Any) -> Tensor:
-    """A block's tokens: older releases wrap them into a tuple."""
-    return output[0] if isinstance(output, tuple) else output
-
-
 # ---------------------------------------------------------------------------- weights
-
-
-def _load(
-    model_class: Any,
-    config: Any,
-    kind: ModelType,
-    tensors: dict[str, Tensor],
-    source: str,
-) -> tuple[nn.Module, list[str]]:
-    """transformers renames (its releases name modules anew); only strictness is ours."""
-
-    def fit(tensors: dict[str, Tensor]) -> tuple[nn.Module, list[str]]:
-        return _fit(model_class, config, kind, tensors, source)
-
-    return unwrap(tensors, fit, source)
 
 
 def _fit(
     model_class: Any,
     config: Any,
     kind: ModelType,
-    tensors: dict[str, Tensor],
     source: str,
+    tensors: dict[str, Tensor],
 ) -> tuple[nn.Module, list[str]]:
     """The model with a file's tensors, and what was done.
 
@@ -577,11 +543,8 @@ def _faults(model: nn.Module, own: Mapping[str, Tensor], report: Mapping[str, An
         if name in expected
     ][:2]
     missing = sorted(n for n in report["missing_keys"] if n in expected)
-    if missing:
-        faults.append(f"{len(missing)} of {len(expected)} tensors are missing ({_some(missing)})")
     extra = sorted(n for n in report["unexpected_keys"] if not n.endswith(UNREAD))
-    if extra:
-        faults.append(f"{len(extra)} don't belong ({_some(extra)})")
+    faults += name_faults(missing, len(expected), extra)
     if faults:
         return faults
     # Renaming, splitting and joining keep the count: were a tensor left out or taken twice without
@@ -601,10 +564,6 @@ def _misfit(source: str, kind: ModelType, faults: list[str]) -> Misfit:
         f"{source} doesn't fit transformers' {kind.model}: {'; '.join(faults)}; give the file "
         "of this very model"
     )
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _one_line(error: BaseException) -> str:

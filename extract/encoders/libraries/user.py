@@ -30,7 +30,7 @@ code reads (a list of layers, say) are known only by what they change in these.
 import copy
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ from extract.encoders.anatomy import Anatomy, Statistics, Tap
 from extract.encoders.libraries.families import study
 from extract.encoders.libraries.timm import TimmNetwork, check_patches
 from extract.encoders.libraries.user_code import call, user_function
-from extract.encoders.outline import Network, Outline
+from extract.encoders.outline import Network, Outline, recording
 from extract.encoders.pooling import LAYOUTS
 from extract.encoders.table.entry import Entry
 
@@ -91,20 +91,12 @@ class UserNetwork(Network):
     """What ``make_encoder`` returned."""
 
     def __init__(self, encoder: UserEncoder) -> None:
-        super().__init__(encoder.model)
-        self.norm = encoder.model.get_submodule(encoder.norm) if encoder.norm else None
+        model = encoder.model
+        super().__init__(model, model.get_submodule(encoder.norm) if encoder.norm else None)
 
     def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
         output = self.module(images)
         return {"head": output} if isinstance(output, Tensor) and output.ndim == 2 else {}
-
-    def norm_tokens(self, tokens: Tensor) -> Tensor:
-        assert self.norm is not None
-        return self.norm(tokens)
-
-    @property
-    def final_norms(self) -> list[nn.Module]:
-        return [] if self.norm is None else [self.norm]
 
 
 def outline(entry: Entry, size: int | None) -> Outline:
@@ -154,9 +146,7 @@ def _read(
         arguments=arguments,
         statistics=Statistics(_numbers(made.mean), _numbers(made.std), made.interpolation),
         anatomy=anatomy,
-        place=None,
         build=lambda: network,
-        load=None,
         licence=made.licence,
     )
 
@@ -198,9 +188,7 @@ def _timm_outline(model: Any, name: str, size: int | None, arguments: dict[str, 
         arguments=arguments,
         statistics=statistics,
         anatomy=anatomy,
-        place=None,
         build=lambda: TimmNetwork(model),
-        load=None,
         licence=config.get("license") or "",
     )
 
@@ -256,29 +244,16 @@ def _faults(made: UserEncoder, size: int | None) -> Iterator[str]:
 
 def _study(made: UserEncoder, network: UserNetwork, name: str, folder: Path) -> Anatomy:
     """Widths, from one forward pass of a picture and its copy."""
-    runs: list[tuple[str, Any]] = []
-
-    def note(layer: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: object, output: Any) -> None:
-            runs.append((layer, output[0] if isinstance(output, tuple) else output))
-
-        return hook
-
-    handles = [
-        made.model.get_submodule(layer).register_forward_hook(note(layer)) for layer in made.layers
-    ]
+    layers = {layer: made.model.get_submodule(layer) for layer in made.layers}
     picture = torch.linspace(-1, 1, 3 * made.size**2).reshape(1, 3, made.size, made.size)
     pictures = picture.repeat(2, 1, 1, 1).to(next(made.model.parameters()).device)
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), recording(layers) as runs:
             vectors = network(pictures)
     except (Exception, SystemExit) as error:  # the user's code, failing in any way
         raise RequestError(
             f"{name}: the model fails on pictures of {made.size} px: {where(error, folder)}"
         ) from error
-    finally:
-        for handle in handles:
-            handle.remove()
     counts = Counter(layer for layer, _ in runs)
     for layer in made.layers:
         if not counts[layer]:
@@ -288,7 +263,7 @@ def _study(made: UserEncoder, network: UserNetwork, name: str, folder: Path) -> 
                 f"{name}: the forward pass runs its layer {layer!r} {counts[layer]} times, so no "
                 "output of it is the layer; name modules that run once"
             )
-    outputs = dict(runs)
+    outputs = {n: output[0] if isinstance(output, tuple) else output for n, output in runs}
     for layer in made.layers:
         fault = _misfit(made, network, outputs[layer])
         if fault:
@@ -306,8 +281,6 @@ def _study(made: UserEncoder, network: UserNetwork, name: str, folder: Path) -> 
     return Anatomy(
         family=type(made.model).__name__,
         norm_rule="tokens" if made.norm else "none",
-        known=True,
-        n_layers=len(made.layers),
         width=tuple(outputs[layer].shape[axis] for layer in made.layers),
         head_width=vectors["head"].shape[1] if "head" in vectors else None,
         n_prefix=made.n_prefix if tokens else 0,

@@ -8,6 +8,7 @@ classifier is dropped by name, and what remains must fit the model exactly.
 
 import hashlib
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from extract.encoders.weights.tensor_names import (
     counted,
     detect_layout,
     group,
+    name_faults,
 )
 from extract.encoders.weights.wrappings import unwrap
 
@@ -74,10 +76,7 @@ def load_strictly(
     Raises:
         RequestError: names or shapes don't fit; the message says which.
     """
-
-    def fit(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-        return _fit(model, tensors, source, classifier, filter_fn, layout)
-
+    fit = partial(_fit, model, source, classifier, filter_fn, layout)
     fitting, said = unwrap(tensors, fit, source)
     model.load_state_dict(fitting, strict=True)
     return said
@@ -85,11 +84,11 @@ def load_strictly(
 
 def _fit(
     model: nn.Module,
-    tensors: dict[str, Tensor],
     source: str,
     classifier: tuple[str, ...],
     filter_fn: Callable[..., dict[str, Tensor]] | None,
     layout: str | None,
+    tensors: dict[str, Tensor],
 ) -> tuple[dict[str, Tensor], list[str]]:
     """The model's whole state from a file's tensors, and what was done.
 
@@ -114,15 +113,7 @@ def _fit(
     if dropped:
         said.append(f"classifier dropped ({', '.join(dropped)})")
     kept = {name: value for name, value in tensors.items() if name not in dropped}
-    missing = [n for n in own if n not in kept and not n.endswith(COUNTER)]
-    unexpected = [name for name in kept if name not in own]
-    faults = [fault for n in own if n in kept for fault in misfit(n, kept[n], own[n])]
-    n_fitting = len(own) - len(missing) - len(faults)
-    faults = faults[:2]
-    if missing:
-        faults.append(f"{len(missing)} of {len(own)} tensors are missing ({_some(missing)})")
-    if unexpected:
-        faults.append(f"{len(unexpected)} don't belong ({_some(unexpected)})")
+    faults, n_fitting = compare(kept, own)
     if faults:
         raise _refusal(source, model, faults, given, n_fitting)
     return {n: own[n] for n in own if n not in kept} | kept, said
@@ -141,7 +132,19 @@ def _filtered(
             raise error from None
 
 
-def misfit(name: str, given: Tensor, own: Tensor) -> list[str]:
+def compare(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[list[str], int]:
+    """A file's tensors beside a model's, by name.
+
+    Returns:
+        Why they don't fit, in words, [] where they do; and how many of the model's do.
+    """
+    missing = [n for n in own if n not in given and not n.endswith(COUNTER)]
+    misfits = [fault for n in own if n in given for fault in _misfit(n, given[n], own[n])]
+    faults = misfits[:2] + name_faults(missing, len(own), [n for n in given if n not in own])
+    return faults, len(own) - len(missing) - len(misfits)
+
+
+def _misfit(name: str, given: Tensor, own: Tensor) -> list[str]:
     """Why a file's tensor can't be a model's, in words; [] where it can.
 
     A number of another kind would be cast without a word: whole numbers, truth values and complex
@@ -173,7 +176,3 @@ def _refusal(
         "give the file of this very architecture, or choose the --model it belongs to",
         n_fitting,
     )
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

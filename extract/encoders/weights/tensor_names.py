@@ -394,6 +394,20 @@ def group(name: str, prefix: str) -> str:
     return name if n + 1 >= len(parts) else ".".join(parts[: n + 1]) + "."
 
 
+def name_faults(missing: list[str], n_own: int, extra: list[str]) -> list[str]:
+    """Which of a model's tensors a file lacks, and which it has besides, in words."""
+    said = []
+    if missing:
+        said.append(f"{len(missing)} of {n_own} tensors are missing ({_some(missing)})")
+    if extra:
+        said.append(f"{len(extra)} don't belong ({_some(extra)})")
+    return said
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
 MAX_GROUPS = 12  # named in one message
 
 

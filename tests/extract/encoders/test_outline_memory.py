@@ -57,7 +57,7 @@ def test_a_network_is_built_of_a_remembered_outline(memory):
 
 def edit(memory, monkeypatch):
     text = memory._path.read_text()
-    memory._path.write_text(text.replace('"n_layers": 6', '"n_layers": 5'))
+    memory._path.write_text(text.replace('"n_prefix": 1', '"n_prefix": 2'))
 
 
 def forget(memory, monkeypatch):

@@ -1,5 +1,6 @@
 """What training code puts around an encoder's names comes off by named rules, or nothing does."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from cache import RequestError
 from extract.encoders.encoder import Encoder, Weights, describe, load_encoder
+from extract.encoders.weights.wrappings import unwrap
 
 Tensors = dict[str, Tensor]
 
@@ -158,7 +160,7 @@ def test_open_clip_and_transformers_take_wrapped_files_too(tmp_path: Path):
     import open_clip
     import transformers
 
-    from extract.encoders.libraries.transformers import MODEL_TYPES, VIT_PARTS, _load
+    from extract.encoders.libraries.transformers import MODEL_TYPES, VIT_PARTS, _fit
     from extract.encoders.weights.checkpoints import load_strictly
 
     vision = {"image_size": 32, "layers": 2, "width": 32, "head_width": 8, "patch_size": 8}
@@ -186,11 +188,12 @@ def test_open_clip_and_transformers_take_wrapped_files_too(tmp_path: Path):
 
     file = load_file(tmp_path / "vit" / "model.safetensors")
     assert all(name.startswith(VIT_PARTS) for name in file)
-    model, said = _load(transformers.ViTModel, config, kind, under("model.", file), "w.pth")
+    fit = partial(_fit, transformers.ViTModel, config, kind, "w.pth")
+    model, said = unwrap(under("model.", file), fit, "w.pth")
     assert said == rule("model.")
     for name, tensor in original.state_dict().items():
         assert torch.equal(model.state_dict()[name], tensor), name
     whole_numbers = file | {"layernorm.weight": file["layernorm.weight"].long()}
     with pytest.raises(RequestError, match=r"layernorm\.weight is of int64 instead of float32"):
-        _load(transformers.ViTModel, config, kind, whole_numbers, "w.pth")
+        unwrap(whole_numbers, fit, "w.pth")
     assert isinstance(model, nn.Module)
