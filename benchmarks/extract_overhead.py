@@ -34,7 +34,7 @@ from cache.store import FeatureWriter
 from extract.config import ExtractConfig, default_batch_size
 from extract.datasets.sources import find_source
 from extract.encoders.encoder import DTYPES, describe
-from extract.forward import compute_units, decode_pieces
+from extract.forward import compute_blocks, decode_pieces, write_blocks
 from extract.job import Job
 from extract.key import make_transform
 from extract.loaded import LazyEncoder
@@ -93,7 +93,8 @@ def measure(folder: Path, options: argparse.Namespace) -> tuple[Measured, Measur
     def extract_all() -> None:
         with FeatureWriter(folder / "x.h5", spec, overwrite=True) as writer:
             with Progress("extract", None) as progress:
-                compute_units(taps, dataset, writer, units, config, transform, progress)
+                note = progress.advance
+                write_blocks(writer, compute_blocks(taps, dataset, transform, units, config, note))
             writer.finish({})
 
     def decode() -> None:

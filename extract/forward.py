@@ -1,9 +1,14 @@
-"""The hot path: images are decoded, cut, sent to the device, and their features stored."""
+"""The hot path: images are decoded, cut, sent to the device, and their features stored.
+
+``compute_blocks`` makes features and ``write_blocks`` stores them; neither knows of the other.
+"""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,20 +23,41 @@ from extract.config import ExtractConfig, default_batch_size
 from extract.datasets.dataset import Dataset, Prepare, as_stored
 from extract.encoders.encoder import Encoder
 from extract.machine.prefetch import prefetch
-from extract.machine.progress import Progress
 from extract.prepare.transforms import Transform
 
 
-def compute_units(
+@dataclass
+class Block:
+    """The features of one unit, on the device that they were computed on."""
+
+    unit: int
+    parts: list[dict[str, Tensor]] = field(default_factory=list)  # of each batch: name -> (B, D)
+    looks: list[Mapping[str, NDArray[np.uint8]]] = field(default_factory=list)  # of each piece
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Name -> (n, D) of the unit's n images, and their looks; waits for the device."""
+        names = self.parts[0]
+        arrays = {n: torch.cat([part[n] for part in self.parts]).cpu().numpy() for n in names}
+        return arrays | {n: np.concatenate([look[n] for look in self.looks]) for n in LOOKS}
+
+
+def compute_blocks(
     encoder: Encoder,
     dataset: Dataset,
-    writer: FeatureWriter,
+    transform: Transform,
     units: Sequence[int],
     config: ExtractConfig,
-    transform: Transform,
-    progress: Progress,
-) -> None:
-    """Run the encoder over some units of a data set and store them.
+    note: Callable[[int], None] = lambda n: None,
+) -> Generator[Block]:
+    """Run the encoder over some units of a data set; stores nothing.
+
+    Args:
+        encoder: with its weights, on its device.
+        dataset: the images.
+        transform: of the data set.
+        units: which of its units.
+        config: for batch size and the type that will be stored.
+        note: told of every few images that are done.
 
     Raises:
         RequestError: a value can't be stored, or the device's memory is too small.
@@ -40,34 +66,47 @@ def compute_units(
     batch_size = config.batch_size or default_batch_size(device.type, encoder.description.size)
     prepare = transform.on_host if transform.backend == "pil" else as_stored
     pieces = decode_pieces(dataset, units, batch_size, pin=device.type == "cuda", prepare=prepare)
-    work = _UnitWork(encoder, transform, device, batch_size)
+    batches = _Batches(encoder, transform, device, batch_size)
     checked = False
-    pending: Future[None] | None = None
-    with (
-        closing(prefetch(pieces, 1 if dataset.piece_bytes else 2)) as ahead,
-        ThreadPoolExecutor(1, "store") as storer,
-    ):
+    block = None
+    with closing(prefetch(pieces, 1 if dataset.piece_bytes else 2)) as ahead:
         for unit, is_last, images, looks in ahead:
-            n_before = len(work.parts)
-            work.add(images, looks)
-            if is_last:
-                work.flush()
-            if not checked and work.parts:  # the first batch tells what the long run would end with
-                for name, vectors in work.parts[0].items():
-                    check_storable(name, vectors.cpu().numpy(), writer.spec.dtype)
+            block = block or Block(unit)
+            new = list(batches.run(images, is_last))
+            if not checked and new:  # the first batch tells what the long run would end with
+                for name, vectors in new[0].items():
+                    check_storable(name, vectors.cpu().numpy(), config.store)
                 checked = True
-            progress.advance(sum(len(next(iter(part.values()))) for part in work.parts[n_before:]))
+            note(sum(len(next(iter(part.values()))) for part in new))
+            block.parts += new
+            block.looks.append(looks)
             if is_last:
-                if pending:
-                    pending.result()  # at most one unit waits: memory stays flat
-                pending = storer.submit(_store, writer, unit, work.parts, work.looks)
-                work = _UnitWork(encoder, transform, device, batch_size)
+                yield block
+                block = None
+
+
+def write_blocks(writer: FeatureWriter, blocks: Generator[Block]) -> None:
+    """Store blocks, each in a thread of its own while the next one is computed.
+
+    Raises:
+        RequestError, CacheError, OSError: of whoever makes them, or of the writer.
+    """
+    pending: Future[None] | None = None
+    with closing(blocks), ThreadPoolExecutor(1, "store") as storer:
+        for block in blocks:
+            if pending:
+                pending.result()  # at most one unit waits: memory stays flat
+            pending = storer.submit(_store, writer, block)
         if pending:
             pending.result()
 
 
-class _UnitWork:
-    """Images of one unit become batches, as they come in; batches become features."""
+def _store(writer: FeatureWriter, block: Block) -> None:
+    writer.write_unit(block.unit, block.arrays())
+
+
+class _Batches:
+    """Images become batches, as they come in; batches become features."""
 
     def __init__(
         self, encoder: Encoder, transform: Transform, device: torch.device, batch_size: int
@@ -75,12 +114,14 @@ class _UnitWork:
         self._encoder, self._transform = encoder, transform
         self._device, self._batch_size = device, batch_size
         self._inputs: list[Tensor] = []  # of the batch that isn't full yet
-        self.parts: list[dict[str, Tensor]] = []
-        self.looks: list[Mapping[str, NDArray[np.uint8]]] = []
 
-    def add(self, images: Sequence[Tensor], looks: Mapping[str, NDArray[np.uint8]]) -> None:
-        """Take more of the unit's images: (n, H, W[, 3]) each."""
-        self.looks.append(looks)
+    def run(self, images: Sequence[Tensor], is_last: bool) -> Iterator[dict[str, Tensor]]:
+        """Features of each batch that becomes full, or that is the last of a unit.
+
+        Args:
+            images: (n, H, W[, 3]) each, more of the unit.
+            is_last: whether the unit ends with them.
+        """
         for group in images:
             left = group
             while len(left):
@@ -90,15 +131,14 @@ class _UnitWork:
                     self._inputs.append(self._transform(x))
                 left = left[room:]
                 if sum(map(len, self._inputs)) == self._batch_size:
-                    self.flush()
+                    yield self._flush()
+        if is_last and self._inputs:
+            yield self._flush()
 
-    def flush(self) -> None:
-        """Run the encoder over what is waiting."""
-        if not self._inputs:
-            return
+    def _flush(self) -> dict[str, Tensor]:
         inputs, self._inputs = self._inputs, []
         with _naming_memory(self._encoder, self._device, self._batch_size):
-            self.parts.append(self._encoder(inputs[0] if len(inputs) == 1 else torch.cat(inputs)))
+            return self._encoder(inputs[0] if len(inputs) == 1 else torch.cat(inputs))
 
 
 def run_batch(
@@ -122,18 +162,6 @@ def _naming_memory(encoder: Encoder, device: torch.device, batch_size: int) -> I
             f"{device} has too little memory for {batch_size} images of "
             f"{encoder.description.size} px at once; use {cure}"
         ) from error
-
-
-def _store(
-    writer: FeatureWriter,
-    unit: int,
-    parts: list[dict[str, Tensor]],
-    looks: list[Mapping[str, NDArray[np.uint8]]],
-) -> None:
-    arrays = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
-    for name in LOOKS:
-        arrays[name] = np.concatenate([look[name] for look in looks])
-    writer.write_unit(unit, arrays)
 
 
 def decode_pieces(

@@ -12,7 +12,7 @@ Say = Callable[[str], None]
 
 @dataclass
 class Job:
-    """One encoder on one data set."""
+    """One encoder on one data set. It can be pickled, for another process to do."""
 
     description: Description
     source: Source

@@ -1,7 +1,6 @@
 """What changes features: the key of a feature file, and the transform and weights it names."""
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,38 +90,26 @@ def _short(value: Any) -> str:
 
 
 def feature_key(
-    description: Description,
-    config: ExtractConfig,
-    transform: Transform,
-    *,
-    weights: str,
-    dataset: str,
-    images: str,
-    source_size: int | None,
-    slicing: Slicing | None = None,
-    reading: Mapping[str, Any] | None = None,
+    job: Job, config: ExtractConfig, transform: Transform, *, weights: str, images: str
 ) -> dict[str, Any]:
     """Everything that changes the features, and nothing else.
 
     Args:
-        description: the encoder at its size.
+        job: the encoder at its size, and the data set: how its images are stored, cut and read.
         config: for precision and storage.
-        transform: from stored images to its input.
+        transform: from stored images to the encoder's input.
         weights: digest of the weights as read, or the seed and digest of random ones.
-        dataset: its name.
-        images: digest of its images.
-        source_size: side of its stored images, pixels; None: not all alike and square.
-        slicing: how volumes are cut; None for images.
-        reading: how files of images became pixels; None for arrays.
+        images: digest of the data set's images.
     """
+    description, source = job.description, job.source
     key = {
         "format": 1,
         "encoder": encoder_name(description, config),
         "arguments": description.arguments,
         "weights": weights,
-        "dataset": dataset,
+        "dataset": source.name,
         "images": images,
-        "source_size": source_size or "various",
+        "source_size": source.source_size or "various",
         "size": description.size,
         "transform": transform.key,
         "layers": {
@@ -133,10 +120,10 @@ def feature_key(
         "precision": config.precision,
         "store": config.store,
     }
-    if reading is not None:
-        key["reading"] = dict(reading)
-    if slicing is not None:
-        key["slices"] = slicing.key
+    if source.reading is not None:
+        key["reading"] = dict(source.reading)
+    if source.slicing is not None:
+        key["slices"] = source.slicing.key
     return key
 
 
@@ -175,17 +162,8 @@ def find_file(job: Job, config: ExtractConfig, memory: DigestMemory) -> Path | N
     transform = make_transform(
         job.description.size, job.preprocessing, source.n_channels, statistics
     )
-    key = feature_key(
-        job.description,
-        config,
-        transform,
-        weights=weights_words(weights, digest),
-        dataset=source.name,
-        images=images,
-        source_size=source.source_size,
-        slicing=source.slicing,
-        reading=source.reading,
-    )
+    words = weights_words(weights, digest)
+    key = feature_key(job, config, transform, weights=words, images=images)
     d = job.description
     return feature_path(config.root, source.name, d.entry.name, d.size, key)
 

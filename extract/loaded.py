@@ -1,7 +1,10 @@
-"""An encoder that is loaded when it is first needed."""
+"""What a job needs when its turn comes: the encoder with its weights, the images, their transform."""
 
 from cache import RequestError
 from extract.config import ExtractConfig
+from extract.datasets.arrays.medmnist import download
+from extract.datasets.dataset import Dataset
+from extract.datasets.statistics import dataset_statistics
 from extract.encoders.encoder import (
     Description,
     Encoder,
@@ -11,9 +14,11 @@ from extract.encoders.encoder import (
     set_precision,
     weights_digest,
 )
-from extract.job import Say
-from extract.key import weights_words
+from extract.job import Job, Say
+from extract.key import make_transform, weights_words
 from extract.machine.digests import DigestMemory
+from extract.machine.progress import Progress
+from extract.prepare.transforms import Transform
 
 
 class LazyEncoder:
@@ -38,10 +43,45 @@ class LazyEncoder:
         if self._encoder is None:
             self.refused = True
             self._encoder, digest = load_encoder(self.description, self.weights)
-            if weights_words(self.weights, digest) != self.words:
-                raise RequestError(f"{self.weights.path} changed while it was read; run again")
+            self.check(digest)
             for line in self._encoder.said:
                 say(f"  weights: {line}")
             self._encoder.to(self.device, self.config.precision)
             self.refused = False
         return self._encoder
+
+    def check(self, digest: str) -> None:
+        """Refuse weights that aren't those whose digest the key holds.
+
+        Raises:
+            RequestError: their file changed.
+        """
+        if weights_words(self.weights, digest) != self.words:
+            raise RequestError(f"{self.weights.path} changed while it was read; run again")
+
+
+def open_images(job: Job, memory: DigestMemory) -> Dataset:
+    """The images of a job, downloaded where they aren't here yet.
+
+    Raises:
+        RequestError: they can't be had, or read.
+    """
+    source = job.source
+    if source.file and not source.present:
+        with Progress(f"download {source.file.path.name}", None, "bytes") as progress:
+            download(source.file, progress.reach)
+    return source.open(memory)
+
+
+def find_transform(
+    job: Job, dataset: Dataset, memory: DigestMemory, say: Say = lambda line: None
+) -> Transform:
+    """The transform of a job's images, with their own mean and std where its protocol wants them.
+
+    Raises:
+        RequestError: there are no training images to take the mean of.
+    """
+    p, statistics = job.preprocessing, None
+    if p.of_data_set:
+        statistics = dataset_statistics(job.source, dataset, memory, say)
+    return make_transform(job.description.size, p, dataset.n_channels, statistics)

@@ -1,8 +1,11 @@
 """What an extraction will do and take, before it does anything."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from cache import RequestError
 from cache.errors import Failure
@@ -25,74 +28,101 @@ from extract.prepare.protocols import preprocess, wished_norm, wished_size
 Report = Callable[[str, int, int], None]  # of a data set: files just opened, and all
 
 
+J = TypeVar("J", bound=Job)
+E = TypeVar("E")
+
+
 @dataclass
-class Plan:
+class Plan(Generic[J]):
     """All jobs in order, and what can already be seen to fail."""
 
     config: ExtractConfig
-    jobs: list[Job] = field(default_factory=list)
+    jobs: list[J] = field(default_factory=list)
     problems: list[Failure] = field(default_factory=list)
 
+    def checked(self) -> Plan[J]:
+        """The plan, with each problem once.
 
-def make_plan(config: ExtractConfig, report: Report = lambda name, n, n_all: None) -> Plan:
-    """Resolve every name; a data set or encoder that can't be had doesn't stop the others.
+        Raises:
+            RequestError: nothing at all can be done; the message says why.
+        """
+        self.problems = list(dict.fromkeys(self.problems))
+        if not self.jobs:
+            raise RequestError("; ".join(why for _, why in self.problems))
+        return self
+
+
+def plan_jobs(
+    config: ExtractConfig, describe: Callable[[str], E], make: Callable[[E, str], J]
+) -> Plan[J]:
+    """A job for each encoder on each data set; one that can't be had doesn't stop the others.
 
     Args:
         config: the user's wishes.
-        report: told of files of images that were just opened for the first time.
+        describe: an encoder by its name.
+        make: the job of an encoder and a data set's name.
 
     Raises:
         RequestError: nothing at all can be done; the message says why.
     """
-    plan = Plan(config)
-    find = SourceFinder(config, report)
+    plan: Plan[J] = Plan(config)
     for model in dict.fromkeys(config.models):
         try:
-            entry = find_entry(model)
-            size, norm = wished_size(config, entry), wished_norm(config, entry)
-            description, content = describe_fitting(model, size, norm, config)
-            make_transform(
-                description.size, preprocess(config, entry, description.statistics), 1, NEUTRAL
-            )
-            find_weights(description, config.weights, config.seed, download=False)
-        except RequestError as error:
+            encoder = describe(model)
+        except (RequestError, OSError) as error:
             plan.problems.append(Failure(model, str(error)))
             continue
         for name in expand_names(config.data):
             try:
-                source = find(name, description.size)
+                plan.jobs.append(make(encoder, name))
             except (RequestError, OSError) as error:
                 plan.problems.append(Failure(name, str(error)))
-            else:
-                usual = source.usual_resize
-                preprocessing = dataclasses.replace(
-                    preprocess(config, entry, description.statistics, usual), content=content
-                )
-                plan.jobs.append(Job(description, source, preprocessing))
-    plan.problems = list(dict.fromkeys(plan.problems))
-    if not plan.jobs:
-        raise RequestError("; ".join(why for _, why in plan.problems))
-    return plan
+    return plan.checked()
 
 
-def leave_out_missing(plan: Plan) -> Plan:
+def make_plan(config: ExtractConfig, report: Report = lambda name, n, n_all: None) -> Plan[Job]:
+    """Resolve every name: see ``plan_jobs``.
+
+    Args:
+        config: the user's wishes.
+        report: told of files of images that were just opened for the first time.
+    """
+    find = SourceFinder(config, report)
+
+    def describe_checked(model: str) -> tuple[Description, int | None]:
+        entry = find_entry(model)
+        size, norm = wished_size(config, entry), wished_norm(config, entry)
+        description, content = describe_fitting(model, size, norm, config)
+        usual = preprocess(config, entry, description.statistics)
+        make_transform(description.size, usual, 1, NEUTRAL)
+        find_weights(description, config.weights, config.seed, download=False)
+        return description, content
+
+    def make_job(encoder: tuple[Description, int | None], name: str) -> Job:
+        description, content = encoder
+        source = find(name, description.size)
+        usual = source.usual_resize
+        settled = preprocess(config, description.entry, description.statistics, usual)
+        return Job(description, source, dataclasses.replace(settled, content=content))
+
+    return plan_jobs(config, describe_checked, make_job)
+
+
+def leave_out_missing(plan: Plan[Job]) -> Plan[Job]:
     """The plan without the jobs whose images aren't here while the network is not to be used.
 
     Raises:
         RequestError: none is left.
     """
-    jobs, problems = [], list(plan.problems)
+    left: Plan[Job] = Plan(plan.config, problems=list(plan.problems))
     for job in plan.jobs:
         try:
             if job.source.file:
                 refuse_offline(job.source.file)
-            jobs.append(job)
+            left.jobs.append(job)
         except RequestError as error:
-            problems.append(Failure(job.source.name, str(error)))
-    problems = list(dict.fromkeys(problems))
-    if not jobs:
-        raise RequestError("; ".join(why for _, why in problems))
-    return dataclasses.replace(plan, jobs=jobs, problems=problems)
+            left.problems.append(Failure(job.source.name, str(error)))
+    return left.checked()
 
 
 def describe_fitting(
@@ -155,6 +185,3 @@ class SourceFinder:
         if source.files:
             self._found[name] = source
         return source
-
-
-# ---------------------------------------------------------------------------- for people

@@ -2,15 +2,19 @@
 
 Everything beside the forward pass overlaps with it: a thread decodes ahead, the device resizes
 and normalises, a thread stores the unit before while the next one is computed.
+
+A plan's jobs can be pickled, what computes a job's features knows of no file, and one loop writes: so
+another engine may compute the blocks elsewhere.
 """
 
 import contextlib
 import dataclasses
+import itertools
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -22,51 +26,72 @@ from cache.leak_memory import count_leaks
 from cache.leaks import describe_leaks
 from cache.store import FeatureWriter
 from extract.config import ExtractConfig, default_batch_size
-from extract.datasets.arrays.medmnist import download
-from extract.datasets.statistics import dataset_statistics
 from extract.fingerprint import make_fingerprint
-from extract.forward import compute_units, row_ranges
+from extract.forward import compute_blocks, row_ranges, write_blocks
 from extract.job import Job, Say
-from extract.key import make_transform
 from extract.leak_guard import refuse_leaks
-from extract.loaded import LazyEncoder
+from extract.loaded import LazyEncoder, find_transform, open_images
 from extract.machine.digests import DigestMemory
 from extract.machine.progress import Progress, per_second
 from extract.plan import Plan
 from extract.spec import data_words, make_spec
 from extract.table_update import share_tables
 
+J = TypeVar("J", bound=Job)
+E = TypeVar("E", bound=LazyEncoder)
 
-def run_plan(plan: Plan, memory: DigestMemory, say: Say) -> list[Failure]:
+
+def run_plan(plan: Plan[Job], memory: DigestMemory, say: Say) -> list[Failure]:
     """Do every job; what fails is noted and the others go on.
 
     Returns:
         What couldn't be done, and why.
     """
-    problems = list(plan.problems)
-    encoder: LazyEncoder | None = None
-    refused = ""
-    for job in plan.jobs:
-        name = job.description.entry.name
-        if name == refused:
-            continue
-        if encoder is None or encoder.description is not job.description:
-            encoder = None  # free the last one before the next is loaded
-            try:
-                encoder = LazyEncoder(job.description, plan.config, memory)
-            except (RequestError, OSError) as error:
-                problems.append(Failure(name, str(error)))
-                refused = name
-                continue
-        try:
-            say(run_job(job, encoder, plan.config, memory, say))
-        except BrokenPipeError:  # of say: nobody listens any more
-            raise
-        except (CacheError, RequestError, OSError) as error:
-            problems.append(Failure(name if encoder.refused else job.label, str(error)))
-            if encoder.refused:  # the other sets would only hear the same
-                refused = name
+    config = plan.config
+    problems, _ = run_jobs(
+        plan,
+        lambda job: LazyEncoder(job.description, config, memory),
+        lambda job, encoder: run_job(job, encoder, config, memory, say),
+        say,
+    )
     return problems
+
+
+def run_jobs(
+    plan: Plan[J], load: Callable[[J], E], do: Callable[[J, E], str], say: Say
+) -> tuple[list[Failure], int]:
+    """Do jobs in order; those of one encoder stand together, and it is loaded once.
+
+    Args:
+        plan: the jobs, and what failed before.
+        load: of a job, the encoder.
+        do: the job with it; what was done, in one line.
+        say: told that line.
+
+    Returns:
+        What couldn't be done, and why; and how many jobs were.
+    """
+    problems, n_done = list(plan.problems), 0
+    for _, same in itertools.groupby(plan.jobs, key=lambda job: id(job.description)):
+        jobs = list(same)
+        name = jobs[0].description.entry.name
+        try:
+            encoder = load(jobs[0])
+        except (RequestError, OSError) as error:
+            problems.append(Failure(name, str(error)))
+            continue
+        for job in jobs:
+            try:
+                say(do(job, encoder))
+                n_done += 1
+            except BrokenPipeError:  # of say: nobody listens any more
+                raise
+            except (CacheError, RequestError, OSError) as error:
+                problems.append(Failure(name if encoder.refused else job.label, str(error)))
+                if encoder.refused:  # the other sets would only hear the same
+                    break
+        del encoder  # freed before the next is loaded
+    return problems, n_done
 
 
 def run_job(
@@ -80,17 +105,10 @@ def run_job(
     Raises:
         RequestError, CacheError, OSError: as the message says; what was stored stays.
     """
-    if job.source.file and not job.source.present:
+    if not job.source.present:
         encoder.get(say)  # before a download: weights that don't fit would make it in vain
-        with Progress(f"download {job.source.file.path.name}", None, "bytes") as progress:
-            download(job.source.file, progress.reach)
-    dataset = job.source.open(memory)
-    p, statistics = job.preprocessing, None
-    if p.of_data_set:
-        statistics = dataset_statistics(
-            job.source, dataset, memory, lambda line: say(f"  {job.label}: {line}")
-        )
-    transform = make_transform(job.description.size, p, dataset.n_channels, statistics)
+    dataset = open_images(job, memory)
+    transform = find_transform(job, dataset, memory, lambda line: say(f"  {job.label}: {line}"))
     spec = make_spec(job, dataset, encoder, config, transform)
     d = job.description
     path = feature_path(config.root, dataset.name, d.entry.name, d.size, spec.key)
@@ -119,9 +137,10 @@ def run_job(
         started = time.monotonic()
         with Progress(job.label, spec.n_rows, done=n_before) as progress:
             if todo:
-                network = encoder.get(say)
+                network, note = encoder.get(say), progress.advance
                 with same_threads(writer, encoder.device, say):
-                    compute_units(network, dataset, writer, todo, config, transform, progress)
+                    blocks = compute_blocks(network, dataset, transform, todo, config, note)
+                    write_blocks(writer, blocks)
         n_done = progress.done - progress.first
         cost = _cost(encoder, config, n_done, time.monotonic() - started)
         whole = writer.whole()
@@ -154,9 +173,6 @@ def same_threads(writer: FeatureWriter, device: torch.device, say: Say) -> Itera
         yield
     finally:
         torch.set_num_threads(usual)
-
-
-# ---------------------------------------------------------------------------- the hot path
 
 
 def _cost(encoder: LazyEncoder, config: ExtractConfig, n: int, seconds: float) -> dict[str, Any]:

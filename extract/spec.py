@@ -47,17 +47,7 @@ def make_spec(
 ) -> FileSpec:
     """All that the file will say of itself."""
     d = job.description
-    key = feature_key(
-        d,
-        config,
-        transform,
-        weights=encoder.words,
-        dataset=dataset.name,
-        images=dataset.images_digest,
-        source_size=dataset.source_size,
-        slicing=dataset.slicing,
-        reading=dataset.reading,
-    )
+    key = feature_key(job, config, transform, weights=encoder.words, images=dataset.images_digest)
     notes = {
         "transform": str(transform),
         "licence": dataset.licence,

@@ -142,17 +142,9 @@ def prepare(
     digest = (
         load_encoder(d, weights)[1] if weights.path is None else weights_digest(weights, memory)
     )
-    key = feature_key(
-        d,
-        request.images,
-        transform,
-        weights=weights_words(weights, digest),
-        dataset=job.source.name,
-        images=images.dataset.images_digest,
-        source_size=images.dataset.source_size,
-        slicing=images.dataset.slicing,
-        reading=images.dataset.reading,
-    )
+    words = weights_words(weights, digest)
+    images_digest = images.dataset.images_digest
+    key = feature_key(job, request.images, transform, weights=words, images=images_digest)
     return Setting(
         request,
         job,

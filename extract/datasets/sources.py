@@ -4,6 +4,7 @@ import dataclasses
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,15 +129,12 @@ def find_source(
         _refuse_source_size(name, source_size, demo.SIDE)
         n = demo.demo_counts()
         classes = (demo.TASK, demo.CLASS_NAMES)
-        return Source(name, name, n, demo.SIDE, 1, lambda memory: demo.open_demo(), classes=classes)
+        return Source(name, name, n, demo.SIDE, 1, _open_demo, classes=classes)
     if name.startswith(NPZ):
         return _npz_source(Path(name.removeprefix(NPZ)).expanduser(), source_size, slicing)
     if name not in medmnist.FLAGS:
         raise RequestError(_unknown(name))
     file = medmnist.find_file(name, size, source_size, root)
-
-    def open_file(memory: DigestMemory) -> Dataset:
-        return medmnist.open_medmnist(file, lambda p: memory.get("md5", p, file_md5), cut)
 
     facts = medmnist.info(name)
     cut = (slicing or Slicing()) if name in medmnist.FLAGS_3D else None
@@ -148,7 +146,7 @@ def find_source(
         file.n_images * (file.source_size if cut else 1),
         file.source_size,
         cut.n_channels if cut else facts["n_channels"],
-        open_file,
+        partial(_open_medmnist, file, cut),
         file.path,
         file,
         (facts["task"], tuple(facts["label"].values())),
@@ -277,12 +275,33 @@ def _files_source(
         images.n_rows,
         images.source_size,
         images.n_channels,
-        lambda memory: open_dataset(images),
+        partial(_open_images, images),
         digest=images.images_digest,
         classes=classes,
         slicing=images.slicing,
         files=images,
     )
+
+
+# Functions, and none within others: a source can be sent to another process.
+
+
+def _open_demo(memory: DigestMemory) -> Dataset:
+    return demo.open_demo()
+
+
+def _open_medmnist(
+    file: medmnist.MedmnistFile, cut: Slicing | None, memory: DigestMemory
+) -> Dataset:
+    return medmnist.open_medmnist(file, lambda p: memory.get("md5", p, file_md5), cut)
+
+
+def _open_images(images: FileImages, memory: DigestMemory) -> Dataset:
+    return open_dataset(images)
+
+
+def _open_npz(path: Path, name: str, cut: Slicing | None, memory: DigestMemory) -> Dataset:
+    return open_npz(path, name, "md5:" + memory.get("md5", path, file_md5), slicing=cut)
 
 
 def _not_opened(memory: DigestMemory) -> Dataset:
@@ -305,16 +324,13 @@ def _npz_source(path: Path, source_size: int | None, slicing: Slicing | None) ->
     shape = check_images(path, members, cut)
     _refuse_source_size(path.name, source_size, shape.source_size)
 
-    def open_file(memory: DigestMemory) -> Dataset:
-        return open_npz(path, name, "md5:" + memory.get("md5", path, file_md5), slicing=cut)
-
     return Source(
         name,
         f"{NPZ}{path}",
         shape.n_rows,
         shape.source_size,
         shape.n_channels,
-        open_file,
+        partial(_open_npz, path, name, cut),
         path,
         slicing=cut,
         shape=None if shape.source_size else (shape.height, shape.width),

@@ -48,6 +48,11 @@ class Description:
     layers: tuple[int, ...]  # to be stored, absolute
     layer_norm: str  # "final" or "none"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process describes it anew: what builds the network can't be sent there."""
+        layers = ",".join(map(str, self.layers))
+        return describe, (self.typed, self.size, layers, self.layer_norm)
+
     @property
     def size(self) -> int:
         """Side of the input, pixels."""

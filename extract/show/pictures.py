@@ -24,14 +24,13 @@ from extract.config import (
     SourceConfig,
     SplitConfig,
 )
-from extract.datasets.dataset import Dataset
 from extract.datasets.files.options import TableOptions
 from extract.datasets.looks import THUMBNAIL_SIDE
 from extract.datasets.sources import Source
-from extract.datasets.statistics import dataset_statistics
 from extract.encoders.table.entry import IMAGENET, Entry
 from extract.job import Job
 from extract.key import make_transform
+from extract.loaded import find_transform
 from extract.machine.digests import DigestMemory
 from extract.machine.progress import CheckProgress
 from extract.plan import SourceFinder, make_plan
@@ -104,21 +103,13 @@ def run_show(options: argparse.Namespace) -> int:
     check_output(path, options.overwrite)
     memory = DigestMemory(config.root / ".digests.json")
     dataset = source.open(memory)
-    transform = planned_transform(job, dataset, memory) if job else plain_transform(config, source)
+    transform = find_transform(job, dataset, memory) if job else plain_transform(config, source)
     sheet, said = draw_classes(dataset, transform, options.of, options.per_class)
     write_png(sheet, path, options.overwrite)
     for line in [*dataset.notes, *found.notes, str(transform), *said]:
         show(line)
     show(f"drawn: {path}")
     return 0
-
-
-def planned_transform(job: Job, dataset: Dataset, memory: DigestMemory) -> Transform:
-    """What ``extract`` would do for an encoder."""
-    statistics = None
-    if job.preprocessing.of_data_set:
-        statistics = dataset_statistics(job.source, dataset, memory)
-    return make_transform(job.description.size, job.preprocessing, dataset.n_channels, statistics)
 
 
 def plain_transform(config: ExtractConfig, source: Source) -> Transform:

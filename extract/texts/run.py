@@ -2,16 +2,18 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from cache import CacheError, RequestError
+from cache import RequestError
 from cache.errors import Failure
 from cache.format.key import feature_path
 from cache.format.spec import FileSpec, Samples
@@ -19,40 +21,39 @@ from cache.format.units import unit_rows
 from cache.store import FeatureWriter
 from cache.task import MULTI_CLASS
 from extract.config import ExtractConfig
-from extract.datasets.sources import FileWishes, Source, expand_names, find_source
+from extract.datasets.sources import FileWishes, Source, find_source
 from extract.encoders.anatomy import Statistics
 from extract.encoders.encoder import DTYPES, Description, describe, find_weights, read_weights
 from extract.encoders.resolve import find_entry
-from extract.job import Job
-from extract.key import encoder_name, weights_words
+from extract.job import Job, Say
+from extract.key import encoder_name
 from extract.loaded import LazyEncoder
 from extract.machine.digests import DigestMemory
 from extract.machine.network import offline
+from extract.plan import plan_jobs
 from extract.prepare.protocols import preprocess
+from extract.run import run_jobs
 from extract.spec import command_line, encoder_notes, versions
 from extract.texts.prompts import TEMPLATES, make_prompts, prompt_classes, read_prompts
 from extract.texts.tower import (
     TextOutline,
     TextTower,
-    Tokenize,
     load_text_tower,
     make_tokenizer,
     outline_text,
     refuse_textless,
 )
 
-Say = Callable[[str], None]
-
 NO_PICTURES = Statistics(
     (0.0,) * 3, (1.0,) * 3
 )  # what an encoder wants of them, texts needn't know
 
 
-@dataclass(frozen=True)
-class TextJob:
+@dataclass
+class TextJob(Job):
     """The prompts of one data set for one encoder."""
 
-    job: Job
+    outline: TextOutline
     classes: tuple[str, ...]
     prompts: dict[str, list[str]]  # of each class
 
@@ -68,18 +69,19 @@ class TextJob:
         return [(label, n) for label, count in enumerate(counts) for n in range(count)]
 
     def __str__(self) -> str:
-        return f"{self.job.label}: {len(self.texts)} prompts of {len(self.classes)} classes"
+        return f"{self.label}: {len(self.texts)} prompts of {len(self.classes)} classes"
 
 
-class LazyText:
-    """A text tower, loaded only when there is work to do."""
+class LazyText(LazyEncoder):
+    """An encoder whose text tower, alone, is loaded when there is work to do."""
 
-    def __init__(self, outline: TextOutline, encoder: LazyEncoder, config: ExtractConfig) -> None:
-        self.outline, self.encoder, self.config = outline, encoder, config
-        self.refused = False  # whether its weights turned out not to fit
+    def __init__(self, job: TextJob, config: ExtractConfig, memory: DigestMemory) -> None:
+        self.outline = job.outline
+        self.tokenize = make_tokenizer(job.outline)  # or else weights would be fetched in vain
+        super().__init__(job.description, config, memory)
         self._tower: TextTower | None = None
 
-    def get(self) -> TextTower:
+    def tower(self) -> TextTower:
         """The tower on its device.
 
         Raises:
@@ -87,15 +89,13 @@ class LazyText:
         """
         if self._tower is None:
             self.refused = True
-            weights = self.encoder.weights
             tensors = None
-            if weights.path:
-                checkpoint, digest = read_weights(weights)
-                if weights_words(weights, digest) != self.encoder.words:
-                    raise RequestError(f"{weights.path} changed while it was read; run again")
+            if self.weights.path:
+                checkpoint, digest = read_weights(self.weights)
+                self.check(digest)
                 tensors = checkpoint.tensors
-            tower = load_text_tower(self.outline, tensors, str(weights.path), self.config.seed)
-            tower.module.to(device=self.encoder.device, dtype=DTYPES[self.config.precision])
+            tower = load_text_tower(self.outline, tensors, str(self.weights.path), self.config.seed)
+            tower.module.to(device=self.device, dtype=DTYPES[self.config.precision])
             self._tower, self.refused = tower, False
         return self._tower
 
@@ -109,29 +109,22 @@ def run_texts(config: ExtractConfig, say: Say) -> list[Failure]:
     Raises:
         RequestError: nothing at all can be done.
     """
+    plan = plan_jobs(config, partial(_describe, config), partial(_make_job, config))
+    if config.dry_run:
+        for _, jobs in itertools.groupby(plan.jobs, key=lambda job: id(job.description)):
+            first = next(jobs)
+            for line in [_describe_weights(first.description, config), first, *jobs]:
+                say(str(line))
+        return plan.problems
     memory = DigestMemory(config.root / ".digests.json")
-    problems: list[Failure] = []
-    done = 0
-    for model in dict.fromkeys(config.models):
-        try:
-            description, outline = _describe(model, config)
-        except (RequestError, OSError) as error:
-            problems.append(Failure(model, str(error)))
-            continue
-        jobs = list(_make_jobs(description, config, problems))
-        if config.dry_run:
-            for line in [_describe_weights(description, config), *map(str, jobs)]:
-                say(line)
-            done += len(jobs)
-        elif jobs:
-            done += _run_jobs(jobs, outline, config, memory, problems, say)
+    problems, n_done = run_jobs(plan, lambda job: LazyText(job, config, memory), _run_job, say)
     problems = list(dict.fromkeys(problems))
-    if not done:
+    if not n_done:
         raise RequestError("; ".join(why for _, why in problems))
     return problems
 
 
-def _describe(model: str, config: ExtractConfig) -> tuple[Description, TextOutline]:
+def _describe(config: ExtractConfig, model: str) -> tuple[Description, TextOutline]:
     """Both sides of an encoder, before any weight is read.
 
     Raises:
@@ -158,19 +151,14 @@ def _describe_weights(description: Description, config: ExtractConfig) -> str:
     return f"{description.entry.name} = {name} · texts · weights: {where}"
 
 
-def _make_jobs(
-    description: Description, config: ExtractConfig, problems: list[Failure]
-) -> Iterator[TextJob]:
-    for name in expand_names(config.data):
-        try:
-            wishes = FileWishes(table=config.table, only_classes=True)
-            source = find_source(name, description.size, None, config.data_root, files=wishes)
-            settings = preprocess(config, description.entry, NO_PICTURES)
-            classes, prompts = choose_prompts(source, config)
-        except (RequestError, OSError) as error:
-            problems.append(Failure(name, str(error)))
-        else:
-            yield TextJob(Job(description, source, settings), classes, prompts)
+def _make_job(
+    config: ExtractConfig, encoder: tuple[Description, TextOutline], name: str
+) -> TextJob:
+    description, outline = encoder
+    wishes = FileWishes(table=config.table, only_classes=True)
+    source = find_source(name, description.size, None, config.data_root, files=wishes)
+    settings = preprocess(config, description.entry, NO_PICTURES)
+    return TextJob(description, source, settings, outline, *choose_prompts(source, config))
 
 
 class NoDigests(DigestMemory):
@@ -205,39 +193,7 @@ def choose_prompts(
     return classes, make_prompts(source.name, classes, config.templates)
 
 
-def _run_jobs(
-    jobs: list[TextJob],
-    outline: TextOutline,
-    config: ExtractConfig,
-    memory: DigestMemory,
-    problems: list[Failure],
-    say: Say,
-) -> int:
-    """Do the jobs of one encoder; returns how many succeeded."""
-    description = jobs[0].job.description
-    done = 0
-    try:
-        tokenize = make_tokenizer(outline)  # first: without it, weights would be fetched in vain
-        encoder = LazyEncoder(description, config, memory)
-    except (RequestError, OSError) as error:
-        problems.append(Failure(description.entry.name, str(error)))
-        return done
-    text = LazyText(outline, encoder, config)
-    for job in jobs:
-        try:
-            say(_run_job(job, text, tokenize))
-            done += 1
-        except BrokenPipeError:  # of say: nobody listens any more
-            raise
-        except (CacheError, RequestError, OSError) as error:
-            name = description.entry.name if text.refused else job.job.label
-            problems.append(Failure(name, str(error)))
-            if text.refused:  # the other sets would only hear the same
-                break
-    return done
-
-
-def _run_job(job: TextJob, text: LazyText, tokenize: Tokenize) -> str:
+def _run_job(job: TextJob, text: LazyText) -> str:
     """One file of texts.
 
     Returns:
@@ -247,26 +203,26 @@ def _run_job(job: TextJob, text: LazyText, tokenize: Tokenize) -> str:
         RequestError, CacheError, OSError: as the message says.
     """
     config = text.config
-    tokens = tokenize(job.texts)
+    tokens = text.tokenize(job.texts)
     spec = make_spec(job, text, tokens)
     path = feature_path(config.root, spec.dataset, spec.model, None, spec.key)
     vectors = None
     if not path.exists() or config.overwrite:  # first: weights that don't fit must leave no file
-        tower = text.get()
+        tower = text.tower()
         vectors = tower(tokens).numpy()
         scales = {"logit_scale": tower.logit_scale}
         scales |= {} if tower.logit_bias is None else {"logit_bias": tower.logit_bias}
         spec = dataclasses.replace(spec, notes={**spec.notes, **scales})
     with FeatureWriter(path, spec, overwrite=config.overwrite) as writer:
         if writer.was_complete:
-            return f"{job.job.label}, texts: complete already, every checksum right · {path}"
+            return f"{job.label}, texts: complete already, every checksum right · {path}"
         if vectors is None:  # of a file that was complete, and is damaged
-            vectors = text.get()(tokens).numpy()
+            vectors = text.tower()(tokens).numpy()
         for unit in writer.todo:
             start, stop = unit_rows(unit, spec.n_rows)
             writer.write_unit(unit, {"proj": vectors[start:stop]})
         finished = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        writer.finish({"device": text.encoder.device.type, "finished": finished})
+        writer.finish({"device": text.device.type, "finished": finished})
     return f"{job} · {path}"
 
 
@@ -278,14 +234,14 @@ def make_spec(job: TextJob, text: LazyText, tokens: Tensor) -> FileSpec:
         text: the tower.
         tokens: (P, T) of the prompts: what a tokenizer makes of them is part of the key.
     """
-    config, outline, encoder = text.config, text.outline, text.encoder
-    description, dataset = job.job.description, job.job.source.name
+    config, outline = text.config, text.outline
+    description, dataset = job.description, job.source.name
     digest = hashlib.sha256(f"{tuple(tokens.shape)} ".encode() + tokens.numpy().tobytes())
     key: dict[str, Any] = {
         "format": 1,
         "encoder": encoder_name(description, config),
         "arguments": outline.arguments,
-        "weights": encoder.words,
+        "weights": text.words,
         "dataset": dataset,
         "text": {"prompts": job.prompts, "tokens": f"sha256:{digest.hexdigest()}"},
         "layers": {"of": outline.n_layers},
@@ -308,7 +264,7 @@ def make_spec(job: TextJob, text: LazyText, tokens: Tensor) -> FileSpec:
         row_ids=ids,
         row_sample=np.arange(len(ids)),
         samples=Samples(ids, np.zeros(len(ids), np.uint8), labels),
-        command=command_line(job.job, config),
-        notes=encoder_notes(job.job, encoder.weights, config),
+        command=command_line(job, config),
+        notes=encoder_notes(job, text.weights, config),
         versions=versions(),
     )

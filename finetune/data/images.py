@@ -39,10 +39,9 @@ from cache.format.spec import HASH, HASH_BYTES, LOOKS, THUMBNAIL, FileSpec
 from cache.places import IMAGES
 from cache.store import FeatureWriter
 from cache.task import BINARY
+from extract import loaded
 from extract.config import ExtractConfig
-from extract.datasets.arrays.medmnist import download
 from extract.datasets.dataset import Dataset, as_stored
-from extract.datasets.statistics import dataset_statistics
 from extract.describe import existing_parent
 from extract.forward import decode_pieces
 from extract.job import Job
@@ -110,11 +109,11 @@ def find_transform(job: Job, memory: DigestMemory, say: Say) -> Transform:
         RequestError: no such data set, no training images to take the mean of, or settings that
             contradict each other.
     """
-    p, statistics = job.preprocessing, None
+    p = job.preprocessing
     if p.of_data_set:
-        dataset = _open_dataset(job, memory)
-        statistics = dataset_statistics(job.source, dataset, memory, _saying_of(job, say))
-    return make_transform(job.description.size, p, job.source.n_channels, statistics)
+        dataset = loaded.open_images(job, memory)
+        return loaded.find_transform(job, dataset, memory, _saying_of(job, say))
+    return make_transform(job.description.size, p, job.source.n_channels)
 
 
 def open_images(
@@ -141,7 +140,7 @@ def open_images(
         CacheError: the tables that are kept are damaged.
         OSError: the folder can't be written.
     """
-    dataset, tell = _open_dataset(job, memory), _saying_of(job, say)
+    dataset, tell = loaded.open_images(job, memory), _saying_of(job, say)
     spec = _make_spec(job, dataset, config)
     first = PREPARED if transform.backend == "pil" else STORED
     forms = dict.fromkeys([first, STORED] if with_stored else [first])
@@ -173,13 +172,6 @@ def open_images(
         pixels[STORED] if with_stored else None,
         dataset,
     )
-
-
-def _open_dataset(job: Job, memory: DigestMemory) -> Dataset:
-    if job.source.file and not job.source.present:
-        with Progress(f"download {job.source.file.path.name}", None, "bytes") as progress:
-            download(job.source.file, progress.reach)
-    return job.source.open(memory)
 
 
 def _saying_of(job: Job, say: Say) -> Say:

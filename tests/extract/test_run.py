@@ -9,6 +9,7 @@ import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from extract.config import ExtractConfig, default_batch_size
 from extract.datasets.arrays import medmnist
 from extract.encoders.encoder import Description, Encoder, Weights, describe, load_encoder
 from extract.fingerprint import fingerprint_picture
+from extract.job import Job
 from extract.key import feature_key, make_transform
 from extract.machine.digests import file_md5
 from extract.machine.prefetch import prefetch
@@ -717,7 +719,7 @@ def key(**changed: Any) -> dict[str, Any]:
     }
     data = {
         "weights": "sha256:1",
-        "dataset": "x",
+        "name": "x",
         "images": "md5:1",
         "source_size": 28,
     }
@@ -727,7 +729,10 @@ def key(**changed: Any) -> dict[str, Any]:
     config = ExtractConfig(**({"models": ("test_vit",), "weights": "random"} | changed))
     preprocessing = preprocess(config, description.entry, description.statistics)
     transform = make_transform(description.size, preprocessing, n_channels)
-    return feature_key(description, config, transform, **data)
+    weights, images = data.pop("weights"), data.pop("images")
+    source: Any = SimpleNamespace(**data, slicing=None, reading=None)
+    job = Job(description, source, preprocessing)
+    return feature_key(job, config, transform, weights=weights, images=images)
 
 
 @pytest.mark.parametrize(
@@ -752,7 +757,7 @@ def key(**changed: Any) -> dict[str, Any]:
         {"intensity": "min-max"},
         {"channels": "first-filter"},
         {"protocol": "baharoon2023"},
-        {"dataset": "y"},
+        {"name": "y"},
         {"model": "test_vit2"},
     ],
     ids=lambda change: next(iter(change)),
@@ -856,12 +861,12 @@ def test_a_file_is_computed_with_the_threads_that_it_was_begun_with(
     root, seen = tmp_path / "f", []
     usual = torch.get_num_threads()
 
-    def noting(*_: Any, **__: Any) -> None:
+    def noting(*_: Any, **__: Any) -> Any:
         seen.append(torch.get_num_threads())
         return compute(*_, **__)
 
-    compute = extract.run.compute_units
-    monkeypatch.setattr("extract.run.compute_units", noting)
+    compute = extract.run.compute_blocks
+    monkeypatch.setattr("extract.run.compute_blocks", noting)
     with monkeypatch.context() as broken:
         stop_at(broken, 1)
         assert main([*arguments, "--features", str(root)]) == 1

@@ -3,6 +3,7 @@
 import json
 import shlex
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from extract.cli import main as extract
 from extract.config import ExtractConfig
 from extract.encoders.encoder import describe
 from extract.encoders.resolve import find_entry
+from extract.job import Job
 from extract.key import feature_key
 from extract.prepare.transforms import Transform
 from probe.cli import main
@@ -126,8 +128,9 @@ def test_random_weights_are_found_by_the_keys_of_extract(tmp_path, sketch, model
         description = replace(sketch, entry=find_entry(model))
         config = ExtractConfig((model,), weights=weights)
         transform = Transform(32, (0.5,) * 3, (0.5,) * 3)
-        source = {"dataset": "toys", "images": "md5:0", "source_size": 28}
-        key = feature_key(description, config, transform, weights=words, **source)
+        source = SimpleNamespace(name="toys", source_size=28, slicing=None, reading=None)
+        job = Job(description, source, None)
+        key = feature_key(job, config, transform, weights=words, images="md5:0")
         del key["dataset"]  # make_features has it
         notes = {"random_weights": weights == "random"}
         path = make_features(tmp_path, notes=notes, n=(20, 10, 10), key=key)

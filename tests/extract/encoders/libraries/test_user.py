@@ -7,6 +7,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from extract.encoders.anatomy import Statistics
 from extract.encoders.encoder import describe, find_weights, load_encoder
 from extract.encoders.libraries import user as from_user
 from extract.encoders.libraries.user import UserEncoder
+from extract.job import Job
 from extract.key import feature_key, make_transform, weights_words
 from extract.plan import make_plan
 from extract.prepare.protocols import preprocess
@@ -155,11 +157,11 @@ def key_of(model: str, size: int | None = None) -> dict[str, Any]:
     config = ExtractConfig(models=(model,))
     found = find_weights(d, "pretrained", 0, download=False)
     digest = load_encoder(d, found)[1]
-    transform = make_transform(d.size, preprocess(config, d.entry, d.statistics), 3)
-    return feature_key(
-        d, config, transform, weights=weights_words(found, digest), dataset="x", images="y",
-        source_size=28,
-    )  # fmt: skip
+    preprocessing = preprocess(config, d.entry, d.statistics)
+    transform = make_transform(d.size, preprocessing, 3)
+    source: Any = SimpleNamespace(name="x", source_size=28, slicing=None, reading=None)
+    job = Job(d, source, preprocessing)
+    return feature_key(job, config, transform, weights=weights_words(found, digest), images="y")
 
 
 # ---------------------------------------------------------------------------- the example
