@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from cache import RequestError
 from cache.commands.settings import add_flags, given
 from cache.commands.terminal import Parser, complain, join_layers, run_command, show
+from cache.errors import Failure
 from extract.config import (
     ExtractConfig,
     FeaturesConfig,
@@ -134,20 +135,20 @@ def run(config: ExtractConfig) -> int:
     if config.text:
         from extract.texts.run import run_texts  # only here: it loads open_clip, a second more
 
-        problems = run_texts(config, say=lambda line: show(line, flush=True))
-        for what, why in problems:
-            complain("extract", f"{what}: {why}")
-        return 1 if problems else 0
+        return complain_of(run_texts(config, say=lambda line: show(line, flush=True)))
     memory = DigestMemory(config.root / ".digests.json")
     with CheckProgress() as progress:
         plan = leave_out_missing(make_plan(config, progress.report))
     for line in describe_plan(plan, memory):
         show(line, flush=True)
     if config.dry_run:
-        problems = plan.problems
-    else:
-        check_space(plan, memory)
-        problems = run_plan(plan, memory, say=lambda line: show(line, flush=True))
+        return complain_of(plan.problems)
+    check_space(plan, memory)
+    return complain_of(run_plan(plan, memory, say=lambda line: show(line, flush=True)))
+
+
+def complain_of(problems: Sequence[Failure]) -> int:
+    """Say what couldn't be done; returns the exit status."""
     for what, why in problems:
         complain("extract", f"{what}: {why}")
     return 1 if problems else 0

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from cache.format.fingerprint import summarise
 from extract.encoders.encoder import Encoder
-from extract.forward import run_batch
+from extract.forward import naming_memory
 from extract.prepare.transforms import Transform
 
 PICTURE_SIDE = 96  # px of the fingerprint's picture
@@ -42,10 +42,9 @@ def make_fingerprint(
     """
     images = torch.from_numpy(transform.on_host(fingerprint_picture(n_channels)))
     device = next(encoder.model.parameters()).device
-    vectors = {
-        name: vector[0].cpu().numpy()
-        for name, vector in run_batch(encoder, transform, images, device).items()
-    }
+    with naming_memory(encoder, device, len(images)):
+        features = encoder(transform(images.to(device)))
+    vectors = {name: vector[0].cpu().numpy() for name, vector in features.items()}
     if not all(np.isfinite(vector).all() for vector in vectors.values()):
         return {}  # the first batch will say what overflowed
     return summarise(vectors)

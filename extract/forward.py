@@ -126,7 +126,7 @@ class _Batches:
             left = group
             while len(left):
                 room = self._batch_size - sum(map(len, self._inputs))
-                with _naming_memory(self._encoder, self._device, self._batch_size):
+                with naming_memory(self._encoder, self._device, self._batch_size):
                     x = left[:room].to(self._device, non_blocking=True)
                     self._inputs.append(self._transform(x))
                 left = left[room:]
@@ -137,20 +137,12 @@ class _Batches:
 
     def _flush(self) -> dict[str, Tensor]:
         inputs, self._inputs = self._inputs, []
-        with _naming_memory(self._encoder, self._device, self._batch_size):
+        with naming_memory(self._encoder, self._device, self._batch_size):
             return self._encoder(inputs[0] if len(inputs) == 1 else torch.cat(inputs))
 
 
-def run_batch(
-    encoder: Encoder, transform: Transform, images: Tensor, device: torch.device
-) -> dict[str, Tensor]:
-    """Features of (B, ...) images as they come from a data set, on the device."""
-    with _naming_memory(encoder, device, len(images)):
-        return encoder(transform(images.to(device)))
-
-
 @contextlib.contextmanager
-def _naming_memory(encoder: Encoder, device: torch.device, batch_size: int) -> Iterator[None]:
+def naming_memory(encoder: Encoder, device: torch.device, batch_size: int) -> Iterator[None]:
     """A device without memory becomes a message with a cure."""
     try:
         yield
@@ -186,15 +178,11 @@ def decode_pieces(
         and their looks.
     """
     ranges, owners = [], []
-    for unit, whole in zip(units, row_ranges(units, dataset.n_rows), strict=True):
+    for unit in units:
+        whole = unit_rows(unit, dataset.n_rows)
         cut = dataset.cut([whole], batch_size)
         ranges += cut
         owners += [(unit, last == whole[1]) for _, last in cut]
     for (unit, is_last), piece in zip(owners, dataset.pieces(ranges, prepare), strict=True):
         images = [torch.from_numpy(np.require(i, requirements=["C", "W"])) for i in piece.images]
         yield unit, is_last, [i.pin_memory() for i in images] if pin else images, piece.looks
-
-
-def row_ranges(units: Sequence[int], n_rows: int) -> list[tuple[int, int]]:
-    """The (start, stop) of each unit's rows."""
-    return [unit_rows(unit, n_rows) for unit in units]

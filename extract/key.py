@@ -37,24 +37,18 @@ def make_transform(
     Raises:
         RequestError: the settings contradict each other.
     """
-    p = preprocessing
-    mean, std = p.mean, p.std
+    mean, std = preprocessing.mean, preprocessing.std
     if of_data_set is not None:
         mean, std = mean or of_data_set[0], std or of_data_set[1]
     assert mean is not None, "the data set's mean and std are settled before its transform"
     assert std is not None
-    return Transform(
-        size=size,
-        mean=mean,
-        std=std,
-        interpolation=p.interpolation,
-        antialias=p.antialias,
-        resize=p.resize,
-        channels=CHANNELS[p.channels] if n_channels == 1 else COLOUR,
-        intensity=INTENSITIES[p.intensity],
-        backend=p.backend,
-        content=p.content,
-    )
+    settled = {
+        "mean": mean,
+        "std": std,
+        "channels": CHANNELS[preprocessing.channels] if n_channels == 1 else COLOUR,
+        "intensity": INTENSITIES[preprocessing.intensity],
+    }
+    return Transform(size, **{**dataclasses.asdict(preprocessing), **settled})
 
 
 def protocol_words(job: Job, config: ExtractConfig) -> str:

@@ -22,12 +22,13 @@ from cache import CacheError, RequestError
 from cache.errors import Failure
 from cache.features import Features
 from cache.format.key import feature_path
+from cache.format.units import unit_rows
 from cache.leak_memory import count_leaks
 from cache.leaks import describe_leaks
 from cache.store import FeatureWriter
 from extract.config import ExtractConfig, default_batch_size
 from extract.fingerprint import make_fingerprint
-from extract.forward import compute_blocks, row_ranges, write_blocks
+from extract.forward import compute_blocks, write_blocks
 from extract.job import Job, Say
 from extract.leak_guard import refuse_leaks
 from extract.loaded import LazyEncoder, find_transform, open_images
@@ -131,7 +132,8 @@ def run_job(
         if writer.bad_units:
             say(f"  {job.label}: {len(writer.bad_units)} damaged units are computed again")
         todo = writer.todo
-        n_before = spec.n_rows - sum(stop - start for start, stop in row_ranges(todo, spec.n_rows))
+        ranges = [unit_rows(unit, spec.n_rows) for unit in todo]
+        n_before = spec.n_rows - sum(stop - start for start, stop in ranges)
         if todo and n_before and config.shard[1] == 1:
             say(f"  {job.label}: going on after {n_before:_} of {spec.n_rows:_} images")
         started = time.monotonic()

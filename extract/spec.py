@@ -1,7 +1,6 @@
 """What a feature file says of itself: its spec, notes, versions, and the command that makes it."""
 
 import dataclasses
-import importlib.metadata
 import platform
 import shlex
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from cache.commands.names import NOT_INSTALLED, version_of
 from cache.commands.settings import words
 from cache.format.spec import HASH, HASH_BYTES, THUMBNAIL, FileSpec
 from cache.task import BINARY
@@ -151,25 +151,14 @@ def data_words(job: Job, config: ExtractConfig) -> list[str]:
     return found
 
 
+PACKAGES = (
+    *("medprobe", "torch", "timm", "open_clip_torch", "transformers", "numpy", "h5py", "pillow"),
+    *("pydicom", "python-gdcm", "nibabel"),
+)
+
+
 def versions() -> dict[str, str]:
     """The versions of what computes the features."""
-    names = (
-        "medprobe",
-        "torch",
-        "timm",
-        "open_clip_torch",
-        "transformers",
-        "numpy",
-        "h5py",
-        "pillow",
-        "pydicom",
-        "python-gdcm",
-        "nibabel",
-    )
-    found = {}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:  # of an extra
-            continue
-    return found | {"python": platform.python_version()}
+    found = {name: version_of(name) for name in PACKAGES}
+    here = {name: version for name, version in found.items() if version != NOT_INSTALLED}
+    return here | {"python": platform.python_version()}

@@ -90,11 +90,14 @@ def format_bytes(n: float) -> str:
     return f"{n:.1f} TB"
 
 
+NOT_INSTALLED = "not installed"
+
+
 def version_of(package: str) -> str:
-    """Of an installed package."""
+    """Of an installed package, else NOT_INSTALLED."""
     import importlib.metadata  # late: --help shouldn't wait for it
 
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+        return NOT_INSTALLED

@@ -80,7 +80,8 @@ def recording(modules: Mapping[str, nn.Module]) -> Iterator[list[tuple[str, Any]
             handle.remove()
 
 
-Load = Callable[[dict[str, Tensor], str, str | None], tuple[Network, list[str]]]
+Loaded = tuple[Network, list[str]]  # and what was done, in words
+Load = Callable[[dict[str, Tensor], str, str | None], Loaded]
 
 
 @dataclass(frozen=True)

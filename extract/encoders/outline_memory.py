@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Callable
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.checked_json import read_checked, write_checked
+from cache.commands.names import version_of
 from extract.encoders.anatomy import Anatomy, Statistics, Tap
 from extract.encoders.outline import Outline
 from extract.encoders.table.entry import Entry
@@ -70,10 +70,7 @@ def surroundings(*folders: Path) -> str:
         for path in sorted(folder.rglob("*.py")):
             found.update(path.read_bytes())
     for name in LIBRARIES:
-        try:
-            found.update(f"{name} {importlib.metadata.version(name)}".encode())
-        except importlib.metadata.PackageNotFoundError:  # of an extra
-            continue
+        found.update(f"{name} {version_of(name)}".encode())
     return found.hexdigest()
 
 
@@ -84,16 +81,9 @@ def _pack(outline: Outline) -> dict[str, Any] | None:
         return None
     if json.loads(json.dumps(outline.arguments, default=str)) != outline.arguments:
         return None
-    return {
-        "size": outline.size,
-        "own_size": outline.own_size,
-        "arguments": outline.arguments,
-        "statistics": outline.statistics and asdict(outline.statistics),
-        "anatomy": asdict(outline.anatomy),
-        "place": outline.place and [kind, asdict(outline.place)],
-        "loads": outline.load is not None,
-        "licence": outline.licence,
-    }
+    packed = asdict(outline)
+    place = outline.place and [kind, packed["place"]]
+    return packed | {"place": place, "build": None, "load": outline.load is not None}
 
 
 def _unpack(packed: dict[str, Any], make: Callable[[], Outline]) -> Outline:
@@ -104,18 +94,16 @@ def _unpack(packed: dict[str, Any], make: Callable[[], Outline]) -> Outline:
         assert loader is not None, "it was there when the outline was remembered"
         return loader(*arguments)
 
-    anatomy = _tuples(packed["anatomy"])
-    return Outline(
-        size=packed["size"],
-        own_size=packed["own_size"],
-        arguments=packed["arguments"],
-        statistics=packed["statistics"] and Statistics(**_tuples(packed["statistics"])),
-        anatomy=Anatomy(**{**anatomy, "taps": tuple(Tap(**tap) for tap in anatomy["taps"])}),
-        place=packed["place"] and PLACES[packed["place"][0]](**_tuples(packed["place"][1])),
-        build=lambda: whole().build(),
-        load=load if packed["loads"] else None,
-        licence=packed["licence"],
-    )
+    anatomy, statistics, place = (packed[name] for name in ("anatomy", "statistics", "place"))
+    taps = tuple(Tap(**tap) for tap in anatomy["taps"])
+    unpacked = {
+        "anatomy": Anatomy(**{**_tuples(anatomy), "taps": taps}),
+        "statistics": statistics and Statistics(**_tuples(statistics)),
+        "place": place and PLACES[place[0]](**_tuples(place[1])),
+        "build": lambda: whole().build(),
+        "load": load if packed["load"] else None,
+    }
+    return Outline(**{**packed, **unpacked})
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:

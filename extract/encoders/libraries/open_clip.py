@@ -24,7 +24,7 @@ from cache.commands.names import first_line, near_names
 from extract.encoders.anatomy import Anatomy, Statistics, Tap
 from extract.encoders.libraries.families import study
 from extract.encoders.libraries.timm import TimmNetwork, check_patches
-from extract.encoders.outline import Network, Outline
+from extract.encoders.outline import Loaded, Network, Outline
 from extract.encoders.sizes import SizeError, near_sizes
 from extract.encoders.table.entry import Entry
 from extract.encoders.weights import checkpoints
@@ -114,9 +114,7 @@ def outline(entry: Entry, size: int | None) -> Outline:
         _set_size(tower, size)
         return _network(tower.eval())
 
-    def load(
-        tensors: dict[str, Tensor], source: str, layout: str | None
-    ) -> tuple[Network, list[str]]:
+    def load(tensors: dict[str, Tensor], source: str, layout: str | None) -> Loaded:
         tower = _tower(config, size)
         said = checkpoints.load_strictly(
             tower,

@@ -14,7 +14,7 @@ from cache.commands.names import first_line
 from extract.encoders.anatomy import Statistics
 from extract.encoders.libraries.architectures import ARCHITECTURES
 from extract.encoders.libraries.families import TimmModel, study
-from extract.encoders.outline import Network, Outline
+from extract.encoders.outline import Loaded, Network, Outline
 from extract.encoders.sizes import SizeError, near_sizes
 from extract.encoders.table.entry import Entry
 from extract.encoders.weights import checkpoints
@@ -118,9 +118,7 @@ def outline(entry: Entry, size: int | None) -> Outline:
     def build() -> Network:
         return TimmNetwork(_create(architecture, chosen).eval())
 
-    def load(
-        tensors: dict[str, Tensor], source: str, layout: str | None
-    ) -> tuple[Network, list[str]]:
+    def load(tensors: dict[str, Tensor], source: str, layout: str | None) -> Loaded:
         said: list[str] = []
 
         def put(model: nn.Module, filter_fn: Callable[..., Any] | None = None) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from cache import RequestError
 from extract.encoders.anatomy import Anatomy, Tap
-from extract.encoders.outline import Network, Outline, recording
+from extract.encoders.outline import Loaded, Network, Outline, recording
 from extract.encoders.sizes import SizeError
 from extract.encoders.table.entry import Entry
 from extract.encoders.weights.published import Hub, cached_file, config_file
@@ -389,9 +389,7 @@ def outline(entry: Entry, size: int | None) -> Outline:
     def build() -> Network:
         return TransformersNetwork(make(), kind)
 
-    def load(
-        tensors: dict[str, Tensor], source: str, layout: str | None
-    ) -> tuple[Network, list[str]]:
+    def load(tensors: dict[str, Tensor], source: str, layout: str | None) -> Loaded:
         check_published(entry)
         # transformers renames (its releases name modules anew); only strictness is ours.
         fit = partial(_fit, model_class, config, kind, source)

@@ -28,6 +28,7 @@ code reads (a list of layers, say) are known only by what they change in these.
 """
 
 import copy
+import inspect
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,16 +41,16 @@ from torch import Tensor, nn
 
 from cache import RequestError
 from cache.commands.names import first_line, near_names
-from cache.commands.user_code import where
+from cache.commands.user_code import Function, Wanted, user_code, where
 from extract.config import INTERPOLATIONS
 from extract.encoders.anatomy import Anatomy, Statistics, Tap
 from extract.encoders.libraries.families import study
 from extract.encoders.libraries.timm import TimmNetwork, check_patches
-from extract.encoders.libraries.user_code import call, user_function
 from extract.encoders.outline import Network, Outline, recording
 from extract.encoders.pooling import LAYOUTS
-from extract.encoders.table.entry import Entry
+from extract.encoders.table.entry import ENTRY_POINTS, Entry
 
+WANTED = Wanted("--model", "function", ENTRY_POINTS)
 TOKENS = ("tokens", "BTD")  # layouts; "BTD" has no prefix
 
 
@@ -110,8 +111,32 @@ def outline(entry: Entry, size: int | None) -> Outline:
         RequestError: the function can't be had or fails, or what it returns can't be read.
     """
     name = entry.network
-    with user_function(name) as (function, arguments, folder):
-        return _read(call(function, size, name, folder), name, size, arguments, folder)
+    with user_code(name, WANTED) as (function, arguments, folder):
+        return _read(_call(function, size, name, folder), name, size, arguments, folder)
+
+
+def _call(function: Function, size: int | None, name: str, folder: Path) -> Any:
+    """What the function returns; it may take ``size``, and nothing else that has no default."""
+    try:
+        parameters = dict(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        parameters = {}
+    own = parameters.pop("size", None)
+    options = {"size": size} if own and size is not None else {}
+    if own and size is None and own.default is own.empty:
+        raise RequestError(f"{name} has no size of its own; give --size, or write size=224 there")
+    for parameter in parameters.values():
+        some = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if parameter.default is parameter.empty and not some:
+            raise RequestError(
+                f"{name} asks for {parameter.name!r}; it is called with size, or with nothing"
+            )
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # a part that stays random is the same in every run
+            return function(**options)
+    except (Exception, SystemExit) as error:  # the user's code, failing in any way
+        raise RequestError(f"{name} fails: {where(error, folder)}") from error
 
 
 def _read(

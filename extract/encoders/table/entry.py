@@ -66,11 +66,7 @@ NONE: tuple[str, ...] = ()  # a closed list of training sets without any of the 
 SUPERVISED_1K = Pretraining("apache-2.0", SUPERVISED, IN1K, NONE)
 DINOV2_LVD = Pretraining("apache-2.0", DINOV2, LVD142M, NONE)
 
-VIT_L = {
-    "hidden_size": 1024,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "intermediate_size": 4096,
-    "image_size": 224,
-    "patch_size": 16,
-}
+# Of transformers' configurations.
+BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
+LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
+VIT_L = {**LARGE, "intermediate_size": 4096, "image_size": 224, "patch_size": 16}

@@ -4,11 +4,13 @@ from dataclasses import replace
 
 from extract.encoders.anatomy import Statistics
 from extract.encoders.table.entry import (
+    BASE,
     CLIP,
     CONTRASTIVE,
     DINOV2,
     HALF,
     IMAGENET,
+    LARGE,
     NONE,
     VIT_L,
     Entry,
@@ -16,17 +18,8 @@ from extract.encoders.table.entry import (
 )
 from extract.encoders.weights.published import Hub
 
-VIT_B = {
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "mlp_ratio": 4,
-    "layer_norm_eps": 1e-6,
-}
 CLIP_B32 = {
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
+    **BASE,
     "intermediate_size": 3072,
     "image_size": 224,
     "patch_size": 32,
@@ -55,7 +48,14 @@ MEDICAL = (
             ("NIH ChestX-ray14", "CheXpert", "MIMIC-CXR"),
         ),
         library="transformers",
-        config={"model_type": "dinov2", "image_size": 518, "patch_size": 14, **VIT_B},
+        config={
+            "model_type": "dinov2",
+            **BASE,
+            "image_size": 518,
+            "patch_size": 14,
+            "mlp_ratio": 4,
+            "layer_norm_eps": 1e-6,
+        },
         statistics=Statistics((0.5307,) * 3, (0.2583,) * 3),
         weights=Hub("microsoft/rad-dino"),
     ),
@@ -252,11 +252,9 @@ MEDICAL = (
         library="transformers",
         config={
             "model_type": "vit",
+            **BASE,
             "image_size": 224,
             "patch_size": 16,
-            "hidden_size": 768,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 12,
             "intermediate_size": 3072,
             "layer_norm_eps": 1e-12,
         },
@@ -273,11 +271,9 @@ MEDICAL = (
         library="transformers",
         config={
             "model_type": "dinov2",
+            **LARGE,
             "image_size": 224,
             "patch_size": 16,
-            "hidden_size": 1024,
-            "num_hidden_layers": 24,
-            "num_attention_heads": 16,
             "mlp_ratio": 4,
             "layer_norm_eps": 1e-6,
         },
