@@ -19,7 +19,7 @@ from extract.datasets.files.options import TableOptions
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
 STORES = ("float16", "float32")
 LAYER_NORMS = ("final", "none")
-PROTOCOL_NAMES = ("wu2025", "doerrich2024", "huix2024", "baharoon2023")  # see preprocessing.py
+PROTOCOL_NAMES = ("wu2025", "doerrich2024", "huix2024", "baharoon2023")  # see prepare/protocols.py
 
 # The words for preprocessing. What each does, exactly, is with Transform in transforms.py.
 RESIZES = (

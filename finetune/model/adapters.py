@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cache.errors import RequestError
 from extract.encoders.anatomy import Anatomy
+from extract.encoders.weights.tensor_names import some
 from finetune.config import LoraConfig
 
 # Linear layers of a transformer's blocks that get adapters by default: the input projections of
@@ -145,7 +146,7 @@ def check_reached(encoder: nn.Module, reached: Mapping[str, int], name: str) -> 
     if idle:
         layers = sorted({n.partition(MARK)[0] for n in idle})
         raise RequestError(
-            f"--lora-targets: {name} doesn't call {_some(layers)}, or what the head sees lies "
+            f"--lora-targets: {name} doesn't call {some(layers)}, or what the head sees lies "
             "before; an adapter there gets no gradient; name other layers, or leave "
             "--lora-targets out"
         )
@@ -174,7 +175,7 @@ def _find_targets(
         idle = [target for target in wish if not any(_ends(n, (target,)) for n in layers)]
         if not idle:
             return found
-        asked = f"--lora-targets: {name} has no layer {_some(idle)}"
+        asked = f"--lora-targets: {name} has no layer {some(idle)}"
     else:
         found = [
             n
@@ -198,7 +199,3 @@ def _find_targets(
 
 def _ends(name: str, targets: tuple[str, ...]) -> bool:
     return any(name == target or name.endswith(f".{target}") for target in targets)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

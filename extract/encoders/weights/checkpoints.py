@@ -1,8 +1,8 @@
 """Putting weights into models: strictly, and with a digest of what was read.
 
 timm loads non-strictly when a headless model meets a checkpoint with a classifier, so a ResNet's
-file "loads" into a ViT and leaves it random. Here a file is read by us (see weight_files.py), its
-names are mapped by a named layout (see layouts.py) and named rules (see wrappings.py), the
+file "loads" into a ViT and leaves it random. Here a file is read by us (see files.py), its
+names are mapped by a named layout (see tensor_names.py) and named rules (see wrappings.py), the
 classifier is dropped by name, and what remains must fit the model exactly.
 """
 

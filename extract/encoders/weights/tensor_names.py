@@ -398,13 +398,14 @@ def name_faults(missing: list[str], n_own: int, extra: list[str]) -> list[str]:
     """Which of a model's tensors a file lacks, and which it has besides, in words."""
     said = []
     if missing:
-        said.append(f"{len(missing)} of {n_own} tensors are missing ({_some(missing)})")
+        said.append(f"{len(missing)} of {n_own} tensors are missing ({some(missing)})")
     if extra:
-        said.append(f"{len(extra)} don't belong ({_some(extra)})")
+        said.append(f"{len(extra)} don't belong ({some(extra)})")
     return said
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """ "a, b, c, ...": the first three."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 

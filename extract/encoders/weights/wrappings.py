@@ -39,7 +39,7 @@ def unwrap(
     """Fit a file's tensors as they are, or else under the one wrapping where all fit.
 
     Args:
-        tensors: as ``weight_files.read_checkpoint`` gives them.
+        tensors: as ``files.read_checkpoint`` gives them.
         attempt: fits tensors strictly; gives what they made and what was done, in words.
         source: the file, for messages.
 
