@@ -68,6 +68,7 @@ def make_answer(
 
     found = {"val": score("val")}
     tested, marks = one, marks_of_batchnorm(setting, classifier)
+    marks += trial.head.marks if trial.head else ()
     if config.train.refit != "train":
         tested = run_refit(setting, learned, one, classifier)
         marks.append(

@@ -25,8 +25,8 @@ from finetune.model.classifier import check_model
 from finetune.protocols import Subject
 from finetune.ranks import Ranks
 from finetune.start.head import FirstHead
-from finetune.start.row import find_row
 from probe.protocols import Followed
+from probe.row_names import find_row
 
 KIND = "finetune"
 READ = ["train", "val", "test"]

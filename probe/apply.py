@@ -13,16 +13,18 @@ from cache.commands.names import counted
 from cache.commands.terminal import Parser, run_command, show
 from cache.errors import RequestError
 from cache.features import Features, open_features
-from cache.files import no_file, write_whole
+from cache.files import write_whole
 from cache.format.key import file_stem, key_differences
-from cache.places import features_root
+from cache.places import features_root, results_root
 from cache.task import Task
 from probe.arrays import Doubles, Texts
 from probe.metrics.classification import THRESHOLD
 from probe.places import read_side_by_side
 from probe.questions.external import of_encoder
+from probe.questions.overlay import OverlayConfig
 from probe.refit import Classifier, fit_again, question_of, refuse_many
-from probe.results import BrokenRow, find_head, read_row
+from probe.results import BrokenRow, find_head
+from probe.row_names import find_row
 
 BETWEEN = "|"  # several predicted labels
 STORED = "layers.stored"  # of a key: other layers beside those that are read change nothing
@@ -44,7 +46,10 @@ def make_parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("row", type=Path, help="its JSON file")
+    parser.add_argument(
+        "row",
+        help="its JSON file, or in $MEDPROBE_RESULTS or ./results its name, or its id's start",
+    )
     parser.add_argument("images", metavar="FEATURES", type=Path, help="a feature file")
     parser.add_argument(
         "--out",
@@ -53,6 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="a CSV of id, predicted class and scores; the same as .npz beside it (the row's name "
         "and the data set's, here)",
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
     parser.add_argument(
         "--features",
         type=Path,
@@ -60,6 +66,13 @@ def make_parser() -> argparse.ArgumentParser:
         help="where a row without weights finds what it learnt from "
         "($MEDPROBE_FEATURES or ./features)",
     )
+    for flag, what in (("--labels", "labels"), ("--split-file", "split")):
+        parser.add_argument(
+            flag,
+            type=Path,
+            metavar="FILE",
+            help=f"of a row without weights: the table of its {what}, where they were a table's",
+        )
     return parser
 
 
@@ -71,32 +84,34 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Read the row, score the images, write what it says of them."""
-    path, features = options.row, open_features(options.images)
+    path, row = find_row(options.row, results_root(), "")
+    features = open_features(options.images)
     out = options.out or Path(f"{path.stem}_{file_stem(features.dataset)}.csv")
-    if out.suffix != ".csv":
-        raise RequestError(f"--out takes a name that ends in .csv, not {out}")
-    row = _read(path)
+    _check_place(out, options.overwrite)
     refuse_other_encoder(row, features, path.stem)
-    classifier = classifier_of(path, row, options.features or features_root())
+    laid = OverlayConfig(labels=options.labels, split_file=options.split_file)
+    classifier = classifier_of(path, row, options.features or features_root(), laid)
     x = read_side_by_side(classifier.places, classifier.aggregate, features)
     scores = classifier.scores(x)
     write_scores(out, features.ids, scores, classifier.task, row["score_type"])
     if features.digest in (row["features"]["digest"], row["trained_on"].get("digest")):
         show(f"{path.stem} was made of these features: it has learnt from some of them")
     n = counted(len(scores), "sample")
-    show(f"{n} of {features.dataset} scored by {path.stem}: {out}, {out.with_suffix('.npz').name}")
+    show(f"{n} of {features.dataset} scored by {path.stem}: {out} and .npz")
     return 0
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        row = read_row(path)
-        _ = row["features"]["digest"], row["probe"]["kind"], row["trained_on"].get("digest")
-    except FileNotFoundError as error:
-        raise RequestError(f"{no_file(path)}; `probe --kind linear` makes some") from error
-    except (BrokenRow, KeyError, TypeError, AttributeError) as error:
-        raise RequestError(f"{path} can't be read as a result ({error})") from error
-    return row
+def _check_place(out: Path, overwrite: bool) -> None:
+    """Refuse a place that can't be written, or that holds something, before anything is read."""
+    if out.suffix != ".csv":
+        raise RequestError(f"--out takes a name that ends in .csv, not {out}")
+    if not out.absolute().parent.is_dir():
+        raise RequestError(f"no folder at {out.parent}; make it, or name another place with --out")
+    for path in (out, out.with_suffix(".npz")):
+        if path.exists() and not overwrite:
+            raise RequestError(
+                f"{path} is there already; name another place with --out, or --overwrite"
+            )
 
 
 def refuse_other_encoder(row: Mapping[str, Any], features: Features, name: str) -> None:
@@ -117,13 +132,16 @@ def refuse_other_encoder(row: Mapping[str, Any], features: Features, name: str) 
         )
 
 
-def classifier_of(path: Path, row: Mapping[str, Any], folder: Path) -> Classifier:
+def classifier_of(
+    path: Path, row: Mapping[str, Any], folder: Path, laid: OverlayConfig
+) -> Classifier:
     """The classifier that a row keeps, or one that is fitted again.
 
     Args:
         path: of the row.
         row: as ``probe.results.read_row`` gave it.
         folder: where the features that it learnt from are looked for.
+        laid: tables of labels and of a split, where it is of such.
 
     Raises:
         RequestError: it has none, and isn't fitted again.
@@ -132,8 +150,11 @@ def classifier_of(path: Path, row: Mapping[str, Any], folder: Path) -> Classifie
     try:
         head = find_head(path, row)
     except (OSError, BrokenRow) as error:
-        raise RequestError(f"the scores of {path.stem} can't be read ({error})") from error
-    return head or fit_again(path, row, lambda: question_of(row, folder, path.stem))
+        raise RequestError(
+            f"the scores of {path.stem}, which hold its weights, can't be read ({error}); ask the "
+            "probe anew"
+        ) from error
+    return head or fit_again(path, row, lambda: question_of(row, folder, path.stem, laid))
 
 
 def write_scores(out: Path, ids: Texts, scores: Doubles, task: Task, score_type: str) -> None:

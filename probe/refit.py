@@ -201,47 +201,64 @@ def features_of(name: str, digest: str, folder: Path) -> Features:
     return features
 
 
-def question_of(row: Mapping[str, Any], folder: Path, name: str) -> Question:
+def question_of(row: Mapping[str, Any], folder: Path, name: str, laid: OverlayConfig) -> Question:
     """A row's question, of the feature files that it names.
 
     Args:
         row: as ``probe.results.read_row`` gave it.
         folder: where the features are looked for.
         name: of the row, for messages.
+        laid: tables of labels and of a split, which a row names and doesn't hold.
 
     Raises:
         RequestError: they aren't there, or their labels and split aren't the row's.
     """
     own, train = row["features"], row["trained_on"]
-    test = _lay_again(row, own["digest"], {} if train else row["split"], folder, name)
+    of_test = dataclasses.replace(laid, split_file=None) if train else laid
+    test = _lay_again(row, own["digest"], {} if train else row["split"], folder, name, of_test)
     if train:
-        learnt = _lay_again(train, train["digest"], train.get("split", {}), folder, name)
+        learnt = _lay_again(train, train["digest"], train.get("split", {}), folder, name, laid)
         question = only_test(test, learnt, row["split"]["rule"].partition(":")[2])
     else:
         question = test
     samples = {what: own["samples"].get(what) for what in question.samples}
     if question.samples != samples or question.task.word != own["task"]:
         raise RequestError(
-            f"{name} is of other labels or another split than its features have; {OLDER}"
+            f"{name} is of other labels or another split than its features, or these tables, have; "
+            "ask the probe anew"
         )
     return question
 
 
 def _lay_again(
-    said: Mapping[str, Any], digest: str, split: Mapping[str, Any], folder: Path, name: str
+    said: Mapping[str, Any],
+    digest: str,
+    split: Mapping[str, Any],
+    folder: Path,
+    name: str,
+    laid: OverlayConfig,
 ) -> Question:
     """A file's samples with the labels and split that a row says of it."""
     features = features_of(name, digest, folder)
     target = said.get("target", {})
-    if "file" in target or split.get("rule") == "file":
-        raise RequestError(f"{name} is of a table's labels or split; {OLDER}")
+    is_of_file = split.get("rule") == "file"
+    for flag, table, of in (
+        ("--labels", laid.labels, target.get("file")),
+        ("--split-file", laid.split_file, split.get("file") if is_of_file else None),
+    ):
+        if of and not table:
+            raise RequestError(f"{name} is of {of}; name that table with {flag}")
+        if table and not of:
+            raise RequestError(f"{name} is of no table that {flag} could name; leave it out")
     words = {word: text for text, word in ASKED.items()}
     is_meta = str(target.get("target", "")).startswith(META)
     config = OverlayConfig(
         target=target.get("target"),
         uncertain=target.get("uncertain"),
         task=words[target["task"]] if is_meta else None,
-        split=SplitRule.parse(split["rule"]) if split else None,
+        labels=laid.labels,
+        split_file=laid.split_file,
+        split=SplitRule.parse(split["rule"]) if split and not is_of_file else None,
         split_seed=split.get("seed", 0),
     )
     asked = {question.name: question for question in lay_over(config, features)}

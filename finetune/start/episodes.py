@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
-from finetune.start.row import find_row, refuse_other_samples
+from finetune.start.samples import refuse_other_samples
 from probe.episodes.draw import FewShotConfig, digest_of, draw_episodes, read_episodes
 from probe.episodes.prior import class_shares, to_prior
 from probe.questions.question import Question
+from probe.row_names import find_row
 
 FLAG = "--episodes-like"
 FILE = "file"  # the draw of a row whose episodes were read from a table

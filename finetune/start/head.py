@@ -24,10 +24,11 @@ from cache.errors import RequestError
 from cache.features import Features
 from cache.format.key import key_differences
 from cache.task import BINARY
-from finetune.start.row import find_row, refuse_other_samples
+from finetune.start.samples import refuse_other_samples
 from probe.questions.question import Question
 from probe.refit import features_of, find_by_digest, fit_again, refuse_many
 from probe.results import find_head
+from probe.row_names import find_row
 from probe.solvers.head import Head
 
 FLAG = "--init-head-from"
@@ -35,6 +36,7 @@ KINDS = ("linear", "adamw", "heads")  # whose outputs are logits
 MULTINOMIAL = "multinomial"  # the form of several classes that a softmax has
 WEIGHT, BIAS = "weight", "bias"  # of a head's file: (O, D) and (O,)
 # Of a key: a head's input is the same by meaning.
+LEARNT_VAL = "its first head has learnt from val, too, so val numbers are too good"
 NOT_SEEN = ("precision", "store", "layers.stored")
 
 
@@ -45,6 +47,7 @@ class FirstHead:
     weights: NDArray[np.float32]  # (O, D)
     intercept: NDArray[np.float32]  # (O,)
     source: Mapping[str, Any]  # for the row: where they are from
+    marks: tuple[str, ...] = ()  # what a reader of the row must know of them
 
     @property
     def digest(self) -> str:
@@ -84,6 +87,7 @@ def first_head(
             pool; a kind without such weights; or of a row without any, what ``fit_again`` refuses.
         CacheError: the features are damaged.
     """
+    marks: tuple[str, ...] = ()
     if result.endswith(".safetensors"):
         weights, intercept = _read_head(Path(result))
         source: dict[str, Any] = {"file": Path(result).name}
@@ -91,8 +95,9 @@ def first_head(
         path, row = find_row(result, results_dir, FLAG)
         weights, intercept = _of_row(path, row, question, key, pool, features_dir, layer)
         source = {"row": row["id"], "kind": row["probe"]["kind"]}
+        marks = (LEARNT_VAL,) if row["probe"].get("refit") == "train+val" else ()
     weights, intercept = as_logits(weights, intercept, n_logits, question.task.word)
-    return FirstHead(weights.astype(np.float32), intercept.astype(np.float32), source)
+    return FirstHead(weights.astype(np.float32), intercept.astype(np.float32), source, marks)
 
 
 def as_logits(

@@ -38,13 +38,13 @@ def lay_over(config: OverlayConfig, features: Features) -> list[Question]:
         RequestError: a table that can't be read or fits nothing, no such target, uncertain labels
             of which nobody says what they count as, or a split that can't be made.
     """
-    target, said = choose_target(config, features)
+    target, said, notes = choose_target(config, features)
     is_known = _is_known(target)
     if not is_known.any():
         raise RequestError(f"{features.dataset} has no sample of which a label is known")
     marks = [_target_mark(said)] if said else []
     if n := int((~is_known).sum()):
-        marks.append(f"{n:_} of {len(is_known):_} samples have no label: left out")
+        notes = [f"{n:_} of {len(is_known):_} samples have no label: left out", *notes]
     stored = {name: features.header.tables[f"samples/{name}"] for name in ("labels", "split")}
     labels_id = labels_digest(target, features) if said else stored["labels"]
     row = {**said, "task": target.task, "labels": labels_id} if said else {}
@@ -58,7 +58,7 @@ def lay_over(config: OverlayConfig, features: Features) -> list[Question]:
             {"labels": labels_id, "split": division.get("digest", stored["split"])},
             row,
             division,
-            (*marks, *named.notes),
+            (*marks, *notes, *named.notes),
         )
         for named, division in choose_splits(config, features, target, is_known)
     ]

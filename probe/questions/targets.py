@@ -31,19 +31,23 @@ META_TABLES = "samples/meta/"
 LARGEST = 1e100  # of a continuous label: errors are squared and summed, and float64 ends at 1e308
 
 
-def choose_target(config: OverlayConfig, features: Features) -> tuple[Target, dict[str, Any]]:
+def choose_target(
+    config: OverlayConfig, features: Features
+) -> tuple[Target, dict[str, Any], list[str]]:
     """The labels that are asked for, none of them UNCERTAIN.
 
     Returns:
-        The target of S samples, and what the row says of it; nothing where it is the stored one.
+        The target of S samples; what the row's question says of it, nothing where it is the stored
+        one; and what a reader must know.
 
     Raises:
         RequestError: a table that can't be read or names no sample, no labels, no such column or
             label, or uncertain labels of which nobody says what they count as.
     """
     said: dict[str, Any] = {}
+    notes: list[str] = []
     if config.labels:
-        target = _read_labels(config, config.labels, features)
+        target, notes = _read_labels(config, config.labels, features)
         said["file"] = config.labels.name
     elif config.target and config.target.startswith(META):
         target = _read_meta(config, config.target.removeprefix(META), features)
@@ -69,7 +73,7 @@ def choose_target(config: OverlayConfig, features: Features) -> tuple[Target, di
             f"{np.nanmax(np.abs(target.labels)):g}, and the square of such a number is lost; is that "
             "a code for a missing value? Leave it empty"
         )
-    return target, said
+    return target, said, notes
 
 
 def _narrow(target: Target, text: str) -> Target:
@@ -112,8 +116,8 @@ def refuse_unknown(name: str, known: Sequence[str], what: str) -> None:
     raise RequestError(f"no {what} {name!r}; {cure}")
 
 
-def _read_labels(config: OverlayConfig, path: Path, features: Features) -> Target:
-    """The labels of a table, put beside the samples by their ids."""
+def _read_labels(config: OverlayConfig, path: Path, features: Features) -> tuple[Target, list[str]]:
+    """The labels of a table, put beside the samples by their ids, and a note on other ids."""
     table = read_csv(path)
     id_column = "id" if "id" in table.columns else next(iter(table.columns))
     wanted = _column_names(config.target, table) if config.target else ()
@@ -138,7 +142,9 @@ def _read_labels(config: OverlayConfig, path: Path, features: Features) -> Targe
         raise RequestError(f"{error}; or name one of {', '.join(names)} with --target") from error
     labels = target.labels[rows]
     labels[rows < 0] = np.nan if target.task == REGRESSION else MISSING
-    return dataclasses.replace(target, labels=labels)
+    others = sorted(place.keys() - {*ids})
+    notes = [f"{len(others):_} ids of {path.name} aren't there ({others[0]}...)"] if others else []
+    return dataclasses.replace(target, labels=labels), notes
 
 
 def _column_names(text: str, table: Table) -> tuple[str, ...]:

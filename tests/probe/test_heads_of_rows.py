@@ -134,7 +134,7 @@ def of_same_encoder(folder, task, **fields):
 
 def scored(capsys, row, images):
     """What ``probe apply`` writes: lines of the CSV, and the arrays."""
-    status, out, err = run(capsys, ["apply", row, images, "--out", "new.csv"])
+    status, out, err = run(capsys, ["apply", row, images, "--out", "new.csv", "--overwrite"])
     assert (status, err) == (0, "")
     with np.load("new.npz") as arrays:
         lines = csv.reader(Path("new.csv").read_text(encoding="utf-8").splitlines())
@@ -320,8 +320,8 @@ def test_what_is_no_head_is_a_broken_row(folder):
     [
         (f"{ADAMW}", "is of kind adamw and keeps no weights; ask the probe anew"),
         ("linear --shots 2 --episodes 2", "learnt from episodes, each its own head"),
-        ("knn --k 3 --labels labels.csv", "is of a table's labels or split; ask the probe anew"),
-        ("knn --k 3 --split-file split.csv", "is of a table's labels or split"),
+        ("knn --k 3 --labels labels.csv", "is of labels.csv; name that table with --labels"),
+        ("knn --k 3 --split-file split.csv", "is of split.csv; name that table with --split-file"),
         (
             "sklearn.dummy.DummyClassifier",
             "keeps no weights; name a row of linear, ridge, knn, adamw, heads",
@@ -331,12 +331,7 @@ def test_what_is_no_head_is_a_broken_row(folder):
 def test_rows_that_cannot_be_applied(folder, capsys, words, match):
     make_features(folder / "features")
     images = of_same_encoder(folder, MULTI_CLASS)
-    ids = [f"{i:05d}" for i in range(220)]
-    lines = [f"{name},{'xyz'[i % 3]}" for i, name in enumerate(ids)]
-    (folder / "labels.csv").write_text("\n".join(["id,label", *lines]))
-    parts = ["train", "val", "test", "test"]
-    lines = [f"{name},{parts[i // 3 % 4]}" for i, name in enumerate(ids)]
-    (folder / "split.csv").write_text("\n".join(["id,split", *lines]))
+    write_tables(folder)
     assert run(capsys, f"--kind {words} --data toys")[0] == 0
     (row,) = paths(folder)
     make_earlier(row)
@@ -344,6 +339,40 @@ def test_rows_that_cannot_be_applied(folder, capsys, words, match):
     assert status == 1
     assert re.search(match, err)
     assert not list(folder.glob("toy*"))
+
+
+def write_tables(folder):
+    ids = [f"{i:05d}" for i in range(220)]
+    lines = [f"{name},{'xyz'[i % 3]}" for i, name in enumerate(ids)]
+    (folder / "labels.csv").write_text("\n".join(["id,label", *lines]))
+    parts = ["train", "val", "test", "test"]
+    lines = [f"{name},{parts[i // 3 % 4]}" for i, name in enumerate(ids)]
+    (folder / "split.csv").write_text("\n".join(["id,split", *lines]))
+
+
+def test_tables_that_a_row_is_of_are_named_again(folder, capsys):
+    make_features(folder / "features")
+    images = of_same_encoder(folder, MULTI_CLASS)
+    write_tables(folder)
+    tables = ["--labels", "labels.csv", "--split-file", "split.csv"]
+    assert run(capsys, ["--kind", "knn", "--k", "3", "--data", "toys", *tables])[0] == 0
+    (row,) = paths(folder)
+    apply = ["apply", row.stem, images, "--out", "new.csv"]
+    assert run(capsys, [*apply, *tables])[0] == 0
+    with np.load("new.npz") as arrays:
+        place = {name: i for i, name in enumerate(arrays["ids"].tolist())}
+        scores = arrays["scores"]
+    wanted = read_scores(row, read_row(row))
+    rows = [place[name] for name in wanted["test_ids"].tolist()]
+    np.testing.assert_allclose(scores[rows], wanted["test_scores"], atol=1e-6)
+    status, _, err = run(capsys, [*apply, *tables])
+    assert (status, "new.csv is there already; name another" in err) == (1, True)
+    text = Path("split.csv").read_text().replace("test", "val", 1)
+    Path("split.csv").write_text(text)
+    status, _, err = run(capsys, [*apply, *tables, "--overwrite"])
+    assert (status, "of other labels or another split than" in err) == (1, True)
+    status, _, err = run(capsys, [*apply, *tables, "--out", "nowhere/new.csv"])
+    assert (status, "no folder at nowhere" in err) == (1, True)
 
 
 def test_images_that_cannot_be_scored(folder, capsys):

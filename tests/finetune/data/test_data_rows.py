@@ -19,7 +19,6 @@ from cache.splits.rules import SplitRule
 from cache.task import BINARY, MULTI_CLASS
 from finetune.start.episodes import episodes_like
 from finetune.start.head import FirstHead, as_logits, first_head
-from finetune.start.row import find_row
 from probe.cli import main
 from probe.episodes.draw import digest_of
 from probe.places import Place
@@ -27,6 +26,7 @@ from probe.questions.laying import lay_over
 from probe.questions.overlay import OverlayConfig
 from probe.questions.question import Question
 from probe.results import load_head
+from probe.row_names import find_row
 
 MULTI_LABEL = "multi-label, binary-class"
 
