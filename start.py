@@ -34,8 +34,9 @@ def main(words):
 
 def demo():
     """Features of the demo's images, and one probe of them, whose table comes last."""
-    activate = VENV / "Scripts" / "activate" if os.name == "nt" else ". .venv/bin/activate"
-    print(f"\nThe environment is .venv; the commands below are in it after\n    {activate}\n")
+    shown = VENV.relative_to(HERE) if VENV.is_relative_to(HERE) else VENV
+    activate = shown / "Scripts" / "activate" if os.name == "nt" else f". {shown}/bin/activate"
+    print(f"\nThe environment is {shown}; the commands below are in it after\n    {activate}\n")
     return run(PYTHON, "-m", "extract", "--demo") or run(
         PYTHON, "-m", "probe", "--kind", "knn", "--k", "200"
     )

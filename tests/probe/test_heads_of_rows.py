@@ -393,7 +393,7 @@ def test_images_that_cannot_be_scored(folder, capsys):
     head = of_same_encoder(folder, MULTI_CLASS, n_layers=0, key={"layers": {"of": 2}})
     refused(of_linear, head, "has no layer 0")
     refused(of_linear, path, "ends in .csv, not x.txt", "--out", "x.txt")
-    refused(folder / "labels.json", path, "no file at .*labels.json")
+    refused(folder / "labels.json", path, "no result .*labels.json. in results")
     (folder / "x.json").write_text("{}")
     refused(folder / "x.json", path, "can't be read as a result")
     refused(of_knn, path, "aren't in nowhere", "--features", "nowhere")
