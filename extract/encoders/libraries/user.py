@@ -294,6 +294,8 @@ def _study(made: UserEncoder, network: UserNetwork, name: str, folder: Path) -> 
         if fault:
             raise RequestError(f"{name}: its layer {layer!r} {fault}")
     for what, output in {**outputs, **vectors}.items():
+        if not torch.isfinite(output).all():
+            raise RequestError(f"{name}: {what!r} should give finite numbers, found inf or nan")
         if not torch.allclose(output[0], output[1], rtol=1e-2, atol=1e-2 * float(output.std())):
             raise RequestError(
                 f"{name}: {what!r} differs between a picture and its copy: something random "

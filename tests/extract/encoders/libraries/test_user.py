@@ -332,6 +332,10 @@ def test_a_file_that_nobody_named_is_not_run(folder: Path, monkeypatch: pytest.M
             r"is \(2, 4, 4\), and \(2, 4, 2\) after 'norm'",
         ),
         (
+            [("x = self.block(x)", "x = self.block(x / 0)")],
+            "'block' should give finite numbers, found inf or nan",
+        ),
+        (
             [("x = self.block(x)", "x = self.block(nn.functional.dropout(x))")],
             "'block' differs between a picture and its copy: something random",
         ),
