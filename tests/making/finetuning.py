@@ -2,6 +2,9 @@
 
 import contextlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +50,6 @@ def run(words, data=None, status=0):
 
 def read_rows(kind="finetune"):
     """The stored rows of a kind with their scores, in the order of seeds."""
-    import os
-
     found = []
     for path in Path(os.environ["MEDPROBE_RESULTS"]).glob("*/*.json"):
         row = json.loads(path.read_text())
@@ -72,3 +73,20 @@ def read_log(path):
         with contextlib.suppress(ValueError):
             lines.append(json.loads(line))
     return [line for line in lines if isinstance(line, dict)]
+
+
+def torchrun(words, root):
+    """Run ``finetune`` in two processes, with runs and results below the root; what they print."""
+    environment = os.environ | {"MEDPROBE_RUNS": str(root / "runs")}
+    environment["MEDPROBE_RESULTS"] = str(root / "results")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--master-port", str(20000 + os.getpid() % 20000), "-m", "finetune"]
+    result = subprocess.run(
+        [*command, *words.split(), "--device", "cpu"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout

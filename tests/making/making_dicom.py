@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from pydicom import Dataset, uid
 from pydicom.dataset import FileMetaDataset
@@ -46,4 +47,21 @@ def write_dicom(path: Path, pixels: NDArray[Any], **tags: Any) -> Path:
 def save(path: Path, dataset: Dataset) -> Path:
     dataset["PixelData"].VR = "OB" if dataset.BitsAllocated == 8 else "OW"
     dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def transcode(plain, path, syntax):
+    """A file as gdcm writes it anew in a transfer syntax, which is named as gdcm has it."""
+    gdcm = pytest.importorskip("gdcm")
+    reader, change = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax()
+    writer = gdcm.ImageWriter()
+    reader.SetFileName(str(plain))
+    assert reader.Read()
+    change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, syntax)))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer.SetFileName(str(path))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
     return path

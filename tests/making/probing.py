@@ -1,6 +1,8 @@
 """The command `probe`, run in this process, and the rows it leaves."""
 
 import json
+import os
+from pathlib import Path
 
 from probe.cli import main
 from probe.run import Job, answer
@@ -14,7 +16,23 @@ def run(capsys, words):
     return status, said.out, said.err
 
 
-def rows(results):
+def answered(capsys, words):
+    """The output of a run without a complaint."""
+    status, out, err = run(capsys, words)
+    assert (status, err) == (0, "")
+    return out
+
+
+def refused(capsys, words):
+    """The errors of a run that ends with status 1."""
+    status, _, err = run(capsys, words)
+    assert status == 1
+    return err
+
+
+def rows(results=None):
+    """The stored rows in the order of their files, of where the environment points the command."""
+    results = results or Path(os.environ["MEDPROBE_RESULTS"])
     return [json.loads(path.read_text()) for path in sorted(results.glob("*/*.json"))]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from answering import make_earlier, make_row
 from features import make_features, make_spec, make_text_spec, write_file, write_rows
-from probing import run
+from probing import answered, refused, run
 
 from cache import open_features
 from cache.errors import RequestError
@@ -134,8 +134,7 @@ def of_same_encoder(folder, task, **fields):
 
 def scored(capsys, row, images):
     """What ``probe apply`` writes: lines of the CSV, and the arrays."""
-    status, out, err = run(capsys, ["apply", row, images, "--out", "new.csv", "--overwrite"])
-    assert (status, err) == (0, "")
+    out = answered(capsys, ["apply", row, images, "--out", "new.csv", "--overwrite"])
     with np.load("new.npz") as arrays:
         lines = csv.reader(Path("new.csv").read_text(encoding="utf-8").splitlines())
         return list(lines), dict(arrays), out
@@ -185,8 +184,7 @@ def test_labels_may_come_later(folder, capsys):
     about = {"task": nobody.task, "class_names": nobody.class_names}
     path = make_features(folder / "features", labels=lambda _: nobody.labels, **about)
     asked = "--kind knn --k 3 --data toys"
-    status, _, err = run(capsys, asked)
-    assert status == 1
+    err = refused(capsys, asked)
     assert "toys were stored without labels; lay some over them with --labels FILE, or" in err
     rows = "".join(f"{name},{i % 2}\n" for i, name in enumerate(open_features(path).ids))
     Path("late.csv").write_text(f"id,sick\n{rows}", encoding="utf-8")
@@ -335,8 +333,7 @@ def test_rows_that_cannot_be_applied(folder, capsys, words, match):
     assert run(capsys, f"--kind {words} --data toys")[0] == 0
     (row,) = paths(folder)
     make_earlier(row)
-    status, _, err = run(capsys, ["apply", row, images])
-    assert status == 1
+    err = refused(capsys, ["apply", row, images])
     assert re.search(match, err)
     assert not list(folder.glob("toy*"))
 

@@ -1,12 +1,11 @@
 """``--k auto``: one k, chosen without test."""
 
-import json
-
 import numpy as np
 import pytest
 from features import make_features
 from looking import some
 from numpy.testing import assert_allclose
+from probing import rows
 
 from cache import open_features
 from cache.task import MULTI_CLASS
@@ -15,21 +14,11 @@ from probe.kinds.knn import Knn
 from probe.solvers.knn import scores
 
 
-def rows(root):
-    return [json.loads(path.read_text()) for path in sorted(root.glob("results/*/*.json"))]
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.mark.parametrize("how", ["val", "cv"])
 def test_the_k_with_the_smallest_smoothed_loss_is_taken(folder, capsys, how):
     path = make_features(folder / "features")
     assert main(f"--kind knn --vote majority --k auto:1,9,100 --choose {how}".split()) == 0
-    (row,) = rows(folder)
+    (row,) = rows()
     assert row["probe"]["k_among"] == [100, 9, 1]
     assert row["chosen"]["k"] == 9
     losses = row["chosen"]["val_log_loss" if how == "val" else "out_of_fold_log_loss"]
@@ -44,7 +33,7 @@ def test_the_k_with_the_smallest_smoothed_loss_is_taken(folder, capsys, how):
     assert "  9  " in capsys.readouterr().out
     alone = f"--kind knn --vote majority --k 9 --choose {how}"
     assert main(alone.split()) == 0
-    one, other = (r["metrics"]["auc"]["value"] for r in rows(folder))
+    one, other = (r["metrics"]["auc"]["value"] for r in rows())
     assert one == other  # the same neighbours vote
 
 
@@ -52,13 +41,13 @@ def test_the_list_is_part_of_the_question_and_the_chosen_k_is_not(folder):
     make_features(folder / "features")
     for k in ("auto:1,9", "auto:9,1", "auto:1,9,11"):
         assert main(["--kind", "knn", "--k", k]) == 0
-    assert len(rows(folder)) == 2
+    assert len(rows()) == 2
 
 
 def test_a_k_beyond_the_bank_is_left_out_of_the_choice(folder, capsys):
     make_features(folder / "features")
     assert main("--kind knn --k auto:5,1000".split()) == 0
-    (row,) = rows(folder)
+    (row,) = rows()
     assert row["probe"]["k_among"] == [5]
     assert main("--kind knn --k auto:1000".split()) == 1
     assert "too few for k = 1000" in capsys.readouterr().err
@@ -67,18 +56,18 @@ def test_a_k_beyond_the_bank_is_left_out_of_the_choice(folder, capsys):
 def test_layers_are_compared_by_the_chosen_k(folder):
     make_features(folder / "features")
     assert main("--kind knn --k auto:5,9 --layer auto".split()) == 0
-    assert {row["probe"]["layer"] for row in rows(folder)} == {1}
+    assert {row["probe"]["layer"] for row in rows()} == {1}
 
 
 def test_several_labels_as_a_paper_has_them(folder, capsys):
     make_features(folder / "features", task="multi-label, binary-class", n=(120, 60, 60))
     assert main("--protocol baharoon2023 --kind knn --k 5,20".split()) == 0
     assert main("--protocol baharoon2023 --kind knn --k 5,20 --as-published".split()) == 0
-    corrected, *published = sorted(rows(folder), key=lambda row: "k" in row["probe"])
+    corrected, *published = sorted(rows(), key=lambda row: "k" in row["probe"])
     assert corrected["probe"]["vote"] == "mlknn"
     assert "self_counts" not in corrected["probe"]
     assert len(published) == 2
     assert all(row["probe"]["self_counts"] for row in some(published))
-    assert all(row["metrics"]["auc"]["value"] > 0.7 for row in some(rows(folder)))
+    assert all(row["metrics"]["auc"]["value"] > 0.7 for row in some(rows()))
     assert main("--kind knn --vote mlknn --k 119,120 --choose val".split()) == 1
     assert "too few for k = 120" in capsys.readouterr().err

@@ -1,6 +1,5 @@
 """Choices inside an episode: by its own samples alone, and never by val."""
 
-import json
 import textwrap
 
 import numpy as np
@@ -9,7 +8,7 @@ from features import make_features
 from leaking import make_file
 from looking import some
 from numpy.testing import assert_allclose
-from probing import run
+from probing import answered, refused, rows, run
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -105,16 +104,6 @@ def test_the_setting_with_the_smallest_pooled_loss_is_taken():
 # ---------------------------------------------------------------------------- the command
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def rows(folder):
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("results/*/*.json"))]
-
-
 def scores_of(folder, row):
     (path,) = folder.glob(f"results/*/*{row['id'][:16]}*.npz")
     with np.load(path) as found:
@@ -135,7 +124,7 @@ def test_an_estimator_of_one_setting_is_fitted_to_each_episode(folder, capsys, h
     features = open_features(make_features(folder / "features"))
     words = f"--kind {LOGISTIC} --set C=0.1 --shots 3 --episodes 4 --prior none"
     assert run(capsys, f"{words} --standardise {how}")[0] == 0
-    (row,) = rows(folder)
+    (row,) = rows()
     assert row["probe"]["chosen_by"] == "fixed"
     assert row["chosen"] == {"settings": {"C": 0.1}}
     train, episodes = episodes_of(features, 3, 4)
@@ -151,12 +140,11 @@ def test_margins_stay_margins(folder, capsys):
     make_features(folder / "features")
     words = "--kind sklearn.svm.LinearSVC --shots 2 --episodes 3"
     assert "scores are margins" in run(capsys, words)[1]
-    (row,) = rows(folder)
+    (row,) = rows()
     assert row["score_type"] == row["probe"]["score_type"] == "margin"
     assert "prior" not in row["probe"]["few_shot"]
     assert "brier" not in row["metrics"]
-    status, _, err = run(capsys, f"{words} --prior em")
-    assert status == 1
+    err = refused(capsys, f"{words} --prior em")
     assert "--prior em corrects probabilities, and sklearn.svm.LinearSVC gives none" in err
 
 
@@ -167,7 +155,7 @@ def test_a_grid_is_chosen_in_each_episode_and_val_is_not_read(folder, capsys):
     assert status == 1  # one shot has nothing to choose on; the others are answered
     assert "--shots 1: an episode has one sample, or patient, of each class" in err
     assert "settings are chosen in each episode, by folds of its own; shown is that of" in out
-    (row,) = rows(folder)
+    (row,) = rows()
     assert row["probe"]["few_shot"]["shots"] == 4
     assert row["probe"]["chosen_by"] == "in-episode log-loss"
     assert row["probe"]["folds"] == {"n": 5, "seed": 0}
@@ -183,7 +171,7 @@ def test_a_grid_is_chosen_in_each_episode_and_val_is_not_read(folder, capsys):
     for old in folder.glob("results/*/*"):
         old.unlink()
     run(capsys, words)
-    assert np.array_equal(scores_of(folder, rows(folder)[0])["test_scores"], first)
+    assert np.array_equal(scores_of(folder, rows()[0])["test_scores"], first)
 
 
 @pytest.mark.parametrize("task", ["multi-class", "multi-label, binary-class"])
@@ -207,7 +195,7 @@ def test_a_users_own_probe(folder, capsys, task):
     )
     make_features(folder / "features", task=task)
     assert run(capsys, "--kind mine.py:Mine --set sign=-1,1 --shots 8 --episodes 5")[0] == 0
-    (row,) = rows(folder)
+    (row,) = rows()
     assert row["chosen"]["settings"] == {"sign": 1}
     assert row["chosen"]["wins"] == [0, 5]
     assert row["probe"]["chosen_by"] == "in-episode 1 - AUC"
@@ -219,8 +207,7 @@ def test_a_mistake_in_an_episode_is_one_line(folder, capsys):
         "class Mine:\n    def fit(self, x, y):\n        1 / 0\n    def predict_scores(self, x): ...\n"
     )
     make_features(folder / "features")
-    status, _, err = run(capsys, "--kind mine.py:Mine --shots 2,3")
-    assert status == 1
+    err = refused(capsys, "--kind mine.py:Mine --shots 2,3")
     assert "fails in fit: ZeroDivisionError: division by zero (mine.py, line 3)" in err
     assert err.count("\n") == 1
 
@@ -231,9 +218,8 @@ def test_a_mistake_in_an_episode_is_one_line(folder, capsys):
 def test_each_episode_has_the_k_that_leaves_the_smallest_error(folder, capsys):
     features = open_features(make_features(folder / "features"))
     words = "--kind knn --k auto:1,3,9,40 --shots 6 --episodes 5 --prior none"
-    status, out, err = run(capsys, words)
-    assert (status, err) == (0, "")
-    (row,) = rows(folder)
+    out = answered(capsys, words)
+    (row,) = rows()
     assert row["probe"]["k_among"] == [9, 3, 1]  # 18 images: none leaves 40 others
     assert row["probe"]["chosen_by"] == "leave-one-out log-loss"
     assert "k" not in row["probe"]
@@ -268,19 +254,17 @@ def test_each_episode_has_the_k_that_leaves_the_smallest_error(folder, capsys):
 def test_k_of_several_labels(folder, capsys, task, more):
     make_features(folder / "features", task=task)
     assert run(capsys, f"--kind knn --k auto {more} --shots 5 --episodes 3")[0] == 0
-    (row,) = rows(folder)
+    (row,) = rows()
     assert row["probe"]["k_among"] == [11, 5, 3, 1]
     assert row["metrics"]["auc"]["value"] > 0.6
 
 
 def test_k_is_not_chosen_on_one_shot(folder, capsys):
     make_features(folder / "features")
-    status, _, err = run(capsys, "--kind knn --k auto --shots 1,2 --episodes 3")
-    assert status == 1
+    err = refused(capsys, "--kind knn --k auto --shots 1,2 --episodes 3")
     assert "--shots 1: leaving out the one sample, or patient, of a class" in err
-    assert [row["probe"]["few_shot"]["shots"] for row in rows(folder)] == [2]
-    status, _, err = run(capsys, "--kind knn --k auto:50 --shots 2 --episodes 3")
-    assert status == 1
+    assert [row["probe"]["few_shot"]["shots"] for row in rows()] == [2]
+    err = refused(capsys, "--kind knn --k auto:50 --shots 2 --episodes 3")
     assert "k = 50 needs more images than some episodes have: at most 5; name that" in err
 
 
@@ -294,8 +278,7 @@ def test_a_papers_k_is_refused_with_the_largest_there_is(folder, capsys, protoco
         f"--shots 2: k = {k} needs more images than some episodes have: at most 6; name that" in err
     )
     assert ("--shots 5" in err) == (k == 200)
-    status, out, err = run(capsys, f"{words} --k 6")
-    assert (status, err) == (0, "")
+    out = answered(capsys, f"{words} --k 6")
     assert f"probed as {protocol}, but k 6, shots 2/5" in out
 
 
@@ -315,11 +298,10 @@ def test_patients_are_measured_in_every_episode(folder, capsys):
     features, groups = with_patients(folder)
     words = "--kind linear --shots 2 --episodes 4"
     assert run(capsys, words)[0] == 0
-    (by_sample,) = rows(folder)
-    status, out, err = run(capsys, f"{words} --aggregate patient")
-    assert (status, err) == (0, "")
+    (by_sample,) = rows()
+    out = answered(capsys, f"{words} --aggregate patient")
     assert "patients are measured" in out
-    (row,) = (row for row in rows(folder) if row["id"] != by_sample["id"])
+    (row,) = (row for row in rows() if row["id"] != by_sample["id"])
     assert row["probe"]["few_shot"] == by_sample["probe"]["few_shot"]
     assert row["probe"]["scores_of"] == "patients"
     assert row["intervals"]["acc"] == by_sample["intervals"]["acc"] == "jackknife"  # few patients
@@ -340,7 +322,7 @@ def test_choices_in_an_episode_keep_patients_whole(folder, capsys):
     checksum = open_features(features).header.tables["samples/groups"]
     assert run(capsys, "--kind knn --k auto:1,2,3 --shots 3 --episodes 4")[0] == 0
     assert run(capsys, f"--kind {LOGISTIC} --set C=0.1,1 --shots 3 --episodes 4")[0] == 0
-    by_kind = {row["probe"]["kind"]: row["probe"] for row in rows(folder)}
+    by_kind = {row["probe"]["kind"]: row["probe"] for row in rows()}
     assert by_kind["knn"]["left_out"] == {"n": 1, "groups": checksum}
     assert by_kind[LOGISTIC]["folds"] == {"n": 5, "seed": 0, "groups": checksum}
 
@@ -352,7 +334,7 @@ def test_continuous_labels_are_chosen_for_by_squared_error(folder, capsys):
     words = f"--labels {table} --target age --task regression --shots 20 --episodes 3"
     assert run(capsys, f"--kind sklearn.linear_model.Ridge --set alpha=1,1e9 {words}")[0] == 0
     assert run(capsys, f"--kind knn --k auto:1,5 {words}")[0] == 0
-    by_kind = {row["probe"]["kind"]: row for row in rows(folder)}
+    by_kind = {row["probe"]["kind"]: row for row in rows()}
     assert by_kind["sklearn.linear_model.Ridge"]["chosen"]["settings"] == {"alpha": 1}
     assert by_kind["sklearn.linear_model.Ridge"]["probe"]["chosen_by"] == "in-episode squared error"
     assert by_kind["knn"]["probe"]["chosen_by"] == "leave-one-out squared error"

@@ -1,6 +1,5 @@
 """Control rows: pixel statistics by eye, the larger class, and random weights."""
 
-import json
 import shlex
 from dataclasses import replace
 from types import SimpleNamespace
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 from features import make_features
 from numpy.testing import assert_allclose, assert_array_equal
+from probing import rows
 
 from cache import open_features
 from extract.cli import main as extract
@@ -20,10 +20,6 @@ from extract.key import feature_key
 from extract.prepare.transforms import Transform
 from probe.cli import main
 from probe.kinds.controls import CHUNK_ROWS, N_BINS, advise_random, find_random, pixel_statistics
-
-
-def rows(root):
-    return [json.loads(path.read_text()) for path in sorted(root.glob("results/*/*.json"))]
 
 
 def test_statistics_of_two_pictures_by_eye():
@@ -62,7 +58,7 @@ def bright(tmp_path, monkeypatch, write_npz):
 
 def test_the_controls_of_images_that_brightness_tells_apart(bright, capsys):
     assert main(["--kind", "knn", "--k", "5", "--controls"]) == 0
-    found = {row["features"]["model"]: row for row in rows(bright)}
+    found = {row["features"]["model"]: row for row in rows()}
     assert set(found) == {"test_vit", "larger class", "pixels"}
     pixels, larger = found["pixels"], found["larger class"]
     assert pixels["metrics"]["auc"]["value"] == 1
@@ -77,7 +73,7 @@ def test_the_controls_of_images_that_brightness_tells_apart(bright, capsys):
     table = capsys.readouterr().out
     assert "larger class" in table
     assert main(["--kind", "linear", "--controls"]) == 0
-    assert len(rows(bright)) == 4
+    assert len(rows()) == 4
 
 
 def test_random_weights_are_a_row_beside_and_never_the_encoder(tmp_path, monkeypatch, capsys):
@@ -99,10 +95,10 @@ def test_random_weights_are_a_row_beside_and_never_the_encoder(tmp_path, monkeyp
     make_features(root, weights="random, seed 0", notes=notes)
     main(words)
     assert "random weights" not in capsys.readouterr().out.partition("toys")[0]
-    marked = [row for row in rows(tmp_path) if "random weights" in row["marks"]]
+    marked = [row for row in rows() if "random weights" in row["marks"]]
     assert len(marked) == 1
     assert main(["--kind", "knn", "--k", "7"]) == 0  # not two that differ: the real one
-    assert sum(row["probe"].get("k") == 7 for row in rows(tmp_path)) == 1
+    assert sum(row["probe"].get("k") == 7 for row in rows()) == 1
     assert main(["--kind", "knn", "--k", "7", "--where", "weights=random, seed 0"]) == 0
 
 
@@ -166,7 +162,7 @@ def test_the_command_that_is_printed_makes_what_is_missing(bright, capsys):
     capsys.readouterr()
     assert main(asking) == 0
     assert "make them with" not in capsys.readouterr().out
-    (random,) = [row for row in rows(bright) if "random weights" in row["marks"]]
+    (random,) = [row for row in rows() if "random weights" in row["marks"]]
     assert random["features"]["encoder"] == "tf_efficientnet_lite0"
     both = sorted(map(str, bright.glob("elsewhere/x/*.h5")))
     assert main(["--kind", "knn", "--k", "5", "--controls", *both]) == 0
@@ -195,7 +191,7 @@ def test_a_regression_is_controlled_by_its_mean(tmp_path, monkeypatch, capsys):
     table = "\n".join(["id,age", *(f"{i},{v:.3f}" for i, v in zip(ids, values, strict=True))])
     (tmp_path / "ages.csv").write_text(table)
     main("--kind ridge --labels ages.csv --target age --task regression --controls".split())
-    (row,) = [row for row in rows(tmp_path) if row["probe"]["kind"] == "control"]
+    (row,) = [row for row in rows() if row["probe"]["kind"] == "control"]
     test = values[160:]
     assert_allclose(
         row["metrics"]["mae"]["value"], np.abs(test - values[:120].mean()).mean(), rtol=1e-3

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from features import make_features
 from numpy.testing import assert_allclose
-from probing import rows, run
+from probing import answered, refused, rows, run
 
 from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL
 from probe.choosing.in_episode import make_episode_folds
@@ -121,11 +121,6 @@ def test_a_head_that_diverges_is_told_from_the_others():
 QUICK = {"adamw": "--iterations 30 --seeds 0,1", "heads": "--lr 0.01,0.1 --iterations 4 --epochs 2"}
 
 
-@pytest.fixture
-def places(tmp_path):
-    return tmp_path / "features", tmp_path / "results"
-
-
 def stored(results):
     (path,) = results.rglob("*.npz")
     with np.load(path) as found:
@@ -138,9 +133,8 @@ def test_shots_of_trained_heads(places, capsys, kind, task):
     n_classes = 2 if task == "binary-class" else 3
     make_features(places[0], task=task, n_classes=n_classes, n_layers=4)
     words = f"--kind {kind} --shots 3,6 --episodes 4 {QUICK[kind]} --resamples 50"
-    status, out, err = run(capsys, words)
-    assert (status, err) == (0, "")
-    found = rows(places[1])
+    out = answered(capsys, words)
+    found = rows()
     assert len(found) == (4 if kind == "adamw" else 2)  # a row for each seed
     for row in found:
         assert row["probe"]["read"] == ["train", "test"]  # never val
@@ -156,10 +150,9 @@ def test_val_is_read_where_the_paper_does_and_said(places, capsys, kind):
     words = f"--protocol {protocol} --shots 3 {QUICK[kind]} --resamples 50".replace(
         "--iterations 4 ", ""
     )
-    status, out, err = run(capsys, words)
-    assert (status, err) == (0, "")
+    out = answered(capsys, words)
     assert "chosen on all 40 val images, as the paper does: more than the shots" in out
-    for row in rows(places[1]):
+    for row in rows():
         assert row["probe"]["read"] == ["train", "val", "test"]
         assert row["probe"]["few_shot"]["draw"] == {"adamw": "first", "heads": "patients"}[kind]
         assert row["probe"]["chosen_by"].startswith("val ")
@@ -211,11 +204,10 @@ def test_a_grid_is_chosen_by_folds_of_the_episode():
 def test_one_shot_has_no_folds(places, capsys):
     make_features(places[0], n_layers=4)
     words = "--kind heads --shots 1,2 --episodes 2 --lr 0.1 --iterations 2 --epochs 1"
-    status, _, err = run(capsys, words)
-    assert status == 1
+    err = refused(capsys, words)
     assert "--shots 1: an episode has one sample, or patient, of each class" in err
     assert "--kind adamw chooses nothing" in err
-    assert [row["probe"]["few_shot"]["shots"] for row in rows(places[1])] == [2]
+    assert [row["probe"]["few_shot"]["shots"] for row in rows()] == [2]
 
 
 @pytest.mark.parametrize(
@@ -236,5 +228,5 @@ def test_few_shots_are_not_refitted_on_val(capsys, words):
 def test_a_papers_draw_is_for_those_who_ask_for_shots(places, capsys):
     make_features(places[0])
     assert run(capsys, "--protocol wu2025 --iterations 30 --resamples 50")[0] == 0
-    assert len(rows(places[1])) == 3
-    assert all("few_shot" not in row["probe"] for row in rows(places[1]))
+    assert len(rows()) == 3
+    assert all("few_shot" not in row["probe"] for row in rows())

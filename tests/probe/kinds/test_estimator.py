@@ -1,7 +1,6 @@
 """Any estimator: the documented example, scikit-learn's by name, and everything a user gets wrong."""
 
 import itertools
-import json
 import re
 import sys
 import textwrap
@@ -11,6 +10,7 @@ import pytest
 from features import make_features
 from here import REPOSITORY
 from numpy.testing import assert_allclose
+from probing import rows
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
@@ -46,19 +46,9 @@ def test_the_page_has_the_same_example():
     assert documented().strip() in page
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def write(folder, text, name="my_probe.py"):
     (folder / name).write_text(textwrap.dedent(text))
     return folder / name
-
-
-def rows(folder):
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("results/*/*.json"))]
 
 
 def test_the_documented_example_runs_as_it_stands(folder, capsys):
@@ -68,7 +58,7 @@ def test_the_documented_example_runs_as_it_stands(folder, capsys):
     make_features(folder / "features")
     command = ["--kind", "my_probe.py:NearestMean", "--set", "power=0.5,1,2", "--choose", "val"]
     assert main(command) == 0
-    (row,) = rows(folder)
+    (row,) = rows()
     assert row["probe"]["kind"] == "my_probe.py:NearestMean"
     assert row["probe"]["settings"] == {"power": [0.5, 1, 2]}
     assert row["probe"]["chosen_by"] == "val 1 - AUC"
@@ -87,10 +77,10 @@ def test_a_file_elsewhere_is_the_same_question_and_an_edit_another(folder):
     for place in ("a", "b"):
         write(folder / place, documented())
         assert main(["--kind", f"{folder / place / 'my_probe.py'}:NearestMean"]) == 0
-    assert len(rows(folder)) == 1
+    assert len(rows()) == 1
     write(folder / "a", documented() + "# edited\n")
     assert main(["--kind", "a/my_probe.py:NearestMean"]) == 0
-    assert len(rows(folder)) == 2
+    assert len(rows()) == 2
 
 
 def test_modules_beside_it_are_found_when_its_methods_run(folder):
@@ -243,13 +233,13 @@ def test_the_best_of_a_grid_is_taken_without_test(folder):
     kind = "sklearn.neighbors.KNeighborsClassifier"
     words = ["--kind", kind, "--set", "n_neighbors=120,15", "--set", "weights=uniform,distance"]
     assert main(words) == 0
-    (row,) = rows(folder)
+    (row,) = rows()
     assert row["chosen"]["settings"]["n_neighbors"] == 15
     assert len(row["chosen"]["val_log_loss"]) == 4
     assert row["probe"]["chosen_by"] == "val log-loss"
     assert "scikit-learn" in row["versions"]
     assert main(words) == 0
-    assert len(rows(folder)) == 1
+    assert len(rows()) == 1
 
 
 def one_of_a_class(labels):
@@ -266,7 +256,7 @@ def test_margins_are_compared_where_a_fold_lacks_a_class(folder, capsys, kind):
     """As probabilities are: by the answers of all folds together."""
     make_features(folder / "features", labels=one_of_a_class)
     assert main(["--kind", kind, "--set", "C=0.001,0.1"]) == 0
-    (row,) = rows(folder)
+    (row,) = rows()
     is_margin = row["score_type"] == "margin"
     assert row["probe"]["chosen_by"] == (
         "pooled out-of-fold 1 - AUC" if is_margin else "out-of-fold log-loss"
@@ -290,7 +280,7 @@ def test_folds_whose_test_lacks_a_class_have_a_mean_auc(folder, capsys):
     assert main(["--kind", "sklearn.naive_bayes.GaussianNB", "--split", "kfold:5"]) == 0
     out = capsys.readouterr().out
     line = next(line for line in out.splitlines() if "mean of 5" in line)
-    each = [row["per_class"]["auc"] for row in rows(folder)]
+    each = [row["per_class"]["auc"] for row in rows()]
     values = [np.mean([v for v in of_fold if v is not None]) for of_fold in each]
     assert f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}" in line
     assert "over those that they have" in out
@@ -303,17 +293,11 @@ def test_folds_whose_test_lacks_a_class_have_a_mean_auc(folder, capsys):
     )
 
 
-def test_a_layer_is_chosen_by_an_estimator_too(folder):
-    make_features(folder / "features", n=(120, 60, 60))
-    assert main(["--kind", "sklearn.naive_bayes.GaussianNB", "--layer", "auto"]) == 0
-    assert {row["probe"]["layer"] for row in rows(folder)} == {1}
-
-
 def test_what_fitting_warns_of_is_a_mark(folder):
     make_features(folder / "features")
     kind = "sklearn.linear_model.LogisticRegression"
     assert main(["--kind", kind, "--set", "max_iter=1"]) == 0
-    (row,) = rows(folder)
+    (row,) = rows()
     assert any("warns: ConvergenceWarning: lbfgs failed" in mark for mark in row["marks"])
 
 

@@ -22,12 +22,6 @@ LEARNING = [kind for kind in TABLE if kind.learns]
 QUICK = {"--iterations": "20", "--seeds": "0", "--device": "cpu"}
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def quick(kind: type[Kind]) -> list[str]:
     names = {flag.name for flag in flags_of(kind)}
     return [word for flag, value in QUICK.items() if flag in names for word in (flag, value)]

@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -180,7 +179,7 @@ def test_weighted_vote_equals_scikit_learn():
         return np.exp((1 - distances) / 0.07)
 
     for k in (1, 10, 50):
-        settings: dict[str, Any] = {"metric": "cosine", "algorithm": "brute", "weights": weigh}
+        settings = {"metric": "cosine", "algorithm": "brute", "weights": weigh}
         reference = KNeighborsClassifier(k, **settings)
         expected = reference.fit(bank.astype(np.float64), labels).predict_proba(queries)
         found = scores(Knn(k=(k,)), bank, labels, queries, MULTI_CLASS, 3)[k]
@@ -190,7 +189,7 @@ def test_weighted_vote_equals_scikit_learn():
 def test_multilabel_equals_scikit_learn():
     bank, queries = clusters(400, seed=1)[0], clusters(80, seed=2)[0]
     labels = np.random.default_rng(3).integers(0, 2, (400, 4))
-    rules: dict[str, Any] = {"weighted": lambda d: np.exp((1 - d) / 0.07), "majority": "uniform"}
+    rules = {"weighted": lambda d: np.exp((1 - d) / 0.07), "majority": "uniform"}
     for vote_name, weights in some(rules.items()):
         reference = KNeighborsClassifier(20, metric="cosine", algorithm="brute", weights=weights)
         expected = reference.fit(bank.astype(np.float64), labels).predict_proba(queries)

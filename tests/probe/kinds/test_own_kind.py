@@ -1,6 +1,5 @@
 """A user's own kind, the class that KINDS.md shows, asked as ours are."""
 
-import json
 import pickle
 import re
 import subprocess
@@ -11,6 +10,7 @@ import pytest
 from features import make_features
 from here import REPOSITORY
 from numpy.testing import assert_allclose
+from probing import rows
 
 from cache import open_features
 from probe.cli import main, read_config
@@ -26,10 +26,6 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def rows(folder):
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("results/*/*.json"))]
-
-
 @pytest.mark.parametrize(
     ("words", "chosen_by"),
     [
@@ -42,13 +38,13 @@ def rows(folder):
 def test_it_is_chosen_and_asked_as_every_kind(folder, words, chosen_by):
     make_features(folder / "features")
     assert main(["--kind", "my_kind.py:Shrunken", *words.split()]) == 0
-    for row in rows(folder):
+    for row in rows():
         assert row["probe"]["kind"] == "my_kind.py:Shrunken"
         assert row["probe"]["chosen_by"] == chosen_by
         assert row["score_type"] == "margin"
         assert row["chosen"]["shrink"] in (0.0, 0.5, 0.9)
         assert "code" in "".join(row["probe"])  # another file of that name is another question
-    assert rows(folder)[-1]["metrics"]["auc"]["value"] > 0.8
+    assert rows()[-1]["metrics"]["auc"]["value"] > 0.8
 
 
 def test_its_numbers_are_those_of_a_plain_loop(folder):

@@ -9,7 +9,7 @@ import pytest
 from answering import scores_file
 from features import make_features, make_spec, write_rows
 from looking import some
-from probing import rows, run
+from probing import answered, refused, rows, run
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
@@ -21,13 +21,6 @@ from probe.episodes.draw import FewShotConfig, draw_episodes
 from probe.kinds.heads import Heads
 from probe.places import PlacesConfig
 from probe.protocols import BATCH_NORM, PROTOCOLS
-
-
-@pytest.fixture
-def places(tmp_path, monkeypatch):
-    monkeypatch.setenv("MEDPROBE_FEATURES", str(tmp_path / "features"))
-    monkeypatch.setenv("MEDPROBE_RESULTS", str(tmp_path / "results"))
-    return tmp_path / "features", tmp_path / "results"
 
 
 def asked(words):
@@ -86,10 +79,9 @@ def test_dinov2s_other_probes_and_huix2024():
 def test_dinov2s_knn_as_published(places, capsys):
     make_features(places[0], n_classes=2, task="binary-class", n=(300, 60, 60))
     assert run(capsys, "--protocol dinov2 --kind knn --k 5,20,100")[0] == 0
-    status, out, err = run(capsys, "--protocol dinov2 --kind knn --k 5,20,100 --as-published")
-    assert (status, err) == (0, "")
+    out = answered(capsys, "--protocol dinov2 --kind knn --k 5,20,100 --as-published")
     assert "as published: scores of a smaller k are cut off those of the largest" in out
-    found = {(r["probe"]["k"], r["probe_protocol"]["as_published"]): r for r in rows(places[1])}
+    found = {(r["probe"]["k"], r["probe_protocol"]["as_published"]): r for r in rows()}
     assert len(found) == 6
     for k in (5, 20, 100):
         published, corrected = found[k, True], found[k, False]
@@ -108,9 +100,8 @@ def test_dinov2s_knn_as_published_in_episodes(places, capsys):
     make_features(places[0])
     words = "--protocol dinov2 --kind knn --k 2,6 --shots 5 --episodes 4 --prior none"
     assert run(capsys, words)[0] == 0
-    status, _, err = run(capsys, f"{words} --as-published")
-    assert (status, err) == (0, "")
-    found = {(r["probe"]["k"], r["probe_protocol"]["as_published"]): r for r in rows(places[1])}
+    answered(capsys, f"{words} --as-published")
+    found = {(r["probe"]["k"], r["probe_protocol"]["as_published"]): r for r in rows()}
     for k in (2, 6):
         published, corrected = found[k, True], found[k, False]
         assert published["score_type"] == "unnormalised"
@@ -121,8 +112,7 @@ def test_dinov2s_knn_as_published_in_episodes(places, capsys):
 
 def test_dinov2s_knn_as_published_has_no_other_form(places, capsys):
     make_features(places[0], task="multi-label, binary-class", n=(300, 60, 60))
-    status, _, err = run(capsys, "--protocol dinov2 --kind knn --k 5,20 --as-published")
-    assert status == 1
+    err = refused(capsys, "--protocol dinov2 --kind knn --k 5,20 --as-published")
     assert "for single labels only; leave out --as-published" in err
     for words in ("--k auto:5,20", "--vote majority"):
         with pytest.raises(SystemExit):
@@ -246,9 +236,8 @@ def test_the_vector_that_the_paper_reads(places, capsys, words, encoder, pools, 
         words += " --epochs 1 --batch-size 16"
     if words.startswith(("huix2024", "doerrich2024")):
         words += " --k 5"
-    status, _, err = run(capsys, f"--protocol {words}")
-    assert (status, err) == (0, "")
-    (row,) = rows(places[1])
+    answered(capsys, f"--protocol {words}")
+    (row,) = rows()
     assert row["probe"]["pool"] == expected
     named = [word for word in row["probe_protocol"]["changed"] if word.startswith("pool")]
     assert named == (["pool head"] if "--pool" in words else [])
@@ -270,7 +259,7 @@ def test_the_vector_that_the_paper_reads(places, capsys, words, encoder, pools, 
 def test_heads_of_a_pool(places, capsys, words, encoder, pools, expected):
     make_encoder(places[0], encoder, pools)
     assert run(capsys, f"--kind heads {words} --epochs 1 --iterations 3")[::2] == (0, "")
-    (row,) = rows(places[1])
+    (row,) = rows()
     assert (row["probe"]["pool"], row["probe"]["n_last"]) == expected
     tried = {(n, with_mean) for n, with_mean, _, _ in row["chosen"]["val_acc"]}
     grid = {(n, with_mean) for n in expected[1] for with_mean in (False, True)}
@@ -284,14 +273,14 @@ def test_a_vector_that_isnt_there_is_never_replaced(places, capsys):
         assert status == 1
         assert f"at layer 3 of {OPENCLIP}; there it has cls, mean" in err
     assert run(capsys, "--protocol huix2024 --k 5 --pool cls")[0] == 0
-    (row,) = rows(places[1])
+    (row,) = rows()
     assert row["probe_protocol"]["changed"] == ["k 5", "pool cls"]
 
 
 def test_other_layers_have_the_pool_that_stands_for_the_papers(places, capsys):
     make_encoder(places[0], OPENCLIP, CLIP)
     assert run(capsys, "--protocol huix2024 --k 5 --layer all")[0] == 0
-    found = {row["probe"]["layer"]: row["probe"]["pool"] for row in rows(places[1])}
+    found = {row["probe"]["layer"]: row["probe"]["pool"] for row in rows()}
     assert found == {0: "cls", 1: "cls", 2: "cls", 3: "proj"}
 
 
@@ -311,7 +300,7 @@ def test_what_a_release_does_with_one_encoder_is_said(
     notes = {"protocol": prepared} if prepared else {}
     make_encoder(places[0], encoder, VIT, **notes)
     assert run(capsys, words)[0] == 0
-    (row,) = rows(places[1])
+    (row,) = rows()
     marks = " ".join(row["marks"])
     assert said in marks if said else "release" not in marks.replace(BATCH_NORM, "")
 
@@ -335,11 +324,10 @@ def test_every_protocol_can_be_asked():
 
 def test_bigvision_is_ridge_of_a_fixed_alpha_in_nested_episodes(places, capsys):
     features = open_features(make_features(places[0]))
-    status, out, err = run(capsys, "--protocol bigvision --shots 1,5,10")
-    assert (status, err) == (0, "")
+    out = answered(capsys, "--protocol bigvision --shots 1,5,10")
     assert "probed as bigvision, but shots 1/5/10" in out
     assert "the intercept is free, where the release has a bias feature" in out
-    found = {row["probe"]["few_shot"]["shots"]: row for row in rows(places[1])}
+    found = {row["probe"]["few_shot"]["shots"]: row for row in rows()}
     assert set(found) == {1, 5, 10}
     train, test = features.split == "train", features.split == "test"
     x, y = features.array(-1, "head").astype(np.float64), features.labels
@@ -372,42 +360,23 @@ def test_bigvisions_shots_and_penalty_can_be_changed():
     assert changed.protocol.changed == ("penalties 0.1/1", "shots 5", "draw balanced")
 
 
-@pytest.mark.parametrize("task", ["multi-class", "multi-label, binary-class"])
-def test_a_row_for_each_seed_and_their_spread(places, capsys, task):
-    make_features(places[0], task=task)
-    status, out, err = run(capsys, "--protocol wu2025 --iterations 40 --batch-size 16")
-    assert (status, err) == (0, "")
-    found = rows(places[1])
-    assert sorted(row["probe"]["training_seed"] for row in found) == [0, 1, 2]
-    assert {row["probe"]["pool"] for row in found} == {"head"}
-    assert found[0]["probe_protocol"]["name"] == "wu2025"
-    assert found[0]["probe_protocol"]["changed"] == ["batch size 16", "iterations 40"]
-    assert "mean of 3" in out
-    assert "(ddof 0)" in out
-    assert "probed as wu2025, but batch size 16, iterations 40" in out
-    accs = [row["metrics"]["acc"]["value"] for row in found]
-    mean = sum(accs) / 3
-    spread = (sum((a - mean) ** 2 for a in accs) / 3) ** 0.5
-    assert f"{mean:.3f} ± {spread:.3f}" in out
-
-
 def test_the_question_is_the_same_with_the_paper_named_and_without(places, capsys):
     make_features(places[0])
     words = "--iterations 20 --batch-size 16 --seeds 0"
     assert run(capsys, f"--protocol wu2025 {words}")[0] == 0
     assert run(capsys, f"--kind adamw --pool head {words}")[0] == 0
-    assert len(rows(places[1])) == 1
+    assert len(rows()) == 1
 
 
 def test_layers_are_trained_together_and_apart_alike(places, capsys):
     make_features(places[0])
     words = "--kind adamw --iterations 30 --batch-size 16 --seeds 0,7"
     assert run(capsys, f"{words} --layer all --all-test")[0] == 0
-    together = {json.dumps(row["probe"]): row["metrics"]["acc"] for row in rows(places[1])}
+    together = {json.dumps(row["probe"]): row["metrics"]["acc"] for row in rows()}
     assert len(together) == 4
     assert run(capsys, f"{words} --layer 0")[0] == 0
     assert run(capsys, f"{words} --layer 1")[0] == 0
-    assert {json.dumps(row["probe"]): row["metrics"]["acc"] for row in rows(places[1])} == together
+    assert {json.dumps(row["probe"]): row["metrics"]["acc"] for row in rows()} == together
 
 
 def large_at_layer_0(root):
@@ -429,53 +398,19 @@ def test_heads_that_diverge_are_named_after_the_rows_of_the_others(places, capsy
         "probe: toy on toys: training diverged at layer 0, cls (seed 0 after 10 iterations, seed 7 "
         "after 10 iterations); try --lr 1e+35\n"
     )
-    assert {(r["probe"]["layer"], r["probe"]["training_seed"]) for r in rows(places[1])} == {
+    assert {(r["probe"]["layer"], r["probe"]["training_seed"]) for r in rows()} == {
         (1, 0), (1, 7),
     }  # fmt: skip
     assert "2 rows with scores" in out
-
-
-def test_no_layer_is_chosen_where_one_has_no_answer(places, capsys):
-    large_at_layer_0(places[0])
-    words = "--kind adamw --layer auto --pool cls --iterations 30 --batch-size 10"
-    status, _, err = run(capsys, f"{words} --lr 1e36 --weight-decay 0 --seeds 0")
-    assert status == 1
-    assert "no layer can be chosen, for at layer 0, cls training diverged: seed 0" in err
-
-
-def test_auto_layer_with_seeds(places, capsys):
-    make_features(places[0])
-    words = "--kind adamw --iterations 30 --batch-size 16 --seeds 0,7 --layer auto"
-    status, _, err = run(capsys, words)
-    assert (status, err) == (0, "")
-    assert len(rows(places[1])) >= 2
-
-
-@pytest.mark.parametrize("task", ["multi-class", "multi-label, binary-class"])
-@pytest.mark.parametrize("published", ["", "--as-published"])
-def test_the_grid_from_the_command_line(places, capsys, task, published):
-    make_features(places[0], task=task, n_layers=4)
-    words = f"--protocol baharoon2023 {published} --batch-size 16 --epochs 6"
-    status, out, err = run(capsys, words)
-    assert (status, err) == (0, "")
-    (row,) = rows(places[1])
-    assert row["probe"]["pool"] == "grid"
-    assert len(row["chosen"]["val_auc"]) == 4 * 8
-    assert row["probe_protocol"]["as_published"] is bool(published)
-    assert ("test_auc" in row["chosen"]) is bool(published)
-    assert "finetune --mode head" in out
-    word = "is summed over a batch" if published else "not the sum"
-    assert word in out
 
 
 def test_sigmoids_of_several_classes_get_no_figure_of_calibration(places, capsys):
     make_features(places[0], n_layers=4)
     words = "--protocol baharoon2023 --batch-size 16 --epochs 6"
     assert run(capsys, words)[0] == 0
-    status, out, err = run(capsys, f"{words} --as-published")
-    assert (status, err) == (0, "")
+    out = answered(capsys, f"{words} --as-published")
     assert "scores of a sample don't sum to 1" in out
-    found = {row["probe_protocol"]["as_published"]: row for row in rows(places[1])}
+    found = {row["probe_protocol"]["as_published"]: row for row in rows()}
     of_probabilities = {"brier", "ece", "ece_tempered"}
     assert of_probabilities <= found[False]["metrics"].keys()
     assert not of_probabilities & found[True]["metrics"].keys()
@@ -487,19 +422,24 @@ def test_sigmoids_of_several_classes_get_no_figure_of_calibration(places, capsys
     assert found[True]["metrics"]["acc"]["value"] == (scores.argmax(axis=1) == labels).mean()
 
 
-def test_the_grid_needs_the_layers(places, capsys):
-    make_features(places[0], n_layers=2)
-    status, _, err = run(capsys, "--protocol dinov2 --epochs 1 --iterations 2")
-    assert status == 1
-    assert "needs class tokens of the last 4 layers, and toy.full has 2" in err
-
-
-def test_no_val_and_no_device(places, capsys):
+def test_what_is_missing_is_named(places, capsys):
+    """Of four layers; of val images; of a device; and of an answer, where a layer is chosen."""
     make_features(places[0], n=(60, 0, 30))
-    status, _, err = run(capsys, "--kind adamw --iterations 3")
-    assert status == 1
-    assert "no val images to choose a checkpoint on" in err
-    make_features(places[0], "others")
-    status, _, err = run(capsys, "--kind adamw --data others --device cuda:99")
-    assert status == 1
-    assert "--device cuda:99 can't be used" in err
+    make_features(places[0], "others", n_layers=2)
+    large_at_layer_0(places[0] / "large")
+    auto = f"--layer auto --pool cls --iterations 30 --batch-size 10 --features {places[0]}/large"
+    for words, said in (
+        ("--kind adamw --data toys --iterations 3", "no val images to choose a checkpoint on"),
+        ("--kind adamw --data others --device cuda:99", "--device cuda:99 can't be used"),
+        (
+            "--protocol dinov2 --data others --epochs 1 --iterations 2",
+            "needs class tokens of the last 4 layers, and toy.full has 2",
+        ),
+        (
+            f"--kind adamw {auto} --lr 1e36 --weight-decay 0 --seeds 0",
+            "no layer can be chosen, for at layer 0, cls training diverged: seed 0",
+        ),
+    ):
+        status, _, err = run(capsys, words)
+        assert status == 1
+        assert said in err

@@ -1,14 +1,14 @@
 """The zero-shot probe against a slow obvious version, and as a command on images and texts."""
 
-import json
 import math
 from dataclasses import replace
 
 import numpy as np
+import probing
 import pytest
 from features import make_spec, make_text_spec, write_rows, write_units
 from numpy.testing import assert_allclose, assert_array_equal
-from probing import probe_file
+from probing import probe_file, rows
 
 from cache.catalogue import find_text, text_differences
 from cache.errors import CacheMiss, RequestError
@@ -178,35 +178,7 @@ def results(tmp_path):
 
 
 def run(capsys, words):
-    status = main(f"--kind zeroshot {words}".split())
-    said = capsys.readouterr()
-    assert "Traceback" not in said.err
-    return status, said.out, said.err
-
-
-def rows(results):
-    return [json.loads(path.read_text()) for path in sorted(results.glob("*/*.json"))]
-
-
-def test_the_command_as_typed(root, results, capsys):
-    images, text = write_images(root), write_text(root)
-    status, out, err = run(capsys, "--data toys")
-    assert (status, err) == (0, "")
-    assert "  proj        5  " in out  # five prompts
-    (row,) = rows(results)
-    assert row["probe"] == {
-        "kind": "zeroshot",
-        "layer": 1,
-        "pool": "proj",
-        "text": {"key": open_features(text).digest, "n_prompts": 5, "logit_scale": 100.0},
-        "read": ["val", "test"],
-        "n_resamples": 1000,
-    }
-    assert row["features"]["digest"] == open_features(images).digest
-    assert row["n"] == {"train": 20, "val": 30, "test": 50}
-    assert row["metrics"]["acc"]["value"] > 0.8
-    assert row["val_metrics"]["acc"] > 0.8
-    assert row["chosen"] == {}
+    return probing.run(capsys, f"--kind zeroshot {words}")
 
 
 def test_the_scores_are_those_of_the_files(root, results, capsys):
@@ -221,29 +193,12 @@ def test_the_scores_are_those_of_the_files(root, results, capsys):
         assert_array_equal(stored["test_labels"], images.labels[50:])
 
 
-@pytest.mark.parametrize(
-    ("task", "names", "labels"),
-    [
-        (BINARY, "ab", (0, 1, 1)),
-        (ORDINAL, "abcd", (0, 1, 2, 3)),
-        (MULTI_LABEL, "abc", (0, 1, 2, 3, 4, 5, 5)),
-    ],
-)
-def test_every_task(root, results, capsys, task, names, labels):
-    write_images(root, task=task, n_classes=len(names))
-    negatives = [f"no {name}" for name in names] if task == MULTI_LABEL else []
-    write_text(root, labels, [*names, *negatives])
-    assert run(capsys, "")[0] == 0
-    (row,) = rows(results)
-    assert row["metrics"]["auc"]["value"] > 0.8
-
-
 def test_no_training_image_is_needed(root, results, capsys):
     write_images(root, n=(0, 0, 40))
     write_text(root)
     status, _, err = run(capsys, "")
     assert (status, err) == (0, "")
-    assert rows(results)[0]["val_metrics"] == {}
+    assert rows()[0]["val_metrics"] == {}
     write_images(root, n=(40, 20, 0), dataset="others")
     write_text(root, dataset="others")
     assert "toy on others: others has no test images" in run(capsys, "--data others")[2]
@@ -309,10 +264,10 @@ def test_of_two_text_files_one_is_chosen_by_path(root, results, capsys):
     assert 'text.prompts: ["a photo of {}"] -> ["a slide of {}", "xxx' in err
     assert max(map(len, err.splitlines()[2:])) < 170
     assert "choose one with --text FILE" in err
-    assert not rows(results)
+    assert not rows()
     assert run(capsys, f"--text {one}")[0] == 0
     assert run(capsys, f"--text {two}")[0] == 0
-    assert len({row["id"] for row in rows(results)}) == 2
+    assert len({row["id"] for row in rows()}) == 2
 
 
 def test_texts_that_are_not_ready_are_named(root, capsys):
@@ -364,7 +319,7 @@ def test_texts_that_no_probe_could_use(root, results, capsys, settings, message)
     assert status == 1
     assert message in err
     assert err.count("\n") == 1
-    assert not rows(results)
+    assert not rows()
 
 
 def test_several_labels_need_their_negatives(root, capsys):
@@ -381,7 +336,7 @@ def test_files_by_path(root, results, capsys):
     assert (
         f"{text.name}: {text} holds text features; use --kind zeroshot with the image file" in err
     )
-    assert len(rows(results)) == 1
+    assert len(rows()) == 1
     assert (
         f"--text takes a text file, and {images} holds images" in run(capsys, f"--text {images}")[2]
     )
@@ -397,7 +352,7 @@ def test_the_other_kinds_refuse_texts_and_know_proj(root, results, capsys, kind)
     assert f"probe: {text} holds text features; use --kind zeroshot with the image file" in err
     assert err.count("\n") == 1
     assert main(f"--kind {kind} --pool proj".split()) == 0
-    (row,) = rows(results)
+    (row,) = rows()
     assert (row["probe"]["pool"], row["probe"]["layer"]) == ("proj", 1)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import probing
 import pytest
 from answering import make_earlier
 from leaking import COPIES, FIRST_TEST, TWINS, make_file
@@ -10,7 +11,6 @@ from probing import probe_file
 
 from cache.features import open_features
 from probe.choosing.plan import ChoosingConfig
-from probe.cli import main
 from probe.config import ProbeConfig
 from probe.kinds.knn import Knn
 from probe.metrics import classification as metrics
@@ -33,10 +33,13 @@ def ask(path, **settings):
 
 
 def run(capsys, *words):
-    status = main([*words, "--kind", "knn", "--k", "1", "--resamples", "20"])
-    said = capsys.readouterr()
-    assert "Traceback" not in said.err
-    return status, said.out, said.err
+    return probing.run(capsys, [*words, "--kind", "knn", "--k", "1", "--resamples", "20"])
+
+
+def answered(capsys, *words):
+    status, out, err = run(capsys, *words)
+    assert (status, err) == (0, "")
+    return out
 
 
 def kept_metrics(row, evaluate, left_out):
@@ -75,28 +78,21 @@ def test_a_row_counts_leaks_and_does_without_them(root, slices):
     assert row.measured.without_twins["acc"] < row.measured.test["acc"].value
 
 
-def test_a_continuous_task_does_without_them_too(root):
-    row = ask(make_file(root, task="regression"))
-    expected = kept_metrics(row, regression_metrics.evaluate, [*COPIES, *TWINS])
-    assert row.measured.without_twins == pytest.approx({"n": 35, **expected})
-
-
-def test_several_labels_do_without_them_too(root):
-    task = "multi-label, binary-class"
+@pytest.mark.parametrize("task", ["regression", "multi-label, binary-class"])
+def test_other_tasks_do_without_them_too(root, task):
     row = ask(make_file(root, task=task))
-    expected = kept_metrics(row, lambda s, y: metrics.evaluate(s, y, task), [*COPIES, *TWINS])
+    evaluate = regression_metrics.evaluate
+    if task != "regression":
+        evaluate = lambda s, y: metrics.evaluate(s, y, task)  # noqa: E731
+    expected = kept_metrics(row, evaluate, [*COPIES, *TWINS])
     assert row.measured.without_twins == pytest.approx({"n": 35, **expected})
 
 
-def test_nothing_shared_is_said_by_zeros(root):
+def test_nothing_shared_is_said_by_zeros_and_nothing_known_by_nothing(root):
     row = ask(make_file(root, copies={}, twins={}))
-    assert row.posed.leaks is not None
     assert {row.posed.leaks[name] for name in ("exact", "near", "val_exact", "val_near")} == {0}
     assert (row.measured.without_twins, row.marks) == ({}, ())
-
-
-def test_a_file_without_looks_is_not_counted(root):
-    row = ask(make_file(root, looks=False))
+    row = ask(make_file(root, "unseen", looks=False))
     assert (row.posed.leaks, row.measured.without_twins, row.marks) == (None, {}, ())
 
 
@@ -120,8 +116,7 @@ def test_where_every_test_sample_has_a_twin_nothing_is_left(root, capsys):
     every = {FIRST_TEST + i: i for i in range(40)}
     path = make_file(root, copies=every, twins={})
     assert ask(path).measured.without_twins == {"n": 0}
-    status, out, _ = run(capsys, str(path))
-    assert status == 0
+    out = answered(capsys, str(path))
     assert "40+0" in out
 
 
@@ -132,8 +127,7 @@ def test_a_class_that_only_twins_have_leaves_no_auc(root, tmp_path, capsys):
     label[:60:2] = 0
     lines = [f"{name},{'cd'[y]}" for name, y in zip(features.ids, label, strict=True)]
     (tmp_path / "labels.csv").write_text("\n".join(["id,label", *lines]))
-    status, _, _ = run(capsys, str(path), "--labels", str(tmp_path / "labels.csv"))
-    assert status == 0
+    answered(capsys, str(path), "--labels", str(tmp_path / "labels.csv"))
     (stored,) = (tmp_path / "results" / "toys").glob("*.json")
     assert read_row(stored)["without_twins"]["auc"] is None
 
@@ -143,7 +137,6 @@ def test_a_class_that_only_twins_have_leaves_no_auc(root, tmp_path, capsys):
 
 def test_layers_compared_on_val_count_vals_leaks(root):
     row = ask(make_file(root), places=PlacesConfig("all"), choosing=ChoosingConfig("val"))
-    assert row.posed.leaks is not None
     assert (row.posed.leaks["n"], row.posed.leaks["val_n"], row.posed.leaks["val_near"]) == (
         0,
         20,
@@ -166,8 +159,7 @@ def test_the_split_in_use_counts_not_the_stored_one(root, tmp_path, capsys):
     lines = [f"{name},{word}" for name, word in zip(features.ids, words, strict=True)]
     (tmp_path / "split.csv").write_text("\n".join(["id,split", *lines]))
     split = ["--split-file", str(tmp_path / "split.csv")]
-    status, out, _ = run(capsys, str(path), "--strict", *split)
-    assert status == 0
+    out = answered(capsys, str(path), "--strict", *split)
     assert " leaks " not in out
     assert run(capsys, str(path), "--strict")[0] == 1
 
@@ -181,8 +173,7 @@ def test_samples_that_are_left_out_leak_nothing(root, tmp_path, capsys):
         if i not in (*COPIES, *TWINS)
     ]
     (tmp_path / "split.csv").write_text("\n".join(["id,split", *lines]))
-    status, _, err = run(capsys, str(path), "--strict", "--split-file", str(tmp_path / "split.csv"))
-    assert (status, err) == (0, "")
+    answered(capsys, str(path), "--strict", "--split-file", str(tmp_path / "split.csv"))
 
 
 def test_external_validation_compares_both_data_sets(root, capsys, tmp_path):
@@ -190,8 +181,7 @@ def test_external_validation_compares_both_data_sets(root, capsys, tmp_path):
     make_file(root)
     make_file(root, dataset="others")
     words = ["--train-data", "toys", "--test-data", "others"]
-    status, out, _ = run(capsys, *words)
-    assert status == 0
+    out = answered(capsys, *words)
     (path,) = (tmp_path / "results" / "others").glob("*.json")
     leaks = read_row(path)["leaks"]
     assert (leaks["n"], leaks["exact"], leaks["near"]) == (40, 2, 3)
@@ -217,33 +207,33 @@ def test_strict_refuses_copies(root, capsys, tmp_path):
     assert not [*(tmp_path / "results").rglob("*.json")]
 
 
-def test_strict_refuses_patients_in_two_splits(root, capsys):
-    groups = np.array([f"p{i % 119}" for i in range(120)])
-    path = make_file(root, groups=groups, copies={}, twins={})
-    status, _, err = run(capsys, str(path), "--strict")
-    assert status == 1
-    assert "whose splits share samples: 1 patient of 40 test samples; `extract" in err
+NOBODY = {"copies": {}, "twins": {}}
 
 
-def test_strict_looks_at_val_too(root, capsys):
-    path = make_file(root, copies={70: 5}, twins={})
-    status, _, err = run(capsys, str(path), "--strict")
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (
+            {**NOBODY, "groups": np.array([f"p{i % 119}" for i in range(120)])},
+            "whose splits share samples: 1 patient of 40 test samples; `extract",
+        ),
+        (
+            {**NOBODY, "copies": {70: 5}},
+            "whose splits share samples: 1 exact copy of 20 val samples; patients unknown",
+        ),
+        ({"looks": False}, "can't tell"),
+        ({"looks": False}, "--overwrite to its command:\n  extract --model toy --data toys"),
+    ],
+)
+def test_strict_looks_at_patients_and_val_and_refuses_not_to_know(root, capsys, made, said):
+    status, _, err = run(capsys, str(make_file(root, **made)), "--strict")
     assert status == 1
-    assert "whose splits share samples: 1 exact copy of 20 val samples; patients unknown" in err
+    assert said in err
 
 
 def test_strict_leaves_near_twins_to_people(root, capsys):
-    status, out, err = run(capsys, str(make_file(root, copies={})), "--strict")
-    assert (status, err) == (0, "")
+    out = answered(capsys, str(make_file(root, copies={})), "--strict")
     assert "0+3" in out
-
-
-def test_strict_refuses_not_to_know(root, capsys):
-    path = make_file(root, looks=False)
-    status, _, err = run(capsys, str(path), "--strict")
-    assert status == 1
-    assert f"{path.name} can't tell" in err
-    assert "--overwrite to its command:\n  extract --model toy --data toys" in err
 
 
 def test_one_refused_file_stops_no_other(root, capsys):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from looking import some
 from overlaying import N, make_file
-from probing import probe_file, rows, run
+from probing import answered, probe_file, rows, run
 
 from probe.config import ProbeConfig
 from probe.kinds.linear import Linear
@@ -17,11 +17,6 @@ from probe.results import from_json
 
 KNN = ["--kind", "knn", "--k", "5"]
 PATIENTS = np.array([f"p{i // 3}" for i in range(N)])
-
-
-@pytest.fixture
-def places(tmp_path):
-    return tmp_path / "features", tmp_path / "results"
 
 
 def corrected(features):
@@ -69,11 +64,10 @@ def test_labels_laid_over_both_make_one_question(places, tmp_path, capsys):
     table = tmp_path / "labels.csv"
     lines = [f"{i},{c}\n" for i, c in zip(features.ids, features.labels, strict=True)]
     table.write_text("id,finding\n" + "".join(lines))
-    status, out, _ = run(capsys, [*KNN, "--labels", table, "--split", "kfold:4"])
-    assert status == 0
+    out = answered(capsys, [*KNN, "--labels", table, "--split", "kfold:4"])
     assert "block" not in out
     # Folds follow labels: without them each file has folds of its own, all in its own block.
-    status, out, _ = run(capsys, [*KNN, "--split", "kfold:4"])
+    _, out, _ = run(capsys, [*KNN, "--split", "kfold:4"])
     assert out.count("mean of 4") == 2
     assert "block 2 of 2: other labels and split of toys than in block 1\n" in out
 
@@ -83,8 +77,7 @@ def test_another_training_set_of_external_validation_is_another_question(places,
     make_file(places[0], "others")
     make_file(places[0], model="tuned", labels=corrected(toys))
     make_file(places[0], "others", model="tuned")
-    status, out, _ = run(capsys, [*KNN, "--train-data", "toys", "--test-data", "others"])
-    assert status == 0
+    out = answered(capsys, [*KNN, "--train-data", "toys", "--test-data", "others"])
     assert "block 2 of 2: other labels of toys than in block 1" in out
 
 
@@ -134,7 +127,7 @@ def test_stored_rows_hold_what_they_were_asked_with(places, capsys):
         "ids": tables["samples/ids"],
         "images of a sample": tables["rows/ids"],
     }
-    found = rows(places[1])
+    found = rows()
     assert len(found) >= 2  # a probe, and a control
     assert all(row["features"]["tables"] == wanted for row in some(found))
     assert "block" not in format_table([from_json(row) for row in found])
