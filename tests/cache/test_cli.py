@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+from caching import answered, refused, run
 from features import make_spec, make_text_spec, write_file, write_units
 from here import REPOSITORY
 
@@ -23,13 +24,6 @@ from cache.store import FeatureWriter
 def root(tmp_path):
     write_file(tmp_path / "toys" / "toy_8_aaaaaaaaaaaa.h5", make_spec())
     return tmp_path
-
-
-def run(capsys, *words):
-    status = main([str(word) for word in words])
-    said = capsys.readouterr()
-    assert "Traceback" not in said.err
-    return status, said.out, said.err
 
 
 def first(root):
@@ -51,14 +45,11 @@ def test_ls_lists_complete_incomplete_and_broken(root, capsys):
 
 
 def test_an_empty_folder_names_the_next_command(tmp_path, capsys):
-    status, _, err = run(capsys, "ls", "--features", tmp_path)
-    assert status == 1
-    assert "extract --demo" in err
+    assert "extract --demo" in refused(capsys, "ls", "--features", tmp_path)
 
 
 def test_show_tells_the_key(root, capsys):
-    status, out, _ = run(capsys, "show", first(root))
-    assert status == 0
+    out = answered(capsys, "show", first(root))
     assert "layers.of" in out
     assert "made by         extract --model toy" in out
 
@@ -72,8 +63,7 @@ def test_verify_names_the_bad_unit_and_the_command(root, capsys):
     with first(root).open("r+b") as file:
         file.seek(header.arrays["head"].offset + 600 * 6)
         file.write(b"\xff\xff")
-    status, _, err = run(capsys, "verify", first(root))
-    assert status == 1
+    err = refused(capsys, "verify", first(root))
     assert "unit 2 (head)" in err
     assert "extract --model toy --data toys" in err
 
@@ -88,9 +78,7 @@ def test_verify_looks_at_labels_too(root, capsys):
     with first(root).open("r+b") as file:
         file.seek(offset)
         file.write(b"\x01")
-    status, _, err = run(capsys, "verify", first(root))
-    assert status == 1
-    assert "samples/labels doesn't match its checksum" in err
+    assert "samples/labels doesn't match its checksum" in refused(capsys, "verify", first(root))
 
 
 def test_diff_says_what_differs(root, capsys):
@@ -117,8 +105,7 @@ def test_rm_deletes_feature_files_only(root, capsys, monkeypatch):
 def test_rm_leaves_what_is_being_written(root, capsys):
     path = root / "toys" / "toy_8_bbbbbbbbbbbb.h5"
     with FeatureWriter(path, make_spec()):
-        status, _, err = run(capsys, "rm", "--yes", f"{path}.partial")
-    assert status == 1
+        err = refused(capsys, "rm", "--yes", f"{path}.partial")
     assert f"process {os.getpid()}" in err
     assert run(capsys, "rm", "--yes", f"{path}.partial")[0] == 0
 
@@ -213,8 +200,7 @@ def test_rm_twice_the_same_and_without_an_answer(root, capsys, monkeypatch):
     one = first(root)
     size = format_bytes(one.stat().st_size)
     monkeypatch.setattr("sys.stdin", Terminal(""))  # Ctrl-D
-    status, out, _ = run(capsys, "rm", one)
-    assert status == 0
+    out = answered(capsys, "rm", one)
     assert out.endswith("nothing deleted\n")
     assert run(capsys, "rm", "--yes", one, one)[:2] == (0, f"deleted 1 file, {size}\n")
 
@@ -253,12 +239,10 @@ def text(root):
 
 
 def test_text_files_are_listed_and_shown_as_such(root, text, capsys):
-    status, out, _ = run(capsys, "ls", "--features", root)
-    assert status == 0
+    out = answered(capsys, "ls", "--features", root)
     (line,) = (line.split() for line in out.splitlines() if line.endswith(text.name))
     assert line[2:] == ["4", "text", "proj", "float32", "complete", str(text)]
-    status, out, _ = run(capsys, "show", text)
-    assert status == 0
+    out = answered(capsys, "show", text)
     assert "samples         4 prompts, no images\n" in out
     assert "a photo of {}" in out
     assert "logit_scale     100.0" in out

@@ -32,7 +32,7 @@ def write(tmp_path: Path, content: bytes | str) -> Path:
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
-def test_a_table_is_what_the_csv_module_reads(tmp_path: Path, delimiter, end, mark):
+def test_a_table_is_what_the_csv_module_reads(tmp_path, delimiter, end, mark):
     rows = [
         ["path", "Befund, kurz", "n"],
         ["ä.png", "Ödem", "1"],
@@ -50,34 +50,32 @@ def test_a_table_is_what_the_csv_module_reads(tmp_path: Path, delimiter, end, ma
     assert table.n_rows == 3
 
 
-def test_cells_are_stripped_and_blank_lines_passed_over(tmp_path: Path):
+def test_cells_are_stripped_and_blank_lines_passed_over(tmp_path):
     table = read_csv(write(tmp_path, "\n a , b\n 1 ,  \n\n   \n2,3\n\n"))
     assert table.columns == {"a": ("1", "2"), "b": ("", "3")}
     assert table.lines == (3, 6)
 
 
-def test_a_delimiter_at_every_line_s_end_makes_no_column(tmp_path: Path):
-    assert read_csv(write(tmp_path, "a,b,\n1,2,\n")).columns == {"a": ("1",), "b": ("2",)}
-
-
-def test_the_delimiter_is_seen_outside_of_quotes(tmp_path: Path):
-    table = read_csv(write(tmp_path, '"a,b,c";d\n1,5;2\n'))
-    assert table.columns == {"a,b,c": ("1,5",), "d": ("2",)}
-
-
-def test_a_column_that_numbers_the_rows_is_passed_over(tmp_path: Path):
-    pandas = ",a,b\n0,x,1\n1,y,2\n2,z,3\n"  # DataFrame.to_csv
-    assert read_csv(write(tmp_path, pandas)).columns == {"a": ("x", "y", "z"), "b": ("1", "2", "3")}
-    gap = ";a;b\n0;x;1\n2;z;3\n"  # of some rows
-    assert read_csv(write(tmp_path, gap)).columns == {"a": ("x", "z"), "b": ("1", "3")}
-    assert read_csv(write(tmp_path, '"","a"\n"1","x"\n"2","y"\n')).columns == {"a": ("x", "y")}  # R
-    assert read_csv(write(tmp_path, ",a,\n0,x,\n1,y,\n")).columns == {"a": ("x", "y")}
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("a,b,\n1,2,\n", {"a": ("1",), "b": ("2",)}),  # a delimiter at every line's end
+        ('"a,b,c";d\n1,5;2\n', {"a,b,c": ("1,5",), "d": ("2",)}),  # as it is outside of quotes
+        # A column that numbers the rows: of DataFrame.to_csv, of some of its rows, of R.
+        (",a,b\n0,x,1\n1,y,2\n2,z,3\n", {"a": ("x", "y", "z"), "b": ("1", "2", "3")}),
+        (";a;b\n0;x;1\n2;z;3\n", {"a": ("x", "z"), "b": ("1", "3")}),
+        ('"","a"\n"1","x"\n"2","y"\n', {"a": ("x", "y")}),
+        (",a,\n0,x,\n1,y,\n", {"a": ("x", "y")}),
+    ],
+)
+def test_what_is_no_column_is_passed_over(tmp_path, text, columns):
+    assert read_csv(write(tmp_path, text)).columns == columns
 
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("first", ["sep=;", "SEP=;", '"sep=;"'])
-def test_the_delimiter_that_excel_is_told(tmp_path: Path, first, end, mark):
+def test_the_delimiter_that_excel_is_told(tmp_path, first, end, mark):
     table = read_csv(write(tmp_path, mark + end.join([first, "a,b,c;d", "1,5;2", ""])))
     assert table.columns == {"a,b,c": ("1,5",), "d": ("2",)}
     assert table.lines == (3,)
@@ -114,14 +112,14 @@ def test_the_delimiter_that_excel_is_told(tmp_path: Path, first, end, mark):
         (b'a,b\n1,2\n3,"4\n5,6\n', "line 3: unexpected end of data; is a quote left open"),
     ],
 )
-def test_bad_tables_are_refused_by_line(tmp_path: Path, content: bytes, says: str):
+def test_bad_tables_are_refused_by_line(tmp_path, content, says):
     with pytest.raises(RequestError, match=says) as caught:
         read_csv(write(tmp_path, content))
     assert "\n" not in str(caught.value)
     assert str(tmp_path / "t.csv") in str(caught.value)
 
 
-def test_a_table_may_be_wide(tmp_path: Path):
+def test_a_table_may_be_wide(tmp_path):
     n = 200_000  # minutes, if each name were looked for among all
     head = ",".join(f"c{i}" for i in range(n))
     table = read_csv(write(tmp_path, f"{head}\n{',' * (n - 1)}\n"))
@@ -131,7 +129,7 @@ def test_a_table_may_be_wide(tmp_path: Path):
     assert len(str(caught.value)) < 1000
 
 
-def test_no_table(tmp_path: Path):
+def test_no_table(tmp_path):
     for path in (tmp_path, tmp_path / "none.csv"):
         with pytest.raises(
             RequestError, match="(is not a regular file|no file at .*); expected a CSV file"
@@ -139,7 +137,7 @@ def test_no_table(tmp_path: Path):
             read_csv(path)
 
 
-def test_a_column_that_is_missing_names_near_ones(tmp_path: Path):
+def test_a_column_that_is_missing_names_near_ones(tmp_path):
     table = read_csv(write(tmp_path, "path,Label,age\n1,2,3\n"))
     assert column(table, "age") == ("3",)
     with pytest.raises(RequestError, match="no column 'labl' in .*; it has .*did you mean Label"):
@@ -159,10 +157,6 @@ def test_what_is_a_number():
 
 def read(texts, **settings) -> Target:
     return read_target({"y": texts}, where="t.csv", **settings)
-
-
-def test_the_tasks_are_the_layout_s():
-    assert set(ASKED.values()) == set(TASKS)
 
 
 @pytest.mark.parametrize(
@@ -199,12 +193,6 @@ def test_words_that_look_missing_are_classes_until_they_are_named(word):
     named = read(["a", word, "b", word.lower(), "a", "b"], missing=[word.upper()])
     assert (named.class_names, named.labels.tolist()) == (("a", "b"), [0, -1, 1, -1, 0, 1])
     assert warn_of_classes(named) == []
-
-
-def test_the_flag_that_a_warning_names_can_be_typed():
-    (warning,) = warn_of_classes(read(["a", "<NA>", "b", "-"] * 2))
-    (flag,) = [word for word in shlex.split(warning) if word.startswith("--missing")]
-    assert flag == "--missing=-,<NA>"
 
 
 def test_missing_words_of_every_kind_of_label():
@@ -316,10 +304,14 @@ def test_continuous_labels():
 
 
 def test_fewer_than_two_classes_are_refused():
+    assert set(ASKED.values()) == set(TASKS)
     with pytest.raises(RequestError, match=r"t.csv, column y: one class only .a.; a probe needs"):
         read(["a", "a", ""])
     with pytest.raises(RequestError, match="column y: no label in 2 rows"):
         read(["", "nan"])
+    (warning,) = warn_of_classes(read(["a", "<NA>", "b", "-"] * 2))
+    (flag,) = [word for word in shlex.split(warning) if word.startswith("--missing")]
+    assert flag == "--missing=-,<NA>"  # which can be typed
 
 
 def test_folders_are_classes_whatever_they_are_called():

@@ -129,6 +129,7 @@ def test_classes_keep_their_shares():
     for c, n in enumerate([700, 200, 100]):
         assert np.bincount(split[labels == c]).tolist() == [n * 8 // 10, n // 10, n // 10]
     assert np.bincount(split_of("80/20", labels), minlength=3).tolist() == [800, 0, 200]
+    assert (split_of("test", labels) == TEST).all()
 
 
 def test_a_split_is_the_same_everywhere_and_forever():
@@ -388,24 +389,16 @@ def test_sites_may_be_numbers():
 
 
 @pytest.mark.parametrize(
-    ("rule", "reason"),
+    ("column", "rule", "reason"),
     [
-        ("site-out:hospital", "no meta column 'hospital' .*; there is site"),
-        ("site-out:site=D", "site has no 'D'; it has A, B"),
+        (["A", "B"], "site-out:hospital", "no meta column 'hospital' .*; there is site"),
+        (["A", "B"], "site-out:site=D", "site has no 'D'; it has A, B"),
+        (["A", ""], "site-out:site", "two sites and more"),
     ],
 )
-def test_unknown_sites_are_refused(rule, reason):
+def test_unknown_sites_are_refused(column, rule, reason):
     with pytest.raises(RequestError, match=reason):
-        sites(np.repeat(["A", "B"], 20), rule=rule)
-
-
-def test_one_site_alone_is_refused():
-    with pytest.raises(RequestError, match="two sites and more"):
-        sites(np.repeat(["A", ""], 20))
-
-
-def test_all_may_test():
-    assert split_of("test", np.zeros(5, np.int64)).tolist() == [TEST] * 5
+        sites(np.repeat(column, 20), rule=rule)
 
 
 # ---------------------------------------------------------------------------- digests and files
@@ -438,11 +431,6 @@ def test_a_file_keeps_a_split(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["split.csv"]
 
 
-def test_a_place_that_can_not_be_written_is_said(tmp_path):
-    with pytest.raises(RequestError, match="can't write the split to .*no/split.csv"):
-        write_split_file(tmp_path / "no" / "split.csv", make_ids(1), np.zeros(1, np.uint8), "toys")
-
-
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -465,6 +453,8 @@ def test_what_a_file_does_not_name_is_left_out(tmp_path):
     path.write_text("split,id,reader\nval,c,Dr. A\n,b,Dr. B\n")
     found = read_split_file(path, np.array(["a", "b", "c"]), "toys")
     assert found.tolist() == [LEFT_OUT, LEFT_OUT, VAL]
+    with pytest.raises(RequestError, match="can't write the split to .*no/split.csv"):
+        write_split_file(tmp_path / "no" / "split.csv", make_ids(1), np.zeros(1, np.uint8), "toys")
 
 
 def test_the_ids_of_another_data_set_are_refused(tmp_path):
