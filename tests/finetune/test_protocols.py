@@ -72,14 +72,16 @@ def test_wu2025_takes_half_the_batch_for_dinov2_and_only_where_it_trains():
     assert set(batches.values()) == {64}
 
 
-def test_wu2025_frozen_is_probes_adamw():
-    """What ``probe --protocol wu2025`` trains, so that both rows can stand side by side."""
-    t, other = settled("--protocol wu2025 --mode head")[0].train, AdamW(ddof=0)
+@pytest.mark.parametrize("name", ["wu2025", "doerrich2024"])
+def test_a_frozen_encoder_trains_as_probes_adamw(name):
+    """So that both rows can stand side by side; but for val loss, which neither has over batches."""
+    t = settled(f"--protocol {name} --mode head")[0].train
+    other = AdamW(ddof=0) if name == "wu2025" else AdamW(**PROBES[name].presets["adamw"].settings)
     assert t.head_lr == other.lr
-    for name in ("weight_decay", "batch_size", "iterations", "epochs", "schedule", "drop_last"):
-        assert getattr(t, name) == getattr(other, name), name
-    for name in ("n_checks", "patience", "choose_by", "one_logit", "seeds", "ddof"):
-        assert getattr(t, name) == getattr(other, name), name
+    same = "weight_decay batch_size iterations epochs drop_last n_checks patience choose_by"
+    same += " one_logit seeds ddof" + (" schedule" if name == "wu2025" else "")
+    for setting in same.split():
+        assert getattr(t, setting) == getattr(other, setting), setting
 
 
 def test_wu2025_as_published_trains_batchnorm_of_the_frozen_encoder():
@@ -111,20 +113,6 @@ def test_doerrich2024(mode):
     assert str(followed) == "doerrich2024"
     assert "batches of 256" in " ".join(followed.marks)
     assert ("corrected: BatchNorm" in " ".join(followed.marks)) == (mode == "head")
-
-
-def test_doerrich2024_frozen_is_probes_adamw():
-    """As of wu2025; but for val loss, which neither has over batches."""
-    preset = PROBES["doerrich2024"].presets["adamw"]
-    t, other = (
-        settled("--protocol doerrich2024 --mode head")[0].train,
-        AdamW(**preset.settings),
-    )
-    assert t.head_lr == other.lr
-    for name in ("weight_decay", "batch_size", "iterations", "epochs", "drop_last", "n_checks"):
-        assert getattr(t, name) == getattr(other, name), name
-    for name in ("patience", "choose_by", "one_logit", "seeds", "ddof"):
-        assert getattr(t, name) == getattr(other, name), name
 
 
 # ---------------------------------------------------------------------------- huix2024

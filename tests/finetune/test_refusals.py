@@ -58,8 +58,6 @@ def untrained(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("--momentum 0.5", "--momentum is of --optimiser sgd"),
-        ("--mode head --encoder-lr 1e-3", "no encoder trains; its head's rate is --lr"),
         ("--mode head --layer-decay 0.5", "--layer-decay: --mode head trains nothing"),
         ("--mode head --drop-path 0.1", "--drop-path: a frozen encoder drops nothing"),
         ("--head-weights random", "--head-weights is of --head deit"),
@@ -88,8 +86,6 @@ def test_the_rate_of_a_head_that_follows_the_encoders_is_a_flag(data):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("--aggregate patient", "--aggregate patient needs to know the patients"),
-        ("--init-head-from nothing", "--init-head-from: no result 'nothing'"),
         ("--episodes-like nothing", "--episodes-like: no result 'nothing'"),
         ("--init-head-from x --head deit", "--init-head-from is a linear head"),
         ("--episodes-like x --choose-by auc", "an episode chooses nothing on val"),
@@ -108,9 +104,14 @@ def test_a_val_that_cannot_decide_is_told_before_the_training(tmp_path, untraine
     assert "--choose-by loss" in line
 
 
-def test_an_unset_variable_is_no_wish_for_all_of_train(data, untrained, capsys):
-    words = [*f"{VIT} {SHORT} --data npz:{data}".split(), "--episodes-like", ""]
-    assert "--episodes-like: no result ''" in refused(words, capsys)
+def test_names_of_files_and_rows_go_by_their_own_flags(tmp_path, data, untrained, capsys):
+    words = f"{VIT} {SHORT} --data npz:{data}"
+    # An unset variable is no wish for all of train.
+    assert "--episodes-like: no result ''" in refused(
+        [*words.split(), "--episodes-like", ""], capsys
+    )
+    words += f" --head deit --head-weights {tmp_path / 'none'}"
+    assert "; --head-weights takes pretrained, random, FILE" in refused(words, capsys)
 
 
 def test_more_episodes_than_a_row_has(data, capsys):
@@ -122,18 +123,22 @@ def test_more_episodes_than_a_row_has(data, capsys):
     assert "has 3; leave the flag out" in line
 
 
-def test_a_head_of_another_width(tmp_path, data, untrained, capsys):
+@pytest.mark.parametrize(
+    ("tensors", "said"),
+    [
+        (
+            {"weight": torch.zeros(1, 7), "bias": torch.zeros(1)},
+            "its head is of 7 features, and this one sees 64",
+        ),
+        # A file that is no head is not listed whole.
+        ({f"blocks.{i}": torch.zeros(1) for i in range(50)}, "and 47 more"),
+    ],
+)
+def test_heads_that_do_not_fit(tmp_path, data, untrained, capsys, tensors, said):
     path = tmp_path / "head.safetensors"
-    save_file({"weight": torch.zeros(1, 7), "bias": torch.zeros(1)}, path)
-    line = refused(f"{VIT} {SHORT} --data npz:{data} --init-head-from {path}", capsys)
-    assert "its head is of 7 features, and this one sees 64" in line
-
-
-def test_a_file_that_is_no_head_is_not_listed_whole(tmp_path, data, capsys):
-    path = tmp_path / "encoder.safetensors"
-    save_file({f"blocks.{i}": torch.zeros(1) for i in range(50)}, path)
-    line = refused(f"{VIT} {SHORT} --data npz:{data} --init-head-from {path}", capsys)
-    assert "and 47 more" in line
+    save_file(tensors, path)
+    words = f"{VIT} {SHORT} --data npz:{data} --init-head-from {path}"
+    assert said in refused(words, capsys)
 
 
 def test_batchnorm_has_no_statistics_of_one_image(data, capsys):
@@ -178,11 +183,6 @@ def test_an_interrupted_run_says_how_to_go_on(data, monkeypatch, capsys):
     words = f"{VIT} {SHORT} --data npz:{data}"
     assert "goes on from the last checkpoint" in refused(words, capsys, 130)
     assert "without --overwrite it goes on" in refused(f"{words} --overwrite", capsys, 130)
-
-
-def test_a_weight_file_of_the_head_goes_by_its_own_flag(tmp_path, data, capsys):
-    words = f"{VIT} {SHORT} --data npz:{data} --head deit --head-weights {tmp_path / 'none'}"
-    assert "; --head-weights takes pretrained, random, FILE" in refused(words, capsys)
 
 
 def test_a_rank_says_in_one_line_that_another_one_is_gone(monkeypatch):

@@ -4,23 +4,18 @@ import csv
 import dataclasses
 import json
 import math
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from finetuning import CNN, VIT, read_log, read_rows, run, trials, write_images
+from finetuning import CNN, VIT, read_log, read_rows, run, torchrun, trials, write_images
 from looking import some
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from cache.features import open_features
 from extract.cli import main as extract
 from extract.encoders.encoder import Weights, describe, load_encoder, load_network, set_precision
 from finetune import trials as running
@@ -132,33 +127,44 @@ def test_every_kind_of_training_can_be_refitted(data, runs, words, capsys):
     assert row["metrics"]["acc"]["value"] is not None
 
 
-def test_a_frozen_encoder_has_no_rate_in_the_log(data, runs):
-    run(f"{VIT} --mode head {SHORT}", data)
-    (trial,) = trials(runs)
-    assert all("encoder_lr" not in line for line in some(read_log(trial / "log.jsonl")))
-
-
 def test_each_fold_is_a_training_of_its_own(data, runs):
-    run(f"{VIT} {SHORT} --epochs 1 --checks 1 --split kfold:3", data)
+    rows = run(f"{VIT} --mode head {SHORT} --epochs 1 --checks 1 --split kfold:3", data)
+    assert sorted(row["split"]["name"] for row in rows) == ["fold 1/3", "fold 2/3", "fold 3/3"]
     assert len({path.parent for path in trials(runs)}) == 3
+    for trial in some(trials(runs)):  # a frozen encoder has no rate in the log
+        assert all("encoder_lr" not in line for line in some(read_log(trial / "log.jsonl")))
 
 
 def test_how_memory_is_used_is_no_other_training(data, runs, monkeypatch):
-    run(f"{VIT} {SHORT}", data)
+    words = f"{VIT} {SHORT} --encoder-lr 1e-4 --drop-path 0.1"
+    run(words, data)
     monkeypatch.setattr(training.Training, "_advance", None)
-    run(f"{VIT} {SHORT} --micro-batch 3 --grad-checkpointing --device cpu", data)
-    assert len(trials(runs)) == 1
+    run(f"{words} --micro-batch 3 --grad-checkpointing --device cpu", data)
+    (trial,) = trials(runs)
+    settings = json.loads((trial / "settings.json").read_text())
+    assert (settings["encoder_lr"], settings["model"]["drop_path"]) == (1e-4, 0.1)
+
+
+def write_table(folder, columns, n, cells):
+    """Noisy images in a table; ``cells(i)`` says what stands beside the path, and the level."""
+    rng = np.random.default_rng(0)
+    with (folder / "table.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", *columns])
+        for i in range(n):
+            level, *about = cells(i)
+            image = rng.integers(level, level + 60, (32, 32), np.uint8)
+            Image.fromarray(image).save(folder / f"{i}.png")
+            rows.writerow([f"{i}.png", *about])
+    return f"csv:{folder / 'table.csv'}"
+
+
+SPLITS = ("train", "train", "val", "test")
 
 
 def test_another_task_of_the_same_labels_is_another_training(tmp_path, runs):
-    rng = np.random.default_rng(0)
-    with (tmp_path / "table.csv").open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["path", "label", "split"])
-        for i in range(24):
-            Image.fromarray(rng.integers(0, 256, (32, 32), np.uint8)).save(tmp_path / f"{i}.png")
-            rows.writerow([f"{i}.png", i % 3, ("train", "train", "val", "test")[i // 3 % 4]])
-    words = f"{VIT} --seeds 0 --batch-size 6 --epochs 1 --data csv:{tmp_path / 'table.csv'}"
+    table = write_table(tmp_path, ["label", "split"], 24, lambda i: (90, i % 3, SPLITS[i // 3 % 4]))
+    words = f"{VIT} --seeds 0 --batch-size 6 --epochs 1 --data {table}"
     for task in ("multi-class", "ordinal"):
         run(f"{words} --task {task}")
     assert len(trials(runs)) == 2
@@ -299,19 +305,6 @@ def test_the_logged_loss_survives_too_little_memory_on_val(data, runs, monkeypat
     assert all(line["loss"] > 0.1 for line in some(read_log(trial / "log.jsonl")))
 
 
-def test_statistics_that_moved_in_a_frozen_encoder_are_kept(data, runs):
-    """Else head.safetensors would belong to an encoder that nobody has."""
-    (row,) = run(f"{CNN} --mode head --batchnorm train {SHORT}", data)
-    (trial,) = trials(runs)
-    words = f"--model test_resnet --size 32 --weights {trial / 'encoder.safetensors'}"
-    assert extract([*words.split(), "--store", "float32", "--data", f"npz:{data}"]) == 0
-    (path,) = Path(os.environ["MEDPROBE_FEATURES"]).glob("toy/*.h5")
-    features, head = open_features(path), load_file(trial / "head.safetensors")
-    logits = features.array(-1, "head") @ head["weight"].numpy().T + head["bias"].numpy()
-    ones = 1 / (1 + np.exp(-logits[features.split == "test", 0]))
-    assert_allclose(ones, row["scores"]["test_scores"][:, 1], atol=1e-5)
-
-
 def test_a_trained_encoder_says_what_it_was_trained_on(data, runs, capsys):
     """Its file is called like every other's, and the rows of its features must not hide it."""
     run(f"{VIT} {SHORT} --mode lora --encoder-lr 1e-3", data)
@@ -349,14 +342,6 @@ def test_a_trained_encoder_says_what_it_was_trained_on(data, runs, capsys):
             if any(f"  {name}" in line for line in lines)
         }
         assert found == named
-
-
-def test_the_settings_of_a_training_are_readable(data, runs):
-    run(f"{VIT} {SHORT} --encoder-lr 1e-4 --drop-path 0.1", data)
-    (trial,) = trials(runs)
-    settings = json.loads((trial / "settings.json").read_text())
-    assert settings["encoder_lr"] == 1e-4
-    assert settings["model"]["drop_path"] == 0.1
 
 
 def test_the_choice_of_a_rate_is_told_with_all_that_were_tried(data, capsys):
@@ -516,36 +501,6 @@ def test_layers_before_the_final_norm_are_what_the_head_sees():
 # ---------------------------------------------------------------------------- several processes
 
 
-def torchrun(words, root):
-    """Run ``finetune`` in two processes; returns what they printed."""
-    environment = os.environ | {"MEDPROBE_RUNS": str(root / "runs")}
-    environment["MEDPROBE_RESULTS"] = str(root / "results")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--master-port", str(20000 + os.getpid() % 20000), "-m", "finetune"]
-    result = subprocess.run(
-        [*command, *words.split(), "--device", "cpu"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
-
-
-@pytest.mark.slow
-def test_two_processes_log_the_loss_of_the_whole_batch(tmp_path, data, runs):
-    words = f"{VIT} --seeds 0 --epochs 2 --checks 2 --batch-size 11 --data npz:{data}"
-    run(words)
-    torchrun(words, tmp_path / "two")
-    alone, two = (
-        read_log(trials(root)[0] / "log.jsonl") for root in (runs, tmp_path / "two" / "runs")
-    )
-    assert [line["loss"] for line in two] == pytest.approx(
-        [line["loss"] for line in alone], rel=1e-4
-    )
-
-
 @pytest.mark.parametrize("shares", [(math.nan, 0.1), (0.1, math.nan)])
 def test_ranks_stop_together_after_steps_that_they_agree_on(tmp_path, shares):
     """One that stopped alone, when its clock says so, would leave the others waiting for ever."""
@@ -587,53 +542,14 @@ def test_the_choice_is_the_mean_over_seeds_and_the_smaller_of_two():
     assert running.choose_rate(tried((0.9, -math.inf), (0.1, 0.1))) == 1e-4
 
 
-def write_findings(data, path):
-    """Three labels for each image of a data set, some of them unknown, as a table by id."""
-    rng = np.random.default_rng(3)
-    lines = ["id,one,two,three\n"]
-    with np.load(data) as file:
-        for split in ("train", "val", "test"):
-            for i, label in enumerate(file[f"{split}_labels"][:, 0].tolist()):
-                two, three = rng.integers(2, size=2)
-                unknown = rng.random() < 0.2
-                lines.append(f"{split}/{i:06d},{label},{'' if unknown else two},{three}\n")
-    path.write_text("".join(lines))
-    return path
-
-
-@pytest.mark.parametrize("task", ["three classes", "several labels"])
-def test_a_frozen_encoder_is_a_probe_also_of_other_tasks(tmp_path, task):
-    """The loss's mean over samples, labels and what is unknown is the probe's."""
-    data = write_images(tmp_path / "toy.npz", classes=3 if task == "three classes" else 2)
-    table = write_findings(data, tmp_path / "findings.csv")
-    labels = "" if task == "three classes" else f" --labels {table} --target one,two,three"
-    source = f"{VIT} --data npz:{data}"
-    assert extract([*source.split(), "--store", "float32"]) == 0
-    shared = f"--iterations 24 --seeds 0 --batch-size 12{labels}"
-    assert probe(f"--kind adamw --pool head {shared}".split()) == 0
-    (found,) = run(f"{source} --mode head {shared}")
-    (wanted,) = read_rows("adamw")
-    assert found["chosen"]["iteration"] == wanted["chosen"]["iteration"]
-    for split in ("val_scores", "test_scores"):
-        assert found["scores"][split].shape[1] == 3
-        assert_allclose(found["scores"][split], wanted["scores"][split], atol=1e-6)
-    assert found["metrics"]["auc"] == wanted["metrics"]["auc"]
-
-
 def test_patients_are_measured_as_another_row_of_the_same_training(tmp_path, runs):
     """What is measured changes no weight."""
-    rng = np.random.default_rng(0)
-    with (tmp_path / "table.csv").open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["path", "label", "split", "patient"])
-        for i in range(32):
-            level = 60 + 100 * (i % 2)
-            image = rng.integers(level, level + 60, (32, 32), np.uint8)
-            Image.fromarray(image).save(tmp_path / f"{i}.png")
-            split = ("train", "train", "val", "test")[i // 4 % 4]
-            rows.writerow([f"{i}.png", i % 2, split, f"p{i // 4}-{i % 2}"])
-    words = f"{VIT} --seeds 0 --batch-size 6 --epochs 1 --data csv:{tmp_path / 'table.csv'}"
-    words += " --group-col patient"
+
+    def cells(i):
+        return 60 + 100 * (i % 2), i % 2, SPLITS[i // 4 % 4], f"p{i // 4}-{i % 2}"
+
+    table = write_table(tmp_path, ["label", "split", "patient"], 32, cells)
+    words = f"{VIT} --seeds 0 --batch-size 6 --epochs 1 --data {table} --group-col patient"
     (images,) = run(words)
     both = run(f"{words} --aggregate patient")
     assert len(both) == 2

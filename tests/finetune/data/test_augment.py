@@ -91,12 +91,12 @@ def inputs(batches: list[Batch]) -> dict[int, torch.Tensor]:
 
 
 @pytest.fixture
-def colour(tmp_path: Path) -> SimpleNamespace:
+def colour(tmp_path):
     return images_of(tmp_path / "c.pixels", [smooth(N, 40, 40, 3)])
 
 
 @pytest.fixture
-def mixed(tmp_path: Path) -> SimpleNamespace:
+def mixed(tmp_path):
     """Grey images of two shapes, one of them float."""
     floats = smooth(1, 20, 30).astype(np.float32)
     groups = [smooth(4, 40, 40), smooth(4, 30, 20), floats, smooth(1, 40, 40)]
@@ -105,9 +105,7 @@ def mixed(tmp_path: Path) -> SimpleNamespace:
 
 @pytest.mark.parametrize("name", [name for name in AUGMENTS if name != "none"])
 @pytest.mark.parametrize("kind", ["colour", "mixed"])
-def test_an_image_hangs_on_seed_epoch_and_row_alone(
-    name: str, kind: str, request: pytest.FixtureRequest
-):
+def test_an_image_hangs_on_seed_epoch_and_row_alone(name, kind, request):
     images = request.getfixturevalue(kind)
     settings = {"resize": "pad-fit"}
     before = torch.get_rng_state()
@@ -121,7 +119,7 @@ def test_an_image_hangs_on_seed_epoch_and_row_alone(
         assert any(not torch.equal(other[row], whole[row]) for row in whole)
 
 
-def test_workers_change_nothing(mixed: SimpleNamespace):
+def test_workers_change_nothing(mixed):
     name = "huix"
     draws = [*draws_of(0, range(N), 4), *draws_of(1, range(N)[::-1], 3)]
     here = load(mixed, name, draws)
@@ -133,7 +131,7 @@ def test_workers_change_nothing(mixed: SimpleNamespace):
             assert torch.equal(a.images, b.images)
 
 
-def test_flip_mirrors_about_half_of_the_inputs(tmp_path: Path):
+def test_flip_mirrors_about_half_of_the_inputs(tmp_path):
     images = images_of(tmp_path / "x.pixels", [smooth(100, 24, 24)])
     plain = inputs(load(images, "none", draws_of(0, range(100), 100)))
     flipped = inputs(load(images, "flip", draws_of(0, range(100), 100)))
@@ -160,16 +158,16 @@ PUBLISHED = {  # the papers' pipelines, by torchvision's first generation
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_it_is_the_papers_pipeline(tmp_path: Path, name: str):
+def test_it_is_the_papers_pipeline(tmp_path, name):
     """The same random numbers give the same images as the papers' code, to rounding."""
     first = {"huix": [v1.Resize((27, 27)), v1.CenterCrop(SIZE)], "baharoon": []}
 
-    def opened(picture: np.ndarray) -> Image.Image | torch.Tensor:
+    def opened(picture):
         if name == "huix":
             return Image.fromarray(picture)
         return torch.from_numpy(picture).permute(2, 0, 1).float()
 
-    def as_array(image: Image.Image | torch.Tensor) -> np.ndarray:
+    def as_array(image):
         if isinstance(image, torch.Tensor):
             return image.numpy()
         return np.asarray(image, np.float32).transpose(2, 0, 1)
@@ -197,9 +195,7 @@ def test_it_is_the_papers_pipeline(tmp_path: Path, name: str):
 @pytest.mark.parametrize("intensity", INTENSITIES.values())
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("content", [None, SIZE - 3, SIZE + 5])
-def test_levels_then_mean_and_std_are_the_transform(
-    resize: str, intensity: str, channels: int, content: int | None
-):
+def test_levels_then_mean_and_std_are_the_transform(resize, intensity, channels, content):
     transform = make_transform(resize=resize, intensity=intensity, content=content)
     images = torch.from_numpy(smooth(2, 20, 30, channels))
     levels = transform.levels(images)
@@ -209,7 +205,7 @@ def test_levels_then_mean_and_std_are_the_transform(
     torch.testing.assert_close(transform.from_levels(levels), transform(images), rtol=0, atol=2e-5)
 
 
-def test_a_crop_of_the_stored_image_is_stretched_and_normalised_and_nothing_else(tmp_path: Path):
+def test_a_crop_of_the_stored_image_is_stretched_and_normalised_and_nothing_else(tmp_path):
     """A crop that is the whole image, of the right size: the transform of "scale"."""
     images = images_of(tmp_path / "x.pixels", [smooth(2, SIZE, SIZE)])
     intensity = INTENSITIES["min-max-channel"]

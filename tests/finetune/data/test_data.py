@@ -1,8 +1,8 @@
 """Images for training: unpacked once, read in any order, and prepared as extract prepares them."""
 
 import functools
+import shutil
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +19,11 @@ from cache.errors import BrokenCache, RequestError
 from cache.leak_memory import count_leaks
 from extract.config import ExtractConfig
 from extract.datasets.files.options import TableOptions
-from extract.job import Job
 from extract.machine.digests import DigestMemory
 from extract.plan import make_plan
 from extract.prepare.transforms import Transform
 from finetune.data.batches import Draw, Loader
-from finetune.data.images import Images, find_transform, open_images, rows_of
+from finetune.data.images import find_transform, open_images, rows_of
 from finetune.data.pixels import Pixels, PixelWriter
 from probe.questions.laying import lay_over
 from probe.questions.leaks import with_leaks
@@ -36,12 +35,12 @@ DESCRIBE = functools.cache(extract.plan.describe)
 
 
 @pytest.fixture(autouse=True)
-def _describe_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def _describe_once(monkeypatch):
     """The one encoder of these tests, which takes a second to describe."""
     monkeypatch.setattr(extract.plan, "describe", DESCRIBE)
 
 
-def plan(tmp_path: Path, data: str, **settings: object) -> tuple[Job, ExtractConfig]:
+def plan(tmp_path, data, **settings):
     config = ExtractConfig(
         ("test_vit",),
         size=SIZE,
@@ -49,19 +48,13 @@ def plan(tmp_path: Path, data: str, **settings: object) -> tuple[Job, ExtractCon
         weights="random",
         workers=0,
         features=tmp_path / "features",
-        **settings,  # type: ignore[arg-type]
+        **settings,
     )
     (job,) = make_plan(config).jobs
     return job, config
 
 
-def opened(
-    tmp_path: Path,
-    data: str,
-    said: list[str] | None = None,
-    stored: bool = False,
-    **settings: object,
-) -> tuple[Images, Transform]:
+def opened(tmp_path, data, said=None, stored=False, **settings):
     """A data set, and its transform."""
     job, config = plan(tmp_path, data, **settings)
     memory, say = DigestMemory(tmp_path / ".digests.json"), ([] if said is None else said).append
@@ -70,13 +63,13 @@ def opened(
 
 
 @pytest.fixture
-def arrays(tmp_path: Path, write_npz: Callable[..., Path]) -> str:
+def arrays(tmp_path, write_npz):
     """300 images: a unit of 256 and one of 44."""
     return f"npz:{write_npz(tmp_path / 'tiny.npz', counts=(200, 40, 60), side=12)}"
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> str:
+def folder(tmp_path):
     """Images of many shapes and two classes."""
     rng = np.random.default_rng(3)
     for i in range(20):
@@ -91,7 +84,7 @@ def folder(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> tuple[Path, list[np.ndarray]]:
+def written(tmp_path):
     """Images of three shapes and two types, in one file."""
     rng = np.random.default_rng(0)
     shapes = [(3, 5), (3, 5), (4, 2, 3), (3, 5), (7, 1)]
@@ -104,7 +97,7 @@ def written(tmp_path: Path) -> tuple[Path, list[np.ndarray]]:
     return tmp_path / "x.pixels", images
 
 
-def test_rows_come_back_in_any_order(written: tuple[Path, list[np.ndarray]]):
+def test_rows_come_back_in_any_order(written):
     path, images = written
     pixels = Pixels(path)
     assert (len(pixels), pixels.key) == (5, {"a": 1})
@@ -118,7 +111,7 @@ def test_rows_come_back_in_any_order(written: tuple[Path, list[np.ndarray]]):
     assert pixels.take(np.array([], np.int64)) == []
 
 
-def test_a_file_that_was_cut_off_is_refused(written: tuple[Path, list[np.ndarray]]):
+def test_a_file_that_was_cut_off_is_refused(written):
     path, _ = written
     whole = path.read_bytes()
     for length in (0, 10, len(whole) // 2, len(whole) - 1):
@@ -127,7 +120,7 @@ def test_a_file_that_was_cut_off_is_refused(written: tuple[Path, list[np.ndarray
             Pixels(path)
 
 
-def test_a_spoiled_image_is_found_when_it_is_read(written: tuple[Path, list[np.ndarray]]):
+def test_a_spoiled_image_is_found_when_it_is_read(written):
     path, _ = written
     raw = bytearray(path.read_bytes())
     raw[16] ^= 1  # of the second image
@@ -138,7 +131,7 @@ def test_a_spoiled_image_is_found_when_it_is_read(written: tuple[Path, list[np.n
         pixels.take(np.array([0, 1]))
 
 
-def test_a_writer_that_is_left_early_leaves_what_was_there(written: tuple[Path, list[np.ndarray]]):
+def test_a_writer_that_is_left_early_leaves_what_was_there(written):
     path, _ = written
     before = path.read_bytes()
     with PixelWriter(path, {}) as writer:
@@ -159,7 +152,7 @@ def extracted(tmp_path: Path, data: str) -> Path:
     return path
 
 
-def test_tables_and_leaks_are_those_of_a_feature_file(tmp_path: Path, arrays: str):
+def test_tables_and_leaks_are_those_of_a_feature_file(tmp_path, arrays):
     images, _ = opened(tmp_path, arrays)
     features = open_features(extracted(tmp_path, arrays))
     assert images.features.header.tables == features.header.tables
@@ -177,13 +170,8 @@ def test_tables_and_leaks_are_those_of_a_feature_file(tmp_path: Path, arrays: st
         assert getattr(images.dataset, name) == features.key.get(key_name)
 
 
-def test_probe_never_takes_them_for_features(tmp_path: Path, arrays: str):
-    opened(tmp_path, arrays)
-    assert list_files(tmp_path / "features") == []
-
-
-def test_images_are_unpacked_once(tmp_path: Path, arrays: str, monkeypatch: pytest.MonkeyPatch):
-    said: list[str] = []
+def test_images_are_unpacked_once(tmp_path, arrays, monkeypatch):
+    said = []
     opened(tmp_path, arrays, said)
     assert [line for line in said if "unpacking 300 images" in line]
     monkeypatch.setattr(finetune.data.images, "_unpack", None)
@@ -197,11 +185,10 @@ def test_images_are_unpacked_once(tmp_path: Path, arrays: str, monkeypatch: pyte
     )
 
 
-def test_pillow_resizes_once_and_both_forms_may_be_kept(tmp_path: Path, arrays: str):
+def test_pillow_resizes_once_and_both_forms_may_be_kept(tmp_path, arrays):
     alone, _ = opened(tmp_path, arrays, resize_backend="pil")
     both, _ = opened(tmp_path, arrays, resize_backend="pil", stored=True)
     rows = np.array([3, 1])
-    assert both.stored is not None
     assert both.stored.take(rows)[0].shape == (2, 12, 12)
     for images in (alone, both):
         assert images.pixels.take(rows)[0].shape == (2, SIZE, SIZE)
@@ -210,16 +197,14 @@ def test_pillow_resizes_once_and_both_forms_may_be_kept(tmp_path: Path, arrays: 
     assert len(list((tmp_path / "features" / ".images" / "tiny").glob("*.pixels"))) == 2
 
 
-def test_a_corrected_label_rewrites_tables_alone(
-    tmp_path: Path, folder: str, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_corrected_label_rewrites_tables_alone(tmp_path, folder, monkeypatch):
     before, _ = opened(tmp_path, folder)
     place = int(np.flatnonzero(before.features.labels == 1)[0])
     name = before.features.ids[place].rsplit("/", 1)[-1]
     mine = tmp_path / "mine"
     (mine / "b" / name).rename(mine / "a" / name)
     monkeypatch.setattr(finetune.data.images, "_unpack", None)
-    said: list[str] = []
+    said = []
     after, _ = opened(tmp_path, folder, said)
     assert any("tables rewritten, images kept" in line for line in said)
     assert after.features.labels[place] == 0
@@ -227,12 +212,10 @@ def test_a_corrected_label_rewrites_tables_alone(
 
 
 @pytest.mark.parametrize("n_written", [0, 270])
-def test_an_interrupted_pass_is_made_good(
-    tmp_path: Path, arrays: str, monkeypatch: pytest.MonkeyPatch, n_written: int
-):
+def test_an_interrupted_pass_is_made_good(tmp_path, arrays, monkeypatch, n_written):
     real, n = PixelWriter.add, 0
 
-    def stopping(self: PixelWriter, images: np.ndarray) -> None:
+    def stopping(self, images):
         nonlocal n
         n += len(images)
         if n > n_written:
@@ -249,20 +232,26 @@ def test_an_interrupted_pass_is_made_good(
     assert images.features.hashes is not None
 
 
-def test_a_torn_file_is_made_anew(tmp_path: Path, arrays: str):
+def test_torn_files_are_made_anew(tmp_path, arrays):
     images, _ = opened(tmp_path, arrays)
-    whole = images.pixels.path.read_bytes()
-    images.pixels.path.write_bytes(whole[:-100])
-    again, _ = opened(tmp_path, arrays)
-    assert again.pixels.path.read_bytes() == whole
+    assert list_files(tmp_path / "features") == []  # probe never takes them for features
+    pixels, tables = images.pixels.path, images.features.path
+    whole, labels = pixels.read_bytes(), images.features.labels
+    pixels.write_bytes(whole[:-100])
+    assert opened(tmp_path, arrays)[0].pixels.path.read_bytes() == whole
+    tables.write_bytes(tables.read_bytes()[:3000])
+    said = []
+    again, _ = opened(tmp_path, arrays, said)
+    assert np.array_equal(again.features.labels, labels)
+    assert any("is damaged and made anew" in line for line in said)
 
 
-def test_of_two_at_once_one_unpacks_and_the_other_waits(tmp_path: Path, arrays: str):
-    said: list[str] = []
+def test_of_two_at_once_one_unpacks_and_the_other_waits(tmp_path, arrays):
+    said = []
     barrier = threading.Barrier(2)
-    found: list[Images] = []
+    found = []
 
-    def work() -> None:
+    def work():
         barrier.wait()
         found.append(opened(tmp_path, arrays, said)[0])
 
@@ -277,12 +266,7 @@ def test_of_two_at_once_one_unpacks_and_the_other_waits(tmp_path: Path, arrays: 
     assert sorted(Path(name).suffix for name in left) == [".h5", ".pixels"]
 
 
-def test_too_small_a_disk_is_refused_with_a_cure(
-    tmp_path: Path,
-    arrays: str,
-    write_npz: Callable[..., Path],
-    monkeypatch: pytest.MonkeyPatch,
-):
+def test_too_small_a_disk_is_refused_with_a_cure(tmp_path, arrays, write_npz, monkeypatch):
     large = f"npz:{write_npz(tmp_path / 'large.npz', side=2 * SIZE)}"
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(finetune.data.images.shutil, "disk_usage", lambda path: usage)
@@ -293,33 +277,20 @@ def test_too_small_a_disk_is_refused_with_a_cure(
             opened(tmp_path, data, **settings)
 
 
-def test_damaged_tables_are_made_anew(tmp_path: Path, arrays: str):
-    first, _ = opened(tmp_path, arrays)
-    path = first.features.path
-    path.write_bytes(path.read_bytes()[:3000])
-    said: list[str] = []
-    again, _ = opened(tmp_path, arrays, said)
-    assert np.array_equal(again.features.labels, first.features.labels)
-    assert any("is damaged and made anew" in line for line in said)
+def test_where_nothing_can_be_written_is_one_line_with_a_cure(tmp_path, arrays, monkeypatch):
+    def fill(*_):
+        raise OSError(28, "No space left on device")
 
-
-def test_a_folder_that_cannot_be_written_is_one_line_with_a_cure(tmp_path: Path, arrays: str):
+    with monkeypatch.context() as disk:
+        disk.setattr(finetune.data.images.PixelWriter, "add", fill)
+        with pytest.raises(OSError, match=r"No space left on device.*--features DIR"):
+            opened(tmp_path, arrays)
+    assert not [*(tmp_path / "features").rglob("*.pixels*")]
+    shutil.rmtree(tmp_path / "features")
     (tmp_path / "features").mkdir()
     (tmp_path / "features" / ".images").write_text("a file")
     with pytest.raises(OSError, match=r"can't write unpacked images .*--features DIR"):
         opened(tmp_path, arrays)
-
-
-def test_a_disk_that_fills_up_while_unpacking_is_one_line_with_a_cure(
-    tmp_path: Path, arrays: str, monkeypatch: pytest.MonkeyPatch
-):
-    def fill(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(finetune.data.images.PixelWriter, "add", fill)
-    with pytest.raises(OSError, match=r"No space left on device.*--features DIR"):
-        opened(tmp_path, arrays)
-    assert not [*(tmp_path / "features").rglob("*.pixels*")]
 
 
 # ---------------------------------------------------------------------------- batches
@@ -338,9 +309,7 @@ def as_extract_feeds(tmp_path: Path, data: str, transform: Transform, **settings
 
 @pytest.mark.parametrize("settings", [{}, {"resize_backend": "pil"}, {"resize": "pad-after-norm"}])
 @pytest.mark.parametrize("kind", ["arrays", "folder"])
-def test_the_encoder_sees_what_extract_shows_it(
-    tmp_path: Path, kind: str, settings: dict, request: pytest.FixtureRequest
-):
+def test_the_encoder_sees_what_extract_shows_it(tmp_path, kind, settings, request):
     data = request.getfixturevalue(kind)
     images, transform = opened(tmp_path, data, **settings)
     wanted = as_extract_feeds(tmp_path, data, transform, **settings)
@@ -352,7 +321,7 @@ def test_the_encoder_sees_what_extract_shows_it(
     assert torch.equal(torch.cat([batch.images for batch in found]), wanted[order])
 
 
-def test_a_sample_of_several_rows_comes_whole(tmp_path: Path):
+def test_a_sample_of_several_rows_comes_whole(tmp_path):
     rng = np.random.default_rng(5)
     for sample, n_rows in {"p": 3, "q": 1, "r": 2, "s": 1}.items():
         for i in range(n_rows):
@@ -367,13 +336,12 @@ def test_a_sample_of_several_rows_comes_whole(tmp_path: Path):
     rows, sample = rows_of(images, samples)
     assert rows.tolist() == [r for s in samples for r in np.flatnonzero(row_sample == s)]
     (batch,) = Loader(images, transform, None, CPU).batches([Draw(0, samples)])
-    assert batch.sample is not None
     assert batch.sample.tolist() == sample.tolist()
     assert row_sample[rows].tolist() == samples[sample].tolist()
     assert torch.equal(batch.images, every[rows])
 
 
-def test_what_fails_ahead_is_raised_here(tmp_path: Path, arrays: str):
+def test_what_fails_ahead_is_raised_here(tmp_path, arrays):
     images, transform = opened(tmp_path, arrays)
     batches = Loader(images, transform, None, CPU).batches([Draw(0, np.array([0, 10_000]))])
     with pytest.raises(IndexError):

@@ -32,7 +32,7 @@ MULTI_LABEL = "multi-label, binary-class"
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> SimpleNamespace:
+def places(tmp_path):
     """Where conftest.py points the commands."""
     return SimpleNamespace(features=tmp_path / "features", results=tmp_path / "results")
 
@@ -53,7 +53,7 @@ def question(path: Path, **overlay: Any) -> Question:
 
 
 @pytest.mark.parametrize("draw", ["balanced", "natural", "first", "bigvision"])
-def test_episodes_are_the_probes_own(places: SimpleNamespace, draw: str):
+def test_episodes_are_the_probes_own(places, draw):
     path = make_features(places.features)
     ask(f"--kind linear --shots 3 --draw {draw}")
     (row,) = row_paths(places)
@@ -68,7 +68,7 @@ def test_episodes_are_the_probes_own(places: SimpleNamespace, draw: str):
     assert str(settings["episodes"]) in found.mark
 
 
-def test_scores_are_corrected_as_the_probes_are(places: SimpleNamespace):
+def test_scores_are_corrected_as_the_probes_are(places):
     """Bayes' rule by hand: an episode is even, train is not."""
     path = make_features(places.features, labels=lambda labels: np.where(labels == 2, 0, labels))
     ask("--kind linear --shots 3 --episodes 2")
@@ -80,7 +80,7 @@ def test_scores_are_corrected_as_the_probes_are(places: SimpleNamespace):
     np.testing.assert_allclose(found.to_prior(scores, 1), weighted / weighted.sum(), rtol=1e-6)
 
 
-def test_episodes_of_a_table_need_the_table(places: SimpleNamespace, tmp_path: Path):
+def test_episodes_of_a_table_need_the_table(places, tmp_path):
     path = make_features(places.features)
     table = tmp_path / "episodes.csv"
     ask(f"--kind linear --shots 2 --episodes 4 --episodes-file {table}")
@@ -95,14 +95,14 @@ def test_episodes_of_a_table_need_the_table(places: SimpleNamespace, tmp_path: P
         episodes_like(run, places.results, asked, file=table)
 
 
-def test_rows_that_arent_the_same_question_are_refused(places: SimpleNamespace, tmp_path: Path):
+def test_rows_that_arent_the_same_question_are_refused(places, tmp_path):
     path = make_features(places.features)
     ask("--kind linear --shots 2 --episodes 4")
     ask("--kind linear --strengths 1")
     few, whole = sorted(row_paths(places), key=lambda p: "few_shot" not in p.read_text())
     asked, results = question(path), places.results
 
-    def refused(match: str, run: str = few.stem, of: Question = asked, **more: Any) -> None:
+    def refused(match, run=few.stem, of=asked, **more):
         with pytest.raises(RequestError, match=match):
             episodes_like(run, results, of, **more)
 
@@ -122,9 +122,7 @@ def test_rows_that_arent_the_same_question_are_refused(places: SimpleNamespace, 
     refused("can't be drawn again: ids, patients or numpy's order changed")
 
 
-def test_a_row_is_found_by_file_name_and_id_and_nothing_else_is_one(
-    places: SimpleNamespace, tmp_path: Path
-):
+def test_a_row_is_found_by_file_name_and_id_and_nothing_else_is_one(places, tmp_path):
     make_features(places.features)
     ask("--kind knn --k 1,2")
     a, b = row_paths(places)
@@ -183,7 +181,7 @@ def sigmoid(z: np.ndarray) -> np.ndarray:
     ],
 )
 @pytest.mark.parametrize("task", [MULTI_CLASS, MULTI_LABEL, BINARY])
-def test_a_head_gives_the_probes_scores(places: SimpleNamespace, words: str, task: str):
+def test_a_head_gives_the_probes_scores(places, words, task):
     path = make_features(places.features, task=task, n_classes=2 if task == BINARY else 3)
     ask(f"{words} --pool head")
     (run,) = row_paths(places)
@@ -205,7 +203,7 @@ def test_a_head_gives_the_probes_scores(places: SimpleNamespace, words: str, tas
 
 
 @pytest.mark.parametrize("refit", ["train", "train+val"])
-def test_of_a_grid_the_head_that_val_chose(places: SimpleNamespace, refit: str):
+def test_of_a_grid_the_head_that_val_chose(places, refit):
     """Without class tokens the grid is of learning rates alone, on one pool."""
     spec = make_spec(n_rows=90, arrays={"layers/01/mean": 4, "head": 6}, dtype="float32")
     x = np.random.default_rng(0).normal(size=(90, 6)) + np.eye(3, 6)[spec.samples.labels]
@@ -218,7 +216,7 @@ def test_of_a_grid_the_head_that_val_chose(places: SimpleNamespace, refit: str):
     np.testing.assert_allclose(powers / powers.sum(axis=1, keepdims=True), wanted, atol=1e-5)
 
 
-def test_of_a_grid_what_saw_several_inputs_is_refused(places: SimpleNamespace, monkeypatch: Any):
+def test_of_a_grid_what_saw_several_inputs_is_refused(places, monkeypatch):
     path = make_features(places.features, n_layers=4)
     ask("--kind heads --epochs 1 --iterations 20 --lr 0.1")
     (run,) = row_paths(places)
@@ -229,7 +227,7 @@ def test_of_a_grid_what_saw_several_inputs_is_refused(places: SimpleNamespace, m
         head_of(places, path, run, 3)
 
 
-def test_weights_need_no_features_and_rows_of_before_are_fitted_again(places: SimpleNamespace):
+def test_weights_need_no_features_and_rows_of_before_are_fitted_again(places):
     path = make_features(places.features)
     ask("--kind linear --choose cv --pool head")
     ask("--kind adamw --iterations 20 --batch-size 30 --seeds 0 --pool head")
@@ -249,7 +247,7 @@ def test_weights_need_no_features_and_rows_of_before_are_fitted_again(places: Si
     assert head_of(places, path, of_adamw, 3, asked=asked).weights.shape == (3, 8)
 
 
-def test_a_head_may_see_another_pool_of_the_same_numbers(places: SimpleNamespace):
+def test_a_head_may_see_another_pool_of_the_same_numbers(places):
     path = make_features(places.features)  # head, cls and mean of the last layer are equal
     ask("--kind linear --choose val --pool cls")
     (run,) = row_paths(places)
@@ -272,14 +270,14 @@ def test_a_head_may_see_another_pool_of_the_same_numbers(places: SimpleNamespace
         ("--kind linear --layer last2", "saw several layers or pools side by side"),
     ],
 )
-def test_rows_without_such_weights_are_refused(places: SimpleNamespace, words: str, match: str):
+def test_rows_without_such_weights_are_refused(places, words, match):
     path = make_features(places.features)
     ask(words)
     with pytest.raises(RequestError, match=match):
         head_of(places, path, row_paths(places)[0], 3)
 
 
-def test_a_class_that_train_lacks_is_refused(places: SimpleNamespace):
+def test_a_class_that_train_lacks_is_refused(places):
     labels = np.where(np.arange(220) < 160, np.arange(220) % 2, np.arange(220) % 3)
     path = make_features(places.features, labels=lambda _: labels)
     ask("--kind linear --choose val")
@@ -287,7 +285,7 @@ def test_a_class_that_train_lacks_is_refused(places: SimpleNamespace):
         head_of(places, path, row_paths(places)[0], 3)
 
 
-def test_another_encoder_pool_or_place_is_refused(places: SimpleNamespace):
+def test_another_encoder_pool_or_place_is_refused(places):
     spec = make_spec(n_rows=90, arrays={"layers/01/cls": 6, "layers/01/mean": 6}, dtype="float32")
     x = np.random.default_rng(0).normal(size=(90, 6)) + 2 * np.eye(3, 6)[spec.samples.labels]
     path = places.features / "toys" / "toy.h5"
@@ -296,7 +294,7 @@ def test_another_encoder_pool_or_place_is_refused(places: SimpleNamespace):
     (run,) = row_paths(places)
     key = open_features(path).key
 
-    def refused(match: str, pool: str = "cls", **more: Any) -> None:
+    def refused(match, pool="cls", **more):
         with pytest.raises(RequestError, match=match):
             head_of(places, path, run, 3, pool, **more)
 
@@ -333,11 +331,11 @@ def test_one_logit_and_two_say_the_same():
             as_logits(np.zeros((found, 5)), np.zeros(found), n_logits, task)
 
 
-def test_a_heads_file_is_taken_as_it_is_or_refused(places: SimpleNamespace, tmp_path: Path):
+def test_a_heads_file_is_taken_as_it_is_or_refused(places, tmp_path):
     asked = question(make_features(places.features))
     path = tmp_path / "head.safetensors"
 
-    def read(tensors: dict[str, np.ndarray]) -> FirstHead:
+    def read(tensors):
         save_file(tensors, path)
         folders = {"results_dir": places.results, "features_dir": places.features}
         return first_head(str(path), asked, {}, "head", 3, **folders)

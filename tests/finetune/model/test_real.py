@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from extract.encoders.encoder import describe, find_weights, load_encoder
 from finetune.config import LoraConfig, ModelConfig, TrainConfig
@@ -39,7 +39,7 @@ MODES = {
 
 
 @pytest.fixture(scope="module")
-def batch(real_data: Path) -> tuple[Tensor, Tensor]:
+def batch(real_data):
     """32 images as the ViT wants them, and their labels."""
     with np.load(real_data / "breastmnist.npz") as content:
         pixels, labels = content["train_images"][:32], content["train_labels"][:32, 0]
@@ -54,7 +54,7 @@ def build(config: ModelConfig, weights: Path) -> Classifier:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_mode_trains_what_it_says(mode: str, batch: tuple[Tensor, Tensor], real_weights: Path):
+def test_a_mode_trains_what_it_says(mode, batch, real_weights):
     config, said = MODES[mode]
     classifier, (images, labels) = build(config, real_weights), batch
     before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
@@ -84,9 +84,7 @@ def test_a_mode_trains_what_it_says(mode: str, batch: tuple[Tensor, Tensor], rea
     assert changed == expected | {"head.weight", "head.bias"}
 
 
-def test_a_tuned_encoder_goes_back_into_extract(
-    batch: tuple[Tensor, Tensor], real_weights: Path, tmp_path: Path
-):
+def test_a_tuned_encoder_goes_back_into_extract(batch, real_weights, tmp_path):
     classifier, (images, labels) = build(MODES["lora"][0], real_weights), batch
     optimiser = torch.optim.AdamW((p for p in classifier.parameters() if p.requires_grad), lr=1e-3)
     for _ in range(3):

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 from answering import scores_file
-from finetuning import CNN, VIT, read_log, read_rows, run, trials, write_images
+from finetuning import CNN, VIT, read_log, read_rows, run, torchrun, trials, write_images
 from numpy.testing import assert_allclose
 from safetensors.torch import load_file
 
+from cache.features import open_features
 from extract.cli import main as extract
 from finetune.cli import main
 from finetune.training import training
@@ -36,19 +37,40 @@ def data(tmp_path):
     return write_images(tmp_path / "toy.npz")
 
 
-def test_a_frozen_encoder_is_a_probe(data):
-    """The same order, first weights, checks and choice: the same head to rounding."""
+def write_findings(data, path):
+    """Three labels for each image of a data set, some of them unknown, as a table by id."""
+    rng = np.random.default_rng(3)
+    lines = ["id,one,two,three\n"]
+    with np.load(data) as file:
+        for split in ("train", "val", "test"):
+            for i, label in enumerate(file[f"{split}_labels"][:, 0].tolist()):
+                two, three = rng.integers(2, size=2)
+                unknown = rng.random() < 0.2
+                lines.append(f"{split}/{i:06d},{label},{'' if unknown else two},{three}\n")
+    path.write_text("".join(lines))
+    return path
+
+
+@pytest.mark.parametrize("task", ["two classes", "three classes", "several labels"])
+def test_a_frozen_encoder_is_a_probe(tmp_path, task):
+    """The same order, first weights, checks and choice: the same head to rounding.
+
+    The loss's mean over samples, labels and what is unknown is the probe's, too.
+    """
+    data = write_images(tmp_path / "toy.npz", classes=3 if task == "three classes" else 2)
+    shared = "--iterations 40 --seeds 0,1 --batch-size 12"
+    if task == "several labels":
+        table = write_findings(data, tmp_path / "findings.csv")
+        shared += f" --labels {table} --target one,two,three"
     source = f"{VIT} --data npz:{data}"
     assert extract([*source.split(), "--store", "float32"]) == 0
-    assert (
-        probe("--kind adamw --pool head --iterations 40 --seeds 0,1 --batch-size 12".split()) == 0
-    )
-    found = run(f"{source} --mode head --iterations 40 --seeds 0,1 --batch-size 12")
-    wanted = read_rows("adamw")
+    assert probe(f"--kind adamw --pool head {shared}".split()) == 0
+    found = run(f"{source} --mode head {shared}")
     assert [row["probe"]["training_seed"] for row in found] == [0, 1]
-    for own, other in zip(found, wanted, strict=True):
+    for own, other in zip(found, read_rows("adamw"), strict=True):
         assert own["chosen"]["iteration"] == other["chosen"]["iteration"]
         for split in ("val_scores", "test_scores"):
+            assert own["scores"][split].shape[1] == (2 if task == "two classes" else 3)
             assert_allclose(own["scores"][split], other["scores"][split], atol=1e-6)
         assert own["metrics"]["auc"] == other["metrics"]["auc"]
 
@@ -95,6 +117,34 @@ class Killed(BaseException):
     pass
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """``uninterrupted(words)``: the data and, made once, the row, weights and log of a whole run."""
+    root, known = tmp_path_factory.mktemp("whole"), {}
+    data = write_images(root / "toy.npz")
+
+    def whole(words):
+        if words not in known:
+            place = root / str(len(known))
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("MEDPROBE_RUNS", str(place / "runs"))
+                patch.setenv("MEDPROBE_RESULTS", str(place / "results"))
+                known[words] = (data, run(words, data)[0], *what_is_left(place / "runs"))
+        return known[words]
+
+    return whole
+
+
+def what_is_left(runs):
+    """The best weights of a training, and its log without the times."""
+    (trial,) = trials(runs)
+    log = [
+        {n: v for n, v in line.items() if "second" not in n and "_s" not in n}
+        for line in read_log(trial / "log.jsonl")
+    ]
+    return load_file(next(trial.glob("best-*"))), log
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -104,14 +154,10 @@ class Killed(BaseException):
     ],
 )
 @pytest.mark.parametrize("stop_at", [1, 6, 9])
-def test_a_killed_run_goes_on_identically(tmp_path, data, runs, monkeypatch, words, stop_at):
+def test_a_killed_run_goes_on_identically(runs, uninterrupted, monkeypatch, words, stop_at):
     """Bit for bit: weights, moments, random state, rates and the place in the epoch."""
     words = f"{VIT} {SHORT} {words}"
-    whole = run(words, data)[0]
-    (trial,) = trials(runs)
-    wanted, log = load_file(next(trial.glob("best-*"))), read_log(trial / "log.jsonl")
-
-    monkeypatch.setenv("MEDPROBE_RUNS", str(tmp_path / "again"))
+    data, whole, wanted, log = uninterrupted(words)
     monkeypatch.setattr(training.Training, "_is_due", lambda self: True)
     advance = training.Training._advance
 
@@ -125,19 +171,12 @@ def test_a_killed_run_goes_on_identically(tmp_path, data, runs, monkeypatch, wor
         run(words, data)
     monkeypatch.setattr(training.Training, "_advance", advance)
     again = run(words, data)[0]
-    (trial,) = trials(tmp_path / "again")
-    found = load_file(next(trial.glob("best-*")))
+    found, found_log = what_is_left(runs)
     assert found.keys() == wanted.keys()
     for name, tensor in wanted.items():
         assert torch.equal(found[name], tensor), name
     assert np.array_equal(again["scores"]["test_scores"], whole["scores"]["test_scores"])
-    timeless = [
-        {n: v for n, v in line.items() if "second" not in n and "_s" not in n} for line in log
-    ]
-    assert [
-        {n: v for n, v in line.items() if "second" not in n and "_s" not in n}
-        for line in read_log(trial / "log.jsonl")
-    ] == timeless
+    assert found_log == log
 
 
 def test_the_same_question_again_trains_nothing(data, monkeypatch):
@@ -236,15 +275,12 @@ def _refusing(forward):
 
 
 def test_batchnorm_that_trains_refuses_halves(data, monkeypatch, capsys):
+    assert main([*f"{CNN} {SHORT} --micro-batch 4 --data npz:{data}".split()]) == 1
+    assert "would change the numbers" in capsys.readouterr().err
     make_small(monkeypatch)
     assert main([*f"{CNN} {SHORT} --data npz:{data}".split()]) == 1
     assert "BatchNorm's statistics" in capsys.readouterr().err.splitlines()[-1]
     run(f"{CNN} {SHORT} --batchnorm eval", data)
-
-
-def test_batchnorm_that_trains_refuses_micro_batches(data, capsys):
-    assert main([*f"{CNN} {SHORT} --micro-batch 4 --data npz:{data}".split()]) == 1
-    assert "would change the numbers" in capsys.readouterr().err
 
 
 def test_the_published_batchnorm_of_a_frozen_encoder_is_repeated_by_name(data, runs):
@@ -263,16 +299,22 @@ def test_the_published_batchnorm_of_a_frozen_encoder_is_repeated_by_name(data, r
     assert not np.array_equal(right["scores"]["test_scores"], wrong["scores"]["test_scores"])
 
 
-def test_the_tuned_encoder_goes_back_into_extract(data, runs):
-    row = run(f"{VIT} {SHORT} --mode lora --encoder-lr 1e-2", data)[0]
+@pytest.mark.parametrize(
+    "words",
+    [
+        f"{VIT} --mode lora --encoder-lr 1e-2",
+        # Statistics that moved in a frozen encoder are kept, too.
+        f"{CNN} --mode head --batchnorm train",
+    ],
+)
+def test_the_tuned_encoder_goes_back_into_extract(data, runs, words):
+    row = run(f"{words} {SHORT}", data)[0]
     (trial,) = trials(runs)
-    words = f"--model test_vit --size 32 --weights {trial / 'encoder.safetensors'} --store float32"
-    assert extract([*words.split(), "--data", f"npz:{data}"]) == 0
+    source = words.partition(" --weights")[0]
+    source += f" --size 32 --weights {trial / 'encoder.safetensors'} --store float32"
+    assert extract([*source.split(), "--data", f"npz:{data}"]) == 0
     (path,) = Path(os.environ["MEDPROBE_FEATURES"]).glob("toy/*.h5")
-    from cache.features import open_features
-
-    features = open_features(path)
-    head = load_file(trial / "head.safetensors")
+    features, head = open_features(path), load_file(trial / "head.safetensors")
     logits = features.array(-1, "head") @ head["weight"].numpy().T + head["bias"].numpy()
     ones = 1 / (1 + np.exp(-logits[features.split == "test", 0]))
     assert_allclose(ones, row["scores"]["test_scores"][:, 1], atol=1e-5)
@@ -305,26 +347,13 @@ def test_the_episodes_are_a_probes(data):
 
 def test_continuous_labels(tmp_path, data):
     with np.load(data) as file:
-        ids = [
-            f"{s}/{i:06d}"
-            for s in ("train", "val", "test")
-            for i in range(len(file[f"{s}_labels"]))
-        ]
-        level = np.concatenate(
-            [file[f"{s}_images"].mean(axis=(1, 2)) for s in ("train", "val", "test")]
-        )
+        level = {s: file[f"{s}_images"].mean(axis=(1, 2)) for s in ("train", "val", "test")}
+    lines = [f"{s}/{i:06d},{v:.3f}\n" for s, of in level.items() for i, v in enumerate(of)]
     table = tmp_path / "ages.csv"
-    table.write_text(
-        "id,age\n" + "".join(f"{i},{v:.3f}\n" for i, v in zip(ids, level, strict=True))
-    )
+    table.write_text("id,age\n" + "".join(lines))
     words = f"{VIT} --seeds 0 --batch-size 12 --epochs 20 --encoder-lr 1e-3 --choose-by loss"
     (row,) = run(f"{words} --labels {table} --target age --task regression", data)
     assert row["metrics"]["r2"]["value"] > 0.5
-
-
-def test_folds_are_rows(data):
-    rows = run(f"{VIT} {SHORT} --epochs 1 --checks 1 --split kfold:3", data)
-    assert sorted(row["split"]["name"] for row in rows) == ["fold 1/3", "fold 2/3", "fold 3/3"]
 
 
 def _written(runs):
@@ -365,41 +394,31 @@ def test_kill_at_any_moment(tmp_path, data):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [VIT, f"{VIT} --mode lora --batch-size 9 --no-drop"])
-def test_two_processes_train_the_same_model(tmp_path, data, words):
-    words = words.replace(" --no-drop", "")
-    words = f"{words} --seeds 0 --epochs 3 --checks 3 --encoder-lr 1e-4 --data npz:{data}"
-    words += "" if "batch-size" in words else " --batch-size 11"
+@pytest.mark.parametrize("words", ["--batch-size 11", "--mode lora --batch-size 9"])
+def test_two_processes_train_the_same_model(tmp_path, data, runs, words):
+    words = f"{VIT} {words} --seeds 0 --epochs 3 --checks 3 --encoder-lr 1e-4 --data npz:{data}"
     wanted = run(words)[0]
-    environment = os.environ | {"MEDPROBE_RUNS": str(tmp_path / "two")}
-    environment["MEDPROBE_RESULTS"] = str(tmp_path / "two-results")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    port = 20000 + os.getpid() % 20000
-    command += ["--master-port", str(port), "-m", "finetune", *words.split(), "--device", "cpu"]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    (path,) = (tmp_path / "two-results").glob("*/*.json")
+    two = tmp_path / "two"
+    assert torchrun(words, two).count("1 row with scores") == 1
+    (path,) = (two / "results").glob("*/*.json")
     found = json.loads(path.read_text())
     assert found["id"] == wanted["id"]
     with np.load(scores_file(path)) as scores:
         assert_allclose(scores["test_scores"], wanted["scores"]["test_scores"], atol=2e-5)
         assert list(scores["test_ids"]) == list(wanted["scores"]["test_ids"])
-    assert result.stdout.count("1 row with scores") == 1
-
-
-def test_tensorboard_files_stand_beside_the_log(data, runs):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    run(f"{VIT} {SHORT} --tensorboard", data)
-    (trial,) = trials(runs)
-    events = EventAccumulator(str(trial)).Reload()
-    assert {"loss", "encoder_lr", "head_lr", "val/acc"} <= {*events.Tags()["scalars"]}
-    assert [event.step for event in events.Scalars("loss")] == [4, 8, 12]
+    # The logged loss is that of the whole batch.
+    losses = [
+        [line["loss"] for line in read_log(trials(root)[0] / "log.jsonl")]
+        for root in (runs, two / "runs")
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
 def test_log_lines_tell_rates_loss_and_val(data, runs):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     started = time.time()
-    run(f"{VIT} {SHORT}", data)
+    run(f"{VIT} {SHORT} --tensorboard", data)
     (trial,) = trials(runs)
     lines = read_log(trial / "log.jsonl")
     assert [line["iteration"] for line in lines] == [4, 8, 12]
@@ -409,3 +428,6 @@ def test_log_lines_tell_rates_loss_and_val(data, runs):
         assert 0 < line["seconds"] < time.time() - started
         assert 0 <= line["val"]["acc"] <= 1
         assert line["val"]["loss"] > 0
+    events = EventAccumulator(str(trial)).Reload()  # beside the log
+    assert {"loss", "encoder_lr", "head_lr", "val/acc"} <= {*events.Tags()["scalars"]}
+    assert [event.step for event in events.Scalars("loss")] == [4, 8, 12]
