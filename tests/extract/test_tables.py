@@ -65,7 +65,7 @@ class Scans:
 
 
 @pytest.fixture
-def scans(tmp_path: Path) -> Scans:
+def scans(tmp_path):
     return Scans(tmp_path)
 
 
@@ -81,7 +81,7 @@ def payload(features) -> bytes:
     )
 
 
-def test_a_corrected_label_moves_nobody_and_reaches_every_encoder(scans: Scans, capsys):
+def test_a_corrected_label_moves_nobody_and_reaches_every_encoder(scans, capsys):
     """The whole way: extract, correct a label, extract with another encoder, compare both."""
     scans.extract(A)
     before, features = scans.split(A), payload(scans.file(A))
@@ -107,7 +107,7 @@ def test_a_corrected_label_moves_nobody_and_reaches_every_encoder(scans: Scans, 
     assert scans.split(A) == before
 
 
-def test_new_samples_alone_are_drawn_and_no_patient_is_divided(scans: Scans, capsys):
+def test_new_samples_alone_are_drawn_and_no_patient_is_divided(scans, capsys):
     by_patient = ["--group-col", "patient"]
     scans.extract(A, *by_patient)
     before = scans.split(A)
@@ -133,11 +133,11 @@ def test_new_samples_alone_are_drawn_and_no_patient_is_divided(scans: Scans, cap
     assert scans.split(A) == after
 
 
-def test_patients_who_are_named_later_are_not_divided(scans: Scans):
+def test_patients_who_are_named_later_are_not_divided(scans):
     scans.extract(A)
     scans.extract(B, "--group-col", "patient")
     assert tables(scans.file(A)) == tables(scans.file(B))
-    of_patient: dict[str, set[str]] = {}
+    of_patient = {}
     for row in scans.rows:
         of_patient.setdefault(row["patient"], set()).add(scans.split(A)[row["file"]])
     assert all(len(parts) == 1 for parts in of_patient.values())
@@ -146,7 +146,7 @@ def test_patients_who_are_named_later_are_not_divided(scans: Scans):
     assert scans.split(A) == kept
 
 
-def test_files_that_disagree_are_refused_and_one_is_named_to_keep(scans: Scans, capsys):
+def test_files_that_disagree_are_refused_and_one_is_named_to_keep(scans, capsys):
     scans.extract(A)
     folder = scans.root / "features" / "scans"
     old = scans.file(A).path
@@ -169,7 +169,7 @@ def test_files_that_disagree_are_refused_and_one_is_named_to_keep(scans: Scans, 
     assert "no features at" in capsys.readouterr().err
 
 
-def test_a_rule_that_is_asked_for_is_followed_and_then_kept(scans: Scans, capsys):
+def test_a_rule_that_is_asked_for_is_followed_and_then_kept(scans, capsys):
     scans.extract(A)
     scans.extract(B, "--split", "60/20/20")
     counts = np.unique(list(scans.split(B).values()), return_counts=True)[1].tolist()
@@ -186,7 +186,7 @@ def test_a_rule_that_is_asked_for_is_followed_and_then_kept(scans: Scans, capsys
         assert command.count(" --split 60/20/20") == 1
 
 
-def test_a_rule_by_ids_is_kept_too(scans: Scans, capsys):
+def test_a_rule_by_ids_is_kept_too(scans, capsys):
     scans.extract(A, "--split", "systematic:12,6")
     before = scans.split(A)
     scans.extract(B)
@@ -199,7 +199,7 @@ def test_a_rule_by_ids_is_kept_too(scans: Scans, capsys):
     assert scans.split(A) == scans.split(B) != before
 
 
-def test_a_class_folder_says_another_label_of_the_same_image(tmp_path: Path, capsys):
+def test_a_class_folder_says_another_label_of_the_same_image(tmp_path, capsys):
     """The id changes with it: by their contents, in order, the images are known again."""
     scans = Scans(tmp_path / "images")
     folder = tmp_path / "slides"
@@ -225,7 +225,7 @@ def test_a_class_folder_says_another_label_of_the_same_image(tmp_path: Path, cap
     assert "b/000.png" in ids[0]
 
 
-def test_what_was_made_to_share_keeps_its_hashed_ids(scans: Scans, tmp_path: Path):
+def test_what_was_made_to_share_keeps_its_hashed_ids(scans, tmp_path):
     scans.extract(A)
     shared = scans.file(A).path.with_name("shared.h5")
     words = ["--hash-ids", "--salt", "s", "-o", str(shared)]
@@ -237,7 +237,7 @@ def test_what_was_made_to_share_keeps_its_hashed_ids(scans: Scans, tmp_path: Pat
     assert open_features(shared).notes["drawn_split"] == {"rule": "80/10/10", "seed": 0}
 
 
-def test_volumes_that_were_cut_otherwise_are_the_same_samples(tmp_path: Path, capsys):
+def test_volumes_that_were_cut_otherwise_are_the_same_samples(tmp_path, capsys):
     """Another axis makes other rows, and a sample is a volume all the same."""
     nibabel = pytest.importorskip("nibabel")
     table = tmp_path / "ct.csv"
@@ -263,7 +263,7 @@ def test_volumes_that_were_cut_otherwise_are_the_same_samples(tmp_path: Path, ca
     assert "samples/labels changed\n" in capsys.readouterr().out
 
 
-def test_what_is_kept_for_training_and_a_mended_file_take_part(scans: Scans, capsys):
+def test_what_is_kept_for_training_and_a_mended_file_take_part(scans, capsys):
     """finetune's tables are laid too; an image that couldn't be read is new when it can."""
     broken = scans.root / "005.png"
     whole = broken.read_bytes()
@@ -286,7 +286,7 @@ def test_what_is_kept_for_training_and_a_mended_file_take_part(scans: Scans, cap
     assert after == before
 
 
-def test_a_file_that_is_being_written_is_not_passed_over(scans: Scans, capsys):
+def test_a_file_that_is_being_written_is_not_passed_over(scans, capsys):
     scans.extract(A)
     features = scans.file(A)
     split = scans.split(A)
@@ -301,7 +301,7 @@ def test_a_file_that_is_being_written_is_not_passed_over(scans: Scans, capsys):
     assert scans.split(A) == scans.split(B) == split
 
 
-def test_several_shards_rewrite_no_table(scans: Scans, capsys):
+def test_several_shards_rewrite_no_table(scans, capsys):
     scans.extract(A)
     scans.rows[7]["label"] = "c"
     scans.extract(B, "--shard", "0/2", status=1)

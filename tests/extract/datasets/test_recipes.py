@@ -75,7 +75,6 @@ def refusal(name: str, root: Path | None, match: str) -> None:
 
 
 def of_split(listing: Listing, split: int) -> list[str]:
-    assert listing.split is not None
     return [listing.ids[i] for i in np.flatnonzero(listing.split == split)]
 
 
@@ -94,17 +93,16 @@ def test_recipes_say_what_a_user_must_know():
         assert recipe.name in ORIGINS
 
 
-def test_an_unknown_name_is_no_recipe():
+def test_names_of_sets_and_of_a_paper_s_reading_of_them():
     assert find_recipe("aptos") is None
-
-
-def test_what_pretraining_saw_is_known_of_a_paper_s_reading_too():
     assert describe_seen(("CheXpert",), "chexpert-huix2024") == "yes: CheXpert"
     assert describe_seen((), "isic2019") == "no"
-
-
-def test_a_paper_s_reading_has_the_paper_s_statistics():
     assert DATASET_STATISTICS["chexpert-huix2024"] == DATASET_STATISTICS["chexpert"]
+    # chexpert.py of Baharoon's release, at 02249ea and in its last state: _Split.length.
+    assert find_recipe("chexpert-baharoon2023-ap").n_images == 151_590 + 10_000 + 202 == 161_792
+    assert find_recipe("chexpert-baharoon2023-frontal").n_images == 191_027 + 202 + 518
+    with pytest.raises(RequestError, match="181 027 / 10 000 / 202.*-ap is.*-frontal the code's"):
+        find_recipe("chexpert-baharoon2023")
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
@@ -116,20 +114,15 @@ def test_an_empty_folder_is_told_what_is_expected_and_where_it_is_published(reci
         assert words in message
 
 
-def test_without_a_root_it_is_looked_for_in_data_or_where_the_environment_says(
-    tmp_path, monkeypatch
-):
+def test_where_a_set_is_looked_for(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MEDPROBE_DATA", raising=False)
     refusal("aptos2019", None, "no folder data/aptos2019 for aptos2019; expected there: train.csv")
     monkeypatch.setenv("MEDPROBE_DATA", str(tmp_path / "sets"))
     refusal("aptos2019", None, "sets/aptos2019")
-
-
-def test_a_root_is_the_set_s_folder_or_holds_it(tmp_path):
     recipe = RECIPES[0]
     assert recipe_root(recipe, tmp_path) == tmp_path
-    (tmp_path / recipe.name).mkdir()
+    (tmp_path / recipe.name).mkdir()  # a root is the set's folder or holds it
     assert recipe_root(recipe, tmp_path) == tmp_path / recipe.name
 
 
@@ -183,13 +176,10 @@ def test_the_splits_of_huix_2024_have_their_counts():
 
 
 def test_an_archive_may_unpack_into_a_folder_of_its_own(tmp_path):
-    make_aptos(tmp_path / "aptos2019-blindness-detection")
-    assert listed("aptos2019", tmp_path).root.name == "aptos2019-blindness-detection"
-
-
-def test_missing_images_are_counted_and_named(tmp_path):
-    ids = make_aptos(tmp_path)
-    (tmp_path / f"train_images/{ids[3]}.png").unlink()
+    ids = make_aptos(tmp_path / "aptos2019-blindness-detection")
+    root = listed("aptos2019", tmp_path).root
+    assert root.name == "aptos2019-blindness-detection"
+    (root / f"train_images/{ids[3]}.png").unlink()
     refusal("aptos2019", tmp_path, rf"lacks 1 of 20 images \(train_images/{ids[3]}.png\)")
 
 
@@ -248,11 +238,9 @@ def test_isic(tmp_path, folder):
     assert listing.paths[0] == f"{folder}/ISIC_0000000_downsampled.jpg"
     assert listing.target.labels.tolist() == [i % 8 for i in range(30)]
     assert listing.target.class_names[4] == "Benign keratosis"
-    assert listing.groups is not None
     assert listing.groups[[4, 5, 20]].tolist() == ["HAM_0000000", "HAM_0000001", "ISIC_0000020"]
     assert np.isnan(listing.meta["age"]).tolist() == [i == 1 for i in range(30)]
     assert listing.meta["site"][:2].tolist() == ["anterior torso", ""]
-    assert listing.split is not None
     split = listing.split
     torn = sum(len(set(split[5 * lesion : 5 * lesion + 5])) > 1 for lesion in range(4))
     assert torn > 0
@@ -265,10 +253,6 @@ def test_isic_without_metadata_says_that_lesions_aren_t_known(tmp_path):
     listing = listed("isic2019", tmp_path)
     assert listing.groups is None
     assert any("lesions aren't known" in note for note in listing.notes)
-
-
-def test_isic_refuses_another_table(tmp_path):
-    make_isic(tmp_path, "train", n=2)
     header = ",".join(("image", *ISIC_COLUMNS))
     truth = tmp_path / "ISIC_2019_Training_GroundTruth.csv"
     write_lines(truth, [header, "ISIC_0000001,0,0,0,0,0,0,0,0,1"])
@@ -330,7 +314,6 @@ def test_chexpert(tmp_path):
     edema = listing.target.labels[:, LABEL["Edema"]]
     assert edema[:4].tolist() == [UNCERTAIN, 0, 1, UNCERTAIN]  # blank is 0
     assert set(listing.target.labels[:, LABEL["Fracture"]]) == {0}
-    assert listing.groups is not None
     assert listing.groups[:3].tolist() == ["patient00001", "patient00001", "patient00002"]
     assert listing.meta["age"][:3].tolist() == [21, 21, 22]
     assert listing.meta["view"][:2].tolist() == ["Frontal", "Lateral"]
@@ -347,15 +330,10 @@ def test_chexpert_s_test_set(tmp_path):
     assert listing.meta["sex"][-1] == ""
     assert np.isnan(listing.meta["age"][-1])
     assert not any("empty" in note for note in listing.notes)
-
-
-def test_a_label_that_a_table_lacks_is_missing(tmp_path):
-    make_chexpert(tmp_path)
-    add_test_set(tmp_path)
     table = tmp_path / "test_labels.csv"
     table.write_text(table.read_text().replace("Fracture", "Another"))
     labels = listed("chexpert", tmp_path).target.labels
-    assert labels[-1, LABEL["Fracture"]] == MISSING
+    assert labels[-1, LABEL["Fracture"]] == MISSING  # its table lacks it
     assert labels[0, LABEL["Fracture"]] == 0
 
 
@@ -375,14 +353,10 @@ def test_chexpert_as_its_four_full_size_archives_unpack(tmp_path):
     assert listing.paths[4].startswith("CheXpert-v1.0 batch 3 (train 2)/patient00003/")
 
 
-def test_chexpert_names_patients_without_a_folder(tmp_path):
+def test_chexpert_refuses_what_isn_t_stanford_s(tmp_path):
     make_chexpert(tmp_path)
     (tmp_path / "train/patient00002").rename(tmp_path / "gone")
     refusal("chexpert", tmp_path, r"lacks 1 of 6 patients' folders \(train/patient00002")
-
-
-def test_chexpert_refuses_what_isn_t_stanford_s(tmp_path):
-    make_chexpert(tmp_path)
     good = chexpert_row("train", 1, "study1/view1_frontal", {}, "CheXpert-v1.0")
     for rows, match in [
         ([good.replace("train/", "train/../")], "line 2: expected a path like CheXpert-v1.0/train"),
@@ -485,17 +459,6 @@ def test_chexpert_of_baharoon_2023s_last_state_is_the_owner_s_three_sets(tmp_pat
     assert any("--data chexpert-baharoon2023-ap" in note for note in listing.notes)
 
 
-def test_the_counts_are_the_papers_and_the_codes():
-    """chexpert.py of the release, at 02249ea and in its last state: _Split.length."""
-    assert find_recipe("chexpert-baharoon2023-ap").n_images == 151_590 + 10_000 + 202 == 161_792
-    assert find_recipe("chexpert-baharoon2023-frontal").n_images == 191_027 + 202 + 518
-
-
-def test_the_name_of_another_reading_is_never_another_silently():
-    with pytest.raises(RequestError, match="181 027 / 10 000 / 202.*-ap is.*-frontal the code's"):
-        find_recipe("chexpert-baharoon2023")
-
-
 # ---------------------------------------------------------------------------- NIH ChestX-ray14
 
 NIH_HEADER = (
@@ -534,7 +497,6 @@ def test_chestxray14(tmp_path, folder):
     assert of_split(listing, TEST) == names[40:]
     # 20 patients that aren't test, every tenth: the first and the eleventh, with all their images.
     assert of_split(listing, VAL) == [*names[:2], *names[20:22]]
-    assert listing.groups is not None
     assert listing.groups[[0, 1, 59]].tolist() == ["00000001", "00000001", "00000030"]
     classes = listing.target.class_names
     assert len(classes) == 14
@@ -553,10 +515,6 @@ def test_chestxray14_with_the_table_of_2017(tmp_path):
     assert listing.meta["age"][[0, 2]].tolist() == [0.5, 32]
     assert np.isnan(listing.meta["age"][1])
     assert "1 ages beyond 120 years are taken as unknown" in listing.notes
-
-
-def test_a_nameless_last_column_must_be_empty(tmp_path):
-    make_nih(tmp_path, edition="2017")
     table = tmp_path / "Data_Entry_2017.csv"
     table.write_text(table.read_text() + "00000031_000.png,No Finding,0,31,50Y,F,AP,1,1,1,1,what\n")
     refusal("chestxray14", tmp_path, "line 1: column 12 has no name")
@@ -576,23 +534,22 @@ def test_chestxray14_of_baharoon_2023(tmp_path, monkeypatch):
 
 def test_chestxray14_refuses_tables_that_don_t_fit(tmp_path):
     names = make_nih(tmp_path)
+    table = tmp_path / "Data_Entry_2017_v2020.csv"
+    whole = table.read_text()
+    table.write_text(whole.replace("Hernia|Mass", "Hernia|Masse", 1))
+    refusal("chestxray14", tmp_path, "line 3: no finding is called 'Masse'")
+    table.write_text(whole)
     (tmp_path / f"images/{names[5]}").unlink()
     refusal("chestxray14", tmp_path, f"lacks 1 of 60 images .images/{names[5]}")
-    write_lines(tmp_path / "test_list.txt", [names[0]])
-    refusal("chestxray14", tmp_path, f"{names[0]} is in train_val_list.txt and in test_list.txt")
-    write_lines(tmp_path / "test_list.txt", ["00000077_000.png"])
-    refusal("chestxray14", tmp_path, "no row for 00000077_000.png")
-    write_lines(tmp_path / "test_list.txt", ["../00000077_000.png"])
-    refusal("chestxray14", tmp_path, "test_list.txt, line 1: expected a path below")
-    (tmp_path / "Data_Entry_2017_v2020.csv").unlink()
+    for lines, match in [
+        (names[:1], f"{names[0]} is in train_val_list.txt and in test_list.txt"),
+        (["00000077_000.png"], "no row for 00000077_000.png"),
+        (["../00000077_000.png"], "test_list.txt, line 1: expected a path below"),
+    ]:
+        write_lines(tmp_path / "test_list.txt", lines)
+        refusal("chestxray14", tmp_path, match)
+    table.unlink()
     refusal("chestxray14", tmp_path, "lacks Data_Entry_2017_v2020.csv of chestxray14")
-
-
-def test_chestxray14_refuses_an_unknown_finding(tmp_path):
-    make_nih(tmp_path)
-    table = tmp_path / "Data_Entry_2017_v2020.csv"
-    table.write_text(table.read_text().replace("Hernia|Mass", "Hernia|Masse", 1))
-    refusal("chestxray14", tmp_path, "line 3: no finding is called 'Masse'")
 
 
 # ---------------------------------------------------------------------------- CBIS-DDSM
@@ -707,19 +664,15 @@ def test_ddsm_of_huix_2024(tmp_path):
     listing = listed("ddsm-huix2024", tmp_path)
     assert [of_split(listing, split) for split in range(3)] == [lists[name] for name in SPLITS]
     assert listing.target.labels.tolist() == [1, 1, 0, 1, 0]
-    assert listing.groups is not None
     assert listing.groups.tolist() == ["B_3504", "C_0029", "B_3660", "B_3505", "normal_scan.jpg"]
     assert listing.meta["diagnosis"].tolist() == ["cancer", "benign", "normal", "cancer", "normal"]
     assert listing.paths[2].endswith(".png")  # as their code prefers
     assert listing.ids[2].endswith(".jpg")
     assert any(note.startswith("1 images whose names") for note in listing.notes)
-
-
-def test_ddsm_refuses_lists_that_overlap_or_name_something_else(tmp_path):
-    lists = make_ddsm(tmp_path)
-    write_lines(tmp_path / "ddsm_raw_image_lists/test.txt", lists["train"])
+    test = tmp_path / "ddsm_raw_image_lists/test.txt"
+    write_lines(test, lists["train"])
     refusal("ddsm-huix2024", tmp_path, "stands in two lists")
-    write_lines(tmp_path / "ddsm_raw_image_lists/test.txt", ["other_1.jpg"])
+    write_lines(test, ["other_1.jpg"])
     put(tmp_path / "ddsm_raw", ["other_1.jpg"])
     refusal("ddsm-huix2024", tmp_path, "names begin with normal, benign, cancer; found other_1.jpg")
 
@@ -744,9 +697,7 @@ def test_sars_cov_2_ct(tmp_path):
     assert listing.target.labels.tolist() == [1] * 80 + [0] * 130
     assert listing.target.positive_class == "COVID-19"
     assert of_split(listing, TEST) == list(listing.ids[::3])
-    assert listing.split is not None
     assert np.bincount(listing.split).tolist() == [90, 50, 70]
-    assert listing.groups is not None
     assert len(set(listing.groups)) == 210
     assert listing.meta["diagnosis"][[0, 80, 130]].tolist() == ["Covid", "Healthy", "Others"]
     assert not any("split" in note for note in listing.notes)
@@ -755,7 +706,6 @@ def test_sars_cov_2_ct(tmp_path):
 def test_sars_cov_2_ct_with_other_patients_isn_t_the_paper_s_split(tmp_path):
     put(tmp_path, [f"{d}/{p}/1.png" for d in ("Covid", "Healthy", "Others") for p in "abcdefg"])
     listing = listed("sars-cov-2-ct", tmp_path)
-    assert listing.split is not None
     assert np.bincount(listing.split).tolist() == [9, 5, 7]
     assert any("the split isn't the paper's" in note for note in listing.notes)
 
@@ -805,9 +755,7 @@ def test_brain_tumor(brain_root):
     assert listing.target.labels.tolist() == [number % 3 for number in range(1, 19)]
     assert listing.target.class_names == ("meningioma", "glioma", "pituitary tumour")
     assert listing.window == "percentile:5,95"
-    assert listing.groups is not None
     assert listing.groups[[0, 12]].tolist() == ["MR00000D", "MR00000D"]
-    assert listing.split is not None
     # A patient is in one split with all slices.
     assert listing.split[12:].tolist() == listing.split[:6].tolist()
     expected = systematic_split(12, round(12 * 70 / 233), round(8 * 50 / 163), 12)
@@ -827,16 +775,16 @@ def test_brain_tumor_in_one_folder_without_folds(brain_root):
 
 def test_brain_tumor_refuses_missing_and_foreign_files(brain_root):
     first = brain_root / "brainTumorDataPublic_1-766"
+    folds = brain_root / "cvind.mat"
+    kept = folds.read_bytes()
+    folds.unlink()
+    with h5py.File(folds, "w") as file:  # no link is followed
+        file["cvind"] = h5py.ExternalLink("brainTumorDataPublic_1-766/1.mat", "cjdata/image")
+    refusal("brain-tumor", brain_root, "no fold for each of 18 slices")
+    folds.write_bytes(kept)
     write_mat(first / "3.mat", 4, "P")
     refusal("brain-tumor", brain_root, "3.mat: label 4, patient 'P'; it isn't one of the set's")
     (first / "3.mat").write_bytes(b"MATLAB 5.0")
     refusal("brain-tumor", brain_root, "3.mat: not HDF5")
     (first / "3.mat").unlink()
     refusal("brain-tumor", brain_root, r"lacks 1 of 18 images \(3.mat, ...\)")
-
-
-def test_brain_tumor_follows_no_link_to_the_folds(brain_root):
-    (brain_root / "cvind.mat").unlink()
-    with h5py.File(brain_root / "cvind.mat", "w") as file:
-        file["cvind"] = h5py.ExternalLink("brainTumorDataPublic_1-766/1.mat", "cjdata/image")
-    refusal("brain-tumor", brain_root, "no fold for each of 18 slices")

@@ -31,7 +31,7 @@ SHAPE = (4, 5, 6)  # of a volume; all sides differ, so a wrong axis shows
 
 
 @pytest.fixture
-def volumes(tmp_path: Path) -> tuple[Path, np.ndarray]:
+def volumes(tmp_path):
     """A file of 3 + 2 volumes, and all of them."""
     rng = np.random.default_rng(0)
     train, test = (rng.integers(0, 256, (n, *SHAPE), dtype=np.uint8) for n in (3, 2))
@@ -41,7 +41,7 @@ def volumes(tmp_path: Path) -> tuple[Path, np.ndarray]:
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("neighbours", [False, True])
-def test_slices_are_those_of_a_plain_loop(volumes, axis: int, neighbours: bool):
+def test_slices_are_those_of_a_plain_loop(volumes, axis, neighbours):
     path, whole = volumes
     slicing = Slicing(axis, neighbours)
     depth = SHAPE[axis]
@@ -69,7 +69,7 @@ def test_other_slices_are_another_key():
 
 
 @pytest.mark.parametrize("how", ["mean", "max"])
-def test_rows_become_samples_whatever_their_order(how: str):
+def test_rows_become_samples_whatever_their_order(how):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(9, 3)).astype(np.float16)
     row_sample = np.array([2, 0, 1, 1, 0, 2, 2, 0, 2])
@@ -116,9 +116,7 @@ def write_volumes(path: Path, shape: tuple[int, int, int] = (6, 6, 6)) -> dict[s
         ((8, 7, 7), []),  # no cube, but square slices
     ],
 )
-def test_a_volume_is_one_sample_of_many_rows(
-    tmp_path: Path, shape: tuple[int, int, int], flags: list[str]
-):
+def test_a_volume_is_one_sample_of_many_rows(tmp_path, shape, flags):
     arrays = write_volumes(tmp_path / "cubes.npz", shape)
     root = tmp_path / "f"
     data = ["--data", f"npz:{tmp_path / 'cubes.npz'}", "--features", str(root)]
@@ -148,7 +146,7 @@ def test_a_volume_is_one_sample_of_many_rows(
     np.testing.assert_array_equal(splits["train"].y, arrays["train_labels"][:, 0])
 
 
-def test_probes_say_how_slices_were_joined(tmp_path: Path):
+def test_probes_say_how_slices_were_joined(tmp_path):
     write_volumes(tmp_path / "cubes.npz")
     root, results = tmp_path / "f", tmp_path / "r"
     data = ["--data", f"npz:{tmp_path / 'cubes.npz'}", "--features", str(root)]
@@ -163,7 +161,7 @@ def test_probes_say_how_slices_were_joined(tmp_path: Path):
     assert not np.array_equal(*scores)
 
 
-def test_slices_of_images_are_refused(tmp_path: Path, write_npz, capsys):
+def test_slices_of_images_are_refused(tmp_path, write_npz, capsys):
     path = write_npz(tmp_path / "flat.npz")
     assert extract([*MODEL, "--data", f"npz:{path}", "--slice-axis", "1"]) == 1
     assert "are for volumes, and flat.npz has images" in capsys.readouterr().err
@@ -181,7 +179,7 @@ def test_all3d_is_medmnist_s_six():
 
 
 @pytest.mark.real
-def test_an_official_3d_set(real_data: Path, tmp_path: Path):
+def test_an_official_3d_set(real_data, tmp_path):
     source = find_source("adrenalmnist3d", 28, 28, real_data, Slicing(1))
     dataset = source.open(DigestMemory(tmp_path / "digests.json"))
     assert (dataset.n_rows, len(dataset.samples.ids)) == (1584 * 28, 1188 + 98 + 298)

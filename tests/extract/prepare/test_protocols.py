@@ -3,9 +3,7 @@
 import json
 import re
 import shlex
-from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,7 +65,7 @@ def test_each_protocol_has_its_settings():
     ("name", "size"),
     [("dinov2", 518), ("efficientnet-b4", 224), ("sam", 224), ("eva02", 224), ("vgg16", 224)],
 )
-def test_wu2025_sizes(name: str, size: int):
+def test_wu2025_sizes(name, size):
     assert settle(name, protocol="wu2025")[0] == size
 
 
@@ -148,7 +146,7 @@ def test_huix2024_leaves_colour_images_their_channels():
 
 @pytest.mark.parametrize("side", [150, 300, 1024])
 @pytest.mark.parametrize("made", ["smooth", "edges"])
-def test_baharoon2023_is_the_released_pipeline(side: int, made: str):
+def test_baharoon2023_is_the_released_pipeline(side, made):
     """A float tensor by torchvision without antialias, bicubic to 224, overshoot and all; each
     channel stretched to 0..1, ImageNet's statistics for every encoder. The release has float16.
     """
@@ -189,7 +187,7 @@ def test_baharoon2023s_resize_is_in_the_key_and_a_flag_takes_it_back():
     ("name", "norm"),
     [("vit-l", "none"), ("msn-l", "none"), ("mae-l", "none"), ("dinov2-l", "final")],
 )
-def test_baharoon2023_takes_layers_before_the_norm_where_its_code_does(name: str, norm: str):
+def test_baharoon2023_takes_layers_before_the_norm_where_its_code_does(name, norm):
     config = ExtractConfig(models=(name,), protocol="baharoon2023")
     assert wished_norm(config, find_entry(name)) == norm
     plan = make_plan(
@@ -221,7 +219,7 @@ def test_native_is_the_encoder_s_own_size_whatever_the_protocol():
         ({"channels": "first-filter"}, {"channels": "grey into the first filter"}),
     ],
 )
-def test_flags_override_a_protocol(wish: dict[str, Any], found: dict[str, Any]):
+def test_flags_override_a_protocol(wish, found):
     transform = settle("dino", protocol="baharoon2023", **wish)[1]
     for name, value in found.items():
         assert getattr(transform, name) == value
@@ -240,7 +238,7 @@ def test_flags_override_a_protocol(wish: dict[str, Any], found: dict[str, Any]):
         ("resnet18", {"layer_norm": "none"}, ""),  # its layers are raw anyway
     ],
 )
-def test_what_flags_changed_of_a_protocol_is_said(name: str, wish: dict[str, Any], words: str):
+def test_what_flags_changed_of_a_protocol_is_said(name, wish, words):
     config = ExtractConfig((name,), protocol="wu2025", data=("demo",), weights="random", **wish)
     (job,) = make_plan(config).jobs
     words = ", but layer norm none, channels first-filter" if words is None else words
@@ -268,9 +266,7 @@ def test_statistics_that_only_a_user_knows_are_no_change_of_a_protocol():
         ((1, 3), "· grey into the first filter, RGB as it is ·"),
     ],
 )
-def test_plans_say_what_becomes_of_grey_and_of_colour(
-    channels: tuple[int, ...], words: str, tmp_path: Path, write_npz: Callable[..., Path], capsys
-):
+def test_plans_say_what_becomes_of_grey_and_of_colour(channels, words, tmp_path, write_npz, capsys):
     sets = [write_npz(tmp_path / f"x{n}.npz", side=8, channels=n) for n in channels]
     data = ",".join(f"npz:{path}" for path in sets)
     assert main([*MODEL, "--data", data, "--channels", "first-filter", "--dry-run"]) == 0
@@ -312,14 +308,14 @@ def test_unknown_statistics_are_refused_not_guessed():
         (["--demo", "--text"], "has no text tower"),
     ],
 )
-def test_bad_flags_are_usage_errors(arguments: list[str], message: str, capsys):
+def test_bad_flags_are_usage_errors(arguments, message, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["--model", "test_vit", "--data", "demo", *arguments])
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
 
 
-def test_pillow_without_antialiasing_is_refused_before_any_work(tmp_path: Path, capsys):
+def test_pillow_without_antialiasing_is_refused_before_any_work(tmp_path, capsys):
     arguments = ["--resize-backend", "pil", "--no-antialias", "--features", str(tmp_path)]
     assert main([*MODEL, "--data", "demo", *arguments]) == 1
     assert "always antialiased" in capsys.readouterr().err
@@ -336,7 +332,7 @@ def test_pillow_without_antialiasing_is_refused_before_any_work(tmp_path: Path, 
         ("pad", 1036, "images of 1024 px, set into mean colour of 1036 px"),
     ],
 )
-def test_dinov2_at_1024_beside_encoders_that_take_it(fit: str, size: int, words: str):
+def test_dinov2_at_1024_beside_encoders_that_take_it(fit, size, words):
     """No multiple of 14. Tables 3 of Huix et al. 2024 and 8 of Baharoon et al. 2023."""
     models = ("vit_small_patch14_dinov2.lvd142m", "samvit_base_patch16.sa1b")
     config = ExtractConfig(
@@ -361,7 +357,7 @@ IN_0_1 = ((0.25,) * 3, (0.5,) * 3)
     ("fit", "size", "channels"), [("nearest", 128, 1), ("crop", 128, 3), ("pad", 144, 1)]
 )
 def test_features_of_a_fitted_size_are_those_of_the_plain_pipeline(
-    fit: str, size: int, channels: int, tmp_path: Path, write_npz: Callable[..., Path]
+    fit, size, channels, tmp_path, write_npz
 ):
     path = write_npz(tmp_path / "tiny.npz", counts=(3, 2, 2), side=50, channels=channels)
     root = tmp_path / "f"
@@ -402,9 +398,7 @@ def test_features_of_a_fitted_size_are_those_of_the_plain_pipeline(
         (["--size", "8", "--fit-size", "pad"], "--fit-size pad finds no size near 8"),
     ],
 )
-def test_a_size_that_doesnt_fit_is_refused_with_what_can_be_done(
-    words: list[str], message: str, capsys
-):
+def test_a_size_that_doesnt_fit_is_refused_with_what_can_be_done(words, message, capsys):
     assert main([*MODEL[:2], *MODEL[4:], "--data", "demo", *words]) == 1
     assert re.search(message, capsys.readouterr().err)
 
@@ -413,7 +407,7 @@ def test_a_size_that_doesnt_fit_is_refused_with_what_can_be_done(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOL_NAMES)
-def test_a_protocol_is_in_the_file(protocol: str, tmp_path: Path, write_npz: Callable[..., Path]):
+def test_a_protocol_is_in_the_file(protocol, tmp_path, write_npz):
     images = f"npz:{write_npz(tmp_path / 'tiny.npz', counts=(6, 2, 2), side=40)}"
     root = tmp_path / "f"
     arguments = [*MODEL, "--data", images, "--features", str(root), "--protocol", protocol]
@@ -428,7 +422,7 @@ def test_a_protocol_is_in_the_file(protocol: str, tmp_path: Path, write_npz: Cal
     assert len(list(root.rglob("*.h5"))) == 1
 
 
-def test_features_are_those_of_the_plain_pipeline(tmp_path: Path, write_npz: Callable[..., Path]):
+def test_features_are_those_of_the_plain_pipeline(tmp_path, write_npz):
     """Through the decoding thread and the device: as if each image were prepared by Pillow."""
     path = write_npz(tmp_path / "tiny.npz", counts=(6, 2, 2), side=50)
     root = tmp_path / "f"
@@ -457,9 +451,7 @@ def test_features_are_those_of_the_plain_pipeline(tmp_path: Path, write_npz: Cal
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_statistics_are_those_of_the_train_pixels(
-    channels: int, tmp_path: Path, write_npz: Callable[..., Path]
-):
+def test_statistics_are_those_of_the_train_pixels(channels, tmp_path, write_npz):
     path = write_npz(tmp_path / "tiny.npz", counts=(300, 5, 7), side=9, channels=channels)
     memory = DigestMemory(tmp_path / "digests.json")
     source = find_source(f"npz:{path}", 32, None, None)
@@ -472,7 +464,7 @@ def test_statistics_are_those_of_the_train_pixels(
     assert recall_statistics(source, memory) == (mean, std)
 
 
-def test_statistics_of_slices_with_neighbours_are_remembered_apart(tmp_path: Path):
+def test_statistics_of_slices_with_neighbours_are_remembered_apart(tmp_path):
     volumes = np.zeros((4, 6, 6, 6), np.uint8)
     volumes[:, 0] = 255  # an end: with neighbours it counts twice
     labels = np.array([[0], [1], [0], [1]])
@@ -486,7 +478,7 @@ def test_statistics_of_slices_with_neighbours_are_remembered_apart(tmp_path: Pat
     assert means == [(0.1667,) * 3, (0.3333, 0.1667, 0.0)]
 
 
-def test_black_images_still_have_a_std(tmp_path: Path):
+def test_black_images_still_have_a_std(tmp_path):
     path = tmp_path / "black.npz"
     arrays = {}
     for split in ("train", "val", "test"):
@@ -499,9 +491,7 @@ def test_black_images_still_have_a_std(tmp_path: Path):
     assert min(std) > 0
 
 
-def test_without_training_images_there_are_none(
-    tmp_path: Path, write_npz: Callable[..., Path], capsys
-):
+def test_without_training_images_there_are_none(tmp_path, write_npz, capsys):
     path = write_npz(tmp_path / "tiny.npz", counts=(0, 4, 4), side=8)
     assert main([*MODEL, "--data", f"npz:{path}", "--protocol", "huix2024"]) == 1
     assert "tiny has no training images, and mean and std" in capsys.readouterr().err
@@ -509,9 +499,7 @@ def test_without_training_images_there_are_none(
                  "--std", "0.2"]) == 0  # fmt: skip
 
 
-def test_a_user_s_file_named_like_a_published_set_has_its_own_statistics(
-    tmp_path: Path, write_npz: Callable[..., Path]
-):
+def test_a_user_s_file_named_like_a_published_set_has_its_own_statistics(tmp_path, write_npz):
     source = find_source(f"npz:{write_npz(tmp_path / 'chexpert.npz')}", 32, None, None)
     memory = DigestMemory(tmp_path / "digests.json")
     assert recall_statistics(source, memory) is None

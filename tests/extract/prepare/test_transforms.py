@@ -1,7 +1,6 @@
 """The transform against torchvision's own pipelines, and what it refuses."""
 
 import itertools
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,7 +89,7 @@ def by_torchvision(images: Tensor, size: int, interpolation: str) -> Tensor:
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize(("side", "size"), [(28, 224), (224, 28), (28, 28), (64, 96), (224, 98)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_equals_torchvision(interpolation: str, side: int, size: int, channels: int):
+def test_equals_torchvision(interpolation, side, size, channels):
     images = noise(2, side, side) if channels == 1 else noise(2, side, side, channels)
     found = make(size, interpolation)(images)
     expected = by_torchvision(images, size, interpolation)
@@ -101,7 +100,7 @@ def test_equals_torchvision(interpolation: str, side: int, size: int, channels: 
 
 
 @pytest.mark.parametrize("size", [28, 64])
-def test_grey_equals_rgb_of_the_repeated_channel(size: int):
+def test_grey_equals_rgb_of_the_repeated_channel(size):
     grey = noise(3, 28, 28)
     rgb = grey[..., None].repeat(1, 1, 1, 3)
     torch.testing.assert_close(make(size)(grey), make(size)(rgb), rtol=0, atol=1e-5)
@@ -120,7 +119,7 @@ def test_values_between_grey_levels_are_kept():
     assert ((levels - levels.round()).abs() > 0.01).any(), "rounding would lose them"
 
 
-def test_no_resize_where_the_size_is_right(monkeypatch: pytest.MonkeyPatch):
+def test_no_resize_where_the_size_is_right(monkeypatch):
     monkeypatch.setattr("extract.prepare.transforms.F.interpolate", None)  # calling it would fail
     images = noise(2, 28, 28, 3)
     found = make(28)(images)
@@ -166,7 +165,7 @@ def by_torchvision_on_pillow(
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize("rule", ["scale", "crop", "scale-crop"])
 @pytest.mark.parametrize("n_channels", [1, 3])
-def test_pillow_meets_published_pipelines(rule: str, interpolation: str, n_channels: int):
+def test_pillow_meets_published_pipelines(rule, interpolation, n_channels):
     for shape, size in itertools.product(SHAPES, (28, 64, 97)):
         images = pictures(shape, n_channels)
         transform = make(size, interpolation, resize=rule, backend="pil")
@@ -189,7 +188,7 @@ def normalise(image: NDArray[np.uint8]) -> NDArray[np.float64]:
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize("n_channels", [1, 3])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_pillow_pads_in_the_middle(interpolation: str, n_channels: int, shape: tuple[int, int]):
+def test_pillow_pads_in_the_middle(interpolation, n_channels, shape):
     height, width = TO_PAD_64[shape]
     top, left = (64 - height) // 2, (64 - width) // 2
     place = np.s_[top : top + height, left : left + width]
@@ -214,7 +213,7 @@ def test_pillow_pads_in_the_middle(interpolation: str, n_channels: int, shape: t
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize("n_channels", [1, 3])
 @pytest.mark.parametrize("shape", TO_LONGEST_64)
-def test_pillow_meets_sam(interpolation: str, n_channels: int, shape: tuple[int, int]):
+def test_pillow_meets_sam(interpolation, n_channels, shape):
     tv = pytest.importorskip("torchvision.transforms")
     height, width = TO_LONGEST_64[shape]
     steps = [
@@ -243,9 +242,7 @@ def test_the_published_crop_at_224():
 @pytest.mark.parametrize("rule", RESIZES)
 @pytest.mark.parametrize("intensity", INTENSITIES.values())
 @pytest.mark.parametrize("shape", [(28, 28), (56, 56), (61, 97), (97, 61), (33, 201), (130, 45)])
-def test_the_rest_is_the_same_wherever_the_resize_was(
-    rule: str, intensity: str, shape: tuple[int, int]
-):
+def test_the_rest_is_the_same_wherever_the_resize_was(rule, intensity, shape):
     # Nearest gives both the same pixels: here no output pixel lies between two source pixels.
     images = pictures(shape, 3)
     settings = {"resize": rule, "intensity": intensity}
@@ -271,7 +268,7 @@ def level_gap(
 
 @pytest.mark.parametrize("rule", RESIZES)
 @pytest.mark.parametrize("shape", [(28, 28), (61, 97), (130, 45), (6, 2000)])
-def test_bilinear_on_the_device_is_within_a_level(rule: str, shape: tuple[int, int]):
+def test_bilinear_on_the_device_is_within_a_level(rule, shape):
     for images in (noise(2, *shape).numpy(), pictures(shape, 3)):
         for size in (28, 64, 224):
             assert level_gap(images, size, "bilinear", rule) <= 1 + 1e-4 * max(shape)
@@ -279,9 +276,7 @@ def test_bilinear_on_the_device_is_within_a_level(rule: str, shape: tuple[int, i
 
 @pytest.mark.parametrize("rule", RESIZES)
 @pytest.mark.parametrize("shape", [(28, 28), (61, 97), (224, 300)])
-def test_bicubic_on_the_device_is_within_1_2_levels_where_nothing_is_clipped(
-    rule: str, shape: tuple[int, int]
-):
+def test_bicubic_on_the_device_is_within_1_2_levels_where_nothing_is_clipped(rule, shape):
     assert all(level_gap(waves(shape), size, "bicubic", rule) <= 1.2 for size in (64, 224))
 
 
@@ -293,7 +288,7 @@ def test_bicubic_on_the_device_is_within_36_levels_on_noise():
 
 
 @pytest.mark.parametrize(("size", "bound"), [(28, 4), (96, 3), (224, 3.3), (512, 8.5)])
-def test_bicubic_on_the_device_and_photographs(size: int, bound: float):
+def test_bicubic_on_the_device_and_photographs(size, bound):
     datasets = pytest.importorskip("sklearn.datasets")
     for photograph in datasets.load_sample_images().images:
         assert level_gap(photograph[None], size, "bicubic") <= bound
@@ -301,7 +296,7 @@ def test_bicubic_on_the_device_and_photographs(size: int, bound: float):
 
 @pytest.mark.real
 @pytest.mark.parametrize(("side", "bound"), [(28, 5), (64, 1.5)])
-def test_bicubic_on_the_device_and_breastmnist(side: int, bound: float, real_data: Path):
+def test_bicubic_on_the_device_and_breastmnist(side, bound, real_data):
     name = "breastmnist.npz" if side == 28 else f"breastmnist_{side}.npz"
     images = np.load(real_data / name)["test_images"]
     assert all(level_gap(images, size, "bicubic") <= bound for size in (96, 224))
@@ -341,7 +336,7 @@ def test_on_host_leaves_alone_what_is_not_to_be_resized():
 
 
 @pytest.mark.parametrize("n_channels", [1, 3])
-def test_on_host_reads_any_array(n_channels: int):
+def test_on_host_reads_any_array(n_channels):
     images = pictures((40, 60), n_channels)
     strided = images[:, ::2, ::2]
     strided.flags.writeable = False
@@ -384,7 +379,7 @@ def test_padding_is_black_or_the_mean_colour():
 
 @pytest.mark.parametrize("rule", RESIZES)
 @pytest.mark.parametrize("intensity", ["min-max", "min-max per channel"])
-def test_min_max_by_hand(rule: str, intensity: str):
+def test_min_max_by_hand(rule, intensity):
     images = pictures((33, 50), 3) // 2 + np.array([10, 20, 30], np.uint8)
     plain, stretched = (
         Transform(40, **BLACK_TO_ONE, interpolation="bilinear", resize=rule, intensity=i)
@@ -411,7 +406,7 @@ def test_mean_and_std_come_after_min_max():
 @pytest.mark.parametrize("intensity", ["min-max", "min-max per channel"])
 @pytest.mark.parametrize("rule", RESIZES)
 @pytest.mark.parametrize("antialias", [True, False])
-def test_constant_images_become_zeros(intensity: str, rule: str, antialias: bool):
+def test_constant_images_become_zeros(intensity, rule, antialias):
     # 341 x 439 to 224 px in float32 leaves 4e-4 levels between equal pixels.
     images = torch.full((2, 341, 439), 235, dtype=torch.uint8)
     images[1, 100:200] = 234  # one level is no constant
@@ -432,12 +427,12 @@ def test_a_constant_channel_becomes_zeros_alone():
 
 @pytest.mark.parametrize("rule", RESIZES)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_grey_into_the_first_filter(rule: str, backend: str):
+def test_grey_into_the_first_filter(rule, backend):
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn((8, 3, 4, 4), generator=generator)
     images = pictures((61, 97), 1)
 
-    def prepare(channels: str) -> Tensor:
+    def prepare(channels):
         transform = make(64, resize=rule, backend=backend, channels=channels)
         return transform(torch.from_numpy(transform.on_host(images)))
 
@@ -456,7 +451,7 @@ def test_colour_into_the_first_filter_is_refused():
 
 
 @pytest.mark.parametrize("interpolation", ["nearest-exact", "lanczos", "", "bicubic "])
-def test_other_interpolations_are_refused(interpolation: str):
+def test_other_interpolations_are_refused(interpolation):
     with pytest.raises(RequestError, match="is unknown; medprobe has bicubic, bilinear, nearest"):
         make(28, interpolation)
 
@@ -496,7 +491,7 @@ def test_one_line_for_people():
         ("channels", (*CHANNELS.values(), COLOUR)),
     ],
 )
-def test_unknown_settings_list_the_known(setting: str, known: tuple[str, ...]):
+def test_unknown_settings_list_the_known(setting, known):
     with pytest.raises(RequestError) as caught:
         Transform(28, MEAN, STD, **{setting: "sclae"})
     flag = "--resize-backend" if setting == "backend" else f"--{setting}"
@@ -506,7 +501,7 @@ def test_unknown_settings_list_the_known(setting: str, known: tuple[str, ...]):
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-def test_pillow_without_antialiasing_is_refused(interpolation: str):
+def test_pillow_without_antialiasing_is_refused(interpolation):
     with pytest.raises(RequestError) as caught:
         make(28, interpolation, antialias=False, backend="pil")
     assert str(caught.value) == (
@@ -527,7 +522,7 @@ def test_every_setting_is_in_the_key_and_in_the_line():
     others = [{"interpolation": i} for i in INTERPOLATIONS[1:]] + [{"antialias": False}]
     others += [{"intensity": i} for i in tuple(INTENSITIES.values())[1:]]
     others += [{"channels": c} for c in (COLOUR, FIRST_FILTER)]
-    settings: list[dict[str, Any]] = resizes + others
+    settings = resizes + others
     transforms = [Transform(28, MEAN, STD, **setting) for setting in settings]
     assert len({repr(t.key) for t in transforms}) == len(transforms)
     assert len({str(t) for t in transforms}) == len(transforms)

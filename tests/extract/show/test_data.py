@@ -4,8 +4,6 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,7 +25,7 @@ RECIPE_NAMES = [recipe.name for recipe in RECIPES]
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path, monkeypatch):
     """An empty home and working folder: no MedMNIST file is where it usually is."""
     home = tmp_path / "home"
     home.mkdir()
@@ -38,7 +36,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def scans(tmp_path: Path) -> Path:
+def scans(tmp_path):
     """A table of eight images: 6 of train, 1 of val, 1 of test; the last is a copy of the first.
 
     Images are noise, 12 x 20 px. Patient p0 has images in train and in test.
@@ -75,7 +73,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 # ---------------------------------------------------------------------------- the list
 
 
-def test_all_that_data_can_name_is_listed(capsys: pytest.CaptureFixture[str]):
+def test_all_that_data_can_name_is_listed(capsys):
     every = facts(capsys)
     assert list(every) == [*medmnist.FLAGS, *RECIPE_NAMES, "demo"]
     assert every["dermamnist"]["licence"] == "CC BY-NC 4.0"
@@ -88,9 +86,7 @@ def test_all_that_data_can_name_is_listed(capsys: pytest.CaptureFixture[str]):
     assert {one["task"] for one in every.values()} <= set(ASKED.values())
 
 
-def test_exactly_what_is_here_is_ready(
-    home: Path, tmp_path: Path, write_npz: Callable[..., Path], capsys: pytest.CaptureFixture[str]
-):
+def test_exactly_what_is_here_is_ready(home, tmp_path, write_npz, capsys):
     before = set(facts(capsys, "--ready"))
     assert before <= {"demo"}
     write_npz(home / ".medmnist" / "bloodmnist_64.npz")
@@ -105,7 +101,7 @@ def test_exactly_what_is_here_is_ready(
     assert set(ready) - before == {"octmnist", "isic2019"}
 
 
-def test_the_table(capsys: pytest.CaptureFixture[str]):
+def test_the_table(capsys):
     assert main(["data"]) == 0
     head, *rows, last = capsys.readouterr().out.splitlines()
     assert head.split() == ["name", "state", "images", "task", "sizes", "here", "licence"]
@@ -135,7 +131,7 @@ def one(name: str) -> data_facts.Facts:
         (3, "na…"),
     ],
 )
-def test_a_narrow_terminal_gets_fewer_columns(width: int, columns: str):
+def test_a_narrow_terminal_gets_fewer_columns(width, columns):
     lines = list(format_table([one("abcd"), one("abc")], width))[:-1]
     assert " ".join(lines[0].split()) == columns
     assert max(map(len, lines)) <= (width or 69)
@@ -167,9 +163,7 @@ def test_medmnist_s_facts_are_its_own():
 # ---------------------------------------------------------------------------- all about one
 
 
-def test_all_about_one_that_is_here(
-    home: Path, write_npz: Callable[..., Path], capsys: pytest.CaptureFixture[str]
-):
+def test_all_about_one_that_is_here(home, write_npz, capsys):
     path = write_npz(home / ".medmnist" / "breastmnist.npz", counts=(20, 6, 10))
     with np.load(path) as file:
         train = np.bincount(file["train_labels"][:, 0], minlength=2).tolist()
@@ -188,7 +182,7 @@ def test_all_about_one_that_is_here(
     assert sum(of["test"] for of in counts.values()) == 10
 
 
-def test_all_about_one_that_is_not_here(capsys: pytest.CaptureFixture[str]):
+def test_all_about_one_that_is_not_here(capsys):
     assert main(["data", "chestmnist", "chexpert", "chestmnist"]) == 0
     text = capsys.readouterr().out
     names = [line for line in text.splitlines() if not line.startswith(" ")]
@@ -200,7 +194,7 @@ def test_all_about_one_that_is_not_here(capsys: pytest.CaptureFixture[str]):
     assert "atelectasis, cardiomegaly" in text
 
 
-def test_a_damaged_file_is_said_not_hidden(home: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_damaged_file_is_said_not_hidden(home, capsys):
     path = home / ".medmnist" / "breastmnist.npz"
     path.parent.mkdir()
     path.write_bytes(b"PK no more")
@@ -235,7 +229,7 @@ def test_a_damaged_file_is_said_not_hidden(home: Path, capsys: pytest.CaptureFix
         (["twins", "octmnist"], "octmnist_64.npz; extract --model dinov2 --data octmnist"),
     ],
 )
-def test_refusals(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]):
+def test_refusals(arguments, message, capsys):
     assert message in complaint(capsys, *arguments)
 
 
@@ -249,9 +243,7 @@ def test_refusals(arguments: list[str], message: str, capsys: pytest.CaptureFixt
         (["twins"], "extract data twins: the following arguments are required: NAME"),
     ],
 )
-def test_flags_that_cannot_be(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-):
+def test_flags_that_cannot_be(arguments, message, capsys):
     with pytest.raises(SystemExit) as end:
         main(["data", *arguments])
     assert end.value.code == 2
@@ -265,7 +257,7 @@ def test_flags_that_cannot_be(
 COLUMNS = ["--label-col", "finding", "--group-col", "patient", "--meta-cols", "age"]
 
 
-def test_a_table_is_named_once(scans: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_table_is_named_once(scans, capsys):
     adding = ["add", "scans", f"csv:{scans}", *COLUMNS, "--licence", "ours"]
     assert main(["data", *adding]) == 0
     text = capsys.readouterr().out
@@ -281,7 +273,6 @@ def test_a_table_is_named_once(scans: Path, capsys: pytest.CaptureFixture[str]):
     ):
         assert line in text
     definition = definitions.load("scans")
-    assert definition is not None
     assert definition.options.licence == "ours"
     every = facts(capsys)
     assert next(iter(every)) == "scans"
@@ -298,9 +289,7 @@ def test_a_table_is_named_once(scans: Path, capsys: pytest.CaptureFixture[str]):
     assert scans.exists()
 
 
-def test_what_a_definition_does_not_say_is_added_by_the_commands_that_are_named(
-    scans: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_what_a_definition_does_not_say_is_added_by_the_commands_that_are_named(scans, capsys):
     main(["data", "add", "scans", f"csv:{scans}", *COLUMNS, "--missing=-", "--licence", "ours"])
     capsys.readouterr()
     words = ["--model", "test_vit", "--data", "scans", "--missing=N/A", "--dry-run"]
@@ -310,13 +299,12 @@ def test_what_a_definition_does_not_say_is_added_by_the_commands_that_are_named(
     for command in commands:
         assert main(shlex.split(command)[1:]) == 0
     definition = definitions.load("scans")
-    assert definition is not None
     assert definition.options.missing == ("-", "N/A")
     assert definition.options.group_col == "patient"
     assert definition.options.licence == "ours"
 
 
-def test_a_definition_whose_images_have_gone(scans: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_definition_whose_images_have_gone(scans, capsys):
     main(["data", "add", "scans", f"csv:{scans}", "--label-col", "finding"])
     (scans.parent / "3.png").unlink()
     capsys.readouterr()
@@ -326,7 +314,7 @@ def test_a_definition_whose_images_have_gone(scans: Path, capsys: pytest.Capture
     assert facts(capsys)["scans"]["state"] == "not here"
 
 
-def test_one_damaged_definition_does_not_hide_the_others(capsys: pytest.CaptureFixture[str]):
+def test_one_damaged_definition_does_not_hide_the_others(capsys):
     folder = definitions.definitions_dir()
     folder.mkdir(parents=True)
     (folder / "mine.json").write_text("{")
@@ -337,7 +325,7 @@ def test_one_damaged_definition_does_not_hide_the_others(capsys: pytest.CaptureF
 
 
 @pytest.mark.posix
-def test_what_is_no_file_defines_nothing(capsys: pytest.CaptureFixture[str]):
+def test_what_is_no_file_defines_nothing(capsys):
     folder = definitions.definitions_dir()
     (folder / "folder.json").mkdir(parents=True)
     (folder / "link.json").symlink_to("nowhere")
@@ -345,25 +333,25 @@ def test_what_is_no_file_defines_nothing(capsys: pytest.CaptureFixture[str]):
     assert len(facts(capsys)) == len(medmnist.FLAGS) + len(RECIPES) + 1
 
 
-def test_a_definition_older_than_a_recipe_does_not_pass_for_it(scans: Path):
+def test_a_definition_older_than_a_recipe_does_not_pass_for_it(scans):
     definitions.save("aptos2019", "csv", scans, TableOptions(label_cols=("finding",)))
     with pytest.raises(RequestError, match="published .* `extract data remove aptos2019`"):
         list_files("aptos2019", None, TableOptions())
 
 
-def test_names_that_are_taken(scans: Path, capsys: pytest.CaptureFixture[str]):
+def test_names_that_are_taken(scans, capsys):
     for name in ("breastmnist", "aptos2019", "demo", "all"):
         text = complaint(capsys, "add", name, f"csv:{scans}", "--label-col", "finding")
         assert f"{name} is the name of a published set" in text
     assert definitions.names() == ()
 
 
-def test_what_cannot_be_read_is_not_kept(scans: Path, capsys: pytest.CaptureFixture[str]):
+def test_what_cannot_be_read_is_not_kept(scans, capsys):
     assert "has no column label" in complaint(capsys, "add", "scans", f"csv:{scans}")
     assert definitions.names() == ()
 
 
-def test_a_folder_of_classes(scans: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_folder_of_classes(scans, capsys):
     for name in ("a", "b"):
         (scans.parent / name).mkdir()
         for image in scans.parent.glob("*.png"):
@@ -378,7 +366,7 @@ def test_a_folder_of_classes(scans: Path, capsys: pytest.CaptureFixture[str]):
 # ---------------------------------------------------------------------------- pictures
 
 
-def test_a_contact_sheet(home: Path, scans: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_contact_sheet(home, scans, capsys):
     show = ["data", "show", f"csv:{scans}", "--label-col", "finding", "--size", "32", "-j", "0"]
     assert main(show) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -397,9 +385,7 @@ def test_a_contact_sheet(home: Path, scans: Path, capsys: pytest.CaptureFixture[
     assert "scale distorts 6 of the 6 images shown, at most 1.67-fold" in capsys.readouterr().out
 
 
-def test_a_contact_sheet_for_an_encoder(
-    home: Path, write_npz: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch
-):
+def test_a_contact_sheet_for_an_encoder(home, write_npz, capsys, monkeypatch):
     """Its own size and statistics; the network isn't asked for its weights."""
     path = write_npz(home / "mine.npz", channels=3)
     show = ["data", "show", f"npz:{path}", "--model", "test_vit", "--offline"]
@@ -411,7 +397,7 @@ def test_a_contact_sheet_for_an_encoder(
 
 
 def test_the_file_that_extract_would_take_is_drawn_where_it_is_here(
-    home: Path, write_npz: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch
+    home, write_npz, capsys, monkeypatch
 ):
     for size, suffix in ((28, ""), (64, "_64")):
         path = write_npz(home / ".medmnist" / f"octmnist{suffix}.npz", side=size, classes=4)
@@ -430,7 +416,7 @@ def test_the_file_that_extract_would_take_is_drawn_where_it_is_here(
     )
 
 
-def test_twins_are_listed_and_drawn(home: Path, scans: Path, capsys: pytest.CaptureFixture[str]):
+def test_twins_are_listed_and_drawn(home, scans, capsys):
     twins = ["data", "twins", f"csv:{scans}", "-j", "0", *COLUMNS]
     assert main(twins) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -455,7 +441,7 @@ def test_twins_are_listed_and_drawn(home: Path, scans: Path, capsys: pytest.Capt
     assert not (home / "table_twins.png").exists()
 
 
-def test_many_twins_take_many_sheets(home: Path, capsys: pytest.CaptureFixture[str]):
+def test_many_twins_take_many_sheets(home, capsys):
     """Test is train once more: 120 pairs, 50 a sheet."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (120, 16, 16), dtype=np.uint8)
@@ -480,7 +466,7 @@ def test_many_twins_take_many_sheets(home: Path, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.real
-def test_breastmnist_s_twins(real_data: Path, capsys: pytest.CaptureFixture[str]):
+def test_breastmnist_s_twins(real_data, capsys):
     """19 test images have a twin in train (18 near, and one of equal pixels)."""
     twins = ["data", "twins", "breastmnist", "--data-root", str(real_data), "--json"]
     assert main(twins) == 0

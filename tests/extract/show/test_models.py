@@ -5,8 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from here import REPOSITORY
@@ -21,7 +19,7 @@ DEMO = "efficientnet-lite0"  # its weights come by pip
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def cache(tmp_path, monkeypatch):
     """An empty hub's cache and torch folder; ``cache(repository, file)`` puts a file there."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))  # of other processes
@@ -29,7 +27,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
-    def put(repository: str, file: str) -> None:
+    def put(repository, file):
         kept = tmp_path / "hf" / "hub" / f"models--{repository.replace('/', '--')}"
         (kept / "snapshots" / "abc").mkdir(parents=True, exist_ok=True)
         (kept / "snapshots" / "abc" / file).touch()
@@ -40,7 +38,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
 
 
 @pytest.fixture
-def entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def entry_point(tmp_path, monkeypatch):
     """An installed distribution that offers an encoder; importing its package fails the test."""
     site = tmp_path / "site"
     info = site / "my_lab-1.2.dist-info"
@@ -63,9 +61,7 @@ def facts(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, dict
 # ---------------------------------------------------------------------------- readiness
 
 
-def test_exactly_what_is_cached_is_ready(
-    cache: Callable[..., None], capsys: pytest.CaptureFixture[str], tmp_path: Path
-):
+def test_exactly_what_is_cached_is_ready(cache, capsys, tmp_path):
     before = set(facts(capsys, "--ready"))
     assert before <= {DEMO}
     cache("timm/vit_base_patch16_224.dino", "model.safetensors")
@@ -87,7 +83,7 @@ def test_exactly_what_is_cached_is_ready(
     assert others["biomedgpt"]["state"] == "needs a file"
 
 
-def test_a_fresh_process_reads_the_usual_cache(cache: Callable[..., None]):
+def test_a_fresh_process_reads_the_usual_cache(cache):
     """Through HF_HOME, as a user has it, and without a library of models."""
     cache("timm/vit_base_patch16_224.dino", "model.safetensors")
     code = (
@@ -103,9 +99,7 @@ def test_a_fresh_process_reads_the_usual_cache(cache: Callable[..., None]):
     assert not heavy & set(modules.split())
 
 
-def test_a_missing_package_is_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+def test_a_missing_package_is_named(monkeypatch, capsys):
     found = importlib.util.find_spec
     monkeypatch.setattr(
         "importlib.util.find_spec", lambda name: None if name == "transformers" else found(name)
@@ -116,7 +110,7 @@ def test_a_missing_package_is_named(
     assert "  missing package  RAD-DINO" in lines["rad-dino"]  # the column stays narrow
 
 
-def test_nothing_ready_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_nothing_ready_is_said(monkeypatch, capsys):
     monkeypatch.setattr(models, "ENTRIES", [e for e in ENTRIES if e.name != DEMO])
     assert main(["models", "--ready"]) == 0
     assert "none is ready here" in capsys.readouterr().out
@@ -126,7 +120,7 @@ def test_nothing_ready_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 # ---------------------------------------------------------------------------- choosing
 
 
-def test_the_whole_table_in_its_order(capsys: pytest.CaptureFixture[str]):
+def test_the_whole_table_in_its_order(capsys):
     assert main(["models"]) == 0
     head, *rows, last = capsys.readouterr().out.splitlines()
     assert head.split() == ["name", "state", "what", "it", "is", "licence", "papers"]
@@ -134,14 +128,14 @@ def test_the_whole_table_in_its_order(capsys: pytest.CaptureFixture[str]):
     assert last.startswith(f"{len(NAMES)} encoders, ")
 
 
-def test_the_encoders_of_a_paper(capsys: pytest.CaptureFixture[str]):
+def test_the_encoders_of_a_paper(capsys):
     chosen = facts(capsys, "--paper", "huix2024")
     assert list(chosen) == [e.name for e in ENTRIES if "huix2024" in e.papers]
     assert {"dinov2", "seem", "blip"} <= set(chosen)
     assert set(facts(capsys, "--paper", "huix2024", "--ready")) == set()
 
 
-def test_all_about_one(capsys: pytest.CaptureFixture[str]):
+def test_all_about_one(capsys):
     assert main(["models", "rad-dino", "dino", "rad-dino"]) == 0
     text = capsys.readouterr().out
     assert [line for line in text.splitlines() if not line.startswith(" ")] == ["rad-dino", "dino"]
@@ -155,18 +149,18 @@ def test_all_about_one(capsys: pytest.CaptureFixture[str]):
         assert part in text
 
 
-def test_what_nobody_knows_is_said(capsys: pytest.CaptureFixture[str]):
+def test_what_nobody_knows_is_said(capsys):
     main(["models", "openai", "monet"])
     text = capsys.readouterr().out
     assert "  has seen    unknown: nobody outside can tell\n" in text
     assert "  licence     unknown\n" in text
 
 
-def test_a_full_name_is_understood(capsys: pytest.CaptureFixture[str]):
+def test_a_full_name_is_understood(capsys):
     assert list(facts(capsys, "vit_base_patch16_224.dino")) == ["dino"]
 
 
-def test_bad_names_list_near_ones(capsys: pytest.CaptureFixture[str]):
+def test_bad_names_list_near_ones(capsys):
     assert main(["models", "rad-dion"]) == 1
     text = capsys.readouterr().err
     assert text.startswith("extract models: no short name 'rad-dion'; near names: rad-dino")
@@ -183,9 +177,7 @@ def test_bad_names_list_near_ones(capsys: pytest.CaptureFixture[str]):
         (["dino", "--ready"], "leave the names out"),
     ],
 )
-def test_flags_that_cannot_be(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-):
+def test_flags_that_cannot_be(arguments, message, capsys):
     with pytest.raises(SystemExit) as end:
         main(["models", *arguments])
     assert end.value.code == 2
@@ -198,9 +190,7 @@ def test_flags_that_cannot_be(
 # ---------------------------------------------------------------------------- entry points
 
 
-def test_encoders_of_packages_are_listed_without_running_them(
-    entry_point: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_encoders_of_packages_are_listed_without_running_them(entry_point, capsys):
     sys.modules.pop("my_lab", None)  # other tests run it
     every = facts(capsys, "--ready")
     assert every["lab-vit"]["state"] == "installed"
@@ -235,7 +225,7 @@ def one(name: str) -> models.Facts:
         (20, "name state what i…", True),
     ],
 )
-def test_a_narrow_terminal_gets_fewer_columns(width: int, columns: str, cut: bool):
+def test_a_narrow_terminal_gets_fewer_columns(width, columns, cut):
     head, *rows, _ = format_table([one("abcd"), one("abc")], width)
     assert " ".join(head.split()) == columns
     assert max(map(len, [head, *rows])) <= (width or 107)
@@ -243,7 +233,7 @@ def test_a_narrow_terminal_gets_fewer_columns(width: int, columns: str, cut: boo
         assert ("t…" in row) == cut
 
 
-def test_lines_of_a_real_table_fit_the_usual_terminals(capsys: pytest.CaptureFixture[str]):
+def test_lines_of_a_real_table_fit_the_usual_terminals(capsys):
     chosen = list(facts(capsys).values())
     for width in (60, 80, 120):
         assert max(map(len, format_table(chosen, width))) <= max(width, 67)

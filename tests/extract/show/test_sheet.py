@@ -121,7 +121,7 @@ def test_continuous_labels_stand_by_quarter():
         (REGRESSION, np.nan, "no label"),
     ],
 )
-def test_a_class_in_words(task: str, label: object, words: str):
+def test_a_class_in_words(task, label, words):
     assert class_words(Target(task, ("a", "b"), np.array([label])), 0) == words
 
 
@@ -155,7 +155,7 @@ def test_a_split_without_samples_is_refused():
 
 @pytest.mark.parametrize("shape", [(16, 16), (16, 16, 3), (9, 20), (2, 2)])
 @pytest.mark.parametrize("resize", ["scale", "pad", "pad-fit", "crop", "longest"])
-def test_a_preview_is_the_transform_without_mean_and_std(shape: tuple[int, ...], resize: str):
+def test_a_preview_is_the_transform_without_mean_and_std(shape, resize):
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, shape, dtype=np.uint8)
     channels = "RGB" if len(shape) == 3 else "grey repeated to RGB"
@@ -200,7 +200,7 @@ def test_where_one_filter_sees_the_image_it_is_grey():
         ),
     ],
 )
-def test_distortion_is_said(resize: str, shapes: list[tuple[int, int]], line: str | None):
+def test_distortion_is_said(resize, shapes, line):
     transform = Transform(32, *IMAGENET, resize=resize)
     assert describe_distortion(shapes, transform.resize, "images shown") == ([line] if line else [])
 
@@ -249,9 +249,7 @@ def test_only_a_test_split_and_one_class_are_drawn_too():
     assert places(sheet, RED)
 
 
-def test_names_that_no_font_can_write_are_numbers_there_and_words_on_the_terminal(
-    monkeypatch: pytest.MonkeyPatch,
-):
+def test_names_that_no_font_can_write_are_numbers_there_and_words_on_the_terminal(monkeypatch):
     monkeypatch.setattr(contact_sheet, "OTHER_FONTS", ())
     dataset = make_dataset([plain(RED)] * 2, np.array([0, 1]), class_names=("ok", "良性"))
     _, notes = draw_classes(dataset, Transform(8, *IMAGENET, channels="RGB"), None, 6)
@@ -273,7 +271,7 @@ def test_a_thousand_classes_make_no_endless_sheet():
 
 @pytest.mark.parametrize("name", ["a", LONG, "W" * 300, "", "a\n\tb", "مثال", "x\u202ey"])
 @pytest.mark.parametrize("n", [0, 1, 6])
-def test_nothing_is_cut_off_and_nothing_overlaps(name: str, n: int):
+def test_nothing_is_cut_off_and_nothing_overlaps(name, n):
     """Margins stay white, and no word touches a picture."""
     rows = [Row(name, (LONG, "2 images"), [plain(RED)] * n), Row("last", (), [plain(GREEN)] * n)]
     sheet = np.asarray(draw_rows(LONG, [LONG, ""], rows, 40))
@@ -301,7 +299,7 @@ def test_a_sheet_of_pairs():
     ("size", "side"),
     [(1, 128), (2, 128), (28, 140), (64, 128), (100, 200), (128, 128), (224, 224), (518, 256)],
 )
-def test_small_pictures_are_shown_at_a_whole_multiple(size: int, side: int):
+def test_small_pictures_are_shown_at_a_whole_multiple(size, side):
     assert shown_side(size) == side
 
 
@@ -335,13 +333,13 @@ def test_lines_are_no_wider_than_they_may_be():
         ("a\nb\u202ec", "a b c"),
     ],
 )
-def test_what_the_own_font_cannot_write(text: str, written: str, monkeypatch: pytest.MonkeyPatch):
+def test_what_the_own_font_cannot_write(text, written, monkeypatch):
     monkeypatch.setattr(contact_sheet, "OTHER_FONTS", ())
     assert choose_font(text, 16)[1] == written
     assert is_writable(text) == (written != "??")
 
 
-def test_another_font_that_has_all_letters_writes_them(monkeypatch: pytest.MonkeyPatch):
+def test_another_font_that_has_all_letters_writes_them(monkeypatch):
     """A stand-in that has every letter: Pillow's own again, with no letter lacking."""
     other = ImageFont.load_default(size=16)
     monkeypatch.setattr(contact_sheet, "_other_font", lambda name, size: other)

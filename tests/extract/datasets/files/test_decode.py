@@ -8,6 +8,7 @@ import zlib
 import h5py
 import numpy as np
 import pytest
+from decoding import read_one, unreadable
 from PIL import Image
 
 from cache import RequestError
@@ -24,11 +25,6 @@ COLOUR = np.random.default_rng(1).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 def save(path, array, **options):
     Image.fromarray(array).save(path, **options)
     return path
-
-
-def read_one(path, window=None):
-    [frame] = read_image(path, window and Window.parse(window), None)
-    return frame
 
 
 # ----------------------------------------------------------------------------------- windows
@@ -77,20 +73,20 @@ def test_window_refuses(text, reason):
         Window.parse(text)
 
 
-def test_levels_by_hand():
-    hu = np.array([-2000, -1024, -212, 600, 3000], np.int16)
-    np.testing.assert_allclose(to_levels(hu, -1024, 600), [0, 0, 127.5, 255, 255])
+BIG = 2**30  # its neighbours are one and the same in float32
 
 
-def test_levels_of_wide_integers_stay_apart():
-    values = np.array([2**30, 2**30 + 1, 2**30 + 2], np.int32)  # one and the same in float32
-    np.testing.assert_allclose(to_levels(values, 2**30, 2**30 + 2), [0, 127.5, 255])
-
-
-def test_levels_of_nothing_finite():
-    values = np.array([np.nan, -np.inf, 0, np.inf], np.float32)
-    np.testing.assert_array_equal(to_levels(values, -1, 1), np.float32([0, 0, 127.5, 255]))
-    assert not to_levels(values, 3, 3).any()
+@pytest.mark.parametrize(
+    ("values", "low", "high", "expected"),
+    [
+        (np.int16([-2000, -1024, -212, 600, 3000]), -1024, 600, [0, 0, 127.5, 255, 255]),
+        (np.int32([BIG, BIG + 1, BIG + 2]), BIG, BIG + 2, [0, 127.5, 255]),
+        (np.float32([np.nan, -np.inf, 0, np.inf]), -1, 1, [0, 0, 127.5, 255]),
+        (np.float32([np.nan, -np.inf, 0, np.inf]), 3, 3, [0, 0, 0, 0]),
+    ],
+)
+def test_levels_by_hand(values, low, high, expected):
+    np.testing.assert_allclose(to_levels(values, low, high), expected)
 
 
 def test_percentiles_are_numpys_over_all_pages(tmp_path):
@@ -139,11 +135,6 @@ def test_contents_decide_not_the_suffix(tmp_path):
     np.testing.assert_array_equal(read_one(tmp_path / "IM0001"), GREY)
 
 
-def test_bilevel_is_black_and_white(tmp_path):
-    Image.fromarray(GREY > 99).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(read_one(tmp_path / "a.png"), np.where(GREY > 99, 255, 0))
-
-
 def test_palettes_are_looked_up(tmp_path):
     image = Image.fromarray(COLOUR).quantize(16)
     image.save(tmp_path / "colour.png")
@@ -156,7 +147,9 @@ def test_palettes_are_looked_up(tmp_path):
     np.testing.assert_array_equal(read_one(tmp_path / "grey.png"), 255 - GREY)
 
 
-def test_cmyk_becomes_rgb(tmp_path):
+def test_bilevel_is_black_and_white_and_cmyk_becomes_rgb(tmp_path):
+    Image.fromarray(GREY > 99).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_one(tmp_path / "a.png"), np.where(GREY > 99, 255, 0))
     Image.fromarray(COLOUR).convert("CMYK").save(tmp_path / "a.tif")
     np.testing.assert_array_equal(read_one(tmp_path / "a.tif"), COLOUR)
 
@@ -312,16 +305,14 @@ def test_pages_are_frames(tmp_path):
 def test_pages_that_differ(tmp_path):
     others = [Image.fromarray(GREY[:4])]
     Image.fromarray(GREY).save(tmp_path / "a.tif", save_all=True, append_images=others)
-    with pytest.raises(UnreadableImage, match="2 pages differ"):
-        inspect(tmp_path / "a.tif", None, None)
+    unreadable(tmp_path / "a.tif", "2 pages differ")
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".png"])
 def test_animations_are_refused(tmp_path, suffix):
     others = [Image.fromarray(255 - GREY)]
     Image.fromarray(GREY).save(tmp_path / f"a{suffix}", save_all=True, append_images=others)
-    with pytest.raises(UnreadableImage, match="an animation of 2 frames"):
-        inspect(tmp_path / f"a{suffix}", None, None)
+    unreadable(tmp_path / f"a{suffix}", "an animation of 2 frames")
 
 
 def test_a_cameras_second_picture_is_left_alone(tmp_path):
@@ -355,27 +346,22 @@ def test_truncated_files(tmp_path, suffix, share):
 
 
 def test_not_an_image(tmp_path):
-    (tmp_path / "a.png").write_text("patient,label\n")
-    with pytest.raises(UnreadableImage, match="^not an image"):
-        inspect(tmp_path / "a.png", None, None)
-    with pytest.raises(UnreadableImage, match="^No such file or directory$"):
-        inspect(tmp_path / "b.png", None, None)
+    for text in (
+        "patient,label\n",
+        "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",  # PostScript is never run
+    ):
+        (tmp_path / "a.png").write_text(text)
+        unreadable(tmp_path / "a.png", "^not an image")
+    unreadable(tmp_path / "b.png", "^No such file or directory$")
     (tmp_path / "c.png").mkdir()
-    with pytest.raises(UnreadableImage, match="directory"):
-        inspect(tmp_path / "c.png", None, None)
-
-
-def test_postscript_is_never_run(tmp_path):
-    (tmp_path / "a.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
-    with pytest.raises(UnreadableImage, match="^not an image"):
-        inspect(tmp_path / "a.png", None, None)
+    unreadable(tmp_path / "c.png", "directory")
+    assert {".png", ".tiff", ".dcm", ".nii", ".nii.gz", ".mat"} <= set(IMAGE_SUFFIXES)
 
 
 @pytest.mark.parametrize("side", [10_000, 20_000])
 def test_decompression_bombs(tmp_path, side):
     Image.new("1", (side, side)).save(tmp_path / "a.png")
-    with pytest.raises(UnreadableImage, match="pixels"):
-        inspect(tmp_path / "a.png", None, None)
+    unreadable(tmp_path / "a.png", "pixels")
 
 
 def test_the_machines_trouble_is_not_the_files(tmp_path, monkeypatch):
@@ -396,27 +382,15 @@ def test_the_machines_trouble_is_not_the_files(tmp_path, monkeypatch):
 def test_windows_are_for_grey_images(tmp_path):
     path = save(tmp_path / "a.png", COLOUR)
     np.testing.assert_array_equal(read_one(path, "full"), COLOUR)
-    with pytest.raises(UnreadableImage, match="--window -1350,150 is for grey images"):
-        inspect(path, Window.parse("lung"), None)
+    unreadable(path, "--window -1350,150 is for grey images", "lung")
 
 
 def test_windows_that_the_file_lacks(tmp_path):
-    path = save(tmp_path / "a.png", GREY)
-    with pytest.raises(UnreadableImage, match="no window in its header"):
-        inspect(path, Window.parse("header"), None)
+    unreadable(save(tmp_path / "a.png", GREY), "no window in its header", "header")
     path = save(tmp_path / "a.tif", GREY.astype(np.float32))
-    with pytest.raises(UnreadableImage, match="float32 has no full range"):
-        inspect(path, Window.parse("full"), None)
-
-
-def test_nothing_finite(tmp_path):
-    path = save(tmp_path / "a.tif", np.full((3, 3), np.nan, np.float32))
-    with pytest.raises(UnreadableImage, match="no value in it is finite"):
-        inspect(path, Window.parse("min-max"), None)
-
-
-def test_names():
-    assert {".png", ".tiff", ".dcm", ".nii", ".nii.gz", ".mat"} <= set(IMAGE_SUFFIXES)
+    unreadable(path, "float32 has no full range", "full")
+    path = save(tmp_path / "b.tif", np.full((3, 3), np.nan, np.float32))
+    unreadable(path, "no value in it is finite", "min-max")
 
 
 def test_workers_import_no_torch():
@@ -466,18 +440,14 @@ def test_mat_volumes_are_slices(tmp_path):
     assert inspect(path, Window.parse("-5,5"), Slicing(2)).n_frames == 4
 
 
-def test_mat_in_colour(tmp_path):
+def test_mat_in_colour_and_with_other_than_one_array(tmp_path):
     path = write_mat(tmp_path / "a.mat", picture=COLOUR)
     np.testing.assert_array_equal(read_one(path), COLOUR)
-
-
-def test_mat_with_more_than_one_array(tmp_path):
     path = write_mat(tmp_path / "a.mat", one=GREY, two=GREY)
-    with pytest.raises(UnreadableImage, match="expected one array .* found one, two"):
-        inspect(path, None, None)
-    path = write_mat(tmp_path / "b.mat", age=[[40.0]])
-    with pytest.raises(UnreadableImage, match="found none"):
-        inspect(path, None, None)
+    unreadable(path, "expected one array .* found one, two")
+    unreadable(write_mat(tmp_path / "b.mat", age=[[40.0]]), "found none")
+    path.write_bytes(b"MATLAB 5.0 MAT-file".ljust(600))
+    unreadable(path, "not HDF5.*-v7.3")
 
 
 def test_mat_links_are_never_followed(tmp_path):
@@ -490,14 +460,6 @@ def test_mat_links_are_never_followed(tmp_path):
         layout = h5py.VirtualLayout((9, 6), "u1")
         layout[:] = h5py.VirtualSource(tmp_path / "other.mat", "image", (9, 6))
         file.create_virtual_dataset("image", layout)
-    with pytest.raises(UnreadableImage, match="found none"):
-        inspect(tmp_path / "a.mat", None, None)
+    unreadable(tmp_path / "a.mat", "found none")
     for name in ("b.mat", "c.mat"):
-        with pytest.raises(UnreadableImage, match="image lies in another file"):
-            inspect(tmp_path / name, None, None)
-
-
-def test_older_mat_files(tmp_path):
-    (tmp_path / "a.mat").write_bytes(b"MATLAB 5.0 MAT-file".ljust(600))
-    with pytest.raises(UnreadableImage, match="not HDF5.*-v7.3"):
-        inspect(tmp_path / "a.mat", None, None)
+        unreadable(tmp_path / name, "image lies in another file")

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from decoding import read_one, unreadable
 from making_dicom import make_dataset, save, write_dicom
 from pydicom import Dataset, dcmread, uid
 from pydicom.data import get_palette_files
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut
 
-from extract.datasets.files.decode import inspect, read_image
+from extract.datasets.files.decode import inspect
 from extract.datasets.files.formats.stored import UnreadableImage
 from extract.datasets.files.windows import Window
 
@@ -22,11 +23,6 @@ CHANNELS = ("Red", "Green", "Blue")
 LITTLE, BIG, IMPLICIT = (
     uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian, uid.ImplicitVRLittleEndian,
 )  # fmt: skip
-
-
-def read_one(path, window=None):
-    [frame] = read_image(path, window and Window.parse(window), None)
-    return frame
 
 
 # ---------------------------------------------------------------------- tables of grey values
@@ -263,12 +259,9 @@ def test_segments_that_make_no_palette(tmp_path, data, bits, said):
 def test_palettes_that_contradict_themselves(tmp_path):
     data = data_of(WORDS, "words", 256)
     short = palette(tmp_path / "a.dcm", [table[:200] for table in data], [256, 0, 16])
-    with pytest.raises(UnreadableImage, match="a red palette of 100 entries, .* says 256"):
-        inspect(short, None, None)
+    unreadable(short, "a red palette of 100 entries, .* says 256")
     dataset = dcmread(palette(tmp_path / "b.dcm", data, [256, 0, 16]))
     dataset.GreenPaletteColorLookupTableDescriptor = [256, 7, 16]
-    with pytest.raises(UnreadableImage, match="differ in length, start or bits"):
-        inspect(save(tmp_path / "c.dcm", dataset), None, None)
+    unreadable(save(tmp_path / "c.dcm", dataset), "differ in length, start or bits")
     del dataset.GreenPaletteColorLookupTableData
-    with pytest.raises(UnreadableImage, match="no green palette"):
-        inspect(save(tmp_path / "d.dcm", dataset), None, None)
+    unreadable(save(tmp_path / "d.dcm", dataset), "no green palette")
