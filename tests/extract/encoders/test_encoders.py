@@ -1,14 +1,15 @@
 """Every stored array against timm's own intermediate layers, pooled in the slow obvious way."""
 
+import functools
 import itertools
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
+import networks
 import pytest
 import timm
 import torch
 from looking import some
+from networks import some_images, unsettle
 from torch import Tensor, nn
 
 from cache import RequestError
@@ -33,6 +34,8 @@ from extract.machine.digests import DigestMemory
 from extract.plan import make_plan
 from extract.prepare.protocols import preprocess
 
+assert_close = functools.partial(networks.assert_close, relative=2e-5)
+
 
 class Family(NamedTuple):
     """What is expected of one encoder. Written by hand, not asked of the code under test."""
@@ -47,21 +50,14 @@ class Family(NamedTuple):
     known: bool = True
 
 
+DISTILLED = "deit_tiny_distilled_patch16_224"
 FAMILIES = (
     Family("test_vit", 64, "VisionTransformer", "tokens", 6, 64, has_cls=True),
     # One prefix token, and it is a register.
     Family("test_vit2", 64, "VisionTransformer", "pooled", 8, 64),
     Family("test_vit3", 64, "VisionTransformer", "tokens", 9, 96),
     # Two prefix tokens: the class token, then the one for distillation.
-    Family(
-        "deit_tiny_distilled_patch16_224",
-        64,
-        "VisionTransformerDistilled",
-        "tokens",
-        12,
-        192,
-        has_cls=True,
-    ),
+    Family(DISTILLED, 64, "VisionTransformerDistilled", "tokens", 12, 192, has_cls=True),
     Family("eva02_tiny_patch14_224", 56, "Eva", "pooled", 12, 192, has_cls=True),
     Family("vit_pe_core_tiny_patch16_384", 64, "Eva", "tokens", 12, 192, has_cls=True),
     Family("resnet18", 64, "ResNet", "none", 5, 512),
@@ -96,29 +92,11 @@ class Case(NamedTuple):
     stored: dict[str, Tensor]
 
 
-def unsettle(model: nn.Module) -> nn.Module:
-    """Move every weight and running statistic: zeros and ones of a fresh model hide mistakes."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
-        for name, buffer in model.named_buffers():
-            if name.endswith("running_mean"):
-                buffer += 0.1 * torch.randn(buffer.shape, generator=generator)
-            if name.endswith("running_var"):
-                buffer *= 0.5 + torch.rand(buffer.shape, generator=generator)
-    return model
-
-
 def make_encoder(name: str, size: int, layers: str = "all", layer_norm: str = "final") -> Encoder:
     description = describe(name, size, layers, layer_norm)
     encoder, _ = load_encoder(description, Weights(None, seed=0))
     unsettle(encoder.model)
     return encoder
-
-
-def some_images(n: int, size: int, seed: int = 0) -> Tensor:
-    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.fixture(
@@ -128,7 +106,7 @@ def some_images(n: int, size: int, seed: int = 0) -> Tensor:
         *(pytest.param(f, id=f.model, marks=pytest.mark.slow) for f in HEAVY),
     ],
 )
-def case(request: pytest.FixtureRequest) -> Case:
+def case(request):
     expected = request.param
     encoder = make_encoder(expected.model, expected.size)
     images = some_images(2, expected.size)
@@ -169,18 +147,10 @@ def timm_layers(model: Any, images: Tensor, norm: str, has_prefix: bool) -> dict
     return pooled
 
 
-def assert_close(found: Tensor, expected: Tensor, name: str = "") -> None:
-    """Equal but for the order of float32 sums."""
-    scale = float(expected.abs().max())
-    difference = float((found - expected).abs().max())
-    assert found.shape == expected.shape, name
-    assert difference <= 2e-5 * max(scale, 1e-3), f"{name}: {difference} of {scale}"
-
-
 # ---------------------------------------------------------------------------- families
 
 
-def test_every_layer_equals_timms_own(case: Case):
+def test_every_layer_equals_timms_own(case):
     family = case.expected.family
     has_prefix = family in ("VisionTransformer", "VisionTransformerDistilled", "Eva", "Beit")
     expected = timm_layers(case.model, case.images, case.expected.norm, has_prefix)
@@ -192,27 +162,27 @@ def test_every_layer_equals_timms_own(case: Case):
         assert_close(vectors, expected[name], name)
 
 
-def test_layers_differ_from_each_other(case: Case):
+def test_layers_differ_from_each_other(case):
     """Each layer is its own: a tap on a wrong module would repeat one."""
     pools = [v for name, v in case.stored.items() if name.endswith("mean")]
     for before, after in some(itertools.pairwise(pools)):
         assert before.shape != after.shape or not torch.equal(before, after)
 
 
-def test_head_is_what_the_model_gives_without_a_classifier(case: Case):
+def test_head_is_what_the_model_gives_without_a_classifier(case):
     with torch.inference_mode():
         plain = case.model(case.images)
     assert_close(case.stored["head"], plain.flatten(1), "head")
 
 
-def test_planned_shapes_are_the_real_ones(case: Case):
+def test_planned_shapes_are_the_real_ones(case):
     found = {name: vectors.shape[1] for name, vectors in case.stored.items()}
     assert found == case.description.arrays
     assert list(found) == list(case.description.arrays)
     assert all(vectors.dtype == torch.float32 for vectors in case.stored.values())
 
 
-def test_the_family_is_the_one_in_the_table(case: Case):
+def test_the_family_is_the_one_in_the_table(case):
     anatomy, expected = case.description.anatomy, case.expected
     assert anatomy.family == expected.family
     assert anatomy.norm_rule == expected.norm
@@ -225,19 +195,15 @@ def test_the_family_is_the_one_in_the_table(case: Case):
 
 @pytest.mark.parametrize(
     ("name", "size", "last"),
-    [("test_vit2", 64, 7), ("eva02_tiny_patch14_224", 28, 11)],
+    [
+        ("test_vit2", 64, "layers/07/mean"),  # whose norm comes after pooling
+        ("eva02_tiny_patch14_224", 28, "layers/11/mean"),
+        ("test_vit", 64, "layers/05/cls"),
+    ],
 )
-def test_mean_of_the_last_layer_is_head_where_the_norm_comes_after_pooling(
-    name: str, size: int, last: int
-):
+def test_head_is_the_part_of_the_last_layer_that_timm_takes(name, size, last):
     stored = make_encoder(name, size)(some_images(2, size))
-    assert_close(stored["head"], stored[f"layers/{last:02d}/mean"], "head")
-
-
-def test_the_class_token_of_the_last_layer_is_head_where_timm_takes_it():
-    encoder = make_encoder("test_vit", 64)
-    stored = encoder(some_images(2, 64))
-    assert_close(stored["head"], stored["layers/05/cls"], "head")
+    assert_close(stored["head"], stored[last], "head")
 
 
 @pytest.mark.parametrize(
@@ -245,12 +211,12 @@ def test_the_class_token_of_the_last_layer_is_head_where_timm_takes_it():
     [
         ("test_vit", 64, 1),
         ("test_vit2", 64, 1),
-        ("deit_tiny_distilled_patch16_224", 32, 2),
+        (DISTILLED, 32, 2),
         ("eva02_tiny_patch14_224", 28, 1),
         ("swin_tiny_patch4_window7_224", 64, 0),
     ],
 )
-def test_layer_norm_none_is_raw(name: str, size: int, n_prefix: int):
+def test_layer_norm_none_is_raw(name, size, n_prefix):
     encoder = make_encoder(name, size, layer_norm="none")
     images = some_images(2, size)
     stored = encoder(images)
@@ -265,7 +231,7 @@ def test_layer_norm_none_is_raw(name: str, size: int, n_prefix: int):
     assert not torch.allclose(final[last], stored[last], rtol=1e-2)
 
 
-def test_only_the_layers_asked_for(monkeypatch: pytest.MonkeyPatch):
+def test_only_the_layers_asked_for(monkeypatch):
     images = some_images(2, 64)
     everything = make_encoder("test_vit", 64)(images)
     some = make_encoder("test_vit", 64, layers="0,3")(images)
@@ -291,9 +257,6 @@ def test_a_prefix_token_is_never_in_the_mean():
 def test_half_precision_tokens_are_summed_in_float32():
     tokens = torch.full((1, 4097, 1), 100.0, dtype=torch.float16)  # their sum is above 65504
     assert pool_tokens(tokens, 1, True)["mean"].item() == 100.0
-
-
-def test_unknown_layout_is_refused():
     with pytest.raises(ValueError, match="layout must be one of"):
         mean_map(torch.zeros(1, 2, 3), "NLC")
 
@@ -304,7 +267,7 @@ def test_unknown_layout_is_refused():
 @pytest.mark.parametrize(
     ("name", "size"), [("resnet18", 64), ("efficientnet_b0", 32), ("test_vit", 64)]
 )
-def test_a_row_does_not_depend_on_its_batch(name: str, size: int):
+def test_a_row_does_not_depend_on_its_batch(name, size):
     encoder = make_encoder(name, size)
     images = some_images(32, size)
     images[1:] *= 7  # neighbours of another brightness would move batch statistics
@@ -357,7 +320,7 @@ CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_short_names_can_all_be_described(name: str):
+def test_short_names_can_all_be_described(name):
     head, width, n_layers, has_cls, own_size = PAPER[name]
     d = describe(name, None)
     anatomy = d.anatomy
@@ -376,42 +339,45 @@ def test_the_table_has_the_paper_s_encoders_and_the_demo_s():
     for name in ("vit", "sam-c", "clip", "openai", "eva02", "dino", "resnet18"):
         statistics = describe(name, None, "-1").statistics
         mean, std = expected.get(name, IMAGENET)
-        assert statistics is not None
         assert statistics.mean == pytest.approx(mean)
         assert statistics.std == pytest.approx(std)
 
 
-def test_quickgelu_for_openai():
+def test_which_weights_a_name_means():
     assert "quickgelu" in find_entry("openai").encoder
-
-
-@pytest.mark.parametrize(
-    ("typed", "near"),
-    [
-        ("dinov3x", "dinov3-s"),
-        ("eva2", "eva02"),
-        ("resnet-18", "resnet18"),
-        ("DINO", "dino"),
-        ("vit_base_patch16_225", "vit_base_patch16_224"),
-        ("xyzzy", "short names: eva02, dinov2"),
-    ],
-)
-def test_unknown_names_list_near_ones(typed: str, near: str):
-    with pytest.raises(RequestError, match=f"no encoder {typed!r}; .*{near}"):
-        find_entry(typed)
-
-
-def test_unknown_tag_lists_the_known_ones():
-    with pytest.raises(RequestError, match=r"no weights 'nope'; it has resnet18\..*resnet18\."):
-        find_entry("resnet18.nope")
-
-
-def test_a_timm_name_takes_its_default_tag():
-    assert find_entry("resnet18").encoder == "resnet18.a1_in1k"
+    assert find_entry("resnet18").encoder == "resnet18.a1_in1k"  # the default tag
     assert find_entry("vit_base_patch16_224").encoder.startswith("vit_base_patch16_224.augreg2")
 
 
-# ---------------------------------------------------------------------------- sizes, layers
+def layers_of_six(wish: str) -> tuple[int, ...]:
+    return choose_layers(wish, 6)
+
+
+UNREADABLE = "--layers takes all, last4 or numbers"
+
+
+@pytest.mark.parametrize(
+    ("ask", "wish", "message"),
+    [
+        (find_entry, "dinov3x", "no encoder 'dinov3x'; .*dinov3-s"),
+        (find_entry, "eva2", "no encoder 'eva2'; .*eva02"),
+        (find_entry, "resnet-18", "no encoder 'resnet-18'; .*resnet18"),
+        (find_entry, "DINO", "no encoder 'DINO'; .*dino"),
+        (find_entry, "vit_base_patch16_225", "no encoder .*; .*vit_base_patch16_224"),
+        (find_entry, "xyzzy", "no encoder 'xyzzy'; .*short names: eva02, dinov2"),
+        (find_entry, "resnet18.nope", r"no weights 'nope'; it has resnet18\..*resnet18\."),
+        *((layers_of_six, s, UNREADABLE) for s in ("", "last", "last0", "last-1", "last²")),
+        *((layers_of_six, s, UNREADABLE) for s in ("1-3", "x", "0,,1", "1.5")),
+        *((layers_of_six, s, r"the encoder has layers 0\.\.5") for s in ("6", "-7", "0,99")),
+        *(
+            (choose_device, s, "--device takes auto, cpu, cuda")
+            for s in ("gpu", "cuda:x", "cpu:99x", "meta", "", "xpu")
+        ),
+    ],
+)
+def test_words_that_mean_nothing_are_refused(ask, wish, message):
+    with pytest.raises(RequestError, match=message):
+        ask(wish)
 
 
 @pytest.mark.parametrize(
@@ -423,9 +389,12 @@ def test_a_timm_name_takes_its_default_tag():
         ("coatnet_nano_rw_224", 50, r"doesn't take --size 50 .*nearest valid: 32 or 64; .* 224"),
     ],
 )
-def test_sizes_that_do_not_fit(name: str, size: int, message: str):
+def test_sizes_that_do_not_fit(name, size, message):
     with pytest.raises(RequestError, match=message):
         describe(name, size)
+
+
+# ---------------------------------------------------------------------------- sizes, layers
 
 
 def test_cnns_take_any_size():
@@ -445,25 +414,11 @@ def test_cnns_take_any_size():
         ("-6", (0,)),
     ],
 )
-def test_layers(wish: str, expected: tuple[int, ...]):
+def test_layers(wish, expected):
     assert choose_layers(wish, 6) == expected
 
 
-@pytest.mark.parametrize(
-    "wish", ["", "last", "last0", "last-1", "last²", "1-3", "x", "0,,1", "1.5"]
-)
-def test_layers_that_cannot_be_read(wish: str):
-    with pytest.raises(RequestError, match="--layers takes all, last4 or numbers"):
-        choose_layers(wish, 6)
-
-
-@pytest.mark.parametrize("wish", ["6", "-7", "0,99"])
-def test_layers_that_are_not_there(wish: str):
-    with pytest.raises(RequestError, match=r"no layer .*: the encoder has layers 0\.\.5"):
-        choose_layers(wish, 6)
-
-
-def test_unknown_families_say_that_they_are_raw(tmp_path: Path, write_npz: Callable[..., Path]):
+def test_unknown_families_say_that_they_are_raw(tmp_path, write_npz):
     config = ExtractConfig(
         models=("cait_xxs24_224",),
         size=64,
@@ -477,19 +432,13 @@ def test_unknown_families_say_that_they_are_raw(tmp_path: Path, write_npz: Calla
 # ---------------------------------------------------------------------------- devices
 
 
-@pytest.mark.parametrize("wish", ["gpu", "cuda:x", "cpu:99x", "meta", "", "xpu"])
-def test_unknown_devices(wish: str):
-    with pytest.raises(RequestError, match="--device takes auto, cpu, cuda"):
-        choose_device(wish)
-
-
-def test_cuda_without_cuda(monkeypatch: pytest.MonkeyPatch):
+def test_cuda_without_cuda(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(RequestError, match="--device cuda: 0 CUDA devices are here"):
         choose_device("cuda")
 
 
-def test_auto_takes_the_local_rank(monkeypatch: pytest.MonkeyPatch):
+def test_auto_takes_the_local_rank(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("LOCAL_RANK", "3")

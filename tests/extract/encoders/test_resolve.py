@@ -71,16 +71,16 @@ def write(folder: Path, files: Files) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_network(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Put:
+def hub(tmp_path, monkeypatch):
     """Puts files of Org/Name into the hub's cache; gives its name for --model."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
-    def put(files: Files, commit: str = "abc", branch: str = "main") -> str:
+    def put(files, commit="abc", branch="main"):
         kept = tmp_path / "hub" / "models--Org--Name"
         write(kept / "snapshots" / commit, files)
         write(kept / "refs", {branch: commit})
@@ -90,13 +90,13 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Put:
 
 
 @pytest.fixture
-def local(tmp_path: Path) -> Put:
+def local(tmp_path):
     """Puts files into a folder; gives its name for --model."""
     return lambda files: f"local-dir:{write(tmp_path / 'secret' / 'my model', files)}"
 
 
 @pytest.fixture(params=["hub", "local"])
-def published(request: pytest.FixtureRequest) -> Put:
+def published(request):
     """Either of the two, which read the same files."""
     return request.getfixturevalue(request.param)
 
@@ -116,7 +116,7 @@ def changed(config: Files, **changes: Any) -> Files:
 # ---------------------------------------------------------------------------- by library
 
 
-def test_a_published_timm_model(published: Put):
+def test_a_published_timm_model(published):
     entry = find_entry(published({"config.json": TIMM}))
     assert (entry.library, entry.network, entry.size) == ("timm", "test_vit", 64)
     assert entry.arguments == {"img_size": 64, "init_values": 0.1}
@@ -128,13 +128,13 @@ def test_a_published_timm_model(published: Put):
     assert d.anatomy.head_width == 64
 
 
-def test_an_old_timm_configuration_is_one_flat_object(published: Put):
+def test_an_old_timm_configuration_is_one_flat_object(published):
     flat = {"architecture": "resnet18", "input_size": [3, 96, 96], "mean": [0.5] * 3}
     entry = find_entry(published({"config.json": {**flat, "std": [0.5] * 3}}))
     assert (entry.network, entry.size, entry.statistics) == ("resnet18", 96, HALF)
 
 
-def test_a_published_open_clip_model(published: Put):
+def test_a_published_open_clip_model(published):
     entry = find_entry(published({"open_clip_config.json": OPEN_CLIP_CONFIG}))
     assert entry.library == "open_clip"
     assert entry.config == OPEN_CLIP_CONFIG["model_cfg"]
@@ -142,7 +142,7 @@ def test_a_published_open_clip_model(published: Put):
     assert describe(published({}), None).anatomy.proj_width == 24
 
 
-def test_a_published_transformers_model(published: Put):
+def test_a_published_transformers_model(published):
     files = {"config.json": TRANSFORMERS, "preprocessor_config.json": PREPROCESSOR}
     entry = find_entry(published(files))
     assert entry.library == "transformers"
@@ -150,7 +150,7 @@ def test_a_published_transformers_model(published: Put):
     assert describe(published(files), None).anatomy.n_layers == 2
 
 
-def test_a_hubs_name_may_be_meant_for_transformers(hub: Put):
+def test_a_hubs_name_may_be_meant_for_transformers(hub):
     """Of a repository that open_clip and transformers can read."""
     files = {"config.json": TRANSFORMERS, "open_clip_config.json": OPEN_CLIP_CONFIG}
     name = hub(files).removeprefix("hf-hub:")
@@ -159,12 +159,12 @@ def test_a_hubs_name_may_be_meant_for_transformers(hub: Put):
     assert (entry.library, entry.name) == ("transformers", f"transformers:{name}")
 
 
-def test_hf_hub_is_timms_word_where_timm_and_open_clip_can_read_it(published: Put):
+def test_hf_hub_is_timms_word_where_timm_and_open_clip_can_read_it(published):
     files = {"config.json": TIMM, "open_clip_config.json": OPEN_CLIP_CONFIG}
     assert find_entry(published(files)).library == "timm"
 
 
-def test_weights_are_those_beside_the_configuration(hub: Put, local: Put, tmp_path: Path):
+def test_weights_are_those_beside_the_configuration(hub, local, tmp_path):
     assert find_entry(hub({"config.json": TIMM})).weights == Hub("Org/Name", SAFE)
     assert find_entry(local({"config.json": TIMM})).weights == Local(
         tmp_path / "secret" / "my model" / "model.safetensors"
@@ -178,7 +178,7 @@ def test_weights_are_those_beside_the_configuration(hub: Put, local: Put, tmp_pa
 
 
 @pytest.mark.posix
-def test_names_hold_no_path(local: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_names_hold_no_path(local, tmp_path, monkeypatch):
     name = local({"config.json": TIMM})
     entry = find_entry(name)
     assert (entry.name, entry.encoder) == ("local-dir:my model",) * 2
@@ -191,7 +191,7 @@ def test_names_hold_no_path(local: Put, tmp_path: Path, monkeypatch: pytest.Monk
     assert find_entry("local-dir:~/my model").name == "local-dir:my model"
 
 
-def test_a_revision_is_part_of_the_name(hub: Callable[..., str]):
+def test_a_revision_is_part_of_the_name(hub):
     hub({"config.json": TIMM})
     other = changed(TIMM, pretrained_cfg__input_size=[3, 32, 32], model_args={})
     hub({"config.json": other}, commit="f" * 40, branch="v2")
@@ -225,7 +225,7 @@ def test_a_revision_is_part_of_the_name(hub: Callable[..., str]):
         ("timm/resnet18.a1_in1k", "named hf-hub:timm/resnet18.a1_in1k"),
     ],
 )
-def test_names_that_lead_nowhere(hub: Put, typed: str, message: str):
+def test_names_that_lead_nowhere(hub, typed, message):
     hub({"config.json": TIMM})
     with pytest.raises(RequestError) as caught:
         find_entry(typed)
@@ -233,17 +233,17 @@ def test_names_that_lead_nowhere(hub: Put, typed: str, message: str):
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_without_configuration(local: Put):
+def test_a_folder_without_configuration(local):
     with pytest.raises(RequestError, match=r"no config\.json or open_clip_config\.json in .*model"):
         find_entry(local({"model.safetensors": ""}))
 
 
-def test_online_a_repository_without_configuration(hub: Put, monkeypatch: pytest.MonkeyPatch):
+def test_online_a_repository_without_configuration(hub, monkeypatch):
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
     asked = []
 
-    def download(repository: str, file: str, *, revision: str | None) -> str:
+    def download(repository, file, *, revision):
         asked.append(file)
         raise RemoteEntryNotFoundError("404", response=Mock())
 
@@ -255,14 +255,12 @@ def test_online_a_repository_without_configuration(hub: Put, monkeypatch: pytest
     assert asked == ["config.json", "open_clip_config.json"]
 
 
-def test_online_a_configuration_is_fetched(
-    hub: Put, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+def test_online_a_configuration_is_fetched(hub, monkeypatch, tmp_path):
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
     folder = write(tmp_path / "far", {"config.json": TRANSFORMERS})
 
-    def download(repository: str, file: str, *, revision: str | None) -> str:
+    def download(repository, file, *, revision):
         if not (folder / file).exists():
             raise RemoteEntryNotFoundError("404", response=Mock())
         return str(folder / file)
@@ -275,13 +273,13 @@ def test_online_a_configuration_is_fetched(
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1, 2]", '"text"', "null", "\x00", "[" * 100_000])
-def test_a_configuration_that_is_no_json_object(published: Put, content: str):
+def test_a_configuration_that_is_no_json_object(published, content):
     with pytest.raises(RequestError, match=r"config\.json (isn't readable JSON|holds a)") as caught:
         find_entry(published({"config.json": content}))
     assert "\n" not in str(caught.value)
 
 
-def test_a_configuration_in_another_encoding(local: Put):
+def test_a_configuration_in_another_encoding(local):
     folder = Path(local({"config.json": TIMM}).removeprefix("local-dir:"))
     (folder / "config.json").write_bytes(b"\xff\xfe{}")
     with pytest.raises(RequestError, match=r"config\.json isn't readable JSON"):
@@ -317,9 +315,7 @@ def test_a_configuration_in_another_encoding(local: Put):
         ({"pretrained_cfg__input_size": 64, "model_args": {}}, "its size is 64"),
     ],
 )
-def test_a_timm_configuration_that_cannot_be_used(
-    published: Put, changes: dict[str, Any], message: str
-):
+def test_a_timm_configuration_that_cannot_be_used(published, changes, message):
     with pytest.raises(RequestError, match=message) as caught:
         find_entry(published({"config.json": changed(TIMM, **changes)}))
     assert "\n" not in str(caught.value)
@@ -351,7 +347,7 @@ def test_a_timm_configuration_that_cannot_be_used(
     ],
     ids=lambda argument: next(iter(argument)),
 )
-def test_only_plain_arguments_of_the_architecture_pass(published: Put, argument: dict[str, Any]):
+def test_only_plain_arguments_of_the_architecture_pass(published, argument):
     config = changed(TIMM, model_args=argument)
     with pytest.raises(RequestError, match=f"model_args has '?{next(iter(argument))}"):
         find_entry(published({"config.json": config}))
@@ -369,9 +365,7 @@ def test_only_plain_arguments_of_the_architecture_pass(published: Put, argument:
         ("test_vit", {"init_values": None}),  # as timm, which drops those
     ],
 )
-def test_arguments_of_other_architectures_pass(
-    local: Put, architecture: str, arguments: dict[str, Any]
-):
+def test_arguments_of_other_architectures_pass(local, architecture, arguments):
     config = {"architecture": architecture, "model_args": arguments}
     d = describe(local({"config.json": config}), None)
     given = {n: v for n, v in arguments.items() if v is not None and n != "img_size"}
@@ -389,9 +383,7 @@ def test_arguments_of_other_architectures_pass(
         ({}, {}, None),
     ],
 )
-def test_the_size_is_the_one_timm_takes(
-    local: Put, model_args: dict[str, Any], published_cfg: dict[str, Any], size: int | None
-):
+def test_the_size_is_the_one_timm_takes(local, model_args, published_cfg, size):
     config = {"architecture": "test_vit", "model_args": model_args, "pretrained_cfg": published_cfg}
     assert find_entry(local({"config.json": config})).size == size
 
@@ -412,25 +404,21 @@ def test_the_size_is_the_one_timm_takes(
         ({"preprocess_cfg__mean": [1]}, "mean is \\[1\\]; expected three numbers"),
     ],
 )
-def test_an_open_clip_configuration_that_cannot_be_used(
-    published: Put, changes: dict[str, Any], message: str
-):
+def test_an_open_clip_configuration_that_cannot_be_used(published, changes, message):
     config = changed(OPEN_CLIP_CONFIG, **changes)
     with pytest.raises(RequestError, match=message):
         find_entry(published({"open_clip_config.json": config}))
 
 
-def test_a_configuration_of_neither_library(published: Put):
+def test_a_configuration_of_neither_library(published):
     with pytest.raises(RequestError, match="neither a timm architecture nor a model type"):
         find_entry(published({"config.json": {"hidden_size": 3}}))
 
 
-def test_reading_a_hostile_configuration_reaches_nothing(
-    published: Put, monkeypatch: pytest.MonkeyPatch
-):
+def test_reading_a_hostile_configuration_reaches_nothing(published, monkeypatch):
     """Neither the network nor any pickle, whatever the configuration asks for."""
 
-    def forbidden(*arguments: Any, **options: Any) -> None:
+    def forbidden(*arguments, **options):
         raise AssertionError(f"reached {arguments}")
 
     monkeypatch.setattr("socket.socket.connect", forbidden)
@@ -465,9 +453,7 @@ def test_reading_a_hostile_configuration_reaches_nothing(
         ({}, None),
     ],
 )
-def test_statistics_of_preprocessors(
-    published: Put, preprocessor: dict[str, Any], expected: Statistics | None
-):
+def test_statistics_of_preprocessors(published, preprocessor, expected):
     files = {"config.json": TRANSFORMERS, "preprocessor_config.json": preprocessor}
     found = find_entry(published(files)).statistics
     if expected is None or found is None:
@@ -478,7 +464,7 @@ def test_statistics_of_preprocessors(
     assert found.interpolation == expected.interpolation
 
 
-def test_a_newer_release_keeps_the_preprocessor_one_level_deeper(published: Put):
+def test_a_newer_release_keeps_the_preprocessor_one_level_deeper(published):
     files = {
         "config.json": TRANSFORMERS,
         "processor_config.json": {"image_processor": PREPROCESSOR, "processor_class": "X"},
@@ -487,7 +473,7 @@ def test_a_newer_release_keeps_the_preprocessor_one_level_deeper(published: Put)
 
 
 @pytest.mark.parametrize("factor", [0, -1, "1/255", None])
-def test_a_factor_that_cannot_be(published: Put, factor: Any):
+def test_a_factor_that_cannot_be(published, factor):
     files = {
         "config.json": TRANSFORMERS,
         "preprocessor_config.json": {**PREPROCESSOR, "rescale_factor": factor},
@@ -496,13 +482,13 @@ def test_a_factor_that_cannot_be(published: Put, factor: Any):
         find_entry(published(files))
 
 
-def test_an_interpolation_that_medprobe_lacks_is_refused_unless_another_is_named(local: Put):
+def test_an_interpolation_that_medprobe_lacks_is_refused_unless_another_is_named(local):
     files = {
         "config.json": TRANSFORMERS,
         "preprocessor_config.json": {**PREPROCESSOR, "resample": 1},
     }
     model = local(files)
-    common: dict[str, Any] = {"models": (model,), "data": ("breastmnist",), "weights": "random"}
+    common = {"models": (model,), "data": ("breastmnist",), "weights": "random"}
     with pytest.raises(RequestError, match="interpolation 'lanczos' is unknown; medprobe has"):
         make_plan(ExtractConfig(**common))
     assert make_plan(ExtractConfig(**common, interpolation="bicubic")).jobs
@@ -512,10 +498,10 @@ def test_an_interpolation_that_medprobe_lacks_is_refused_unless_another_is_named
 
 
 @pytest.fixture
-def timm_folder(tmp_path: Path) -> Path:
+def timm_folder(tmp_path):
     """A classifier as timm saves it, made by other than the default arguments."""
     torch.manual_seed(3)
-    arguments: dict[str, Any] = {"img_size": 48, "init_values": 0.3, "reg_tokens": 2}
+    arguments = {"img_size": 48, "init_values": 0.3, "reg_tokens": 2}
     model = timm.create_model("test_vit", num_classes=5, **arguments)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -535,10 +521,10 @@ def timms_own(folder: Path, images: Tensor, **options: Any) -> tuple[Tensor, lis
 
 @pytest.mark.parametrize("size", [48, 32])
 @pytest.mark.parametrize("file", SAFE[:2])  # shards: test_files.py
-def test_a_folder_of_timms_gives_timms_features(timm_folder: Path, size: int, file: str):
+def test_a_folder_of_timms_gives_timms_features(timm_folder, size, file):
     if file != SAFE[0]:
         (timm_folder / SAFE[0]).unlink()
-        arguments: dict[str, Any] = {"img_size": 48, "init_values": 0.3}
+        arguments = {"img_size": 48, "init_values": 0.3}
         model = timm.create_model("test_vit", num_classes=5, **arguments)
         save_for_hf(model, str(timm_folder), model_args=arguments, safe_serialization=False)
     d = describe(f"local-dir:{timm_folder}", size)
@@ -559,9 +545,7 @@ def test_a_folder_of_timms_gives_timms_features(timm_folder: Path, size: int, fi
         )
 
 
-def test_the_command_takes_a_folder(
-    timm_folder: Path, tmp_path: Path, write_npz: Callable[..., Path]
-):
+def test_the_command_takes_a_folder(timm_folder, tmp_path, write_npz):
     data = write_npz(tmp_path / "x.npz", counts=(5, 2, 2), side=48, channels=3)
     root = tmp_path / "features"
     command = ["--model", f"local-dir:{timm_folder}", "--size", "48", "--data", f"npz:{data}"]
@@ -579,9 +563,7 @@ def test_the_command_takes_a_folder(
     np.testing.assert_allclose(features.array(-1, "head"), head.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_a_folder_without_weights_is_one_line(
-    local: Put, tmp_path: Path, write_npz: Callable[..., Path], capsys: pytest.CaptureFixture[str]
-):
+def test_a_folder_without_weights_is_one_line(local, tmp_path, write_npz, capsys):
     data = f"npz:{write_npz(tmp_path / 'x.npz')}"
     command = ["--model", local({"config.json": TIMM}), "--data", data, "--dry-run"]
     assert main(command) == 1
@@ -592,9 +574,7 @@ def test_a_folder_without_weights_is_one_line(
     assert main([*command, "--weights", "random"]) == 0
 
 
-def test_a_folder_with_weights_of_another_model_is_one_line(
-    local: Put, tmp_path: Path, write_npz: Callable[..., Path], capsys: pytest.CaptureFixture[str]
-):
+def test_a_folder_with_weights_of_another_model_is_one_line(local, tmp_path, write_npz, capsys):
     name = local({"config.json": TIMM})
     model = timm.create_model("test_vit2")
     save_file(model.state_dict(), Path(name.removeprefix("local-dir:")) / "model.safetensors")
@@ -605,9 +585,7 @@ def test_a_folder_with_weights_of_another_model_is_one_line(
     assert text.count("\n") == 1
 
 
-def test_the_same_name_without_its_cache_asks_for_the_network(
-    hub: Put, capsys: pytest.CaptureFixture[str], write_npz: Callable[..., Path], tmp_path: Path
-):
+def test_the_same_name_without_its_cache_asks_for_the_network(hub, capsys, write_npz, tmp_path):
     """The configuration is here, the weights aren't: the plan stands, the run says what to fetch."""
     name = hub({"config.json": TIMM})
     data = write_npz(tmp_path / "x.npz", counts=(3, 1, 1))

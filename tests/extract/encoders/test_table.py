@@ -1,7 +1,6 @@
 """The table of encoders: complete, true to the libraries, and the same as the document."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import timm
@@ -13,7 +12,7 @@ from extract.encoders import document
 from extract.encoders.encoder import Weights, describe, find_weights, load_encoder
 from extract.encoders.libraries import timm as from_timm
 from extract.encoders.table.entries import ENTRIES
-from extract.encoders.table.entry import LIBRARIES, Entry
+from extract.encoders.table.entry import LIBRARIES
 from extract.encoders.weights.published import Hub
 from extract.encoders.weights.tensor_names import LAYOUTS
 from extract.show.models import place_of
@@ -74,7 +73,7 @@ MILLIONS = {
         ("doerrich2024", DOERRICH),
     ],
 )
-def test_every_encoder_of_a_paper_is_one_short_name(paper: str, names: str):
+def test_every_encoder_of_a_paper_is_one_short_name(paper, names):
     assert {entry.name for entry in ENTRIES if paper in entry.papers} == set(names.split())
 
 
@@ -86,7 +85,7 @@ def test_names_are_unique_and_plain():
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
-def test_entries_are_complete(entry: Entry):
+def test_entries_are_complete(entry):
     assert entry.library in LIBRARIES
     assert entry.title
     assert entry.pretraining.objective
@@ -99,7 +98,7 @@ def test_entries_are_complete(entry: Entry):
 
 
 @pytest.mark.parametrize("name", MILLIONS)
-def test_parameters_are_those_of_the_publications(name: str):
+def test_parameters_are_those_of_the_publications(name):
     assert describe(name, None).anatomy.n_parameters / 1e6 == pytest.approx(
         MILLIONS[name], abs=0.06
     )
@@ -108,7 +107,7 @@ def test_parameters_are_those_of_the_publications(name: str):
 @pytest.mark.parametrize(
     "entry", [e for e in ENTRIES if e.library == "timm"], ids=lambda entry: entry.name
 )
-def test_published_weights_are_where_timm_has_them(entry: Entry):
+def test_published_weights_are_where_timm_has_them(entry):
     """`extract models` doesn't import timm, so the table must know what timm knows."""
     config = timm.get_pretrained_cfg(entry.encoder) if not entry.network else None
     if config is None or entry.name == "efficientnet-lite0":
@@ -145,12 +144,12 @@ TWELVE = WU.split()[:12]
 
 
 @pytest.mark.parametrize("name", TWELVE)
-def test_the_twelve_take_224_pixels(name: str):
+def test_the_twelve_take_224_pixels(name):
     assert describe(name, 224).size == 224
 
 
 @pytest.mark.parametrize("name", [*TWELVE, "seem", "biomedgpt", "deit", "blip", "swin-b"])
-def test_sizes_up_to_1024(name: str):
+def test_sizes_up_to_1024(name):
     """1024, or the nearest multiple of a patch of 14 below."""
     size = 1022 if name in {"eva02", "dinov2"} else 1024
     if name == "swin-b":
@@ -159,7 +158,7 @@ def test_sizes_up_to_1024(name: str):
 
 
 @pytest.mark.parametrize("size", [224, 1024])
-def test_sam_at_both_sizes(size: int):
+def test_sam_at_both_sizes(size):
     d = describe("sam", size)
     assert d.arrays["layers/11/mean"] == 768
     assert d.arrays["head"] == 256
@@ -176,17 +175,17 @@ def test_sam_at_both_sizes(size: int):
         ("medsiglip", 447, "434 or 448"),
     ],
 )
-def test_nearest_valid_sizes_are_named_and_work(name: str, size: int, near: str):
+def test_nearest_valid_sizes_are_named_and_work(name, size, near):
     with pytest.raises(RequestError, match=f"--size {size} .*nearest valid: {near};"):
         describe(name, size)
     for other in near.split(" or "):
         assert describe(name, int(other)).size == int(other)
 
 
-def test_what_works_at_no_size_is_told_no_size(monkeypatch: pytest.MonkeyPatch):
+def test_what_works_at_no_size_is_told_no_size(monkeypatch):
     """As timm's gemma4_vit, which asks a tensor for its value while it is built."""
 
-    def fail(model: Any, size: int) -> None:
+    def fail(model, size):
         raise RuntimeError("item() cannot be called on meta tensors")
 
     monkeypatch.setattr(from_timm, "study", fail)
@@ -230,7 +229,7 @@ def spread(model: torch.nn.Module) -> None:
         ("vit_medium_patch16_reg4_gap_256", 32, 4),
     ],
 )
-def test_cls_and_mean_are_of_their_own_tokens_alone(name: str, size: int, n_prefix: int):
+def test_cls_and_mean_are_of_their_own_tokens_alone(name, size, n_prefix):
     description = describe(name, size, layer_norm="none")
     encoder, _ = load_encoder(description, Weights(None, seed=0))
     spread(encoder.model)
@@ -258,7 +257,7 @@ def test_cls_and_mean_are_of_their_own_tokens_alone(name: str, size: int, n_pref
         ("biomedgpt", "pathmnist", "unknown"),
     ],
 )
-def test_whether_pretraining_saw_a_set(name: str, dataset: str, words: str):
+def test_whether_pretraining_saw_a_set(name, dataset, words):
     assert describe_seen(BY_NAME[name].pretraining.seen, dataset) == words
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -142,7 +141,7 @@ def plain_seem(tensors: dict[str, Tensor], pixels: Tensor) -> tuple[list[Tensor]
 
 
 @pytest.mark.parametrize("layout", [None, "seem"])
-def test_seem_computes_what_its_own_code_does(layout: str | None):
+def test_seem_computes_what_its_own_code_does(layout):
     file = fill(seem_shapes() | {"sem_seg_head.predictor.query_feat.weight": (5, 8)})
     model = SeemFocalNet(WIDTH, DEPTHS)
     assert load(model, file, layout) == [
@@ -190,7 +189,7 @@ def test_seem_s_parameters_are_29_92_million():
 
 def test_seem_takes_multiples_of_32():
     with torch.device("meta"):
-        model: SeemFocalNet = ARCHITECTURES["seem_focalnet_tiny"]()  # type: ignore[assignment]
+        model = ARCHITECTURES["seem_focalnet_tiny"]()  # type: ignore[assignment]
         for size in (32, 224, 1024):
             ARCHITECTURES["seem_focalnet_tiny"](size)
         for size in (0, 16, 28, 100, 225):
@@ -265,7 +264,7 @@ def plain_ofa(tensors: dict[str, Tensor], pixels: Tensor) -> list[Tensor]:
     return maps
 
 
-def test_biomedgpt_computes_what_its_own_code_does(tmp_path: Path):
+def test_biomedgpt_computes_what_its_own_code_does(tmp_path):
     """Read from a file as fairseq's trainer writes it, with the command line beside the tensors."""
     file = ofa_file()
     arguments = argparse.Namespace(arch="ofa_base", resnet_type="resnet101", lr=[1e-5], seed=None)
@@ -305,9 +304,9 @@ def test_biomedgpt_without_step_counters():
         ("biomedgpt_resnet152", 43_179_072, [3, 8, 36]),
     ],
 )
-def test_biomedgpt_s_sizes(name: str, n_parameters: int, depths: list[int]):
+def test_biomedgpt_s_sizes(name, n_parameters, depths):
     with torch.device("meta"):
-        model: ResNetTrunk = ARCHITECTURES[name](384)  # type: ignore[assignment]
+        model = ARCHITECTURES[name](384)  # type: ignore[assignment]
         maps = model.forward_intermediates(torch.empty(1, 3, 384, 384), intermediates_only=True)
     assert sum(p.numel() for p in model.parameters()) == n_parameters
     assert [len(layer) for layer in (model.layer1, model.layer2, model.layer3)] == depths
@@ -320,7 +319,7 @@ def test_biomedgpt_s_sizes(name: str, n_parameters: int, depths: list[int]):
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_architectures_describe_themselves_as_timm_s_do(name: str):
+def test_architectures_describe_themselves_as_timm_s_do(name):
     with torch.device("meta"):
         model = ARCHITECTURES[name]().eval()
         pixels = torch.empty(1, 3, 224, 224)

@@ -6,7 +6,6 @@ Models are tiny and random, of the very classes that published ones have; nothin
 import json
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ import open_clip
 import pytest
 import timm
 import torch
+from networks import assert_close, some_images, unsettle
 from open_clip.coca_model import CoCa
 from open_clip.model import CLIP, CustomTextCLIP
 from safetensors.torch import save_file
@@ -36,6 +36,7 @@ from extract.prepare.protocols import preprocess
 TEXT = {"context_length": 8, "vocab_size": 50, "width": 16, "heads": 2, "layers": 1}
 # 16 patches of 8 x 8 px, and a class token.
 VIT = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 3, "head_width": 32}
+CLIPA = {"pool_type": "avg", "final_ln_after_pool": True, "no_ln_pre": True}
 COCA = {"attentional_pool": True, "attn_pooler_queries": 5, "attn_pooler_heads": 2}
 ATTENTION = {"qk_norm": True, "scale_heads": True, "scale_attn": True, "scale_fc": True}
 RESNET = {"image_size": 64, "layers": [1, 2, 1, 1], "width": 16, "head_width": 64}
@@ -67,26 +68,13 @@ KINDS = {
     "quick gelu": Kind(VIT, "tokens", 3, 64, 64, has_cls=True, quick_gelu=True),
     "avg": Kind({**VIT, "pool_type": "avg"}, "tokens", 3, 64, 64, has_cls=True),
     # CLIPA: the norm is behind the pool, and none before the blocks.
-    "clipa": Kind(
-        {**VIT, "pool_type": "avg", "final_ln_after_pool": True, "no_ln_pre": True},
-        "pooled",
-        3,
-        64,
-        64,
-        has_cls=True,
-    ),
+    "clipa": Kind({**VIT, **CLIPA}, "pooled", 3, 64, 64, has_cls=True),
     "norm after tok": Kind({**VIT, "final_ln_after_pool": True}, "pooled", 3, 64, 64, has_cls=True),
     # CoCa: pooled by attention, to the width of the projection, and normed only then.
     "coca": Kind({**VIT, **COCA}, "none", 3, 64, 24, has_cls=True),
     "coca avg": Kind({**VIT, **COCA, "pool_type": "avg"}, "none", 3, 64, 24, has_cls=True),
     "coca captions": Kind(
-        {**VIT, **COCA, "output_tokens": True},
-        "none",
-        3,
-        64,
-        24,
-        has_cls=True,
-        captions=True,
+        {**VIT, **COCA, "output_tokens": True}, "none", 3, 64, 24, has_cls=True, captions=True
     ),
     "layer scale": Kind({**VIT, "ls_init_value": 0.1}, "tokens", 3, 64, 64, has_cls=True),
     "fixed positions": Kind({**VIT, "pos_embed_type": "sin_cos_2d"}, "tokens", 3, 64, 64, True),
@@ -128,21 +116,7 @@ def make_whole(config: dict[str, Any], seed: int = 3) -> Any:
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
         whole = model_class(**config).eval()
-    return unsettle(whole)
-
-
-def unsettle(model: nn.Module) -> nn.Module:
-    """Zeros and ones of a fresh model hide mistakes."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
-        for name, buffer in model.named_buffers():
-            if name.endswith("running_mean"):
-                buffer += 0.1 * torch.randn(buffer.shape, generator=generator)
-            if name.endswith("running_var"):
-                buffer *= 0.5 + torch.rand(buffer.shape, generator=generator)
-    return model
+    return unsettle(whole, by=0.05)
 
 
 def make_entry(config: dict[str, Any], **changes: Any) -> Entry:
@@ -162,17 +136,6 @@ def save(whole: nn.Module, path: Path, **changed: Tensor | None) -> Path:
     else:
         torch.save(tensors, path)
     return path
-
-
-def some_images(n: int, size: int) -> Tensor:
-    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(0))
-
-
-def assert_close(found: Tensor, expected: Tensor, name: str = "") -> None:
-    """Equal but for the order of float32 sums."""
-    assert found.shape == expected.shape, name
-    difference = float((found - expected).abs().max())
-    assert difference <= 1e-4 * float(expected.abs().max()), f"{name}: {difference}"
 
 
 @torch.inference_mode()
@@ -222,7 +185,7 @@ class Case(NamedTuple):
 
 
 @pytest.fixture(scope="module", params=list(KINDS))
-def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+def case(request, tmp_path_factory):
     """A whole model, and our encoder of a file that it was saved to."""
     kind = KINDS[request.param]
     config = make_config(kind)
@@ -236,13 +199,13 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 # ---------------------------------------------------------------------------- every kind of tower
 
 
-def test_proj_is_what_the_whole_model_compares_with_texts(case: Case):
+def test_proj_is_what_the_whole_model_compares_with_texts(case):
     assert ("proj" in case.stored) == case.kind.has_proj
     vector = case.stored["proj" if case.kind.has_proj else "head"]
     assert_close(vector, encode_image(case.whole, case.images))
 
 
-def test_head_is_the_vector_before_the_projection(case: Case):
+def test_head_is_the_vector_before_the_projection(case):
     if case.kind.head is None:
         assert "head" not in case.stored
         return
@@ -250,7 +213,7 @@ def test_head_is_the_vector_before_the_projection(case: Case):
     assert_close(case.stored["head"], before_projection(case.whole.visual, case.images))
 
 
-def test_layers_are_open_clips_own_pooled_by_hand(case: Case):
+def test_layers_are_open_clips_own_pooled_by_hand(case):
     anatomy = case.encoder.description.anatomy
     assert (anatomy.norm_rule, anatomy.n_layers) == (case.kind.norm, case.kind.n_layers)
     assert (anatomy.width[-1], anatomy.has_cls) == (case.kind.width, case.kind.has_cls)
@@ -263,7 +226,7 @@ def test_layers_are_open_clips_own_pooled_by_hand(case: Case):
         assert_close(case.stored[name], vectors, name)
 
 
-def test_without_norm_layers_are_raw(case: Case):
+def test_without_norm_layers_are_raw(case):
     description = make_description(case.encoder.description.entry, norm="none")
     encoder, _ = load_encoder(description, Weights(case.path))
     stored = encoder(case.images)
@@ -274,12 +237,9 @@ def test_without_norm_layers_are_raw(case: Case):
         assert_close(stored[name], case.stored[name])
 
 
-def test_the_parameters_are_those_of_the_tower(case: Case):
+def test_the_parameters_are_those_of_the_tower_and_the_rest_is_named(case):
     n = sum(p.numel() for p in case.whole.visual.parameters())
     assert case.encoder.description.anatomy.n_parameters == n
-
-
-def test_what_is_left_out_is_named(case: Case):
     said = " ".join(case.encoder.said)
     names = {name.split(".")[0] for name in case.whole.state_dict()} - {"visual"}
     assert "dropped: " in said
@@ -288,7 +248,7 @@ def test_what_is_left_out_is_named(case: Case):
     assert "logit_scale (1 tensor)" in said
 
 
-def test_the_key_holds_all_that_builds_the_tower(case: Case):
+def test_the_key_holds_all_that_builds_the_tower(case):
     arguments = case.encoder.description.arguments
     assert json.loads(canonical_json(arguments)) == {
         "vision": case.kind.vision,
@@ -301,29 +261,23 @@ def test_the_key_holds_all_that_builds_the_tower(case: Case):
 # ---------------------------------------------------------------------------- files
 
 
-def test_safetensors_give_the_same(tmp_path: Path):
-    config = make_config(KINDS["tok"])
-    whole = make_whole(config)
-    description = make_description(make_entry(config))
-    digests, vectors = set(), []
-    for name in ("w.pt", "w.safetensors"):
-        encoder, digest = load_encoder(description, Weights(save(whole, tmp_path / name)))
-        digests.add(digest)
-        vectors.append(encoder(some_images(1, 32))["proj"])
-    assert len(digests) == 1
-    torch.testing.assert_close(*vectors, rtol=0, atol=0)
-
-
 @pytest.mark.parametrize("kind", ["tok", "timm linear"])
-def test_a_trainers_checkpoint_is_read(tmp_path: Path, kind: str):
+def test_files_that_hold_the_same_give_the_same(tmp_path, kind):
+    """Of torch, of safetensors, and a trainer's checkpoint; and random weights by their seed."""
     config = make_config(KINDS[kind])
-    whole = make_whole(config)
+    whole, description = make_whole(config), make_description(make_entry(config))
     tensors = {f"module.{name}": value for name, value in whole.state_dict().items()}
     torch.save({"epoch": 3, "name": "run", "state_dict": tensors}, tmp_path / "epoch_3.pt")
-    description = make_description(make_entry(config))
-    encoder, _ = load_encoder(description, Weights(tmp_path / "epoch_3.pt"))
+    paths = [save(whole, tmp_path / name) for name in ("w.pt", "w.safetensors")]
+    loaded = [load_encoder(description, Weights(p)) for p in (*paths, tmp_path / "epoch_3.pt")]
+    assert loaded[0][1] == loaded[1][1]  # their digests
     images = some_images(1, description.size)
-    assert_close(encoder(images)["proj"], encode_image(whole, images))
+    first, *others = (encoder(images)["proj"] for encoder, _ in loaded)
+    assert_close(first, encode_image(whole, images))
+    for other in others:
+        torch.testing.assert_close(other, first, rtol=0, atol=0)
+    digests = [load_encoder(description, Weights(None, seed=seed))[1] for seed in (0, 0, 1)]
+    assert digests[0] == digests[1] != digests[2]
 
 
 @pytest.mark.parametrize(
@@ -343,9 +297,7 @@ def test_a_trainers_checkpoint_is_read(tmp_path: Path, kind: str):
         ("modified resnet", {"visual.bn3.bias": None}, "tensors are missing (bn3.bias)"),
     ],
 )
-def test_what_does_not_fit_is_refused(
-    tmp_path: Path, kind: str, changed: dict[str, Any], message: str
-):
+def test_what_does_not_fit_is_refused(tmp_path, kind, changed, message):
     config = make_config(KINDS[kind])
     path = save(make_whole(config), tmp_path / "w.pt", **changed)
     with pytest.raises(RequestError) as refusal:
@@ -354,7 +306,7 @@ def test_what_does_not_fit_is_refused(
     assert str(refusal.value).count("\n") == 0
 
 
-def test_another_models_file_is_refused(tmp_path: Path):
+def test_another_models_file_is_refused(tmp_path):
     whole = make_whole(make_config(KINDS["timm linear"]))
     description = make_description(make_entry(make_config(KINDS["tok"])))
     with pytest.raises(RequestError, match="w.pt doesn't fit VisionTransformer: .* are missing"):
@@ -364,15 +316,9 @@ def test_another_models_file_is_refused(tmp_path: Path):
         load_encoder(description, Weights(tmp_path / "t.pt"))
 
 
-def test_random_weights_come_from_the_seed():
-    description = make_description(make_entry(make_config(KINDS["tok"])))
-    digests = [load_encoder(description, Weights(None, seed=seed))[1] for seed in (0, 0, 1)]
-    assert digests[0] == digests[1] != digests[2]
-
-
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("kind", ["tok", "clipa", "coca", "timm linear", "modified resnet"])
-def test_other_precisions_are_close(kind: str, precision: str):
+def test_other_precisions_are_close(kind, precision):
     config = make_config(KINDS[kind])
     images = some_images(2, config["vision_cfg"]["image_size"])
     description = make_description(make_entry(config))
@@ -388,7 +334,7 @@ def test_other_precisions_are_close(kind: str, precision: str):
 
 
 @pytest.fixture
-def own_models(monkeypatch: pytest.MonkeyPatch) -> None:
+def own_models(monkeypatch):
     """open_clip's list of models, to be filled by a test."""
     monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", {})
     monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIG_PATHS", [])
@@ -408,9 +354,7 @@ def own_models(monkeypatch: pytest.MonkeyPatch) -> None:
         ("convnext", (100, 224)),
     ],
 )
-def test_another_size_is_as_open_clip_makes_it(
-    tmp_path: Path, kind: str, sizes: tuple[int, ...], own_models: None
-):
+def test_another_size_is_as_open_clip_makes_it(tmp_path, kind, sizes, own_models):
     config = make_config(KINDS[kind])
     path = save(make_whole(config), tmp_path / "w.pt")
     for size in sizes:
@@ -452,7 +396,7 @@ def make_by_factory(config: dict[str, Any], folder: Path, path: Path, size: int)
         ("modified resnet", 96, r"attention pool can't be resampled\); nearest valid: 64; .* 64"),
     ],
 )
-def test_a_size_that_a_tower_does_not_take(kind: str, size: int, message: str):
+def test_a_size_that_a_tower_does_not_take(kind, size, message):
     with pytest.raises(RequestError, match=f"^toy doesn't take --size {size} .*{message}"):
         from_open_clip.outline(make_entry(make_config(KINDS[kind])), size)
 
@@ -461,6 +405,9 @@ def test_an_own_size_that_patches_do_not_fill_is_taken():
     assert describe("open_clip:ViT-SO400M-14-SigLIP-384", None).size == 384
     with pytest.raises(RequestError, match="nearest valid: 378 or 384; its own size is 384"):
         describe("open_clip:ViT-SO400M-14-SigLIP-384", 383)
+    config = make_config(KINDS["tok"])
+    config["vision_cfg"] = {**VIT, "image_size": [32, 32]}  # a square of two numbers is one
+    assert from_open_clip.outline(make_entry(config), None).size == 32
 
 
 # ---------------------------------------------------------------------------- configurations
@@ -480,19 +427,13 @@ def test_an_own_size_that_patches_do_not_fill_is_taken():
         (timm_trunk("test_vit", "", "cubic"), "can't be built as its configuration says"),
     ],
 )
-def test_a_tower_that_cannot_be_built_or_read(vision: dict[str, Any], message: str):
+def test_a_tower_that_cannot_be_built_or_read(vision, message):
     with pytest.raises(RequestError, match=message) as refusal:
         from_open_clip.outline(
             make_entry({**make_config(KINDS["tok"]), "vision_cfg": vision}), None
         )
     assert str(refusal.value).startswith("toy ")
     assert "\n" not in str(refusal.value)
-
-
-def test_a_square_of_two_numbers_is_one():
-    config = make_config(KINDS["tok"])
-    config["vision_cfg"] = {**VIT, "image_size": [32, 32]}
-    assert from_open_clip.outline(make_entry(config), None).size == 32
 
 
 def test_a_published_name_says_all():
@@ -512,13 +453,10 @@ def test_a_published_name_says_all():
         "proj",
     ]
     assert (description.arrays["head"], description.arrays["proj"]) == (768, 512)
-
-
-def test_the_short_name_is_the_published_one():
-    short, full = describe("openclip", None), describe("open_clip:ViT-B-16/laion2b_s34b_b88k", None)
-    assert short.entry.encoder == full.entry.encoder
-    assert short.outline.place == full.outline.place
-    assert (short.arguments, short.statistics) == (full.arguments, full.statistics)
+    short = describe("openclip", None)
+    assert short.entry.encoder == description.entry.encoder
+    assert short.outline.place == description.outline.place
+    assert (short.arguments, short.statistics) == (description.arguments, CLIP_STATISTICS)
 
 
 def test_another_activation_than_the_weights_want_is_refused():
@@ -556,7 +494,7 @@ def test_for_every_refused_activation_the_name_that_is_proposed_exists():
         ("coca_base/x", "coca_base has no weights 'x'; it has none"),
     ],
 )
-def test_unknown_names_list_near_ones(name: str, message: str):
+def test_unknown_names_list_near_ones(name, message):
     with pytest.raises(RequestError) as refusal:
         describe(f"open_clip:{name}", None)
     assert message in str(refusal.value)
@@ -576,7 +514,7 @@ def test_places_are_those_that_open_clip_would_fetch_from():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", open_clip.list_models())
-def test_every_model_of_open_clip_is_described(model: str):
+def test_every_model_of_open_clip_is_described(model):
     description = describe(f"open_clip:{model}", None)
     assert {"head", "proj"} & description.arrays.keys()
     canonical_json(description.arguments)
@@ -596,9 +534,7 @@ def test_the_tables_biomedclip_is_built_from_its_literal_configuration():
     assert description.statistics == CLIP_STATISTICS
 
 
-def test_biomedclips_like_needs_neither_its_text_tower_nor_transformers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_biomedclips_like_needs_neither_its_text_tower_nor_transformers(tmp_path, monkeypatch):
     published = find_entry("biomedclip").config
     config = {**published, "embed_dim": EMBED}
     config["vision_cfg"] = {
@@ -629,9 +565,7 @@ def write_folder(folder: Path, config: dict[str, Any], **preprocessing: Any) -> 
 
 
 @pytest.mark.parametrize("kind", ["tok", "timm linear"])
-def test_a_folder_of_open_clips_from_end_to_end(
-    tmp_path: Path, write_npz: Callable[..., Path], kind: str
-):
+def test_a_folder_of_open_clips_from_end_to_end(tmp_path, write_npz, kind):
     config = make_config(KINDS[kind])
     side = config["vision_cfg"]["image_size"]
     mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -651,7 +585,7 @@ def test_a_folder_of_open_clips_from_end_to_end(
     assert features.key["transform"]["interpolation"] == "bilinear"
 
 
-def test_without_mean_and_std_the_user_is_asked(tmp_path: Path, write_npz: Any, capsys):
+def test_without_mean_and_std_the_user_is_asked(tmp_path, write_npz, capsys):
     write_folder(tmp_path / "clip", make_config(KINDS["tok"]))
     data = write_npz(tmp_path / "x.npz", counts=(3, 1, 1), side=32)
     words = ["--model", f"local-dir:{tmp_path / 'clip'}", "--data", f"npz:{data}"]

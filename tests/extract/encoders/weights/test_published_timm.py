@@ -15,7 +15,7 @@ import timm
 import timm.models
 import torch
 import torchvision
-from publishing import Shelf, Tensors, shelf, small_arguments, small_networks, whole_timm
+from publishing import Tensors, shelf, small_arguments, small_networks, whole_timm
 from torch import Tensor
 
 from extract.encoders import resolve
@@ -149,11 +149,9 @@ def listed() -> list[Any]:
 
 
 @pytest.mark.parametrize("module", listed())
-def test_timm_s_own_file_loads_as_by_timm(
-    module: str, shelf: Shelf, small_networks: None, monkeypatch: pytest.MonkeyPatch
-):
+def test_timm_s_own_file_loads_as_by_timm(module, shelf, small_networks, monkeypatch):
     network = NETWORKS[module]
-    config: Any = timm.get_pretrained_cfg(network.name)
+    config = timm.get_pretrained_cfg(network.name)
     entry = Entry("small", full_name(network), arguments=network.arguments)
     monkeypatch.setitem(resolve.SHORT_NAMES, "small", entry)
     description = describe("small", network.size)
@@ -427,9 +425,7 @@ QUICK = {
     "release",
     [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in ORIGINALS],
 )
-def test_an_original_release_loads_as_by_timm(
-    release: str, tmp_path: Path, small_networks: None, monkeypatch: pytest.MonkeyPatch
-):
+def test_an_original_release_loads_as_by_timm(release, tmp_path, small_networks, monkeypatch):
     network, write = ORIGINALS[release]
     whole = whole_timm(full_name(network), network.arguments)
     path = tmp_path / "original.pth"
@@ -465,9 +461,7 @@ def test_an_original_release_loads_as_by_timm(
         ("torchvision's RegNet", "regnety_004", torchvision.models.regnet_y_400mf, "cpu"),
     ],
 )
-def test_the_names_are_the_original_s_own(
-    release: str, name: str, make: Callable[[], Any], device: str
-):
+def test_the_names_are_the_original_s_own(release, name, make, device):
     with torch.device("meta"):
         own = dict(timm.create_model(name).state_dict())
     with torch.device(device):

@@ -17,7 +17,7 @@ Tensors = dict[str, Tensor]
 
 
 @pytest.fixture(scope="module")
-def tensors() -> Tensors:
+def tensors():
     torch.manual_seed(7)
     return dict(timm.create_model("test_vit", num_classes=10).state_dict())
 
@@ -59,13 +59,13 @@ MODULE = "names mapped by the layout \"strip 'module.'\""
         ("model.encoder.", [*rule("model.encoder.")]),
     ],
 )
-def test_common_wrappings(tmp_path: Path, tensors: Tensors, prefix: str, said: list[str]):
+def test_common_wrappings(tmp_path, tensors, prefix, said):
     encoder = load(under(prefix, tensors), tmp_path / "w.safetensors")
     assert holds(encoder, tensors)
     assert list(encoder.said) == [*said, "classifier dropped (head.bias, head.weight)"]
 
 
-def test_wrappers_of_torch_s_own_stand_anywhere(tmp_path: Path):
+def test_wrappers_of_torch_s_own_stand_anywhere(tmp_path):
     """As torch writes them: compiled blocks, and blocks under activation checkpoints."""
     from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
@@ -86,14 +86,14 @@ def test_wrappers_of_torch_s_own_stand_anywhere(tmp_path: Path):
     assert list(encoder.said) == rule("_orig_mod.", "_checkpoint_wrapped_module.")
 
 
-def test_what_lies_beside_is_named(tmp_path: Path, tensors: Tensors):
+def test_what_lies_beside_is_named(tmp_path, tensors):
     beside = {"fc.weight": torch.ones(3, 64), "fc.bias": torch.ones(3), "loss.scale": torch.ones(1)}
     encoder = load(under("backbone.", tensors) | beside, tmp_path / "w.safetensors")
     assert holds(encoder, tensors)
     assert encoder.said[1] == "dropped: fc. (2 tensors), loss. (1 tensor)"
 
 
-def test_blocks_in_chunks(tmp_path: Path, tensors: Tensors):
+def test_blocks_in_chunks(tmp_path, tensors):
     chunked = {}
     for name, tensor in tensors.items():
         head, _, rest = name.partition("blocks.")
@@ -105,7 +105,7 @@ def test_blocks_in_chunks(tmp_path: Path, tensors: Tensors):
     assert encoder.said[0] == "names mapped by the rule 'join chunks'"
 
 
-def test_two_encoders_that_fit_are_not_guessed_between(tmp_path: Path, tensors: Tensors):
+def test_two_encoders_that_fit_are_not_guessed_between(tmp_path, tensors):
     other = {name: tensor + 1 for name, tensor in tensors.items()}
     both = under("model.", tensors) | under("teacher.", other)
     path = tmp_path / "w.safetensors"
@@ -117,16 +117,14 @@ def test_two_encoders_that_fit_are_not_guessed_between(tmp_path: Path, tensors: 
     assert holds(load(both, path, part="model"), tensors)
 
 
-def test_an_averaged_copy_beside_is_named(tmp_path: Path, tensors: Tensors):
+def test_an_averaged_copy_beside_is_named(tmp_path, tensors):
     both = under("model.", tensors) | under("ema_model.", tensors)
     encoder = load(both, tmp_path / "w.safetensors")
     assert encoder.said[1] == f"dropped: ema_model. ({len(tensors)} tensors)"
 
 
 @pytest.mark.parametrize("prefix", ["model.", "module.backbone.", "_orig_mod."])
-def test_a_rule_that_does_not_make_all_fit_does_nothing(
-    tmp_path: Path, tensors: Tensors, prefix: str
-):
+def test_a_rule_that_does_not_make_all_fit_does_nothing(tmp_path, tensors, prefix):
     path = tmp_path / "w.safetensors"
     short = {name: tensor for name, tensor in tensors.items() if name != "norm.weight"}
     with pytest.raises(RequestError, match=r"1 of 78 tensors are missing \(norm\.weight\)"):
@@ -140,7 +138,7 @@ def test_a_rule_that_does_not_make_all_fit_does_nothing(
 
 
 @pytest.mark.parametrize("prefix", ["my_tower.", "student.", "xmodel."])
-def test_unknown_prefixes_are_refused_and_named(tmp_path: Path, tensors: Tensors, prefix: str):
+def test_unknown_prefixes_are_refused_and_named(tmp_path, tensors, prefix):
     with pytest.raises(
         RequestError, match=rf"78 of 78 tensors are missing .*it holds {prefix} \(80 tensors\);"
     ):
@@ -150,13 +148,13 @@ def test_unknown_prefixes_are_refused_and_named(tmp_path: Path, tensors: Tensors
     assert holds(load(under(prefix, tensors), path, part=prefix[:-1]), tensors)
 
 
-def test_another_architecture_in_a_wrapping_is_refused(tmp_path: Path):
+def test_another_architecture_in_a_wrapping_is_refused(tmp_path):
     file = under("model.", dict(timm.create_model("resnet10t").state_dict()))
     with pytest.raises(RequestError, match="doesn't fit VisionTransformer"):
         load(file, tmp_path / "w.safetensors")
 
 
-def test_open_clip_and_transformers_take_wrapped_files_too(tmp_path: Path):
+def test_open_clip_and_transformers_take_wrapped_files_too(tmp_path):
     import open_clip
     import transformers
 
