@@ -3,6 +3,8 @@
 What an image is and how it is prepared is ``extract.config.ExtractConfig``; which labels and splits
 are laid over the data set's own is ``probe.questions.overlay.OverlayConfig``. No torch here: the command line
 reads these words.
+
+Long because every setting of the command is declared in it, with its help and its check.
 """
 
 from collections.abc import Mapping

@@ -5,6 +5,8 @@ without pickles, so that later questions (paired tests, subgroups, calibration) 
 
 A row holds the SHA-256 of all that it says, and of its scores, whose file is named by that: so a
 row and its scores belong together whoever else writes the same row, and whenever one is killed.
+
+Long because what a row says, its JSON and its two files are one format, which changes as a whole.
 """
 
 import contextlib

@@ -3,6 +3,8 @@
 A run is a plan, a ``Job`` for each feature file; ``answer`` makes a job's rows and writes nothing;
 ``run_probe`` is the one writer. Another engine may take its place: jobs can be pickled, and a job's
 rows don't depend on the others.
+
+Long because plan, answer and writer are read together.
 """
 
 import contextlib

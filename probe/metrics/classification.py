@@ -16,6 +16,8 @@ Conventions:
       labels of what it is for a binary task. F1 alone is that of the value one.
     - Every metric is a function of sums over samples, or of ranks. Both take leading axes, so that
       ``probe.metrics.jackknife`` evaluates each test set less a patient with the code that evaluates one.
+
+Long because the table of metrics stands with what prepares scores for them.
 """
 
 from collections.abc import Callable
