@@ -1,6 +1,6 @@
 """``extract data``: the data sets that ``--data`` can name, which are here, and what is in them.
 
-The list opens no image and imports no torch; ``show`` and ``twins`` are in data_pictures.py.
+The list opens no image and imports no torch; ``show`` and ``twins`` are in ``pictures``.
 """
 
 import argparse

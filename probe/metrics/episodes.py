@@ -253,7 +253,7 @@ class EpisodeSums:
             drawn: (R, N) multiplicities.
 
         Returns:
-            Equal, but for rounding, to ``probe.metrics.intervals.weighted_sums`` of each episode.
+            Equal, but for rounding, to the weighted sums of ``probe.metrics.metric`` of each episode.
         """
         weights = drawn.astype(np.float64)
         sums = {name: _product(weights, part) for name, part in self._real.items()}

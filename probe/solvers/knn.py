@@ -179,7 +179,7 @@ def left_out_scores(
         features: (n, D).
         labels: as of ``scores``, or (n,) continuous ones.
         units: (n,) number of each sample's unit, from 0.
-        task: one of ``probe.metrics.classification.TASKS``, or "regression".
+        task: one of ``cache.task.TASKS``, or "regression".
         n_classes: C.
 
     Returns:

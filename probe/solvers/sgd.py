@@ -205,7 +205,7 @@ def fit_grid(
             refused.
         has_mean: whether the mean follows. Without it (networks without a class token) the grid
             is of learning rates alone, for each of ``config.n_last``.
-        task: one of ``probe.metrics.classification.TASKS``.
+        task: one of ``cache.task.TASKS``.
         n_classes: C.
         config: the grid.
         device: where to train, as torch names it.
@@ -247,7 +247,7 @@ def fit_episode_grids(
         episodes: for each its rows of ``blocks``, one and more.
         n_blocks: as for ``fit_grid``, as are the others.
         has_mean: whether the mean follows.
-        task: one of ``probe.metrics.classification.TASKS``.
+        task: one of ``cache.task.TASKS``.
         n_classes: C.
         config: the grid.
         device: where to train, as torch names it.
