@@ -61,7 +61,7 @@ def main() -> None:
         for n_workers in map(int, options.workers.split(",")):
             reading = Reading(n_workers=n_workers)
             images = open_files(listing, reading, Path(temporary) / "index")
-            dataset = open_dataset(images, "images")
+            dataset = open_dataset(images)
             parts[f"{n_workers} workers"] = lambda dataset=dataset: _timed_stream(dataset)
         rates: dict[str, list[float]] = {name: [] for name in parts}
         for round_ in range(options.rounds + 1):
