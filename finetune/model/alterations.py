@@ -57,9 +57,7 @@ def cut_after(network: Network, anatomy: Anatomy, block: int, name: str) -> Anat
     elif anatomy.width[block] != anatomy.width[-1]:
         trunk.norm = nn.Identity()
     taps = anatomy.taps[: block + 1]
-    return dataclasses.replace(
-        anatomy, n_layers=block + 1, width=anatomy.width[: block + 1], taps=taps
-    )
+    return dataclasses.replace(anatomy, width=anatomy.width[: block + 1], taps=taps)
 
 
 def _blocks(module: nn.Module, anatomy: Anatomy) -> nn.Sequential | nn.ModuleList | None:
