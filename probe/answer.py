@@ -69,10 +69,12 @@ def check_answer(answer: Answer, name: str, task: Task, n_test: int) -> None:
     for split, found in answer.scores.items():
         scores = np.asarray(found)
         n = n_test if split == "test" else scores.shape[-2] if scores.ndim > 1 else 0
-        if scores.dtype.kind != "f" or scores.shape[-2:] != (n, task.n_outputs):
+        n_axes = 3 if "few_shot" in answer.settings else 2
+        is_array = isinstance(found, np.ndarray) and scores.dtype.kind == "f"
+        if not is_array or scores.ndim != n_axes or scores.shape[-2:] != (n, task.n_outputs):
             raise RequestError(
-                f"{name} should give floating scores of shape ({n}, {task.n_outputs}) on {split}, "
-                f"found {scores.dtype} {scores.shape}"
+                f"{name} should give an array of floating scores of shape ({n}, {task.n_outputs}) on "
+                f"{split}, found {scores.dtype} {scores.shape}"
             )
         if not np.isfinite(scores).all():
             raise RequestError(f"{name} should give finite scores on {split}")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from cache.commands.names import counted
+from cache.commands.settings import add_flags, given
 from cache.commands.terminal import Parser, run_command, show
 from cache.errors import RequestError
 from cache.features import Features, open_features
@@ -21,7 +22,7 @@ from probe.arrays import Doubles, Texts
 from probe.metrics.classification import THRESHOLD
 from probe.places import read_side_by_side
 from probe.questions.external import of_encoder
-from probe.questions.overlay import OverlayConfig
+from probe.questions.overlay import CellsConfig, OverlayConfig
 from probe.refit import Classifier, fit_again, question_of, refuse_many
 from probe.results import BrokenRow, find_head
 from probe.row_names import find_row
@@ -73,6 +74,7 @@ def make_parser() -> argparse.ArgumentParser:
             metavar="FILE",
             help=f"of a row without weights: the table of its {what}, where they were a table's",
         )
+    add_flags(parser.add_argument_group("how the table of labels was read"), CellsConfig)
     return parser
 
 
@@ -89,7 +91,8 @@ def run(options: argparse.Namespace) -> int:
     out = options.out or Path(f"{path.stem}_{file_stem(features.dataset)}.csv")
     _check_place(out, options.overwrite)
     refuse_other_encoder(row, features, path.stem)
-    laid = OverlayConfig(labels=options.labels, split_file=options.split_file)
+    tables = {"labels": options.labels, "split_file": options.split_file}
+    laid = OverlayConfig(**tables, **given(options, CellsConfig))
     classifier = classifier_of(path, row, options.features or features_root(), laid)
     x = read_side_by_side(classifier.places, classifier.aggregate, features)
     scores = classifier.scores(x)

@@ -18,7 +18,7 @@ from cache.features import Features, open_features
 from cache.format.key import PARTIAL
 from cache.format.read import read_header
 from cache.splits.rules import SplitRule
-from cache.task import ASKED, Task
+from cache.task import ASKED, ORDINAL, REGRESSION, Task
 from probe.arrays import Doubles, Floats
 from probe.kinds.knn import Knn
 from probe.kinds.linear import Linear
@@ -96,11 +96,16 @@ def fit_again(path: Path, row: Mapping[str, Any], ask: Callable[[], Question]) -
 
 
 def refuse_many(row: Mapping[str, Any], name: str) -> None:
-    """Refuse a row that no one model is of.
+    """Refuse a row that no one model is of, or one whose model nothing is told of.
 
     Raises:
-        RequestError: it is of few-shot episodes.
+        RequestError: it is of few-shot episodes, or didn't read test.
     """
+    if "test" not in row["probe"].get("read", ["test"]):
+        raise RequestError(
+            f"{name} compares layers or pools and didn't read test; name a row of one, or one that "
+            "was asked with --all-test"
+        )
     if "few_shot" in row["probe"]:
         raise RequestError(
             f"{name} learnt from episodes, each its own head; name a row of all of train"
@@ -225,7 +230,8 @@ def question_of(row: Mapping[str, Any], folder: Path, name: str, laid: OverlayCo
     if question.samples != samples or question.task.word != own["task"]:
         raise RequestError(
             f"{name} is of other labels or another split than its features, or these tables, have; "
-            "ask the probe anew"
+            "read the tables as they were read then (--task, --positive, --missing), or ask the probe "
+            "anew"
         )
     return question
 
@@ -252,12 +258,12 @@ def _lay_again(
             raise RequestError(f"{name} is of no table that {flag} could name; leave it out")
     words = {word: text for text, word in ASKED.items()}
     is_meta = str(target.get("target", "")).startswith(META)
-    config = OverlayConfig(
+    is_asked = is_meta or target.get("task") in (ORDINAL, REGRESSION)  # never inferred
+    config = dataclasses.replace(
+        laid,
         target=target.get("target"),
         uncertain=target.get("uncertain"),
-        task=words[target["task"]] if is_meta else None,
-        labels=laid.labels,
-        split_file=laid.split_file,
+        task=laid.task or (words[target["task"]] if is_asked else None),
         split=SplitRule.parse(split["rule"]) if split and not is_of_file else None,
         split_seed=split.get("seed", 0),
     )

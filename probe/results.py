@@ -441,7 +441,7 @@ def load_head(row: str | Path | Row, root: Path | None = None) -> Head:
     if head is None:
         raise RequestError(
             f"{path} keeps no weights; rows of one linear, ridge, adamw or heads model do, since "
-            "row_version 3, of folds and episodes with --keep-heads; else its marks say why"
+            "row_version 3, where they read test; of folds and episodes with --keep-heads"
         )
     return head
 

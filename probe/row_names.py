@@ -38,6 +38,10 @@ def find_row(run: str, results_dir: Path, flag: str) -> tuple[Path, dict[str, An
     needed = {"id": str, "features": dict, "probe": dict, "chosen": dict}
     if wrong := [name for name, kind in needed.items() if not isinstance(row.get(name), kind)]:
         raise RequestError(f"{_before(flag)}{path} is no result of probe: it has no {wrong[0]}")
+    try:
+        _ = row["features"]["digest"], row["probe"]["kind"], row["trained_on"].get("digest")
+    except (KeyError, AttributeError) as error:
+        raise RequestError(f"{_before(flag)}{path} is no result of probe: {error}") from error
     return path, row
 
 

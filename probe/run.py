@@ -418,7 +418,9 @@ class _Asking:
         elif not len(splits["test"]):
             raise RequestError(f"{question.title} has no test images")
         # Of one row a sample there is nothing to aggregate, and any word means the same.
-        aggregate = "mean" if question.features.rows_are_samples else where.aggregate
+        files = question.features, fitted_on.features
+        is_one_each = all(features.rows_are_samples for features in files)
+        aggregate = "mean" if is_one_each else where.aggregate
         wish = config.choosing, config.few_shot, where.is_comparing, aggregate, where.pools
         return Problem(question, at, splits, *wish, config.run.keep_heads)
 

@@ -127,9 +127,7 @@ class Flag:
         Raises:
             RequestError: it may not be this.
         """
-        if isinstance(value, list):
-            raise RequestError(f"{self.name} takes a tuple, not the list {value}")
-        several = value if isinstance(value, tuple) else (value,)
+        several = tuple(value) if isinstance(value, tuple | list) else (value,)
         is_once = not self.unlike or 0 < len(several) == len(set(several))
         wrong = [one for one in several if not self._may_be(one)]
         if is_once and not wrong:

@@ -57,7 +57,8 @@ class Target:
     @property
     def is_unlabelled(self) -> bool:
         """Whether it only holds the place of labels; see ``unlabelled``."""
-        return self.class_names == (UNLABELLED,)
+        is_named = self.class_names == (UNLABELLED,) and self.task == MULTI_LABEL
+        return is_named and bool((self.labels == MISSING).all())
 
 
 def unlabelled(n_samples: int) -> Target:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cache import RequestError
+from cache.labels.target import UNLABELLED
 from cache.task import MULTI_LABEL
 from extract.datasets.recipes import RECIPES
 
@@ -31,7 +32,13 @@ NEGATIVE = "no {}"  # a label's absence, as a class of its own
 
 
 def prompt_classes(task: str, class_names: Sequence[str]) -> tuple[str, ...]:
-    """The classes that are prompted: those of the images, and of several labels their absence."""
+    """The classes that are prompted: those of the images, and of several labels their absence.
+
+    Raises:
+        RequestError: the images have no labels.
+    """
+    if task == MULTI_LABEL and tuple(class_names) == (UNLABELLED,):
+        raise RequestError("images that are --unlabelled have no classes to prompt")
     if task != MULTI_LABEL:
         return tuple(class_names)
     return (*class_names, *(NEGATIVE.format(name) for name in class_names))

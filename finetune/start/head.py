@@ -35,8 +35,9 @@ FLAG = "--init-head-from"
 KINDS = ("linear", "adamw", "heads")  # whose outputs are logits
 MULTINOMIAL = "multinomial"  # the form of several classes that a softmax has
 WEIGHT, BIAS = "weight", "bias"  # of a head's file: (O, D) and (O,)
-# Of a key: a head's input is the same by meaning.
+REFITTED = (True, "train+val")  # of a row's probe.refit, of kind heads and of the others
 LEARNT_VAL = "its first head has learnt from val, too, so val numbers are too good"
+# Of a key: a head's input is the same by meaning.
 NOT_SEEN = ("precision", "store", "layers.stored")
 
 
@@ -95,7 +96,7 @@ def first_head(
         path, row = find_row(result, results_dir, FLAG)
         weights, intercept = _of_row(path, row, question, key, pool, features_dir, layer)
         source = {"row": row["id"], "kind": row["probe"]["kind"]}
-        marks = (LEARNT_VAL,) if row["probe"].get("refit") == "train+val" else ()
+        marks = (LEARNT_VAL,) if row["probe"].get("refit") in REFITTED else ()
     weights, intercept = as_logits(weights, intercept, n_logits, question.task.word)
     return FirstHead(weights.astype(np.float32), intercept.astype(np.float32), source, marks)
 
@@ -193,6 +194,7 @@ def _of_row(
             f"{FLAG}: the scores of {name} can't be read ({error}); ask the probe anew"
         ) from error
     assert isinstance(head, Head)
+    head = head.stored  # what is fitted again isn't rounded yet
     last = row["features"]["key"]["layers"]["of"] - 1 if layer is None else layer
     _refuse_other_input(head, last, pool, partial(find_by_digest, digest, features_dir), name)
     if len(head.columns or question.task.class_names) < len(question.task.class_names):

@@ -5,6 +5,7 @@ name, a class in a file, or an entry point of an installed package. Nothing that
 result row holds is ever imported. Estimators of scikit-learn are wrapped here, too.
 """
 
+import dataclasses
 import importlib
 import importlib.metadata
 import inspect
@@ -96,9 +97,14 @@ def _of_user(
     Raises:
         RequestError: it is no dataclass, has no such setting, or fails when it is made.
     """
-    if "__dataclass_fields__" not in vars(of) or of is Kind:
+    own = [
+        n for n, of_ in vars(of).get("__annotations__", {}).items() if "ClassVar" not in str(of_)
+    ]
+    declared = {}
+    if dataclasses.is_dataclass(of):
+        declared = {field.name: field.default for field in fields(of)}
+    if not dataclasses.is_dataclass(of) or not {*own} <= declared.keys():
         raise RequestError(f"{name}: a kind is a dataclass of its settings, see probe/KINDS.md")
-    declared = {field.name: field.default for field in fields(of)}  # type: ignore[arg-type]
     if taken := sorted(declared.keys() & Kind.__annotations__.keys()):
         raise RequestError(
             f"{name}: {taken[0]} says what it is and is no setting; leave its type out"

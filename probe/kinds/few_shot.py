@@ -47,6 +47,11 @@ def answer_few_shot(kind: Kind, problem: Problem) -> Iterator[Answer]:
     too_few: list[str] = []
     for shots in few_shot.shots:
         episodes = draws[shots]
+        if not min(map(len, episodes)):
+            raise RequestError(
+                f"{question.title}: an episode of {shots} shots has no image, as no patient is of one "
+                "class alone; leave --shots out, to learn from all of train"
+            )
         marks = _marks(few_shot, question, train, shots, episodes)
         drawn = {
             "shots": shots,

@@ -135,12 +135,12 @@ class Linear(Kind):
 
     def head(self, fitted: Strengths, place: int, task: Task) -> Head:
         fit, shared = fitted.fits[place], fitted.fits[place].head
-        folded = fit.standard.folded(fit.weights, fit.intercept)
+        folded, centre = fit.standard.folded(fit.weights, fit.intercept), fit.standard.mean
         if task.word == BINARY:
-            return Head(*folded, SIGMOID, task)
+            return Head(*folded, SIGMOID, task, centre=centre)
         link = SIGMOID if task.has_several_labels else OVR if self.form == "ovr" else SOFTMAX
         columns = tuple(shared.columns.tolist())
-        return Head(*folded, link, task, columns, tuple(shared.constant.tolist()))
+        return Head(*folded, link, task, columns, tuple(shared.constant.tolist()), centre=centre)
 
     def answer_episodes(self, problem: Problem, episodes: Episodes) -> Iterator[Answer]:
         """All episodes in one solve, at the one strength."""

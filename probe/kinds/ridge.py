@@ -112,7 +112,8 @@ class Ridge(Kind):
     def head(self, fitted: Penalties, place: int, task: Task) -> Head:
         fit = fitted.fits[place]
         folded = fit.standard.folded(fit.weights, fit.intercept)
-        return Head(*folded, IDENTITY if task.is_continuous else MARGIN, task)
+        link = IDENTITY if task.is_continuous else MARGIN
+        return Head(*folded, link, task, centre=fit.standard.mean)
 
     def loss_name(self, fitted: Penalties, task: Task) -> str:
         return "squared error"

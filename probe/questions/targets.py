@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.commands.names import counted
 from cache.errors import RequestError
 from cache.features import Features
 from cache.format.key import canonical_json
@@ -143,7 +144,10 @@ def _read_labels(config: OverlayConfig, path: Path, features: Features) -> tuple
     labels = target.labels[rows]
     labels[rows < 0] = np.nan if target.task == REGRESSION else MISSING
     others = sorted(place.keys() - {*ids})
-    notes = [f"{len(others):_} ids of {path.name} aren't there ({others[0]}...)"] if others else []
+    notes = []
+    if others:
+        first = others[0] + ("..." if len(others) > 1 else "")
+        notes = [f"{counted(len(others), 'id')} of {path.name} not among the samples ({first})"]
     return dataclasses.replace(target, labels=labels), notes
 
 

@@ -1,8 +1,9 @@
 """The classifier of a row: one linear head, on features as they are."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,13 +37,14 @@ class Head:
     """
 
     weights: Floats  # (D, O); of a row's file float32
-    intercept: Floats  # (O,); float64, see ``Standard.folded``
+    intercept: Floats  # (O,); of a row's file float64
     link: str  # one of LINKS
     task: Task
     columns: tuple[int, ...] = ()  # (O,) the class of each output; (): 0 to C - 1
     constant: tuple[float, ...] = ()  # (C,) scores of classes without weights; (): there are none
     places: tuple[Place, ...] = ()  # whose features it sees side by side, the first on the left
     aggregate: str = "mean"  # what a sample's several rows become before it
+    centre: Doubles | None = None  # (D,) about which features lie, where they are standardised
 
     def scores(self, features: Floats) -> Doubles:
         """Score images, as the row's are scored.
@@ -89,7 +91,15 @@ class Head:
     @property
     def is_finite(self) -> bool:
         """Whether float32 holds the weights: of features of a tiny scale it doesn't."""
-        return all(np.isfinite(numbers).all() for numbers in (self.weights, self.intercept))
+        with np.errstate(over="ignore"):
+            numbers = self.weights.astype(np.float32), self.intercept
+        return all(np.isfinite(each).all() for each in numbers)
+
+    @property
+    def stored(self) -> "Head":
+        """As a row gives it back."""
+        arrays = self.arrays
+        return replace(self, weights=arrays[WEIGHTS], intercept=arrays[INTERCEPT], centre=None)
 
     @property
     def arrays(self) -> dict[str, Array]:
@@ -103,9 +113,14 @@ class Head:
             "places": [place.settings for place in self.places],
             "aggregate": self.aggregate,
         }
+        weights, intercept = self.weights.astype(np.float32), self.intercept.astype(np.float64)
+        if self.centre is not None:
+            # Where means are large beside scales, weights and intercept cancel: what rounding takes
+            # from the one has to be put into the other.
+            intercept = intercept + self.centre @ (self.weights - weights)
         return {
-            WEIGHTS: self.weights.astype(np.float32),
-            INTERCEPT: self.intercept.astype(np.float64),
+            WEIGHTS: weights,
+            INTERCEPT: intercept,
             ABOUT: np.array(json.dumps(about, default=list)),
         }
 
@@ -154,7 +169,7 @@ def _facts(head: Head) -> Iterator[tuple[str, bool]]:
     yield "columns", all(type(column) is int and 0 <= column < n for column in columns)
     n_columns = 2 if head.task.word == BINARY and n_outputs == 1 else n_outputs
     yield "columns", n_columns == len(columns) == len(set(columns))
-    yield "constants", all(isinstance(score, int | float) for score in head.constant)
+    yield "constants", all(isinstance(s, int | float) and math.isfinite(s) for s in head.constant)
     yield "constants", len(head.constant) == n or (not head.constant and n_columns == n)
     yield "places", len(head.places) > 0
     yield "aggregates", head.aggregate in AGGREGATES
@@ -168,6 +183,7 @@ def of_episodes(kept: Heads | None, how: Standardising, link: str, task: Task) -
     if not kept or how.prepare is of_one_length:
         return None
     weights, intercept = map(np.concatenate, zip(*kept, strict=True))
-    if isinstance(how.prepare, Standard):
-        weights, intercept = how.prepare.folded(weights, intercept)
-    return Head(weights, intercept, link, task)
+    if not isinstance(how.prepare, Standard):
+        return Head(weights, intercept, link, task)
+    folded = how.prepare.folded(weights, intercept)
+    return Head(*folded, link, task, centre=how.prepare.mean)

@@ -86,22 +86,9 @@ class Standard:
         return (features - self.mean) / self.scale
 
     def folded(self, weights: Floats, intercept: Floats) -> tuple[Floats, Floats]:
-        """Weights on features as they are, of those on these.
-
-        The intercept is that of the weights as they are rounded, and isn't rounded itself: where
-        means are large beside scales, the two cancel, and each alone would lose what the other
-        lacks.
-
-        Args:
-            weights: (..., D, O).
-            intercept: (..., O).
-
-        Returns:
-            (..., D, O) float32 and (..., O) float64.
-        """
-        with np.errstate(over="ignore", invalid="ignore"):  # a row keeps none that are infinite
-            weights = (weights / self.scale[:, None]).astype(np.float32)
-            return weights, intercept - np.asarray(self.mean, np.float64) @ weights
+        """(..., D, O) weights and (..., O) intercept on features as they are, of those on these."""
+        weights = weights / self.scale[:, None]
+        return weights, intercept - self.mean @ weights
 
 
 def unlabelled_standard(features: Floats) -> Standard:

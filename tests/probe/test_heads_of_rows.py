@@ -251,8 +251,10 @@ def test_large_means_lose_no_digits():
     x = (rng.normal(size=(50, 8)) * 1e-3 + 1000).astype(np.float32)
     mean, scale = x.astype(float).mean(axis=0), x.astype(float).std(axis=0)
     weights, intercept = rng.normal(size=(8, 1)), rng.normal(size=1)
-    head = Head(*Standard(mean, scale).folded(weights, intercept), IDENTITY, NUMBER)
-    assert head.weights.dtype == np.float32
+    folded = Standard(mean, scale).folded(weights, intercept)
+    stored = Head(*folded, IDENTITY, NUMBER, places=PLACE, centre=mean).arrays
+    head = head_of(stored)
+    assert stored["head_weights"].dtype == np.float32
     np.testing.assert_allclose(head.scores(x), (x - mean) / scale @ weights + intercept, atol=1e-6)
 
 

@@ -212,6 +212,13 @@ def test_a_file_of_episodes_belongs_to_one_data_set(places, tmp_path, capsys):
     assert not path.exists()
 
 
+def test_episodes_without_an_image_are_refused(places, capsys):
+    groups = np.array([f"p{i // 6}" for i in range(220)])  # classes come in turn
+    make_features(places[0], "patients", groups=groups)
+    err = refused(capsys, "--kind linear --data patients --shots 5 --episodes 3")
+    assert "has no image, as no patient is of one class alone" in err
+
+
 def test_class_shares_of_continuous_labels_are_refused(places, tmp_path, capsys):
     make_features(places[0])
     ages = tmp_path / "ages.csv"

@@ -12,7 +12,7 @@ import struct
 import zipfile
 import zlib
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -145,7 +145,7 @@ def stream_rows(
     ):
         position, end = 0, 0  # number of the next row, and of that behind the open member
         for start, stop in ranges:
-            parts = []
+            parts: list[NDArray[np.uint8]] = []
             while position < stop:
                 while position == end:
                     file, (n_rows, *shape) = next(members)
@@ -154,12 +154,13 @@ def stream_rows(
                 n = min(end, stop if is_wanted else start) - position
                 chunks = _chunks(file, n * math.prod(shape))
                 if is_wanted:
-                    values = np.frombuffer(bytearray().join(chunks), np.uint8)
-                    parts.append(values.reshape(n, *shape))
+                    parts.append(np.frombuffer(_filled(chunks), np.uint8).reshape(n, *shape))
                 else:
                     deque(chunks, maxlen=0)
                 position += n
-            yield parts[0] if len(parts) == 1 else np.concatenate(parts)
+            # Popped: while the consumer works, only it holds them.
+            parts = [np.concatenate(parts)] if len(parts) != 1 else parts
+            yield parts.pop()
 
 
 def stream_slices(
@@ -217,6 +218,14 @@ def _check_streamable(path: Path, member: Member) -> None:
             f"{path}: {member.name} should be uint8 in C order, found {member.dtype}"
             f"{' in Fortran order' if member.fortran else ''}"
         )
+
+
+def _filled(chunks: Iterable[bytes]) -> bytearray:
+    """All of them as one; ``join`` would list them before."""
+    data = bytearray()
+    for chunk in chunks:
+        data += chunk
+    return data
 
 
 def _chunks(file: IO[bytes], n_bytes: int) -> Iterator[bytes]:
@@ -389,7 +398,7 @@ def _read_labels(path: Path, members: dict[str, Member], counts: list[int]) -> l
                 raise RequestError(f"{path}: {split}_labels has {n_bytes:_} bytes of labels")
             with archive.open(member.name) as file:
                 _read_npy_header(file, path, member.name)
-                values = np.frombuffer(bytearray().join(_chunks(file, n_bytes)), dtype)
+                values = np.frombuffer(_filled(_chunks(file, n_bytes)), dtype)
                 if file.read(1):  # which also compares the checksum
                     raise ValueError(f"{member.name} goes on behind its labels")
             parts.append(values.reshape(shape, order="F" if member.fortran else "C"))

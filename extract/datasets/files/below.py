@@ -16,6 +16,7 @@ class _Folder:
 
     files: Mapping[str, str]
     folders: Mapping[str, str]
+    names: frozenset[str] = frozenset()  # as they are spelt, of links to nothing too
 
 
 NOTHING = _Folder({}, {})
@@ -79,19 +80,16 @@ class Root:
     def names(self, folder: str) -> set[str]:
         """What lies in a folder, links to nothing too; none where it isn't there, or is a file."""
         self._check_link(folder)
-        inside = self._open(folder)
-        paths = (
-            path.rpartition("/")
-            for path in (*inside.files.values(), *inside.folders.values(), *self._links)
-        )
-        return {name for parent, _, name in paths if parent == folder}
+        return {*self._open(folder).names}
 
     def __contains__(self, path: str) -> bool:
         """Whether a file or folder lies there."""
         folder, _, name = path.rpartition("/")
         inside = self._open(folder)
-        self._check_link(path)
-        return name in inside.files or name in inside.folders
+        true = inside.files.get(name) or inside.folders.get(name)
+        self._check_link(true or path)
+        # In this very spelling: who asks goes on with the path as it is.
+        return true is not None and true.rpartition("/")[2] == name
 
     def first(self, *paths: str) -> str | None:
         """The first of some paths where something lies."""
@@ -109,18 +107,22 @@ class Root:
     def _read(self, folder: str) -> _Folder:
         files: dict[str, str] = {}
         folders: dict[str, str] = {}
+        listed: set[str] = set()
         with os.scandir(self.path / folder) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 true = f"{folder}/{entry.name}" if folder else entry.name
                 if entry.is_symlink():
                     self._links.add(true)
+                    listed.add(entry.name)
                 try:
-                    names = folders if entry.is_dir() else files if entry.is_file() else {}
+                    names = folders if entry.is_dir() else files if entry.is_file() else None
                 except OSError:  # a link that leads round in a circle is neither
                     continue
-                names[entry.name] = true
-                names.setdefault(composed(entry.name), true)
-        return _Folder(files, folders)
+                if names is not None:
+                    listed.add(entry.name)
+                    names[entry.name] = true
+                    names.setdefault(composed(entry.name), true)
+        return _Folder(files, folders, frozenset(listed))
 
     def _check_link(self, path: str | None) -> str | None:
         if path in self._links:

@@ -156,7 +156,7 @@ def _parse(name: str, text: str) -> Definition:
         odd = ", ".join(sorted(content.keys() ^ FIELDS))
         raise RequestError(f"expected {', '.join(sorted(FIELDS))}; missing or unknown: {odd}")
     kind, path, options = content["kind"], content["path"], content["options"]
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise RequestError(f"unknown kind {kind!r}")
     if not (isinstance(path, str) and Path(path).is_absolute()):
         raise RequestError(f"the path must be absolute, found {path!r}")

@@ -68,15 +68,18 @@ def list_folder(
     of_first = [splits[path.split("/", 1)[0]] for path in firsts if splits]
     if options.unlabelled:
         target, empty = unlabelled(len(ids)), []
+        tops = sorted({path.split("/", 1)[0] for path in images if "/" in path})
+        unread = [top for top in tops if top.lower() in SPLIT_WORDS]
     else:
         classes = [composed(path.split("/")[depth]) for path in firsts]
         _refuse_one_class(root, set(classes))
         target = class_target(
             classes, where=str(root), task=options.task, positive=options.positive
         )
-        empty = _empty_classes(folders, splits, set(classes))
+        empty, unread = _empty_classes(folders, splits, set(classes)), []
     notes = [
         *([f"left out: {len(loose):_} in no class folder ({first_of(loose)})"] if loose else []),
+        *([f"folders that are read as no split: {', '.join(unread)}"] if unread else []),
         *([f"no images in {first_of(empty)}, so no such class"] if empty else []),
         *([f"passed over: {_count_endings(others)}"] if others else []),
         *warn_of_classes(target),

@@ -116,6 +116,15 @@ def write_kind(folder, body, decorator="@dataclass(frozen=True)"):
     )
 
 
+def test_a_subclass_of_ours_needs_no_settings_of_its_own(folder):
+    make_features(folder / "features")
+    (folder / "mine.py").write_text(
+        "from probe.kinds.ridge import Ridge\nclass Mine(Ridge):\n    pass\n"
+    )
+    assert main(["--kind", "mine.py:Mine", "--set", "penalties=0.1"]) == 0
+    assert rows()[0]["probe"]["kind"] == "mine.py:Mine"
+
+
 @pytest.mark.parametrize("name", ["Mine", "Kind"])
 def test_it_is_a_dataclass(folder, capsys, name):
     write_kind(folder, "", decorator="")

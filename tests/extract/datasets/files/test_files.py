@@ -407,7 +407,7 @@ def test_slices_of_volumes_are_rows(volumes, tmp_path):
 def test_a_range_may_begin_and_end_inside_volumes(volumes, tmp_path):
     images = open_files(list_folder(volumes), Reading(window="ct"), tmp_path / "index")
     assert images.split_words == "split: 80/10/10 by volume, seed 0 (the owner has none)"
-    dataset = open_dataset(images, "ct")
+    dataset = open_dataset(images)
     (whole,) = dataset.stream([(0, dataset.n_rows)])
     (part,) = dataset.stream([(3, 17)])
     for a, b in zip(part, whole[3:17], strict=True):

@@ -122,7 +122,7 @@ def test_images_without_labels_may_lie_anywhere(tmp_path):
     assert listing.ids == ("a.png", "train/b.png", "train/x/c.png")
     assert (listing.target.is_unlabelled, listing.split) == (True, None)
     assert listing.target.labels.tolist() == [[MISSING]] * 3
-    assert listing.notes == ("passed over: 1 .txt",)
+    assert listing.notes == ("folders that are read as no split: train", "passed over: 1 .txt")
     assert describe_target(listing.target) == ["labels: none"]
 
 
