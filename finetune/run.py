@@ -8,6 +8,7 @@ are a probe's rows (probe/results.py), so that one table compares both.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import time
 from collections.abc import Iterator
 
@@ -139,9 +140,11 @@ def prepare(
     images = open_images(job, request.images, transform, memory, say, with_stored=with_stored)
     wish = request.images.workers
     n_workers = default_workers() if wish is None else wish
-    digest = (
-        load_encoder(d, weights)[1] if weights.path is None else weights_digest(weights, memory)
-    )
+    if weights.path is None:
+        digest = load_encoder(d, weights)[1]
+        gc.collect()  # networks hold themselves, and this one was built for its digest alone
+    else:
+        digest = weights_digest(weights, memory)
     words = weights_words(weights, digest)
     images_digest = images.dataset.images_digest
     key = feature_key(job, request.images, transform, weights=words, images=images_digest)

@@ -75,9 +75,9 @@ class UserEstimator(Estimator):
 
     again: Again | None = None
 
-    def __reduce__(self) -> Again:
+    def __reduce__(self) -> tuple[Any, ...]:
         assert self.again
-        return self.again
+        return *self.again, {"grid": self.grid}
 
 
 def _make(of: type, settings: dict[str, Any], task: Task) -> Probe:
@@ -127,8 +127,8 @@ def _of_user(
         def settings(self, fitted: Fitted, task: Task) -> dict[str, Any]:
             return {**super().settings(fitted, task), **facts}
 
-        def __reduce__(self) -> Again:
-            return again
+        def __reduce__(self) -> tuple[Any, ...]:
+            return *again, dict(vars(self))  # as it is now: of one that replaced another, too
 
     Own.name = name
     with running(name, folder, "its constructor"):

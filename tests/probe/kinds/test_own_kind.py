@@ -4,6 +4,7 @@ import pickle
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -157,6 +158,8 @@ def test_a_job_of_it_goes_to_another_process(folder, word):
     )
     path = make_features(folder / "features")
     job = Job(read_config(["--kind", word]), path)
+    if word.startswith("my_kind"):
+        job = replace(job, config=replace(job.config, kind=replace(job.config.kind, shrink=(0.2,))))
     (folder / "job").write_bytes(pickle.dumps(job))
     code = (
         "import pickle, sys; from probe.run import answer\n"
