@@ -149,7 +149,9 @@ def undecidable(n_units: int, n_models: int, level: float = 0.05) -> str:
     )
 
 
-def mean_of_units(values: Doubles, datasets: Sequence[str], units: Sequence[Sequence[str]]) -> Doubles:
+def mean_of_units(
+    values: Doubles, datasets: Sequence[str], units: Sequence[Sequence[str]]
+) -> Doubles:
     """A unit's value is the mean of its members' that are there; nan where none is.
 
     Args:

@@ -170,7 +170,8 @@ def summarise(claims: Sequence[Claim]) -> str:
         parts.append(f"{counts[CONTRADICTED]} contradicted")
     if scores:
         parts.append(f"{scores} need the scores")
-    return f"{len(claims)} claims: {', '.join(parts)}"
+    words = f"{len(claims)} claims: {', '.join(parts)}"
+    return words + "; images are taken to be independent" * (scores < len(claims))
 
 
 def expected_false(claims: Iterable[Claim]) -> float:

@@ -222,7 +222,8 @@ def observe_accuracy(
     """
     _check(differences)
     moved = right.astype(np.float64) - other
-    n, n_units, is_grouped = _count(len(moved), cluster)
+    n, n_units = len(moved), _n_units(len(moved), cluster)
+    is_grouped = n_units < n
     q = float((moved != 0).mean())
     unit = "patient" if is_grouped else "sample"
     basis = f"seen: the two disagree on {q:.3g} of samples"
@@ -299,8 +300,8 @@ def auc_variance(
         nan where a column has fewer than two positives, or negatives: one doesn't scatter.
     """
     moved = _mean_deviations(scores, labels, task) - _mean_deviations(other, labels, task)
-    n, n_units, is_grouped = _count(len(moved), cluster)
-    if cluster is None or not is_grouped:
+    n_units = _n_units(len(moved), cluster)
+    if cluster is None or n_units == len(moved):
         return float((moved**2).sum())
     off = np.bincount(cluster, moved, n_units)
     return n_units / (n_units - 1) * float((off**2).sum())
@@ -313,10 +314,8 @@ def _mean_deviations(scores: Floats, labels: Ints, task: str) -> Doubles:
     return np.mean([deviations(problem)[1] for problem in problems], axis=0)
 
 
-def _count(n: int, cluster: Indices | None) -> tuple[int, int, bool]:
-    """Samples, units, and whether a unit has several samples."""
-    n_units = n if cluster is None else int(cluster.max()) + 1
-    return n, n_units, n_units < n
+def _n_units(n: int, cluster: Indices | None) -> int:
+    return n if cluster is None else int(cluster.max()) + 1
 
 
 def _too_few(n_units: int, power: Power) -> str:

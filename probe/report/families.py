@@ -55,8 +55,7 @@ class Family:
     @property
     def above(self) -> Bools:
         """(K, K) whether a test puts the row's model above the column's."""
-        with np.errstate(invalid="ignore"):
-            return (self.p <= self.level) & (self.gains > 0)
+        return np.less_equal(self.p, self.level) & np.greater(self.gains, 0)
 
     @property
     def not_separated(self) -> Bools:
@@ -157,9 +156,7 @@ def by_max_t(
             f"{int(defined.sum())} of {len(defined)} resamples are defined: tests need 100; test "
             "pair by pair instead"
         )
-    parts = [
-        _moved(value, drawn[defined]) for value, drawn in zip(values, resampled, strict=True)
-    ]
+    parts = [_moved(value, drawn[defined]) for value, drawn in zip(values, resampled, strict=True)]
     t = np.concatenate([part.t for part in parts])
     p, largest = _step_down(t, np.concatenate([part.drawn for part in parts], axis=1))
     n_tests = int(np.isfinite(p).sum())
@@ -228,4 +225,3 @@ def _step_down(t: Doubles, drawn: Doubles) -> tuple[Doubles, Doubles]:
     if len(order):
         p[order] = np.maximum.accumulate((1 + counts) / (n_draws + 1))
     return p, largest
-

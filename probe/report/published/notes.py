@@ -115,9 +115,7 @@ NOTES = (
         {"dataset": ("chexpert", "ddsm")},
     ),
     Note("huix2024", "the projected output of 512 numbers", {"model": ("OPENCLIP",)}),
-    Note(
-        "huix2024", "the mean of the last block's tokens, without the neck", {"model": ("SAM",)}
-    ),
+    Note("huix2024", "the mean of the last block's tokens, without the neck", {"model": ("SAM",)}),
     Note("huix2024", "a label without positives counts 0.5", {"dataset": ("chexpert",)}),
     Note(
         "huix2024",

@@ -159,13 +159,11 @@ def published(paper: str | None = None, **wanted: Any) -> tuple[Number, ...]:
 
 @cache
 def _read(name: str) -> tuple[Number, ...]:
-    text = (files(__package__) / f"{name}.csv").read_text(encoding="utf-8")
+    text = (files("probe.report.published") / f"{name}.csv").read_text(encoding="utf-8")
     return tuple(_parse(PAPERS[name], text))
 
 
 def _parse(paper: Paper, text: str) -> Iterator[Number]:
     for row in csv.DictReader(text.splitlines()):
         size, mean, std = row.pop("size"), row.pop("mean"), row.pop("std")
-        yield Number(
-            paper, size=int(size) if size else None, printed=mean, printed_std=std, **row
-        )
+        yield Number(paper, size=int(size) if size else None, printed=mean, printed_std=std, **row)
