@@ -14,6 +14,11 @@ with more patients it may be. Counted the other way round, the same tests give e
 ranks, and all K sets hold the true ranks at once, as often as the level says (Mogstad, Romano,
 Shaikh and Wilhelm 2024). The percentile bootstrap of ranks doesn't: of 12 near-equal models it held
 the true ranks 23 times of 100.
+
+Simulated (benchmarks/all_pairs.py; accuracy .85, pairs that disagree on a tenth of images): of 6 or
+12 models that are all equal, max-T puts some model below another in 3 to 6 % of test sets of 156
+or 400 images, Holm over mid-p McNemar in 2 to 4; of models .002 apart all sets of ranks hold in 98
+to 99 %. Of 50 images it is 1 % and less: there is too little to tell anything apart.
 """
 
 from collections.abc import Sequence
@@ -55,13 +60,13 @@ class Family:
     @property
     def above(self) -> Bools:
         """(K, K) whether a test puts the row's model above the column's."""
-        return np.less_equal(self.p, self.level) & np.greater(self.gains, 0)
+        return (self.p <= self.level) & (self.gains > 0)
 
     @property
     def not_separated(self) -> Bools:
         """(K,) models that were tested, and that no test puts below another."""
-        is_tested = np.isfinite(self.p).any(axis=1) | (len(self.p) == 1)
-        return ~self.above.any(axis=0) & is_tested
+        is_tested = np.isfinite(self.p).any(axis=1) | (len(self.p) == 1)  # one alone needs none
+        return np.asarray(~self.above.any(axis=0) & is_tested)
 
     @property
     def ranks(self) -> list[Ranks]:
