@@ -68,13 +68,13 @@ def mcnemar(answers: Bools) -> Doubles:
 def simulate(n_models: int, n: int, step: float, n_sets: int, seed: int) -> dict[str, Counts]:
     """Count what both methods find in so many test sets."""
     rng = np.random.default_rng([seed, n_models, n])
-    truth = BEST - step * np.arange(n_models)
+    truth = BEST - step * np.arange(n_models, dtype=np.float64)
     alike = 1 - DISAGREE / (2 * BEST * (1 - BEST))  # share of images that all find equally hard
     counts = {MAX_T: Counts(), HOLM: Counts()}
     for _ in range(n_sets):
         hard = np.where(rng.random(n) < alike, rng.random(n), rng.random((n_models, n)))
         answers = hard < truth[:, None]
-        values = answers.mean(axis=1)
+        values = np.asarray(answers.mean(axis=1), np.float64)
         drawn = rng.multinomial(n, np.full(n, 1 / n), DRAWS) @ answers.T / n
         counts[MAX_T].add(by_max_t([values], [drawn])[0], truth)
         counts[HOLM].add(by_holm([gains_of(values)], [mcnemar(answers)])[0], truth)

@@ -212,7 +212,7 @@ def half_beta(a: float, b: float) -> float:
         a: above 0.
         b: above 0.
     """
-    if a + 1 < b + 1:  # the fraction is quick where 1/2 <= (a + 1) / (a + b + 2)
+    if a < b:  # the fraction is quick where 1/2 <= (a + 1) / (a + b + 2)
         return 1 - half_beta(b, a)
     logs = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) - (a + b) * math.log(2)
     tiny = float(np.finfo(np.float64).tiny)

@@ -16,9 +16,9 @@ Shaikh and Wilhelm 2024). The percentile bootstrap of ranks doesn't: of 12 near-
 the true ranks 23 times of 100.
 
 Simulated (benchmarks/all_pairs.py; accuracy .85, pairs that disagree on a tenth of images): of 6 or
-12 models that are all equal, max-T puts some model below another in 3 to 6 % of test sets of 156
-or 400 images, Holm over mid-p McNemar in 2 to 4; of models .002 apart all sets of ranks hold in 98
-to 99 %. Of 50 images it is 1 % and less: there is too little to tell anything apart.
+12 models that are all equal, max-T puts some model below another in 4 to 5 % of test sets of 156 to
+2000 images, Holm over mid-p McNemar in 2 to 5; of models .002 apart all sets of ranks hold in 99 %.
+Of 50 images neither ever does: they are too few to tell anything apart.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What papers call encoders and data sets, and what we call them.
+"""What papers call encoders, data sets and metrics, and what we call them.
 
 Encoders by the full name that rows carry. What has no entry here can't stand beside a row of ours:
 baharoon2023's subsets, say, whose images nobody has listed.
@@ -69,6 +69,13 @@ DATASETS: Mapping[str, Mapping[str, str]] = {  # MedMNIST's are called alike eve
         "braintumor": "brain-tumor",
         "sarscov2ct": "sars-cov-2-ct",
     },
+}
+METRICS: Mapping[str, str] = {
+    "ACC": "acc",
+    "AUC": "auc",
+    "AUROC": "auc",
+    "quadratic_kappa": "kappa",
+    "recall": "balanced_accuracy",
 }
 
 

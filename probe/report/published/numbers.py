@@ -16,7 +16,7 @@ from importlib.resources import files
 from typing import Any
 
 from cache.errors import RequestError
-from probe.report.published.names import dataset_of, encoder_of
+from probe.report.published.names import METRICS, dataset_of, encoder_of
 from probe.report.published.notes import NOTES
 
 PERCENT, FRACTION = "percent", "fraction"
@@ -123,6 +123,11 @@ class Number:
         return dataset_of(self.paper.name, self.dataset)
 
     @property
+    def our_metric(self) -> str | None:
+        """Our name of the metric; None: we have none that is computed so."""
+        return METRICS.get(self.metric)
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Footnotes: what is known to be wrong, or unknown."""
         return tuple(n.text for n in NOTES if n.paper == self.paper.name and self.is_of(n.where))
@@ -146,7 +151,8 @@ def published(paper: str | None = None, **wanted: Any) -> tuple[Number, ...]:
 
     Args:
         paper: one of ``PAPERS``; None: of all.
-        wanted: fields of ``Number`` -> the value that they have: ``table="results1"``.
+        wanted: fields and properties of ``Number`` -> the value that they have: ``table="results1"``,
+            ``encoder="vgg16.tv_in1k"``.
 
     Raises:
         RequestError: there is no such paper.

@@ -4,6 +4,7 @@ import pytest
 
 from cache.errors import RequestError
 from extract.encoders.table.entries import ENTRIES
+from probe.metrics.classification import METRICS
 from probe.report.published.names import DATASETS, ENCODERS
 from probe.report.published.notes import NOTES
 from probe.report.published.numbers import PAPERS, published
@@ -72,6 +73,16 @@ def test_data_sets_are_those_that_there_are():
     names = {name for of in DATASETS.values() for name in of.values()}
     names |= {n.our_dataset for n in published("wu2025")}
     assert names <= ORIGINS.keys()
+
+
+def test_numbers_beside_ours():
+    dino = published(
+        "wu2025", encoder="vit_base_patch16_224.dino", our_dataset="retinamnist", mode="linear"
+    )
+    assert [n.our_metric for n in dino] == ["acc", "auc"]
+    known = {m.name for m in METRICS}
+    assert {n.our_metric for n in published()} - {None} <= known
+    assert {n.metric for n in published() if n.our_metric is None} == {"mean(dice,jaccard)"}
 
 
 def test_unknown_paper():
