@@ -80,7 +80,7 @@ class Decision:
         else:
             shows = (
                 f"{units} show differences in {self.metric} from {self.smallest:.3f}, "
-                f"{self.power.power:.0%} of the time"
+                f"{self.power.power:.0%} of the time ({self.basis})"
             )
         wanted = ", ".join(f"{n} for {d:g}" for d, n in self.needed.items())
         return f"{shows}; {self.unit}s needed: {wanted}" if wanted else shows
@@ -152,13 +152,10 @@ def assume_accuracy(
     _check(differences)
     if not 0 < disagreement <= 1:
         raise RequestError(f"disagreement is a share in 0..1, found {disagreement:g}")
-    smallest = smallest_accuracy(disagreement, n_units, power)
+    smallest, why = _smallest_accuracy(disagreement, n_units, power)
     needed = {d: math.ceil(needed_accuracy(d, disagreement, power)) for d in differences}
     basis = f"assumed: the two disagree on {disagreement:.3g} of {unit}s"
-    too_few = f"even if all {disagreement:.3g} that they disagree on went one way"
-    return Decision(
-        ACCURACY, n_units, unit, smallest, needed, basis, power, _or_none(smallest, too_few)
-    )
+    return Decision(ACCURACY, n_units, unit, smallest, needed, basis, power, why)
 
 
 def assume_auc(
@@ -227,27 +224,21 @@ def observe_accuracy(
     q = float((moved != 0).mean())
     unit = "patient" if is_grouped else "sample"
     basis = f"seen: the two disagree on {q:.3g} of samples"
-    if q == 0:
-        return Decision(
-            *(ACCURACY, n_units, unit, math.nan, {}, basis, power),
-            "the two answer every sample alike",
-        )
+    why = _too_few(n_units, power) if is_grouped else ""
+    why = "the two answer every sample alike" if q == 0 else why
+    if why:
+        return Decision(ACCURACY, n_units, unit, math.nan, {}, basis, power, why)
     effect = few = 1.0
     if cluster is not None and is_grouped:
         gap = float(moved.mean())
         off = np.bincount(cluster, moved - gap, n_units)
         variance = n_units / (n_units - 1) * float((off**2).sum()) / n**2
-        alone = max(q - gap**2, 1 / n) / n
-        effect = max(1.0, variance / alone)
+        effect = max(1.0, variance * n / max(q - gap**2, 1 / n))
         few = (sum(power.quantiles(n_units - 1)) / sum(power.quantiles())) ** 2
         basis += f", which patients make as if {n / effect:.3g} were independent"
-    smallest = smallest_accuracy(q, n / (effect * few), power)
-    why = _too_few(n_units, power) if is_grouped else ""
-    why = why or _or_none(smallest, f"even if all {q:.3g} that they disagree on went one way")
-    needed = {
-        d: math.ceil(needed_accuracy(d, q, power) * effect * n_units / n) for d in differences
-    }
-    smallest = math.nan if why else smallest
+    smallest, why = _smallest_accuracy(q, n / (effect * few), power)
+    units = effect * n_units / n
+    needed = {d: math.ceil(needed_accuracy(d, q, power) * units) for d in differences}
     return Decision(ACCURACY, n_units, unit, smallest, needed, basis, power, why)
 
 
@@ -274,14 +265,16 @@ def observe(
     unit = "patient" if is_grouped else "sample"
     basis = f"seen: standard error of the difference {math.sqrt(variance):.3g}"
     why = _too_few(n_units, power) if is_grouped else ""
-    if not variance > 0:
-        why = why or "no sample moves their difference"
+    if math.isnan(variance):
+        why = "nobody knows how their difference scatters, for a class has too few"
+    elif variance == 0:
+        why = "no sample moves their difference"
+    if why:
         return Decision(metric, n_units, unit, math.nan, {}, basis, power, why)
     z = sum(power.quantiles(n_units - 1 if is_grouped else math.inf))
-    smallest = math.nan if why else z * math.sqrt(variance)
     of_many = sum(power.quantiles()) ** 2 * variance * n_units
     needed = {d: math.ceil(of_many / d**2) for d in differences}
-    return Decision(metric, n_units, unit, smallest, needed, basis, power, why)
+    return Decision(metric, n_units, unit, z * math.sqrt(variance), needed, basis, power)
 
 
 def auc_variance(
@@ -297,12 +290,15 @@ def auc_variance(
         cluster: (N,) number of each sample's patient, all from 0; None: each is alone.
 
     Returns:
-        nan where a column has fewer than two positives, or negatives: one doesn't scatter.
+        nan where a column has fewer than two positives, or negatives, or there is one patient: one
+        doesn't scatter.
     """
     moved = _mean_deviations(scores, labels, task) - _mean_deviations(other, labels, task)
     n_units = _n_units(len(moved), cluster)
     if cluster is None or n_units == len(moved):
         return float((moved**2).sum())
+    if n_units == 1:
+        return math.nan
     off = np.bincount(cluster, moved, n_units)
     return n_units / (n_units - 1) * float((off**2).sum())
 
@@ -327,8 +323,11 @@ def _too_few(n_units: int, power: Power) -> str:
     )
 
 
-def _or_none(smallest: float, why: str) -> str:
-    return why if math.isnan(smallest) else ""
+def _smallest_accuracy(disagreement: float, n: float, power: Power) -> tuple[float, str]:
+    """``smallest_accuracy``, and why there is none."""
+    smallest = smallest_accuracy(disagreement, n, power)
+    one_way = f"even if all {disagreement:.3g} that they disagree on went one way"
+    return smallest, one_way if math.isnan(smallest) else ""
 
 
 def _solve(smallest_of: Callable[[float], float], wanted: float, least: float) -> float:

@@ -73,8 +73,8 @@ def test_n_that_is_needed_shows_the_difference():
 
 def test_words():
     assert assume_accuracy(156, differences=(0.02, 0.05)).describe() == (
-        "156 samples show differences in acc from 0.070, 80% of the time; samples needed: 1960 for "
-        "0.02, 312 for 0.05"
+        "156 samples show differences in acc from 0.070, 80% of the time (assumed: the two disagree "
+        "on 0.1 of samples); samples needed: 1960 for 0.02, 312 for 0.05"
     )
     assert assume_accuracy(20, 0.1, differences=()).describe() == (
         "20 samples show no difference in acc: even if all 0.1 that they disagree on went one way"
@@ -109,6 +109,7 @@ def test_images_of_a_patient_that_are_answered_alike_are_one():
     [
         ([1, 1, 0, 1], None, "the two answer every sample alike"),
         ([0, 1, 0, 1], None, "even if all 0.25 that they disagree on went one way"),
+        ([0, 1, 0, 1], [0, 0, 0, 0], "the smallest p of swapping 1 patients is 1"),
         ([0, 1, 0, 1], [0, 0, 1, 1], "the smallest p of swapping 2 patients is 0.5, above 0.05"),
     ],
 )
@@ -143,7 +144,9 @@ def test_auc_goes_by_delongs_variance_of_the_difference():
 def test_auc_that_cannot_be_compared():
     labels = np.array([0, 1, 1, 2, 2])
     scores = np.full((5, 3), 1 / 3)
-    assert math.isnan(auc_variance(scores, scores, labels, MULTI_CLASS))
+    unknown = auc_variance(scores, scores, labels, MULTI_CLASS)
+    assert "a class has too few" in observe("auc", unknown, 5).describe()
+    assert math.isnan(auc_variance(scores, scores, labels, MULTI_CLASS, np.zeros(5, int)))
     assert "no sample moves" in observe("auc", 0.0, 9).describe()
     assert "5 patients" in observe("auc", 0.1, 5, is_grouped=True).describe()
     assert "doesn't exist" in assume_auc(np.array([5, 0])).describe()
