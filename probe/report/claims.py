@@ -21,16 +21,18 @@ AUC, kappa or balanced accuracy are no shares of images: these need the scores.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from cache.errors import RequestError
 from probe.arrays import Bools
 from probe.report.published.numbers import Number
 
 HOLDS, UNTOLD, CONTRADICTED, NEEDS_SCORES = (
     *("holds", "can't be told", "contradicted", "needs the scores"),
 )
+SEEDS_AS_ONE = "means over seeds, taken for one run's"
 FALSE, SURE = 0.05, 0.95  # P(false) at most, for a claim to hold; at least, to be contradicted
 TEST_IMAGES = {  # of MedMNIST's test splits (medmnist 3), where one label an image is asked
     "pathmnist": 7180,
@@ -78,6 +80,32 @@ class Claim:
         return f"{claim} ({facts}{'; ' + self.why if self.why else ''})"
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A claim as a user types it."""
+
+    better: str
+    other: str
+    datasets: tuple[str, ...]  # (): all that both were asked on
+
+
+def read_claim(text: str) -> Asked:
+    """Read "dinov2 > vit on breastmnist, dermamnist".
+
+    Raises:
+        RequestError: it isn't of that form.
+    """
+    better, _, rest = text.partition(">")
+    other, has_on, listed = rest.partition(" on ")
+    names = [name.strip() for name in (better, other, *(listed.split(",") if has_on else ()))]
+    if not all(names) or "<" in text or ">" in rest:
+        raise RequestError(
+            'a claim reads "A > B on DATA, DATA", such as "dinov2 > vit on breastmnist"; found '
+            f'"{text}"'
+        )
+    return Asked(names[0], names[1], tuple(names[2:]))
+
+
 def of_answers(a: str, b: str, dataset: str, right: Bools, other: Bools) -> Claim:
     """A claim by both models' answers to the same independent images.
 
@@ -121,7 +149,7 @@ def of_numbers(better: Number, other: Number, *, seeds_as_one: bool = False) -> 
         better: of the model that is claimed to be better.
         other: of the other model.
         seeds_as_one: whether a mean over seeds is taken for one run's accuracy, which it isn't;
-            what that gives is no verdict on a paper, and is to be labelled so.
+            the claim says so.
     """
     n = TEST_IMAGES.get(better.our_dataset or "")
     names = better.model, other.model, better.dataset
@@ -132,7 +160,10 @@ def of_numbers(better: Number, other: Number, *, seeds_as_one: bool = False) -> 
     if (better.is_mean or other.is_mean) and not seeds_as_one:
         return Claim(*names, NEEDS_SCORES, "a mean over seeds")
     half_digit = max(better.half_digit, other.half_digit)
-    return of_accuracies(*names, better.value, other.value, n, half_digit)
+    claim = of_accuracies(*names, better.value, other.value, n, half_digit)
+    if better.is_mean or other.is_mean:
+        claim = replace(claim, why="; ".join(filter(None, [claim.why, SEEDS_AS_ONE])))
+    return claim
 
 
 def best_against_second(
@@ -170,8 +201,10 @@ def summarise(claims: Sequence[Claim]) -> str:
         parts.append(f"{counts[CONTRADICTED]} contradicted")
     if scores:
         parts.append(f"{scores} need the scores")
-    words = f"{len(claims)} claims: {', '.join(parts)}"
-    return words + "; images are taken to be independent" * (scores < len(claims))
+    notes = ["images are taken to be independent"] if scores < len(claims) else []
+    if of_seeds := sum(SEEDS_AS_ONE in c.why for c in claims):
+        notes.append(f"{of_seeds} are of {SEEDS_AS_ONE}")
+    return "; ".join([f"{len(claims)} claims: {', '.join(parts)}", *notes])
 
 
 def expected_false(claims: Iterable[Claim]) -> float:

@@ -5,11 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cache.errors import RequestError
 from probe.report.claims import (
     CONTRADICTED,
     HOLDS,
     NEEDS_SCORES,
     UNTOLD,
+    Asked,
     best_against_second,
     ends_of_agreement,
     expected_false,
@@ -18,6 +20,7 @@ from probe.report.claims import (
     of_accuracies,
     of_answers,
     of_numbers,
+    read_claim,
     summarise,
 )
 from probe.report.published.numbers import published
@@ -98,6 +101,8 @@ def test_first_figures(paper, which, n, hold, untold, beyond):
     numbers = published(paper, metric="ACC", **which)
     claims = best_against_second(numbers, seeds_as_one=True)
     told = [c for c in claims if c.verdict != NEEDS_SCORES]
+    seeds = sum("means over seeds" in c.why for c in told)
+    assert f"{seeds} are of means over seeds, taken for one run's" in summarise(claims)
     assert all(c.dataset == "chestmnist" for c in claims if c not in told)
     assert len(told) == n
     assert [sum(c.verdict == v for c in told) for v in (HOLDS, UNTOLD)] == [hold, untold]
@@ -128,3 +133,24 @@ def test_false_claims_to_expect():
     assert expected_false(claims) == pytest.approx(sum(holding))
     assert summarise(claims).startswith(f"48 claims: {len(holding)} hold (of these at most 0.07")
     assert "can't be told (7 not even at best agreement), 4 need the scores" in summarise(claims)
+
+
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        (
+            "dinov2 > vit on breastmnist, dermamnist",
+            ("dinov2", "vit", ("breastmnist", "dermamnist")),
+        ),
+        ("SAM ViT-B/16>VGG16", ("SAM ViT-B/16", "VGG16", ())),
+        (" a > on-b on x ", ("a", "on-b", ("x",))),
+    ],
+)
+def test_reads_a_claim(text, asked):
+    assert read_claim(text) == Asked(*asked)
+
+
+@pytest.mark.parametrize("text", ["", "a", "a > ", "> b", "a < b", "a > b > c", "a > b on x,"])
+def test_refuses_what_is_no_claim(text):
+    with pytest.raises(RequestError, match="a claim reads"):
+        read_claim(text)
