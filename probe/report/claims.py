@@ -62,6 +62,7 @@ class Claim:
     n: int | None = None  # images
     best: float = math.nan  # P(false) where all that isn't known favours the claim
     worst: float = math.nan  # and where it favours none
+    setting: str = ""  # of printed numbers: paper, mode, size, way of resizing
 
     @property
     def is_beyond_answers(self) -> bool:
@@ -70,7 +71,8 @@ class Claim:
 
     def describe(self) -> str:
         """In words, one line."""
-        claim = f"{self.a} > {self.b} on {self.dataset}: {self.verdict}"
+        setting = f" [{self.setting}]" if self.setting else ""
+        claim = f"{self.a} > {self.b} on {self.dataset}{setting}: {self.verdict}"
         if math.isnan(self.best):
             return f"{claim} ({self.why})"
         chance = f"P(false) {self.best:.2g}"
@@ -139,6 +141,8 @@ def of_accuracies(
     best, _ = ends_of_agreement(min(p_a + half_digit, 1), max(p_b - half_digit, 0), n)
     _, worst = ends_of_agreement(max(p_a - half_digit, 0), min(p_b + half_digit, 1), n)
     why = "the numbers say the reverse" if p_a < p_b else ""
+    if best >= SURE:
+        why += ", and no answers could make it hold"
     return Claim(a, b, dataset, HOLDS if worst <= FALSE else UNTOLD, why, p_a - p_b, n, best, worst)
 
 
@@ -152,18 +156,23 @@ def of_numbers(better: Number, other: Number, *, seeds_as_one: bool = False) -> 
             the claim says so.
     """
     n = TEST_IMAGES.get(better.our_dataset or "")
-    names = better.model, other.model, better.dataset
+    is_mean = better.is_mean or other.is_mean
+    parts = better.paper.name, better.mode, better.size, better.resize
+    setting = ", ".join(str(part) for part in parts if part)
+    why = ""
     if better.metric != "ACC":
-        return Claim(*names, NEEDS_SCORES, f"{better.metric} is no share of images")
-    if n is None:
-        return Claim(*names, NEEDS_SCORES, "not one answer an image, or their number is unknown")
-    if (better.is_mean or other.is_mean) and not seeds_as_one:
-        return Claim(*names, NEEDS_SCORES, "a mean over seeds")
+        why = f"{better.metric} is no share of images"
+    elif n is None:
+        why = "not one answer an image, or their number is unknown"
+    elif is_mean and not seeds_as_one:
+        why = "a mean over seeds"
+    names = better.model, other.model, better.dataset
+    if n is None or why:
+        return Claim(*names, NEEDS_SCORES, why, setting=setting)
     half_digit = max(better.half_digit, other.half_digit)
     claim = of_accuracies(*names, better.value, other.value, n, half_digit)
-    if better.is_mean or other.is_mean:
-        claim = replace(claim, why="; ".join(filter(None, [claim.why, SEEDS_AS_ONE])))
-    return claim
+    seeds = SEEDS_AS_ONE if is_mean else ""
+    return replace(claim, why="; ".join(filter(None, [claim.why, seeds])), setting=setting)
 
 
 def best_against_second(
