@@ -25,7 +25,6 @@ from probe.report.claims import (
 )
 from probe.report.published.numbers import published
 
-
 REVERSE = "the numbers say the reverse, and no answers could make it hold"
 
 
