@@ -4,7 +4,9 @@ Samples that both answer rightly, or neither, say nothing of which is better: Mc
 the others. Its mid-p form lies nearest to the level it promises; the exact one is below it, and the
 chi-squared one at times above (Fagerland, Lydersen, Laake 2013, BMC Med Res Methodol 13:91). For the
 difference of the two accuracies the same authors (2014, Stat Med 33:2850) recommend both intervals
-that are here. Where patients have several samples none of it holds: see ``swaps.py``.
+that are here. Of 40 to 2000 samples with 4 to 30 % discordant ones Newcombe's held the truth 94 to 99.9 %
+of the time and Tango's 94 to 99, at the same width, and Newcombe's says other things of 0 than the
+test does less often (up to 4 % of the time, Tango's up to 8): it is the one that is printed. Where patients have several samples none of it holds: see ``swaps.py``.
 """
 
 import math

@@ -1,6 +1,6 @@
 """What two models' answers to the same test set say of their difference, with its interval and p.
 
-    accuracy, samples are independent     p: mid-p McNemar; interval: Tango's score
+    accuracy, samples are independent     p: mid-p McNemar; interval: Newcombe's method 10
     AUC, samples are independent and      both: DeLong, DeLong, Clarke-Pearson (1988), paired
       of each side are many
     every other                           p: swaps within whole units; interval: bootstrap of units
@@ -31,15 +31,15 @@ from probe.arrays import Array, Bools, Doubles, Floats, Ints, Texts
 from probe.metrics import classification
 from probe.metrics.classification import PROBABILITY
 from probe.metrics.delong import deviations
-from probe.metrics.intervals import ENOUGH, NO_ENDS, NONE, clusters, percentiles, unit_of
-from probe.metrics.jackknife import MANY_OF_A_CLASS, Support, supports
+from probe.metrics.intervals import ENOUGH, NO_ENDS, NONE, clusters, unit_of
+from probe.metrics.jackknife import MANY_OF_A_CLASS, Support, supports, worth
 from probe.metrics.metric import RANKS, Metric, Prepared
 from probe.metrics.prepared import prepare
-from probe.report.discordant import Discordance, discordance, mid_p, tango
-from probe.report.resampled import by_student, crossed, draw_units, resampled, student_p
+from probe.report.discordant import Discordance, discordance, mid_p, newcombe
+from probe.report.resampled import by_student, crossed, draw_units, resampled, student_p, widened
 from probe.report.swaps import N_SWAPS, ROUNDING, swap_p, swapping
 
-MCNEMAR, TANGO, DELONG = "mid-p McNemar", "Tango's score", "paired DeLong"
+MCNEMAR, NEWCOMBE, DELONG = "mid-p McNemar", "Newcombe's method 10", "paired DeLong"
 SWAPS, BOOTSTRAP, CROSSED = "swaps of {}s", "paired bootstrap of {}s", "crossed bootstrap"
 N_RESAMPLES = 2000
 TOST_LEVEL = 0.90  # of the interval: two one-sided tests at 5 % each (Schuirmann 1987)
@@ -324,10 +324,10 @@ class _Pair:
             return self._of_runs(metric, bare, levels, values)
         a, b, is_alone = self.a[0], self.b[0], self.n_units == len(self.cluster)
         if is_alone and metric.name == "acc" and a.task != MULTI_LABEL:
-            right = [x.parts[metric.needs][:, 0].any(axis=1) for x in (a, b)]
-            found = discordance(*right)
-            ends = [tango(found, level) for level in levels]
-            return replace(bare, p=mid_p(found), test=MCNEMAR, method=TANGO), ends
+            right = [np.any(x.parts[metric.needs][:, 0], axis=1) for x in (a, b)]
+            found = discordance(right[0], right[1])
+            ends = [newcombe(found, level) for level in levels]
+            return replace(bare, p=mid_p(found), test=MCNEMAR, method=NEWCOMBE), ends
         support = self.supports.get(metric.name)
         is_many = support is not None and support.weakest >= MANY_OF_A_CLASS
         if is_alone and metric.name == "auc" and is_many:
@@ -351,13 +351,16 @@ class _Pair:
         if why := self._few(metric):
             return replace(found, notes=(why,)), nothing
         if swaps.n < ENOUGH:
-            moving = f"{swaps.n} {self.unit}{'s' if swaps.n != 1 else ''}"
-            why = f"no interval: {moving} of {self.n_units} move the difference, and {ENOUGH} are needed"
+            units = f"{swaps.n} of {self.n_units} {self.unit}s"
+            why = f"no interval: {units} move the difference, and {ENOUGH} are needed"
             return replace(found, notes=(why,)), nothing
         drawn = [resampled(metric, x, self.drawn, self.cluster) for x in (a, b)]
         moved = drawn[0] - drawn[1]
         found = replace(found, method=BOOTSTRAP.format(self.unit), notes=_lost(moved))
-        return found, [percentiles(moved, level) for level in levels]
+        support = self.supports.get(metric.name)
+        df = worth(self.cluster) - 1 if support is None else support.df
+        df = max(1.0, min(df, swaps.n - 1))
+        return found, [widened(bare.value, moved, level, df) for level in levels]
 
     def _of_runs(
         self,

@@ -13,11 +13,13 @@ degrees of freedom, and not percentiles.
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 
 from probe.arrays import Doubles, Indices, Ints
+from probe.metrics.intervals import percentiles
 from probe.metrics.jackknife import NODES, WEIGHTS, student
 from probe.metrics.metric import RANKS, Metric, Prepared
 from probe.report.swaps import unit_sums
@@ -63,6 +65,25 @@ def resampled(metric: Metric, answers: Prepared, drawn: Ints, cluster: Indices) 
         wide = part[:, cluster].astype(np.int32)
         found.append(np.mean([metric.of(p, wide) for p in answers.problems], axis=0))
     return np.concatenate(found)
+
+
+def widened(value: float, drawn: Doubles, level: float, df: float) -> tuple[float, float]:
+    """The bootstrap's percentiles, each as much further from the value as few units require.
+
+    A resample of U units scatters as if its mean were known, by (U - 1) / U too little, and what it
+    shows of the spread is itself rough: both are made good as for a mean of normal numbers, by
+    Student's t and that factor (Hesterberg 2015, Am Stat 69:371, widens the level instead, which asks
+    more of the tails than a thousand resamples know).
+
+    Args:
+        value: of the test set.
+        drawn: (R,) of resamples, nan where undefined.
+        level: of the interval.
+        df: degrees of freedom: of one sort of units U - 1.
+    """
+    low, high = percentiles(drawn, level)
+    wider = student(level, df) / NormalDist().inv_cdf((1 + level) / 2) * math.sqrt((df + 1) / df)
+    return value + wider * (low - value), value + wider * (high - value)
 
 
 class Crossed(NamedTuple):
