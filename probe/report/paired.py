@@ -32,7 +32,7 @@ from probe.metrics import classification
 from probe.metrics.classification import PROBABILITY
 from probe.metrics.delong import deviations
 from probe.metrics.intervals import ENOUGH, NO_ENDS, NONE, clusters, unit_of
-from probe.metrics.jackknife import MANY_OF_A_CLASS, Support, supports, worth
+from probe.metrics.jackknife import MANY, MANY_OF_A_CLASS, Support, supports, worth
 from probe.metrics.metric import RANKS, Metric, Prepared
 from probe.metrics.prepared import prepare
 from probe.report.discordant import Discordance, discordance, mid_p, newcombe
@@ -42,6 +42,7 @@ from probe.report.swaps import N_SWAPS, ROUNDING, swap_p, swapping
 MCNEMAR, NEWCOMBE, DELONG = "mid-p McNemar", "Newcombe's method 10", "paired DeLong"
 SWAPS, BOOTSTRAP, CROSSED = "swaps of {}s", "paired bootstrap of {}s", "crossed bootstrap"
 N_RESAMPLES = 2000
+LINEAR = 1000  # units, from which the bootstrap of an AUC goes by its deviations
 TOST_LEVEL = 0.90  # of the interval: two one-sided tests at 5 % each (Schuirmann 1987)
 
 
@@ -279,6 +280,7 @@ class _Pair:
             n_units=self.n_units,
             unit=self.unit,
             level=level,
+            equivalence=None if margin is None else Equivalence(margin, *NO_ENDS),
         )
         levels = (level,) if margin is None else (level, TOST_LEVEL)
         if why := self._why_not(metric, bare.value):
@@ -310,7 +312,10 @@ class _Pair:
         if support is None or support.who is None:
             return f"no interval: there are {units}, and {ENOUGH} are needed"
         name = _name(self.test, support.who)
-        return f"no interval: class {name} has {units} on one side, and {ENOUGH} are needed"
+        what = f"class {name} has {units}"
+        if self.test.task == MULTI_LABEL:
+            what = f"label {name} has {units} on its smaller side"
+        return f"no interval: {what}, and {ENOUGH} are needed"
 
     def _tested(
         self,
@@ -354,7 +359,10 @@ class _Pair:
             units = f"{swaps.n} of {self.n_units} {self.unit}s"
             why = f"no interval: {units} move the difference, and {ENOUGH} are needed"
             return replace(found, notes=(why,)), nothing
-        drawn = [resampled(metric, x, self.drawn, self.cluster) for x in (a, b)]
+        is_linear = self.n_units >= LINEAR
+        drawn = [
+            resampled(metric, x, self.drawn, self.cluster, is_linear=is_linear) for x in (a, b)
+        ]
         moved = drawn[0] - drawn[1]
         found = replace(found, method=BOOTSTRAP.format(self.unit), notes=_lost(moved))
         support = self.supports.get(metric.name)
@@ -378,8 +386,9 @@ class _Pair:
         nothing = [NO_ENDS for _ in levels]
         if why := self._few(metric):
             return replace(bare, notes=(*notes, why)), nothing
+        is_linear = self.n_units >= MANY  # nothing but the spread is taken of them
         of_a, of_b = (
-            [resampled(metric, x, self.drawn, self.cluster) for x in side]
+            [resampled(metric, x, self.drawn, self.cluster, is_linear=is_linear) for x in side]
             for side in (self.a, self.b)
         )
         bare = replace(bare, notes=(*notes, *_lost(of_a[0] - of_b[0])))

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from probe.arrays import Doubles, Indices, Ints
+from probe.metrics.delong import deviations
 from probe.metrics.intervals import percentiles
 from probe.metrics.jackknife import NODES, WEIGHTS, student
 from probe.metrics.metric import RANKS, Metric, Prepared
@@ -42,7 +43,9 @@ def draw_units(n_units: int, n_resamples: int, seed: int) -> Ints:
     return drawn
 
 
-def resampled(metric: Metric, answers: Prepared, drawn: Ints, cluster: Indices) -> Doubles:
+def resampled(
+    metric: Metric, answers: Prepared, drawn: Ints, cluster: Indices, *, is_linear: bool = False
+) -> Doubles:
     """A model's metric on each resample.
 
     Args:
@@ -50,10 +53,17 @@ def resampled(metric: Metric, answers: Prepared, drawn: Ints, cluster: Indices) 
         answers: to N samples.
         drawn: (R, U) as ``draw_units`` gives it; the same for every model.
         cluster: (N,) number of each sample's unit.
+        is_linear: take an AUC for as much as each unit moves it by DeLong's deviations, which is a
+            hundred times as quick; what two units do together, of order 1 / U, is left out.
 
     Returns:
-        (R,), nan where a class is lacking.
+        (R,), nan where a class is lacking; a linear AUC never is.
     """
+    if is_linear and metric.name == "auc":
+        found = [deviations(problem) for problem in answers.problems]
+        value = float(np.mean([value for value, _, _ in found]))
+        moved = np.bincount(cluster, np.mean([moved for _, moved, _ in found], axis=0))
+        return value + drawn.astype(np.float64) @ moved
     if metric.needs != RANKS:
         of_units = unit_sums(answers.parts[metric.needs], cluster)
         flat = of_units.reshape(len(of_units), -1)

@@ -27,7 +27,8 @@ from probe.metrics.metric import RANKS, Metric, Prepared
 from probe.metrics.ranking import Ranking, below
 
 EXHAUSTIVE = 12  # patients: 2048 swaps and their mirror images
-N_SWAPS = 10_000
+N_SWAPS, FEWEST = 10_000, 999  # to draw; the fewer give a p of .001 at least
+AFFORDABLE = 2**30  # numbers to look at, about ten seconds
 ROUNDING = 1e-9  # of a difference of metrics
 CHUNK_CELLS = 2**22
 
@@ -37,6 +38,7 @@ class Swapping(NamedTuple):
 
     n: int  # units whose swap may move the difference
     difference: Callable[[Bools], Doubles]  # (R, n) which of them are swapped -> (R,)
+    cost: int = 0  # numbers that one swap looks at, where they are many
 
 
 def swapping(metric: Metric, a: Prepared, b: Prepared, cluster: Indices) -> Swapping:
@@ -62,7 +64,8 @@ def swap_p(of: Swapping, n_swaps: int = N_SWAPS, seed: int = 0) -> float:
 
     Args:
         of: see ``swapping``.
-        n_swaps: to draw, where units are more than ``EXHAUSTIVE``.
+        n_swaps: to draw, where units are more than ``EXHAUSTIVE``; at times ``FEWEST``, of what is
+            too costly for more.
         seed: of the draw.
 
     Returns:
@@ -76,6 +79,8 @@ def swap_p(of: Swapping, n_swaps: int = N_SWAPS, seed: int = 0) -> float:
         number = np.arange(2 ** (of.n - 1))[:, None]
         swapped = (number >> np.arange(of.n) & 1).astype(np.bool_)
         return float(_is_as_large(of.difference(swapped), seen).mean())
+    if of.cost:
+        n_swaps = min(n_swaps, max(FEWEST, AFFORDABLE // of.cost))
     found, rng = 1, np.random.default_rng(seed)
     for rows in _rows(n_swaps, of.n):
         swapped = rng.integers(2, size=(rows, of.n), dtype=np.uint8).astype(np.bool_)
@@ -107,12 +112,16 @@ def unit_sums(part: Array, cluster: Indices) -> Doubles:
 def _of_sums(metric: Metric, a: Prepared, b: Prepared, cluster: Indices) -> Swapping:
     of_a, of_b = (unit_sums(answers.parts[metric.needs], cluster) for answers in (a, b))
     moved = (of_b - of_a).reshape(len(of_a), -1)
-    moved = moved[(moved != 0).any(axis=1)]
+    differs = moved != 0
+    moved = moved[differs.any(axis=1)]
+    columns = differs.any(axis=0)  # what is labelled is the same for both
+    moved, base_a, base_b = moved[:, columns], of_a.sum(axis=0), of_b.sum(axis=0)
 
     def difference(swapped: Bools) -> Doubles:
-        shift = (swapped.astype(np.float64) @ moved).reshape(-1, *of_a.shape[1:])
-        new_a, new_b = of_a.sum(axis=0) + shift, of_b.sum(axis=0) - shift
-        return metric.of(new_a, a.task) - metric.of(new_b, a.task)
+        shift = np.zeros((len(swapped), columns.size))
+        shift[:, columns] = swapped.astype(np.float64) @ moved
+        shift = shift.reshape(-1, *base_a.shape)
+        return metric.of(base_a + shift, a.task) - metric.of(base_b - shift, a.task)
 
     return Swapping(len(moved), difference)
 
@@ -166,4 +175,4 @@ def _of_ranks(metric: Metric, a: Prepared, b: Prepared, cluster: Indices) -> Swa
             each.append(np.mean(moved, axis=0))
         return np.concatenate(each)
 
-    return Swapping(len(units), difference)
+    return Swapping(len(units), difference, 2 * len(cluster) * len(found))

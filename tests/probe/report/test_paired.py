@@ -199,6 +199,22 @@ def test_a_resample_is_the_test_set_with_rows_repeated(task):
             assert_allclose(found, each, rtol=1e-12, err_msg=metric.name)
 
 
+def test_of_many_units_an_auc_moves_by_deviations():
+    rng = np.random.default_rng(0)
+    y = (rng.random(3000) < 0.4).astype(int)
+    prepared, cluster = (
+        prepare(two(y + rng.normal(size=3000)), y, BINARY, MARGIN),
+        np.arange(3000) // 2,
+    )
+    auc = next(m for m in prepared.metrics if m.name == "auc")
+    drawn = draw_units(1500, 100, 0)
+    line, exact = (
+        resampled(auc, prepared, drawn, cluster, is_linear=is_linear) for is_linear in (True, False)
+    )
+    assert_allclose(line, exact, atol=0.1 * exact.std())
+    assert line.std() == pytest.approx(exact.std(), rel=0.02)
+
+
 def test_few_units_widen():
     drawn = np.random.default_rng(0).normal(size=100_000)
     low, high = widened(0.0, drawn, 0.95, 9)
