@@ -174,6 +174,17 @@ def test_of_single_samples_and_accuracy_swaps_are_the_exact_test():
     assert drawn == pytest.approx(2 * 17 / 2**16, abs=2e-4)
 
 
+def test_swaps_that_cost_much_are_fewer(monkeypatch):
+    labels, cluster = np.arange(60)[:, None] % 2, np.arange(60)
+    a, b = (
+        labels + noise for noise in (np.zeros((60, 1)), np.random.default_rng(0).random((60, 1)))
+    )
+    sides = [prepare(x, labels, MULTI_LABEL, MARGIN) for x in (a, -b)]
+    precision = next(m for m in sides[0].metrics if m.name == "average_precision")
+    monkeypatch.setattr("probe.report.swaps.AFFORDABLE", 1)
+    assert swap_p(swapping(precision, *sides, cluster)) == 1 / 1000
+
+
 def test_the_smallest_p_is_told_by_the_patients():
     y = np.repeat([0, 1], 8)
     groups = np.repeat(np.arange(8), 2).astype(str)
@@ -319,7 +330,7 @@ def test_a_perfect_model_is_told_from_a_good_one_by_swaps():
     assert 0 < found.low < found.value < found.high
 
 
-@pytest.mark.parametrize(("n_rare", "word"), [(1, "1 patient "), (4, "4 patients ")])
+@pytest.mark.parametrize(("n_rare", "word"), [(1, "1 patient,"), (4, "4 patients,")])
 def test_a_rare_class_has_a_test_and_no_interval(n_rare, word):
     y = np.r_[np.ones(2 * n_rare, int), np.zeros(60, int)]
     rng = np.random.default_rng(0)
