@@ -17,10 +17,11 @@ the other, averaged over columns, squared and added. For two classes, and for co
 their positives, this is DeLong's estimate exactly (pROC's numbers are in the tests). It isn't for
 models that were fitted to these very samples.
 
-Measured (benchmarks/paired_coverage.py, 400 to 1000 test sets a cell, 5 %): of equally good models p is
-below .05 for 1 to 6 % of test sets of 60 to 200 images, 3 to 6 % of 12 or 30 patients (AUC; accuracy and
-what goes by counts 0.5 to 5), 3 to 6 % of 3 or 5 trainings. The intervals hold the truth 93.6 to 99 %,
-92 to 98 and 93.5 to 99 % of the time; plain percentiles of 12 patients did 78 to 95, see
+Measured (benchmarks/paired_coverage.py, 300 to 1500 test sets a cell): of equally good models p is below
+.05 for 0.2 to 6 % of test sets of 60 to 200 images (AUC from 100 images, of .80 and .95: 3.5 to 5; the
+least are of models that hardly differ), of the AUC for 3.5 to 6.5 % of 12 to 40 patients, of what goes by
+counts for 0.5 to 5, and for 3 to 6 % of 3 or 5 trainings. The intervals hold the truth 93 to 99.5 %, 92 to
+98.6 and 93.5 to 99 % of the time; plain percentiles of 12 patients did 78 to 95, see
 ``resampled.widened``. Swaps ask whether two models answer alike: where one has another operating point,
 p is larger than need be for metrics of counts by class, and the interval may exclude 0 where p doesn't
 say so (6 to 8 % of the time with 60 images); notes then say it.
