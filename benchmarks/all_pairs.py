@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from probe.arrays import Bools, Doubles
-from probe.report.families import HOLM, MAX_T, Family, by_holm, by_max_t, gains_of
+from probe.report.statistics.families import HOLM, MAX_T, Family, by_holm, by_max_t, gains_of
 
 BEST, DISAGREE = 0.85, 0.1  # accuracy; share of images that two equal models disagree on
 GATE = 0.06

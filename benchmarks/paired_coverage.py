@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL
-from probe.report.paired import Answers, Difference, Samples, differences
+from probe.report.statistics.paired import Answers, Difference, Samples, differences
 
 WRONG, HELD = 0.06, 0.94
 SPREAD = 2.0  # standard errors of a cell's share that the gate allows for chance

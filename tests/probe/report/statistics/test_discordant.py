@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from probe.report.discordant import Discordance, discordance, mid_p, newcombe, tango
+from probe.report.statistics.discordant import Discordance, discordance, mid_p, newcombe, tango
 
 # Fagerland, Lydersen, Laake 2014: airways before and after a transplantation (Bentur 2009); complete
 # response before and after consolidation (Cavo 2012).

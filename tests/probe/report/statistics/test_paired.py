@@ -13,9 +13,15 @@ from cache.task import BINARY, MISSING, MULTI_CLASS, MULTI_LABEL, ORDINAL, REGRE
 from probe.metrics.classification import MARGIN
 from probe.metrics.jackknife import student
 from probe.metrics.prepared import prepare
-from probe.report import paired
-from probe.report.paired import Answers, Equivalence, Samples, delong_difference, differences
-from probe.report.resampled import (
+from probe.report.statistics import paired
+from probe.report.statistics.paired import (
+    Answers,
+    Equivalence,
+    Samples,
+    delong_difference,
+    differences,
+)
+from probe.report.statistics.resampled import (
     Crossed,
     by_student,
     crossed,
@@ -24,7 +30,7 @@ from probe.report.resampled import (
     student_p,
     widened,
 )
-from probe.report.swaps import ranked, swap_p, swapping
+from probe.report.statistics.swaps import ranked, swap_p, swapping
 
 ASAH = Path(__file__).parents[2] / "data" / "asah_ranks.csv"
 
@@ -181,7 +187,7 @@ def test_swaps_that_cost_much_are_fewer(monkeypatch):
     )
     sides = [prepare(x, labels, MULTI_LABEL, MARGIN) for x in (a, -b)]
     precision = next(m for m in sides[0].metrics if m.name == "average_precision")
-    monkeypatch.setattr("probe.report.swaps.AFFORDABLE", 1)
+    monkeypatch.setattr("probe.report.statistics.swaps.AFFORDABLE", 1)
     assert swap_p(swapping(precision, *sides, cluster)) == 1 / 1000
 
 

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from cache.errors import RequestError
-from probe.report.across import (
+from probe.report.statistics.across import (
     across,
     kendall,
     mean_of_units,

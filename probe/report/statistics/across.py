@@ -18,7 +18,7 @@ import numpy as np
 
 from cache.errors import RequestError
 from probe.arrays import Doubles
-from probe.report.families import Family, by_holm
+from probe.report.statistics.families import Family, by_holm
 
 # Made from images of the same people: LiTS's scans seen from three sides, and as volumes; HAM10000,
 # which is a part of ISIC 2019; NIH's chest X-rays; CheXpert's, split in several ways; DDSM's films.

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from cache.errors import RequestError
-from probe.report.claims import (
+from probe.report.published.numbers import published
+from probe.report.statistics.claims import (
     CONTRADICTED,
     HOLDS,
     NEEDS_SCORES,
@@ -23,7 +24,6 @@ from probe.report.claims import (
     read_claim,
     summarise,
 )
-from probe.report.published.numbers import published
 
 REVERSE = "the numbers say the reverse, and no answers could make it hold"
 

@@ -44,9 +44,16 @@ from probe.metrics.intervals import ENOUGH, NO_ENDS, NONE, clusters, unit_of
 from probe.metrics.jackknife import MANY, MANY_OF_A_CLASS, Support, supports, worth
 from probe.metrics.metric import RANKS, Metric, Prepared
 from probe.metrics.prepared import prepare
-from probe.report.discordant import Discordance, discordance, mid_p, newcombe
-from probe.report.resampled import by_student, crossed, draw_units, resampled, student_p, widened
-from probe.report.swaps import N_SWAPS, ROUNDING, swap_p, swapping
+from probe.report.statistics.discordant import Discordance, discordance, mid_p, newcombe
+from probe.report.statistics.resampled import (
+    by_student,
+    crossed,
+    draw_units,
+    resampled,
+    student_p,
+    widened,
+)
+from probe.report.statistics.swaps import N_SWAPS, ROUNDING, swap_p, swapping
 
 MCNEMAR, NEWCOMBE, DELONG = "mid-p McNemar", "Newcombe's method 10", "paired DeLong"
 SWAPS, BOOTSTRAP, CROSSED = "swaps of {}s", "paired bootstrap of {}s", "crossed bootstrap"

@@ -23,7 +23,7 @@ from probe.metrics.delong import deviations
 from probe.metrics.intervals import percentiles
 from probe.metrics.jackknife import NODES, WEIGHTS, student
 from probe.metrics.metric import RANKS, Metric, Prepared
-from probe.report.swaps import unit_sums
+from probe.report.statistics.swaps import unit_sums
 
 CHUNK_CELLS = 2**22
 

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from cache.errors import RequestError
-from probe.report.families import HOLM, MAX_T, Ranks, by_holm, by_max_t, gains_of, holm
+from probe.report.statistics.families import HOLM, MAX_T, Ranks, by_holm, by_max_t, gains_of, holm
 
 
 def test_holm_equals_statsmodels():

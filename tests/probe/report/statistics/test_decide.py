@@ -7,7 +7,7 @@ import pytest
 
 from cache.errors import RequestError
 from cache.task import BINARY, MULTI_CLASS
-from probe.report.decide import (
+from probe.report.statistics.decide import (
     Power,
     assume_accuracy,
     assume_auc,

@@ -1,0 +1,1 @@
+"""Tables, and how each format writes them."""

@@ -1,0 +1,1 @@
+"""Stored rows: reading, choosing, and which of them may stand beside each other."""

@@ -1,0 +1,1 @@
+"""What differences of models a test set can show: tests, intervals, families, decisions, claims."""
