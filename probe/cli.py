@@ -254,9 +254,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     if words[:1] == ["table"]:
-        from probe.report.stored import main as show_stored
+        from probe.report.cli import run_named
 
-        return show_stored(words[1:])
+        return run_named("table", words[1:], "probe table")
     if words[:1] == ["apply"]:
         from probe.apply import main as apply_stored
 

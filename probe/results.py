@@ -408,7 +408,7 @@ def read_scores(path: Path, row: Mapping[str, Any]) -> dict[str, Array]:
         OSError: there is no such file, or it can't be read.
         BrokenRow: they aren't those that were written with the row.
     """
-    place = _place_of_scores(path, row)
+    place = scores_path(path, row)
     with _open_scores(path, row) as file:
         try:
             with np.load(file, allow_pickle=False) as arrays:
@@ -480,7 +480,7 @@ def check_scores(path: Path, row: Mapping[str, Any]) -> None:
 @contextlib.contextmanager
 def _open_scores(path: Path, row: Mapping[str, Any]) -> Iterator[IO[bytes]]:
     """The file of a row's scores, its checksum compared where the row has one."""
-    wanted, place = row.get(SCORES), _place_of_scores(path, row)
+    wanted, place = row.get(SCORES), scores_path(path, row)
     with open_regular(place) as file:
         if wanted is not None and stream_sha256(file) != wanted:
             raise BrokenRow(f"{place} holds other scores than the row was written with")
@@ -488,9 +488,18 @@ def _open_scores(path: Path, row: Mapping[str, Any]) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _place_of_scores(path: Path, row: Mapping[str, Any]) -> Path:
+def scores_path(path: Path, row: Mapping[str, Any]) -> Path:
+    """The file of a row's scores, whether it is there or not.
+
+    Args:
+        path: of the row.
+        row: as ``read_row`` gave it.
+
+    Raises:
+        BrokenRow: its checksum is none.
+    """
     wanted = row.get(SCORES)
-    return path.with_suffix(".npz") if wanted is None else _scores_path(path, str(wanted))
+    return path.with_suffix(".npz") if wanted is None else _path_of(path, str(wanted))
 
 
 def _checksum(content: Mapping[str, Any]) -> str:
@@ -500,7 +509,7 @@ def _checksum(content: Mapping[str, Any]) -> str:
         return ""
 
 
-def _scores_path(path: Path, sha256: str) -> Path:
+def _path_of(path: Path, sha256: str) -> Path:
     if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise BrokenRow(f"{SCORES} should be 64 hex digits, found {sha256[:N_DIGITS]!r}")
     return path.with_name(f"{path.stem}.{sha256[:N_DIGITS]}.npz")
@@ -513,7 +522,7 @@ def _write_scores(path: Path, scores: Mapping[str, Array]) -> str:
         np.savez(new.file, **scores)  # type: ignore[arg-type]
         new.file.seek(0)
         sha256 = stream_sha256(new.file)
-        new.finish(_scores_path(path, sha256))
+        new.finish(_path_of(path, sha256))
     finally:
         new.discard()
     return sha256
@@ -523,7 +532,7 @@ def _remove_other_scores(path: Path, sha256: str) -> None:
     """Delete the scores of rows that this one has replaced, or that a kill kept from being."""
     ours = re.compile(re.escape(path.stem) + rf"(\.[0-9a-f]{{{N_DIGITS}}})?\.npz")
     for other in path.parent.iterdir():
-        if ours.fullmatch(other.name) and other != _scores_path(path, sha256):
+        if ours.fullmatch(other.name) and other != _path_of(path, sha256):
             with contextlib.suppress(OSError):
                 other.unlink()
 

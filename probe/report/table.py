@@ -13,7 +13,9 @@ from probe.metrics import classification, regression
 from probe.metrics.intervals import Interval
 from probe.metrics.metric import INTERVAL, REST, SD, VAL, Metric
 from probe.metrics.prepared import METRICS
-from probe.report.comparable import NOT_TO_COMPARE, describe_block, make_blocks
+from probe.report.rows.comparable import NOT_TO_COMPARE, describe_block, make_blocks
+from probe.report.rows.contenders import Contender
+from probe.report.rows.stored import StoredRow
 from probe.results import Row
 
 SPREAD = (
@@ -49,8 +51,8 @@ def format_table(rows: Sequence[Row], *, with_kind: bool = False) -> str:
         rows: in order.
         with_kind: whether a column tells the kinds apart.
     """
-    blocks = make_blocks(rows)
-    tables = [_format_rows(block.rows, with_kind) for block in blocks]
+    blocks = make_blocks([Contender((StoredRow(row),)) for row in rows])
+    tables = [_format_rows([c.first.row for c in b.contenders], with_kind) for b in blocks]
     if len(tables) < 2:
         return "".join(tables)
     headed = [f"{describe_block(i, blocks)}\n{table}" for i, table in enumerate(tables, start=1)]

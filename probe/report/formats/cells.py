@@ -8,7 +8,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-SHARE, UNIT, COUNT, P_VALUE, PLAIN = "share", "unit", "count", "p", "plain"  # how numbers are written
+SHARE, UNIT, COUNT, P_VALUE, PLAIN = (
+    "share",
+    "unit",
+    "count",
+    "p",
+    "plain",
+)  # how numbers are written
 
 
 @dataclass(frozen=True)

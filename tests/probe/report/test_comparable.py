@@ -11,12 +11,18 @@ from probing import answered, probe_file, rows, run
 from probe.config import ProbeConfig
 from probe.kinds.linear import Linear
 from probe.questions.overlay import OverlayConfig
-from probe.report.comparable import make_blocks
+from probe.report.rows.comparable import make_blocks
+from probe.report.rows.contenders import contenders_of
+from probe.report.rows.stored import StoredRow
 from probe.report.table import format_table
 from probe.results import from_json
 
 KNN = ["--kind", "knn", "--k", "5"]
 PATIENTS = np.array([f"p{i // 3}" for i in range(N)])
+
+
+def blocks_of(rows):
+    return make_blocks(contenders_of([StoredRow(row) for row in rows]))
 
 
 def corrected(features):
@@ -88,7 +94,7 @@ def test_another_target_fold_or_seed_is_asked_for_and_no_mixture(places):
     for overlay in asked:
         config = ProbeConfig(Linear(), overlay=OverlayConfig(**overlay))
         found += probe_file(config, features)
-    assert len(make_blocks(found)) == 1
+    assert len(blocks_of(found)) == 1
 
 
 def test_a_row_from_before_these_checksums_fits_where_its_labels_do(places):
@@ -101,8 +107,8 @@ def test_a_row_from_before_these_checksums_fits_where_its_labels_do(places):
     patients = of(tables={**row.encoded.tables, "patients": 1})
     labels = of(tables={}, samples={**row.encoded.samples, "labels": 1})
     assert old.digest == row.digest  # the same question: found again as one row
-    blocks = make_blocks([old, row, patients, labels])
-    assert [len(block.rows) for block in blocks] == [2, 1, 1]
+    blocks = blocks_of([old, row, patients, labels])
+    assert [len(block.contenders) for block in blocks] == [2, 1, 1]
 
 
 def test_slices_along_another_axis_are_of_the_same_samples(places, capsys):

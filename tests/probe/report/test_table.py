@@ -14,7 +14,7 @@ import pytest
 from answering import make_earlier, make_row, scores_file
 
 from probe.cli import main
-from probe.report.stored import CURE, read_stored
+from probe.report.rows.stored import CURE, read_stored, stored_files
 from probe.report.table import format_table
 from probe.results import Answered, BrokenRow, from_json, read_row, read_scores, write_row
 
@@ -146,12 +146,15 @@ def test_a_row_of_another_program_takes_no_other_down(stored, capsys, entry, val
 
 
 def test_rows_without_checksum_are_read_as_they_were(stored):
-    before = format_table(read_stored(sorted(stored.glob("*/*.json")), {})[0])
+    def read():
+        rows, problems = read_stored(stored, stored_files(stored))
+        return format_table([of.row for of in rows]), problems
+
+    before = read()
     for path in stored.glob("*/*.json"):
         make_earlier(path)
         assert read_scores(path, read_row(path)) == {}
-    rows, problems = read_stored(sorted(stored.glob("*/*.json")), {})
-    assert (format_table(rows), problems) == (before, [])
+    assert read() == (before[0], [])
 
 
 def test_every_changed_digit_is_found(tmp_path):
@@ -255,8 +258,8 @@ def test_two_writers_of_one_row_leave_a_row_and_its_scores(tmp_path):
 
 def test_rows_by_file(stored):
     paths = sorted(stored.glob("others/*.json"))
-    rows, problems = read_stored(paths, {})
-    assert [row.encoded.dataset for row in rows] == ["others"]
+    rows, problems = read_stored(stored, paths)
+    assert [of.row.encoded.dataset for of in rows] == ["others"]
     assert not problems
     with pytest.raises(SystemExit) as end:
         main(["table", str(paths[0]), "--results", str(stored)])

@@ -32,7 +32,7 @@ from probe.report.statistics.resampled import (
 )
 from probe.report.statistics.swaps import ranked, swap_p, swapping
 
-ASAH = Path(__file__).parents[2] / "data" / "asah_ranks.csv"
+ASAH = Path(__file__).parents[3] / "data" / "asah_ranks.csv"
 
 
 def two(p):

@@ -1,4 +1,4 @@
-"""Which rows may stand in one table: those that were asked about the same samples.
+"""Which contenders may stand in one table: those that were asked about the same samples.
 
 Labels, splits and patients are in no key: they may be corrected in one encoder's file and not in
 another's. Each row holds the checksums of the tables that it was asked with, so rows that differ in
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cache.format.key import canonical_json
+from probe.report.rows.contenders import Contender
 from probe.results import Encoded, Row, TrainedOn
 
 LABELS, SPLIT = "labels", "split"
@@ -30,39 +31,45 @@ class Fact:
 
 @dataclass
 class Block:
-    """Rows that agree."""
+    """Contenders that agree."""
 
-    rows: list[Row]
+    contenders: list[Contender]
     facts: dict[Fact, Any]  # -> a checksum or digest
 
 
-def make_blocks(rows: Sequence[Row]) -> list[Block]:
-    """Rows in as few blocks as their order gives; in a block no two disagree.
+def make_blocks(contenders: Sequence[Contender]) -> list[Block]:
+    """Contenders in as few blocks as their order gives; in a block no two disagree.
 
     Of a fact that an old row doesn't hold nobody knows, so that it fits anywhere.
     """
     blocks: list[Block] = []
-    for row in rows:
-        facts = dict(_facts(row))
+    for contender in contenders:
+        facts = {fact: value for of in contender.rows for fact, value in _facts(of.row)}
         for block in blocks:
             if not _conflicts(facts, block.facts):
-                block.rows.append(row)
+                block.contenders.append(contender)
                 block.facts.update(facts)
                 break
         else:
-            blocks.append(Block([row], facts))
+            blocks.append(Block([contender], facts))
     return blocks
 
 
 def describe_block(number: int, blocks: Sequence[Block]) -> str:
-    """A block's heading: "block 2 of 2: labels and split of scans are other than in block 1"."""
+    """A block's heading: "block 2 of 2: other labels and split of scans than in block 1"."""
     words = f"block {number} of {len(blocks)}"
+    said = describe_conflicts(blocks[number - 1], blocks[0])
+    return f"{words}: {said} than in block 1" if said else words
+
+
+def describe_conflicts(block: Block, other: Block) -> str:
+    """In what samples differ: "other labels and split of scans"; "" where in nothing."""
     whats: dict[str, list[str]] = {}
-    for fact in _conflicts(blocks[number - 1].facts, blocks[0].facts):
+    for fact in _conflicts(block.facts, other.facts):
         listed = whats.setdefault(fact.dataset, [])
         listed += [] if fact.what in listed else [fact.what]
     said = [f"{_listed(names)} of {dataset}" for dataset, names in whats.items()]
-    return f"{words}: other {', '.join(said)} than in block 1" if said else words
+    return f"other {', '.join(said)}" if said else ""
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,0 +1,91 @@
+"""Flags that say which rows, and reading them."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from cache.commands.terminal import Parser, complain, split_words
+from cache.errors import RequestError
+from cache.places import features_root, results_root
+from probe.report.rows.fields import FIELDS, read_condition
+from probe.report.rows.people import People
+from probe.report.rows.stored import StoredRow, Wanted, read_stored, stored_files
+from probe.report.table import format_table
+
+
+def add_rows(parser: Parser, *, files: bool = True) -> None:
+    """Add the flags.
+
+    Args:
+        parser: of a command.
+        files: whether rows may be named by file.
+    """
+    which = parser.add_argument_group("which rows (all that are stored)")
+    if files:
+        which.add_argument("files", nargs="*", type=Path, help="rows by file")
+    which.add_argument("--data", metavar="NAMES", help="data sets, comma separated")
+    which.add_argument("--model", "-m", metavar="NAMES", help="encoders, comma separated")
+    which.add_argument("--kind", metavar="KINDS", help="kinds, comma separated; finetune is one")
+    which.add_argument("--name", metavar="TAG", help="rows that were tagged so by --name")
+    which.add_argument(
+        "--where",
+        metavar="FIELD=VALUE",
+        action="append",
+        help="rows with this value; also != < <= > >=, and several with a comma. Fields: "
+        + ", ".join(field.name for field in FIELDS)
+        + "; metrics, val:METRIC, and paths such as probe.k",
+    )
+    which.add_argument(
+        "--results", type=Path, metavar="DIR", help="($MEDPROBE_RESULTS or ./results)"
+    )
+    which.add_argument(
+        "--features",
+        type=Path,
+        metavar="DIR",
+        help="where patients and meta columns are read ($MEDPROBE_FEATURES or ./features)",
+    )
+
+
+def parse(parser: Parser, arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the flags; two that don't go together end the process with status 2."""
+    options = parser.parse_args(list(arguments))
+    if getattr(options, "files", None) and options.results:
+        parser.error("name rows by file or their folder by --results, not both")
+    return options
+
+
+def people_of(options: argparse.Namespace) -> People:
+    """Who knows the patients."""
+    return People(options.features or features_root())
+
+
+def read_rows(options: argparse.Namespace, prog: str) -> tuple[list[StoredRow], int]:
+    """The rows that flags ask for; files that aren't any are complained of.
+
+    Args:
+        options: of ``add_rows``.
+        prog: the command, for complaints.
+
+    Returns:
+        The rows, and the exit status that the complaints ask for.
+
+    Raises:
+        RequestError: there are none, though nothing is wrong with any file.
+    """
+    files = getattr(options, "files", None)
+    root = options.results or results_root()
+    paths = files or stored_files(root)
+    wanted = Wanted(
+        split_words("--data", options.data),
+        split_words("--model", options.model),
+        split_words("--kind", options.kind),
+        options.name,
+        [read_condition(text) for text in options.where or ()],
+    )
+    rows, problems = read_stored(root, paths, wanted, lambda of: format_table([of.row]))
+    for problem in problems:
+        complain(prog, f"{problem.path}: {problem.why}")
+    if not rows and not problems:
+        where = f"the {len(paths)} named files" if files else str(root)
+        raise RequestError(f"no such row in {where}; `probe --kind linear` makes some")
+    return rows, 1 if problems else 0

@@ -1,0 +1,165 @@
+"""Stored rows, of probes and of fine-tuned encoders alike: finding, reading and choosing them."""
+
+import dataclasses
+import errno
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cache.commands.names import choose_named
+from cache.errors import RequestError
+from probe.arrays import Array
+from probe.report.rows.index import RowIndex
+from probe.results import BrokenRow, Row, from_json, read_scores
+
+# What opening a pipe or a folder, a link to nothing, a loop of links ends in.
+NO_FILE = (errno.EINVAL, errno.ENOENT, errno.ELOOP)
+NO_ROW = "no row of probe or finetune"
+CURE = "delete it, or move it elsewhere; the command that made a row makes it again"
+# What a file that is no row, or one of an earlier version without checksum, can make of its reader.
+FOREIGN = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, IndexError)
+
+
+@dataclass(frozen=True)
+class StoredRow:
+    """A row, and where it lies."""
+
+    row: Row  # without scores, but where ``path`` is None
+    path: Path | None = None  # None: it was just made, and has its scores
+    content: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # as ``read_row`` gives it
+    written: float = 0.0  # when, in seconds since 1970
+    lacking: str = ""  # what is wrong with its scores; "": nothing
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its tags."""
+        return tuple(self.content.get("names", ()))
+
+    @property
+    def id(self) -> str:
+        """SHA-256 of the question."""
+        return str(self.content.get("id") or self.row.digest)
+
+    def scores(self) -> Mapping[str, Array]:
+        """Each sample's scores, labels and ids, see ROW.md.
+
+        Raises:
+            RequestError: they are missing or damaged.
+        """
+        if self.path is None:
+            return self.row.scores
+        try:
+            return read_scores(self.path, self.content)
+        except (OSError, BrokenRow) as error:
+            why = self.lacking or str(error)
+            raise RequestError(f"{self.path}: its {why}") from error
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A file that holds no row, or whose scores are lost."""
+
+    path: Path
+    why: str
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which rows; empty means any."""
+
+    datasets: Sequence[str] = ()
+    models: Sequence[str] = ()
+    kinds: Sequence[str] = ()
+    name: str | None = None  # a tag
+    where: Sequence[Callable[[StoredRow], bool]] = ()  # what else must be so of each
+
+
+def stored_files(root: Path) -> list[Path]:
+    """The files of a folder of results that may be rows, by name."""
+    return sorted(root.glob("*/*.json"))
+
+
+def read_stored(
+    root: Path,
+    paths: Iterable[Path],
+    wanted: Wanted = Wanted(),
+    shows: Callable[[StoredRow], Any] = id,
+) -> tuple[list[StoredRow], list[Problem]]:
+    """Stored rows, by data set, encoder, kind and seed.
+
+    Args:
+        root: the folder of results, whose index is used.
+        paths: of rows' JSON files.
+        wanted: which.
+        shows: what will be made of each; a file of which nothing can be made takes no other down.
+
+    Returns:
+        The rows, without scores, and the files that aren't any, or whose scores are missing or
+        damaged; those rows are whole, and have a mark.
+    """
+    rows, problems, index = [], [], RowIndex(root)
+    for path in paths:
+        try:
+            content = index.read(path)
+            row = from_json(content.row)
+            if content.lacking:
+                row = dataclasses.replace(row, marks=(*row.marks, content.lacking))
+            found = StoredRow(row, path, content.row, content.written, content.lacking)
+            shows(found)
+            _place(found)
+            is_wanted = _is_wanted(found, wanted)
+        except OSError as error:
+            is_odd = error.errno in NO_FILE and os.path.lexists(path)
+            why = f"not a regular file; {CURE}" if is_odd else error.strerror or str(error)
+            problems.append(Problem(path, why))
+        except BrokenRow as error:
+            problems.append(Problem(path, f"{error}; {CURE}"))
+        except RequestError:
+            raise
+        except FOREIGN as error:
+            problems.append(Problem(path, f"{NO_ROW} ({type(error).__name__}); {CURE}"))
+        else:
+            rows += [found] if is_wanted else []
+    index.save()
+    kept = choose_named(wanted.models, rows, _names)
+    problems += [Problem(r.path, f"its {r.lacking}") for r in kept if r.lacking and r.path]
+    return sorted(kept, key=_place), problems
+
+
+def _is_wanted(found: StoredRow, wanted: Wanted) -> bool:
+    e, kind = found.row.encoded, found.row.answered.kind
+    return (
+        (not wanted.datasets or e.dataset in wanted.datasets)
+        and (not wanted.kinds or kind in wanted.kinds)
+        and (wanted.name is None or wanted.name in found.names)
+        and all(is_so(found) for is_so in wanted.where)
+    )
+
+
+def _names(found: StoredRow) -> tuple[str, str]:
+    """What --model may call the encoder of a row."""
+    return found.row.encoded.label, found.row.encoded.model
+
+
+def _place(found: StoredRow) -> tuple[Any, ...]:
+    row = found.row
+    e, settings = row.encoded, row.answered.settings
+    last = (
+        str(settings.get("mode", "")),
+        settings.get("layer", -1),
+        str(settings.get("pool", "")),
+    )
+    return (
+        e.dataset,
+        e.model,
+        e.label,
+        int(e.size or 0),
+        row.answered.kind,
+        *(str(part).zfill(4) for part in last),
+        int(row.answered.shots or 0),
+        row.question,
+        row.posed.fold,
+        int(row.answered.training_seed or 0),
+    )
