@@ -107,10 +107,18 @@ METRICS = (
         without=Ranking.average_precision_without,
         column="mAP",
     ),
-    Metric("brier", _of_each(calibration.brier_of), BRIER, CLASSIFICATION, LOSSES, (0, 2)),
-    Metric("ece", _of_each(calibration.calibration_error_of), CALIBRATION, CLASSIFICATION, None),
     Metric(
-        "ece_tempered", _of_each(calibration.calibration_error_of), TEMPERED, CLASSIFICATION, None
+        *("brier", _of_each(calibration.brier_of), BRIER, CLASSIFICATION, LOSSES, (0, 2)),
+        is_loss=True,
+    ),
+    Metric(
+        *("ece", _of_each(calibration.calibration_error_of), CALIBRATION, CLASSIFICATION, None),
+        is_loss=True,
+    ),
+    Metric(
+        *("ece_tempered", _of_each(calibration.calibration_error_of), TEMPERED, CLASSIFICATION),
+        stands_on=None,
+        is_loss=True,
     ),
     Metric("acc_expected", _of_all(grades.accuracy_of), EXPECTED, (ORDINAL,), is_share=True),
     Metric("kappa_expected", _of_all(grades.kappa_of), EXPECTED, (ORDINAL,), RECALLS, (-1, 1)),

@@ -49,6 +49,7 @@ class Metric:
     column: str = ""  # of a table; empty: it has none
     also: tuple[str, ...] = ()  # further columns: INTERVAL (in the place of its own), VAL, SD, REST
     has_unit: bool = False  # the labels' own
+    is_loss: bool = False  # smaller is better
 
     @property
     def has_interval(self) -> bool:

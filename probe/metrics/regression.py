@@ -177,8 +177,16 @@ METRICS = (
         column="mae",
         also=(INTERVAL, VAL, SD, REST),
         has_unit=True,
+        is_loss=True,
     ),
-    _metric("rmse", lambda m: np.sqrt(m.squared / m.n), POSITIVE, column="rmse", has_unit=True),
+    _metric(
+        "rmse",
+        lambda m: np.sqrt(m.squared / m.n),
+        POSITIVE,
+        column="rmse",
+        has_unit=True,
+        is_loss=True,
+    ),
     _metric(
         "r2",
         lambda m: 1 - m.squared / _spread(m.n, m.label, m.label_squared),

@@ -120,13 +120,18 @@ class Contender:
             found = [
                 _over_classes(of).get(metric, v) for of, v in zip(self.rows, found, strict=True)
             ]
-        return self._mean(found)
+        return self.mean(found)
 
     def val(self, metric: str) -> float:
         """A metric on val, of several rows their mean; nan where a row hasn't it."""
         return statistics.fmean(of.row.measured.val.get(metric, math.nan) for of in self.rows)
 
-    def _mean(self, values: Sequence[float]) -> Value:
+    def mean(self, values: Sequence[float]) -> Value:
+        """The mean and standard deviation of its rows' numbers, undefined where one is; of one row
+        the number.
+        """
+        if len(values) == 1:
+            return Value(values[0])
         if any(map(math.isnan, values)):
             return Value(math.nan)
         deviation = statistics.stdev if self._ddof else statistics.pstdev

@@ -1,0 +1,167 @@
+"""Which contenders stand below another on a test set: all pairs tested, as one family.
+
+    several trainings, or episodes   crossed bootstrap of each pair, Holm
+    folds                            the corrected resampled t of each pair, Holm
+    many units in every class        max-T over one bootstrap of units, the same for all
+    fewer                            the paired test of each pair, Holm
+
+Units are patients where one has several samples, else samples.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cache.errors import RequestError
+from cache.task import REGRESSION
+from probe.arrays import Doubles
+from probe.metrics.intervals import clusters
+from probe.metrics.jackknife import MANY, MANY_OF_A_CLASS, supports
+from probe.metrics.metric import CALIBRATION, TEMPERED, Metric
+from probe.metrics.prepared import METRICS, prepare
+from probe.report.rows.answers import TestSet
+from probe.report.statistics.families import Family, by_holm, by_max_t
+from probe.report.statistics.folds import corrected_t
+from probe.report.statistics.paired import LINEAR, N_RESAMPLES, differences
+from probe.report.statistics.resampled import crossed, draw_units, resampled, student_p
+
+MOST = 40  # contenders: 780 pairs
+NO_TEST = "no test holds for errors of calibration"
+SITES = "sites are populations of their own: compare them one by one"
+TOO_MANY = "{n} contenders are too many to test all pairs of (at most {most}): name fewer"
+
+
+@dataclass(frozen=True)
+class Untested:
+    """Why contenders weren't tested."""
+
+    why: str
+
+
+def metric_of(name: str) -> Metric:
+    """The record of a metric."""
+    return next(metric for metric in METRICS if metric.name == name)
+
+
+def stand(sets: Sequence[TestSet], name: str, level: float = 0.05) -> Family | Untested:
+    """All-pairs tests of contenders on one data set.
+
+    Args:
+        sets: its test set, or one of each fold; K contenders.
+        name: of the metric.
+        level: the chance of any false difference.
+    """
+    metric, n = metric_of(name), len(sets[0].answers)
+    if metric.needs in (CALIBRATION, TEMPERED):
+        return Untested(NO_TEST)
+    if n > MOST:
+        return Untested(TOO_MANY.format(n=n, most=MOST))
+    if len(sets) > 1:
+        return _by_folds(sets, metric, level)
+    (test,) = sets
+    if any(len(answers.runs) > 1 for answers in test.answers):
+        return _by_runs(test, metric, level)
+    if has_many(test, metric):
+        try:
+            return _by_resamples(test, metric, level)
+        except RequestError:  # draws that lack a class leave too few: pair by pair then
+            pass
+    return _by_pairs(test, metric, level)
+
+
+def has_many(test: TestSet, metric: Metric) -> bool:
+    """Whether a bootstrap of units may be believed: ``MANY`` of them, and in each class some."""
+    cluster = cluster_of(test)
+    if int(cluster.max()) + 1 < MANY:
+        return False
+    if test.samples.task == REGRESSION:
+        return True
+    n_classes = test.answers[0].runs.shape[2]
+    found = supports(test.samples.labels, test.samples.task, n_classes, cluster)
+    support = found.get(metric.name)
+    return support is None or support.weakest >= MANY_OF_A_CLASS
+
+
+def cluster_of(test: TestSet) -> np.ndarray:
+    """(N,) the number of each sample's unit."""
+    groups = test.samples.groups
+    return np.arange(len(test.ids)) if groups is None else clusters(groups)
+
+
+def _by_resamples(test: TestSet, metric: Metric, level: float) -> Family:
+    cluster, sign = cluster_of(test), -1.0 if metric.is_loss else 1.0
+    drawn = draw_units(int(cluster.max()) + 1, N_RESAMPLES, 0)
+    is_linear = drawn.shape[1] >= LINEAR
+    values, columns = [], []
+    for answers in test.answers:
+        labels, task = test.samples.labels, test.samples.task
+        prepared = prepare(answers.scores, labels, task, answers.score_type)
+        values.append(sign * prepared.evaluate()[metric.name])
+        columns.append(sign * resampled(metric, prepared, drawn, cluster, is_linear=is_linear))
+    return by_max_t([np.array(values)], [np.stack(columns, axis=1)], level)[0]
+
+
+def _by_pairs(test: TestSet, metric: Metric, level: float) -> Family:
+    def p_of(i: int, j: int) -> tuple[float, float]:
+        a, b = test.answers[i], test.answers[j]
+        found = differences(a, b, test.samples, [metric.name])[metric.name]
+        return found.value, found.p
+
+    return _holm(len(test.answers), p_of, metric, level)
+
+
+def _by_runs(test: TestSet, metric: Metric, level: float) -> Family:
+    """Each training's metric on the same resamples is made once, not once a pair."""
+    cluster = cluster_of(test)
+    drawn = draw_units(int(cluster.max()) + 1, N_RESAMPLES, 0)
+    is_linear = drawn.shape[1] >= MANY  # nothing but the spread is taken of them
+    values: list[Doubles] = []
+    moved: list[list[Doubles]] = []
+    for answers in test.answers:
+        labels, task = test.samples.labels, test.samples.task
+        runs = [prepare(scores, labels, task, answers.score_type) for scores in answers.runs]
+        values.append(np.array([run.evaluate()[metric.name] for run in runs]))
+        moved.append([resampled(metric, r, drawn, cluster, is_linear=is_linear) for r in runs])
+
+    def p_of(i: int, j: int) -> tuple[float, float]:
+        value = float(values[i].mean() - values[j].mean())
+        together = test.is_together and len(values[i]) == len(values[j])
+        pair = values[i], values[j]
+        spread = crossed(moved[i], moved[j], pair, drawn.shape[1], together=together)
+        if not spread.se > 0:
+            return value, 1.0 if value == 0 else math.nan
+        return value, student_p(value, spread)
+
+    return _holm(len(test.answers), p_of, metric, level)
+
+
+def _by_folds(sets: Sequence[TestSet], metric: Metric, level: float) -> Family | Untested:
+    if not str(sets[0].rows[0].row.posed.split.get("rule", "")).startswith("kfold"):
+        return Untested(SITES)
+    each = []
+    for test in sets:
+        labels, task = test.samples.labels, test.samples.task
+        found = [prepare(a.scores, labels, task, a.score_type).evaluate() for a in test.answers]
+        each.append([values[metric.name] for values in found])
+    values = np.array(each)  # (F, K)
+    sizes = np.array([len(test.ids) for test in sets]), np.array([test.n_train for test in sets])
+
+    def p_of(i: int, j: int) -> tuple[float, float]:
+        found = corrected_t(values[:, i] - values[:, j], *sizes)
+        return found.value, found.p
+
+    return _holm(values.shape[1], p_of, metric, level)
+
+
+def _holm(
+    n: int, p_of: Callable[[int, int], tuple[float, float]], metric: Metric, level: float
+) -> Family:
+    gains, p = np.zeros((n, n)), np.full((n, n), np.nan)
+    for i, j in itertools.combinations(range(n), 2):
+        value, p[i, j] = p_of(i, j)
+        p[j, i] = p[i, j]
+        gains[i, j], gains[j, i] = value, -value
+    return by_holm([-gains if metric.is_loss else gains], [p], level)[0]
