@@ -27,6 +27,7 @@ from cache.format.key import file_stem, key_digest
 from cache.places import results_root
 from probe.arrays import Array
 from probe.folds import asked_of_all
+from probe.ledger import Reading, add_line, utc
 from probe.metrics.classification import PROBABILITY
 from probe.metrics.intervals import Interval
 from probe.metrics.measure import Measured
@@ -111,6 +112,17 @@ class Posed:
         """The fold's or site's name, where a rule makes several splits."""
         return str(self.split.get("name", ""))
 
+    @property
+    def target_words(self) -> str:
+        """Which labels were laid over the stored ones; "" where none were."""
+        words = [self.target.get(name) for name in ("file", "target", "uncertain")]
+        return ", ".join(str(word) for word in words if word)
+
+    @property
+    def split_words(self) -> str:
+        """Which split was laid over the stored one; "" where none was."""
+        return str(self.split.get("file") or self.split.get("rule") or "")
+
 
 @dataclass(frozen=True)
 class Answered:
@@ -181,14 +193,29 @@ class Row:
         """As ``digest``, but the same for all folds, or sites, of one rule, and all seeds of a
         training.
         """
-        samples: dict[str, Any] = dict(self.encoded.samples)
-        if self.posed.fold:
-            samples["split"] = {name: self.posed.split[name] for name in ("rule", "seed")}
-        asked = self._asked(samples)
+        asked = self._asked(self._samples_of_all)
         if self.posed.fold:
             asked["probe"] = asked_of_all(asked["probe"])
         asked["probe"].pop("training_seed", None)
         return key_digest(asked)
+
+    @property
+    def test_set(self) -> str:
+        """SHA-256 of what was tested on: the data set, its samples, their labels and the split.
+
+        The same for all folds, or sites, of one rule: together they are one test set.
+        """
+        samples, e = self._samples_of_all, self.encoded
+        divided = {name: samples.get(name) for name in ("labels", "split")}
+        return key_digest({"dataset": e.dataset, **divided, "ids": e.tables.get("ids")})
+
+    @property
+    def _samples_of_all(self) -> dict[str, Any]:
+        """What makes labels and split another question, for all folds of one rule."""
+        samples: dict[str, Any] = dict(self.encoded.samples)
+        if self.posed.fold:
+            samples["split"] = {name: self.posed.split[name] for name in ("rule", "seed")}
+        return samples
 
     def _asked(self, samples: Mapping[str, Any]) -> dict[str, Any]:
         asked: dict[str, Any] = {"features": self.encoded.digest, "task": self.encoded.task}
@@ -358,6 +385,7 @@ def write_row(root: Path, row: Row, name: str = "") -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         # One writer at a time: else a tag is lost, or the scores that another row still needs.
         with locked(path.parent):
+            _note_reading(root, row)
             content["names"] = sorted({*_earlier_names(path), *([name] if name else [])})
             # Scores first: whoever sees a row finds its scores beside it.
             scores = _write_scores(path, row.scores)
@@ -372,6 +400,23 @@ def write_row(root: Path, row: Row, name: str = "") -> Path:
             "with --results DIR"
         ) from error
     return path
+
+
+def reading_of(row: Row, time: str) -> Reading:
+    """The line of the ledger for a row that read test."""
+    e, posed = row.encoded, row.posed
+    return Reading(
+        *(time, row.test_set, row.question, row.digest),
+        *(e.dataset, e.label, row.answered.kind, posed.target_words, posed.split_words),
+    )
+
+
+def _note_reading(root: Path, row: Row) -> None:
+    """Write into the ledger that test was read, even if the row can't be written thereafter."""
+    if row.measured.test:
+        # A row is worth more than its line, and is counted without it for as long as it is there.
+        with contextlib.suppress(OSError):
+            add_line(root, reading_of(row, utc()))
 
 
 def read_row(path: Path) -> dict[str, Any]:

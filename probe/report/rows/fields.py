@@ -55,17 +55,6 @@ def _follow(value: Any, path: Iterable[str]) -> Any:
     return value
 
 
-def _target(of: StoredRow) -> str | None:
-    target = of.row.posed.target
-    words = [str(target[n]) for n in ("file", "target", "uncertain") if target.get(n)]
-    return ", ".join(words) or None
-
-
-def _split(of: StoredRow) -> str | None:
-    split = of.row.posed.split
-    return str(split.get("file") or split.get("rule") or "") or None
-
-
 def _mode(of: StoredRow) -> str | None:
     """What trained of a fine-tuned encoder: "full", "partial from 8", "head, deit"."""
     settings = of.row.answered.settings
@@ -130,8 +119,8 @@ FIELDS = (
     Field("prepared", "paper whose image preparation it is", lambda of: of.row.encoded.protocol or None, ENCODER),
     Field("seen", "whether pretraining saw the images", lambda of: of.row.encoded.seen, ENCODER),
     Field("task", "kind of labels", lambda of: of.row.encoded.task, SAMPLES),
-    Field("target", "labels laid over the stored ones", _target, SAMPLES),
-    Field("split", "split laid over the stored one", _split, SAMPLES),
+    Field("target", "labels laid over the stored ones", lambda of: of.row.posed.target_words or None, SAMPLES),
+    Field("split", "split laid over the stored one", lambda of: of.row.posed.split_words or None, SAMPLES),
     Field("fold", "fold or site", lambda of: of.row.posed.fold or None, SAMPLES),
     Field("trained", "data set that was learnt from, where it is another", lambda of: of.row.posed.trained_on.dataset if of.row.posed.trained_on else None, SAMPLES, "trained on"),
     Field("kind", "kind of probe, or finetune", lambda of: of.row.answered.kind, QUESTION),
