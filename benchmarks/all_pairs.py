@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from probe.arrays import Bools, Doubles
+from probe.report.statistics.discordant import discordance, mid_p
 from probe.report.statistics.families import HOLM, MAX_T, Family, by_holm, by_max_t, gains_of
 
 BEST, DISAGREE = 0.85, 0.1  # accuracy; share of images that two equal models disagree on
@@ -49,19 +50,12 @@ class Counts:
         self.marked.append(float(family.not_separated.mean()))
 
 
-def mid_p(only_one: int, only_other: int) -> float:
-    """McNemar's test, mid-p, two-sided."""
-    n, k = only_one + only_other, min(only_one, only_other)
-    chances = [math.comb(n, i) / 2**n for i in range(k + 1)]
-    return min(1.0, 2 * sum(chances) - chances[-1])
-
-
 def mcnemar(answers: Bools) -> Doubles:
     """(K, K) p of each pair, from (K, N) right answers."""
     p = np.full((len(answers), len(answers)), np.nan)
     for j, k in zip(*np.triu_indices(len(answers), 1), strict=True):
         one, other = answers[j], answers[k]
-        p[j, k] = p[k, j] = mid_p(int((one & ~other).sum()), int((other & ~one).sum()))
+        p[j, k] = p[k, j] = mid_p(discordance(one, other))
     return p
 
 

@@ -22,6 +22,7 @@ a negative are in order independently of each other, all of them with probabilit
 A >= (1 - level)^(1 / k), with k the smaller of the two classes (of 42 positives: 0.931).
 """
 
+from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -72,6 +73,20 @@ def delong(scores: Floats, labels: Ints, task: str, level: float = 0.95) -> tupl
     centre = np.log(value / (1 - value))
     low, high = 1 / (1 + np.exp(-(centre + np.array([-half, half]))))
     return float(low), float(high)
+
+
+def mean_deviations(problems: Sequence[Ranking]) -> tuple[float, Doubles, bool]:
+    """How much each sample moves a mean of AUCs.
+
+    Args:
+        problems: one column each, of the same samples.
+
+    Returns:
+        The mean AUC; (N,) deviations; and whether a column is perfect, constant or has one sample of
+        a side, whose own scatter can't be seen.
+    """
+    values, moved, blind = zip(*map(deviations, problems), strict=True)
+    return float(np.mean(values)), np.mean(moved, axis=0), any(map(bool, blind))
 
 
 def deviations(problem: Ranking) -> tuple[float, Doubles, float]:

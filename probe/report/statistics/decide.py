@@ -25,7 +25,7 @@ import numpy as np
 from cache.errors import RequestError
 from probe.arrays import Bools, Doubles, Floats, Indices, Ints
 from probe.metrics.classification import rankings
-from probe.metrics.delong import deviations
+from probe.metrics.delong import mean_deviations
 from probe.metrics.jackknife import student
 
 DIFFERENCES = (0.01, 0.02, 0.05)  # that n is given for
@@ -293,7 +293,20 @@ def auc_variance(
         nan where a column has fewer than two positives, or negatives, or there is one patient: one
         doesn't scatter.
     """
-    moved = _mean_deviations(scores, labels, task) - _mean_deviations(other, labels, task)
+    moved = auc_deviations(scores, labels, task) - auc_deviations(other, labels, task)
+    return scatter(moved, cluster)
+
+
+def scatter(moved: Doubles, cluster: Indices | None = None) -> float:
+    """The variance of a metric, or of a difference, from how much each sample moves it.
+
+    Args:
+        moved: (N,) deviations, whose sum is 0.
+        cluster: see ``auc_variance``.
+
+    Returns:
+        nan of one patient.
+    """
     n_units = _n_units(len(moved), cluster)
     if cluster is None or n_units == len(moved):
         return float((moved**2).sum())
@@ -303,11 +316,12 @@ def auc_variance(
     return n_units / (n_units - 1) * float((off**2).sum())
 
 
-def _mean_deviations(scores: Floats, labels: Ints, task: str) -> Doubles:
+def auc_deviations(scores: Floats, labels: Ints, task: str) -> Doubles:
+    """(N,) how much each sample moves the AUC; nan where a column has fewer than two of a side."""
     problems = rankings(scores, labels, task)
     if any(min(len(p.positives), len(p.negatives)) < 2 for p in problems):
         return np.full(len(scores), np.nan)
-    return np.mean([deviations(problem)[1] for problem in problems], axis=0)
+    return mean_deviations(problems)[1]
 
 
 def _n_units(n: int, cluster: Indices | None) -> int:

@@ -39,7 +39,7 @@ from cache.task import MISSING, MULTI_LABEL, REGRESSION
 from probe.arrays import Array, Bools, Doubles, Floats, Ints, Texts
 from probe.metrics import classification
 from probe.metrics.classification import PROBABILITY
-from probe.metrics.delong import deviations
+from probe.metrics.delong import mean_deviations
 from probe.metrics.intervals import ENOUGH, NO_ENDS, NONE, clusters, unit_of
 from probe.metrics.jackknife import MANY, MANY_OF_A_CLASS, Support, supports, worth
 from probe.metrics.metric import RANKS, Metric, Prepared
@@ -236,14 +236,10 @@ def delong_difference(a: Prepared, b: Prepared) -> tuple[float, float, bool]:
         Its value; its standard error; and whether a column of either is perfect, constant or has one
         sample of a side, whose own scatter can't be seen.
     """
-    value, is_blind = 0.0, False
-    moved = np.zeros(a.problems[0].n_samples)
-    for pair in zip(a.problems, b.problems, strict=True):
-        (of_a, moved_a, blind_a), (of_b, moved_b, blind_b) = map(deviations, pair)
-        value += (of_a - of_b) / len(a.problems)
-        moved += (moved_a - moved_b) / len(a.problems)
-        is_blind |= bool(blind_a or blind_b)
-    return value, float(np.sqrt((moved**2).sum())), is_blind
+    of_a, moved_a, is_blind = mean_deviations(a.problems)
+    of_b, moved_b, is_blind_too = mean_deviations(b.problems)
+    se = float(np.sqrt(((moved_a - moved_b) ** 2).sum()))
+    return of_a - of_b, se, is_blind or is_blind_too
 
 
 class _Pair:
