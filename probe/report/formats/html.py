@@ -49,7 +49,7 @@ li:target { background: var(--fact); outline: 2px solid var(--line); }
 @media print { :root { --ink: #000; --soft: #444; --paper: #fff; --line: #999; --fact: #fff;
   --link: #000; }
   body { margin: 0; max-width: none; font-size: 10pt; } table { font-size: 8pt; }
-  th, td { padding: .15rem .4rem; } .wide { overflow: visible; } tr { break-inside: avoid; }
+  th, td { padding: .15rem .25rem; } .wide { overflow: visible; } tr { break-inside: avoid; }
   h2, .facts { break-after: avoid; } @page { margin: 15mm; } }
 """
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"

@@ -9,7 +9,6 @@ part has room). What goes elsewhere gets whole lines, as `grep` wants them.
 import textwrap
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 
 from cache.commands.terminal import terminal_width
@@ -49,7 +48,7 @@ def _table(table: Table, numbers: dict[str, int], width: int) -> Iterator[str]:
             under = shapes[span.start : span.start + span.n]
             lacks = _columns(span.over) - _wide(under)
             if lacks > 0:
-                under[-1].least = under[-1].width + lacks
+                under[-1].width += lacks
         for i, part in enumerate(_parts(table, shapes, width)):
             yield from [""] if i else []
             yield from _grid(table, shapes, part)
@@ -57,19 +56,24 @@ def _table(table: Table, numbers: dict[str, int], width: int) -> Iterator[str]:
         yield _wrap(text, width)
 
 
-@dataclass
 class _Shape:
-    """A column's texts, those of numbers padded so that points, brackets and notes align."""
+    """A column's texts, those of numbers padded so that points, brackets and notes align.
 
-    heading: str
-    is_right: bool
-    is_text: bool  # no row above the feet has a number here
-    texts: list[str]
-    least: int = 0  # what a heading that it shares needs of it
+    Args:
+        heading: its own.
+        is_right: whether it is flush right.
+        is_text: no row above the feet has a number here.
+        texts: one a row.
+    """
 
-    @property
-    def width(self) -> int:
-        return max(self.least, *map(_columns, [self.heading, *self.texts]))
+    def __init__(self, heading: str, is_right: bool, is_text: bool, texts: Sequence[str]) -> None:
+        self.heading, self.is_right, self.is_text = heading, is_right, is_text
+        self.fill(texts)
+
+    def fill(self, texts: Sequence[str]) -> None:
+        """Have other texts, and be as wide as they are."""
+        self.texts = texts
+        self.width = max(map(_columns, [self.heading, *texts]))
 
     def padded(self, text: str) -> str:
         blank = " " * (self.width - _columns(text))
@@ -123,11 +127,11 @@ def _shorten(shapes: Sequence[_Shape], fits: Callable[[], bool]) -> bool:
         for shape, whole in zip(able, wholes, strict=True):
             cut = [_cut(text, limit) for text in whole]
             if len(set(cut)) == len(set(whole)):
-                shape.texts = cut
+                shape.fill(cut)
     if fits():
         return True
     for shape, whole in zip(able, wholes, strict=True):
-        shape.texts = whole
+        shape.fill(whole)
     return False
 
 

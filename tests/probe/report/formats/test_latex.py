@@ -71,6 +71,12 @@ def test_tabulars_are_rectangular(page):
             assert row[0] not in "*["  # which the row before would take for its own
 
 
+@pytest.mark.parametrize("text", ["*", "[1pt]"])
+def test_a_row_isnt_read_as_of_the_one_before(text):
+    table = Table((Column("a"),), ((Cell(text),),))
+    assert f"\n{{}}{text} \\\\\n" in write(Page((table,)), "latex")
+
+
 def test_rules_are_those_of_booktabs():
     text = write(usual_page(), "latex")
     assert text.startswith("% The preamble needs: \\usepackage{booktabs}\n")

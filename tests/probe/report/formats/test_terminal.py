@@ -55,6 +55,27 @@ def test_names_are_cut_where_that_is_enough_and_never_to_the_same():
     assert all(n in terminal.write(page(alike), 40) for n in alike)
 
 
+def test_names_are_cut_before_a_table_is_broken():
+    cells = *(Cell(value=0.5, low=0.4, high=0.6) for _ in range(3)), Cell("text")
+    names = [f"{letter}-{'x' * 40}" for letter in "ab"]
+    table = Table(
+        tuple(map(Column, ["model", *"abcd"])), tuple((Cell(name), *cells) for name in names)
+    )
+    text = terminal.write(Page((table,)), 90)
+    assert len(text.splitlines()) == 4
+    assert "…" in text
+    narrow = terminal.write(Page((table,)), 70)  # where cutting isn't enough, names stay whole
+    assert "…" not in narrow
+    assert narrow.count(names[0]) > 1
+
+
+def test_feet_stand_below_a_rule():
+    rows = terminal.write(usual_page(), 0).splitlines()
+    at = next(i for i, row in enumerate(rows) if row.startswith("test images"))
+    assert rows[at - 1] == rows[at - 14]
+    assert set(rows[at - 1]) == {"-", " "}
+
+
 def test_shared_headings_stand_above_their_columns():
     rows = terminal.write(usual_page(), 0).splitlines()
     at = next(i for i, row in enumerate(rows) if row.lstrip().startswith("breastmnist"))
