@@ -144,7 +144,7 @@ def run(request: Request) -> int:
     from extract.plan import leave_out_missing, make_plan
     from finetune.run import run_request
     from finetune.setting import describe_plan
-    from probe.report.table import format_table
+    from probe.report.listing import format_rows
 
     memory = DigestMemory(request.images.root / ".digests.json")
     with CheckProgress() as progress:
@@ -161,7 +161,7 @@ def run(request: Request) -> int:
     if not request.dry_run:
         rows, problems = run_request(request, plan, memory, say)
     if rows:
-        show(f"\n{format_table(rows)}\n")
+        show(f"\n{format_rows(rows)}\n")
         show(
             f"{counted(len(rows), 'row')} with scores in {request.results_dir}; checkpoints and logs in "
             f"{request.runs_dir}"

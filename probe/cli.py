@@ -268,13 +268,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(config: ProbeConfig) -> int:
     """Find the features, ask them, print the table."""
     # Here, not above: h5py is a quarter of the time that --help may take.
-    from probe.report.table import format_table
+    from probe.report.listing import format_rows
     from probe.run import choose_files, run_probe
 
     found, failures = choose_files(config.find)
     rows, more = run_probe(config, found, say=lambda line: show(line, flush=True))
     if rows:
-        show(f"\n{format_table(rows)}\n")
+        show(f"\n{format_rows(rows)}\n")
         if not config.places.reads_test:
             show("Test wasn't read: --layer auto chooses layer and pool, or name one of each.")
         show(f"{counted(len(rows), 'row')} with scores in {config.run.folder}")

@@ -10,6 +10,9 @@ N_WEIGHTS = 4  # hex digits of the weights' digest in a name: enough for a table
 # How ``finetune`` says in its weights what they were trained on, and feature files note it.
 TUNED = re.compile(r", fine-tuned on (\S+) \(")
 
+LONG_LABEL = 32  # letters
+FROM_FILE = re.compile(rf"(.+) \(.+ ([0-9a-f]{{{N_WEIGHTS}}})\)", re.DOTALL)
+
 
 def encoder_label(model: str, notes: Mapping[str, Any], key: Mapping[str, Any]) -> str:
     """What an encoder is called beside others of its architecture.
@@ -31,6 +34,13 @@ def encoder_label(model: str, notes: Mapping[str, Any], key: Mapping[str, Any]) 
     tuned = TUNED.search(file)
     which = f"tuned on {tuned[1]}" if tuned else file.partition(", ")[0]
     return f"{model} ({which} {digest[:N_WEIGHTS]})"
+
+
+def short_label(label: str) -> str:
+    """The same for a narrow table: of a file with a long name, the weights' digest alone."""
+    if len(label) <= LONG_LABEL or not (found := FROM_FILE.fullmatch(label)):
+        return label
+    return f"{found[1]} ({found[2]})"
 
 
 def digest_of(part: str) -> str:

@@ -1,17 +1,23 @@
 """Rows as tables, a line each: what differs gets a column, what is the same stands once above."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from cache.commands.terminal import cut_text
 from probe.metrics import classification, regression
 from probe.metrics.metric import INTERVAL, REST, SD, VAL, Metric
 from probe.metrics.prepared import METRICS
 from probe.report.formats.cells import SHARE, UNIT, Cell, Column, Page, Table
+from probe.report.formats.write import write
+from probe.report.notes import joined
 from probe.report.rows.comparable import NOT_TO_COMPARE, describe_block, make_blocks
-from probe.report.rows.contenders import Contender, contenders_of
+from probe.report.rows.contenders import Contender, contenders_of, differing
 from probe.report.rows.fields import ENCODER, METRIC_NAMES, METRIC_WORDS, find_field, written
 from probe.report.rows.stored import StoredRow
+from probe.results import Row
 
 LEAKS = (
     "leaks: exact copies + near twins in an earlier split; p: patients there; ?: unknown (?p: "
@@ -21,14 +27,15 @@ MODEL = "model"  # always a column: whose numbers they are
 # Fields that are shown where they tell rows apart, and above the table where they don't.
 USUAL = (
     *("data", MODEL, "weights", "size", "prepared", "kind", "protocol", "mode", "layer", "pool"),
-    *("depth", "aggregate", "measured", "shots", "scale", "k", "prompts", "target", "split"),
-    *("trained", "fold", "seed", "control"),
+    *("depth", "place", "aggregate", "measured", "shots", "scale", "k", "prompts", "target"),
+    *("split", "trained", "fold", "seed", "control", "leaks"),
 )
 OF_CHOICE = ("encoder_lr", "head_lr", "set", "C", "penalty")  # for whoever has just asked
 QUIET: Mapping[str, Sequence[str]] = {  # values that show no column, beside none
     "leaks": ("0", "0 ?p"),
     "scale": ("train",),
 }
+MOST_SETTINGS, WIDTH = 3, 24  # columns of further settings, and letters of such a value
 RIGHT = {"size", "layer", "depth", "shots", "k", "prompts", "seed", *OF_CHOICE} - {"set"}
 
 
@@ -62,8 +69,17 @@ class Numbers:
     of: Callable[[Line], Cell | None]  # None: the line hasn't it
 
 
+def format_rows(rows: Sequence[Row]) -> str:
+    """Rows that were just made, for a terminal or a log.
+
+    Args:
+        rows: in order.
+    """
+    return write(page_of_rows([StoredRow(row) for row in rows], is_full=True)).rstrip("\n")
+
+
 def page_of_rows(
-    rows: Sequence[StoredRow], columns: Sequence[str] = (), *, chosen: bool = False
+    rows: Sequence[StoredRow], columns: Sequence[str] = (), *, is_full: bool = False
 ) -> Page:
     """Rows as a page.
 
@@ -72,8 +88,8 @@ def page_of_rows(
 
     Args:
         rows: in order.
-        columns: fields and metrics to show, in this order; "+C" adds one to the usual; none: those.
-        chosen: whether what val or folds chose is among the usual.
+        columns: fields and numbers to show, in this order; "+C" adds one to the usual; none: those.
+        is_full: whether the usual ones are all that there are, with what val or folds chose.
 
     Raises:
         RequestError: there is no such field.
@@ -81,16 +97,25 @@ def page_of_rows(
     blocks = make_blocks(contenders_of(rows))
     own = [name for name in columns if not name.startswith("+")]
     more = [name.removeprefix("+") for name in columns if name.startswith("+")]
+    shown = Shown((*own, *more), False)
+    if not own:
+        shown = Shown((*USUAL, *(OF_CHOICE if is_full else ()), *more), True, is_full)
+    notes = joined(note for of in rows for note in of.row.marks)
     tables = []
     for number, block in enumerate(blocks, start=1):
         lines = [line for contender in block.contenders for line in _lines(contender)]
         title = describe_block(number, blocks) if len(blocks) > 1 else ""
-        if own:
-            tables.append(_table(lines, title, [*own, *more], is_usual=False))
-        else:
-            fields = [*USUAL, *(OF_CHOICE if chosen else ()), *more]
-            tables.append(_table(lines, title, fields, is_usual=True))
+        tables.append(_table(lines, title, shown, notes))
     return Page(tuple(tables), notes=(NOT_TO_COMPARE,) if len(blocks) > 1 else ())
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Which columns."""
+
+    names: Sequence[str]  # fields and numbers
+    is_usual: bool  # fields that say the same of all lines stand above; numbers are the usual ones
+    is_full: bool = False
 
 
 def _lines(contender: Contender) -> list[Line]:
@@ -98,43 +123,72 @@ def _lines(contender: Contender) -> list[Line]:
     return [*lines, Line(contender, is_mean=True)] if len(lines) > 1 else lines
 
 
-def _table(lines: Sequence[Line], title: str, names: Sequence[str], *, is_usual: bool) -> Table:
-    """A table of fields, and of numbers where they are the usual ones."""
-    shown: list[tuple[Column, list[Cell]]] = []
+def _table(lines: Sequence[Line], title: str, shown: Shown, notes: Mapping[str, str]) -> Table:
+    fields: list[tuple[Column, list[Cell]]] = []
+    numbers: list[Numbers] = []
     above: list[tuple[str, str]] = []
-    for name in dict.fromkeys(names):
-        if numbers := _numbers_named(name):
-            cells = [numbers.of(line) or Cell() for line in lines]
-            shown.append((Column(numbers.heading, is_right=True), cells))
+    for name in dict.fromkeys(shown.names):
+        if found := numbers_named(name):
+            numbers.append(found)
+            if not shown.is_usual:  # as it was asked for
+                fields.append(_column(found, lines))
             continue
         field, words = find_field(name), [line.words(name) for line in lines]
         told = {w for w, line in zip(words, lines, strict=True) if not line.is_mean}
-        is_one = len(told) == 1 and is_usual and name != MODEL
-        if is_one and not told <= {"", *QUIET.get(name, ())}:
-            above.append((field.title, told.pop()))
-        if is_one or (is_usual and told <= {"", *QUIET.get(name, ())}):
-            continue
-        if is_usual and field.part == ENCODER and name != MODEL and _follows_model(name, lines):
-            continue
-        column = Column(field.title, is_right=name in RIGHT)
-        shown.append((column, [Cell(word) for word in words]))
-    below: tuple[str, ...] = ()
-    if is_usual:
-        for numbers in USUAL_NUMBERS:
-            cells = [numbers.of(line) for line in lines]
-            if any(cell is not None for cell in cells):
-                shown.append((Column(numbers.heading, is_right=True), [c or Cell() for c in cells]))
-        leaks = [line.words("leaks") if not line.is_mean else "" for line in lines]
-        if not set(leaks) <= {"", *QUIET["leaks"]}:
-            shown.append((Column("leaks"), [Cell(word) for word in leaks]))
-            below = (LEAKS,)
+        if shown.is_usual and name != MODEL:
+            if told <= {"", *QUIET.get(name, ())}:
+                continue
+            if len(told) == 1:
+                above.append((field.title, told.pop()))
+                continue
+            if field.part == ENCODER and _follows_model(name, lines):
+                continue
+        fields.append((Column(field.title, is_right=name in RIGHT), [Cell(word) for word in words]))
+    if shown.is_usual:
+        fields += _settings_that_tell(lines, [cells for _, cells in fields])
+        usual = [n for n in ALL_NUMBERS if shown.is_full or n in FEW_NUMBERS]
+        columns = [_column(n, lines) for n in dict.fromkeys((*usual, *numbers))]
+        asked = {n.heading for n in numbers}
+        fields += [c for c in columns if c[0].name in asked or any(cell != Cell() for cell in c[1])]
     every = _shared([line.notes for line in lines if not line.is_mean]) if len(lines) > 1 else ()
-    own = [tuple(note for note in line.notes if note not in every) for line in lines]
+    own = [
+        tuple(dict.fromkeys(notes.get(n, n) for n in line.notes if n not in every))
+        for line in lines
+    ]
     if any(own):
-        shown.append((Column("note"), [Cell(notes=notes) for notes in own]))
-    columns = tuple(column for column, _ in shown)
-    rows = tuple(zip(*(cells for _, cells in shown), strict=True))
-    return Table(columns, rows, title, tuple(above), (*below, *every))
+        fields.append((Column("note"), [Cell(notes=of) for of in own]))
+    named = {name for name, _ in above} | {column.name for column, _ in fields}
+    below = (*([LEAKS] if "leaks" in named else []), *every)
+    rows = tuple(zip(*(cells for _, cells in fields), strict=True))
+    return Table(tuple(column for column, _ in fields), rows, title, tuple(above), below)
+
+
+def _column(numbers: Numbers, lines: Sequence[Line]) -> tuple[Column, list[Cell]]:
+    return Column(numbers.heading, is_right=True), [numbers.of(line) or Cell() for line in lines]
+
+
+def _settings_that_tell(
+    lines: Sequence[Line], columns: Sequence[Sequence[Cell]]
+) -> list[tuple[Column, list[Cell]]]:
+    """Columns of settings in which lines differ that all other columns say the same of."""
+    alike: dict[tuple[str, ...], list[Line]] = {}
+    for i, line in enumerate(lines):
+        alike.setdefault(tuple(cells[i].text for cells in columns), []).append(line)
+    names: dict[str, None] = {}
+    conditions = {id(line): line.contender.condition() for line in lines}
+    for members in alike.values():
+        names |= dict.fromkeys(differing([conditions[id(line)] for line in members]))
+    return [
+        (
+            Column(n.removeprefix("probe.")),
+            [Cell(_short(conditions[id(line)], n)) for line in lines],
+        )
+        for n in list(names)[:MOST_SETTINGS]
+    ]
+
+
+def _short(condition: Mapping[str, Any], name: str) -> str:
+    return cut_text(written(condition.get(name)), WIDTH)
 
 
 def _shared(notes: Sequence[Sequence[str]]) -> tuple[str, ...]:
@@ -153,16 +207,18 @@ def _follows_model(name: str, lines: Sequence[Line]) -> bool:
     return len(found) == len({model for model, _ in found})
 
 
-def _numbers_named(name: str) -> Numbers | None:
-    """The column of a metric, "auc" or "val:auc"; None: it isn't one."""
-    word = name.removeprefix("val:")
-    metric = METRIC_WORDS.get(word, word)
-    if metric not in METRIC_NAMES:
+def numbers_named(name: str) -> Numbers | None:
+    """A column of numbers: "auc", "val:auc", "sd:auc" over episodes, "rest:auc" without twins.
+
+    Returns:
+        None: it is none.
+    """
+    prefix, _, word = name.rpartition(":")
+    name = METRIC_WORDS.get(word, word)
+    if name not in METRIC_NAMES or prefix not in ("", *PREFIXES):
         return None
-    of = next(m for m in METRICS if m.name == metric)
-    if word != name:
-        return _of_val(of, always=True)
-    return _of_test(of, with_interval=True)
+    metric = next(m for m in METRICS if m.name == name)
+    return PREFIXES[prefix](metric) if prefix else _of_test(metric, with_interval=True)
 
 
 def _of_test(metric: Metric, *, with_interval: bool) -> Numbers:
@@ -205,7 +261,7 @@ def _of_rest(metric: Metric) -> Numbers:
         found = line.contender.mean([found[metric.name] for found in each])
         return _plain(found.value, found.sd if line.is_mean else math.nan, metric)
 
-    return Numbers(REST.format(metric.column), of)
+    return Numbers(REST.format(metric.column or metric.name), of)
 
 
 def _of_episodes(metric: Metric) -> Numbers:
@@ -218,7 +274,7 @@ def _of_episodes(metric: Metric) -> Numbers:
         found = line.contender.value(metric.name)
         return None if found is None else Cell(value=found.sd, form=_form(metric))
 
-    return Numbers(SD.format(metric.column), of)
+    return Numbers(SD.format(metric.column or metric.name), of)
 
 
 def _plain(value: float, sd: float, metric: Metric) -> Cell:
@@ -229,7 +285,7 @@ def _form(metric: Metric) -> str:
     return UNIT if metric.has_unit else SHARE
 
 
-def _usual_numbers() -> tuple[Numbers, ...]:
+def _all_numbers() -> tuple[Numbers, ...]:
     """Those of test, those with an interval first; then val's, episodes' and the others'."""
     found: list[Numbers] = []
     for metrics in (classification.METRICS, regression.METRICS):
@@ -242,4 +298,12 @@ def _usual_numbers() -> tuple[Numbers, ...]:
     return (*found, *(_of_rest(m) for m in METRICS if REST in m.also))
 
 
-USUAL_NUMBERS = _usual_numbers()
+PREFIXES: Mapping[str, Callable[[Metric], Numbers]] = {
+    "val": lambda metric: _of_val(metric, always=True),
+    "sd": _of_episodes,
+    "rest": _of_rest,
+}
+ALL_NUMBERS = _all_numbers()
+# In a table of many rows: no f1, standard deviations of episodes, or numbers without twins.
+SELDOM = re.compile(r"f1|.* (sd|w/o)")
+FEW_NUMBERS = tuple(n for n in ALL_NUMBERS if not SELDOM.fullmatch(n.heading))

@@ -1,38 +1,145 @@
-"""``report table``: stored rows as a table."""
+"""``report table``: stored rows as tables, a line each, or one metric of encoders x data sets."""
 
 import argparse
 
-from cache.commands.terminal import Parser, show
-from probe.report.commands.which import add_rows, read_rows
-from probe.report.table import format_table
+from cache.commands.terminal import Parser, split_words
+from cache.errors import RequestError
+from probe.report.commands.which import add_format, add_rows, people_of, print_page, read_rows
+from probe.report.formats.cells import Page
+from probe.report.listing import numbers_named, page_of_rows
+from probe.report.rows.contenders import contenders_of
+from probe.report.rows.fields import find_field, metric_named, sorted_by
+from probe.report.rows.stored import StoredRow
 
 EXAMPLES = """\
 examples:
   report table                                every stored row
   report table --data breastmnist             of one data set
-  report table --kind linear,finetune --model dinov2
-  report table results/breastmnist/*.json     rows by file
+  report table --where "auc>0.9" --sort=-auc --columns model,kind,auc,C
+  report table --metric auc                   encoders x data sets, best ones marked
+  report table --metric auc --kind knn --across k
+  report table --metric acc --by model,kind --across shots --data breastmnist
+  report table --metric auc --format latex > table.tex
+  report table --like wu2025:results1         in the shape of a paper's table
+  report table --published                    beside what papers printed
+  report table --by meta:sex --data scans     by subgroup
 """
+OF_METRIC = ("across", "family", "level", "no_tests")  # flags that need --metric
 
 
 def make_parser(prog: str) -> Parser:
     """The flags."""
     parser = Parser(
         prog=prog,
-        description="Print stored rows, of probe and of finetune, as tables. Nothing is "
-        "computed. Files that hold no whole row, and rows whose scores are missing or damaged, are "
-        "named, and the status is 1.",
+        description="Print stored rows, of probe and of finetune. Without --metric each is a line; "
+        "what differs among them gets a column. With it, the table is of that metric alone, and "
+        "every encoder is marked that no test puts below another (not separated from the best). "
+        "Rows that were asked about other samples, or otherwise, are tables of their own. Files "
+        "that hold no whole row, and rows whose scores are missing or damaged, are named, and the "
+        "status is 1.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_rows(parser)
+    shape = parser.add_argument_group("what stands where")
+    shape.add_argument("--metric", metavar="NAME", help="one metric: auc, acc, f1_macro...")
+    shape.add_argument(
+        "--by",
+        metavar="FIELDS",
+        help="with --metric: what a line is (model); meta:COLUMN: each row by subgroup of its test "
+        "samples, as meta:sex, or meta:age:40,60 in bands",
+    )
+    shape.add_argument(
+        "--across", metavar="FIELD", help="what a column is: data, size, layer, shots, k... (data)"
+    )
+    shape.add_argument(
+        "--columns", metavar="FIELDS", help="fields and metrics to show; +C adds one to the usual"
+    )
+    shape.add_argument("--sort", metavar="FIELD", help="order of the lines; --sort=-auc: falling")
+    tests = parser.add_argument_group("tests of --metric")
+    tests.add_argument(
+        "--family",
+        choices=("column", "table"),
+        help="whether the level is that of each column or of the whole table (column)",
+    )
+    tests.add_argument(
+        "--level", type=float, metavar="P", help="chance of any false difference (0.05)"
+    )
+    tests.add_argument("--no-tests", action="store_true", default=None, help="numbers alone")
+    tests.add_argument(
+        "--question", metavar="CLAIM", help="the comparison named in advance, as 'A > B on DATA'"
+    )
+    papers = parser.add_argument_group("papers")
+    papers.add_argument(
+        "--like", metavar="PAPER:TABLE", help="in the shape of a paper's table, as wu2025:results1"
+    )
+    papers.add_argument(
+        "--published", action="store_true", help="beside the numbers that papers printed"
+    )
+    add_format(parser)
     parser.set_defaults(prog=prog)
     return parser
 
 
 def run(options: argparse.Namespace) -> int:
     """Read the rows, print those that are asked for."""
+    _check(options)
     rows, status = read_rows(options, options.prog)
     if rows:
-        show(format_table([of.row for of in rows], with_kind=True))
+        print_page(options, make_page(options, rows))
     return status
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse flags that nothing would come of."""
+    is_of_groups = str(options.by or "").startswith("meta:")
+    if not options.metric:
+        used = [name for name in OF_METRIC if getattr(options, name) is not None]
+        used += ["by"] if options.by and not is_of_groups else []
+        used += ["question"] if options.question else []
+        if used:
+            flag = used[0].replace("_", "-")
+            raise RequestError(f"--{flag} belongs to a table of one metric: add --metric auc")
+    elif options.columns:
+        raise RequestError("--columns belongs to the table of rows, without --metric")
+    if options.level is not None and not 0 < options.level < 1:
+        raise RequestError(f"--level lies between 0 and 1, such as 0.05; found {options.level:g}")
+
+
+def make_page(options: argparse.Namespace, rows: list[StoredRow]) -> Page:
+    """The page that flags ask for."""
+    if str(options.by or "").startswith("meta:"):
+        raise RequestError("--by meta: isn't there yet")
+    if options.like or options.published:
+        raise RequestError("--like isn't there yet")
+    if options.metric:
+        return _of_metric(options, rows)
+    words = split_words("--columns", options.columns)
+    for word in words:
+        _check_column(word)
+    order = split_words("--sort", options.sort)
+    return page_of_rows(sorted_by(rows, order, lambda of: of) if order else rows, words)
+
+
+def _check_column(word: str) -> None:
+    name = word.removeprefix("+")
+    if numbers_named(name) is None:
+        find_field(name)
+
+
+def _of_metric(options: argparse.Namespace, rows: list[StoredRow]) -> Page:
+    from probe.report.matrix import A_COLUMN, Shape, page_of_metric
+
+    by = split_words("--by", options.by) or ("model",)
+    shape = Shape(
+        by=by,
+        across=options.across or "data",
+        family=options.family or A_COLUMN,
+        level=options.level or 0.05,
+        is_tested=not options.no_tests,
+        sort=options.sort or "",
+    )
+    for name in (*by, shape.across):
+        find_field(name)
+    contenders = contenders_of(rows)
+    return page_of_metric(contenders, metric_named(options.metric), shape, people_of(options))

@@ -4,13 +4,16 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from cache.commands.terminal import Parser, complain, split_words
+from cache.commands.terminal import Parser, complain, show, split_words
 from cache.errors import RequestError
+from cache.files import write_whole
 from cache.places import features_root, results_root
+from probe.report.formats.cells import Page
+from probe.report.formats.write import FORMATS, write
+from probe.report.listing import page_of_rows
 from probe.report.rows.fields import FIELDS, read_condition
 from probe.report.rows.people import People
 from probe.report.rows.stored import StoredRow, Wanted, read_stored, stored_files
-from probe.report.table import format_table
 
 
 def add_rows(parser: Parser, *, files: bool = True) -> None:
@@ -44,6 +47,27 @@ def add_rows(parser: Parser, *, files: bool = True) -> None:
         metavar="DIR",
         help="where patients and meta columns are read ($MEDPROBE_FEATURES or ./features)",
     )
+
+
+def add_format(parser: Parser) -> None:
+    """Add the flags of how a page is written, and where."""
+    how = parser.add_argument_group("how")
+    how.add_argument("--format", choices=FORMATS, default="terminal", help="(terminal)")
+    how.add_argument("--output", "-o", type=Path, metavar="FILE", help="(the terminal)")
+
+
+def print_page(options: argparse.Namespace, page: Page) -> None:
+    """Write a page as flags of ``add_format`` say.
+
+    Raises:
+        OSError: the file can't be written.
+    """
+    text = write(page, options.format)
+    if options.output is None:
+        show(text)
+        return
+    with write_whole(options.output) as file:
+        file.write(f"{text.rstrip()}\n".encode())
 
 
 def parse(parser: Parser, arguments: Sequence[str]) -> argparse.Namespace:
@@ -82,7 +106,7 @@ def read_rows(options: argparse.Namespace, prog: str) -> tuple[list[StoredRow], 
         options.name,
         [read_condition(text) for text in options.where or ()],
     )
-    rows, problems = read_stored(root, paths, wanted, lambda of: format_table([of.row]))
+    rows, problems = read_stored(root, paths, wanted, lambda of: page_of_rows([of]))
     for problem in problems:
         complain(prog, f"{problem.path}: {problem.why}")
     if not rows and not problems:

@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,7 +138,7 @@ class Contender:
         return Value(statistics.fmean(values), sd=deviation(values))
 
     def condition(self) -> dict[str, Any]:
-        """How it was asked, whatever the encoder, its layer and the data.
+        """How it was asked, whatever the encoder, its size and layer, and the data.
 
         Contenders that differ in it differ in more than what stands in their row of a table.
         """
@@ -148,19 +148,28 @@ class Contender:
         if "few_shot" in asked:
             drawn = asked["few_shot"]
             asked["few_shot"] = {n: v for n, v in drawn.items() if n not in OF_EPISODES}
-        if "place_chosen" in asked:  # among how many is the encoder's
-            asked["place_chosen"] = True
+        # Among how many layers and pools is the encoder's.
+        place = "chosen" if asked.pop("place_chosen", None) else "named"
+        if "k" in row.answered.chosen:
+            asked["k_chosen"] = True
         posed, protocol = row.posed, row.answered.protocol
         return {
             **{f"probe.{name}": value for name, value in asked.items()},
+            "place": place,
             **{f"protocol.{name}": v for name, v in protocol.items() if name != "differs"},
             "target": {n: v for n, v in posed.target.items() if n in ("target", "uncertain")},
             "split": {n: v for n, v in posed.split.items() if n in ("rule", "seed")},
             "trained": posed.trained_on.dataset if posed.trained_on else "",
             "prepared": row.encoded.protocol,
-            "size": row.encoded.size,
             "trainings": len(self.rows) if self.is_of_seeds else 1,
         }
+
+
+def differing(conditions: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names whose values aren't the same in all conditions, in their order."""
+    names = dict.fromkeys(name for condition in conditions for name in condition)
+    first = conditions[0]
+    return [n for n in names if any(c.get(n) != first.get(n) for c in conditions[1:])]
 
 
 def contenders_of(rows: Sequence[StoredRow]) -> list[Contender]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from cache.commands.names import near_names
+from cache.commands.names import near_names, short_label
 from cache.errors import RequestError
 from probe.metrics.intervals import Interval
 from probe.metrics.prepared import METRICS
@@ -84,6 +84,10 @@ def _protocol(of: StoredRow) -> str | None:
     return ", ".join(filter(None, words)) or None
 
 
+def _place(of: StoredRow) -> str | None:
+    return "chosen" if "place_chosen" in of.row.answered.settings else None
+
+
 def _n(split: str) -> Callable[[StoredRow], Any]:
     return lambda of: of.row.n.get(split)
 
@@ -112,7 +116,7 @@ def _date(of: StoredRow) -> str | None:
 
 FIELDS = (
     Field("data", "data set", lambda of: of.row.encoded.dataset, SAMPLES),
-    Field("model", "encoder, as it is called beside others", lambda of: of.row.encoded.label, ENCODER),
+    Field("model", "encoder, as it is called beside others", lambda of: short_label(of.row.encoded.label), ENCODER),
     Field("encoder", "its full name", lambda of: of.row.encoded.encoder or None, ENCODER),
     Field("weights", "digest of its weights", _weights, ENCODER),
     Field("size", "of its input, in pixels", lambda of: of.row.encoded.size or None, ENCODER),
@@ -129,7 +133,7 @@ FIELDS = (
     Field("layer", "layer, from 0", _setting("layer"), QUESTION),
     Field("pool", "pool", _setting("pool"), QUESTION),
     Field("depth", "layers side by side", _setting("n_last"), QUESTION, "layers"),
-    Field("place", "how layer and pool were chosen", _setting("place_chosen", "by"), QUESTION, "place by"),
+    Field("place", "whether layer and pool were chosen, or named", _place, QUESTION),
     Field("aggregate", "how a sample's rows become one", _setting("aggregate"), QUESTION),
     Field("measured", "what is measured, where not samples", _setting("scores_of"), QUESTION),
     Field("shots", "few-shot: labelled samples of a class", lambda of: of.row.answered.shots, QUESTION),

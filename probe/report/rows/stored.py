@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cache.commands.names import choose_named
+from cache.commands.names import choose_named, short_label
 from cache.errors import RequestError
 from probe.arrays import Array
 from probe.report.rows.index import RowIndex
@@ -138,9 +138,10 @@ def _is_wanted(found: StoredRow, wanted: Wanted) -> bool:
     )
 
 
-def _names(found: StoredRow) -> tuple[str, str]:
+def _names(found: StoredRow) -> tuple[str, ...]:
     """What --model may call the encoder of a row."""
-    return found.row.encoded.label, found.row.encoded.model
+    e = found.row.encoded
+    return e.label, e.model, short_label(e.label)
 
 
 def _place(found: StoredRow) -> tuple[Any, ...]:

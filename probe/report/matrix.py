@@ -1,0 +1,429 @@
+"""One metric of encoders x data sets, or of any two fields, with who isn't separated from the best."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from cache.errors import RequestError
+from cache.format.key import canonical_json
+from probe.metrics.metric import Metric
+from probe.report.formats.cells import COUNT, SHARE, UNIT, Cell, Column, Page, Table
+from probe.report.rows.answers import test_sets
+from probe.report.rows.comparable import NOT_TO_COMPARE, describe_conflicts, make_blocks
+from probe.report.rows.contenders import Contender, differing
+from probe.report.rows.fields import find_field, written
+from probe.report.rows.people import People
+from probe.report.standing import Untested, metric_of, stand
+from probe.report.statistics.across import across, mean_of_units, undecidable, units_of
+from probe.report.statistics.families import Family, Ranks
+
+# What tells contenders of one cell apart, the first that does.
+TELLING = ("size", "layer", "pool", "depth", "aggregate", "weights", "scale", "features", "id")
+N_DIGITS = 8  # of a digest
+# Axis -> parts of a condition that it spells out, and that therefore divide no table.
+SPELT = {
+    "kind": ("probe.", "protocol."),
+    "mode": ("probe.", "protocol."),
+    "protocol": ("probe.", "protocol."),
+    "k": ("probe.k",),
+    "shots": ("probe.few_shot",),
+    "episodes": ("probe.few_shot",),
+    "scale": ("probe.few_shot",),
+    "measured": ("probe.scores_of", "probe.groups"),
+}
+A_COLUMN, WHOLE_TABLE = "column", "table"
+ALONE = "one alone is compared with nothing"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What stands where."""
+
+    by: tuple[str, ...] = ("model",)  # fields of a line
+    across: str = "data"  # field of the columns
+    family: str = A_COLUMN  # tests that keep the level together
+    level: float = 0.05
+    is_tested: bool = True
+    sort: str = ""  # "": as rows stand; a column, "average", "-average"
+
+
+@dataclass
+class Part:
+    """Contenders that may be compared: asked alike, about the same samples."""
+
+    condition: Mapping[str, Any]
+    contenders: list[Contender]
+    differs: str = ""  # from the first part
+    cells: dict[tuple[tuple[str, ...], str], Contender] = field(default_factory=dict)
+    names: tuple[str, ...] = ()  # fields of a line
+
+    @property
+    def lines(self) -> list[tuple[str, ...]]:
+        return list(dict.fromkeys(line for line, _ in self.cells))
+
+    @property
+    def columns(self) -> list[str]:
+        return list(dict.fromkeys(column for _, column in self.cells))
+
+
+def page_of_metric(
+    contenders: Sequence[Contender], metric_name: str, shape: Shape, people: People
+) -> Page:
+    """The tables of one metric.
+
+    Args:
+        contenders: to show.
+        metric_name: in rows.
+        shape: what stands where.
+        people: that knows patients, for tests.
+
+    Raises:
+        RequestError: no row has the metric on test; scores or patients that tests need are missing.
+    """
+    metric = metric_of(metric_name)
+    having = [c for c in contenders if c.value(metric_name) is not None]
+    if not having:
+        raise RequestError(f"no row has {metric_name} on test; `report table` lists what there is")
+    parts = make_parts(having, shape)
+    notes = []
+    if len(having) < len(contenders):
+        n = len(contenders) - len(having)
+        notes.append(f"left out: {n} without {metric_name} on test")
+    tables = [
+        _table(part, number, parts, metric, shape, people) for number, part in enumerate(parts)
+    ]
+    if len(parts) > 1:
+        notes.append("tables differ in more than their encoders: nothing is ranked across them")
+        samples = any("other " in part.differs for part in parts)
+        notes += [NOT_TO_COMPARE] if samples else []
+    better = "smaller is better" if metric.is_loss else "larger is better"
+    return Page(tuple(tables), f"{metric_name} on test, {better}", notes=tuple(notes))
+
+
+def make_parts(contenders: Sequence[Contender], shape: Shape) -> list[Part]:
+    """Contenders that were asked alike and about the same samples, together."""
+    axes = {*shape.by, shape.across}
+    alike: dict[str, list[Contender]] = defaultdict(list)
+    conditions: dict[str, dict[str, Any]] = {}
+    for contender in contenders:
+        condition = _without_axes(contender.condition(), axes)
+        if shape.across != "data" and "data" not in shape.by:
+            condition = {"data": contender.dataset, **condition}
+        text = canonical_json(condition)
+        conditions[text] = condition
+        alike[text].append(contender)
+    parts = []
+    for text, members in alike.items():
+        blocks = make_blocks(members)
+        for block in blocks:
+            samples = describe_conflicts(block, blocks[0])
+            parts.append(Part(conditions[text], block.contenders, samples))
+    first = parts[0].condition
+    for part in parts:
+        said = _differences(part.condition, first)
+        part.differs = "; ".join(filter(None, [said, part.differs]))
+        _place(part, shape)
+    return parts
+
+
+def _without_axes(condition: Mapping[str, Any], axes: Iterable[str]) -> dict[str, Any]:
+    prefixes = tuple(prefix for axis in axes for prefix in SPELT.get(axis, (axis,)))
+    return {name: v for name, v in condition.items() if not name.startswith(prefixes)}
+
+
+def _differences(condition: Mapping[str, Any], first: Mapping[str, Any]) -> str:
+    """What is other than in the first table: "kind linear, not knn"."""
+    said = []
+    # Another kind, or way of training, has other settings anyway.
+    telling = [n for n in ("probe.kind", "probe.mode") if condition.get(n) != first.get(n)]
+    for name in telling or differing([condition, first]):
+        mine, other = _said(condition.get(name)), _said(first.get(name))
+        said.append(f"{name.removeprefix('probe.')} {mine}, not {other}")
+    shown = said[:3]
+    return "; ".join(shown) + (f"; and {len(said) - 3} more settings" if len(said) > 3 else "")
+
+
+def _said(value: Any) -> str:
+    text = written(value) if value not in (None, "", {}) else "none"
+    return text if len(text) <= 40 else f"{text[:39]}…"
+
+
+def _place(part: Part, shape: Shape) -> None:
+    """Give each contender its cell; where a cell has several, lines say more."""
+    names = list(shape.by)
+    while True:
+        cells: dict[tuple[tuple[str, ...], str], list[Contender]] = defaultdict(list)
+        for c in part.contenders:
+            line = tuple(_word(c, name) for name in names)
+            cells[line, _word(c, shape.across)].append(c)
+        crowded = [members for members in cells.values() if len(members) > 1]
+        if not crowded:
+            break
+        rest = [name for name in TELLING if name not in (*names, shape.across)]
+        telling = [n for n in rest if any(len({_word(c, n) for c in m}) > 1 for m in crowded)]
+        if not telling:  # the same row twice, by file
+            break
+        names.append(telling[0])
+    part.names = tuple(names)
+    part.cells = {place: members[0] for place, members in cells.items()}
+
+
+def _word(contender: Contender, name: str) -> str:
+    word = written(contender.field(name))
+    return word[:N_DIGITS] if name in ("features", "id") else word
+
+
+def _table(
+    part: Part, number: int, parts: Sequence[Part], metric: Metric, shape: Shape, people: People
+) -> Table:
+    lines, columns = part.lines, part.columns
+    families: dict[str, Family | Untested] = {}
+    if shape.is_tested and len(lines) > 1:
+        families = {column: _stand(part, column, metric, shape, people) for column in columns}
+    form = UNIT if metric.has_unit else SHARE
+    marked = {
+        (line, column)
+        for column, family in families.items()
+        if isinstance(family, Family)
+        for line, is_best in zip(_members(part, column, metric), family.not_separated, strict=True)
+        if is_best
+    }
+    summaries = _summaries(part, metric, families, shape)
+    lines = _sorted(part, lines, metric, shape.sort, summaries)
+    rows = []
+    sizes = _sizes(part, shape)
+    for line in lines:
+        row = [Cell(word) for word in line] + ([Cell(sizes[line])] if sizes else [])
+        for column in columns:
+            contender = part.cells.get((line, column))
+            row.append(_cell(contender, metric, form, (line, column) in marked))
+        rows.append((*row, *(summary.cells[line] for summary in summaries)))
+    feet = _feet(part, columns, len(part.names) + bool(sizes), len(summaries))
+    heads = [
+        *(Column(find_field(name).title) for name in part.names),
+        *([Column("size")] if sizes else []),
+        *(Column(column or shape.across, is_right=True) for column in columns),
+        *(Column(summary.name, is_right=True) for summary in summaries),
+    ]
+    below = [note for summary in summaries for note in summary.notes]
+    below += _families_said(families, shape)
+    title = f"table {number + 1} of {len(parts)}" if len(parts) > 1 else ""
+    title += f": {part.differs}" if part.differs and number else ""
+    return Table(
+        tuple(heads), (*rows, *feet), title, _above(part, shape), tuple(below), feet=len(feet)
+    )
+
+
+def _sizes(part: Part, shape: Shape) -> dict[tuple[str, ...], str]:
+    """Each line's size of input, where it isn't the same everywhere and nothing else says it."""
+    if (
+        "size" in (*part.names, shape.across)
+        or len({_word(c, "size") for c in part.contenders}) == 1
+    ):
+        return {}
+    found: dict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
+    for (line, _), contender in part.cells.items():
+        found[line][_word(contender, "size")] = None
+    return {line: ", ".join(words) for line, words in found.items()}
+
+
+def _above(part: Part, shape: Shape) -> tuple[tuple[str, str], ...]:
+    """What all contenders share."""
+    names = ("data", "kind", "protocol", "mode", "size", "prepared", "layer", "pool", "shots", "k")
+    more = ("target", "split", "trained", "measured", "place")
+    found = []
+    for name in (*names, *more):
+        if name in (*part.names, shape.across):
+            continue
+        words = {_word(c, name) for c in part.contenders}
+        if len(words) == 1 and words != {""}:
+            found.append((find_field(name).title, words.pop()))
+    n = {len(c.rows) for c in part.contenders if c.is_of_seeds}
+    return (*found, *([("trainings", str(n.pop()))] if len(n) == 1 else []))
+
+
+def _cell(contender: Contender | None, metric: Metric, form: str, is_marked: bool) -> Cell:
+    if contender is None:
+        return Cell("")
+    found = contender.value(metric.name)
+    assert found is not None
+    notes = contender.notes if len(contender.rows) > 1 else ()
+    if len(contender.rows) > 1:
+        return Cell(value=found.value, sd=found.sd, form=form, is_marked=is_marked, notes=notes)
+    return Cell(value=found.value, low=found.low, high=found.high, form=form, is_marked=is_marked)
+
+
+def _members(part: Part, column: str, metric: Metric) -> list[tuple[str, ...]]:
+    """Lines that have this column, and so were tested."""
+    values = {line: _value(part.cells.get((line, column)), metric) for line in part.lines}
+    return [line for line, value in values.items() if not math.isnan(value)]
+
+
+def _stand(
+    part: Part, column: str, metric: Metric, shape: Shape, people: People
+) -> Family | Untested:
+    contenders = [part.cells[line, column] for line in _members(part, column, metric)]
+    if len(contenders) < 2:
+        return Untested(ALONE)
+    level = shape.level / (len(part.columns) if shape.family == WHOLE_TABLE else 1)
+    return stand(test_sets(contenders, people), metric.name, level)
+
+
+def _value(contender: Contender | None, metric: Metric) -> float:
+    found = None if contender is None else contender.value(metric.name)
+    return math.nan if found is None else found.value
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A column over the others."""
+
+    name: str
+    cells: Mapping[tuple[str, ...], Cell]
+    values: Mapping[tuple[str, ...], float]
+    notes: tuple[str, ...] = ()
+
+
+def _summaries(
+    part: Part, metric: Metric, families: Mapping[str, Family | Untested], shape: Shape
+) -> list[Summary]:
+    """The average over data sets, and ranks."""
+    lines, columns = part.lines, part.columns
+    values = np.array(
+        [[_value(part.cells.get((line, c)), metric) for line in lines] for c in columns]
+    )
+    if len(columns) == 1:
+        (family,) = families.values() if families else (None,)
+        if not isinstance(family, Family):
+            return []
+        return [_ranks(_members(part, columns[0], metric), lines, family.ranks, "")]
+    if shape.across != "data":
+        return []
+    units = units_of(columns)
+    means = mean_of_units(values, columns, units)
+    average = means.mean(axis=0)
+    form = UNIT if metric.has_unit else SHARE
+    notes = (
+        [f"average: over {len(units)} independent data sets; {_joined(units)}"]
+        if len(units) < len(columns)
+        else []
+    )
+    if np.isnan(average).any() and not np.isnan(average).all():
+        notes.append("average: of encoders that have all columns")
+    found = (
+        [
+            Summary(
+                "average",
+                {
+                    line: Cell(value=float(a), form=form) if a == a else Cell("-")
+                    for line, a in zip(lines, average, strict=True)
+                },
+                dict(zip(lines, map(float, average), strict=True)),
+                tuple(notes),
+            )
+        ]
+        if not metric.has_unit
+        else []
+    )
+    if not shape.is_tested or len(lines) < 2:
+        return found
+    why = undecidable(len(units), len(lines), shape.level)
+    family = across(-values if metric.is_loss else values, columns, shape.level)
+    said = f"ranks: all at once, {family.describe()}, exact signed-rank over data sets"
+    return [*found, _ranks(lines, lines, family.ranks, f"{said}; {why}" if why else said)]
+
+
+def _ranks(
+    members: Sequence[tuple[str, ...]],
+    lines: Sequence[tuple[str, ...]],
+    ranks: Sequence[Ranks],
+    note: str,
+) -> Summary:
+    """Which ranks each may have; all hold at once."""
+    of = dict(zip(members, ranks, strict=True))
+    words = {
+        line: (
+            f"{of[line].low}"
+            if of[line].low == of[line].high
+            else f"{of[line].low}-{of[line].high}"
+        )
+        if line in of
+        else ""
+        for line in lines
+    }
+    return Summary(
+        "rank",
+        {line: Cell(word) for line, word in words.items()},
+        {line: float(of[line].low) if line in of else math.inf for line in lines},
+        (note,) if note else (),
+    )
+
+
+def _joined(units: Sequence[Sequence[str]]) -> str:
+    shared = [unit for unit in units if len(unit) > 1]
+    return "; ".join(f"{', '.join(unit)} share patients and are one" for unit in shared)
+
+
+def _sorted(
+    part: Part,
+    lines: list[tuple[str, ...]],
+    metric: Metric,
+    sort: str,
+    summaries: Sequence[Summary],
+) -> list[tuple[str, ...]]:
+    """Lines by a column, the best first; "-NAME" turns it round."""
+    if not sort:
+        return lines
+    name, is_turned = sort.removeprefix("-"), sort.startswith("-")
+    of = {summary.name: summary.values for summary in summaries}
+    if name in of:
+        is_ascending = name == "rank" or metric.is_loss
+        values = dict(of[name])
+    elif name in part.columns:
+        is_ascending = metric.is_loss
+        values = {line: _value(part.cells.get((line, name)), metric) for line in lines}
+    elif name in part.names:
+        place = part.names.index(name)
+        found = sorted(lines, key=lambda line: line[place])
+        return found[::-1] if is_turned else found
+    else:
+        there = ", ".join((*part.names, *part.columns, *of))
+        raise RequestError(f"--sort {sort}: no such column; there are {there}")
+    known = [line for line in lines if values[line] == values[line]]
+    known.sort(key=lambda line: values[line], reverse=is_ascending == is_turned)
+    return known + [line for line in lines if values[line] != values[line]]
+
+
+def _feet(part: Part, columns: Sequence[str], n_names: int, n_more: int) -> list[tuple[Cell, ...]]:
+    """How many test samples each column is of."""
+    counts = []
+    for column in columns:
+        members = [c for (_, of), c in part.cells.items() if of == column]
+        found = {sum(row.row.n.get("test", 0) for row in _of_one_seed(c)) for c in members}
+        counts.append(found.pop() if len(found) == 1 else None)
+    blank = [Cell("")] * (n_names - 1)
+    cells = [Cell("") if n is None else Cell(value=n, form=COUNT) for n in counts]
+    return [(Cell("test samples"), *blank, *cells, *[Cell("")] * n_more)]
+
+
+def _of_one_seed(contender: Contender) -> list[Any]:
+    seed = contender.first.row.answered.training_seed
+    return [of for of in contender.rows if of.row.answered.training_seed == seed]
+
+
+def _families_said(families: Mapping[str, Family | Untested], shape: Shape) -> list[str]:
+    """Which tests were made, columns that were tested alike together."""
+    said: dict[str, list[str]] = defaultdict(list)
+    for column, family in families.items():
+        if isinstance(family, Family):
+            said[f"tests: {family.describe()}"].append(column)
+        else:
+            said[f"not tested: {family.why}"].append(column)
+    if len(said) == 1:
+        (words,) = said
+        return [words + (", in each column by itself" if len(families) > 1 else "")]
+    return [f"{words} ({', '.join(columns)})" for words, columns in said.items()]
