@@ -13,8 +13,16 @@ from cache.commands.terminal import in_line
 
 # How numbers are written.
 SHARE, SIGNED, UNIT, COUNT, P_VALUE, PLAIN = "share", "signed", "unit", "count", "p", "plain"
-WRITTEN = {SHARE: ".3f", SIGNED: "+.3f", UNIT: ".4g", COUNT: ".0f", P_VALUE: ".3f", PLAIN: "g"}
-OF_SD = {SIGNED: SHARE, COUNT: UNIT}  # standard deviations have no sign, and of counts decimals
+PERCENT, POINTS = "percent", "points"  # of values that are in percent already
+WRITTEN = {
+    **{SHARE: ".3f", SIGNED: "+.3f", UNIT: ".4g", COUNT: ".0f", P_VALUE: ".3f", PLAIN: "g"},
+    **{PERCENT: ".2f", POINTS: "+.2f"},
+}
+OF_SD = {
+    SIGNED: SHARE,
+    POINTS: PERCENT,
+    COUNT: UNIT,
+}  # standard deviations have no sign, and of counts decimals
 
 
 @dataclass(frozen=True)
@@ -150,7 +158,8 @@ def number(value: float, form: str = SHARE) -> str:
     Args:
         value: the number.
         form: SHARE three decimals; SIGNED the same, with its sign; UNIT four digits, wherever the
-            point is; COUNT whole; P_VALUE three decimals, never "0.000"; PLAIN as short as it is.
+            point is; COUNT whole; P_VALUE three decimals, never "0.000"; PLAIN as short as it is;
+            PERCENT two decimals of a value that is in percent; POINTS the same, with its sign.
     """
     if math.isnan(value):
         return "-"

@@ -16,10 +16,13 @@ from importlib.resources import files
 from typing import Any
 
 from cache.errors import RequestError
+from probe.report.published.modes import MODES, Mode
 from probe.report.published.names import METRICS, dataset_of, encoder_of
 from probe.report.published.notes import NOTES
+from probe.report.published.tables import find_table
 
 PERCENT, FRACTION = "percent", "fraction"
+STORED, INPUT = "stored", "input"  # images whose side a number's size is
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Paper:
     units: str  # PERCENT or FRACTION
     read_from: str  # what the CSV was typed or read from
     ddof: int | None  # of its standard deviations; None: nobody outside knows
+    size_of: str  # STORED images' or the encoder's INPUT's
 
 
 WU = Paper(
@@ -42,6 +46,7 @@ WU = Paper(
     PERCENT,
     "the paper's result tables: results1 is of its main text, results2 to 4 of appendix C",
     0,  # np.std of three runs, in its code
+    STORED,
 )
 DOERRICH = Paper(
     "doerrich2024",
@@ -51,6 +56,7 @@ DOERRICH = Paper(
     "the pictures assets/benchmark_results_*.png of its repository; means over the twelve sets "
     "equal its own picture of averages",
     None,
+    STORED,
 )
 HUIX = Paper(
     "huix2024",
@@ -60,6 +66,7 @@ HUIX = Paper(
     FRACTION,
     "the paper's tables 1 to 3",
     None,
+    INPUT,
 )
 BAHAROON = Paper(
     "baharoon2023",
@@ -69,6 +76,7 @@ BAHAROON = Paper(
     FRACTION,
     "the paper's tables 3 to 9; figure 5 from its notebook dinov2/visualization/generate_vis.ipynb",
     None,
+    INPUT,
 )
 PAPERS = {paper.name: paper for paper in (WU, DOERRICH, HUIX, BAHAROON)}
 
@@ -128,15 +136,21 @@ class Number:
         return METRICS.get(self.metric)
 
     @property
+    def our_mode(self) -> Mode:
+        """What the paper calls its way of answering, and which of ours are the same."""
+        return MODES[self.quoting or self.paper.name][self.mode]
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Footnotes: what is known to be wrong, or unknown."""
         return tuple(n.text for n in NOTES if n.paper == self.paper.name and self.is_of(n.where))
 
     @property
     def source(self) -> str:
-        """Where it is printed, in words: "wu2025, results1 (https://...)"."""
+        """Where it is printed, in words: "wu2025, results1 of section 3.2 (https://...)"."""
         quoting = f", quoting {self.quoting}" if self.quoting else ""
-        return f"{self.paper.name}, {self.table}{quoting} ({self.paper.url})"
+        place = find_table(f"{self.paper.name}:{self.table}").place
+        return f"{self.paper.name}, {place}{quoting} ({self.paper.url})"
 
     def is_of(self, where: Mapping[str, Collection[Any]]) -> bool:
         """Whether each named field has one of its values."""

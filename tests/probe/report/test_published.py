@@ -38,7 +38,7 @@ def test_a_number_is_as_printed():
     assert breast.is_mean
     kappa = one("huix2024", table="table1", model="DINOv1", dataset="aptos2019")
     assert (kappa.value, kappa.std, kappa.half_digit) == (0.878, 0.004, 0.0005)
-    assert kappa.source == "huix2024, table1 (https://arxiv.org/abs/2310.19522)"
+    assert kappa.source == "huix2024, table 1 (https://arxiv.org/abs/2310.19522)"
     assert one("huix2024", table="table3", model="SAM", dataset="ddsm").is_mean
     assert not published("doerrich2024", mode="knn")[0].is_mean
 
@@ -47,7 +47,7 @@ def test_quotations_are_told_apart():
     gpt = one("wu2025", quoting="zhang2024", model="BiomedGPT", dataset="chestmnist")
     assert "PneumoniaMNIST" in gpt.notes[0]
     assert gpt.encoder == "biomedgpt_resnet101.base"
-    assert gpt.source.startswith("wu2025, results2, quoting zhang2024 (")
+    assert gpt.source.startswith("wu2025, results2 of appendix C, quoting zhang2024 (")
 
 
 def test_every_footnote_is_under_a_number():
