@@ -15,14 +15,14 @@ from probe.report.formats.cells import COUNT, SHARE, UNIT, Cell, Column, Page, T
 from probe.report.rows.answers import test_sets
 from probe.report.rows.comparable import NOT_TO_COMPARE, describe_conflicts, make_blocks
 from probe.report.rows.contenders import Contender, differing
-from probe.report.rows.fields import find_field, written
+from probe.report.rows.fields import find_field, is_number, natural, written
 from probe.report.rows.people import People
 from probe.report.standing import Untested, metric_of, stand
 from probe.report.statistics.across import across, mean_of_units, undecidable, units_of
 from probe.report.statistics.families import Family, Ranks
 
 # What tells contenders of one cell apart, the first that does.
-TELLING = ("size", "layer", "pool", "depth", "aggregate", "weights", "scale", "features", "id")
+TELLING = ("size", "layer", "pool", "depth", "aggregate", "weights", "scale", "fitted", "features")
 N_DIGITS = 8  # of a digest
 # Axis -> parts of a condition that it spells out, and that therefore divide no table.
 SPELT = {
@@ -35,6 +35,7 @@ SPELT = {
     "scale": ("probe.few_shot",),
     "measured": ("probe.scores_of", "probe.groups"),
 }
+NO_WORD = {"shots": "all"}  # what a column without the field is called
 A_COLUMN, WHOLE_TABLE = "column", "table"
 ALONE = "one alone is compared with nothing"
 
@@ -67,7 +68,8 @@ class Part:
 
     @property
     def columns(self) -> list[str]:
-        return list(dict.fromkeys(column for _, column in self.cells))
+        found = list(dict.fromkeys(column for _, column in self.cells))
+        return sorted(found, key=natural) if all(map(is_number, filter(None, found))) else found
 
 
 def page_of_metric(
@@ -140,6 +142,7 @@ def _differences(condition: Mapping[str, Any], first: Mapping[str, Any]) -> str:
     said = []
     # Another kind, or way of training, has other settings anyway.
     telling = [n for n in ("probe.kind", "probe.mode") if condition.get(n) != first.get(n)]
+    telling += ["place"] if telling and condition["place"] != first["place"] else []
     for name in telling or differing([condition, first]):
         mine, other = _said(condition.get(name)), _said(first.get(name))
         said.append(f"{name.removeprefix('probe.')} {mine}, not {other}")
@@ -163,13 +166,17 @@ def _place(part: Part, shape: Shape) -> None:
         crowded = [members for members in cells.values() if len(members) > 1]
         if not crowded:
             break
-        rest = [name for name in TELLING if name not in (*names, shape.across)]
-        telling = [n for n in rest if any(len({_word(c, n) for c in m}) > 1 for m in crowded)]
-        if not telling:  # the same row twice, by file
+        settings = [n for m in crowded for n in differing([c.condition() for c in m]) if "." in n]
+        telling = next((n for n in (*TELLING, *settings, "id") if _tells(n, crowded)), None)
+        if telling is None:  # the same row twice, by file
             break
-        names.append(telling[0])
+        names.append(telling)
     part.names = tuple(names)
     part.cells = {place: members[0] for place, members in cells.items()}
+
+
+def _tells(name: str, crowded: Sequence[Sequence[Contender]]) -> bool:
+    return any(len({_word(c, name) for c in members}) > 1 for members in crowded)
 
 
 def _word(contender: Contender, name: str) -> str:
@@ -202,15 +209,16 @@ def _table(
             contender = part.cells.get((line, column))
             row.append(_cell(contender, metric, form, (line, column) in marked))
         rows.append((*row, *(summary.cells[line] for summary in summaries)))
+    heads_of = {column: column or NO_WORD.get(shape.across, "none") for column in columns}
     feet = _feet(part, columns, len(part.names) + bool(sizes), len(summaries))
     heads = [
         *(Column(find_field(name).title) for name in part.names),
         *([Column("size")] if sizes else []),
-        *(Column(column or shape.across, is_right=True) for column in columns),
+        *(Column(heads_of[column], is_right=True) for column in columns),
         *(Column(summary.name, is_right=True) for summary in summaries),
     ]
     below = [note for summary in summaries for note in summary.notes]
-    below += _families_said(families, shape)
+    below += _families_said(families, heads_of)
     title = f"table {number + 1} of {len(parts)}" if len(parts) > 1 else ""
     title += f": {part.differs}" if part.differs and number else ""
     return Table(
@@ -375,26 +383,24 @@ def _sorted(
     sort: str,
     summaries: Sequence[Summary],
 ) -> list[tuple[str, ...]]:
-    """Lines by a column, the best first; "-NAME" turns it round."""
+    """Lines by a column, rising; "-NAME": falling."""
     if not sort:
         return lines
-    name, is_turned = sort.removeprefix("-"), sort.startswith("-")
+    name, is_falling = sort.removeprefix("-"), sort.startswith("-")
     of = {summary.name: summary.values for summary in summaries}
     if name in of:
-        is_ascending = name == "rank" or metric.is_loss
         values = dict(of[name])
     elif name in part.columns:
-        is_ascending = metric.is_loss
         values = {line: _value(part.cells.get((line, name)), metric) for line in lines}
     elif name in part.names:
         place = part.names.index(name)
-        found = sorted(lines, key=lambda line: line[place])
-        return found[::-1] if is_turned else found
+        found = sorted(lines, key=lambda line: natural(line[place]))
+        return found[::-1] if is_falling else found
     else:
         there = ", ".join((*part.names, *part.columns, *of))
         raise RequestError(f"--sort {sort}: no such column; there are {there}")
     known = [line for line in lines if values[line] == values[line]]
-    known.sort(key=lambda line: values[line], reverse=is_ascending == is_turned)
+    known.sort(key=lambda line: values[line], reverse=is_falling)
     return known + [line for line in lines if values[line] != values[line]]
 
 
@@ -415,14 +421,16 @@ def _of_one_seed(contender: Contender) -> list[Any]:
     return [of for of in contender.rows if of.row.answered.training_seed == seed]
 
 
-def _families_said(families: Mapping[str, Family | Untested], shape: Shape) -> list[str]:
+def _families_said(
+    families: Mapping[str, Family | Untested], names: Mapping[str, str]
+) -> list[str]:
     """Which tests were made, columns that were tested alike together."""
     said: dict[str, list[str]] = defaultdict(list)
     for column, family in families.items():
         if isinstance(family, Family):
-            said[f"tests: {family.describe()}"].append(column)
+            said[f"tests: {family.describe()}"].append(names[column])
         else:
-            said[f"not tested: {family.why}"].append(column)
+            said[f"not tested: {family.why}"].append(names[column])
     if len(said) == 1:
         (words,) = said
         return [words + (", in each column by itself" if len(families) > 1 else "")]

@@ -26,7 +26,7 @@ UNLIKE = "folds of this mean were not all chosen alike: {}"
 # Settings that follow from the encoder or the data, and are no other way of asking: what val or folds
 # chose by, say, for whether val is large enough is a fact of the data.
 OF_DATA = (
-    *("layer", "pool", "n_last", "training_seed", "control", "text", "aggregate"),
+    *("layer", "pool", "n_last", "training_seed", "control", "text", "aggregate", "read"),
     *(
         "chosen_by",
         "score_type",
@@ -150,12 +150,11 @@ class Contender:
             asked["few_shot"] = {n: v for n, v in drawn.items() if n not in OF_EPISODES}
         # Among how many layers and pools is the encoder's.
         place = "chosen" if asked.pop("place_chosen", None) else "named"
-        if "k" in row.answered.chosen:
-            asked["k_chosen"] = True
         posed, protocol = row.posed, row.answered.protocol
         return {
             **{f"probe.{name}": value for name, value in asked.items()},
             "place": place,
+            **({"chosen.k": True} if "k" in row.answered.chosen else {}),
             **{f"protocol.{name}": v for name, v in protocol.items() if name != "differs"},
             "target": {n: v for n, v in posed.target.items() if n in ("target", "uncertain")},
             "split": {n: v for n, v in posed.split.items() if n in ("rule", "seed")},

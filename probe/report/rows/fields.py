@@ -88,6 +88,13 @@ def _place(of: StoredRow) -> str | None:
     return "chosen" if "place_chosen" in of.row.answered.settings else None
 
 
+def _fitted(of: StoredRow) -> str | None:
+    settings = of.row.answered.settings
+    if "few_shot" in settings or "train" not in settings.get("read", ()):
+        return None
+    return str(settings["refit"]) if isinstance(settings.get("refit"), str) else "train"
+
+
 def _n(split: str) -> Callable[[StoredRow], Any]:
     return lambda of: of.row.n.get(split)
 
@@ -142,6 +149,7 @@ FIELDS = (
     Field("prompts", "prompts of a class", _setting("text", "n_prompts"), QUESTION),
     Field("control", "what stands in an encoder's place", _setting("control"), QUESTION),
     Field("seed", "of the training", lambda of: of.row.answered.training_seed, QUESTION),
+    Field("fitted", "what was fitted on", _fitted, FOUND, "fitted on"),
     Field("k", "neighbours, asked or chosen", lambda of: of.row.answered.settings.get("k", of.row.answered.chosen.get("k")), FOUND),
     Field("encoder_lr", "learning rate of the encoder, chosen", _chosen("encoder_lr"), FOUND, "encoder lr"),
     Field("head_lr", "learning rate of the head, chosen", _chosen("head_lr"), FOUND, "head lr"),
@@ -290,6 +298,20 @@ def sorted_by(
         rest = [row for row in found if field.of(of(row)) is None]
         found = sorted(known, key=lambda row: _order(field.of(of(row))), reverse=is_down) + rest
     return found
+
+
+def is_number(word: str) -> bool:
+    """Whether a word is one."""
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def natural(word: str) -> tuple[float, str]:
+    """For sorting words, of which some are numbers; those first."""
+    return (float(word), "") if is_number(word) else (math.inf, word)
 
 
 def _order(value: Any) -> tuple[int, float, str]:

@@ -17,7 +17,7 @@ from probe.metrics import classification as metrics
 from probe.metrics import regression as regression_metrics
 from probe.metrics.metric import Measuring
 from probe.places import PlacesConfig
-from probe.report.table import format_table
+from probe.report.listing import format_rows
 from probe.results import read_row
 
 
@@ -143,7 +143,7 @@ def test_layers_compared_on_val_count_vals_leaks(root):
         1,
     )
     assert row.measured.without_twins == {}
-    assert "  0+1 ?p\n" in format_table([row])
+    assert "  0+1 ?p\n" in format_rows([row])
 
 
 def test_the_split_in_use_counts_not_the_stored_one(root, tmp_path, capsys):
@@ -255,7 +255,7 @@ def test_the_table_shows_leaks_only_where_there_are_some(root, capsys):
     shared = make_file(root, dataset="shared", copies={}, twins={}, groups=groups)
     rows = [ask(path) for path in (make_file(root), clean, shared)]
     rows.append(ask(make_file(root, dataset="old", looks=False)))
-    head, _, *lines = format_table(rows).splitlines()
+    head, _, *lines = format_rows(rows).splitlines()
     start, end = head.index("leaks"), head.index("acc w/o")
     assert [line[start:end].strip() for line in lines[:4]] == ["2+3 ?p", "0 ?p", "0 1p", "?"]
     assert lines[0][end : end + 7].strip() == f"{rows[0].measured.without_twins['acc']:.3f}"
@@ -267,4 +267,4 @@ def test_leaks_are_explained_once(root):
     path = make_file(root)
     config = ProbeConfig(Knn(k=(1, 3)), measuring=Measuring(20))
     rows = [*probe_file(config, open_features(path))]
-    assert format_table(rows).count("\n  leaks: exact copies + near twins") == 1
+    assert format_rows(rows).count("\n  leaks: exact copies + near twins") == 1

@@ -11,10 +11,10 @@ from probing import answered, probe_file, rows, run
 from probe.config import ProbeConfig
 from probe.kinds.linear import Linear
 from probe.questions.overlay import OverlayConfig
+from probe.report.listing import format_rows
 from probe.report.rows.comparable import make_blocks
 from probe.report.rows.contenders import contenders_of
 from probe.report.rows.stored import StoredRow
-from probe.report.table import format_table
 from probe.results import from_json
 
 KNN = ["--kind", "knn", "--k", "5"]
@@ -136,4 +136,4 @@ def test_stored_rows_hold_what_they_were_asked_with(places, capsys):
     found = rows()
     assert len(found) >= 2  # a probe, and a control
     assert all(row["features"]["tables"] == wanted for row in some(found))
-    assert "block" not in format_table([from_json(row) for row in found])
+    assert "block" not in format_rows([from_json(row) for row in found])

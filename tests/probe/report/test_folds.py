@@ -10,7 +10,7 @@ from answering import make_row
 from probe.cli import main
 from probe.metrics.intervals import Interval
 from probe.metrics.measure import Measured
-from probe.report.table import format_table
+from probe.report.listing import format_rows
 from probe.results import Posed, write_row
 
 N = 5
@@ -75,7 +75,7 @@ RANKS = {"by": "pooled out-of-fold 1 - AUC", "among": [[1, "cls"], [2, "cls"]]}
 def test_what_a_fold_s_data_made_of_it_divides_no_mean(tmp_path, capsys, first, later, says):
     rows = make_folds([first, later])
     assert len({row.digest for row in rows}) == N
-    text = format_table(rows)
+    text = format_rows(rows)
     assert means(text) == ["mean of 5"]
     assert f"{np.mean(ACC):.3f} ± {np.std(ACC, ddof=1):.3f}" in text
     assert ("not all chosen alike" in text) == bool(says)
@@ -99,7 +99,7 @@ def test_what_a_fold_s_data_made_of_it_divides_no_mean(tmp_path, capsys, first, 
     ],
 )
 def test_what_was_asked_divides_them_and_a_mean_says_of_how_many(first, later):
-    assert means(format_table(make_folds([first, later]))) == ["mean of 2 of 5", "mean of 3 of 5"]
+    assert means(format_rows(make_folds([first, later]))) == ["mean of 2 of 5", "mean of 3 of 5"]
 
 
 def test_the_same_folds_chosen_in_two_ways_are_two_questions():
@@ -107,11 +107,11 @@ def test_the_same_folds_chosen_in_two_ways_are_two_questions():
     by_folds = make_folds([CV] * 2)
     assert by_val[0].question == by_folds[0].question
     mixed = [row for pair in zip(by_val, by_folds, strict=True) for row in pair]
-    text = format_table(mixed)
+    text = format_rows(mixed)
     assert means(text) == ["mean of 5"] * 2
     assert "chosen alike" not in text
     # What is left of one of them joins no other.
-    assert means(format_table([*by_folds, *by_val[:3]])) == ["mean of 5", "mean of 3 of 5"]
+    assert means(format_rows([*by_folds, *by_val[:3]])) == ["mean of 5", "mean of 3 of 5"]
 
 
 def test_folds_and_seeds_that_are_missing_are_told():
@@ -120,8 +120,8 @@ def test_folds_and_seeds_that_are_missing_are_told():
         for seed in range(2)
         for row in make_folds([{}, {}], training_seed=seed, kind="adamw")
     ]  # fmt: skip
-    assert means(format_table(rows)) == ["mean of 10"]
-    assert means(format_table(rows[1:])) == ["mean of 9 of 10"]
+    assert means(format_rows(rows)) == ["mean of 10"]
+    assert means(format_rows(rows[1:])) == ["mean of 9 of 10"]
 
 
 @pytest.mark.parametrize(
@@ -136,4 +136,4 @@ def test_folds_and_seeds_that_are_missing_are_told():
 def test_sites_that_are_missing_are_told(of, others, says):
     rows = make_folds([{}, {}], n=2, named="site {}", of=of)
     rows += make_folds([{}, {}], n=others, named="site {}", kind="knn")
-    assert means(format_table(rows))[0] == says
+    assert means(format_rows(rows))[0] == says

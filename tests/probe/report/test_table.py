@@ -14,8 +14,8 @@ import pytest
 from answering import make_earlier, make_row, scores_file
 
 from probe.cli import main
+from probe.report.listing import format_rows
 from probe.report.rows.stored import CURE, read_stored, stored_files
-from probe.report.table import format_table
 from probe.results import Answered, BrokenRow, from_json, read_row, read_scores, write_row
 
 ITS_CHECKSUM = "its checksum is of other content"
@@ -40,7 +40,7 @@ def test_a_stored_row_is_the_row_that_was_written(tmp_path):
     path = write_row(tmp_path, row)
     found = from_json(read_row(path))
     assert found.digest == row.digest
-    assert format_table([found], with_kind=True) == format_table([row], with_kind=True)
+    assert format_rows([found]) == format_rows([row])
 
 
 def test_probes_and_trainings_are_one_table(stored, capsys):
@@ -148,7 +148,7 @@ def test_a_row_of_another_program_takes_no_other_down(stored, capsys, entry, val
 def test_rows_without_checksum_are_read_as_they_were(stored):
     def read():
         rows, problems = read_stored(stored, stored_files(stored))
-        return format_table([of.row for of in rows]), problems
+        return format_rows([of.row for of in rows]), problems
 
     before = read()
     for path in stored.glob("*/*.json"):
@@ -267,4 +267,4 @@ def test_rows_by_file(stored):
 
 
 def test_other_tables_have_no_column_of_kinds():
-    assert "kind" not in format_table([make_row()]).splitlines()[0].split()
+    assert "kind" not in format_rows([make_row()]).splitlines()[0].split()
