@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 
 from cache.commands.names import counted
 from cache.commands.settings import add_flags, given
-from cache.commands.terminal import Parser, complain, in_line, join_layers, run_command, show
+from cache.commands.terminal import (
+    Parser,
+    complain,
+    confirm,
+    in_line,
+    join_layers,
+    run_command,
+    show,
+)
 from cache.errors import BrokenCache, CacheError, CacheMiss, RequestError
 from cache.files import no_file
 from cache.places import features_root
@@ -314,19 +322,12 @@ def run_rm(options: argparse.Namespace) -> int:
             continue
         if not (path.name.endswith((".h5", ".h5.partial")) and _is_hdf5(path)):
             raise RequestError(f"{path} is no feature file; delete it yourself if you mean it")
-    total = format_bytes(sum(path.stat().st_size for path in paths))
-    if not options.yes:
-        if not sys.stdin.isatty():
-            raise RequestError(
-                f"{counted(len(paths), 'file')}, {total}: add --yes to delete without asking"
-            )
-        show(f"delete {counted(len(paths), 'file')}, {total}? [y/N] ", end="", flush=True)
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            show("nothing deleted")
-            return 0
+    what = f"{counted(len(paths), 'file')}, {format_bytes(sum(p.stat().st_size for p in paths))}"
+    if not confirm(what, options.yes):
+        return 0
     for path in paths:
         delete_file(path)
-    show(f"deleted {counted(len(paths), 'file')}, {total}")
+    show(f"deleted {what}")
     return 0
 
 

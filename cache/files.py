@@ -200,16 +200,20 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete what dead writers left in a folder; see above for what proves that they are dead."""
+def find_leftovers(folder: Path) -> list[Path]:
+    """What writers that are dead, or still at work, have in a folder beside whole files."""
     try:
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if LEFTOVER.fullmatch(entry.name)]
+            return sorted(folder / e.name for e in entries if LEFTOVER.fullmatch(e.name))
     except OSError:
-        return  # no folder, or none of ours
-    for name in names:
+        return []  # no folder, or none of ours
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what dead writers left in a folder; see above for what proves that they are dead."""
+    for path in find_leftovers(folder):
         with contextlib.suppress(OSError):
-            _remove_if_dead(folder / name)
+            _remove_if_dead(path)
 
 
 def _remove_if_dead(path: Path) -> None:

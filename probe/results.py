@@ -573,6 +573,33 @@ def _write_scores(path: Path, scores: Mapping[str, Array]) -> str:
     return sha256
 
 
+def delete_row(path: Path, row: Mapping[str, Any]) -> bool:
+    """Delete a row and its scores.
+
+    Args:
+        path: its file.
+        row: as ``read_row`` gave it. One that was asked again since then stays.
+
+    Returns:
+        Whether it was deleted; a file that is gone already was.
+
+    Raises:
+        OSError: the folder can't be written.
+        BrokenRow: its checksum of scores is none.
+    """
+    with locked(path.parent):
+        try:
+            if read_row(path).get(CHECKSUM) != row.get(CHECKSUM):
+                return False
+        except FileNotFoundError:
+            pass
+        except BrokenRow:
+            return False
+        path.unlink(missing_ok=True)  # first: whoever sees a row finds its scores
+        scores_path(path, row).unlink(missing_ok=True)
+    return True
+
+
 def _remove_other_scores(path: Path, sha256: str) -> None:
     """Delete the scores of rows that this one has replaced, or that a kill kept from being."""
     ours = re.compile(re.escape(path.stem) + rf"(\.[0-9a-f]{{{N_DIGITS}}})?\.npz")

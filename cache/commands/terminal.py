@@ -116,6 +116,27 @@ def show(text: str = "", *, end: str = "\n", flush: bool = False) -> None:
     print(printable(text), end=end, flush=flush)
 
 
+def confirm(what: str, is_agreed: bool) -> bool:
+    """Ask before something is deleted.
+
+    Args:
+        what: "3 files, 12 MB".
+        is_agreed: --yes was given.
+
+    Raises:
+        RequestError: nobody is there to be asked.
+    """
+    if is_agreed:
+        return True
+    if not sys.stdin or not sys.stdin.isatty():
+        raise RequestError(f"{what}: add --yes to delete without asking")
+    show(f"delete {what}? [y/N] ", end="", flush=True)
+    if sys.stdin.readline().strip().lower() in ("y", "yes"):
+        return True
+    show("nothing deleted")
+    return False
+
+
 def terminal_width() -> int:
     """Columns of the terminal; 0 where what is printed goes elsewhere."""
     import shutil  # late: few commands ask

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from cache.commands.terminal import Parser, complain, show, split_words
 from cache.errors import RequestError
@@ -13,7 +14,7 @@ from probe.report.formats.write import FORMATS, write
 from probe.report.listing import page_of_rows
 from probe.report.rows.fields import FIELDS, read_condition
 from probe.report.rows.people import People
-from probe.report.rows.stored import StoredRow, Wanted, read_stored, stored_files
+from probe.report.rows.stored import Problem, StoredRow, Wanted, read_stored, stored_files
 
 
 def add_rows(parser: Parser, *, files: bool = True) -> None:
@@ -96,9 +97,45 @@ def read_rows(options: argparse.Namespace, prog: str) -> tuple[list[StoredRow], 
     Raises:
         RequestError: there are none, though nothing is wrong with any file.
     """
-    files = getattr(options, "files", None)
-    root = options.results or results_root()
-    paths = files or stored_files(root)
+    paths = _paths(options)
+    rows, problems = _read(options, paths)
+    for problem in problems:
+        complain(prog, f"{problem.path}: {problem.why}")
+    if not rows and not problems:
+        _refuse(options, paths)
+    return rows, 1 if problems else 0
+
+
+def find_rows(
+    options: argparse.Namespace, paths: Sequence[Path] | None = None
+) -> tuple[list[StoredRow], list[Problem]]:
+    """The rows that flags ask for, for whoever looks after files: nothing is complained of.
+
+    Args:
+        options: of ``add_rows``.
+        paths: rows by file, where flags don't name them.
+
+    Returns:
+        The rows, with whatever is wrong with their scores, and the files that hold none.
+
+    Raises:
+        RequestError: there are none, though nothing is wrong with any file.
+    """
+    paths = _paths(options) if paths is None else paths
+    rows, problems = _read(options, paths)
+    kept = {of.path for of in rows}
+    if not rows and not problems:
+        _refuse(options, paths)
+    return rows, [problem for problem in problems if problem.path not in kept]
+
+
+def _paths(options: argparse.Namespace) -> Sequence[Path]:
+    return getattr(options, "files", None) or stored_files(options.results or results_root())
+
+
+def _read(
+    options: argparse.Namespace, paths: Sequence[Path]
+) -> tuple[list[StoredRow], list[Problem]]:
     wanted = Wanted(
         split_words("--data", options.data),
         split_words("--model", options.model),
@@ -106,10 +143,11 @@ def read_rows(options: argparse.Namespace, prog: str) -> tuple[list[StoredRow], 
         options.name,
         [read_condition(text) for text in options.where or ()],
     )
-    rows, problems = read_stored(root, paths, wanted, lambda of: page_of_rows([of]))
-    for problem in problems:
-        complain(prog, f"{problem.path}: {problem.why}")
-    if not rows and not problems:
-        where = f"the {len(paths)} named files" if files else str(root)
-        raise RequestError(f"no such row in {where}; `probe --kind linear` makes some")
-    return rows, 1 if problems else 0
+    root = options.results or results_root()
+    return read_stored(root, paths, wanted, lambda of: page_of_rows([of]))
+
+
+def _refuse(options: argparse.Namespace, paths: Sequence[Path]) -> NoReturn:
+    files = getattr(options, "files", None)
+    where = f"the {len(paths)} named files" if files else str(options.results or results_root())
+    raise RequestError(f"no such row in {where}; `probe --kind linear` makes some")

@@ -1,0 +1,132 @@
+"""``report ls``: which rows are stored, and what is wrong with them."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from cache.commands.names import counted, format_bytes, short_label
+from cache.commands.terminal import Parser, complain, split_words
+from cache.places import features_root
+from probe.report.commands.which import add_format, add_rows, find_rows, print_page
+from probe.report.formats.cells import Cell, Column, Page, Table
+from probe.report.rows.fields import find_field, sorted_by, written
+from probe.report.rows.stale import Fault, Shelf, read_shelf
+from probe.report.rows.stored import StoredRow
+from probe.results import BrokenRow, scores_path
+
+COLUMNS = ("data", "model", "size", "kind", "written", "id", "names")
+HEADINGS = {"data": "data set", "model": "encoder", "names": "tags"}
+N_DIGITS = 8  # of an id: enough to name it
+EXAMPLES = """\
+examples:
+  report ls --data breastmnist
+  report ls --stale                rows whose features or labels are gone or older, and other faults
+  report ls --sort=-written        the newest first
+"""
+
+
+def make_parser(prog: str) -> Parser:
+    """The flags."""
+    parser = Parser(
+        prog=prog,
+        description="List stored rows: data set, encoder, kind, date, the start of the id, tags, "
+        "size on disk, and what is wrong: the feature file is gone, its labels, split or patients "
+        "were changed since, scores are missing or damaged, or an earlier row_version wrote it.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_rows(parser)
+    parser.add_argument(
+        "--stale", action="store_true", help="only rows that something is wrong with"
+    )
+    parser.add_argument("--sort", metavar="FIELDS", help="order; --sort=-written: falling")
+    add_format(parser)
+    parser.set_defaults(prog=prog)
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print them."""
+    rows, problems = find_rows(options)
+    for problem in problems:
+        complain(options.prog, f"{problem.path}: {problem.why}")
+    if order := split_words("--sort", options.sort):
+        rows = sorted_by(rows, order, lambda of: of)
+    shelf = read_shelf(options.features or features_root())
+    faults = [faults_of(shelf, of) for of in rows]
+    if options.stale:
+        kept = [number for number, found in enumerate(faults) if found]
+        rows, faults = [rows[n] for n in kept], [faults[n] for n in kept]
+    print_page(options, make_page(rows, faults, shelf, options.stale))
+    return 1 if problems else 0
+
+
+def faults_of(shelf: Shelf, of: StoredRow) -> list[Fault]:
+    """What is wrong with a row; where there is no feature file at all, nobody knows what is stale."""
+    return [fault for fault in shelf.faults_of(of) if not (shelf.is_empty and fault.is_stale)]
+
+
+def no_features(shelf: Shelf) -> str:
+    """That there are none, in words."""
+    return f"no feature file below {shelf.folder}, so nobody knows which rows are stale"
+
+
+def make_page(
+    rows: Sequence[StoredRow],
+    faults: Sequence[Sequence[Fault]],
+    shelf: Shelf,
+    only_faulty: bool = False,
+) -> Page:
+    """Rows as a table.
+
+    Args:
+        rows: R of them.
+        faults: (R,) what is wrong with each.
+        shelf: that told it.
+        only_faulty: whether others were left out.
+    """
+    n_stale = sum(any(fault.is_stale for fault in found) for found in faults)
+    total = format_bytes(sum(map(size_on_disk, rows)))
+    said = f"{counted(len(rows), 'row')}, {total}" if rows else "nothing is wrong with any row"
+    below = [f"{said}; {n_stale} stale: `report gc` deletes them" if n_stale else said]
+    below += [no_features(shelf)] if shelf.is_empty else []
+    names = [name for name in COLUMNS if name != "names" or any(of.names for of in rows)]
+    columns = [Column(HEADINGS.get(name, name)) for name in names]
+    columns.append(Column("on disk", is_right=True))
+    if has_faults := any(faults):
+        columns.append(Column("what is wrong"))
+    cells = []
+    for of, found in zip(rows, faults, strict=True):
+        line = [Cell(_words(of, name)) for name in names]
+        line.append(Cell(format_bytes(size_on_disk(of))))
+        line += [Cell("; ".join(fault.why for fault in found))] if has_faults else []
+        cells.append(tuple(line))
+    if not cells:
+        return Page((), lead=tuple(below))
+    return Page((Table(tuple(columns), tuple(cells), below=tuple(below)),))
+
+
+def describe_row(of: StoredRow) -> str:
+    """A row in a line."""
+    e = of.row.encoded
+    return f"{of.id[:N_DIGITS]}  {e.dataset}, {short_label(e.label)}, {of.row.answered.kind}"
+
+
+def size_on_disk(of: StoredRow) -> int:
+    """Bytes of a row's file and of its scores."""
+    assert of.path
+    try:
+        return _bytes(of.path) + _bytes(scores_path(of.path, of.content))
+    except BrokenRow:
+        return _bytes(of.path)
+
+
+def _bytes(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return 0
+
+
+def _words(of: StoredRow, name: str) -> str:
+    return of.id[:N_DIGITS] if name == "id" else written(find_field(name).of(of))
