@@ -111,7 +111,7 @@ def make_page(options: argparse.Namespace, rows: list[StoredRow]) -> Page:
     if str(options.by or "").startswith("meta:"):
         raise RequestError("--by meta: isn't there yet")
     if options.like or options.published:
-        raise RequestError("--like isn't there yet")
+        return _of_papers(options, rows)
     if options.metric:
         return _of_metric(options, rows)
     words = split_words("--columns", options.columns)
@@ -119,6 +119,16 @@ def make_page(options: argparse.Namespace, rows: list[StoredRow]) -> Page:
         _check_column(word)
     order = split_words("--sort", options.sort)
     return page_of_rows(sorted_by(rows, order, lambda of: of) if order else rows, words)
+
+
+def _of_papers(options: argparse.Namespace, rows: list[StoredRow]) -> Page:
+    from probe.report.papers import page_like, page_of_published
+
+    contenders = contenders_of(rows)
+    if options.like:
+        return page_like(contenders, options.like, published=options.published)
+    metrics = [metric_named(word) for word in split_words("--metric", options.metric)]
+    return page_of_published(contenders, metrics)
 
 
 def _check_column(word: str) -> None:
