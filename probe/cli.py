@@ -5,13 +5,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cache.aggregate import AGGREGATES
 from cache.commands.names import counted
 from cache.commands.settings import add_flags, given, refuse_others
 from cache.commands.terminal import Parser, complain, run_command, show, split_words
-from cache.errors import RequestError
+from cache.errors import Failure, RequestError
 from probe.choosing.plan import ChoosingConfig
 from probe.config import ExternalConfig, FindConfig, ProbeConfig, RunConfig
 from probe.episodes.draw import FewShotConfig
@@ -22,6 +22,10 @@ from probe.metrics.metric import Measuring
 from probe.places import PATIENT, PlacesConfig
 from probe.protocols import PROTOCOL_NAMES, Followed, Preset, find_preset, follow, settings_of
 from probe.questions.overlay import CellsConfig, LabelsConfig, OverlayConfig, SplitConfig
+
+if TYPE_CHECKING:  # both read HDF5
+    from cache.features import Features
+    from probe.results import Row
 
 EXAMPLES = """\
 examples:
@@ -39,6 +43,7 @@ examples:
   probe --kind linear --data chexpert --target Edema --uncertain zeros
   probe --kind knn --data mine --labels grades.csv --target grade --task ordinal
   probe --kind ridge --data mine --target meta:age --task regression
+  probe --kind linear --data mine --by meta:sex         each subgroup, too
   probe --kind linear --data breastmnist --shots 1,5,10,25     100 episodes of each
   probe --kind linear --train-data chexpert --test-data chestxray14 --target Edema
   probe table --data breastmnist                        stored rows, finetune's too, as one table
@@ -275,9 +280,28 @@ def run(config: ProbeConfig) -> int:
     rows, more = run_probe(config, found, say=lambda line: show(line, flush=True))
     if rows:
         show(f"\n{format_rows(rows)}\n")
+        more += _show_subgroups(config, rows, found) if config.run.by else []
         if not config.places.reads_test:
             show("Test wasn't read: --layer auto chooses layer and pool, or name one of each.")
         show(f"{counted(len(rows), 'row')} with scores in {config.run.folder}")
     for what, why in [*failures, *more]:
         complain("probe", f"{what}: {why}")
     return 1 if failures or more else 0
+
+
+def _show_subgroups(
+    config: ProbeConfig, rows: "Sequence[Row]", found: "Sequence[Features]"
+) -> list[Failure]:
+    """Print what ``report table --by`` does of these rows; or why it can't."""
+    from probe.report.by_subgroup import page_of_subgroups
+    from probe.report.formats.write import write
+    from probe.report.rows.people import People
+    from probe.report.rows.stored import StoredRow
+    from probe.report.statistics.bands import parse_by
+
+    by, people = parse_by(config.run.by), People(config.find.folder, tuple(found))
+    try:
+        show(write(page_of_subgroups([StoredRow(row) for row in rows], by, people)))
+    except RequestError as error:
+        return [Failure(f"--by {config.run.by}", str(error))]
+    return []

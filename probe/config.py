@@ -13,6 +13,7 @@ from probe.metrics.metric import Measuring
 from probe.places import AUTO, PlacesConfig
 from probe.protocols import Followed, Reading, reading_of
 from probe.questions.overlay import OverlayConfig
+from probe.report.statistics.bands import parse_by
 
 TEST_SPLITS = ("test", "all")
 
@@ -88,7 +89,17 @@ class RunConfig:
     keep_heads: bool = setting(
         False, "with the scores keep the weights of heads of folds, sites and episodes, too"
     )
+    by: str = setting(
+        "",
+        "print each subgroup, too, as report table does: meta:sex, or of numbers meta:age:40,60",
+        metavar="meta:COLUMN",
+    )
     results: Path | None = setting(None, "", metavar="DIR", shown="$MEDPROBE_RESULTS or ./results")
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.by:
+            parse_by(self.by)
 
     @property
     def folder(self) -> Path:

@@ -30,7 +30,7 @@ TOLERANCE = 1e-6  # of floats, relative
 ADDED = {
     "json": (),
     "npz": ("head_weights", "head_intercept", "head"),
-    "flags": ("--keep-heads",),
+    "flags": ("--keep-heads", "--by"),
 }
 REPLACED: dict[str, object] = {"row_version": 2}
 IS_RECORDING = bool(os.environ.get("RECORD_GOLDEN"))

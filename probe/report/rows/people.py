@@ -1,6 +1,6 @@
 """Patients and meta columns of rows' samples, which stand in feature files alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +30,7 @@ class People:
     """
 
     folder: Path  # of features
+    opened: Sequence[Features] = ()  # files that are at hand anyway; they come first
 
     @cached_property
     def _files(self) -> list[Features]:
@@ -51,10 +52,11 @@ class People:
         Raises:
             Unfound: there is none.
         """
-        own = [f for f in self._files if f.digest == row.encoded.digest]
-        for features in own + self._files:
-            if features.dataset == row.encoded.dataset and _is_of(features, row.encoded.tables):
-                return features
+        for files in (self.opened, self._files):
+            own = [f for f in files if f.digest == row.encoded.digest]
+            for features in (*own, *files):
+                if features.dataset == row.encoded.dataset and _is_of(features, row.encoded.tables):
+                    return features
         raise Unfound(
             f"patients and meta columns of {row.encoded.dataset} stand in its feature files, and none "
             f"below {self.folder} has the samples that {row.encoded.label}'s row was asked with; name "

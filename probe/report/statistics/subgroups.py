@@ -2,7 +2,8 @@
 
 A subgroup's metrics and intervals are those of a test set that is just it. Where a class has fewer than
 ``FEWEST_UNITS`` patients in a subgroup (samples, where patients are unknown), there are counts alone:
-of so few a metric says next to nothing, and its gap to others is mostly chance. Samples of which
+of so few a metric says next to nothing, and its gap to others is mostly chance. Of several labels one
+that has few takes the means over labels away, and the others keep their rates. Samples of which
 nobody knows the subgroup are counted as ``bands.UNKNOWN``, and are no part of any gap.
 """
 
@@ -55,14 +56,14 @@ class Subgroup:
     n: int  # samples
     n_units: int
     by_class: tuple[Count, ...]  # of each class or label; of regression empty
-    metrics: Mapping[str, Interval] = field(default_factory=dict)  # empty: there are counts alone
+    metrics: Mapping[str, Interval] = field(default_factory=dict)  # empty: see why
     methods: Mapping[str, str] = field(default_factory=dict)  # see probe.metrics.intervals
     rates: tuple[Rates, ...] = ()  # one for each threshold; of labels with few units none
-    why: str = ""  # there are counts alone
+    why: str = ""  # there are no metrics
 
     @property
-    def is_counts_only(self) -> bool:
-        return not self.metrics
+    def has_metrics(self) -> bool:
+        return bool(self.metrics)
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def subgroups(
     unknown = None
     if not is_known.all():
         unknown = replace(of.counted(UNKNOWN, ~is_known), why=f"counts only: {NOWHERE}")
-    shown = tuple(group.name for group in groups if not group.is_counts_only)
+    shown = tuple(group.name for group in groups if group.has_metrics)
     notes += _of_several(names, order, cluster, unit)
     gaps: dict[str, Gap] = {}
     if len(shown) < 2:
@@ -189,22 +190,22 @@ class _Measuring:
         self.n_classes = answers.scores.shape[1]
 
     def subgroup(self, name: str, who: Bools) -> Subgroup:
-        """One with metrics, if its classes have enough units."""
+        """One with metrics, if its classes have enough units; of labels with rates of those that do."""
         found = self.counted(name, who)
-        if found.why:
-            return found
         test, of = self.test, (self.answers.scores[who], self.test.labels[who], self.test.task)
-        groups = None if test.groups is None else test.groups[who]
-        estimates = estimate(
-            *of, level=self.level, score_type=self.answers.score_type, groups=groups
-        )
+        if found.why and test.task != MULTI_LABEL:
+            return found
         each = tuple(
             rates(*of, threshold, self.cluster[who], self.answers.score_type, self.level)
             for threshold in self.thresholds
             if found.by_class[threshold.number].n_fewer >= FEWEST_UNITS
         )
-        counts = found.n, found.n_units, found.by_class
-        return Subgroup(name, *counts, estimates.metrics, estimates.methods, each)
+        if found.why:
+            return replace(found, rates=each)
+        groups = None if test.groups is None else test.groups[who]
+        how = {"level": self.level, "score_type": self.answers.score_type, "groups": groups}
+        estimates = estimate(*of, **how)
+        return replace(found, metrics=estimates.metrics, methods=estimates.methods, rates=each)
 
     def counted(self, name: str, who: Bools) -> Subgroup:
         """One with counts, and why there may be no more."""
@@ -238,7 +239,8 @@ class _Measuring:
     def _too_few(self, n: int, what: str) -> str:
         units = f"{n} {self.unit}{'' if n == 1 else 's'}"
         verb = f"{what} {'is' if n == 1 else 'are'}" if what == "there" else f"{what} has"
-        return f"counts only: {verb} {units}, under {FEWEST_UNITS}"
+        lacking = "no means over labels" if self.test.task == MULTI_LABEL else "counts only"
+        return f"{lacking}: {verb} {units}, under {FEWEST_UNITS}"
 
     def gaps(
         self,

@@ -73,7 +73,7 @@ def test_of_few_patients_of_a_class_there_are_counts_alone(n_positive, is_counte
     test = Samples(labels, BINARY, class_names=("no", "yes"))
     found = subgroups(Answers(scores), test, names, ("few", "many"), Val(scores, labels))
     few = found.groups[0]
-    assert few.is_counts_only == is_counted
+    assert few.has_metrics != is_counted
     assert bool(few.rates) != is_counted
     assert [count.n for count in few.by_class] == [30, n_positive]
     if is_counted:
@@ -82,13 +82,25 @@ def test_of_few_patients_of_a_class_there_are_counts_alone(n_positive, is_counte
         assert found.notes == ("no gap: 1 of 2 subgroups have metrics",)
 
 
+def test_a_rare_label_takes_the_means_away_and_leaves_the_others_their_rates():
+    answers, test, sex = make(MULTI_LABEL)
+    test.labels[test.labels[:, 1] == 1, 1] = 0
+    test.labels[:3, 1] = 1
+    found = subgroups(answers, test, sex, SEXES, Val(answers.scores, test.labels))
+    for group in found.groups:
+        assert not group.has_metrics
+        assert group.why.startswith("no means over labels: label 1 has")
+        assert group.why.endswith("under 10 on its smaller side")
+        assert [each.threshold.number for each in group.rates] == [0, 2]
+
+
 def test_patients_are_counted_and_not_their_samples():
     labels = np.tile(np.repeat([0, 1], 20), 2)
     names = np.repeat(["A", "B"], 40)
     groups = np.char.add("p", (np.arange(80) // 4).astype(str))  # five of each class in each
     scores = two(np.random.default_rng(0).random(80))
     found = subgroups(Answers(scores), Samples(labels, BINARY, groups), names, ("A", "B"))
-    assert all(group.is_counts_only for group in found.groups)
+    assert not any(group.has_metrics for group in found.groups)
     assert "class 0 has 5 patients, under 10, as 1 more" in found.groups[0].why
 
 
@@ -101,7 +113,7 @@ def test_unknown_samples_are_counted_and_in_no_gap():
     without = subgroups(Answers(answers.scores[10:]), rest, sex[10:], SEXES)
     assert found.unknown is not None
     assert (found.unknown.n, found.unknown.n_units) == (10, 5)
-    assert found.unknown.is_counts_only
+    assert not found.unknown.has_metrics
     assert "nobody knows" in found.unknown.why
     assert found.gaps == without.gaps
 
