@@ -26,6 +26,7 @@ from probe.report.formats.cells import (
     Page,
     Table,
 )
+from probe.report.listing import MODEL, RIGHT, USUAL
 from probe.report.rows.answers import TestSet, test_sets
 from probe.report.rows.contenders import Contender
 from probe.report.rows.fields import BY_NAME, written
@@ -36,12 +37,9 @@ from probe.report.statistics.gaps import Gap
 from probe.report.statistics.subgroups import Subgroup, Subgroups, Val, subgroups
 from probe.report.statistics.thresholds import Rates, Share
 
-MODEL = "model"  # always a column: whose numbers they are
-# What tells rows of one test set apart.
-FIELDS = (
-    *(MODEL, "weights", "size", "prepared", "kind", "protocol", "mode", "layer", "pool"),
-    *("depth", "aggregate", "measured", "k", "split", "trained", "seed", "control"),
-)
+# What tells rows of one test set apart; of which it is stands above.
+FIELDS = tuple(name for name in USUAL if name not in ("data", "target", "fold", "leaks"))
+ID, N_DIGITS = "id", 8  # where nothing else does
 MOST_CLASSES = 10  # whose counts and rates are shown
 GAPS = (
     "gap: the best subgroup less the worst, which is never below 0. by chance: the same, names of "
@@ -215,7 +213,10 @@ def _tables(alike: Sequence[Measured], metrics: Sequence[str]) -> Iterator[Table
 def _fields(alike: Sequence[Measured]) -> dict[str, list[str]]:
     """Field -> each row's words; what nobody has is left out."""
     found = {f: [written(BY_NAME[f].of(one.row)) for one in alike] for f in FIELDS}
-    return {f: words for f, words in found.items() if any(words)}
+    found = {f: words for f, words in found.items() if any(words)}
+    if len(set(zip(*found.values(), strict=True))) < len(alike):
+        found[ID] = [one.row.id[:N_DIGITS] for one in alike]
+    return found
 
 
 def _leading(shown: dict[str, list[str]], place: int) -> tuple[Cell, ...]:
@@ -223,7 +224,7 @@ def _leading(shown: dict[str, list[str]], place: int) -> tuple[Cell, ...]:
 
 
 def _headings(shown: dict[str, list[str]]) -> tuple[Column, ...]:
-    return tuple(Column(BY_NAME[f].title) for f in shown)
+    return tuple(Column(BY_NAME[f].title, is_right=f in RIGHT) for f in shown)
 
 
 def _counts(first: Measured) -> Table:

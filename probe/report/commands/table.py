@@ -10,6 +10,7 @@ from probe.report.listing import numbers_named, page_of_rows
 from probe.report.rows.contenders import contenders_of
 from probe.report.rows.fields import find_field, metric_named, sorted_by
 from probe.report.rows.stored import StoredRow
+from probe.report.statistics.bands import PREFIX, parse_by
 
 EXAMPLES = """\
 examples:
@@ -48,6 +49,12 @@ def make_parser(prog: str) -> Parser:
         metavar="FIELDS",
         help="with --metric: what a line is (model); meta:COLUMN: each row by subgroup of its test "
         "samples, as meta:sex, or meta:age:40,60 in bands",
+    )
+    shape.add_argument(
+        "--sensitivity",
+        type=float,
+        metavar="S",
+        help="of --by meta: that val's threshold reaches, 0 to 1 (the largest Youden's J)",
     )
     shape.add_argument(
         "--across", metavar="FIELD", help="what a column is: data, size, layer, shots, k... (data)"
@@ -92,7 +99,14 @@ def run(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse flags that nothing would come of."""
-    is_of_groups = str(options.by or "").startswith("meta:")
+    is_of_groups = _is_of_groups(options)
+    if is_of_groups:
+        flags = (*OF_METRIC, "columns", "question", "like", "published")
+        if used := [name for name in flags if getattr(options, name)]:
+            flag = used[0].replace("_", "-")
+            raise RequestError(f"--{flag} belongs to other tables than those of --by meta:")
+    elif options.sensitivity is not None:
+        raise RequestError("--sensitivity is of subgroups: add --by meta:COLUMN")
     if not options.metric:
         used = [name for name in OF_METRIC if getattr(options, name) is not None]
         used += ["by"] if options.by and not is_of_groups else []
@@ -106,10 +120,14 @@ def _check(options: argparse.Namespace) -> None:
         raise RequestError(f"--level lies between 0 and 1, such as 0.05; found {options.level:g}")
 
 
+def _is_of_groups(options: argparse.Namespace) -> bool:
+    return str(options.by or "").startswith(PREFIX)
+
+
 def make_page(options: argparse.Namespace, rows: list[StoredRow]) -> Page:
     """The page that flags ask for."""
-    if str(options.by or "").startswith("meta:"):
-        raise RequestError("--by meta: isn't there yet")
+    if _is_of_groups(options):
+        return _of_groups(options, rows)
     if options.like or options.published:
         return _of_papers(options, rows)
     if options.metric:
@@ -117,8 +135,12 @@ def make_page(options: argparse.Namespace, rows: list[StoredRow]) -> Page:
     words = split_words("--columns", options.columns)
     for word in words:
         _check_column(word)
+    return page_of_rows(_sorted(options, rows), words)
+
+
+def _sorted(options: argparse.Namespace, rows: list[StoredRow]) -> list[StoredRow]:
     order = split_words("--sort", options.sort)
-    return page_of_rows(sorted_by(rows, order, lambda of: of) if order else rows, words)
+    return sorted_by(rows, order, lambda of: of) if order else rows
 
 
 def _of_papers(options: argparse.Namespace, rows: list[StoredRow]) -> Page:
@@ -135,6 +157,16 @@ def _check_column(word: str) -> None:
     name = word.removeprefix("+")
     if numbers_named(name) is None:
         find_field(name)
+
+
+def _of_groups(options: argparse.Namespace, rows: list[StoredRow]) -> Page:
+    from probe.report.by_subgroup import page_of_subgroups
+
+    metrics = [metric_named(word) for word in split_words("--metric", options.metric)]
+    return page_of_subgroups(
+        *(_sorted(options, rows), parse_by(options.by), people_of(options), metrics),
+        sensitivity=options.sensitivity,
+    )
 
 
 def _of_metric(options: argparse.Namespace, rows: list[StoredRow]) -> Page:

@@ -10,6 +10,7 @@ from cache.errors import RequestError
 from cache.task import MULTI_LABEL
 from probe.metrics.intervals import estimate
 from probe.report.by_subgroup import page_of_subgroups
+from probe.report.cli import main
 from probe.report.rows.people import People
 from probe.report.rows.stored import read_stored, stored_files
 from probe.report.statistics.bands import parse_by
@@ -162,6 +163,43 @@ def test_without_the_feature_file_nobody_knows(asked, places, tmp_path):
     rows, _ = read_stored(places[1], stored_files(places[1]))
     with pytest.raises(RequestError, match="name their folder with --features DIR"):
         page_of_subgroups(rows, parse_by("meta:site"), People(tmp_path / "none"))
+
+
+def test_rows_that_nothing_else_tells_apart_have_their_id(asked, places, capsys):
+    asked()
+    page = asked(words="--kind linear --choose val")
+    assert texts(page.tables[METRICS], "model") == ["toy"] * 6
+    ids = dict.fromkeys(texts(page.tables[METRICS], "id"))
+    assert len(ids) == 2
+    assert all(len(name) == 8 for name in ids)
+
+
+def test_report_table_prints_the_page(places, capsys):
+    make_toy(places[0], "toys", "binary-class", seed=1, n=N, patients=True)
+    answered(capsys, "--kind linear")
+    status = main(["table", "--by", "meta:site", "--metric", "auc", "--sensitivity", "0.9"])
+    out = capsys.readouterr().out
+    assert status == 0
+    assert "answered yes: sensitivity 0.9 on val" in out
+    assert "auc [95 %]" in out
+    assert "acc [95 %]" not in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--by meta:site --columns auc", "--columns belongs to other tables"),
+        ("--by meta:site --across k --metric auc", "--across belongs to other tables"),
+        ("--by meta:site --sensitivity 90", "a sensitivity lies above 0, up to 1; found 90"),
+        ("--sensitivity 0.9", "--sensitivity is of subgroups: add --by meta:COLUMN"),
+        ("--by meta:age:60,40", "edges of bands are numbers that ascend"),
+    ],
+)
+def test_report_table_refuses_what_nothing_would_come_of(places, capsys, words, message):
+    make_toy(places[0], "toys", "binary-class", seed=1, n=N, patients=True)
+    answered(capsys, "--kind linear")
+    assert main(["table", *words.split()]) == 1
+    assert message in capsys.readouterr().err
 
 
 def test_probe_prints_the_page_and_writes_the_same_rows(places, capsys):
