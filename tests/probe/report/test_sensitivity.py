@@ -1,0 +1,206 @@
+"""Sensitivity: which answers are ranked together, ranks, gaps, and what is more than noise."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cache.errors import RequestError
+from probe.metrics.classification import evaluate
+from probe.report.cli import main
+from probe.report.rows.contenders import contenders_of
+from probe.report.rows.people import People
+from probe.report.sensitivity import page_of_sensitivity
+from probe.results import Posed
+from tests.making.papers import make_stored
+
+AMONG = {"by": "val log-loss", "among": [[5, "cls"], [11, "cls"]]}
+N = 400
+
+
+def answer(model, auc, kind="linear", **asked):
+    """A row by its AUC alone."""
+    values = {"auc": auc, **asked.pop("values", {})}
+    return make_stored(
+        kind, model=model, encoder=f"{model}.full", protocol="", prepared="", values=values, **asked
+    )
+
+
+def scored(model, strength, kind="linear", **asked):
+    """A row with scores of N samples; those of one strength are the same."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], N // 2)
+    yes = 1 / (1 + np.exp(-(strength * (2 * labels - 1) + rng.standard_normal(N))))
+    row = answer(model, 0.0, kind, **asked)
+    scores = np.stack([1 - yes, yes], axis=1)
+    found = evaluate(scores, labels, "binary-class")
+    arrays = {
+        "test_scores": scores,
+        "test_labels": labels,
+        "test_ids": np.array([f"s{i}" for i in range(N)]),
+    }
+    of = row.row
+    test = {"auc": of.measured.test["auc"]._replace(value=found["auc"])}
+    return replace(row, row=replace(of, scores=arrays, measured=replace(of.measured, test=test)))
+
+
+def page_of(rows, metrics=("auc",), people=None, **settings):
+    return page_of_sensitivity(contenders_of(rows), metrics, people, **settings)
+
+
+def column(table, name, over=""):
+    [place] = [i for i, c in enumerate(table.columns) if (c.over, c.name) == (over, name)]
+    return {row[0].text: row[place] for row in table.rows}
+
+
+THREE = {"a": (0.9, 0.7), "b": (0.8, 0.8), "c": (0.7, 0.9)}
+
+
+def rows_of_three():
+    found = [answer(model, of[0]) for model, of in THREE.items()]
+    return found + [answer(model, of[1], "knn", k=10) for model, of in THREE.items()]
+
+
+def test_ranks_and_tau():
+    page = page_of(rows_of_three())
+    ranks, order = page.tables
+    assert ranks.title == "dermamnist: ranks by auc"
+    linear = column(ranks, "rank", "linear, last layer")
+    assert {model: cell.value for model, cell in linear.items()} == {"a": 1, "b": 2, "c": 3}
+    nearest = column(ranks, "rank", "knn, last layer, k 10")
+    assert {model: cell.value for model, cell in nearest.items()} == {"a": 3, "b": 2, "c": 1}
+    assert column(ranks, "auc", "linear, last layer")["b"].value == 0.8
+    [row] = order.rows
+    assert [cell.text for cell in row[:2]] == ["knn, last layer, k 10", "linear, last layer"]
+    assert [cell.value for cell in row[2:6]] == [3, -1.0, pytest.approx(1 / 3), 2.0]
+    assert [cell.text for cell in row[6:]] == ["a, c", "not tested"]
+    assert order.below[0].startswith("3 encoders: tau has 4 values")
+    assert page.lead == ("dermamnist, auc: tau -1.00 to -1.00",)
+
+
+def test_of_losses_the_smaller_is_the_better():
+    rows = [answer(m, 0.5, k, values={"brier": v}) for k in ("ridge", "linear")
+            for m, v in (("a", 0.1), ("b", 0.3))]  # fmt: skip
+    ranks = page_of(rows, ["brier"]).tables[0]
+    found = column(ranks, "rank", "ridge, last layer")
+    assert (found["a"].value, found["b"].value) == (1, 2)
+
+
+def test_equal_values_share_their_mean_rank():
+    rows = [
+        answer(m, v, k)
+        for k in ("ridge", "linear")
+        for m, v in (("a", 0.9), ("b", 0.9), ("c", 0.5))
+    ]
+    ranks = column(page_of(rows).tables[0], "rank", "ridge, last layer")
+    assert [cell.value for cell in ranks.values()] == [1.5, 1.5, 3]
+
+
+def test_best_and_last_layer_are_probes_of_their_own():
+    rows = [answer(m, 0.8, layer=5, place_chosen=AMONG) for m in "ab"] + [
+        answer(m, 0.7) for m in "ab"
+    ]
+    overs = dict.fromkeys(c.over for c in page_of(rows).tables[0].columns if c.over)
+    assert list(overs) == ["linear, last layer", "linear, best layer"]
+    rows += [answer(m, 0.7, layer=5) for m in "ab"]
+    assert "linear, layer 5" in {c.over for c in page_of(rows).tables[0].columns}
+
+
+def test_a_best_of_one_layer_says_so():
+    one = {"by": "val log-loss", "among": [[11, "cls"]]}
+    rows = [answer(m, 0.8, place_chosen=one) for m in "ab"] + [answer(m, 0.7) for m in "ab"]
+    cell = page_of(rows).tables[0].rows[0][3]
+    assert cell.value == 0.8
+    assert cell.notes[0].startswith("the best of one")
+    pools = {"by": "val log-loss", "among": [[11, "cls"], [11, "mean"]]}
+    rows = [answer(m, 0.8, place_chosen=pools) for m in "ab"] + [
+        answer(m, 0.7, "knn") for m in "ab"
+    ]
+    assert "linear, last layer" in {c.over for c in page_of(rows).tables[0].columns}
+
+
+def test_gaps_name_the_commands_that_fill_them():
+    rows = [*rows_of_three(), answer("d e", 0.6)]
+    page = page_of(rows)
+    assert column(page.tables[0], "rank", "knn, last layer, k 10")["d e"].value is None
+    assert page.tables[1].rows[0][2].value == 3  # encoders that both have
+    start = page.notes.index("Missing answers are made by:")
+    assert page.notes[start + 1 :] == (
+        "probe --kind knn --k 10 --data dermamnist --model 'd e'",
+        "probe --kind knn --layer auto --data dermamnist --model 'a,b,c,d e'",
+        "probe --kind ridge --layer auto --data dermamnist --model 'a,b,c,d e'",
+        "probe --kind linear --layer auto --data dermamnist --model 'a,b,c,d e'",
+    )
+
+
+def test_of_several_answers_none_is_ranked():
+    rows = [*rows_of_three(), answer("a", 0.95, pool="mean")]
+    ranks = page_of(rows).tables[0]
+    cell = ranks.rows[0][[c.over for c in ranks.columns].index("linear, last layer")]
+    assert cell.text == "2 rows"
+    assert "--where 'pool=" in cell.notes[0]
+    linear = column(ranks, "rank", "linear, last layer")
+    assert (linear["b"].value, linear["a"].value) == (1, None)
+
+
+def test_probes_by_other_fields():
+    rows = [answer(m, v, few_shot={"shots": n, "episodes": 100})
+            for n in (1, 10, 5) for m, v in (("a", 0.9), ("b", 0.8))]  # fmt: skip
+    page = page_of(rows, by=("kind", "shots"))
+    overs = dict.fromkeys(c.over for c in page.tables[0].columns if c.over)
+    assert list(overs) == ["linear, shots 1", "linear, shots 5", "linear, shots 10"]
+
+
+def test_other_questions_are_ranked_apart():
+    rows = rows_of_three()
+    divided = Posed(split={"rule": "80/10/10", "seed": 1})
+    other = [answer(m, 0.6, k, posed=divided) for m in "ab" for k in ("ridge", "linear")]
+    titles = [table.title for table in page_of([*rows, *other]).tables]
+    assert titles[::2] == ["dermamnist: ranks by auc", "dermamnist, split 80/10/10: ranks by auc"]
+
+
+def test_undefined_values_and_lacking_metrics_are_left_out():
+    rows = [*rows_of_three(), answer("d", np.nan), answer("d", 0.3, "knn", k=10)]
+    linear = column(page_of(rows).tables[0], "rank", "linear, last layer")
+    assert linear["d"].value is None
+    page = page_of(rows, ["auc", "kappa"])
+    assert any("dermamnist, kappa" in note for note in page.notes)
+    with pytest.raises(RequestError, match="ranks need two probes"):
+        page_of(rows, ["kappa"])
+
+
+def test_nothing_to_rank():
+    with pytest.raises(RequestError, match="--layer auto"):
+        page_of([answer("a", 0.9), answer("b", 0.8)])
+
+
+def test_rank_sets_tell_noise_from_change(tmp_path):
+    """Orders turn around: of models far apart that is no noise, of near ones it may be."""
+    for gap, moved in ((1.0, "a, c"), (0.0005, "none")):
+        strengths = dict(zip("abc", (1 + gap, 1, 1 - gap), strict=True))
+        rows = [scored(m, s) for m, s in strengths.items()]
+        rows += [scored(m, 2 - s, "ridge") for m, s in strengths.items()]
+        page = page_of(rows, people=People(tmp_path))
+        ranks, order = page.tables
+        found = column(ranks, "rank", "linear, last layer")["a"]
+        assert found.value == 1
+        assert (found.low, found.high) == ((1, 1) if moved != "none" else (1, 3))
+        assert order.rows[0][-1].text == moved
+        assert "by more than noise" in page.lead[0]
+        assert ("no encoder" in page.lead[0]) == (moved == "none")
+        assert "level 0.05 over all 2 probes" in ranks.below[0]
+
+
+def test_without_scores_nothing_is_tested_and_it_says_why(tmp_path):
+    page = page_of(rows_of_three(), people=People(tmp_path))
+    assert "not tested" in page.tables[0].below[0]
+    assert page.tables[1].rows[0][-1].text == "not tested"
+
+
+def test_the_command_refuses_a_level_and_unknown_words(tmp_path, capsys):
+    for flags in (["--level", "2"], ["--metric", "acuracy"], ["--results", str(tmp_path)]):
+        assert main(["sensitivity", *flags]) == 1
+    said = capsys.readouterr().err
+    assert "--level lies between 0 and 1" in said
+    assert "no metric 'acuracy'" in said
+    assert "no such row" in said
