@@ -304,7 +304,7 @@ class Ranking:
         moved = dict.fromkeys(model for of in known for model in of)
         if moved:
             return f"{said}; the probe changes the rank of {', '.join(moved)} by more than noise"
-        return f"{said}; no encoder's rank changes by more than noise" if known else said
+        return f"{said}; no rank is shown to change by more than noise" if known else said
 
     def _scores(self, asked: Asked, models: Sequence[str]) -> np.ndarray:
         """(K,) of which larger is better."""

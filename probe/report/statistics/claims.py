@@ -78,7 +78,7 @@ class Claim:
         chance = f"P(false) {self.best:.2g}"
         if self.worst - self.best > 5e-3 * self.worst:
             chance += f" to {self.worst:.2g}"
-        facts = f"{chance}, {self.lead:+.4f} of {self.n} images"
+        facts = f"{chance}, accuracy {self.lead:+.4f} on {self.n} images"
         return f"{claim} ({facts}{'; ' + self.why if self.why else ''})"
 
 
@@ -142,7 +142,7 @@ def of_accuracies(
     _, worst = ends_of_agreement(max(p_a - half_digit, 0), min(p_b + half_digit, 1), n)
     why = "the numbers say the reverse" if p_a < p_b else ""
     if best >= SURE:
-        why += ", and no answers could make it hold"
+        why += " and no answers could make it hold, but only answers contradict a claim"
     return Claim(a, b, dataset, HOLDS if worst <= FALSE else UNTOLD, why, p_a - p_b, n, best, worst)
 
 

@@ -187,7 +187,7 @@ def test_rank_sets_tell_noise_from_change(tmp_path):
         assert (found.low, found.high) == ((1, 1) if moved != "none" else (1, 3))
         assert order.rows[0][-1].text == moved
         assert "by more than noise" in page.lead[0]
-        assert ("no encoder" in page.lead[0]) == (moved == "none")
+        assert ("no rank is shown" in page.lead[0]) == (moved == "none")
         assert "level 0.05 over all 2 probes" in ranks.below[0]
 
 
