@@ -88,6 +88,17 @@ def test_rows_of_one_test_set_stand_in_one_table(asked):
     assert len(page.tables[GAPS].rows) == 4
 
 
+def test_what_follows_from_the_model_has_no_column(asked):
+    page = asked(words="--kind linear --controls")
+    columns = [column.name for column in page.tables[GAPS].columns]
+    assert columns[:3] == ["model", "kind", "metric"]
+    place = columns.index("p")
+    of_larger = [
+        row[place].value for row in page.tables[GAPS].rows if row[0].text == "larger class"
+    ]
+    assert of_larger == [1, 1]  # its gap in accuracy is that of shares of classes
+
+
 def test_each_fold_is_a_test_set_of_its_own(asked):
     page = asked(words="--kind linear --split kfold:3")
     heads = [table.title for table in page.tables if table.title.endswith("who is in test")]
