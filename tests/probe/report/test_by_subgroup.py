@@ -31,7 +31,8 @@ def asked(places, capsys):
         **options,
     ):
         for encoder in encoders:
-            make_toy(places[0], "toys", task, seed=1, n=N, patients=True, encoder=encoder)
+            known = {"seed": 1, "n": N, "looks": "alone", "patients": True}
+            make_toy(places[0], "toys", task, encoder=encoder, **known)
         answered(capsys, f"{words} --data toys")
         rows, _ = read_stored(places[1], stored_files(places[1]))
         return page_of_subgroups(rows, parse_by(by), People(places[0]), **options)
