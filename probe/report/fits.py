@@ -85,8 +85,8 @@ def say_several(fitting: Sequence[Contender]) -> str:
         if field.part == RECORD or field.name in SAME:
             continue
         values = [written(contender.field(field.name)) for contender in fitting]
-        if len(set(values)) > 1:
-            example = next(value for value in values if value)
+        example = next((v for v in values if v and "," not in v), "")  # --where lists by commas
+        if example and len(set(values)) > 1:
             return (
                 f"several rows fit, which differ in {field.title}: say which is meant, as in "
                 f"--where '{field.name}={example}'"

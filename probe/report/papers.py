@@ -307,8 +307,9 @@ def _say_gaps(gaps: Sequence[Number]) -> list[str]:
         command, flags = number.our_mode.command, _size_flags(number)
         if command.startswith("probe"):
             making.setdefault(f"extract{_preparing(number)}{flags}", []).append(number)
-            stored = f" --where source_size={number.size}" if "--source-size" in flags else ""
-            making.setdefault(command + stored, []).append(number)
+            is_stored = number.paper.size_of == STORED and number.size
+            which = f" --where source_size={number.size}" if is_stored else ""
+            making.setdefault(command + which, []).append(number)
         else:
             making.setdefault(f"{command}{flags}", []).append(number)
     ordered = sorted(making, key=lambda command: not command.startswith("extract"))

@@ -1,24 +1,31 @@
 """Papers' tables: that their shapes are whole, and which of our rows stands in which cell."""
 
+import shlex
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+import extract.cli
+import finetune.cli
+import probe.cli
 from cache.errors import RequestError
 from extract.encoders.table.entries import ENTRIES
 from finetune.protocols import PROTOCOLS as TUNINGS
 from probe.protocols import PROTOCOLS
+from probe.report.cli import main
 from probe.report.fits import Fits, say_otherwise, say_several
 from probe.report.formats.write import FORMATS, write
 from probe.report.papers import Grid, page_like, page_of_published
 from probe.report.published.modes import MODES
 from probe.report.published.names import ENCODERS, SHORT_NAMES
-from probe.report.published.numbers import published
+from probe.report.published.numbers import PAPERS, published
 from probe.report.published.tables import TABLES, find_table
 from probe.report.rows.contenders import contenders_of
 from probe.results import Posed
-from tests.making.papers import make_stored
+from tests.making.features import make_features
+from tests.making.looking import some
+from tests.making.papers import DINO, make_stored
 
 LINEAR = {"table": "results1", "model": "DINO ViT-B/16", "dataset": "dermamnist", "mode": "linear"}
 
@@ -258,6 +265,8 @@ def test_of_several_rows_none_is_taken():
     assert (cell.text, cell.value) == ("2 rows", None)
     assert "--where 'pool=cls'" in cell.notes[0]
     assert page.lead[0] == "0 of 150 cells are ours; of 2 more, several rows fit"
+    changed = [make_stored(changed=[rate], lr=rate) for rate in ("lr 0.01", "lr 0.1")]
+    assert "name the files" in say_several(contenders_of(changed))  # no --where names a comma
     alike = contenders_of([rows[0], replace(rows[0])])
     assert "name the files" in say_several(alike)
 
@@ -296,7 +305,7 @@ def test_gaps_name_the_commands_that_fill_them():
     data = "--data dermamnist,pneumoniamnist,breastmnist"
     assert notes[1].startswith("extract --protocol wu2025 --model vgg16,")
     assert notes[2].startswith("finetune --protocol wu2025 --model vgg16,")
-    assert notes[3].startswith("probe --protocol wu2025 --model vgg16,")
+    assert notes[3].startswith("probe --protocol wu2025 --where source_size=224 --model vgg16,")
     assert all(note.endswith(data) for note in notes[1:4])
     small = page_like([], "wu2025:results_sizes_pad").notes
     assert small[1].startswith(
@@ -344,3 +353,43 @@ def test_nothing_of_ours_is_published():
     page = page_of_published(contenders_of([make_stored("ridge")]))
     assert page.tables == ()
     assert page.lead == ("0 of our 1 answers are in a paper's table",)
+
+
+# ------------------------------------------------------------------ the commands that fill gaps
+
+READERS = {
+    "extract": extract.cli.read_config,
+    "probe": probe.cli.read_config,
+    "finetune": finetune.cli.read_request,
+}
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_commands_that_fill_gaps_are_understood(paper):
+    tables = [table for table in TABLES if table.paper == paper]
+    notes = {note for table in tables for note in page_like([], table.called).notes}
+    commands = [shlex.split(note) for note in notes if note.partition(" ")[0] in READERS]
+    for name, *words in some(commands):
+        READERS[name](words)  # what contradicts itself ends the process
+
+
+def test_a_command_that_fills_a_gap_fills_it(places, capsys):
+    about = {"model": "dino", "encoder": DINO, "size": 224, "notes": {"protocol": "doerrich2024"}}
+    transform = {"transform": {"resize": "pad-after-norm"}}
+    for size, n in ((28, 119), (224, 120)):
+        make_features(
+            places[0], "dermamnist", n=(n, 40, 60), **about, source_size=size, **transform
+        )
+    name = "doerrich2024:dermamnist"
+    for note in page_like([], name).notes:
+        command, _, words = note.partition(" ")
+        if command == "probe" and "--kind knn" in words:
+            status = probe.cli.main([*words.split()[:-4], "--data", "dermamnist"])
+            assert status == ("=64" in words or "=128" in words)  # of no such features
+    capsys.readouterr()
+    assert main(["table", "--like", name]) == 0
+    said = capsys.readouterr().out
+    assert "2 of 200 cells are ours" in said
+    assert "several rows" not in said
+    [line] = [line for line in said.splitlines() if line.startswith("k-NN (k = 11)   DINO")]
+    assert len(line.split()) == 12  # two numbers, four that the paper hasn't
