@@ -7,6 +7,7 @@ import pytest
 
 from cache.errors import RequestError
 from probe.metrics.classification import evaluate
+from probe.report import sensitivity
 from probe.report.cli import main
 from probe.report.rows.contenders import contenders_of
 from probe.report.rows.people import People
@@ -204,3 +205,17 @@ def test_the_command_refuses_a_level_and_unknown_words(tmp_path, capsys):
     assert "--level lies between 0 and 1" in said
     assert "no metric 'acuracy'" in said
     assert "no such row" in said
+
+
+def test_the_level_is_that_of_all_probes_together(tmp_path, monkeypatch):
+    levels = []
+
+    def stand(sets, name, level):
+        levels.append(level)
+        return sensitivity.Untested("only asked")
+
+    monkeypatch.setattr(sensitivity, "stand", stand)
+    rows = [scored(m, 1, kind) for kind in ("knn", "ridge", "linear") for m in "ab"]
+    page = page_of(rows, people=People(tmp_path), level=0.06)
+    assert levels == [pytest.approx(0.02)] * 3  # one family a probe, asked once
+    assert page.tables[0].below[0] == "knn, last layer: not tested: only asked"
