@@ -39,13 +39,6 @@ from probe.report.statistics.thresholds import Rates, Share
 
 # What tells rows of one test set apart; of which it is stands above.
 FIELDS = tuple(name for name in USUAL if name not in ("data", "target", "fold", "leaks"))
-OF_MODEL = (
-    "weights",
-    "size",
-    "layer",
-    "pool",
-    "control",
-)  # untold where they follow from the model
 ID, N_DIGITS = "id", 8  # where nothing else does
 MOST_CLASSES = 10  # whose counts and rates are shown
 GAPS = (
@@ -203,9 +196,6 @@ def _tables(alike: Sequence[Measured], metrics: Sequence[str]) -> Iterator[Table
         *((BY_NAME[f].title, w[0]) for f, w in fields.items() if f != MODEL and len(set(w)) == 1),
     )
     shown = {f: words for f, words in fields.items() if f == MODEL or len(set(words)) > 1}
-    for f in [f for f in OF_MODEL if f in shown]:
-        if len(set(zip(shown[MODEL], shown[f], strict=True))) == len(set(shown[MODEL])):
-            del shown[f]
     yield replace(_counts(first), title=f"{name}: who is in test", above=above)
     names = metrics or [
         m.name for m in METRICS if INTERVAL in m.also and row.encoded.task in m.tasks

@@ -84,12 +84,15 @@ def people_of(options: argparse.Namespace) -> People:
     return People(options.features or features_root())
 
 
-def read_rows(options: argparse.Namespace, prog: str) -> tuple[list[StoredRow], int]:
+def read_rows(
+    options: argparse.Namespace, prog: str, *, may_lack: bool = False
+) -> tuple[list[StoredRow], int]:
     """The rows that flags ask for; files that aren't any are complained of.
 
     Args:
         options: of ``add_rows``.
         prog: the command, for complaints.
+        may_lack: whether the command has something to say where there are none.
 
     Returns:
         The rows, and the exit status that the complaints ask for.
@@ -101,7 +104,7 @@ def read_rows(options: argparse.Namespace, prog: str) -> tuple[list[StoredRow], 
     rows, problems = _read(options, paths)
     for problem in problems:
         complain(prog, f"{problem.path}: {problem.why}")
-    if not rows and not problems:
+    if not rows and not problems and not may_lack:
         _refuse(options, paths)
     return rows, 1 if problems else 0
 

@@ -15,7 +15,6 @@ from probe.arrays import Array, Bools, Doubles, Texts
 
 UNKNOWN = "unknown"
 PREFIX = "meta:"
-MOST = 50  # subgroups by name
 MANY_VALUES = 10  # numbers with more distinct values than this are put in bands
 
 
@@ -69,7 +68,7 @@ def divide(values: Array, by: By, earlier: Array | None = None) -> Divided:
 
     Raises:
         RequestError: edges, and the column holds texts; many numbers, and neither edges nor samples
-            of train and val; more than ``MOST`` names.
+            of train and val.
     """
     missing, numbers = _missing(values), _numbers(values)
     if by.edges:
@@ -82,13 +81,7 @@ def divide(values: Array, by: By, earlier: Array | None = None) -> Divided:
         edges, rule = by.edges, "edges as asked"
     elif numbers is None or _n_distinct(numbers, earlier) <= MANY_VALUES:
         names = np.where(missing, UNKNOWN, _texts(values, numbers))
-        order = _sorted(names[~missing])
-        if len(order) > MOST:
-            raise RequestError(
-                f"meta:{by.column} has {len(order):_} values, which are more than {MOST} subgroups; "
-                "name another column"
-            )
-        return Divided(names, order, f"by the values of meta:{by.column}")
+        return Divided(names, _sorted(names[~missing]), f"by the values of meta:{by.column}")
     else:
         edges, rule = _tertiles(by, earlier), "tertiles of train and val"
     words = _band_names(edges)
@@ -127,7 +120,7 @@ def _missing(values: Array) -> Bools:
         return np.isnan(values)
     if values.dtype.kind in "iub":
         return np.zeros(len(values), np.bool_)
-    return np.isin(np.char.lower(np.char.strip(values)), (*MISSING_WORDS, UNKNOWN))
+    return np.isin(np.char.lower(np.char.strip(values)), MISSING_WORDS)
 
 
 def _numbers(values: Array) -> Doubles | None:

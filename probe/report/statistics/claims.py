@@ -32,6 +32,7 @@ from probe.report.published.numbers import Number
 HOLDS, UNTOLD, CONTRADICTED, NEEDS_SCORES = (
     *("holds", "can't be told", "contradicted", "needs the scores"),
 )
+A_MEAN = "a mean over seeds"
 SEEDS_AS_ONE = "means over seeds, taken for one run's"
 FALSE, SURE = 0.05, 0.95  # P(false) at most, for a claim to hold; at least, to be contradicted
 TEST_IMAGES = {  # of MedMNIST's test splits (medmnist 3), where one label an image is asked
@@ -88,24 +89,32 @@ class Asked:
 
     better: str
     other: str
-    datasets: tuple[str, ...]  # (): all that both were asked on
+    datasets: tuple[str, ...] = ()  # (): all that both were asked on
+    metric: str = ""  # as it was typed; "": nobody said
+
+    def __str__(self) -> str:
+        by = f" by {self.metric}" if self.metric else ""
+        on = f" on {', '.join(self.datasets)}" if self.datasets else ""
+        return f"{self.better} > {self.other}{by}{on}"
 
 
 def read_claim(text: str) -> Asked:
-    """Read "dinov2 > vit on breastmnist, dermamnist".
+    """Read "dinov2 > vit on breastmnist, dermamnist", or "dinov2 > vit by auc on breastmnist".
 
     Raises:
         RequestError: it isn't of that form.
     """
-    better, _, rest = text.partition(">")
-    other, has_on, listed = rest.partition(" on ")
-    names = [name.strip() for name in (better, other, *(listed.split(",") if has_on else ()))]
-    if not all(names) or "<" in text or ">" in rest:
+    claimed, has_on, listed = text.partition(" on ")
+    pair, has_by, metric = claimed.partition(" by ")
+    better, _, other = pair.partition(">")
+    names = [better, other, *([metric] if has_by else []), *(listed.split(",") if has_on else [])]
+    names = [name.strip() for name in names]
+    if not all(names) or "<" in text or text.count(">") != 1:
         raise RequestError(
-            'a claim reads "A > B on DATA, DATA", such as "dinov2 > vit on breastmnist"; found '
-            f'"{text}"'
+            'a claim reads "A > B by METRIC on DATA, DATA", such as "dinov2 > vit on breastmnist"; '
+            f'found "{text}"'
         )
-    return Asked(names[0], names[1], tuple(names[2:]))
+    return Asked(names[0], names[1], tuple(names[2 + bool(has_by) :]), metric.strip())
 
 
 def of_answers(a: str, b: str, dataset: str, right: Bools, other: Bools) -> Claim:
@@ -165,7 +174,7 @@ def of_numbers(better: Number, other: Number, *, seeds_as_one: bool = False) -> 
     elif n is None:
         why = "not one answer an image, or their number is unknown"
     elif is_mean and not seeds_as_one:
-        why = "a mean over seeds"
+        why = A_MEAN
     names = better.model, other.model, better.dataset
     if n is None or why:
         return Claim(*names, NEEDS_SCORES, why, setting=setting)
@@ -198,7 +207,7 @@ def best_against_second(
 def summarise(claims: Sequence[Claim]) -> str:
     """How many hold, in words, with the number of false ones to expect among them."""
     counts = {v: sum(c.verdict == v for c in claims) for v in (HOLDS, UNTOLD, CONTRADICTED)}
-    beyond = sum(c.is_beyond_answers for c in claims)
+    beyond = sum(c.is_beyond_answers and c.setting != "" for c in claims)
     scores = sum(c.verdict == NEEDS_SCORES for c in claims)
     parts = [f"{counts[HOLDS]} hold"]
     if counts[HOLDS]:

@@ -30,12 +30,10 @@ worst against the rest in 3 to 5 %.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.task import MULTI_LABEL, REGRESSION
 from probe.arrays import Array, Bools, Doubles, Indices
@@ -44,8 +42,7 @@ from probe.metrics.metric import RANKS, Metric, Prepared
 from probe.report.statistics.swaps import ROUNDING, unit_sums
 
 N_PERMUTATIONS, FEWEST = 2000, 499  # the fewer where one costs much; p is .002 at least
-AFFORDABLE = 2**28  # numbers to look at
-LINEAR = 1000  # units, from which an AUC is permuted by placements
+AFFORDABLE = 2**30  # numbers to look at
 CHUNK_CELLS = 2**22
 
 
@@ -104,10 +101,10 @@ def members(subgroup: Indices, cluster: Indices, labels: Array, task: str) -> Me
     return Members(distinct[:, 1], unit, np.unique(present, axis=0, return_inverse=True)[1].ravel())
 
 
-def permuted(of: Members, n: int, seed: int) -> NDArray[np.int16]:
+def permuted(of: Members, n: int, seed: int) -> Indices:
     """(n, U) subgroups of units, the first as they are, the others permuted within strata."""
     rng = np.random.default_rng(seed)
-    found = np.tile(of.subgroup.astype(np.int16), (n, 1))
+    found = np.tile(of.subgroup, (n, 1))
     for stratum in np.unique(of.stratum):
         places = np.flatnonzero(of.stratum == stratum)
         found[1:, places] = rng.permuted(found[1:, places], axis=1)
@@ -135,24 +132,23 @@ def find_gap(
         n_permutations: to draw, at times ``FEWEST``.
         seed: of the draw.
     """
-    is_linear = metric.name == "auc" and len(of.subgroup) >= LINEAR
-    if metric.needs == RANKS and not is_linear:
-        cost = len(of.unit) * (len(names) + 1) * len(answers.problems)
+    cost = len(of.unit) * (len(names) + 1) * len(answers.problems) if metric.needs == RANKS else 0
+    if cost:
         n_permutations = min(n_permutations, max(FEWEST, AFFORDABLE // cost))
     drawn = permuted(of, n_permutations + 1, seed)
-    (own,), rest = _values(metric, answers, of, drawn[:1], len(names))
-    best, worst = np.argmax(_sign(metric) * own), np.argmin(_sign(metric) * own)
-    values, of_rest = _values(metric, answers, of, drawn, len(names), is_linear=is_linear)
+    values, rest = _values(metric, answers, of, drawn, len(names))
     gaps = np.ptp(values, axis=1)
-    behind = _sign(metric) * (of_rest - _worst_of(metric, values)[1])
+    behind = _sign(metric) * (rest - _worst_of(metric, values)[1])
+    own = values[0]
+    best, worst = np.argmax(_sign(metric) * own), np.argmin(_sign(metric) * own)
     between, corrected = correct(own, variances)
     known = gaps[1:][np.isfinite(gaps[1:])]
     return Gap(
         metric.name,
-        float(np.ptp(own)),
+        float(gaps[0]),
         names[best],
         names[worst],
-        float(_sign(metric) * (rest[0] - own[worst])),
+        float(behind[0]),
         corrected,
         between,
         float(known.mean()) if len(known) else math.nan,
@@ -199,64 +195,27 @@ def _p(drawn: Doubles) -> float:
 
 
 def _values(
-    metric: Metric,
-    answers: Prepared,
-    of: Members,
-    drawn: NDArray[np.int16],
-    n: int,
-    *,
-    is_linear: bool = False,
+    metric: Metric, answers: Prepared, of: Members, drawn: Indices, n: int
 ) -> tuple[Doubles, Doubles]:
     """(R, K) the metric in each subgroup, and (R,) in all but the worst together."""
-    width = len(of.unit)
-    if is_linear or metric.needs != RANKS:
-        of_sums = _linear_auc(answers) if is_linear else _of_parts(metric, answers)
-        sums = unit_sums(of_sums.parts, of.unit)
-        flat, shape, width = sums.reshape(len(sums), -1), sums.shape[1:], len(sums)
+    if metric.needs != RANKS:
+        sums = unit_sums(answers.parts[metric.needs], of.unit)
+        flat, shape = sums.reshape(len(sums), -1), sums.shape[1:]
 
-        def by(chosen: Bools) -> Doubles:
-            return of_sums.metric((chosen.astype(np.float64) @ flat).reshape(-1, *shape))
+        def by_sums(chosen: Bools) -> Doubles:
+            return metric.of((chosen.astype(np.float64) @ flat).reshape(-1, *shape), answers.task)
+
+        by, width = by_sums, len(of.subgroup)
     else:
 
-        def by(chosen: Bools) -> Doubles:
+        def by_ranks(chosen: Bools) -> Doubles:
             wide = chosen[:, of.unit].astype(np.int32)
             return np.mean([metric.of(problem, wide) for problem in answers.problems], axis=0)
 
+        by, width = by_ranks, len(of.unit)
     values, rest = [], []
     for rows in np.array_split(drawn, -(-len(drawn) * width // CHUNK_CELLS)):
         found = np.stack([by(rows == k) for k in range(n)], axis=1)
         values.append(found)
         rest.append(by(rows != _worst_of(metric, found)[0][:, None]))
     return np.concatenate(values), np.concatenate(rest)
-
-
-class _OfSums(NamedTuple):
-    parts: Array  # (N, ...) of each sample
-    metric: Callable[[Doubles], Doubles]  # sums (R, ...) -> (R,)
-
-
-def _of_parts(metric: Metric, answers: Prepared) -> _OfSums:
-    return _OfSums(answers.parts[metric.needs], lambda sums: metric.of(sums, answers.task))
-
-
-def _linear_auc(answers: Prepared) -> _OfSums:
-    """The AUC of a subgroup by how its samples are placed among those of all subgroups.
-
-    A subgroup's AUC is the mean placement of its positives, and that of its negatives, less the AUC of
-    all (Hajek's projection): what two of its samples do together is left out. p holds of any number
-    that is permuted; sums are a hundred times as quick as ranks.
-    """
-    parts = np.zeros((len(answers.problems[0].scores), len(answers.problems), 4))
-    whole = np.empty(len(answers.problems))
-    for c, problem in enumerate(answers.problems):
-        sides = zip((problem.positives, problem.negatives), problem.placements(), strict=True)
-        for side, (where, placed) in enumerate(sides):
-            parts[where, c, 2 * side], parts[where, c, 2 * side + 1] = 1, placed
-            whole[c] = placed.mean()
-
-    def auc(sums: Doubles) -> Doubles:
-        n, placed = sums[..., ::2], sums[..., 1::2]
-        means = np.divide(placed, n, out=np.full(n.shape, np.nan), where=n > 0)
-        return (means.sum(axis=-1) - whole).mean(axis=-1)
-
-    return _OfSums(parts, auc)

@@ -1,0 +1,197 @@
+"""``report decide``: the smallest difference that a test set can show."""
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from cache.catalogue import list_files
+from cache.commands.names import counted
+from cache.commands.terminal import Parser, split_words
+from cache.errors import CacheError, RequestError
+from cache.features import Features
+from cache.format.key import PARTIAL
+from cache.header_index import HeaderIndex
+from cache.places import features_root, results_root
+from cache.task import REGRESSION
+from probe.report.commands.which import add_format, add_rows, people_of, print_page, read_rows
+from probe.report.deciding import NO_SHARES, Asked, Assumed, Shown, from_labels, from_rows
+from probe.report.formats.cells import COUNT, Cell, Column, Page, Table
+from probe.report.rows.contenders import contenders_of
+from probe.report.rows.ledger import read_ledger, record_question
+from probe.report.rows.stored import StoredRow
+from probe.report.statistics.claims import read_claim
+from probe.report.statistics.decide import DIFFERENCES, Power
+
+EXAMPLES = """\
+examples:
+  report decide --data breastmnist            before any row is there, from the labels that test has
+  report decide                               of every data set that has rows, or features
+  report decide --data breastmnist --margin 0.03 --power 0.9
+  report decide --data breastmnist --question "dinov2 > vit by auc on breastmnist"
+"""
+
+
+def make_parser(prog: str) -> Parser:
+    """The flags."""
+    parser = Parser(
+        prog=prog,
+        description="Say which differences in AUC and accuracy a test set can show, and how many "
+        "samples, or patients, would show others. From the scores of stored rows that read test, of "
+        "the pair whose difference scatters as those of half of all pairs do; only how much it "
+        "scatters is used. Else from the classes of the test samples, which are counted, and from "
+        "what is assumed; no scores on test are needed or made. Patients count as patients.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_rows(parser, files=False)
+    wanted = parser.add_argument_group("how sure")
+    wanted.add_argument(
+        "--margin", type=float, metavar="D", help="the difference that n is given for (.01 .02 .05)"
+    )
+    wanted.add_argument(
+        "--power", type=float, default=0.8, metavar="P", help="how often it is shown (0.8)"
+    )
+    wanted.add_argument(
+        "--level", type=float, default=0.05, metavar="P", help="chance of a false difference (0.05)"
+    )
+    assumed = parser.add_argument_group("what is assumed where no row read test")
+    usual = Assumed()
+    assumed.add_argument(
+        "--auc", type=float, default=usual.auc, metavar="A", help=f"of both models ({usual.auc:g})"
+    )
+    assumed.add_argument(
+        "--correlation",
+        type=float,
+        default=usual.correlation,
+        metavar="R",
+        help=f"of the errors of both AUCs; 0.8 of like models ({usual.correlation:g})",
+    )
+    assumed.add_argument(
+        "--disagreement",
+        type=float,
+        default=usual.disagreement,
+        metavar="Q",
+        help="share of samples that one of the two alone gets right; 0.05 of like models, 0.2 of "
+        f"unlike ({usual.disagreement:g})",
+    )
+    parser.add_argument(
+        "--question",
+        metavar="CLAIM",
+        help='write into the ledger, with its time, what will be compared: "A > B by auc on DATA"',
+    )
+    add_format(parser)
+    parser.set_defaults(prog=prog)
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Decide for each data set, and print."""
+    differences = DIFFERENCES if options.margin is None else (options.margin,)
+    assumed = Assumed(options.auc, options.correlation, options.disagreement)
+    asked = Asked(differences, Power(options.level, options.power), assumed)
+    question = str(read_claim(options.question)) if options.question else ""
+    rows, status = read_rows(options, options.prog, may_lack=True)
+    files = _files(options.features or features_root())
+    names = split_words("--data", options.data) or sorted(
+        {of.row.encoded.dataset for of in rows} | {f.dataset for f in files}
+    )
+    if not names:
+        where = options.features or features_root()
+        raise RequestError(f"no rows, and no feature files in {where}; `extract` makes some")
+    shown: list[Shown] = []
+    notes: list[str] = []
+    for name in names:
+        found, said = _decide(name, rows, files, options, asked)
+        shown += found
+        notes += said
+    if question:
+        notes.append(_record(options.results or results_root(), question))
+    print_page(options, make_page(shown, asked, notes))
+    return status
+
+
+def _record(root: Path, question: str) -> str:
+    """Write a question into the ledger; says since when it stands there, and what was read before."""
+    record_question(root, question)
+    known = next(of for of in read_ledger(root).questions if of.text == question)
+    read = ", ".join(
+        f"{counted(n, 'reading')} of {name}"
+        for name, n in known.read_before.items()
+        if name in read_claim(question).datasets or not read_claim(question).datasets
+    )
+    before = f"after {read}" if read else "before its test sets were read"
+    return f'named on {known.time[:10]}, {before}: "{question}"'
+
+
+def _files(folder: Path) -> list[Features]:
+    """One feature file of each data set, whichever comes first."""
+    index, found = HeaderIndex(folder), {}
+    for path in list_files(folder):
+        if path.name.endswith(PARTIAL):
+            continue
+        try:
+            features = Features(index.read_header(path))
+        except (CacheError, OSError):
+            continue  # `cache verify` says which and why
+        if not features.is_text:
+            found.setdefault(features.dataset, features)
+    index.save()
+    return list(found.values())
+
+
+def _decide(
+    name: str,
+    rows: Sequence[StoredRow],
+    files: Sequence[Features],
+    options: argparse.Namespace,
+    asked: Asked,
+) -> tuple[list[Shown], list[str]]:
+    """What a data set can show, and what is to be said of it."""
+    of_set = contenders_of([of for of in rows if of.row.encoded.dataset == name])
+    notes = []
+    if any(c.is_of_folds for c in of_set):
+        notes.append(
+            f"{name}: rows of folds or sites are left out, for each has a test set of its own"
+        )
+    if found := from_rows(name, of_set, people_of(options), asked):
+        return found, notes
+    features = next((f for f in files if f.dataset == name), None)
+    if features is None:
+        raise RequestError(
+            f"{name}: no two rows that read one test set, and no feature file of it; name its folder "
+            "with --features DIR, or make one by `extract`"
+        )
+    if features.task == REGRESSION:
+        return [], [*notes, f"{name}: {NO_SHARES}"]
+    return from_labels(features, asked), notes
+
+
+def make_page(shown: Sequence[Shown], asked: Asked, notes: Sequence[str]) -> Page:
+    """The page."""
+    units = sorted({of.decision.unit for of in shown}, reverse=True)  # samples, patients
+    rows = []
+    for of in shown:
+        d = of.decision
+        basis = [of.of, d.basis, f"nothing is shown: {d.why_not}" if d.why_not else ""]
+        note = "; ".join(filter(None, basis))
+        row = [Cell(of.dataset), Cell(d.metric), Cell(value=d.smallest, notes=(note,))]
+        row.append(Cell(value=of.n, form=COUNT))
+        if "patient" in units:
+            row.append(Cell(value=d.n_units, form=COUNT) if d.unit == "patient" else Cell())
+        needed = [d.needed.get(wanted, math.nan) for wanted in asked.differences]
+        row += [Cell(value=n, form=COUNT) for n in needed]
+        rows.append(tuple(row))
+    columns = [Column("data"), Column("metric"), Column("smallest", is_right=True)]
+    columns.append(Column("samples", is_right=True))
+    columns += [Column("patients", is_right=True)] if "patient" in units else []
+    over = f"{units[0] if len(units) == 1 else 'unit'}s needed for"
+    columns += [Column(f"{d:g}", over=over, is_right=True) for d in asked.differences]
+    power = asked.power
+    lead = (
+        f"The smallest difference of two models that is shown {power.power:.0%} of the time, where a "
+        f"false one is shown {power.level:.0%} of the time",
+    )
+    below = () if units == ["sample"] else ("units are patients where one has several samples",)
+    tables = (Table(tuple(columns), tuple(rows), below=below),) if rows else ()
+    return Page(tables, lead=lead, notes=tuple(notes))
