@@ -21,8 +21,9 @@ from probe.results import Row
 
 LEAKS = (
     "leaks: exact copies + near twins in an earlier split; p: patients there; ?: unknown (?p: "
-    "patients unknown); w/o: without those test samples"
+    "patients unknown)"
 )
+WITHOUT = "w/o: without test samples that leak"
 MODEL = "model"  # always a column: whose numbers they are
 # Fields that are shown where they tell rows apart, and above the table where they don't.
 USUAL = (
@@ -150,15 +151,15 @@ def _table(lines: Sequence[Line], title: str, shown: Shown, notes: Mapping[str, 
         columns = [_column(n, lines) for n in dict.fromkeys((*usual, *numbers))]
         asked = {n.heading for n in numbers}
         fields += [c for c in columns if c[0].name in asked or any(cell != Cell() for cell in c[1])]
-    every = _shared([line.notes for line in lines if not line.is_mean]) if len(lines) > 1 else ()
-    own = [
-        tuple(dict.fromkeys(notes.get(n, n) for n in line.notes if n not in every))
-        for line in lines
-    ]
+    said = [tuple(dict.fromkeys(notes.get(n, n) for n in line.notes)) for line in lines]
+    of_rows = [of for of, line in zip(said, lines, strict=True) if not line.is_mean]
+    every = _shared(of_rows) if len(of_rows) > 1 else ()
+    own = [tuple(note for note in of if note not in every) for of in said]
     if any(own):
         fields.append((Column("note"), [Cell(notes=of) for of in own]))
-    named = {name for name, _ in above} | {column.name for column, _ in fields}
-    below = (*([LEAKS] if "leaks" in named else []), *every)
+    headings = [*(name for name, _ in above), *(column.name for column, _ in fields)]
+    explained = {LEAKS: "leaks" in headings, WITHOUT: any("w/o" in name for name in headings)}
+    below = (*(text for text, is_needed in explained.items() if is_needed), *every)
     rows = tuple(zip(*(cells for _, cells in fields), strict=True))
     return Table(tuple(column for column, _ in fields), rows, title, tuple(above), below)
 

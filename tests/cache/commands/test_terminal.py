@@ -82,7 +82,9 @@ def test_nothing_that_a_file_says_moves_the_cursor(tmp_path, capsys):
     words = ["--kind", "knn", "--k", "3", "--results", tmp_path / "r", "--resamples", "5"]
     status, text = said(capsys, probe.cli.main, *words, "--features", tmp_path / "f")
     assert status == 0
-    assert len([line for line in text.splitlines() if line.startswith(r"toysa\x1b")]) == 2
+    told, above = (line for line in text.splitlines() if r"toysa\x1b" in line)
+    assert told.startswith(r"toysa\x1b")
+    assert above.startswith(r"data toysa\x1b")
     assert said(capsys, probe.cli.main, *words, path, "--layer", "99")[0] == 1
     assert said(capsys, probe.cli.main, *words, path, "--target", f"meta:{HOSTILE}")[0] == 1
     assert said(capsys, probe.cli.main, "table", "--results", tmp_path / "r")[0] == 0
@@ -94,13 +96,13 @@ def test_nothing_that_a_file_says_moves_the_cursor(tmp_path, capsys):
 def test_rows_of_others_are_shown_escaped(tmp_path, capsys):
     row = dataclasses.replace(
         make_row(dataset=HOSTILE),
-        marks=(f"{HOSTILE}\n  [2] ours",),
+        marks=(f"{HOSTILE}\n[2] ours",),
         answered=Answered({"kind": "linear"}, {HOSTILE: 1}),
     )
     write_row(tmp_path, row)
     status, text = said(capsys, probe.cli.main, "table", "--results", tmp_path)
     assert status == 0
-    assert "\n  [2] ours" not in text
+    assert "\n[2] ours" not in text
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from answering import scores_file
 from looking import some
 from overlaying import N, make_file
 from probing import answered, probe_file, refused, rows, run
+from reading import means_printed, printed
 
 from cache.splits.files import read_split_file
 from cache.splits.make import LEFT_OUT, make_splits, split_digest
@@ -381,14 +382,13 @@ def test_folds_are_rows_with_a_mean_below(places, capsys):
     by_k = [row for row in found if row["probe"]["k"] == 5]
     assert {row["split"]["name"] for row in by_k} == {f"fold {i}/4" for i in (1, 2, 3, 4)}
     values = [row["metrics"]["acc"]["value"] for row in by_k]
-    lines = [line for line in out.splitlines() if "mean of 4" in line]
-    assert len(lines) == 2
-    assert f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}" in lines[0]
-    assert "[0." not in lines[0]  # no interval
+    lines = printed(out)
+    wanted = f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"  # and no interval
+    assert lines[4]["acc [95 %]"] == wanted
     assert "no 95 % interval" in out
     # Each fold's rows stand together, above their mean.
-    folds = [line.split("fold ")[1][:3] for line in out.splitlines() if "  fold " in line]
-    assert folds == ["1/4", "2/4", "3/4", "4/4"] * 2
+    folds = ["fold 1/4", "fold 2/4", "fold 3/4", "fold 4/4", "mean of 4"]
+    assert [(line["k"], line["fold"]) for line in lines] == [(k, f) for k in "59" for f in folds]
     (path, *_) = places[1].glob("*/*.json")
     with np.load(scores_file(path)) as scores:
         assert len(scores["test_ids"]) == 60
@@ -429,7 +429,7 @@ def test_a_sweep_over_folds_reads_val_only(places, capsys):
     found = rows()
     assert len(found) == 6
     assert all(row["metrics"] == {} and row["val_metrics"] for row in some(found))
-    assert len([line for line in out.splitlines() if "mean of 3" in line]) == 2
+    assert [line["fold"] for line in means_printed(out)] == ["mean of 3"] * 2
 
 
 def test_sites_test_in_turn(places, capsys):

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from answering import make_row
+from reading import means_printed
 
 from probe.cli import main
 from probe.metrics.intervals import Interval
@@ -80,8 +81,8 @@ def test_what_a_fold_s_data_made_of_it_divides_no_mean(tmp_path, capsys, first, 
     assert f"{np.mean(ACC):.3f} ± {np.std(ACC, ddof=1):.3f}" in text
     assert ("not all chosen alike" in text) == bool(says)
     assert says in text
-    (mean,) = [line.split() for line in text.splitlines() if "mean of" in line]
-    assert ("cls" in mean) == ("pool" not in first)  # each fold's own place is none of all
+    (mean,) = means_printed(text)
+    assert ("pool" in mean) == ("pool" not in first)  # each fold's own place is none of all
     for row in rows:
         write_row(tmp_path, row)
     assert main(["table", "--results", str(tmp_path)]) == 0
