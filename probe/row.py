@@ -22,10 +22,8 @@ from probe.metrics.patients import Scored, by_patient
 from probe.protocols import Followed, reading_of
 from probe.questions.leaks import without_twins
 from probe.questions.question import Question, Split
-from probe.results import Answered, Encoded, Posed, Row, TrainedOn
+from probe.results import IDS, PATIENTS, ROWS, Answered, Encoded, Posed, Row, TrainedOn
 from probe.solvers.standardise import UNLABELLED
-
-PATIENTS, IDS, ROWS = "patients", "ids", "images of a sample"  # of Encoded.tables
 
 
 def encoded_of(question: Question, protocol: Followed | None = None) -> Encoded:

@@ -8,6 +8,9 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from answering import make_row
+
+from probe.results import write_row
 
 OURS = {"cache", "extract", "probe", "finetune"}
 
@@ -105,15 +108,53 @@ def test_probe_loads_no_model_code():
     assert not loaded_by(f"import {', '.join(names)}") & heavy
 
 
-@pytest.mark.parametrize("command", ["probe", "cache", "extract"])
-def test_help_is_quick_because_it_loads_little(command):
+@pytest.mark.parametrize("package", ["probe", "cache", "extract", "probe.report"])
+def test_help_is_quick_because_it_loads_little(package):
     code = (
-        f"from {command}.cli import main\n"
+        f"from {package}.cli import main\n"
         "try: main(['--help'])\n"
         "except SystemExit as end: assert not end.code"
     )
     heavy = {"torch", "timm", "h5py", "faiss", "sklearn", "pandas", "scipy", "medmnist", "rich"}
     assert not loaded_by(code) & heavy
+
+
+# What tables, their statistics and formats do without: extras among them.
+NO_TABLE_LOADS = (
+    "torch",
+    "timm",
+    "pandas",
+    "plotly",
+    "matplotlib",
+    "pyarrow",
+    "h5py",
+    "scipy",
+    "sklearn",
+)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "",
+        "--metric auc",
+        "--where auc>0 --sort=-auc --columns +C",
+        "--format latex",
+        "--format html",
+    ],
+)
+def test_tables_need_no_extra_and_no_feature_file(tmp_path, words):
+    """Each of these imports is refused, and the table is there."""
+    write_row(tmp_path, make_row())
+    arguments = ["table", "--results", str(tmp_path), *words.split()]
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({NO_TABLE_LOADS}))\n"
+        f"from probe.report.cli import main; assert main({arguments}) == 0"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert "0.800" in result.stdout
 
 
 def test_processes_that_decode_files_load_no_torch():
@@ -128,12 +169,12 @@ def test_extract_loads_only_the_library_of_its_encoder(tmp_path, write_npz):
     assert not loaded_by(code) & {"open_clip", "transformers"}
 
 
-@pytest.mark.parametrize("command", ["probe", "cache", "extract"])
-def test_python_m_is_the_command(command):
+@pytest.mark.parametrize("package", ["probe", "cache", "extract", "probe.report"])
+def test_python_m_is_the_command(package):
     result = subprocess.run(
-        [sys.executable, "-m", command, "--help"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", package, "--help"], capture_output=True, text=True, check=True
     )
-    assert result.stdout.startswith(f"usage: {command} ")
+    assert result.stdout.startswith(f"usage: {package.rpartition('.')[2]} ")
 
 
 def test_no_import_goes_round():

@@ -44,7 +44,7 @@ from probe.report.statistics.paired import (
     differences,
     disagreement,
 )
-from probe.row import PATIENTS
+from probe.results import PATIENTS
 
 ENSEMBLE = "ensemble"  # the mean of the trainings' scores
 CORRECTED_T = "corrected resampled t of folds"

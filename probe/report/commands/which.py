@@ -24,9 +24,9 @@ def add_rows(parser: Parser, *, files: bool = True) -> None:
         parser: of a command.
         files: whether rows may be named by file.
     """
-    which = parser.add_argument_group("which rows (all that are stored)")
+    which = parser.add_argument_group("which rows")
     if files:
-        which.add_argument("files", nargs="*", type=Path, help="rows by file")
+        which.add_argument("files", nargs="*", type=Path, help="rows by file (all that are stored)")
     which.add_argument("--data", metavar="NAMES", help="data sets, comma separated")
     which.add_argument("--model", "-m", metavar="NAMES", help="encoders, comma separated")
     which.add_argument("--kind", metavar="KINDS", help="kinds, comma separated; finetune is one")

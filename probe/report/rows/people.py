@@ -1,20 +1,22 @@
 """Patients and meta columns of rows' samples, which stand in feature files alone."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cache.catalogue import list_files
 from cache.errors import CacheError, RequestError
-from cache.features import Features
 from cache.format.key import PARTIAL
-from cache.header_index import HeaderIndex
 from probe.arrays import Array, Texts
-from probe.results import Row
-from probe.row import IDS, PATIENTS
+from probe.results import IDS, PATIENTS, Row
+
+if TYPE_CHECKING:
+    from cache.features import Features
 
 
 class Unfound(RequestError):
@@ -34,6 +36,11 @@ class People:
 
     @cached_property
     def _files(self) -> list[Features]:
+        # Late: most tables ask for no patients, and h5py takes a while.
+        from cache.catalogue import list_files
+        from cache.features import Features
+        from cache.header_index import HeaderIndex
+
         index, found = HeaderIndex(self.folder), []
         for path in list_files(self.folder):
             if path.name.endswith(PARTIAL):

@@ -15,8 +15,7 @@ from cache.format.key import N_DIGEST
 from cache.format.read import Header
 from cache.header_index import HeaderIndex
 from probe.report.rows.stored import StoredRow
-from probe.results import ROW_VERSION
-from probe.row import IDS, PATIENTS, ROWS
+from probe.results import IDS, PATIENTS, ROW_VERSION, ROWS
 
 # Kinds whose rows are of images, and not of the feature file that their digest would name: of a
 # fine-tuned encoder it is that of the encoder before the training, of controls that of no encoder.
