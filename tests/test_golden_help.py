@@ -10,9 +10,11 @@ import cache.cli
 import extract.cli
 import finetune.cli
 import probe.cli
+import probe.report.cli
 
 MAINS = {
-    c.__name__.partition(".")[0]: c.main for c in (cache.cli, extract.cli, probe.cli, finetune.cli)
+    c.__name__.split(".")[-2]: c.main
+    for c in (cache.cli, extract.cli, probe.cli, probe.report.cli, finetune.cli)
 }
 COMMANDS = [
     "probe",
@@ -26,6 +28,8 @@ COMMANDS = [
     "extract data twins",
     "finetune",
     "cache",
+    "report",
+    *(f"report {name}" for name in probe.report.cli.COMMANDS),
 ]
 
 

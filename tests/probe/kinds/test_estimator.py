@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from features import make_features
 from here import REPOSITORY
+from looking import some
 from numpy.testing import assert_allclose
 from probing import rows
+from reading import means_printed
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
@@ -279,18 +281,15 @@ def test_folds_whose_test_lacks_a_class_have_a_mean_auc(folder, capsys):
     make_features(folder / "features", labels=one_of_a_class)
     assert main(["--kind", "sklearn.naive_bayes.GaussianNB", "--split", "kfold:5"]) == 0
     out = capsys.readouterr().out
-    line = next(line for line in out.splitlines() if "mean of 5" in line)
+    (line,) = means_printed(out)
     each = [row["per_class"]["auc"] for row in rows()]
     values = [np.mean([v for v in of_fold if v is not None]) for of_fold in each]
-    assert f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}" in line
+    assert f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}" == line["auc [95 %]"]
     assert "over those that they have" in out
     assert main(["table"]) == 0  # from the stored rows the same
-    assert (
-        line.split("mean of 5")[1].split()[:6]
-        == next(line for line in capsys.readouterr().out.splitlines() if "mean of 5" in line)
-        .split("mean of 5")[1]
-        .split()[:6]
-    )
+    (again,) = means_printed(capsys.readouterr().out)
+    numbers = [name for name in again if "±" in again[name]]
+    assert [again[name] for name in some(numbers)] == [line[name] for name in numbers]
 
 
 def test_what_fitting_warns_of_is_a_mark(folder):
