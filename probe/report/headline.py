@@ -20,6 +20,7 @@ from probe.report.rows.sides import Pair, pair_up, read_side
 from probe.report.standing import metric_of
 from probe.report.statistics.claims import Asked, read_claim
 
+MOST = 4  # headlines above a page
 NAMED, BY_VAL, EXPLORATORY = "named", "chosen on val", "exploratory"
 
 
@@ -48,7 +49,7 @@ class Headline:
         if not math.isnan(difference.low):
             ends = f" [{difference.low:+.3f} {difference.high:+.3f}]"
         return (
-            f"{self.a.dataset}: {self.a.model} less {self.b.model} in {self.metric} "
+            f"{self.a.dataset}: {self.a.model} - {self.b.model}: {self.metric} "
             f"{difference.value:+.3f}{ends}, p {number(difference.p, P_VALUE)}; {self.why}"
         )
 
@@ -91,6 +92,34 @@ def headline(
     which = "best" if is_best else "one"
     why = f"{EXPLORATORY}: {which} of {n_looked} looked at on this test set"
     return Headline(EXPLORATORY, metric, why, a, b, is_best)
+
+
+def leads(
+    sets: Sequence[Sequence[Contender]],
+    metric: str,
+    ledger: Ledger,
+    question: Asked | None,
+    people: People,
+) -> tuple[str, ...]:
+    """What stands above tables: the headline of each test set; of many, what was named alone.
+
+    Args:
+        sets: the contenders of each table and data set.
+        metric: of the tables.
+        ledger: of the folder of results.
+        question: that was named, if any.
+        people: that knows patients.
+    """
+    heads = [headline(of, metric, ledger, question=question) for of in sets if len(of) > 1]
+    named = [head for head in heads if head.standing == NAMED]
+    shown = named or heads
+    if len(shown) <= MOST:
+        return tuple(head.state(people) for head in shown)
+    most = max(ledger.looked_at(of[0].first.row.test_set) for of in sets)
+    return (
+        f"{EXPLORATORY}: up to {most} looked at on a test set; `--question` says which comparison was "
+        "named in advance, and one data set at a time is compared by `report compare`",
+    )
 
 
 def best_on_val(contenders: Sequence[Contender], metric: str) -> tuple[Contender, ...]:

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,9 +71,20 @@ class Part:
         found = list(dict.fromkeys(column for _, column in self.cells))
         return sorted(found, key=natural) if all(map(is_number, filter(None, found))) else found
 
+    def sets(self) -> list[list[Contender]]:
+        """Its contenders, those of each data set together."""
+        found: dict[str, list[Contender]] = defaultdict(list)
+        for contender in self.cells.values():
+            found[contender.dataset].append(contender)
+        return list(found.values())
+
 
 def page_of_metric(
-    contenders: Sequence[Contender], metric_name: str, shape: Shape, people: People
+    contenders: Sequence[Contender],
+    metric_name: str,
+    shape: Shape,
+    people: People,
+    lead_of: Callable[[Sequence[Sequence[Contender]]], tuple[str, ...]] = lambda sets: (),
 ) -> Page:
     """The tables of one metric.
 
@@ -82,6 +93,7 @@ def page_of_metric(
         metric_name: in rows.
         shape: what stands where.
         people: that knows patients, for tests.
+        lead_of: what stands before the tables, from the contenders of each of their data sets.
 
     Raises:
         RequestError: no row has the metric on test; scores or patients that tests need are missing.
@@ -103,7 +115,8 @@ def page_of_metric(
         samples = any("other " in part.differs for part in parts)
         notes += [NOT_TO_COMPARE] if samples else []
     better = "smaller is better" if metric.is_loss else "larger is better"
-    return Page(tuple(tables), f"{metric_name} on test, {better}", notes=tuple(notes))
+    lead = lead_of([of for part in parts for of in part.sets()])
+    return Page(tuple(tables), f"{metric_name} on test, {better}", lead, tuple(notes))
 
 
 def make_parts(contenders: Sequence[Contender], shape: Shape) -> list[Part]:

@@ -23,6 +23,7 @@ from probe.kinds.table import TABLE
 from probe.metrics.metric import Measuring
 from probe.places import PlacesConfig
 from probe.questions.overlay import OverlayConfig
+from probe.report.rows.fields import FIELDS
 
 MADE = re.compile(r"(<!-- made: (\S+) -->\n).*?(<!-- /made -->)", re.DOTALL)
 
@@ -109,10 +110,15 @@ def of_kind_settings() -> Iterator[str]:
     yield ""
 
 
+def of_fields() -> Iterator[str]:
+    yield from table(("field", "of", "what"), ((f"`{f.name}`", f.part, f.told) for f in FIELDS))
+
+
 PARTS: dict[str, Callable[[], Iterator[str]]] = {
     "medmnist": of_medmnist,
     "formats": of_formats,
     "recipes": of_recipes,
+    "fields": of_fields,
     "kinds": of_kinds,
     "kind-settings": of_kind_settings,
     "questions": lambda: as_lines(PlacesConfig, ChoosingConfig, OverlayConfig, ExternalConfig),
@@ -129,6 +135,7 @@ PAGES = (
     "finetune/README.md",
     "probe/KINDS.md",
     "probe/README.md",
+    "probe/report/README.md",
 )
 
 

@@ -1,13 +1,15 @@
 """``report table``: stored rows as tables, a line each, or one metric of encoders x data sets."""
 
 import argparse
+from collections.abc import Sequence
 
 from cache.commands.terminal import Parser, split_words
 from cache.errors import RequestError
+from cache.places import results_root
 from probe.report.commands.which import add_format, add_rows, people_of, print_page, read_rows
 from probe.report.formats.cells import Page
 from probe.report.listing import numbers_named, page_of_rows
-from probe.report.rows.contenders import contenders_of
+from probe.report.rows.contenders import Contender, contenders_of
 from probe.report.rows.fields import find_field, metric_named, sorted_by
 from probe.report.rows.stored import StoredRow
 from probe.report.statistics.bands import PREFIX, parse_by
@@ -91,6 +93,10 @@ def make_parser(prog: str) -> Parser:
 def run(options: argparse.Namespace) -> int:
     """Read the rows, print those that are asked for."""
     _check(options)
+    if options.like and options.published:  # a paper's table says something without rows of ours
+        rows, status = read_rows(options, options.prog, may_lack=True)
+        print_page(options, make_page(options, rows))
+        return status
     rows, status = read_rows(options, options.prog)
     if rows:
         print_page(options, make_page(options, rows))
@@ -170,7 +176,10 @@ def _of_groups(options: argparse.Namespace, rows: list[StoredRow]) -> Page:
 
 
 def _of_metric(options: argparse.Namespace, rows: list[StoredRow]) -> Page:
+    from probe.report.headline import leads
     from probe.report.matrix import A_COLUMN, Shape, page_of_metric
+    from probe.report.rows.ledger import read_ledger
+    from probe.report.statistics.claims import read_claim
 
     by = split_words("--by", options.by) or ("model",)
     shape = Shape(
@@ -183,5 +192,13 @@ def _of_metric(options: argparse.Namespace, rows: list[StoredRow]) -> Page:
     )
     for name in (*by, shape.across):
         find_field(name)
-    contenders = contenders_of(rows)
-    return page_of_metric(contenders, metric_named(options.metric), shape, people_of(options))
+    metric, people = metric_named(options.metric), people_of(options)
+    question = read_claim(options.question) if options.question else None
+    if question and question.metric:
+        metric = metric_named(question.metric)
+    ledger = read_ledger(options.results or results_root())
+
+    def lead_of(sets: Sequence[Sequence[Contender]]) -> tuple[str, ...]:
+        return leads(sets, metric, ledger, question, people) if shape.is_tested else ()
+
+    return page_of_metric(contenders_of(rows), metric, shape, people, lead_of)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cache.commands.names import short_label
 from cache.format.key import canonical_json
 from probe.folds import asked_of_all, count_splits, describe_choices, how_chosen
 from probe.report.rows.fields import find_field
@@ -63,7 +64,7 @@ class Contender:
 
     @property
     def model(self) -> str:
-        return self.first.row.encoded.label
+        return short_label(self.first.row.encoded.label)
 
     @property
     def dataset(self) -> str:
