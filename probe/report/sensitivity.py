@@ -9,7 +9,7 @@ import itertools
 import math
 import shlex
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -19,7 +19,6 @@ from cache.errors import RequestError
 from cache.format.key import canonical_json
 from probe.report.fits import say_several
 from probe.report.formats.cells import (
-    COUNT,
     P_VALUE,
     PLAIN,
     SHARE,
@@ -51,6 +50,8 @@ TESTED = (
     "that differ, at level {level:g} over all {n} probes together; others may differ by noise alone"
 )
 ONE_LAYER = "the best of one: its feature file holds no other layer and pool"
+NOTHING = "nothing was asked to be"
+SQUARE = "tau below the diagonal, its p above"
 TAU = (
     "tau: Kendall's tau-b, 1 the same order, -1 turned around. p: the share of all orders that agree "
     "or disagree as much; it tells agreement from none, not one order from another"
@@ -253,24 +254,39 @@ class Ranking:
         return Table(tuple(columns), rows, self._title("ranks"), below=_once(below))
 
     def _taus(self) -> Table:
-        names = ("encoders", "tau", "p", "largest change", "of", "more than noise")
-        heads = [Column(name, is_right=name in names[:4]) for name in names]
+        """A square: tau of each two probes below its diagonal, and what it is worth above."""
+        numbers = [str(n) for n in range(1, len(self.probes) + 1)]
         rows = [
-            (
-                Cell(_name(pair.one)),
-                Cell(_name(pair.other)),
-                Cell(value=pair.n, form=COUNT),
-                Cell(value=pair.tau, form=SIGNED),
-                Cell(value=pair.p, form=P_VALUE),
-                Cell(value=pair.largest, form=PLAIN),
-                Cell(", ".join(pair.who)),
-                Cell("not tested" if pair.moved is None else ", ".join(pair.moved) or "none"),
-            )
-            for pair in self.pairs
+            [Cell(f"{n} {_name(asked)}")] for n, asked in zip(numbers, self.probes, strict=True)
         ]
-        below = _once(describe_taus(pair.n) for pair in self.pairs if pair.n > 1)
-        columns = (Column("one"), Column("other"), *heads)
-        return Table(columns, tuple(rows), self._title("order"), below=below)
+        of = {(pair.one, pair.other): pair for pair in self.pairs}
+        for row, one in zip(rows, self.probes, strict=True):
+            for other in self.probes:
+                if found := of.get((other, one)):
+                    row.append(Cell(value=found.tau, form=SIGNED))
+                elif found := of.get((one, other)):
+                    row.append(Cell(value=found.p, form=P_VALUE))
+                else:
+                    row.append(Cell())
+        columns = (Column("probe"), *(Column(n, is_right=True) for n in numbers))
+        below = (*self._changes(), *(describe_taus(pair.n) for pair in self.pairs if pair.n > 1))
+        return Table(
+            columns, tuple(map(tuple, rows)), self._title("order"), below=_once((SQUARE, *below))
+        )
+
+    def _changes(self) -> Iterator[str]:
+        """The largest change of a rank, and every change that is more than noise."""
+        known = [pair for pair in self.pairs if pair.largest > 0]
+        if known:
+            pair = max(known, key=lambda pair: pair.largest)
+            between = f"from {_name(pair.one)} to {_name(pair.other)}"
+            yield f"largest change of a rank: {pair.largest:g}, {', '.join(pair.who)}, {between}"
+        if known and self.pairs[0].moved is None:
+            yield "changes of rank: not tested against noise"
+        for pair in self.pairs:
+            if pair.moved:
+                between = f"from {_name(pair.one)} to {_name(pair.other)}"
+                yield f"more than noise: {', '.join(pair.moved)}, {between}"
 
     @cached_property
     def pairs(self) -> list["Pair"]:
@@ -316,7 +332,7 @@ class Ranking:
     def _sets(self, asked: Asked, models: Sequence[str]) -> Mapping[str, Ranks] | Untested:
         """Simultaneous sets of ranks among these models."""
         if self.people is None:
-            return Untested("nothing was asked to be")
+            return Untested(NOTHING)
         key = asked, tuple(models)
         if key not in self._families:
             found = [c for model in models if (c := self.part.one(asked, model))]
