@@ -16,6 +16,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -189,7 +190,7 @@ class Row:
         """
         return key_digest(self._asked(dict(self.encoded.samples)))
 
-    @property
+    @cached_property
     def question(self) -> str:
         """As ``digest``, but the same for all folds, or sites, of one rule, and all seeds of a
         training.

@@ -55,11 +55,11 @@ class RowIndex:
         entry = self._entries[folder].get(path.name)
         if entry is None or not _is_of(entry, stamp, folder):
             row = read_row(path)
-            scores, lacking = _name_of_scores(path, row), _lacking(path, row)
-            of_scores = _stamp(folder / scores)
+            scores = _name_of_scores(path, row)
             entry = {
-                **{"stamp": stamp, "scores": scores, "of_scores": of_scores},
-                **{"lacking": lacking, "row": row},
+                # Both stamps before what they are of is read: what changes meanwhile is read again.
+                **{"stamp": stamp, "scores": scores, "of_scores": _stamp(folder / scores)},
+                **{"lacking": _lacking(path, row), "row": row},
             }
         self._seen[folder][path.name] = entry
         return Content(entry["row"], entry["lacking"], stamp[3] / 1e9 if stamp else 0.0)
@@ -67,9 +67,10 @@ class RowIndex:
     def save(self) -> None:
         """Remember what was read; of a folder that was read in part, what was known stays."""
         for folder, seen in self._seen.items():
-            known = {n: e for n, e in self._entries[folder].items() if (folder / n).exists()}
-            if known | seen != self._entries[folder]:
-                write_checked(self._place(folder), known | seen)
+            entries = self._entries[folder]
+            kept = {n: e for n, e in entries.items() if n in seen or (folder / n).exists()}
+            if kept | seen != entries:
+                write_checked(self._place(folder), kept | seen)
 
     def _place(self, folder: Path) -> Path:
         return self._root / INDEX / f"{folder.name}.rows"
