@@ -73,24 +73,27 @@ def headline(
     """
     first = contenders[0]
     n_looked = ledger.looked_at(first.first.row.test_set)
+    unfound = ""
     if question and (not question.datasets or first.dataset in question.datasets):
-        a, b = _asked_for(question, contenders)
-        if pair is None or {id(c) for c in pair} == {id(a), id(b)} or _is_of(question, pair):
-            a, b = pair or (a, b)
-            named = question.metric or metric
-            return Headline(NAMED, named, _when(question, first.dataset, ledger, n_looked), a, b)
+        asked = _asked_for(question, contenders) if pair is None else pair
+        if len(asked) == 2 and (pair is None or _is_of(question, pair)):
+            why = _when(question, first.dataset, ledger, n_looked)
+            return Headline(NAMED, question.metric or metric, why, *asked)
+        if pair is None:
+            which = "several pairs" if asked else "no pair"
+            unfound = f'; "{question}" names {which} of these rows'
     by_val = best_on_val(contenders, metric)
     if by_val and (pair is None or {id(c) for c in pair} == {id(c) for c in by_val}):
         a, b = pair or (by_val[0], by_val[1])
         values = " and ".join(f"{c.val(metric):.3f}" for c in by_val[:2])
         n = len({c.model for c in contenders})
-        why = f"{BY_VAL}: the two best of {n} encoders there ({metric} {values})"
+        why = f"{BY_VAL}: the two best of {n} encoders there ({metric} {values}){unfound}"
         return Headline(BY_VAL, metric, why, a, b)
     best = _ranked(contenders, metric)
     a, b = pair or (best[0], best[1] if len(best) > 1 else None)
     is_best = bool(best) and any(c is best[0] for c in (a, b))
     which = "best" if is_best else "one"
-    why = f"{EXPLORATORY}: {which} of {n_looked} looked at on this test set"
+    why = f"{EXPLORATORY}: {which} of {n_looked} looked at on this test set{unfound}"
     return Headline(EXPLORATORY, metric, why, a, b, is_best)
 
 
@@ -142,21 +145,14 @@ def _ranked(contenders: Sequence[Contender], metric: str) -> list[Contender]:
     return [c for c, _ in sorted(known, key=lambda one: sign * one[1])]
 
 
-def _asked_for(
-    question: Asked, contenders: Sequence[Contender]
-) -> tuple[Contender | None, Contender | None]:
-    """The pair that a question names; none where it isn't there, or several are."""
+def _asked_for(question: Asked, contenders: Sequence[Contender]) -> tuple[Contender, ...]:
+    """The pair that a question names: two contenders, nothing, or all of several pairs."""
     rows = [of for c in contenders for of in c.rows]
     try:
         found = pair_up(read_side(question.better, rows), read_side(question.other, rows))
     except RequestError:
-        return None, None
-    pairs = [pair for of in found for pair in of.pairs]
-    if len(pairs) != 1:
-        return None, None
-    same = {tuple(of.id for of in c.rows): c for c in contenders}
-    a, b = (same.get(tuple(of.id for of in c.rows)) for c in (pairs[0].a, pairs[0].b))
-    return a, b
+        return ()
+    return tuple(c for of in found for pair in of.pairs for c in (pair.a, pair.b))
 
 
 def _is_of(question: Asked, pair: tuple[Contender, Contender]) -> bool:

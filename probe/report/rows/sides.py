@@ -164,7 +164,7 @@ def _nearest(a: Side, b: Side, of_a: Sequence[Contender], of_b: Sequence[Contend
         for y in of_b:
             named = named_by(a, b, x, y)
             apart = tuple(d for d in differences_of(x, y) if not named(d.name))
-            is_same = {of.id for of in x.rows} == {of.id for of in y.rows}
+            is_same = _rows(x) == _rows(y)
             if not is_same and (a.is_free or b.is_free or all(_may(d.name, x, y) for d in apart)):
                 able.append(Pair(x, y, apart))
     least: dict[int, int] = {}
@@ -172,9 +172,19 @@ def _nearest(a: Side, b: Side, of_a: Sequence[Contender], of_b: Sequence[Contend
         for c in (pair.a, pair.b):
             least[id(c)] = min(least.get(id(c), len(pair.apart)), len(pair.apart))
     kept = [p for p in able if len(p.apart) == least[id(p.a)] == least[id(p.b)]]
-    turned = {(id(p.a), id(p.b)) for p in kept}
-    # Where both sides mean the same rows, each pair is there twice.
-    return [p for p in kept if (id(p.b), id(p.a)) not in turned or id(p.a) < id(p.b)]
+    # Where rows are of both sides, a pair is there twice, once turned round.
+    seen: set[frozenset[frozenset[int]]] = set()
+    once = []
+    for pair in kept:
+        both = frozenset([_rows(pair.a), _rows(pair.b)])
+        once += [] if both in seen else [pair]
+        seen.add(both)
+    return once
+
+
+def _rows(of: Contender) -> frozenset[int]:
+    """What tells a contender from others."""
+    return frozenset(map(id, of.rows))
 
 
 def named_by(a: Side, b: Side, x: Contender, y: Contender):

@@ -105,7 +105,7 @@ def read_claim(text: str) -> Asked:
         RequestError: it isn't of that form.
     """
     claimed, has_on, listed = text.partition(" on ")
-    pair, has_by, metric = claimed.partition(" by ")
+    pair, has_by, metric = f"{claimed} ".partition(" by ")
     better, _, other = pair.partition(">")
     names = [better, other, *([metric] if has_by else []), *(listed.split(",") if has_on else [])]
     names = [name.strip() for name in names]
