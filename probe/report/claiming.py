@@ -57,7 +57,7 @@ def of_pair(pair: Pair, metric: str, people: People) -> Known:
     d = found.whole.differences.get(name)
     a, b = describe(pair.a), describe(pair.b)
     if d is None:
-        raise RequestError(f"{pair.dataset}: {a} and {b} haven't both {name}")
+        raise RequestError(f"{pair.dataset}: its rows have no {name}")
     is_single = not (pair.a.is_of_folds or pair.b.is_of_folds) and d.unit == "sample"
     claim = Claim(a, b, pair.dataset, UNTOLD, n=d.n)
     if name == ACC and is_single:

@@ -165,8 +165,7 @@ def _p(d: Difference) -> Cell:
 
 def _equivalent(d: Difference) -> Cell:
     of = d.equivalence
-    assert of is not None
-    if math.isnan(of.low):
+    if of is None or math.isnan(of.low):
         return Cell("not shown")
     return Cell(f"{'yes' if of.holds else 'not shown'} [{of.low:+.3f} {of.high:+.3f}]")
 

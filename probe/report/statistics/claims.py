@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from cache.commands.names import counted
 from cache.errors import RequestError
 from probe.arrays import Bools
 from probe.report.published.numbers import Number
@@ -222,7 +223,7 @@ def summarise(claims: Sequence[Claim]) -> str:
     notes = ["images are taken to be independent"] if scores < len(claims) else []
     if of_seeds := sum(SEEDS_AS_ONE in c.why for c in claims):
         notes.append(f"{of_seeds} are of {SEEDS_AS_ONE}")
-    return "; ".join([f"{len(claims)} claims: {', '.join(parts)}", *notes])
+    return "; ".join([f"{counted(len(claims), 'claim')}: {', '.join(parts)}", *notes])
 
 
 def expected_false(claims: Iterable[Claim]) -> float:

@@ -78,7 +78,7 @@ def test_trainings_go_by_the_paired_test():
 
 
 def test_metrics_that_rows_lack_are_refused():
-    with pytest.raises(RequestError, match="haven't both kappa"):
+    with pytest.raises(RequestError, match="toys: its rows have no kappa"):
         judged(GOOD, BAD, "kappa")
 
 
