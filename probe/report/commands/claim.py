@@ -93,7 +93,10 @@ def run(options: argparse.Namespace) -> int:
         notes.append("--seeds-as-one takes means over seeds for one run's accuracy")
     # What no paper says is no news where rows do.
     notes += said if not known or papers else []
-    print_page(options, Page(tuple(tables), title=str(asked), lead=(RULES,), notes=tuple(dict.fromkeys(notes))))
+    print_page(
+        options,
+        Page(tuple(tables), title=str(asked), lead=(RULES,), notes=tuple(dict.fromkeys(notes))),
+    )
     return status
 
 

@@ -47,7 +47,7 @@ def test_a_named_question_is_the_headline_and_says_when_it_was_named():
         assert (head.standing, head.metric) == (NAMED, "auc")
         assert (head.a.model, head.b.model) == ("a", "c")
         assert says in head.why
-    assert "a less c in auc +" in head.state(NOBODY)
+    assert "toys: a - c: auc +" in head.state(NOBODY)
 
 
 @pytest.mark.parametrize(
