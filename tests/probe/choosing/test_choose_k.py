@@ -6,6 +6,7 @@ from features import make_features
 from looking import some
 from numpy.testing import assert_allclose
 from probing import rows
+from reading import printed
 
 from cache import open_features
 from cache.task import MULTI_CLASS
@@ -30,7 +31,7 @@ def test_the_k_with_the_smallest_smoothed_loss_is_taken(folder, capsys, how):
         for k, loss in zip(config.k, losses, strict=True):
             shared = (k * votes[k][np.arange(40), y[120:160]] + 1 / 3) / (k + 1)
             assert_allclose(loss, -np.log(shared).mean(), rtol=1e-12)
-    assert "  9  " in capsys.readouterr().out
+    assert [line["k"] for line in printed(capsys.readouterr().out)] == ["9"]
     alone = f"--kind knn --vote majority --k 9 --choose {how}"
     assert main(alone.split()) == 0
     one, other = (r["metrics"]["auc"]["value"] for r in rows())
