@@ -12,8 +12,12 @@ import cache.cli
 import extract.cli
 import finetune.cli
 import probe.cli
+import probe.report.cli
 
-MAINS = {"cache": cache.cli, "extract": extract.cli, "finetune": finetune.cli, "probe": probe.cli}
+MAINS = {
+    **{"cache": cache.cli, "extract": extract.cli, "finetune": finetune.cli},
+    **{"probe": probe.cli, "report": probe.report.cli},
+}
 TEXTS = {
     path.relative_to(REPOSITORY).as_posix(): path.read_text(encoding="utf-8")
     for folder in (".", "cache", "extract", "finetune", "probe")
