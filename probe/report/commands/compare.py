@@ -9,7 +9,7 @@ from cache.places import results_root
 from probe.report.commands.which import add_format, add_rows, people_of, print_page, read_rows
 from probe.report.comparison_page import make_page
 from probe.report.comparisons import Asking, Comparison, compare, metrics_for
-from probe.report.headline import Headline, headline
+from probe.report.headline import NAMED, Headline, headline
 from probe.report.rows.comparable import make_blocks
 from probe.report.rows.contenders import Contender, contenders_of
 from probe.report.rows.fields import metric_named
@@ -95,6 +95,8 @@ def run(options: argparse.Namespace) -> int:
     if not comparisons:
         return 1
     heads = _headlines(options, comparisons, asking, question)
+    if question and all(head.standing != NAMED for _, head in heads):
+        complain(options.prog, f'"{question}" is none of these comparisons: it names no headline')
     print_page(options, make_page(a, b, found, comparisons, asking, heads, options.classes))
     return 1 if failed else status
 

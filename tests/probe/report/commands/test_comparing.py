@@ -11,7 +11,7 @@ import pytest
 from answering import scores_file
 from overlaying import N, make_file
 from probing import answered as ask
-from reporting import answered, refused
+from reporting import answered, refused, run
 
 from probe import cli as probe_cli
 from probe.report.cli import main
@@ -153,6 +153,9 @@ def test_a_question_that_decide_wrote_down_is_the_headline(places, capsys):
     assert re.search(rf'toys: named on \S+, before its test set was read: "{question}"', told)
     later = answered(capsys, "compare", "toy", "lite", "--question", "lite > toy on toys")
     assert "named now, after 2 questions of its test set" in later
+    status, _, err = run(capsys, "compare", "toy", "lite", "--question", "toy > other on toys")
+    assert status == 0
+    assert '"toy > other on toys" is none of these comparisons' in err
 
 
 def test_claims_of_rows_and_of_papers(asked, capsys):
