@@ -20,7 +20,7 @@ MAINS = {
 }
 TEXTS = {
     path.relative_to(REPOSITORY).as_posix(): path.read_text(encoding="utf-8")
-    for folder in (".", "cache", "extract", "finetune", "probe")
+    for folder in (".", "cache", "extract", "finetune", "probe", "probe/report")
     for path in sorted((REPOSITORY / folder).glob("*.md"))
 }
 LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|srcset)=\"([^\"]+)\"")
