@@ -19,7 +19,7 @@ from probe.arrays import Doubles
 from probe.metrics.prepared import prepare
 from probe.report.rows.answers import TestSet, test_sets
 from probe.report.rows.people import People
-from probe.report.rows.sides import Pair, asked
+from probe.report.rows.sides import FITTED, Pair, asked
 from probe.report.standing import metric_of
 from probe.report.statistics.across import (
     SHARED,
@@ -337,7 +337,7 @@ def asked_alike(comparisons: Sequence[Comparison]) -> list[list[Comparison]]:
 
     What val or folds decided is no other way of asking, but where a data set was asked in both.
     """
-    groups = _grouped(comparisons, ("fitted on", "size", "layer", "pool"))
+    groups = _grouped(comparisons, (FITTED, "size", "layer", "pool"))
     divided = [_grouped(g, ()) if _has_twice(g) else [g] for g in groups]
     return [g for part in divided for g in part if len(g) > 1 and not _has_twice(g)]
 

@@ -23,7 +23,7 @@ OF_ALL_KINDS = (
     *("shots", "episodes", "draw", "episode_seed", "measured", "target", "split", "trained"),
     *("trainings", "protocol.name"),
 )
-FITTED = "fitted on"  # train, or train and val, as the size of val decided
+FITTED = "fitted"  # on train, or train and val, as the size of val decided
 
 
 @dataclass(frozen=True)
