@@ -127,7 +127,7 @@ def _accuracy(
         moved = [np.mean(e - np.where(known, e.sum(axis=0) / shares, 0), axis=1) for e in each]
         return _by_variance(ACCURACY, moved, block, cluster, asked)
     right: list[Bools] = [np.asarray(r, bool) for r in found]
-    pairs = list(itertools.combinations(range(len(block)), 2))
+    pairs = _pairs(block)
     apart = [float((right[i] != right[j]).mean()) for i, j in pairs]
     i, j = pairs[_median(apart)]
     decision = observe_accuracy(
@@ -143,7 +143,7 @@ def _by_variance(
     cluster: Indices | None,
     asked: Asked,
 ) -> tuple[Decision, str]:
-    pairs = list(itertools.combinations(range(len(block)), 2))
+    pairs = _pairs(block)
     variances = [scatter(moved[i] - moved[j], cluster) for i, j in pairs]
     place = _median(variances)
     i, j = pairs[place]
@@ -158,6 +158,15 @@ def _by_variance(
         power=asked.power,
     )
     return decision, _pair(block[i], block[j], len(pairs))
+
+
+def _pairs(block: Sequence[Contender]) -> list[tuple[int, int]]:
+    """Pairs of different encoders that were asked alike; without any, of encoders; then all."""
+    every = list(itertools.combinations(range(len(block)), 2))
+    encoders = [(i, j) for i, j in every if block[i].model != block[j].model]
+    conditions = [c.condition() for c in block]
+    alike = [(i, j) for i, j in encoders if conditions[i] == conditions[j]]
+    return alike or encoders or every
 
 
 def _median(values: Sequence[float]) -> int:

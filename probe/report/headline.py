@@ -68,18 +68,21 @@ def headline(
         contenders: all that read it, of one data set and one block.
         metric: that is compared, where the question names none.
         ledger: of the folder of results.
-        question: that was named.
+        question: that was named; None: whichever the ledger holds that fits.
         pair: that is compared anyhow; None: whichever is the headline.
     """
     first = contenders[0]
     n_looked = ledger.looked_at(first.first.row.test_set)
+    looked = f"{n_looked} looked at on this test set"
     unfound = ""
-    if question and (not question.datasets or first.dataset in question.datasets):
-        asked = _asked_for(question, contenders) if pair is None else pair
-        if len(asked) == 2 and (pair is None or _is_of(question, pair)):
-            why = _when(question, first.dataset, ledger, n_looked)
-            return Headline(NAMED, question.metric or metric, why, *asked)
-        if pair is None:
+    for named in [question] if question else _recorded(ledger):
+        if named.datasets and first.dataset not in named.datasets:
+            continue
+        asked = _asked_for(named, contenders) if pair is None else pair
+        if len(asked) == 2 and (pair is None or _is_of(named, pair)):
+            why = _when(named, first.dataset, ledger, n_looked)
+            return Headline(NAMED, named.metric or metric, why, *asked)
+        if pair is None and question:
             which = "several pairs" if asked else "no pair"
             unfound = f'; "{question}" names {which} of these rows'
     by_val = best_on_val(contenders, metric)
@@ -87,13 +90,13 @@ def headline(
         a, b = pair or (by_val[0], by_val[1])
         values = " and ".join(f"{c.val(metric):.3f}" for c in by_val[:2])
         n = len({c.model for c in contenders})
-        why = f"{BY_VAL}: the two best of {n} encoders there ({metric} {values}){unfound}"
+        why = f"{BY_VAL}: the two best of {n} encoders there ({metric} {values}); {looked}{unfound}"
         return Headline(BY_VAL, metric, why, a, b)
     best = _ranked(contenders, metric)
     a, b = pair or (best[0], best[1] if len(best) > 1 else None)
     is_best = bool(best) and any(c is best[0] for c in (a, b))
     which = "best" if is_best else "one"
-    why = f"{EXPLORATORY}: {which} of {n_looked} looked at on this test set{unfound}"
+    why = f"{EXPLORATORY}: {which} of {looked}{unfound}"
     return Headline(EXPLORATORY, metric, why, a, b, is_best)
 
 
@@ -178,6 +181,17 @@ def _when(question: Asked, dataset: str, ledger: Ledger, n_looked: int) -> str:
         f'named now, after {counted(n_looked, "question")} of its test set: "{question}"; '
         "`report decide --question` names one before"
     )
+
+
+def _recorded(ledger: Ledger) -> list[Asked]:
+    """The questions of a ledger, as far as they are claims."""
+    found = []
+    for known in ledger.questions:
+        try:
+            found.append(read_claim(known.text))
+        except RequestError:
+            continue
+    return found
 
 
 def _same(text: str, question: Asked) -> bool:

@@ -129,6 +129,9 @@ def _headline(
         if c.first.row.measured.test
     ]
     there += [c for c in own.values() if all(c is not known for known in there)]
+    # Beside what was asked as one of the two was; of all others the ledger knows the number.
+    alike = [pair.a.condition(), pair.b.condition()]
+    there = [c for c in there if c.condition() in alike]
     (block,) = [b for b in make_blocks(there) if any(c is pair.a for c in b.contenders)]
     metric = metrics_for(first.encoded.task, asking)[0]
     if question and question.metric:

@@ -28,7 +28,10 @@ class TestSet:
 
     @property
     def n_train(self) -> int:
-        return self.rows[0].row.n.get("train", 0)
+        """Samples that the first contender was fitted on."""
+        row = self.rows[0].row
+        both = row.answered.settings.get("refit") == "train+val"
+        return row.n.get("train", 0) + (row.n.get("val", 0) if both else 0)
 
 
 def test_sets(contenders: Sequence[Contender], people: People) -> list[TestSet]:
