@@ -2,18 +2,21 @@
 
 import dataclasses
 import math
+import re
 
 import pytest
 from answering import make_row
 from reading import means_printed, printed, rows_printed
+from reporting import answered, refused
 
 from cache.errors import RequestError
+from probe.cli import main as probe
 from probe.metrics.intervals import Interval
 from probe.report.formats.write import write
 from probe.report.listing import LEAKS, MOST_SETTINGS, WITHOUT, format_rows, page_of_rows
 from probe.report.rows.comparable import NOT_TO_COMPARE
 from probe.report.rows.stored import StoredRow
-from probe.results import Answered, TrainedOn
+from probe.results import Answered, TrainedOn, write_row
 
 NO_LEAKS = {"n": 5, "exact": 0, "near": 0, "groups": 0}
 OTHER = TrainedOn("others", "e" * 64, {"labels": 1, "split": 2}, {}, {}, {})
@@ -274,6 +277,57 @@ def test_rows_of_other_samples_are_a_table_each_with_its_own_facts():
     assert page.notes == (NOT_TO_COMPARE,)
     assert write(page).count("Blocks are of different samples") == 1
     assert page_of_rows([StoredRow(row) for row in rows[:2]]).notes == ()
+
+
+def test_numbers_are_flush_right_and_words_are_not():
+    rows = [
+        make("a", layer=3, k=5, marks=["x"]),
+        make("b", "knn", layer=11, k=20, target={"target": "sex"}),
+    ]
+    found = {column.name: column.is_right for column in table(rows).columns}
+    right = {"layer", "k", "acc [95 %]", "auc [95 %]"}
+    assert found == {name: name in right for name in found}
+    assert right < set(found)
+
+
+# ---------------------------------------------------------------------------- the command
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ("--where auc>0.75 --sort=-auc --columns model,auc", [("c", "0.900"), ("b", "0.800")]),
+        ("--where kind=ridge --columns auc,model", [("c", "0.900")]),
+        ("--where auc<=0.8 --where model!=a --columns model,auc", [("b", "0.800")]),
+        ("--sort kind,-auc --columns model,auc", [("b", "0.800"), ("a", "0.700"), ("c", "0.900")]),
+    ],
+)
+def test_the_command_chooses_orders_and_shows(tmp_path, capsys, words, wanted):
+    for row in (make("a", auc=0.7), make("b", auc=0.8), make("c", "ridge", auc=0.9)):
+        named = dataclasses.replace(row.encoded, digest=f"{row.encoded.model:0<64}")
+        write_row(tmp_path, dataclasses.replace(row, encoded=named))
+    out = answered(capsys, "table", "--results", tmp_path, *words.split())
+    lines = [(line["model"], line["auc [95 %]"].split()[0]) for line in printed(out)]
+    assert lines == wanted
+    assert probe(["table", "--results", str(tmp_path), *words.split()]) == 0  # the same command
+    assert capsys.readouterr().out == out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--columns modle", "no field 'modle' of a row; .*model"),
+        ("--columns +aucc", "no field 'aucc' of a row; .*auc"),
+        ("--sort=-aucc", "no field 'aucc' of a row; .*auc"),
+        ("--where kidn=knn", "no field 'kidn' of a row; .*kind"),
+        ("--where k", "--where takes FIELD=VALUE"),
+        ("--columns auc --metric auc", "--columns belongs to the table of rows"),
+    ],
+)
+def test_what_the_command_refuses(tmp_path, capsys, words, message):
+    write_row(tmp_path, make())
+    err = refused(capsys, "table", "--results", tmp_path, *words.split())
+    assert re.fullmatch(f"report table: {message}.*\n", err)
 
 
 def test_the_usual_table_fits_a_terminal():
