@@ -35,6 +35,10 @@ SPELT = {
     "scale": ("probe.few_shot",),
     "measured": ("probe.scores_of", "probe.groups"),
 }
+APART = (
+    "tables differ in more than their encoders, and nothing is ranked across them: ask all alike, narrow "
+    "with --where, or spell the difference out with --by or --across"
+)
 NO_WORD = {"shots": "all"}  # what a column without the field is called
 A_COLUMN, WHOLE_TABLE = "column", "table"
 ALONE = "one alone is compared with nothing"
@@ -111,7 +115,7 @@ def page_of_metric(
         _table(part, number, parts, metric, shape, people) for number, part in enumerate(parts)
     ]
     if len(parts) > 1:
-        notes.append("tables differ in more than their encoders: nothing is ranked across them")
+        notes.append(APART)
         samples = any("other " in part.differs for part in parts)
         notes += [NOT_TO_COMPARE] if samples else []
     better = "smaller is better" if metric.is_loss else "larger is better"
@@ -164,7 +168,11 @@ def _differences(condition: Mapping[str, Any], first: Mapping[str, Any]) -> str:
 
 
 def _said(value: Any) -> str:
-    text = written(value) if value not in (None, "", {}) else "none"
+    if isinstance(value, Mapping):  # a split's rule and seed, say; of a file its name is enough
+        value = ", ".join(
+            written(v) for n, v in value.items() if n != "rule" or "file" not in value
+        )
+    text = written(value) or "none"
     return text if len(text) <= 40 else f"{text[:39]}…"
 
 
@@ -291,7 +299,12 @@ def _stand(
     if len(contenders) < 2:
         return Untested(ALONE)
     level = shape.level / (len(part.columns) if shape.family == WHOLE_TABLE else 1)
-    return stand(test_sets(contenders, people), metric.name, level)
+    try:
+        return stand(test_sets(contenders, people), metric.name, level)
+    except (
+        RequestError
+    ) as error:  # scores, or patients, that are gone: the numbers stand all the same
+        return Untested(str(error))
 
 
 def _value(contender: Contender | None, metric: Metric) -> float:

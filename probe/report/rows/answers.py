@@ -114,7 +114,7 @@ def _places(a: Contender, of: _Scores, b: Contender, first: _Scores) -> Indices:
     order = np.argsort(of.ids, kind="stable")
     spots = np.minimum(np.searchsorted(of.ids, first.ids, sorter=order), len(order) - 1)
     places = order[spots]
-    who = f"{a.model} and {b.model} on {a.dataset}"
+    who = f"{_named(a)} and {_named(b)} on {a.dataset}"
     alike = of.ids[places] == first.ids
     if len(of.ids) != len(first.ids) or not alike.all():
         both = int(alike.sum())
@@ -127,3 +127,7 @@ def _places(a: Contender, of: _Scores, b: Contender, first: _Scores) -> Indices:
         n = int(differs.reshape(len(places), -1).any(axis=1).sum())
         raise RequestError(f"{who}: {n} test samples have other labels; ask both again")
     return places
+
+
+def _named(contender: Contender) -> str:
+    return f"{contender.model} (row {contender.first.id[:8]})"

@@ -157,8 +157,9 @@ class Contender:
             "place": place,
             **({"chosen.k": True} if "k" in row.answered.chosen else {}),
             **{f"protocol.{name}": v for name, v in protocol.items() if name != "differs"},
-            "target": {n: v for n, v in posed.target.items() if n in ("target", "uncertain")},
-            "split": {n: v for n, v in posed.split.items() if n in ("rule", "seed")},
+            # By name, not by digest, which is one data set's: `comparable` looks at those.
+            "target": {n: v for n, v in posed.target.items() if n not in ("labels", "task")},
+            "split": {n: v for n, v in posed.split.items() if n in ("rule", "seed", "file")},
             "trained": posed.trained_on.dataset if posed.trained_on else "",
             "prepared": row.encoded.protocol,
             "trainings": len(self.rows) if self.is_of_seeds else 1,
