@@ -144,7 +144,7 @@ def run(request: Request) -> int:
     from extract.plan import leave_out_missing, make_plan
     from finetune.run import run_request
     from finetune.setting import describe_plan
-    from probe.report.listing import format_rows
+    from probe.report.pages.listing import format_rows
 
     memory = DigestMemory(request.images.root / ".digests.json")
     with CheckProgress() as progress:

@@ -273,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(config: ProbeConfig) -> int:
     """Find the features, ask them, print the table."""
     # Here, not above: h5py is a quarter of the time that --help may take.
-    from probe.report.listing import format_rows
+    from probe.report.pages.listing import format_rows
     from probe.run import choose_files, run_probe
 
     found, failures = choose_files(config.find)
@@ -293,8 +293,8 @@ def _show_subgroups(
     config: ProbeConfig, rows: "Sequence[Row]", found: "Sequence[Features]"
 ) -> list[Failure]:
     """Print what ``report table --by`` does of these rows; or why it can't."""
-    from probe.report.by_subgroup import page_of_subgroups
     from probe.report.formats.write import write
+    from probe.report.pages.subgroups import page_of_subgroups
     from probe.report.rows.people import People
     from probe.report.rows.stored import StoredRow
     from probe.report.statistics.bands import parse_by

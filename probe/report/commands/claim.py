@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from cache.commands.terminal import Parser, split_words
 from cache.errors import RequestError
-from probe.report.claiming import Known, of_pair, printed_claims
 from probe.report.commands.which import add_format, add_rows, people_of, print_page, read_rows
-from probe.report.comparison_page import tell
+from probe.report.findings.claiming import Known, of_pair, printed_claims
 from probe.report.formats.cells import COUNT, P_VALUE, SIGNED, Cell, Column, Page, Table
+from probe.report.pages.comparison import tell
 from probe.report.published.numbers import PAPERS
 from probe.report.rows.sides import pair_up, read_side
 from probe.report.rows.stored import StoredRow

@@ -7,9 +7,9 @@ from cache.commands.terminal import Parser, complain, split_words
 from cache.errors import RequestError
 from cache.places import results_root
 from probe.report.commands.which import add_format, add_rows, people_of, print_page, read_rows
-from probe.report.comparison_page import make_page
-from probe.report.comparisons import Asking, Comparison, compare, metrics_for
-from probe.report.headline import NAMED, Headline, headline
+from probe.report.findings.comparisons import Asking, Comparison, compare, metrics_for
+from probe.report.findings.headline import NAMED, Headline, headline
+from probe.report.pages.comparison import make_page
 from probe.report.rows.comparable import make_blocks
 from probe.report.rows.contenders import Contender, contenders_of
 from probe.report.rows.fields import metric_named

@@ -15,7 +15,7 @@ from cache.header_index import HeaderIndex
 from cache.places import features_root, results_root
 from cache.task import REGRESSION
 from probe.report.commands.which import add_format, add_rows, people_of, print_page, read_rows
-from probe.report.deciding import NO_SHARES, Asked, Assumed, Shown, from_labels, from_rows
+from probe.report.findings.deciding import NO_SHARES, Asked, Assumed, Shown, from_labels, from_rows
 from probe.report.formats.cells import COUNT, Cell, Column, Page, Table
 from probe.report.rows.contenders import contenders_of
 from probe.report.rows.ledger import read_ledger, record_question

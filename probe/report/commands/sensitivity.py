@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _print(options: argparse.Namespace, metrics: list[str], rows: list[StoredRow]) -> None:
-    from probe.report.sensitivity import KINDS, USUAL, page_of_sensitivity
+    from probe.report.pages.sensitivity import KINDS, USUAL, page_of_sensitivity
 
     by = split_words("--by", options.by) or USUAL
     for name in by:

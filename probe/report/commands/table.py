@@ -8,7 +8,7 @@ from cache.errors import RequestError
 from cache.places import results_root
 from probe.report.commands.which import add_format, add_rows, people_of, print_page, read_rows
 from probe.report.formats.cells import Page
-from probe.report.listing import numbers_named, page_of_rows
+from probe.report.pages.listing import numbers_named, page_of_rows
 from probe.report.rows.contenders import Contender, contenders_of
 from probe.report.rows.fields import find_field, metric_named, sorted_by
 from probe.report.rows.stored import StoredRow
@@ -150,7 +150,7 @@ def _sorted(options: argparse.Namespace, rows: list[StoredRow]) -> list[StoredRo
 
 
 def _of_papers(options: argparse.Namespace, rows: list[StoredRow]) -> Page:
-    from probe.report.papers import page_like, page_of_published
+    from probe.report.pages.papers import page_like, page_of_published
 
     contenders = contenders_of(rows)
     if options.like:
@@ -166,7 +166,7 @@ def _check_column(word: str) -> None:
 
 
 def _of_groups(options: argparse.Namespace, rows: list[StoredRow]) -> Page:
-    from probe.report.by_subgroup import page_of_subgroups
+    from probe.report.pages.subgroups import page_of_subgroups
 
     metrics = [metric_named(word) for word in split_words("--metric", options.metric)]
     return page_of_subgroups(
@@ -176,8 +176,8 @@ def _of_groups(options: argparse.Namespace, rows: list[StoredRow]) -> Page:
 
 
 def _of_metric(options: argparse.Namespace, rows: list[StoredRow]) -> Page:
-    from probe.report.headline import leads
-    from probe.report.matrix import A_COLUMN, Shape, page_of_metric
+    from probe.report.findings.headline import leads
+    from probe.report.pages.matrix import A_COLUMN, Shape, page_of_metric
     from probe.report.rows.ledger import read_ledger
     from probe.report.statistics.claims import read_claim
 

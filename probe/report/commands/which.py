@@ -11,7 +11,7 @@ from cache.files import write_whole
 from cache.places import features_root, results_root
 from probe.report.formats.cells import Page
 from probe.report.formats.write import FORMATS, write
-from probe.report.listing import page_of_rows
+from probe.report.pages.listing import page_of_rows
 from probe.report.rows.fields import FIELDS, read_condition
 from probe.report.rows.people import People
 from probe.report.rows.stored import Problem, StoredRow, Wanted, read_stored, stored_files

@@ -2,7 +2,7 @@
 
 A row fits a mode whoever's protocol it follows: a linear head on frozen features is one, be it
 trained by AdamW or fitted by logistic regression. That it was asked otherwise than in the paper is
-said beside its number (``probe.report.fits``).
+said beside its number (``probe.report.findings.fits``).
 """
 
 from collections.abc import Mapping

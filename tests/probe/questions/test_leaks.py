@@ -18,7 +18,7 @@ from probe.metrics import classification as metrics
 from probe.metrics import regression as regression_metrics
 from probe.metrics.metric import Measuring
 from probe.places import PlacesConfig
-from probe.report.listing import format_rows
+from probe.report.pages.listing import format_rows
 from probe.results import read_row
 
 

@@ -15,7 +15,7 @@ from answering import make_earlier, make_row, scores_file
 from reading import printed, rows_printed
 
 from probe.cli import main
-from probe.report.listing import format_rows
+from probe.report.pages.listing import format_rows
 from probe.report.rows.stored import CURE, read_stored, stored_files
 from probe.results import Answered, BrokenRow, from_json, read_row, read_scores, write_row
 

@@ -11,13 +11,13 @@ import numpy as np
 from cache.errors import RequestError
 from cache.format.key import canonical_json
 from probe.metrics.metric import Metric
+from probe.report.findings.standing import Untested, metric_of, stand
 from probe.report.formats.cells import COUNT, SHARE, UNIT, Cell, Column, Page, Table
 from probe.report.rows.answers import test_sets
 from probe.report.rows.comparable import NOT_TO_COMPARE, describe_conflicts, make_blocks
 from probe.report.rows.contenders import Contender, differing
 from probe.report.rows.fields import find_field, is_number, natural, written
 from probe.report.rows.people import People
-from probe.report.standing import Untested, metric_of, stand
 from probe.report.statistics.across import across, mean_of_units, undecidable, units_of
 from probe.report.statistics.families import Family, Ranks
 

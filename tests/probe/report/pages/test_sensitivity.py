@@ -7,11 +7,11 @@ import pytest
 
 from cache.errors import RequestError
 from probe.metrics.classification import evaluate
-from probe.report import sensitivity
 from probe.report.cli import main
+from probe.report.pages import sensitivity
+from probe.report.pages.sensitivity import page_of_sensitivity
 from probe.report.rows.contenders import contenders_of
 from probe.report.rows.people import People
-from probe.report.sensitivity import page_of_sensitivity
 from probe.results import Posed
 from tests.making.papers import make_stored
 

@@ -14,9 +14,9 @@ from extract.encoders.table.entries import ENTRIES
 from finetune.protocols import PROTOCOLS as TUNINGS
 from probe.protocols import PROTOCOLS
 from probe.report.cli import main
-from probe.report.fits import Fits, say_otherwise, say_several
+from probe.report.findings.fits import Fits, say_otherwise, say_several
 from probe.report.formats.write import FORMATS, write
-from probe.report.papers import Grid, page_like, page_of_published
+from probe.report.pages.papers import Grid, page_like, page_of_published
 from probe.report.published.modes import MODES
 from probe.report.published.names import ENCODERS, SHORT_NAMES
 from probe.report.published.numbers import PAPERS, published

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from contending import answer, contenders, labels_of, scores_of
 
+from probe.report.findings.standing import MOST, Untested, stand
 from probe.report.rows.answers import test_sets as sets_of
 from probe.report.rows.people import People
-from probe.report.standing import MOST, Untested, stand
 from probe.report.statistics.families import HOLM, MAX_T, holm
 from probe.report.statistics.folds import corrected_t
 from probe.report.statistics.paired import differences

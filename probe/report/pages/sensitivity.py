@@ -17,7 +17,8 @@ import numpy as np
 
 from cache.errors import RequestError
 from cache.format.key import canonical_json
-from probe.report.fits import say_several
+from probe.report.findings.fits import say_several
+from probe.report.findings.standing import Untested, metric_of, stand
 from probe.report.formats.cells import (
     P_VALUE,
     PLAIN,
@@ -34,7 +35,6 @@ from probe.report.rows.comparable import NOT_TO_COMPARE, describe_conflicts, mak
 from probe.report.rows.contenders import Contender
 from probe.report.rows.fields import find_field, written
 from probe.report.rows.people import People
-from probe.report.standing import Untested, metric_of, stand
 from probe.report.statistics.across import kendall
 from probe.report.statistics.families import Family, Ranks
 from probe.report.statistics.orders import describe_taus, ranks_of, tau_p

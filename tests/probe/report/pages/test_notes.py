@@ -2,7 +2,7 @@
 
 import pytest
 
-from probe.report.notes import joined
+from probe.report.pages.notes import joined
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from contending import NOBODY, answer, contenders, labels_of, scores_of
 from looking import some
 
 from cache.errors import RequestError
-from probe.report.claiming import of_pair, printed_claims
+from probe.report.findings.claiming import of_pair, printed_claims
 from probe.report.published.numbers import published
 from probe.report.rows.people import People
 from probe.report.rows.sides import Pair

@@ -12,7 +12,7 @@ from probe.metrics.metric import INTERVAL, REST, SD, VAL, Metric
 from probe.metrics.prepared import METRICS
 from probe.report.formats.cells import SHARE, UNIT, Cell, Column, Page, Table
 from probe.report.formats.write import write
-from probe.report.notes import joined
+from probe.report.pages.notes import joined
 from probe.report.rows.comparable import NOT_TO_COMPARE, describe_block, make_blocks
 from probe.report.rows.contenders import Contender, contenders_of, differing
 from probe.report.rows.fields import ENCODER, METRIC_NAMES, METRIC_WORDS, find_field, written

@@ -26,7 +26,7 @@ from probe.report.formats.cells import (
     Page,
     Table,
 )
-from probe.report.listing import MODEL, RIGHT, USUAL
+from probe.report.pages.listing import MODEL, RIGHT, USUAL
 from probe.report.rows.answers import TestSet, test_sets
 from probe.report.rows.contenders import Contender
 from probe.report.rows.fields import BY_NAME, written

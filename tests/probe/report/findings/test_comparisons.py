@@ -10,7 +10,7 @@ from looking import some
 from numpy.testing import assert_allclose
 
 from probe.metrics.classification import accuracy, auc
-from probe.report.comparisons import (
+from probe.report.findings.comparisons import (
     CORRECTED_T,
     ENSEMBLE,
     SITES,

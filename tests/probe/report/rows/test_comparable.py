@@ -12,7 +12,7 @@ from reading import printed
 from probe.config import ProbeConfig
 from probe.kinds.linear import Linear
 from probe.questions.overlay import OverlayConfig
-from probe.report.listing import format_rows
+from probe.report.pages.listing import format_rows
 from probe.report.rows.comparable import make_blocks
 from probe.report.rows.contenders import contenders_of
 from probe.report.rows.stored import StoredRow

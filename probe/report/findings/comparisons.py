@@ -17,10 +17,10 @@ import numpy as np
 from cache.task import MULTI_LABEL, ORDINAL, REGRESSION
 from probe.arrays import Doubles
 from probe.metrics.prepared import prepare
+from probe.report.findings.standing import metric_of
 from probe.report.rows.answers import TestSet, test_sets
 from probe.report.rows.people import People
 from probe.report.rows.sides import FITTED, Pair, asked
-from probe.report.standing import metric_of
 from probe.report.statistics.across import (
     SHARED,
     SignedRank,

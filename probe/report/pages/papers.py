@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from probe.report.fits import Fits, say_otherwise, say_several
+from probe.report.findings.fits import Fits, say_otherwise, say_several
 from probe.report.formats.cells import PERCENT as IN_PERCENT
 from probe.report.formats.cells import POINTS, SHARE, SIGNED, Cell, Column, Page, Table
 from probe.report.published.names import SHORT_NAMES
@@ -27,7 +27,7 @@ def page_like(contenders: Sequence[Contender], name: str, published: bool = Fals
     """Our numbers in the shape of a paper's table.
 
     Args:
-        contenders: of which the rows that fit are taken, see ``probe.report.fits``.
+        contenders: of which the rows that fit are taken, see ``probe.report.findings.fits``.
         name: of the table, "wu2025:results1".
         published: whether the paper's own numbers stand below, with their footnotes.
 

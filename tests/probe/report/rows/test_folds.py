@@ -11,7 +11,7 @@ from reading import means_printed
 from probe.cli import main
 from probe.metrics.intervals import Interval
 from probe.metrics.measure import Measured
-from probe.report.listing import format_rows
+from probe.report.pages.listing import format_rows
 from probe.results import Posed, write_row
 
 N = 5

@@ -8,7 +8,7 @@ from contending import NOBODY, answer, contenders, labels_of, scores_of
 from looking import some
 
 from cache.errors import RequestError
-from probe.report.deciding import Asked, Assumed, count_units, from_counts, from_rows
+from probe.report.findings.deciding import Asked, Assumed, count_units, from_counts, from_rows
 from probe.report.statistics.decide import (
     assume_accuracy,
     assume_auc,

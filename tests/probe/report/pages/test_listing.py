@@ -13,7 +13,7 @@ from cache.errors import RequestError
 from probe.cli import main as probe
 from probe.metrics.intervals import Interval
 from probe.report.formats.write import write
-from probe.report.listing import LEAKS, MOST_SETTINGS, WITHOUT, format_rows, page_of_rows
+from probe.report.pages.listing import LEAKS, MOST_SETTINGS, WITHOUT, format_rows, page_of_rows
 from probe.report.rows.comparable import NOT_TO_COMPARE
 from probe.report.rows.stored import StoredRow
 from probe.results import Answered, TrainedOn, write_row

@@ -9,7 +9,7 @@ from cache.commands.names import near_names
 from cache.errors import RequestError
 from cache.task import CLASSIFICATION, MULTI_LABEL
 from probe.metrics.classification import predict
-from probe.report.comparisons import Asking, compare, is_loss
+from probe.report.findings.comparisons import Asking, compare, is_loss
 from probe.report.published.names import SHORT_NAMES
 from probe.report.published.numbers import Number, published
 from probe.report.rows.answers import TestSet, test_sets

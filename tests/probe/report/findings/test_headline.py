@@ -7,7 +7,7 @@ from contending import NOBODY, answer, contenders, labels_of, scores_of
 
 from cache.errors import RequestError
 from probe.ledger import Reading
-from probe.report.headline import BY_VAL, EXPLORATORY, NAMED, best_on_val, headline
+from probe.report.findings.headline import BY_VAL, EXPLORATORY, NAMED, best_on_val, headline
 from probe.report.rows.ledger import History, Ledger, Question
 from probe.report.statistics.claims import Asked, read_claim
 

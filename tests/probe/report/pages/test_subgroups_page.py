@@ -9,8 +9,8 @@ from cache import open_features
 from cache.errors import RequestError
 from cache.task import MULTI_LABEL
 from probe.metrics.intervals import estimate
-from probe.report.by_subgroup import page_of_subgroups
 from probe.report.cli import main
+from probe.report.pages.subgroups import page_of_subgroups
 from probe.report.rows.people import People
 from probe.report.rows.stored import read_stored, stored_files
 from probe.report.statistics.bands import parse_by

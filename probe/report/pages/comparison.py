@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from probe.report.comparisons import Asking, Comparison, asked_alike, is_loss, over_sets
+from probe.report.findings.comparisons import Asking, Comparison, asked_alike, is_loss, over_sets
+from probe.report.findings.headline import EXPLORATORY, Headline
 from probe.report.formats.cells import COUNT, P_VALUE, SIGNED, Cell, Column, Page, Table
-from probe.report.headline import EXPLORATORY, Headline
 from probe.report.rows.comparable import NOT_TO_COMPARE
 from probe.report.rows.sides import FITTED, Pair, Pairs, Side, facts
 from probe.report.statistics.paired import Difference

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from cache.commands.names import counted
 from cache.errors import RequestError
-from probe.report.comparisons import Asking, compare
+from probe.report.findings.comparisons import Asking, compare
+from probe.report.findings.standing import metric_of
 from probe.report.formats.cells import P_VALUE, number
 from probe.report.rows.contenders import Contender
 from probe.report.rows.ledger import Ledger
 from probe.report.rows.people import People
 from probe.report.rows.sides import Pair, pair_up, read_side
-from probe.report.standing import metric_of
 from probe.report.statistics.claims import Asked, read_claim
 
 MOST = 4  # headlines above a page

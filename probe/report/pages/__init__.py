@@ -1,0 +1,1 @@
+"""Pages of tables, a module for each thing that they show."""
