@@ -12,6 +12,7 @@ from probe.metrics.patients import Scored
 from probe.report.rows.contenders import contenders_of
 from probe.report.rows.people import People
 from probe.report.rows.stored import StoredRow
+from probe.results import TrainedOn
 
 NOBODY = People(None)  # no row of these names patients
 
@@ -47,6 +48,8 @@ def answer(
     n=None,
     split=None,
     ids=None,
+    prepared="",
+    trained=None,
     **settings,
 ):
     """A row of these answers to test."""
@@ -63,12 +66,14 @@ def answer(
         model=model,
         encoder=f"{model}.full",
         task=word,
+        protocol=prepared,
         size=size,
         digest=f"{model:0<64}",
         samples=samples or {"labels": 1, "split": 2},
         tables=tables or {},
     )
-    posed = dataclasses.replace(row.posed, split=split or {}, leaks=None)
+    of = trained and TrainedOn(trained, "e" * 64, {}, {}, {}, {})
+    posed = dataclasses.replace(row.posed, split=split or {}, leaks=None, trained_on=of)
     arrays = {
         "test_scores": scores,
         "test_labels": labels,

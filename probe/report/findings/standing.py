@@ -15,10 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cache.commands.names import counted
 from cache.errors import RequestError
 from cache.task import REGRESSION
 from probe.arrays import Doubles
-from probe.metrics.intervals import clusters
+from probe.metrics.intervals import ENOUGH, clusters, unit_of
 from probe.metrics.jackknife import MANY, MANY_OF_A_CLASS, supports
 from probe.metrics.metric import CALIBRATION, TEMPERED, Metric
 from probe.metrics.prepared import METRICS, prepare
@@ -27,10 +28,12 @@ from probe.report.statistics.families import Family, by_holm, by_max_t
 from probe.report.statistics.folds import corrected_t
 from probe.report.statistics.paired import LINEAR, N_RESAMPLES, differences
 from probe.report.statistics.resampled import crossed, draw_units, resampled, student_p
+from probe.report.statistics.swaps import EXHAUSTIVE, N_SWAPS
 
 MOST = 40  # contenders: 780 pairs
 NO_TEST = "no test holds for errors of calibration"
 SITES = "sites are populations of their own: compare them one by one"
+ALONE = "one alone is compared with nothing"
 TOO_MANY = "{n} contenders are too many to test all pairs of (at most {most}): name fewer"
 
 
@@ -59,17 +62,54 @@ def stand(sets: Sequence[TestSet], name: str, level: float = 0.05) -> Family | U
         return Untested(NO_TEST)
     if n > MOST:
         return Untested(TOO_MANY.format(n=n, most=MOST))
+    if n < 2:
+        return Untested(ALONE)
     if len(sets) > 1:
         return _by_folds(sets, metric, level)
     (test,) = sets
     if any(len(answers.runs) > 1 for answers in test.answers):
-        return _by_runs(test, metric, level)
+        few = _few(test, metric)
+        return Untested(few) if few else _by_runs(test, metric, level)
     if has_many(test, metric):
         try:
             return _by_resamples(test, metric, level)
         except RequestError:  # draws that lack a class leave too few: pair by pair then
             pass
-    return _by_pairs(test, metric, level)
+    hopeless = _hopeless(test, level)
+    return Untested(hopeless) if hopeless else _by_pairs(test, metric, level)
+
+
+def _hopeless(test: TestSet, level: float) -> str:
+    """Why no pair can be told apart whatever the answers; "" where one can.
+
+    Swaps of U units have 2^(U - 1) outcomes, or as many as are drawn, and Holm multiplies the
+    smallest p by the number of pairs.
+    """
+    n, n_units = len(test.answers), int(cluster_of(test).max()) + 1
+    n_pairs = n * (n - 1) // 2
+    smallest = 2.0 ** (1 - n_units) if n_units <= EXHAUSTIVE else 1 / N_SWAPS
+    if smallest * n_pairs <= level:
+        return ""
+    unit = unit_of(n_units < len(test.ids))
+    return (
+        f"{n_units} {unit}s can't separate {n} contenders: the smallest p of a pair is "
+        f"{smallest:.2g}, above {level:g} / {n_pairs} whatever the answers"
+    )
+
+
+def _few(test: TestSet, metric: Metric) -> str:
+    """Why units are too few for a bootstrap; "" where they aren't."""
+    cluster = cluster_of(test)
+    n_units, n_classes = int(cluster.max()) + 1, test.answers[0].runs.shape[2]
+    support = None
+    if test.samples.task != REGRESSION:
+        found = supports(test.samples.labels, test.samples.task, n_classes, cluster)
+        support = found.get(metric.name)
+    weakest = n_units if support is None else support.weakest
+    if weakest >= ENOUGH:
+        return ""
+    unit = unit_of(n_units < len(test.ids))
+    return f"a class has {counted(weakest, unit)}, and {ENOUGH} are needed"
 
 
 def has_many(test: TestSet, metric: Metric) -> bool:
@@ -144,9 +184,20 @@ def _by_folds(sets: Sequence[TestSet], metric: Metric, level: float) -> Family |
     each = []
     for test in sets:
         labels, task = test.samples.labels, test.samples.task
-        found = [prepare(a.scores, labels, task, a.score_type).evaluate() for a in test.answers]
-        each.append([values[metric.name] for values in found])
-    values = np.array(each)  # (F, K)
+        each.append(
+            [
+                np.mean(
+                    [prepare(s, labels, task, a.score_type).evaluate()[metric.name] for s in a.runs]
+                )
+                for a in test.answers
+            ]
+        )
+    values = np.array(each)  # (F, K), of several trainings their mean
+    lacking = {f for f, k in np.argwhere(np.isnan(values))}  # a fold may lack a class
+    sets = [test for f, test in enumerate(sets) if f not in lacking]
+    values = np.delete(values, list(lacking), axis=0)
+    if len(sets) < 2:
+        return Untested("fewer than two folds have the metric")
     sizes = np.array([len(test.ids) for test in sets]), np.array([test.n_train for test in sets])
 
     def p_of(i: int, j: int) -> tuple[float, float]:

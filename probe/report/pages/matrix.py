@@ -1,8 +1,9 @@
 """One metric of encoders x data sets, or of any two fields, with who isn't separated from the best."""
 
 import math
+import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,37 +12,42 @@ import numpy as np
 from cache.errors import RequestError
 from cache.format.key import canonical_json
 from probe.metrics.metric import Metric
-from probe.report.findings.standing import Untested, metric_of, stand
+from probe.report.findings.standing import ALONE, Untested, metric_of, stand
 from probe.report.formats.cells import COUNT, SHARE, UNIT, Cell, Column, Page, Table
 from probe.report.rows.answers import test_sets
 from probe.report.rows.comparable import NOT_TO_COMPARE, describe_conflicts, make_blocks
-from probe.report.rows.contenders import Contender, differing
+from probe.report.rows.contenders import Contender, differing, sharing
 from probe.report.rows.fields import find_field, is_number, natural, written
 from probe.report.rows.people import People
-from probe.report.statistics.across import across, mean_of_units, undecidable, units_of
+from probe.report.statistics.across import SHARED, across, mean_of_units, undecidable, units_of
 from probe.report.statistics.families import Family, Ranks
 
 # What tells contenders of one cell apart, the first that does.
 TELLING = ("size", "layer", "pool", "depth", "aggregate", "weights", "scale", "fitted", "features")
 N_DIGITS = 8  # of a digest
 # Axis -> parts of a condition that it spells out, and that therefore divide no table.
-SPELT = {
-    "kind": ("probe.", "protocol."),
-    "mode": ("probe.", "protocol."),
-    "protocol": ("probe.", "protocol."),
-    "k": ("probe.k",),
-    "shots": ("probe.few_shot",),
-    "episodes": ("probe.few_shot",),
-    "scale": ("probe.few_shot",),
-    "measured": ("probe.scores_of", "probe.groups"),
+SPELT: Mapping[str, Collection[str]] = {
+    "k": ("probe.k", "chosen.k"),
+    "shots": ("probe.few_shot.shots",),
+    "episodes": ("probe.few_shot.episodes",),
+    "scale": ("probe.standardised",),
+    "prompts": ("probe.text.n_prompts",),
+    "measured": ("probe.scores_of",),
+    "fold": ("folds",),
+    "seed": ("trainings",),
 }
+# Another kind, mode or protocol has other settings anyway, but for those of any kind.
+OTHERWISE = ("kind", "mode", "protocol")
+SHOTS = "probe.few_shot.shots"
+OF_ANY_KIND = re.compile(r"probe\.(few_shot\..*|scores_of|aggregate)")
+DESCRIBED = ("size", "depth", "fitted")  # of a line, where it isn't one for all and nothing says it
 APART = (
     "tables differ in more than their encoders, and nothing is ranked across them: ask all alike, narrow "
     "with --where, or spell the difference out with --by or --across"
 )
 NO_WORD = {"shots": "all"}  # what a column without the field is called
 A_COLUMN, WHOLE_TABLE = "column", "table"
-ALONE = "one alone is compared with nothing"
+SEVERAL_SETS = "answers on several data sets are no pairs: let --across be data"
 
 
 @dataclass(frozen=True)
@@ -149,16 +155,22 @@ def make_parts(contenders: Sequence[Contender], shape: Shape) -> list[Part]:
     return parts
 
 
-def _without_axes(condition: Mapping[str, Any], axes: Iterable[str]) -> dict[str, Any]:
-    prefixes = tuple(prefix for axis in axes for prefix in SPELT.get(axis, (axis,)))
-    return {name: v for name, v in condition.items() if not name.startswith(prefixes)}
+def _without_axes(condition: Mapping[str, Any], axes: Collection[str]) -> dict[str, Any]:
+    spelt = {name for axis in axes for name in SPELT.get(axis, (axis, f"probe.{axis}"))}
+    is_otherwise = any(axis in axes for axis in OTHERWISE)
+
+    def is_spelt(name: str) -> bool:
+        of_kind = name.startswith(("probe.", "protocol.")) and not OF_ANY_KIND.fullmatch(name)
+        return name in spelt or (is_otherwise and of_kind)
+
+    return {name: value for name, value in condition.items() if not is_spelt(name)}
 
 
 def _differences(condition: Mapping[str, Any], first: Mapping[str, Any]) -> str:
     """What is other than in the first table: "kind linear, not knn"."""
     said = []
     # Another kind, or way of training, has other settings anyway.
-    telling = [n for n in ("probe.kind", "probe.mode") if condition.get(n) != first.get(n)]
+    telling = [n for n in ("probe.kind", "probe.mode", SHOTS) if condition.get(n) != first.get(n)]
     telling += ["place"] if telling and condition["place"] != first["place"] else []
     for name in telling or differing([condition, first]):
         mine, other = _said(condition.get(name)), _said(first.get(name))
@@ -223,18 +235,18 @@ def _table(
     summaries = _summaries(part, metric, families, shape)
     lines = _sorted(part, lines, metric, shape.sort, summaries)
     rows = []
-    sizes = _sizes(part, shape)
+    described = _described(part, shape)
     for line in lines:
-        row = [Cell(word) for word in line] + ([Cell(sizes[line])] if sizes else [])
+        row = [Cell(word) for word in (*line, *(of[line] for of in described.values()))]
         for column in columns:
             contender = part.cells.get((line, column))
             row.append(_cell(contender, metric, form, (line, column) in marked))
         rows.append((*row, *(summary.cells[line] for summary in summaries)))
     heads_of = {column: column or NO_WORD.get(shape.across, "none") for column in columns}
-    feet = _feet(part, columns, len(part.names) + bool(sizes), len(summaries))
+    feet = _feet(part, columns, len(part.names) + len(described), len(summaries))
     heads = [
         *(Column(find_field(name).title) for name in part.names),
-        *([Column("size")] if sizes else []),
+        *(Column(find_field(name).title) for name in described),
         *(Column(heads_of[column], is_right=True) for column in columns),
         *(Column(summary.name, is_right=True) for summary in summaries),
     ]
@@ -247,17 +259,18 @@ def _table(
     )
 
 
-def _sizes(part: Part, shape: Shape) -> dict[tuple[str, ...], str]:
-    """Each line's size of input, where it isn't the same everywhere and nothing else says it."""
-    if (
-        "size" in (*part.names, shape.across)
-        or len({_word(c, "size") for c in part.contenders}) == 1
-    ):
-        return {}
-    found: dict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
-    for (line, _), contender in part.cells.items():
-        found[line][_word(contender, "size")] = None
-    return {line: ", ".join(words) for line, words in found.items()}
+def _described(part: Part, shape: Shape) -> dict[str, dict[tuple[str, ...], str]]:
+    """Facts in which contenders differ beside what stands in their lines: name -> line -> words."""
+    found: dict[str, dict[tuple[str, ...], str]] = {}
+    for name in DESCRIBED:
+        if name in (*part.names, shape.across):
+            continue
+        if len({_word(c, name) for c in part.contenders}) > 1:
+            words: dict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
+            for (line, _), contender in part.cells.items():
+                words[line][_word(contender, name)] = None
+            found[name] = {line: ", ".join(filter(None, of)) for line, of in words.items()}
+    return found
 
 
 def _above(part: Part, shape: Shape) -> tuple[tuple[str, str], ...]:
@@ -298,6 +311,8 @@ def _stand(
     contenders = [part.cells[line, column] for line in _members(part, column, metric)]
     if len(contenders) < 2:
         return Untested(ALONE)
+    if len({c.dataset for c in contenders}) > 1:
+        return Untested(SEVERAL_SETS)
     level = shape.level / (len(part.columns) if shape.family == WHOLE_TABLE else 1)
     try:
         return stand(test_sets(contenders, people), metric.name, level)
@@ -337,9 +352,10 @@ def _summaries(
         return [_ranks(_members(part, columns[0], metric), lines, family.ranks, "")]
     if shape.across != "data":
         return []
-    units = units_of(columns)
-    means = mean_of_units(values, columns, units)
-    average = means.mean(axis=0)
+    shared = (*SHARED, *sharing(part.contenders))
+    units = units_of(columns, shared)
+    average = mean_of_units(values, columns, units).mean(axis=0)
+    average[np.isnan(values).any(axis=0)] = np.nan  # a unit's other members don't stand for one
     form = UNIT if metric.has_unit else SHARE
     notes = (
         [f"average: over {len(units)} independent data sets; {_joined(units)}"]
@@ -366,7 +382,7 @@ def _summaries(
     if not shape.is_tested or len(lines) < 2:
         return found
     why = undecidable(len(units), len(lines), shape.level)
-    family = across(-values if metric.is_loss else values, columns, shape.level)
+    family = across(-values if metric.is_loss else values, columns, shape.level, shared)
     said = f"ranks: all at once, {family.describe()}, exact signed-rank over data sets"
     return [*found, _ranks(lines, lines, family.ranks, f"{said}; {why}" if why else said)]
 

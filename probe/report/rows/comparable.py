@@ -96,7 +96,8 @@ def _facts_of(
     labels = canonical_json({name: v for name, v in target.items() if name != "labels"})
     how = {name: v for name, v in split.items() if name not in ("digest", "of")}
     divided = canonical_json([labels, how, trained_on])
-    yield Fact(of.dataset, LABELS, labels), of.samples.get("labels")
-    yield Fact(of.dataset, SPLIT, divided), of.samples.get("split")
+    for what, asked in ((LABELS, labels), (SPLIT, divided)):
+        if what in of.samples:
+            yield Fact(of.dataset, what, asked), of.samples[what]
     for what, checksum in of.tables.items():
         yield Fact(of.dataset, what), checksum

@@ -12,6 +12,7 @@ from cache.format.key import canonical_json
 from probe.folds import asked_of_all, count_splits, describe_choices, how_chosen
 from probe.report.rows.fields import find_field
 from probe.report.rows.stored import StoredRow
+from probe.results import PATIENTS
 
 SPREAD = (
     "mean ± standard deviation over folds or sites, whose training images overlap: no 95 % interval"
@@ -27,16 +28,8 @@ UNLIKE = "folds of this mean were not all chosen alike: {}"
 # Settings that follow from the encoder or the data, and are no other way of asking: what val or folds
 # chose by, say, for whether val is large enough is a fact of the data.
 OF_DATA = (
-    *("layer", "pool", "n_last", "training_seed", "control", "text", "aggregate", "read"),
-    *(
-        "chosen_by",
-        "score_type",
-        "standardised",
-        "k_among",
-        "left_out",
-        "head_from",
-        "head_weights",
-    ),
+    *("layer", "pool", "n_last", "training_seed", "control", "read", "chosen_by", "score_type"),
+    *("k_among", "left_out", "head_from", "head_weights"),
 )
 OF_EPISODES = ("digest", "images")
 
@@ -146,9 +139,10 @@ class Contender:
         row = self.first.row
         settings = asked_of_all(row.answered.settings)
         asked = {name: value for name, value in settings.items() if name not in OF_DATA}
-        if "few_shot" in asked:
-            drawn = asked["few_shot"]
-            asked["few_shot"] = {n: v for n, v in drawn.items() if n not in OF_EPISODES}
+        drawn = asked.pop("few_shot", {})
+        asked |= {f"few_shot.{n}": v for n, v in drawn.items() if n not in OF_EPISODES}
+        if "text" in asked:  # whose key is the encoder's
+            asked["text.n_prompts"] = asked.pop("text").get("n_prompts")
         # Among how many layers and pools is the encoder's.
         place = "chosen" if asked.pop("place_chosen", None) else "named"
         posed, protocol = row.posed, row.answered.protocol
@@ -162,7 +156,8 @@ class Contender:
             "split": {n: v for n, v in posed.split.items() if n in ("rule", "seed", "file")},
             "trained": posed.trained_on.dataset if posed.trained_on else "",
             "prepared": row.encoded.protocol,
-            "trainings": len(self.rows) if self.is_of_seeds else 1,
+            "folds": list(dict.fromkeys(of.row.posed.fold for of in self.rows)),
+            "trainings": len({of.row.answered.training_seed for of in self.rows}),
         }
 
 
@@ -171,6 +166,16 @@ def differing(conditions: Sequence[Mapping[str, Any]]) -> list[str]:
     names = dict.fromkeys(name for condition in conditions for name in condition)
     first = conditions[0]
     return [n for n in names if any(c.get(n) != first.get(n) for c in conditions[1:])]
+
+
+def sharing(contenders: Sequence[Contender]) -> list[set[str]]:
+    """Data sets whose tables of patients are the same."""
+    same: dict[int, set[str]] = defaultdict(set)
+    for of in contenders:
+        checksum = of.first.row.encoded.tables.get(PATIENTS)
+        if checksum is not None:
+            same[checksum].add(of.dataset)
+    return [group for group in same.values() if len(group) > 1]
 
 
 def contenders_of(rows: Sequence[StoredRow]) -> list[Contender]:

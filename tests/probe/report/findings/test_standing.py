@@ -11,7 +11,7 @@ from probe.report.rows.answers import test_sets as sets_of
 from probe.report.rows.people import People
 from probe.report.statistics.families import HOLM, MAX_T, holm
 from probe.report.statistics.folds import corrected_t
-from probe.report.statistics.paired import differences
+from probe.report.statistics.paired import N_RESAMPLES, differences
 
 SKILLS = {"a": 2.0, "b": 1.6, "c": 0.4}
 
@@ -71,7 +71,14 @@ def test_episodes_are_compared_draw_by_draw():
     ]
     assert found.method == HOLM
     assert found.gains[0, 2] == pytest.approx(pair.value)
-    assert found.p[0, 2] <= 3 * pair.p * 1.05 + 1e-9
+    pairs = list(itertools.combinations(range(3), 2))
+    apart = {"n_resamples": N_RESAMPLES, "together": True}
+    p = [
+        differences(test.answers[i], test.answers[j], test.samples, ["acc"], **apart)["acc"].p
+        for i, j in pairs
+    ]
+    assert [found.p[i, j] for i, j in pairs] == pytest.approx(list(holm(np.array(p))))
+    assert pair.p == p[1]
 
 
 def test_folds_are_compared_by_the_corrected_t_and_sites_one_by_one():
@@ -98,6 +105,23 @@ def test_folds_are_compared_by_the_corrected_t_and_sites_one_by_one():
     assert found.gains[0, 2] == pytest.approx(alone.value)
     assert alone.p <= found.p[0, 2] <= 3 * alone.p
     assert "sites are populations" in stand(of("site-out:site"), "acc").why
+
+
+def test_of_a_loss_the_smaller_is_the_better():
+    found = stand(sets(labels_of(36)), "brier")
+    assert found.method == HOLM
+    assert found.gains[0, 2] > 0
+    assert found.not_separated[0]
+
+
+def test_few_units_that_can_separate_nothing_mark_nobody():
+    patients = np.repeat(np.arange(8), 5).astype(str)
+    many = {f"m{i}": 4.0 - i for i in range(5)}
+    said = stand(sets(labels_of(40), patients, many), "acc").why
+    assert "8 patients can't separate 5 contenders" in said
+    trainings = {"few_shot": {"shots": 5, "episodes": 4, "digest": "d"}}
+    labels = np.r_[1, 1, 1, np.zeros(40, int)]
+    assert "a class has 3 samples" in stand(sets(labels, episodes=4, **trainings), "auc").why
 
 
 def test_what_is_not_tested_says_why():

@@ -84,6 +84,11 @@ def test_sets_that_share_patients_are_averaged_as_one():
         ({"standardise": True}, "standardise True, not none"),
         ({"split": {"rule": "kfold:3", "seed": 0, "name": "fold 1/3"}}, "split"),
         ({"n_resamples": 7}, "n_resamples 7, not none"),
+        ({"aggregate": "max"}, "aggregate max, not none"),
+        ({"text": {"key": "x", "n_prompts": 8}}, "text.n_prompts 8, not none"),
+        ({"prepared": "wu2025"}, "prepared wu2025, not none"),
+        ({"trained": "others"}, "trained others, not none"),
+        ({"few_shot": {"shots": 5, "episodes": 9}}, "few_shot.shots 5, not none"),
     ],
 )
 def test_what_differs_in_more_than_the_encoder_is_another_table(more, said):
@@ -104,6 +109,64 @@ def test_axes_that_are_asked_for_divide_no_table():
     assert [tuple(c.text for c in row[:2]) for row in table.rows[:4]] == [
         ("a", "knn"), ("b", "knn"), ("a", "linear"), ("b", "linear"),
     ]  # fmt: skip
+
+
+def test_an_axis_spells_out_itself_and_nothing_else():
+    knn, linear = rows_of({"a": GOOD}, kind="knn", k=5), rows_of({"b": GOOD})
+    assert len(page_of(knn + linear, across="k").tables) == 2
+    few = rows_of({"b": POOR}, kind="knn", k=5, few_shot={"shots": 5, "episodes": 9})
+    assert len(page_of([*knn, *linear, *few], by=("model", "kind")).tables) == 2
+    shots = [rows_of({"a": GOOD}, few_shot={"shots": n, "episodes": 9}) for n in (1, 5)]
+    more = rows_of({"b": GOOD}, few_shot={"shots": 5, "episodes": 20})
+    assert len(page_of([*shots[0], *shots[1]], across="shots").tables) == 1
+    assert len(page_of([*shots[0], *shots[1], *more], across="shots").tables) == 2
+
+
+def folds(model, n, n_seeds=1, n_classes=2):
+    """Rows of n folds of five."""
+    return [
+        answer(
+            model,
+            scores_of(labels_of(40, seed=fold), GOOD, 10 * fold + seed),
+            labels_of(40, seed=fold),
+            split={"rule": "kfold:5", "seed": 0, "name": f"fold {fold + 1}/5", "of": 5},
+            ids=np.array([f"{fold}/{i}" for i in range(40)]),
+            **({"training_seed": seed} if n_seeds > 1 else {}),
+        )
+        for fold in range(n)
+        for seed in range(n_seeds)
+    ]
+
+
+def test_means_over_other_folds_are_another_table():
+    assert len(page_of(folds("a", 5) + folds("b", 5)).tables) == 1
+    assert len(page_of(folds("a", 5) + folds("b", 2)).tables) == 2
+    assert len(page_of(folds("a", 5) + folds("b", 1)).tables) == 2
+    (table,) = page_of(folds("a", 3, 2) + folds("b", 3, 2)).tables
+    assert any("Holm over one pair" in line for line in table.below)
+
+
+def test_of_sets_with_the_same_patients_one_alone_gives_no_average():
+    tables = {"patients": 7, "ids": 1}
+    sets = ["one", "two"]
+    rows = [r for d in sets for r in rows_of({"a": GOOD, "b": POOR}, dataset=d, tables=tables)]
+    (table,) = page_of(rows[:3], "acc", is_tested=False).tables
+    assert words(table, "average")["b"] == "-"
+    assert "one, two share patients and are one" in table.below[0]
+
+
+def test_ranks_over_data_sets_run_the_way_of_the_metric():
+    sets = [f"set{i}" for i in range(6)]
+    rows = [row for d in sets for row in rows_of({"a": GOOD, "b": POOR}, dataset=d)]
+    (table,) = page_of(rows, "brier").tables
+    assert [words(table, "rank")[m] for m in "ab"] == ["1", "2"]
+
+
+def test_answers_on_several_data_sets_are_no_pairs():
+    rows = [row for d in ("one", "two") for row in rows_of({"a": GOOD, "b": POOR}, dataset=d)]
+    (table,) = page_of(rows, by=("data",), across="model").tables
+    assert not any(cell.is_marked for cell in table.cells())
+    assert any("no pairs: let --across be data" in line for line in table.below)
 
 
 def test_two_answers_of_one_encoder_are_told_apart_by_what_differs():
