@@ -43,7 +43,10 @@ KINDS = ("knn", "ridge", "linear")
 LAST, BEST = "last layer", "best layer"
 USUAL = ("kind", "place", "k")  # what tells probes apart
 # What must be the same beside it, for ranks to be of one question.
-SAME = ("data", "target", "split", "trained", "prepared", "measured", "shots")
+SAME = (
+    *("data", "target", "split", "trained", "prepared", "measured", "shots", "episodes", "scale"),
+    *("aggregate", "protocol", "mode"),
+)
 FLAGS = {"kind": "--kind", "k": "--k", "shots": "--shots", "pool": "--pool", "layer": "--layer"}
 TESTED = (
     "[low high] behind a rank: its simultaneous set. Sets that have no rank in common are of ranks "
@@ -138,6 +141,8 @@ def make_parts(contenders: Sequence[Contender], by: Sequence[str]) -> list[Part]
     alike: dict[str, list[Contender]] = defaultdict(list)
     for contender in contenders:
         same = [written(contender.field(name)) for name in SAME if name not in by]
+        condition = contender.condition()  # in which fields don't say these
+        same += [written(condition[name]) for name in ("trainings", "folds")]
         alike[canonical_json(same)].append(contender)
     parts = []
     for members in alike.values():

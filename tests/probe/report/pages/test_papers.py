@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from papers import DINO, make_stored
 
 import extract.cli
 import finetune.cli
@@ -25,7 +26,6 @@ from probe.report.rows.contenders import contenders_of
 from probe.results import Posed
 from tests.making.features import make_features
 from tests.making.looking import some
-from tests.making.papers import DINO, make_stored
 
 LINEAR = {"table": "results1", "model": "DINO ViT-B/16", "dataset": "dermamnist", "mode": "linear"}
 

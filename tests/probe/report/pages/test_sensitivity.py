@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from papers import make_stored
 
 from cache.errors import RequestError
 from probe.metrics.classification import evaluate
@@ -13,7 +14,6 @@ from probe.report.pages.sensitivity import page_of_sensitivity
 from probe.report.rows.contenders import contenders_of
 from probe.report.rows.people import People
 from probe.results import Posed
-from tests.making.papers import make_stored
 
 AMONG = {"by": "val log-loss", "among": [[5, "cls"], [11, "cls"]]}
 N = 400
@@ -229,3 +229,29 @@ def test_the_level_is_that_of_all_probes_together(tmp_path, monkeypatch):
     page = page_of(rows, people=People(tmp_path), level=0.06)
     assert levels == [pytest.approx(0.02)] * 3  # one family a probe, asked once
     assert page.tables[0].below[0] == "knn, last layer: not tested: only asked"
+
+
+@pytest.mark.parametrize(
+    "otherwise",
+    [
+        {"probe_protocol": {"name": "wu2025", "as_published": False, "changed": {}}},
+        {"mode": "full"},
+        {"aggregate": "max"},
+        {"standardised": "by each episode"},
+    ],
+    ids=lambda of: next(iter(of)),
+)
+def test_what_was_asked_otherwise_is_ranked_apart(otherwise):
+    """b was asked otherwise throughout: then there is no order of both."""
+    rows = [answer("a", 0.9), answer("a", 0.8, "ridge")]
+    for kind in ("linear", "ridge"):
+        of = answer("b", 0.7, kind)
+        settings = {n: v for n, v in otherwise.items() if n != "probe_protocol"}
+        answered = replace(
+            of.row.answered,
+            settings={**of.row.answered.settings, **settings},
+            protocol=otherwise.get("probe_protocol", {}),
+        )
+        rows.append(replace(of, row=replace(of.row, answered=answered)))
+    with pytest.raises(RequestError, match="ranks need two probes"):
+        page_of(rows)
