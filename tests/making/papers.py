@@ -2,9 +2,10 @@
 
 import dataclasses
 
+from answering import make_row
+
 from probe.metrics.intervals import Interval
 from probe.report.rows.stored import StoredRow
-from tests.making.answering import make_row
 
 DINO = "vit_base_patch16_224.dino"
 

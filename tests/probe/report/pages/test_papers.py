@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from features import make_features
+from looking import some
 from papers import DINO, make_stored
 
 import extract.cli
@@ -24,8 +26,6 @@ from probe.report.published.numbers import PAPERS, published
 from probe.report.published.tables import TABLES, find_table
 from probe.report.rows.contenders import contenders_of
 from probe.results import Posed
-from tests.making.features import make_features
-from tests.making.looking import some
 
 LINEAR = {"table": "results1", "model": "DINO ViT-B/16", "dataset": "dermamnist", "mode": "linear"}
 
