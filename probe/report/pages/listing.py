@@ -35,7 +35,9 @@ OF_CHOICE = ("encoder_lr", "head_lr", "set", "C", "penalty")  # for whoever has 
 QUIET: Mapping[str, Sequence[str]] = {  # values that show no column, beside none
     "leaks": ("0", "0 ?p"),
     "scale": ("train",),
+    "place": ("named",),
 }
+HEADINGS = {"chosen.k": "k chosen"}
 MOST_SETTINGS, WIDTH = 3, 24  # columns of further settings, and letters of such a value
 RIGHT = {"size", "layer", "depth", "shots", "k", "prompts", "seed", *OF_CHOICE} - {"set"}
 
@@ -181,15 +183,16 @@ def _settings_that_tell(
         names |= dict.fromkeys(differing([conditions[id(line)] for line in members]))
     return [
         (
-            Column(n.removeprefix("probe.")),
-            [Cell(_short(conditions[id(line)], n)) for line in lines],
+            Column(HEADINGS.get(n, n.removeprefix("probe."))),
+            [_short(conditions[id(line)], n) for line in lines],
         )
         for n in list(names)[:MOST_SETTINGS]
     ]
 
 
-def _short(condition: Mapping[str, Any], name: str) -> str:
-    return cut_text(written(condition.get(name)), WIDTH)
+def _short(condition: Mapping[str, Any], name: str) -> Cell:
+    value = condition.get(name)
+    return Cell("yes" if value is True else cut_text(written(value), WIDTH))
 
 
 def _shared(notes: Sequence[Sequence[str]]) -> tuple[str, ...]:

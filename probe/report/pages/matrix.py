@@ -293,10 +293,16 @@ def _cell(contender: Contender | None, metric: Metric, form: str, is_marked: boo
         return Cell("")
     found = contender.value(metric.name)
     assert found is not None
-    notes = contender.notes if len(contender.rows) > 1 else ()
+    notes = contender.notes if len(contender.rows) > 1 else _why_wide(contender, metric)
     if len(contender.rows) > 1:
         return Cell(value=found.value, sd=found.sd, form=form, is_marked=is_marked, notes=notes)
-    return Cell(value=found.value, low=found.low, high=found.high, form=form, is_marked=is_marked)
+    return Cell("", found.value, found.low, found.high, form=form, is_marked=is_marked, notes=notes)
+
+
+def _why_wide(contender: Contender, metric: Metric) -> tuple[str, ...]:
+    """Why a number has no interval, or one by counts alone, as its row says it."""
+    said = re.compile(rf"(no interval|intervals) of [^:]*\b{metric.name}\b.*")
+    return tuple(mark for mark in contender.marks if said.fullmatch(mark))
 
 
 def _members(part: Part, column: str, metric: Metric) -> list[tuple[str, ...]]:
@@ -381,7 +387,8 @@ def _summaries(
     )
     if not shape.is_tested or len(lines) < 2:
         return found
-    why = undecidable(len(units), len(lines), shape.level)
+    both = [sum(~np.isnan(u)) > 1 for u in mean_of_units(values, columns, units)]
+    why = undecidable(sum(both), len(lines), shape.level)
     family = across(-values if metric.is_loss else values, columns, shape.level, shared)
     said = f"ranks: all at once, {family.describe()}, exact signed-rank over data sets"
     return [*found, _ranks(lines, lines, family.ranks, f"{said}; {why}" if why else said)]
@@ -430,6 +437,8 @@ def _sorted(
         return lines
     name, is_falling = sort.removeprefix("-"), sort.startswith("-")
     of = {summary.name: summary.values for summary in summaries}
+    if name == metric.name and len(part.columns) == 1:
+        name = part.columns[0]
     if name in of:
         values = dict(of[name])
     elif name in part.columns:

@@ -14,10 +14,11 @@ from probe.report.rows.contenders import Contender
 from probe.results import Encoded, Row, TrainedOn
 
 LABELS, SPLIT = "labels", "split"
-NOT_TO_COMPARE = """\
-Blocks are of different samples: numbers of one say nothing beside those of another. Where the images
-are the same, `extract` of any of these encoders lays one table over all their files; where some came
-or went, `extract` each of them. Then ask again."""
+NOT_TO_COMPARE = (
+    "Blocks are of different samples: numbers of one say nothing beside those of another. Where the "
+    "images are the same, `extract` of any of these encoders lays one table over all their files; "
+    "where some came or went, `extract` each of them. Then ask again."
+)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ OF_DATA = (
     *("k_among", "left_out", "head_from", "head_weights"),
 )
 OF_EPISODES = ("digest", "images")
+USUAL_FORM = "multinomial"  # of linear probes
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,8 @@ class Contender:
         asked = {name: value for name, value in settings.items() if name not in OF_DATA}
         drawn = asked.pop("few_shot", {})
         asked |= {f"few_shot.{n}": v for n, v in drawn.items() if n not in OF_EPISODES}
+        if asked.get("form") == USUAL_FORM:  # which two classes, or several labels, don't say
+            del asked["form"]
         if "text" in asked:  # whose key is the encoder's
             asked["text.n_prompts"] = asked.pop("text").get("n_prompts")
         # Among how many layers and pools is the encoder's.

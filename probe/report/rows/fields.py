@@ -6,6 +6,7 @@ Metrics are fields too, by their names in rows; ``val:auc`` is val's, and ``prob
 
 import datetime
 import math
+import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from probe.report.rows.stored import StoredRow
 from probe.results import as_json
 
 ENCODER, SAMPLES, QUESTION, FOUND, RECORD = "encoder", "samples", "question", "found", "record"
+DIGESTS, N_DIGITS = ("id", "features"), 4
 VAL_PREFIX = "val:"
 # Column "scale" of few-shot rows: by what features are standardised, as the flag has it.
 SCALES = {"train-unlabelled": "train", "by each episode": "episode", "none (L2)": "none"}
@@ -85,7 +87,10 @@ def _protocol(of: StoredRow) -> str | None:
 
 
 def _place(of: StoredRow) -> str | None:
-    return "chosen" if "place_chosen" in of.row.answered.settings else None
+    settings = of.row.answered.settings
+    if "place_chosen" in settings:
+        return "chosen"
+    return "named" if "layer" in settings else None
 
 
 def _fitted(of: StoredRow) -> str | None:
@@ -257,7 +262,10 @@ def read_condition(text: str) -> Callable[[StoredRow], bool]:
     if sign in ("=", "!="):
         words = [word.strip() for word in wanted.split(",")]
         is_equal = sign == "="
-        return lambda of: any(_equals(field.of(of), word) for word in words) == is_equal
+        same = _begins if field.name in DIGESTS else _equals
+        return lambda of: any(same(field.of(of), word) for word in words) == is_equal
+    if field.name == "written":  # dates and times, whose order is that of their letters
+        return lambda of: _compare(written(field.of(of)), sign, wanted)
     try:
         limit = float(wanted)
     except ValueError:
@@ -267,11 +275,21 @@ def read_condition(text: str) -> Callable[[StoredRow], bool]:
         value = field.of(of)
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
-        return {"<": value < limit, "<=": value <= limit, ">": value > limit, ">=": value >= limit}[
-            sign
-        ]
+        return _compare(value, sign, limit)
 
     return compare
+
+
+def _compare(value: Any, sign: str, limit: Any) -> bool:
+    return {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}[sign](
+        value, limit
+    )
+
+
+def _begins(value: Any, word: str) -> bool:
+    """Whether a digest is meant by its first digits, at least four."""
+    text = written(value)
+    return text == word or (len(word) >= N_DIGITS and text.startswith(word))
 
 
 def _equals(value: Any, word: str) -> bool:
