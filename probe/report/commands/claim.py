@@ -26,6 +26,11 @@ RULES = (
     "P(false) is the chance that A isn't better all the same. A claim holds where it is at most .05, of "
     "printed accuracies however the answers agree; it is contradicted by scores alone, from .95"
 )
+BY_P = (
+    "What isn't accuracy of independent images goes by the one-sided p of the paired test, which is no "
+    "chance that the claim is false: it holds at .025, as by the two-sided .05 of `report compare`, and is "
+    "contradicted from .975"
+)
 
 
 def make_parser(prog: str) -> Parser:
@@ -93,11 +98,19 @@ def run(options: argparse.Namespace) -> int:
         notes.append("--seeds-as-one takes means over seeds for one run's accuracy")
     # What no paper says is no news where rows do.
     notes += said if not known or papers else []
+    unique = tuple(dict.fromkeys(notes))
     print_page(
         options,
-        Page(tuple(tables), title=str(asked), lead=(RULES,), notes=tuple(dict.fromkeys(notes))),
+        Page(tuple(tables), title=str(asked), lead=_rules(known, printed), notes=unique),
     )
     return status
+
+
+def _rules(known: Sequence[Known], printed: Sequence[Claim]) -> tuple[str, ...]:
+    """What the numbers mean that are there."""
+    of_p = [not math.isnan(of.claim.p) for of in known]
+    rules = [RULES] if printed or not all(of_p) else []
+    return (*rules, *([BY_P] if any(of_p) else []))
 
 
 def _of_rows(
@@ -128,16 +141,21 @@ def _of_rows(
 
 def _rows_table(known: Sequence[Known]) -> Table:
     told = tell([of.pair for of in known])
+    has_chance = any(math.isnan(of.claim.p) for of in known)
+    has_p = any(not math.isnan(of.claim.p) for of in known)
     rows = []
     for of in known:
         c = of.claim
         notes = tuple(filter(None, [of.how, c.why]))
         row = [Cell(c.dataset), *([Cell(told.words[id(of.pair)])] if told.is_shown else [])]
-        row += [Cell(c.verdict, notes=notes), Cell(value=c.best, form=P_VALUE)]
+        row.append(Cell(c.verdict, notes=notes))
+        row += [Cell(value=c.best, form=P_VALUE)] if has_chance else []
+        row += [Cell(value=c.p, form=P_VALUE)] if has_p else []
         row += [Cell(value=c.lead, form=SIGNED), _count(c.n)]
         rows.append(tuple(row))
     columns = [Column("data"), *([Column("asked")] if told.is_shown else []), Column("A > B")]
-    columns += [Column("P(false)", is_right=True)]
+    columns += [Column("P(false)", is_right=True)] if has_chance else []
+    columns += [Column("one-sided p", is_right=True)] if has_p else []
     columns += [Column(f"lead in {known[0].metric}", is_right=True)]
     columns.append(Column("samples", is_right=True))
     claims = [of.claim for of in known]

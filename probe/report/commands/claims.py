@@ -1,7 +1,7 @@
 """``report claims``: which orders of the papers' tables hold."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from cache.commands.terminal import Parser
 from cache.errors import RequestError
@@ -28,7 +28,8 @@ examples:
 """
 LEAD = (
     "What each column of the papers' tables says by its order: its best is better than its second. "
-    "Images are taken to be independent"
+    "A column is one data set at one size of input, way of resizing and mode of training, so that what "
+    "is printed at several sizes counts at each. Images are taken to be independent"
 )
 
 
@@ -75,9 +76,25 @@ def make_page(numbers: Sequence[Number], seeds_as_one: bool, is_listed: bool) ->
     columns = (Column("paper"), Column("metric"), *(Column(n, is_right=True) for n in names))
     never = "never: the lead is too small to hold, however the answers agreed"
     whole = (Cell("all"), Cell(), *_counts(every))
-    table = Table(columns, (*rows, whole), below=(never, summarise(every)), feet=1)
+    below = (never, *_sizes(numbers), summarise(every))
+    table = Table(columns, (*rows, whole), below=below, feet=1)
     tables = (table, *([claims_table(every, "Each claim")] if is_listed else []))
     return Page(tables, lead=(LEAD,))
+
+
+def _sizes(numbers: Sequence[Number]) -> Iterator[str]:
+    """How many columns are of which size of input, of papers that printed several."""
+    for paper in dict.fromkeys(n.paper.name for n in numbers):
+        counts: dict[int | None, int] = {}
+        for metric in dict.fromkeys(n.metric for n in numbers if n.paper.name == paper):
+            for size in sorted({n.size for n in numbers if n.paper.name == paper and n.size}):
+                of = [
+                    n for n in numbers if (n.paper.name, n.metric, n.size) == (paper, metric, size)
+                ]
+                counts[size] = counts.get(size, 0) + len(best_against_second(of))
+        if len(counts) > 1:
+            said = ", ".join(f"{n} at {size} px" for size, n in counts.items())
+            yield f"columns of {paper}: {said}"
 
 
 def _counts(claims: Sequence[Claim]) -> list[Cell]:

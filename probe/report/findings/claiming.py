@@ -18,9 +18,9 @@ from probe.report.rows.people import People
 from probe.report.rows.sides import Pair, describe
 from probe.report.statistics.claims import (
     CONTRADICTED,
-    FALSE,
     HOLDS,
-    SURE,
+    P_FALSE,
+    P_SURE,
     UNTOLD,
     Asked,
     Claim,
@@ -40,14 +40,15 @@ class Known:
     claim: Claim
     pair: Pair
     metric: str
-    how: str  # of what P(false) is
+    how: str  # of what P(false), or the one-sided p, is
 
 
 def of_pair(pair: Pair, metric: str, people: People) -> Known:
     """A claim that a pair's A is better than its B, by their scores.
 
     Of one answer an image, accuracy of single images is judged by who is right where they differ.
-    All else goes by the one-sided p of the paired test: of patients by swaps of patients, say.
+    All else goes by the one-sided p of the paired test, of patients by swaps of patients, say; that is
+    no P(false), and a claim holds by it where the two-sided p is at most .05.
 
     Raises:
         RequestError: as ``rows.answers.test_sets``, or the rows don't have the metric.
@@ -75,8 +76,8 @@ def of_pair(pair: Pair, metric: str, people: People) -> Known:
         why = "; ".join(d.notes) or "nothing tests it"
         return Known(replace(claim, lead=lead, why=why), pair, name, "")
     chance = d.p / 2 if lead > 0 else 1 - d.p / 2
-    verdict = HOLDS if chance <= FALSE else CONTRADICTED if chance >= SURE else UNTOLD
-    claim = replace(claim, verdict=verdict, lead=lead, best=chance, worst=chance)
+    verdict = HOLDS if chance <= P_FALSE else CONTRADICTED if chance >= P_SURE else UNTOLD
+    claim = replace(claim, verdict=verdict, lead=lead, p=chance)
     how = f"one-sided p by {d.test}, {d.n_units} {d.unit}s"
     if name == ACC and d.unit == "patient":
         how += "; of images alone it would be another number, for a patient's aren't independent"

@@ -15,11 +15,15 @@ and each accuracy is known to half of its last digit. A claim *holds* where P(fa
 at both ends; at neither, no answers would save it. So a lead of three images or fewer never holds.
 *Contradicted* is a claim only by answers, where P(false) is at least 0.95.
 
-That is of one run's accuracy on independent images. A mean over seeds isn't a number of images, and
+A claim of scores that is no share of independent images goes by the one-sided p of their paired test,
+which is no P(false): it holds at .025, where the two-sided p is .05, and is contradicted from .975.
+
+The rest is of one run's accuracy on independent images. A mean over seeds isn't a number of images, and
 AUC, kappa or balanced accuracy are no shares of images: these need the scores.
 """
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -36,6 +40,9 @@ HOLDS, UNTOLD, CONTRADICTED, NEEDS_SCORES = (
 A_MEAN = "a mean over seeds"
 SEEDS_AS_ONE = "means over seeds, taken for one run's"
 FALSE, SURE = 0.05, 0.95  # P(false) at most, for a claim to hold; at least, to be contradicted
+# The same of a one-sided p: half of the two-sided .05 of `report compare`, so that both say the same.
+P_FALSE, P_SURE = 0.025, 0.975
+BETTER = re.compile(r"\s>\s")
 TEST_IMAGES = {  # of MedMNIST's test splits (medmnist 3), where one label an image is asked
     "pathmnist": 7180,
     "dermamnist": 2005,
@@ -64,6 +71,7 @@ class Claim:
     n: int | None = None  # images
     best: float = math.nan  # P(false) where all that isn't known favours the claim
     worst: float = math.nan  # and where it favours none
+    p: float = math.nan  # one-sided, of a paired test; then there is no P(false)
     setting: str = ""  # of printed numbers: paper, mode, size, way of resizing
 
     @property
@@ -75,6 +83,8 @@ class Claim:
         """In words, one line."""
         setting = f" [{self.setting}]" if self.setting else ""
         claim = f"{self.a} > {self.b} on {self.dataset}{setting}: {self.verdict}"
+        if not math.isnan(self.p):
+            return f"{claim} (one-sided p {self.p:.2g})"
         if math.isnan(self.best):
             return f"{claim} ({self.why})"
         chance = f"P(false) {self.best:.2g}"
@@ -102,18 +112,24 @@ class Asked:
 def read_claim(text: str) -> Asked:
     """Read "dinov2 > vit on breastmnist, dermamnist", or "dinov2 > vit by auc on breastmnist".
 
+    A and B may take conditions, as ``sides.read_side`` understands them: "vit and kind=linear and
+    shots>=5 > lite and kind=linear and shots>=5 by auc". The sign between them then has spaces
+    around it.
+
     Raises:
         RequestError: it isn't of that form.
     """
     claimed, has_on, listed = text.partition(" on ")
     pair, has_by, metric = f"{claimed} ".partition(" by ")
-    better, _, other = pair.partition(">")
-    names = [better, other, *([metric] if has_by else []), *(listed.split(",") if has_on else [])]
+    sides = BETTER.split(pair)
+    if len(sides) == 1 and "<" not in pair and ">=" not in pair:
+        sides = pair.split(">")
+    names = [*sides, *([metric] if has_by else []), *(listed.split(",") if has_on else [])]
     names = [name.strip() for name in names]
-    if not all(names) or "<" in text or text.count(">") != 1:
+    if len(sides) != 2 or not all(names):
         raise RequestError(
-            'a claim reads "A > B by METRIC on DATA, DATA", such as "dinov2 > vit on breastmnist"; '
-            f'found "{text}"'
+            'a claim reads "A > B by METRIC on DATA, DATA", such as "dinov2 > vit on breastmnist" or '
+            f'"vit and kind=linear > lite and kind=linear by auc"; found "{text}"'
         )
     return Asked(names[0], names[1], tuple(names[2 + bool(has_by) :]), metric.strip())
 
@@ -208,11 +224,13 @@ def best_against_second(
 def summarise(claims: Sequence[Claim]) -> str:
     """How many hold, in words, with the number of false ones to expect among them."""
     counts = {v: sum(c.verdict == v for c in claims) for v in (HOLDS, UNTOLD, CONTRADICTED)}
+    n_by_p = sum(c.verdict == HOLDS and not math.isnan(c.p) for c in claims)
     beyond = sum(c.is_beyond_answers and c.setting != "" for c in claims)
     scores = sum(c.verdict == NEEDS_SCORES for c in claims)
     parts = [f"{counts[HOLDS]} hold"]
-    if counts[HOLDS]:
-        parts[0] += f" (of these at most {expected_false(claims):.2g} are false, by expectation)"
+    if counts[HOLDS] > n_by_p:
+        which = f"the {counts[HOLDS] - n_by_p} by P(false)" if n_by_p else "these"
+        parts[0] += f" (of {which} at most {expected_false(claims):.2g} are false, by expectation)"
     parts.append(f"{counts[UNTOLD]} can't be told")
     if beyond:
         parts[-1] += f" ({beyond} not even at best agreement)"
@@ -227,8 +245,11 @@ def summarise(claims: Sequence[Claim]) -> str:
 
 
 def expected_false(claims: Iterable[Claim]) -> float:
-    """False claims to expect at most among those that hold: the sum of their P(false), the worst."""
-    return sum(claim.worst for claim in claims if claim.verdict == HOLDS)
+    """False claims to expect at most among those that hold: the sum of their P(false), the worst.
+
+    A p is no chance of that: claims that go by one aren't counted.
+    """
+    return sum(c.worst for c in claims if c.verdict == HOLDS and math.isnan(c.p))
 
 
 def ends_of_agreement(p_a: float, p_b: float, n: float) -> tuple[float, float]:

@@ -163,6 +163,10 @@ def test_claims_of_rows_and_of_papers(asked, capsys):
     assert "By the scores of stored rows (toy | lite, 32 px, knn, k 5, layer 1 cls)" in told
     assert "swaps of patients" in told
     assert "nothing: no stored rows" in told
+    assert "P(false)  one-sided p" in told
+    told = answered(capsys, "claim", "toy > lite by auc on toys, more")
+    assert "P(false)" not in told
+    assert "it holds at .025" in told
     told = answered(capsys, "claim", "dinov2 > clip on breastmnist", "--paper", "wu2025")
     assert "needs the scores" in told
     assert "--seeds-as-one takes means over seeds" in told

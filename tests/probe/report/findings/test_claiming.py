@@ -8,6 +8,7 @@ from contending import NOBODY, answer, contenders, labels_of, scores_of
 from looking import some
 
 from cache.errors import RequestError
+from probe.report.findings import comparisons
 from probe.report.findings.claiming import of_pair, printed_claims
 from probe.report.published.numbers import published
 from probe.report.rows.people import People
@@ -19,8 +20,10 @@ from probe.report.statistics.claims import (
     NEEDS_SCORES,
     UNTOLD,
     Asked,
+    expected_false,
     false_chance,
     of_numbers,
+    summarise,
 )
 from probe.report.statistics.paired import Answers, Samples, differences
 
@@ -52,9 +55,30 @@ def test_other_metrics_go_by_one_side_of_the_paired_p(a, b, verdict, metric):
     samples = Samples(LABELS, "binary-class")
     d = differences(Answers(a), Answers(b), samples, (metric,))[metric]
     assert found.claim.verdict == verdict
-    assert found.claim.best == pytest.approx(d.p / 2 if verdict == HOLDS else 1 - d.p / 2)
+    assert found.claim.p == pytest.approx(d.p / 2 if verdict == HOLDS else 1 - d.p / 2)
+    assert np.isnan(found.claim.best)
     assert (found.claim.lead > 0) == (verdict == HOLDS)
     assert d.test in found.how
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("p", [0.049, 0.06])
+def test_a_claim_by_p_agrees_with_compare(monkeypatch, turned, p):
+    """A two-sided p of .06 is none of `compare`'s differences, and so no claim that holds."""
+    from probe.report.findings import claiming
+
+    def compare(*args):
+        found = comparisons.compare(*args)
+        (part,) = found.parts
+        d = {name: dataclasses.replace(d, p=p) for name, d in part.differences.items()}
+        return dataclasses.replace(found, parts=(dataclasses.replace(part, differences=d),))
+
+    monkeypatch.setattr(claiming, "compare", compare)
+    found = judged(*((BAD, GOOD) if turned else (GOOD, BAD)), "auc")
+    is_shown = CONTRADICTED if turned else HOLDS
+    assert found.claim.verdict == (is_shown if p < 0.05 else UNTOLD)
+    assert expected_false([found.claim]) == 0
+    assert "false, by expectation" not in summarise([found.claim])
 
 
 class Known(People):

@@ -149,13 +149,22 @@ def test_false_claims_to_expect():
         ),
         ("SAM ViT-B/16>VGG16", ("SAM ViT-B/16", "VGG16", ())),
         (" a > on-b on x ", ("a", "on-b", ("x",))),
+        (
+            "vit and kind=linear > lite and kind=linear by auc",
+            ("vit and kind=linear", "lite and kind=linear", (), "auc"),
+        ),
+        ("a and k>5 > b and k>=20 on x", ("a and k>5", "b and k>=20", ("x",))),
+        ("a and k<5 > b and k<=2", ("a and k<5", "b and k<=2", ())),
     ],
 )
 def test_reads_a_claim(text, asked):
     assert read_claim(text) == Asked(*asked)
 
 
-@pytest.mark.parametrize("text", ["", "a", "a > ", "> b", "a < b", "a > b > c", "a > b on x,"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "a", "a > ", "> b", "a < b", "a > b > c", "a > b on x,", "a and k>=5", "a and k<5 >b"],
+)
 def test_refuses_what_is_no_claim(text):
     with pytest.raises(RequestError, match="a claim reads"):
         read_claim(text)
