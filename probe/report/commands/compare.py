@@ -8,15 +8,12 @@ from cache.errors import RequestError
 from cache.places import results_root
 from probe.report.commands.which import add_format, add_rows, people_of, print_page, read_rows
 from probe.report.findings.comparisons import Asking, Comparison, compare, metrics_for
-from probe.report.findings.headline import NAMED, Headline, headline
+from probe.report.findings.headline import NAMED, Headline, headline, read_record
 from probe.report.pages.comparison import make_page
-from probe.report.rows.comparable import make_blocks
-from probe.report.rows.contenders import Contender, contenders_of
 from probe.report.rows.fields import metric_named
-from probe.report.rows.ledger import Ledger, read_ledger
+from probe.report.rows.ledger import read_question
 from probe.report.rows.sides import pair_up, read_side
-from probe.report.rows.stored import StoredRow, read_stored, stored_files
-from probe.report.statistics import claims
+from probe.report.statistics.claims import Asked
 
 EXAMPLES = """\
 examples:
@@ -64,7 +61,8 @@ def make_parser(prog: str) -> Parser:
     tests.add_argument(
         "--question",
         metavar="CLAIM",
-        help='the comparison named in advance: "A > B by auc on DATA"',
+        help='the comparison named in advance: "A > B by auc on DATA"; conditions make it one of '
+        'several: "A and kind=linear > B and kind=linear by auc" (acc)',
     )
     add_format(parser)
     parser.set_defaults(prog=prog)
@@ -75,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
     """Compare, and print."""
     metrics = tuple(metric_named(word) for word in split_words("--metric", options.metric))
     asking = Asking(metrics, options.level, options.margin)
-    question = claims.read_claim(options.question) if options.question else None
+    question = read_question(options.question) if options.question else None
     rows, status = read_rows(options, options.prog)
     if not rows:
         return status
@@ -96,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
         return 1
     heads = _headlines(options, comparisons, asking, question)
     if question and all(head.standing != NAMED for _, head in heads):
-        complain(options.prog, f'"{question}" is none of these comparisons: it names no headline')
+        complain(options.prog, f'"{question}" names none of these comparisons alone: no headline')
     print_page(options, make_page(a, b, found, comparisons, asking, heads, options.classes))
     return 1 if failed else status
 
@@ -105,40 +103,12 @@ def _headlines(
     options: argparse.Namespace,
     comparisons: Sequence[Comparison],
     asking: Asking,
-    question: claims.Asked | None,
+    question: Asked | None,
 ) -> list[tuple[Comparison, Headline]]:
     """What each comparison may be called, from all rows that exist of its test set."""
-    root = options.results or results_root()
-    rows, _ = read_stored(root, stored_files(root))
-    ledger = read_ledger(root, rows)
-    return [(of, _headline(of, rows, ledger, asking, question)) for of in comparisons]
-
-
-def _headline(
-    of: Comparison,
-    rows: Sequence[StoredRow],
-    ledger: Ledger,
-    asking: Asking,
-    question: claims.Asked | None,
-) -> Headline:
-    pair, first = of.pair, of.pair.a.first.row
-    own = {id_of(c): c for c in (pair.a, pair.b)}
-    there = [
-        own.get(id_of(c), c)
-        for c in contenders_of([of for of in rows if of.row.encoded.dataset == pair.dataset])
-        if c.first.row.measured.test
-    ]
-    there += [c for c in own.values() if all(c is not known for known in there)]
-    # Beside what was asked as one of the two was; of all others the ledger knows the number.
-    alike = [pair.a.condition(), pair.b.condition()]
-    there = [c for c in there if c.condition() in alike]
-    (block,) = [b for b in make_blocks(there) if any(c is pair.a for c in b.contenders)]
-    metric = metrics_for(first.encoded.task, asking)[0]
-    if question and question.metric:
-        metric = metric_named(question.metric)
-    return headline(block.contenders, metric, ledger, question=question, pair=(pair.a, pair.b))
-
-
-def id_of(of: Contender) -> tuple[str, ...]:
-    """What tells a contender from others: its rows."""
-    return tuple(row.id for row in of.rows)
+    record, found = read_record(options.results or results_root()), []
+    for of in comparisons:
+        pair = of.pair.a, of.pair.b
+        metrics = metrics_for(pair[0].first.row.encoded.task, asking)
+        found.append((of, headline(pair, metrics, record, question)))
+    return found

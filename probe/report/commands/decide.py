@@ -18,9 +18,8 @@ from probe.report.commands.which import add_format, add_rows, people_of, print_p
 from probe.report.findings.deciding import NO_SHARES, Asked, Assumed, Shown, from_labels, from_rows
 from probe.report.formats.cells import COUNT, Cell, Column, Page, Table
 from probe.report.rows.contenders import contenders_of
-from probe.report.rows.ledger import read_ledger, record_question
+from probe.report.rows.ledger import read_ledger, read_question, record_question
 from probe.report.rows.stored import StoredRow
-from probe.report.statistics.claims import read_claim
 from probe.report.statistics.decide import DIFFERENCES, Power
 
 EXAMPLES = """\
@@ -29,6 +28,7 @@ examples:
   report decide                               of every data set that has rows, or features
   report decide --data breastmnist --margin 0.03 --power 0.9
   report decide --data breastmnist --question "dinov2 > vit by auc on breastmnist"
+  report decide --question "dinov2 and kind=linear > vit and kind=linear by auc"
 """
 
 
@@ -78,7 +78,9 @@ def make_parser(prog: str) -> Parser:
     parser.add_argument(
         "--question",
         metavar="CLAIM",
-        help='write into the ledger, with its time, what will be compared: "A > B by auc on DATA"',
+        help='write into the ledger, with its time, what will be compared: "A > B by auc on DATA" '
+        "(acc). It is the headline where it names one pair alone of all rows; conditions help: "
+        '"A and kind=linear > B and kind=linear by auc"',
     )
     add_format(parser)
     parser.set_defaults(prog=prog)
@@ -90,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
     differences = DIFFERENCES if options.margin is None else (options.margin,)
     assumed = Assumed(options.auc, options.correlation, options.disagreement)
     asked = Asked(differences, Power(options.level, options.power), assumed)
-    question = str(read_claim(options.question)) if options.question else ""
+    question = str(read_question(options.question)) if options.question else ""
     rows, status = read_rows(options, options.prog, may_lack=True)
     files = _files(options.features or features_root())
     names = split_words("--data", options.data) or sorted(
@@ -115,10 +117,11 @@ def _record(root: Path, question: str) -> str:
     """Write a question into the ledger; says since when it stands there, and what was read before."""
     record_question(root, question)
     known = next(of for of in read_ledger(root).questions if of.text == question)
+    datasets = read_question(question).datasets
     read = ", ".join(
         f"{counted(n, 'reading')} of {name}"
         for name, n in known.read_before.items()
-        if name in read_claim(question).datasets or not read_claim(question).datasets
+        if name in datasets or not datasets
     )
     before = f"after {read}" if read else "before its test sets were read"
     return f'named on {known.time[:10]}, {before}: "{question}"'

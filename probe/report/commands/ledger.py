@@ -8,7 +8,7 @@ from cache.errors import RequestError
 from cache.places import results_root
 from probe.report.commands.which import add_format, print_page
 from probe.report.formats.cells import COUNT, Cell, Column, Page, Table
-from probe.report.rows.ledger import History, Ledger, Question, read_ledger
+from probe.report.rows.ledger import History, Ledger, Question, read_ledger, read_question
 
 N_DIGITS = 8  # of a test set's digest
 HEADINGS = (
@@ -87,4 +87,9 @@ def _row(of: History) -> tuple[Cell, ...]:
 
 def _question_row(of: Question, datasets: tuple[str, ...]) -> tuple[Cell, ...]:
     before = [f"{n} of {d}" for d, n in of.read_before.items() if not datasets or d in datasets]
-    return Cell(of.text), Cell(of.time), Cell(", ".join(before) or "none")
+    try:
+        read_question(of.text)
+        why = ()
+    except RequestError as error:
+        why = (f"no headline: {error}",)
+    return Cell(of.text, notes=why), Cell(of.time), Cell(", ".join(before) or "none")

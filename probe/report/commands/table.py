@@ -76,7 +76,10 @@ def make_parser(prog: str) -> Parser:
     )
     tests.add_argument("--no-tests", action="store_true", default=None, help="numbers alone")
     tests.add_argument(
-        "--question", metavar="CLAIM", help="the comparison named in advance, as 'A > B on DATA'"
+        "--question",
+        metavar="CLAIM",
+        help='the comparison named in advance: "A > B by auc on DATA"; conditions make it one of '
+        'several: "A and kind=linear > B and kind=linear by auc" (acc)',
     )
     papers = parser.add_argument_group("papers")
     papers.add_argument(
@@ -176,10 +179,10 @@ def _of_groups(options: argparse.Namespace, rows: list[StoredRow]) -> Page:
 
 
 def _of_metric(options: argparse.Namespace, rows: list[StoredRow]) -> Page:
-    from probe.report.findings.headline import leads
+    from probe.report.findings.claiming import ACC
+    from probe.report.findings.headline import leads, read_record
     from probe.report.pages.matrix import A_COLUMN, Shape, page_of_metric
-    from probe.report.rows.ledger import read_ledger
-    from probe.report.statistics.claims import read_claim
+    from probe.report.rows.ledger import read_question
 
     by = split_words("--by", options.by) or ("model",)
     shape = Shape(
@@ -193,12 +196,13 @@ def _of_metric(options: argparse.Namespace, rows: list[StoredRow]) -> Page:
     for name in (*by, shape.across):
         find_field(name)
     metric, people = metric_named(options.metric), people_of(options)
-    question = read_claim(options.question) if options.question else None
-    if question and question.metric:
-        metric = metric_named(question.metric)
-    ledger = read_ledger(options.results or results_root())
+    question = read_question(options.question) if options.question else None
+    compared = question.metric or ACC if question else metric
 
     def lead_of(sets: Sequence[Sequence[Contender]]) -> tuple[str, ...]:
-        return leads(sets, metric, ledger, question, people) if shape.is_tested else ()
+        if not shape.is_tested:
+            return ()
+        record = read_record(options.results or results_root())
+        return leads(sets, compared, record, question, people)
 
     return page_of_metric(contenders_of(rows), metric, shape, people, lead_of)

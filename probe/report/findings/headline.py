@@ -2,26 +2,33 @@
 
 The best of 12 equal encoders looks .027 better than it is in the accuracy of 156 images, and the best
 of 864 by .054: whoever looks at a test set K times and reports the best must say K (Andrews et al.
-2024).
+2024). What a comparison may be called is therefore decided by all rows that are stored, whichever of
+them are shown: a question that fits several pairs names none of them, and val chooses among all.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from cache.commands.names import counted
 from cache.errors import RequestError
+from probe.report.findings.claiming import ACC
 from probe.report.findings.comparisons import Asking, compare
 from probe.report.findings.standing import metric_of
 from probe.report.formats.cells import P_VALUE, number
-from probe.report.rows.contenders import Contender
-from probe.report.rows.ledger import Ledger
+from probe.report.rows.comparable import make_blocks
+from probe.report.rows.contenders import Contender, contenders_of
+from probe.report.rows.ledger import Ledger, read_ledger, read_question
 from probe.report.rows.people import People
-from probe.report.rows.sides import Pair, pair_up, read_side
-from probe.report.statistics.claims import Asked, read_claim
+from probe.report.rows.sides import Pair, facts_of_both, pair_up, read_side
+from probe.report.rows.stored import StoredRow, read_stored, stored_files
+from probe.report.statistics.claims import Asked
 
 MOST = 4  # headlines above a page
 NAMED, BY_VAL, EXPLORATORY = "named", "chosen on val", "exploratory"
+OTHER_VAL = "val chose none, for its numbers are of different samples"
+Id = frozenset[str]  # of the rows of a contender
 
 
 @dataclass(frozen=True)
@@ -36,74 +43,143 @@ class Headline:
     is_best: bool = False  # of EXPLORATORY: whether the best on test is one of the two
 
     def state(self, people: People, level: float = 0.95) -> str:
-        """One line: what is compared, with its interval and p, and what it may be called.
-
-        Raises:
-            RequestError: as ``comparisons.compare``.
-        """
+        """One line: what is compared, with its interval and p, and what it may be called."""
         if self.a is None or self.b is None:
             return self.why
-        found = compare(Pair(self.a, self.b), people, Asking((self.metric,), level))
-        difference = found.whole.differences[self.metric]
+        both = facts_of_both(self.a, self.b)
+        both.pop("encoder", None)
+        which = f"{self.a.dataset}: {self.a.model} - {self.b.model} ({', '.join(both.values())})"
+        try:
+            found = compare(Pair(self.a, self.b), people, Asking((self.metric,), level))
+        except RequestError as error:
+            return f"{which}: not compared: {error}; {self.why}"
+        difference = found.whole.differences.get(self.metric)
+        if difference is None:
+            return f"{which}: no {self.metric}; {self.why}"
         ends = ""
         if not math.isnan(difference.low):
             ends = f" [{difference.low:+.3f} {difference.high:+.3f}]"
         return (
-            f"{self.a.dataset}: {self.a.model} - {self.b.model}: {self.metric} "
-            f"{difference.value:+.3f}{ends}, p {number(difference.p, P_VALUE)}; {self.why}"
+            f"{which}: {self.metric} {difference.value:+.3f}{ends}, "
+            f"p {number(difference.p, P_VALUE)}; {self.why}"
         )
 
 
+class Record:
+    """All rows that are stored and read test, and the ledger."""
+
+    def __init__(self, rows: Iterable[StoredRow], ledger: Ledger) -> None:
+        self.ledger = ledger
+        self._rows = [of for of in rows if of.row.measured.test]
+        self._contenders: dict[str, list[Contender]] = {}  # by data set
+        self._named: dict[tuple[Asked, frozenset[Id]], list[tuple[Id, Id]]] = {}
+
+    def beside(self, shown: Sequence[Contender]) -> list[Contender]:
+        """All contenders of one data set and block: those that are shown, and then the others.
+
+        Args:
+            shown: at least one, of one data set and one block.
+        """
+        dataset = shown[0].dataset
+        if dataset not in self._contenders:
+            rows = [of for of in self._rows if of.row.encoded.dataset == dataset]
+            self._contenders[dataset] = contenders_of(rows)
+        ids = set(map(id_of, shown))
+        others = [c for c in self._contenders[dataset] if id_of(c) not in ids]
+        return make_blocks([*shown, *others])[0].contenders
+
+    def named_by(self, question: Asked, block: Sequence[Contender]) -> list[tuple[Id, Id]]:
+        """The pairs of a block that a question names."""
+        key = question, frozenset(map(id_of, block))
+        if key not in self._named:
+            # A shown part of a contender has its rows once more.
+            rows = list({of.id: of for c in block for of in c.rows}.values())
+            try:
+                sides = read_side(question.better, rows), read_side(question.other, rows)
+                found = [pair for of in pair_up(*sides) for pair in of.pairs]
+            except RequestError:  # nothing here is called so
+                found = []
+            self._named[key] = [(id_of(pair.a), id_of(pair.b)) for pair in found]
+        return self._named[key]
+
+
+def read_record(root: Path) -> Record:
+    """The record of a folder of results.
+
+    Raises:
+        OSError: the ledger can't be read.
+    """
+    rows, _ = read_stored(root, stored_files(root))
+    return Record(rows, read_ledger(root, rows))
+
+
+def id_of(of: Contender) -> Id:
+    """What tells a contender from others: its rows."""
+    return frozenset(row.id for row in of.rows)
+
+
 def headline(
-    contenders: Sequence[Contender],
-    metric: str,
-    ledger: Ledger,
-    *,
+    shown: Sequence[Contender],
+    metrics: Sequence[str],
+    record: Record,
     question: Asked | None = None,
-    pair: tuple[Contender, Contender] | None = None,
 ) -> Headline:
-    """The headline of one test set.
+    """The headline of those that are shown of one test set.
 
     Args:
-        contenders: all that read it, of one data set and one block.
-        metric: that is compared, where the question names none.
-        ledger: of the folder of results.
+        shown: of one data set and one block; two are a comparison.
+        metrics: that are compared; val chooses by the first.
+        record: of the folder of results.
         question: that was named; None: whichever the ledger holds that fits.
-        pair: that is compared anyhow; None: whichever is the headline.
     """
-    first = contenders[0]
-    n_looked = ledger.looked_at(first.first.row.test_set)
-    looked = f"{n_looked} looked at on this test set"
-    unfound = ""
-    for named in [question] if question else _recorded(ledger):
-        if named.datasets and first.dataset not in named.datasets:
+    dataset, here = shown[0].dataset, {id_of(c): c for c in shown}
+    beside = record.beside(shown)
+    else_called = _not_named(shown, beside, metrics[0], record.ledger)
+    pair = tuple(id_of(c) for c in (else_called.a, else_called.b) if c)
+    said = ""
+    for named in [question] if question else _recorded(record.ledger):
+        if named.datasets and dataset not in named.datasets:
             continue
-        asked = _asked_for(named, contenders) if pair is None else pair
-        if len(asked) == 2 and (pair is None or _is_of(named, pair)):
-            why = _when(named, first.dataset, ledger, n_looked)
-            return Headline(NAMED, named.metric or metric, why, *asked)
-        if pair is None and question:
-            which = "several pairs" if asked else "no pair"
-            unfound = f'; "{question}" names {which} of these rows'
-    by_val = best_on_val(contenders, metric)
-    if by_val and (pair is None or {id(c) for c in pair} == {id(c) for c in by_val}):
-        a, b = pair or (by_val[0], by_val[1])
-        values = " and ".join(f"{c.val(metric):.3f}" for c in by_val[:2])
-        n = len({c.model for c in contenders})
-        why = f"{BY_VAL}: the two best of {n} encoders there ({metric} {values}); {looked}{unfound}"
-        return Headline(BY_VAL, metric, why, a, b)
-    best = _ranked(contenders, metric)
-    a, b = pair or (best[0], best[1] if len(best) > 1 else None)
-    is_best = bool(best) and any(c is best[0] for c in (a, b))
-    which = "best" if is_best else "one"
-    why = f"{EXPLORATORY}: {which} of {looked}{unfound}"
+        metric, found = named.metric or ACC, record.named_by(named, beside)
+        if len(found) == 1 and set(found[0]) <= set(here) and metric in metrics:
+            a, b = (here[of] for of in found[0])
+            return Headline(NAMED, metric, _when(named, dataset, record.ledger, a), a, b)
+        if metric in metrics and len(found) > 1 and any(set(of) == set(pair) for of in found):
+            said = said or f'one of {len(found)} pairs that the question "{named}" names'
+        elif question and metric not in metrics:
+            said = f'"{named}" is by {metric}'
+        elif question:
+            which = {0: "no pair of these rows", 1: "another pair"}
+            said = f'"{named}" names {which.get(len(found), f"{len(found)} other pairs")}'
+    return replace(else_called, why="; ".join(filter(None, [else_called.why, said])))
+
+
+def _not_named(
+    shown: Sequence[Contender], beside: Sequence[Contender], metric: str, ledger: Ledger
+) -> Headline:
+    """What is to be compared of those shown, and called, where no question names it."""
+    test_set, here = shown[0].first.row.test_set, {id_of(c): c for c in shown}
+    looked = f"{ledger.looked_at(test_set)} looked at on this test set"
+    rivals = [c for c in beside if c.first.row.test_set == test_set]
+    on_val = [c for c in rivals if not math.isnan(c.val(metric))]
+    chosen = best_on_val(on_val, metric)
+    if chosen and all(id_of(c) in here for c in chosen):
+        values = " and ".join(f"{c.val(metric):.3f}" for c in chosen)
+        n = len({c.model for c in on_val})
+        why = f"{BY_VAL}: the two best of {n} encoders there ({metric} {values}); {looked}"
+        return Headline(BY_VAL, metric, why, chosen[0], chosen[1])
+    ranked, best = _ranked(shown, metric), _ranked(rivals, metric)
+    a, b = (*ranked[:2], None, None)[:2]
+    is_best = bool(ranked) and ranked[0] is best[0]
+    why = f"{EXPLORATORY}: {'best' if is_best else 'one'} of {looked}"
+    why += f"; {OTHER_VAL}" if len(set(map(_val_samples, on_val))) > 1 else ""
     return Headline(EXPLORATORY, metric, why, a, b, is_best)
 
 
 def leads(
     sets: Sequence[Sequence[Contender]],
     metric: str,
-    ledger: Ledger,
+    record: Record,
     question: Asked | None,
     people: People,
 ) -> tuple[str, ...]:
@@ -112,16 +188,16 @@ def leads(
     Args:
         sets: the contenders of each table and data set.
         metric: of the tables.
-        ledger: of the folder of results.
+        record: of the folder of results.
         question: that was named, if any.
         people: that knows patients.
     """
-    heads = [headline(of, metric, ledger, question=question) for of in sets if len(of) > 1]
+    heads = [headline(of, (metric,), record, question) for of in sets if len(of) > 1]
     named = [head for head in heads if head.standing == NAMED]
     shown = named or heads
     if len(shown) <= MOST:
         return tuple(head.state(people) for head in shown)
-    most = max(ledger.looked_at(of[0].first.row.test_set) for of in sets)
+    most = max(record.ledger.looked_at(of[0].first.row.test_set) for of in sets)
     return (
         f"{EXPLORATORY}: up to {most} looked at on a test set; `--question` says which comparison was "
         "named in advance, and one data set at a time is compared by `report compare`",
@@ -129,15 +205,31 @@ def leads(
 
 
 def best_on_val(contenders: Sequence[Contender], metric: str) -> tuple[Contender, ...]:
-    """The two encoders that are best on val, each as it is best; nothing where there aren't two."""
+    """The two encoders that are best on val, each as it is best.
+
+    Nothing where there aren't two, or where val isn't of the same samples for all: out of folds of
+    train and val, say, for some of them.
+    """
     sign = 1 if metric_of(metric).is_loss else -1
     known = [c for c in contenders if not math.isnan(c.val(metric))]
+    if len(set(map(_val_samples, known))) > 1:
+        return ()
     known.sort(key=lambda c: sign * c.val(metric))
     best: dict[str, Contender] = {}
     for c in known:
         best.setdefault(c.model, c)
     two = tuple(best.values())[:2]
     return two if len(two) == 2 else ()
+
+
+def _val_samples(of: Contender) -> frozenset[object]:
+    """What a contender's numbers on val are of, in a test set of one split."""
+    found = set()
+    for each in of.rows:
+        row, settings = each.row, each.row.answered.settings
+        asked = [settings.get("refit"), "folds" in settings, settings.get("scores_of")]
+        found.add((row.posed.fold, row.n.get("val"), *asked))
+    return frozenset(found)
 
 
 def _ranked(contenders: Sequence[Contender], metric: str) -> list[Contender]:
@@ -148,35 +240,14 @@ def _ranked(contenders: Sequence[Contender], metric: str) -> list[Contender]:
     return [c for c, _ in sorted(known, key=lambda one: sign * one[1])]
 
 
-def _asked_for(question: Asked, contenders: Sequence[Contender]) -> tuple[Contender, ...]:
-    """The pair that a question names: two contenders, nothing, or all of several pairs."""
-    rows = [of for c in contenders for of in c.rows]
-    try:
-        found = pair_up(read_side(question.better, rows), read_side(question.other, rows))
-    except RequestError:
-        return ()
-    return tuple(c for of in found for pair in of.pairs for c in (pair.a, pair.b))
-
-
-def _is_of(question: Asked, pair: tuple[Contender, Contender]) -> bool:
-    """Whether a pair is one that a question names."""
-    rows = [of for c in pair for of in c.rows]
-    try:
-        sides = [read_side(text, rows) for text in (question.better, question.other)]
-    except RequestError:
-        return False
-    ids = [{of.id for of in side.rows} for side in sides]
-    of_pair = [{of.id for of in c.rows} for c in pair]
-    return of_pair in (ids, ids[::-1])
-
-
-def _when(question: Asked, dataset: str, ledger: Ledger, n_looked: int) -> str:
-    """Whether a question was named before test was read."""
+def _when(question: Asked, dataset: str, ledger: Ledger, of: Contender) -> str:
+    """When a question was named: before test was read, or after."""
     for known in ledger.questions:
         if _same(known.text, question):
             n = known.read_before.get(dataset, 0)
             before = f"after {counted(n, 'reading')}" if n else "before its test set was read"
             return f'named on {known.time[:10]}, {before}: "{known.text}"'
+    n_looked = ledger.looked_at(of.first.row.test_set)
     return (
         f'named now, after {counted(n_looked, "question")} of its test set: "{question}"; '
         "`report decide --question` names one before"
@@ -184,18 +255,18 @@ def _when(question: Asked, dataset: str, ledger: Ledger, n_looked: int) -> str:
 
 
 def _recorded(ledger: Ledger) -> list[Asked]:
-    """The questions of a ledger, as far as they are claims."""
+    """The questions of a ledger, as far as they can be read."""
     found = []
     for known in ledger.questions:
         try:
-            found.append(read_claim(known.text))
-        except RequestError:
+            found.append(read_question(known.text))
+        except RequestError:  # `report ledger` says why
             continue
     return found
 
 
 def _same(text: str, question: Asked) -> bool:
     try:
-        return read_claim(text) == question
+        return read_question(text) == question
     except RequestError:
         return False

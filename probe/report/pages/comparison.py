@@ -8,7 +8,7 @@ from probe.report.findings.comparisons import Asking, Comparison, asked_alike, i
 from probe.report.findings.headline import EXPLORATORY, Headline
 from probe.report.formats.cells import COUNT, P_VALUE, SIGNED, Cell, Column, Page, Table
 from probe.report.rows.comparable import NOT_TO_COMPARE
-from probe.report.rows.sides import FITTED, Pair, Pairs, Side, facts
+from probe.report.rows.sides import FITTED, Pair, Pairs, Side, facts_of_both
 from probe.report.statistics.paired import Difference
 
 N_MOVES = 2  # classes that are shown, those that move most
@@ -43,12 +43,7 @@ def tell(pairs: Sequence[Pair]) -> Told:
 
 def _facts(pair: Pair) -> dict[str, str]:
     """What both are: "knn", or "112 px | 224 px" where they differ."""
-    a, b = facts(pair.a), facts(pair.b)
-    found = {"block": pair.block} if pair.block else {}
-    for name in dict.fromkeys([*a, *b]):
-        one, other = a.get(name, "-"), b.get(name, "-")
-        found[name] = one if one == other else f"{one} | {other}"
-    return found
+    return ({"block": pair.block} if pair.block else {}) | facts_of_both(pair.a, pair.b)
 
 
 def _only_of_data(

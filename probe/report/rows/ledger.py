@@ -6,12 +6,14 @@ for those of an earlier medprobe have no line.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from probe.ledger import Named, Reading, add_line, read_lines, utc
+from probe.report.rows.fields import metric_named
 from probe.report.rows.stored import StoredRow, Wanted, read_stored, stored_files
+from probe.report.statistics.claims import Asked, read_claim
 from probe.results import reading_of
 
 
@@ -109,6 +111,16 @@ def read_ledger(root: Path, rows: Iterable[StoredRow] | None = None) -> Ledger:
     earlier = [reading_of(of.row, utc(of.written)) for of in tested if of.id not in known]
     readings = [*earlier, *(line for line in lines if isinstance(line, Reading))]
     return Ledger(_histories(readings, stored), tuple(_questions(lines, earlier)))
+
+
+def read_question(text: str) -> Asked:
+    """A question, "A > B by auc on DATA", its metric by its name in rows.
+
+    Raises:
+        RequestError: it isn't of that form, or there is no such metric.
+    """
+    asked = read_claim(text)
+    return replace(asked, metric=metric_named(asked.metric)) if asked.metric else asked
 
 
 def record_question(root: Path, question: str) -> None:

@@ -273,6 +273,16 @@ def facts(of: Contender) -> dict[str, str]:
     return {name: words for name, words in found.items() if words}
 
 
+def facts_of_both(a: Contender, b: Contender) -> dict[str, str]:
+    """``facts`` of two: "knn", or "112 px | 224 px" where they differ."""
+    of_a, of_b = facts(a), facts(b)
+    found = {}
+    for name in dict.fromkeys([*of_a, *of_b]):
+        one, other = of_a.get(name, "-"), of_b.get(name, "-")
+        found[name] = one if one == other else f"{one} | {other}"
+    return found
+
+
 def describe(of: Contender) -> str:
     """A contender in a few words: "vit, 224 px, knn, k 20, layer 11 cls"."""
     return ", ".join(facts(of).values())

@@ -15,6 +15,7 @@ from reporting import answered, refused, run
 
 from probe import cli as probe_cli
 from probe.report.cli import main
+from probe.report.rows.ledger import record_question
 from probe.report.statistics.decide import assume_accuracy, assume_auc
 from probe.report.statistics.paired import Answers, Samples, differences
 
@@ -115,6 +116,9 @@ def test_rows_whose_patients_are_gone_are_named(asked, capsys):
         (["compare", "toy", "lite", "--margin", "-1"], "a margin is above 0"),
         (["compare", "toy", "toy"], "these are the same rows"),
         (["compare", "toy", "lite", "--question", "toy"], "a claim reads"),
+        (["compare", "toy", "lite", "--question", "toy > lite by aucc"], "no metric 'aucc'"),
+        (["decide", "--question", "toy > lite by aucc"], "no metric 'aucc'"),
+        (["table", "--metric", "auc", "--question", "toy > lite by aucc"], "no metric 'aucc'"),
         (["decide", "--margin", "2"], "between 0 and 1"),
         (["decide", "--power", "2"], "a power in 0.5..1"),
         (["decide", "--data", "nothing"], "no feature file of it"),
@@ -155,7 +159,25 @@ def test_a_question_that_decide_wrote_down_is_the_headline(places, capsys):
     assert "named now, after 2 questions of its test set" in later
     status, _, err = run(capsys, "compare", "toy", "lite", "--question", "toy > other on toys")
     assert status == 0
-    assert '"toy > other on toys" is none of these comparisons' in err
+    assert '"toy > other on toys" names none of these comparisons' in err
+
+
+def test_a_question_that_was_recorded_with_an_unknown_metric_is_named(asked, capsys):
+    record_question(Path(os.environ["MEDPROBE_RESULTS"]), "toy > lite by aucc")
+    assert "no headline: no metric 'aucc'" in answered(capsys, "ledger")
+    for words in (["table", "--metric", "auc"], ["compare", "toy", "lite"]):
+        assert "aucc" not in answered(capsys, *words)
+
+
+def test_a_question_with_conditions_names_one_pair_of_several(asked, capsys):
+    ask(capsys, "--kind ridge")
+    one = "toy and kind=knn > lite and kind=knn by auc on toys"
+    both = ["compare", "toy", "lite", "--kind", "knn", "--data", "toys", "--question"]
+    assert f'"{one}"; `report decide' in answered(capsys, *both, one)
+    status, out, err = run(capsys, *both, "toy > lite by auc on toys")
+    assert status == 0
+    assert 'one of 2 pairs that the question "toy > lite by auc on toys" names' in out
+    assert "names none of these comparisons alone" in err
 
 
 def test_claims_of_rows_and_of_papers(asked, capsys):
