@@ -204,7 +204,10 @@ def contenders_of(rows: Sequence[StoredRow]) -> list[Contender]:
     place = {id(of): number for number, of in enumerate(rows)}
     wholes = [sorted(whole, key=lambda of: place[id(of)]) for w in joined.values() for whole in w]
     wholes.sort(key=lambda whole: place[id(whole[0])])
-    return [Contender(tuple(whole), _n_asked(whole, rows)) for whole in wholes]
+    names: dict[str, set[str]] = defaultdict(set)
+    for of in rows:
+        names[_rule(of)].add(_fold(of)[0])
+    return [Contender(tuple(whole), _n_asked(whole, names)) for whole in wholes]
 
 
 Fold = tuple[str, Any]  # name of the fold or site, training seed
@@ -214,14 +217,15 @@ def _fold(of: StoredRow) -> Fold:
     return of.row.posed.fold, of.row.answered.training_seed
 
 
-def _n_asked(alike: Sequence[StoredRow], rows: Sequence[StoredRow]) -> int:
+def _n_asked(alike: Sequence[StoredRow], names: Mapping[str, set[str]]) -> int:
     """Rows that a mean over all folds or sites, of as many training seeds, would be of.
 
     Rows of sites didn't always hold how many there are: then as many as the table has rows of.
+
+    Args:
+        alike: rows of one question.
+        names: of the folds that any row of a rule is of, see ``_rule``.
     """
-    names: dict[str, set[str]] = defaultdict(set)
-    for of in rows:
-        names[_rule(of)].add(_fold(of)[0])
     counts = [count_splits(of.row.posed.split) for of in alike]
     return max(1, *counts, len(names[_rule(alike[0])])) * len({_fold(of)[1] for of in alike})
 

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from cache.checked_json import read_checked, write_checked
-from probe.results import BrokenRow, check_scores, read_row, scores_path
+from cache.format.key import key_digest
+from probe.results import ADDED_LATER, ROW_VERSION, BrokenRow, check_scores, read_row, scores_path
 
 INDEX = ".index"  # folder below the results
+# What a row is read as: another medprobe may add fields to it.
+READER = key_digest({"version": ROW_VERSION, "fields": sorted(ADDED_LATER)})[:8]
 MISSING, DAMAGED = "scores are missing: ask again", "scores are damaged: ask again"
 
 
@@ -59,9 +62,10 @@ class RowIndex:
             entry = {
                 # Both stamps before what they are of is read: what changes meanwhile is read again.
                 **{"stamp": stamp, "scores": scores, "of_scores": _stamp(folder / scores)},
-                **{"lacking": _lacking(path, row), "row": row},
+                **{"lacking": _lacking(path, row), "row": row, "reader": READER},
             }
-        self._seen[folder][path.name] = entry
+        if entry["lacking"] in ("", MISSING, DAMAGED):  # an error of the moment isn't remembered
+            self._seen[folder][path.name] = entry
         return Content(entry["row"], entry["lacking"], stamp[3] / 1e9 if stamp else 0.0)
 
     def save(self) -> None:
@@ -80,6 +84,7 @@ def _is_of(entry: Any, stamp: list[int], folder: Path) -> bool:
     """Whether an entry is of files as they are."""
     return (
         isinstance(entry, dict)
+        and entry.get("reader") == READER
         and entry.get("stamp") == stamp
         and entry.get("of_scores") == _stamp(folder / str(entry.get("scores")))
     )

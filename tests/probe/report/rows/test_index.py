@@ -247,3 +247,21 @@ def test_whatever_a_row_holds_is_remembered_as_it_is(results):
     (content,) = [content for place, content, *_ in again[0] if place == path]
     assert content == read_row(path)
     assert json.dumps(content)
+
+
+def test_another_medprobe_reads_anew_what_it_adds_fields_to(results, monkeypatch):
+    before = said(results)
+    read = count_reads(monkeypatch)
+    monkeypatch.setattr(index, "READER", "of a later version")
+    assert said(results) == before
+    assert len(read) == len(before[0])
+
+
+def test_an_error_of_the_moment_is_not_remembered(results, monkeypatch):
+    def fail(path, row):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(index, "check_scores", fail)
+    assert all("Too many open files" in why for _, why in said(results)[1])
+    monkeypatch.undo()
+    assert said(results)[1] == []
