@@ -35,7 +35,9 @@ def make_parser(prog: str) -> Parser:
     parser.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
     parser.add_argument("--yes", "-y", action="store_true", help="don't ask")
     parser.add_argument(
-        "--damaged", action="store_true", help="rows that can't be read, too; else they are named"
+        "--damaged",
+        action="store_true",
+        help="rows that can't be read, or whose scores are lost, too; else they are named",
     )
     parser.add_argument(
         "--results", type=Path, metavar="DIR", help="($MEDPROBE_RESULTS or ./results)"
@@ -51,7 +53,7 @@ def make_parser(prog: str) -> Parser:
 class Waste:
     """What may go."""
 
-    stale: Sequence[StoredRow]
+    rows: Sequence[StoredRow]  # that are stale; with --damaged those whose scores are lost, too
     orphans: Sequence[Path]  # scores
     damaged: Sequence[Path]  # rows that can't be read
     partial: Sequence[Path]  # of killed writers, or of such as are at work
@@ -62,10 +64,10 @@ class Waste:
             (self.damaged, "damaged row", ""),
             (self.partial, "file", "that killed writers left"),
         )
-        said = [counted(len(self.stale), "row")] if self.stale else []
+        said = [counted(len(self.rows), "row")] if self.rows else []
         said += [f"{counted(len(of), noun)} {rest}".strip() for of, noun, rest in files if of]
         paths = (path for of, *_ in files for path in of if path.is_file())
-        n_bytes = sum(map(size_on_disk, self.stale)) + sum(p.lstat().st_size for p in paths)
+        n_bytes = sum(map(size_on_disk, self.rows)) + sum(p.lstat().st_size for p in paths)
         return f"{', '.join(said)}, {format_bytes(n_bytes)}" if said else ""
 
 
@@ -73,12 +75,15 @@ def run(options: argparse.Namespace) -> int:
     """Find, ask, delete."""
     root = options.results or results_root()
     shelf = read_shelf(options.features or features_root())
-    waste, unread = _find(root, shelf, options)
+    waste, unread, kept = _find(root, shelf, options)
     for problem in unread:
         complain(options.prog, f"{problem.path}: {problem.why}")
     if shelf.is_empty:
         complain(options.prog, f"{no_features(shelf)}; name their folder with --features DIR")
     _list(waste, shelf)
+    for of in kept:
+        cure = "; --damaged deletes it" if of.lacking else ""
+        show(f"  {describe_row(of)}: {_why(shelf, of)}; stays{cure}")
     if not str(waste):
         show("nothing to delete")
     elif options.dry_run:
@@ -88,24 +93,36 @@ def run(options: argparse.Namespace) -> int:
     return 1 if unread or shelf.is_empty else 0
 
 
-def _find(root: Path, shelf: Shelf, options: argparse.Namespace) -> tuple[Waste, Sequence[Problem]]:
-    """What may go, and the files that can't be read and stay."""
+def _find(
+    root: Path, shelf: Shelf, options: argparse.Namespace
+) -> tuple[Waste, Sequence[Problem], Sequence[StoredRow]]:
+    """What may go, the files that can't be read and stay, and rows with other faults, which stay."""
     rows, problems = read_stored(root, stored_files(root))
     of_rows = {of.path for of in rows}
     problems = [problem for problem in problems if problem.path not in of_rows]
     damaged = find_damaged(problems) if options.damaged else []
-    stale = [of for of in rows if any(fault.is_stale for fault in faults_of(shelf, of))]
-    waste = Waste(stale, find_orphans(root, rows, problems), damaged, find_partial(root))
-    return waste, [problem for problem in problems if problem.path not in damaged]
+    faulty = {of.path: faults for of in rows if (faults := faults_of(shelf, of))}
+
+    def goes(of: StoredRow) -> bool:
+        is_stale = any(fault.is_stale for fault in faulty[of.path])
+        return is_stale or bool(options.damaged and of.lacking)
+
+    gone = [of for of in rows if of.path in faulty and goes(of)]
+    kept = [of for of in rows if of.path in faulty and not goes(of)]
+    waste = Waste(gone, find_orphans(root, rows, problems), damaged, find_partial(root))
+    return waste, [problem for problem in problems if problem.path not in damaged], kept
 
 
 def _list(waste: Waste, shelf: Shelf) -> None:
-    for of in waste.stale:
-        why = "; ".join(fault.why for fault in shelf.faults_of(of) if fault.is_stale)
-        show(f"  {describe_row(of)}: {why}")
+    for of in waste.rows:
+        show(f"  {describe_row(of)}: {_why(shelf, of)}")
     for paths, what in ((waste.orphans, "scores without a row"), (waste.damaged, "damaged")):
         for path in paths:
             show(f"  {path}: {what}")
+
+
+def _why(shelf: Shelf, of: StoredRow) -> str:
+    return "; ".join(fault.why for fault in faults_of(shelf, of))
 
 
 def _delete(prog: str, root: Path, waste: Waste) -> None:
@@ -114,8 +131,8 @@ def _delete(prog: str, root: Path, waste: Waste) -> None:
     Raises:
         OSError: a folder can't be written.
     """
-    if waste.stale:
-        delete(prog, waste.stale)
+    if waste.rows:
+        delete(prog, waste.rows)
     n = sum(map(delete_orphan, waste.orphans)) + sum(map(delete_damaged, waste.damaged))
     for folder in result_folders(root):
         remove_leftovers(folder)

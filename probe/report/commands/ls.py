@@ -9,12 +9,14 @@ from cache.commands.terminal import Parser, complain, split_words
 from cache.places import features_root
 from probe.report.commands.which import add_format, add_rows, find_rows, print_page
 from probe.report.formats.cells import Cell, Column, Page, Table
+from probe.report.pages.listing import QUIET, RIGHT, USUAL
 from probe.report.rows.fields import find_field, sorted_by, written
 from probe.report.rows.stale import Fault, Shelf, read_shelf
 from probe.report.rows.stored import StoredRow
 from probe.results import BrokenRow, scores_path
 
-COLUMNS = ("data", "model", "size", "kind", "written", "id", "names")
+WHAT = ("data", "model", "size", "kind")
+RECORD = ("written", "id")
 HEADINGS = {"data": "data set", "model": "encoder", "names": "tags"}
 N_DIGITS = 8  # of an id: enough to name it
 EXAMPLES = """\
@@ -29,8 +31,8 @@ def make_parser(prog: str) -> Parser:
     """The flags."""
     parser = Parser(
         prog=prog,
-        description="List stored rows: data set, encoder, kind, date, the start of the id, tags, "
-        "size on disk, and what is wrong: the feature file is gone, its labels, split or patients "
+        description="List stored rows: data set, encoder, kind, what tells rows apart, date, the "
+        "start of the id, tags, size on disk, and what is wrong: the feature file is gone, its labels, split or patients "
         "were changed since, scores are missing or damaged, or an earlier row_version wrote it.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -87,11 +89,16 @@ def make_page(
     """
     n_stale = sum(any(fault.is_stale for fault in found) for found in faults)
     total = format_bytes(sum(map(size_on_disk, rows)))
-    said = f"{counted(len(rows), 'row')}, {total}" if rows else "nothing is wrong with any row"
-    below = [f"{said}; {n_stale} stale: `report gc` deletes them" if n_stale else said]
-    below += [no_features(shelf)] if shelf.is_empty else []
-    names = [name for name in COLUMNS if name != "names" or any(of.names for of in rows)]
-    columns = [Column(HEADINGS.get(name, name)) for name in names]
+    nothing = f"nothing {'else ' if shelf.is_empty else ''}is wrong with any row"
+    said = f"{counted(len(rows), 'row')}, {total}" if rows else nothing
+    said += f"; {n_stale} stale: `report gc` deletes them" if n_stale else ""
+    n_lost = sum(bool(of.lacking) for of in rows)
+    said += f"; {n_lost} without scores: `report gc --damaged` deletes them" if n_lost else ""
+    below = [no_features(shelf)] if shelf.is_empty else []
+    below.append(said)
+    names = [*WHAT, *telling(rows), *RECORD]
+    names += ["names"] if any(of.names for of in rows) else []
+    columns = [Column(HEADINGS.get(name, name), is_right=name in RIGHT) for name in names]
     columns.append(Column("on disk", is_right=True))
     if has_faults := any(faults):
         columns.append(Column("what is wrong"))
@@ -104,6 +111,20 @@ def make_page(
     if not cells:
         return Page((), lead=tuple(below))
     return Page((Table(tuple(columns), tuple(cells), below=tuple(below)),))
+
+
+def telling(rows: Sequence[StoredRow]) -> list[str]:
+    """Fields in which rows differ whose data set, encoder, size and kind are the same."""
+    alike: dict[tuple[str, ...], list[StoredRow]] = {}
+    for of in rows:
+        alike.setdefault(tuple(_words(of, name) for name in WHAT), []).append(of)
+
+    def tells(name: str) -> bool:
+        said = [{_words(of, name) for of in members} for members in alike.values()]
+        quiet = {"", *QUIET.get(name, ())}
+        return any(len(words) > 1 for words in said) and not set().union(*said) <= quiet
+
+    return [name for name in USUAL if name not in WHAT and tells(name)]
 
 
 def describe_row(of: StoredRow) -> str:

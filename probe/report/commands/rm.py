@@ -9,6 +9,7 @@ from cache.errors import RequestError
 from cache.places import results_root
 from probe.report.commands.ls import describe_row, size_on_disk
 from probe.report.commands.which import add_rows, find_rows
+from probe.report.rows.ledger import keep_readings
 from probe.report.rows.stored import StoredRow
 from probe.results import delete_row
 from probe.row_names import find_row
@@ -67,11 +68,13 @@ def describe(rows: Sequence[StoredRow]) -> str:
 
 
 def delete(prog: str, rows: Sequence[StoredRow]) -> None:
-    """Delete rows; what was asked again meanwhile stays, and is named.
+    """Delete rows, which the ledger goes on counting; what was asked again meanwhile stays, and is
+    named.
 
     Raises:
         OSError: a folder can't be written.
     """
+    keep_readings(rows)
     n, n_bytes = 0, 0
     for of in rows:
         size = size_on_disk(of)

@@ -1,10 +1,11 @@
 """Flags that say which rows, and reading them."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from cache.commands.names import counted, near_names
 from cache.commands.terminal import Parser, complain, show, split_words
 from cache.errors import RequestError
 from cache.files import write_whole
@@ -14,8 +15,24 @@ from probe.report.formats.write import FORMATS, write
 from probe.report.pages.listing import page_of_rows
 from probe.report.rows.fields import FIELDS, read_condition
 from probe.report.rows.people import People
-from probe.report.rows.stored import Problem, StoredRow, Wanted, read_stored, stored_files
+from probe.report.rows.stored import (
+    Problem,
+    StoredRow,
+    Wanted,
+    model_names,
+    read_stored,
+    stored_files,
+)
 from probe.results import CHECKSUM
+
+# What each flag may call a row.
+CALLED: Mapping[str, Callable[[StoredRow], Sequence[str]]] = {
+    "data": lambda of: (of.row.encoded.dataset,),
+    "model": model_names,
+    "kind": lambda of: (of.row.answered.kind,),
+    "name": lambda of: of.names,
+}
+LISTED = 10  # of the names that there are
 
 
 def add_rows(parser: Parser, *, files: bool = True) -> None:
@@ -62,14 +79,20 @@ def print_page(options: argparse.Namespace, page: Page) -> None:
     """Write a page as flags of ``add_format`` say.
 
     Raises:
-        OSError: the file can't be written.
+        RequestError: the file can't be written.
     """
     text = write(page, options.format)
     if options.output is None:
         show(text)
         return
-    with write_whole(options.output) as file:
-        file.write(f"{text.rstrip()}\n".encode())
+    try:
+        with write_whole(options.output) as file:
+            file.write(f"{text.rstrip()}\n".encode())
+    except OSError as error:
+        folder, why = options.output.parent, error.strerror or str(error)
+        if not folder.is_dir():
+            why = f"there is no folder {folder}; make it, or name another"
+        raise RequestError(f"can't write {options.output}: {why}") from error
 
 
 def parse(parser: Parser, arguments: Sequence[str]) -> argparse.Namespace:
@@ -163,7 +186,41 @@ def _check(of: StoredRow) -> None:
         page_of_rows([of])
 
 
+def _listed(known: Sequence[str]) -> str:
+    more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
+    return f"there are {', '.join(known[:LISTED])}{more}" if known else "no row has one"
+
+
 def _refuse(options: argparse.Namespace, paths: Sequence[Path]) -> NoReturn:
+    """Say which flag no row fits, and what would fit.
+
+    Raises:
+        RequestError: always.
+    """
+    root = options.results or results_root()
     files = getattr(options, "files", None)
-    where = f"the {len(paths)} named files" if files else str(options.results or results_root())
-    raise RequestError(f"no such row in {where}; `probe --kind linear` makes some")
+    where = f"the {counted(len(paths), 'named file')}" if files else str(root)
+    if not files and not root.is_dir():
+        raise RequestError(
+            f"there is no folder {root}; name one of results by --results DIR, or make rows: "
+            "`probe --kind linear`"
+        )
+    rows, _ = read_stored(root, paths)
+    if not rows:
+        raise RequestError(f"no row in {where}; `probe --kind linear` makes some")
+    given, unfit = [], []
+    for flag, names in CALLED.items():
+        if not (text := getattr(options, flag)):
+            continue
+        words = [text] if flag == "name" else split_words(f"--{flag}", text)
+        known = sorted({name for of in rows for name in names(of)})
+        given.append(f"--{flag} {text}")
+        if not set(words) & set(known):
+            near = next(filter(None, (near_names(word, known, "") for word in words)), "")
+            unfit.append(f"{given[-1]} fits none; {near or _listed(known)}")
+    for text in options.where or ():
+        given.append(f"--where {text}")
+        if not any(map(read_condition(text), rows)):
+            unfit.append(f"{given[-1]} fits none")
+    what = "; ".join(unfit) or f"each of {', '.join(given)} fits some, but none fits all"
+    raise RequestError(f"no such row in {where}: {what}")

@@ -134,6 +134,29 @@ def record_question(root: Path, question: str) -> None:
         add_line(root, Named(utc(), question))
 
 
+def keep_readings(rows: Iterable[StoredRow]) -> None:
+    """Write into the ledger what it doesn't know of rows that are about to be deleted.
+
+    Rows of an earlier medprobe, and those that were copied here, have no line.
+
+    Args:
+        rows: that are stored.
+
+    Raises:
+        OSError: the ledger can't be read or written.
+    """
+    of_folder: dict[Path, list[StoredRow]] = defaultdict(list)
+    for of in rows:
+        if of.row.measured.test:
+            assert of.path
+            of_folder[of.path.absolute().parent.parent].append(of)
+    for root, tested in of_folder.items():
+        known = {line.row for line in read_lines(root) if isinstance(line, Reading)}
+        for of in tested:
+            if of.id not in known:
+                add_line(root, reading_of(of.row, utc(of.written)))
+
+
 def questions(root: Path) -> tuple[Question, ...]:
     """The questions that were named, by time, and how often test sets had been read until then.
 

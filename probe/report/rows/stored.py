@@ -20,6 +20,9 @@ from probe.results import BrokenRow, Row, from_json, read_scores
 NO_FILE = (errno.EINVAL, errno.ENOENT, errno.ELOOP)
 NO_ROW = "no row of probe or finetune"
 CURE = "delete it, or move it elsewhere; the command that made a row makes it again"
+# Of files that someone named, which aren't ours to have deleted.
+EXPECTED = "expected DATA_SET/NAME.json below a folder of results, as it was written"
+FOLDER = f"{NO_ROW}, but a folder; name a folder of results by --results DIR"
 # What a file that is no row, or one of an earlier version without checksum, can make of its reader.
 FOREIGN = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, IndexError)
 
@@ -103,7 +106,7 @@ def read_stored(
     """
     with _uncollected():
         rows, problems = _read_all(root, paths, wanted, shows)
-    kept = choose_named(wanted.models, rows, _names)
+    kept = choose_named(wanted.models, rows, model_names)
     problems += [Problem(r.path, f"its {r.lacking}") for r in kept if r.lacking and r.path]
     return sorted(kept, key=_place), problems
 
@@ -128,6 +131,7 @@ def _read_all(
     """The rows that are wanted, but for their encoder, and the files that are none."""
     rows, problems, index = [], [], RowIndex(root)
     for path in paths:
+        cure = _cure(root, path)
         try:
             content = index.read(path)
             row = from_json(content.row)
@@ -139,18 +143,24 @@ def _read_all(
             is_wanted = _is_wanted(found, wanted)
         except OSError as error:
             is_odd = error.errno in NO_FILE and os.path.lexists(path)
-            why = f"not a regular file; {CURE}" if is_odd else error.strerror or str(error)
-            problems.append(Problem(path, why))
+            why = f"not a regular file; {cure}" if is_odd else error.strerror or str(error)
+            problems.append(Problem(path, FOLDER if cure != CURE and path.is_dir() else why))
         except BrokenRow as error:
-            problems.append(Problem(path, f"{error}; {CURE}"))
+            problems.append(Problem(path, f"{error}; {cure}"))
         except RequestError:
             raise
         except FOREIGN as error:
-            problems.append(Problem(path, f"{NO_ROW} ({type(error).__name__}); {CURE}"))
+            problems.append(Problem(path, f"{NO_ROW} ({type(error).__name__}); {cure}"))
         else:
             rows += [found] if is_wanted else []
     index.save()
     return rows, problems
+
+
+def _cure(root: Path, path: Path) -> str:
+    """What becomes of a file that holds no row: only one where rows are written is to be deleted."""
+    is_ours = path.suffix == ".json" and path.absolute().parent.parent == root.absolute()
+    return CURE if is_ours else EXPECTED
 
 
 def _is_wanted(found: StoredRow, wanted: Wanted) -> bool:
@@ -163,7 +173,7 @@ def _is_wanted(found: StoredRow, wanted: Wanted) -> bool:
     )
 
 
-def _names(found: StoredRow) -> tuple[str, ...]:
+def model_names(found: StoredRow) -> tuple[str, ...]:
     """What --model may call the encoder of a row."""
     e = found.row.encoded
     return e.label, e.model, short_label(e.label)

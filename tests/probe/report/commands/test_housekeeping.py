@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from cache.format.key import canonical_json
 from probe import cli as probe_cli
 from probe.ledger import ledger_path
 from probe.report.commands import ls
+from probe.report.rows.ledger import read_ledger
 from probe.report.rows.stale import read_shelf
 from probe.report.rows.stored import read_stored, stored_files
 from probe.results import read_row, write_row
@@ -77,6 +79,27 @@ def test_rows_are_listed(shelf, capsys):
     assert "mine" in out
     assert "more" not in answered(capsys, "ls", "--data", "toys")
     assert "nothing is wrong" in answered(capsys, "ls", "--stale")
+
+
+def test_rows_are_told_apart_by_what_differs(tmp_path, capsys):
+    for settings in ({"layer": 3}, {"layer": 4}, {"layer": 4, "shots": 5}, {"layer": 4, "fold": 1}):
+        write_row(tmp_path, listed_row(**settings))
+    write_row(tmp_path, make_row("knn"))
+    out = answered(capsys, "ls", "--results", tmp_path)
+    heading, _, *lines = out.splitlines()
+    assert heading.split()[:9] == [
+        *("data", "set", "encoder", "size", "kind"),
+        *("layer", "shots", "split", "fold"),
+    ]
+    told = {line.partition(" 20")[0] for line in lines if "linear" in line}
+    assert len(told) == 4
+
+
+def listed_row(fold=None, shots=None, **settings):
+    row = make_row(**settings, **({"few_shot": {"shots": shots}} if shots else {}))
+    split = {"rule": "kfold:5", "seed": 0, "name": f"fold {fold}/5"}
+    encoded = replace(row.encoded, samples={"labels": 1, "split": split})
+    return replace(row, encoded=encoded, posed=replace(row.posed, split=split)) if fold else row
 
 
 def test_the_size_is_that_of_both_files(tmp_path):
@@ -174,10 +197,15 @@ def test_other_faults_are_named_and_not_called_stale(shelf, capsys):
     for why in ("scores are missing", "scores are damaged", "written as row_version 1, now 3"):
         assert out.count(why) == 1
     assert "3 rows" in out
-    assert "report gc" not in out
+    assert "stale: " not in out
+    assert "2 without scores: `report gc --damaged` deletes them" in out
     before = all_files(shelf / "results")
-    answered(capsys, "gc", "--yes")
+    out = answered(capsys, "gc", "--yes")
     assert all_files(shelf / "results") == before
+    assert out.count("stays; --damaged deletes it") == 2
+    assert out.count("written as row_version 1, now 3; stays\n") == 1
+    assert "deleted 2 rows" in answered(capsys, "gc", "--yes", "--damaged")
+    assert [path.exists() for path in paths] == [False, False, True]
 
 
 def test_with_an_overlay_its_own_tables_do_not_matter(shelf, capsys):
@@ -207,6 +235,8 @@ def test_what_another_data_set_taught_is_stale_with_that_data_set(shelf, capsys)
 def test_without_feature_files_nobody_knows(shelf, capsys):
     out = answered(capsys, "ls", "--features", shelf / "none")
     assert "no feature file below" in out
+    listed = answered(capsys, "ls", "--stale", "--features", shelf / "none")
+    assert "nothing else is wrong with any row" in listed
     assert "is gone" not in out
     before = all_files(shelf / "results")
     status, out, err = run(capsys, "gc", "--yes", "--features", shelf / "none")
@@ -236,6 +266,17 @@ def test_rows_are_deleted_by_what_they_are(shelf, capsys):
     answered(capsys, "rm", "--data", "toys", "--yes")
     assert all_files(shelf / "results") == kept
     assert "no such row" in refused(capsys, "rm", "--data", "toys", "--yes")
+
+
+def test_the_ledger_counts_deleted_rows_that_had_no_line(shelf, capsys):
+    ledger_path(shelf / "results").unlink()  # as of rows that were copied here
+    before = [of.n_questions for of in read_ledger(shelf / "results").histories]
+    assert sum(before) > 2
+    answered(capsys, "rm", "--data", "toys", "--yes")
+    lay_features(shelf, "more", labels=other_labels)
+    answered(capsys, "gc", "--yes")
+    assert not read_stored(shelf / "results", stored_files(shelf / "results"))[0]
+    assert [of.n_questions for of in read_ledger(shelf / "results").histories] == before
 
 
 @pytest.mark.parametrize("words", [["--yes"], ["abcd", "--kind", "ridge", "--yes"], ["nothing"]])

@@ -214,7 +214,7 @@ def test_the_command_refuses_a_level_and_unknown_words(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "--level lies between 0 and 1" in said
     assert "no metric 'acuracy'" in said
-    assert "no such row" in said
+    assert "no row in" in said
 
 
 def test_the_level_is_that_of_all_probes_together(tmp_path, monkeypatch):

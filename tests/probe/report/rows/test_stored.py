@@ -15,6 +15,7 @@ from answering import make_earlier, make_row, scores_file
 from reading import printed, rows_printed
 
 from probe.cli import main
+from probe.report.cli import main as report
 from probe.report.pages.listing import format_rows
 from probe.report.rows.stored import CURE, read_stored, stored_files
 from probe.results import Answered, BrokenRow, from_json, read_row, read_scores, write_row
@@ -239,6 +240,52 @@ def test_two_writers_of_one_row_leave_a_row_and_its_scores(tmp_path):
     assert (read_scores(path, row)["test_scores"] == row["chosen"]["who"]).all()
     assert row["names"] == ["by 0", "by 1"]
     assert sorted(path.parent.iterdir()) == sorted([path, scores_file(path)])
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("--data scnas,toyz", "--data scnas,toyz fits none; near names: toys"),
+        ("--kind LINEAR", "--kind LINEAR fits none; near names: linear"),
+        ("--model dino --where layer=77", "none; there are toy; --where layer=77 fits none"),
+        ("--data others --kind finetune --name mine", "fits some, but none fits all"),
+    ],
+)
+def test_the_flag_that_no_row_fits_is_named(stored, capsys, words, why):
+    assert main(["table", "--results", str(stored), *words.split()]) == 1
+    err = capsys.readouterr().err
+    assert why in err
+    assert "makes some" not in err
+
+
+def test_without_rows_the_way_to_make_some_is_named(tmp_path, capsys):
+    assert main(["table", "--results", str(tmp_path)]) == 1
+    assert "no row in" in (err := capsys.readouterr().err)
+    assert "`probe --kind linear` makes some" in err
+    assert main(["table", "--results", str(tmp_path / "nowhere")]) == 1
+    assert "there is no folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["results", "scans.csv", "notes.json"])
+def test_nobody_is_told_to_delete_what_is_not_ours(stored, capsys, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / name
+    if path.suffix:
+        path.write_text("id,label")
+    else:
+        path.mkdir(exist_ok=True)
+    assert main(["table", name]) == 1
+    err = capsys.readouterr().err
+    assert "no row of probe or finetune" in err
+    assert "delete" not in err
+    assert ("--results DIR" if name == "results" else "expected DATA_SET/NAME.json") in err
+
+
+def test_a_page_that_cannot_be_written_is_named(stored, capsys, tmp_path):
+    path = tmp_path / "none" / "x.md"
+    assert report(["table", "--results", str(stored), "-o", str(path)]) == 1
+    err = capsys.readouterr().err
+    assert f"can't write {path}: there is no folder {path.parent}; make it" in err
 
 
 def test_rows_by_file(stored):
