@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from cache.commands.terminal import Parser, run_command
+from cache.errors import RequestError
 
 # A module of ``commands`` each, imported when it is called: --help waits for none.
 COMMANDS = {
@@ -55,5 +56,11 @@ def run_named(name: str, arguments: Sequence[str], prog: str = "") -> int:
     from probe.report.commands.which import parse
 
     command = import_module(f"probe.report.commands.{name}")
-    options = parse(command.make_parser(prog), arguments)
+    parser = command.make_parser(prog)
+    options = parse(parser, arguments)
+    if check := getattr(command, "check", None):  # of flags that don't go together
+        try:
+            check(options)
+        except RequestError as error:
+            parser.error(str(error))
     return run_command(prog, lambda: command.run(options))

@@ -27,7 +27,23 @@ examples:
   report table --published                    beside what papers printed
   report table --by meta:sex --data scans     by subgroup
 """
-OF_METRIC = ("across", "family", "level", "no_tests")  # flags that need --metric
+ROWS, METRIC, SUBGROUPS, LIKE, PUBLISHED = "rows", "metric", "subgroups", "like", "published"
+READS = {  # which flags each page reads; any other is refused
+    ROWS: ("columns", "sort"),
+    METRIC: ("metric", "by", "across", "sort", "family", "level", "no_tests", "question"),
+    SUBGROUPS: ("by", "metric", "sort", "sensitivity"),
+    LIKE: ("like", "published"),
+    PUBLISHED: ("published", "metric"),
+}
+CALLED = {
+    ROWS: "a table of rows, without --metric",
+    METRIC: "a table of one metric: add --metric auc",
+    SUBGROUPS: "subgroups: --by meta:COLUMN",
+    LIKE: "a paper's table: --like PAPER:TABLE",
+    PUBLISHED: "printed numbers: --published",
+}
+SEVERAL = "rows are of several folders of results: nobody knows how many were looked at"
+OF_TESTS = ("family", "level", "question")
 
 
 def make_parser(prog: str) -> Parser:
@@ -86,7 +102,10 @@ def make_parser(prog: str) -> Parser:
         "--like", metavar="PAPER:TABLE", help="in the shape of a paper's table, as wu2025:results1"
     )
     papers.add_argument(
-        "--published", action="store_true", help="beside the numbers that papers printed"
+        "--published",
+        action="store_true",
+        default=None,
+        help="beside the numbers that papers printed",
     )
     add_format(parser)
     parser.set_defaults(prog=prog)
@@ -95,51 +114,51 @@ def make_parser(prog: str) -> Parser:
 
 def run(options: argparse.Namespace) -> int:
     """Read the rows, print those that are asked for."""
-    _check(options)
-    if options.like and options.published:  # a paper's table says something without rows of ours
-        rows, status = read_rows(options, options.prog, may_lack=True)
-        print_page(options, make_page(options, rows))
-        return status
-    rows, status = read_rows(options, options.prog)
-    if rows:
+    # A paper's table says something without rows of ours.
+    may_lack = which_page(options) == LIKE and bool(options.published)
+    rows, status = read_rows(options, options.prog, may_lack=may_lack)
+    if rows or may_lack:
         print_page(options, make_page(options, rows))
     return status
 
 
-def _check(options: argparse.Namespace) -> None:
-    """Refuse flags that nothing would come of."""
-    is_of_groups = _is_of_groups(options)
-    if is_of_groups:
-        flags = (*OF_METRIC, "columns", "question", "like", "published")
-        if used := [name for name in flags if getattr(options, name)]:
-            flag = used[0].replace("_", "-")
-            raise RequestError(f"--{flag} belongs to other tables than those of --by meta:")
-    elif options.sensitivity is not None:
-        raise RequestError("--sensitivity is of subgroups: add --by meta:COLUMN")
-    if not options.metric:
-        used = [name for name in OF_METRIC if getattr(options, name) is not None]
-        used += ["by"] if options.by and not is_of_groups else []
-        used += ["question"] if options.question else []
-        if used:
-            flag = used[0].replace("_", "-")
-            raise RequestError(f"--{flag} belongs to a table of one metric: add --metric auc")
-    elif options.columns:
-        raise RequestError("--columns belongs to the table of rows, without --metric")
+def which_page(options: argparse.Namespace) -> str:
+    """What flags ask for."""
+    if options.like is not None:
+        return LIKE
+    if options.published:
+        return PUBLISHED
+    if str(options.by or "").startswith(PREFIX):
+        return SUBGROUPS
+    return ROWS if options.metric is None else METRIC
+
+
+def check(options: argparse.Namespace) -> None:
+    """Refuse flags that nothing would come of.
+
+    Raises:
+        RequestError: there is one.
+    """
+    page = which_page(options)
+    for name in dict.fromkeys(name for names in READS.values() for name in names):
+        if getattr(options, name) is None or name in READS[page]:
+            continue
+        homes = " or ".join(CALLED[of] for of, names in READS.items() if name in names)
+        raise RequestError(f"--{name.replace('_', '-')} belongs to {homes}")
+    if options.no_tests and (used := [n for n in OF_TESTS if getattr(options, n) is not None]):
+        raise RequestError(f"--{used[0]} is of the tests that --no-tests leaves out")
     if options.level is not None and not 0 < options.level < 1:
         raise RequestError(f"--level lies between 0 and 1, such as 0.05; found {options.level:g}")
 
 
-def _is_of_groups(options: argparse.Namespace) -> bool:
-    return str(options.by or "").startswith(PREFIX)
-
-
 def make_page(options: argparse.Namespace, rows: list[StoredRow]) -> Page:
     """The page that flags ask for."""
-    if _is_of_groups(options):
+    page = which_page(options)
+    if page == SUBGROUPS:
         return _of_groups(options, rows)
-    if options.like or options.published:
+    if page in (LIKE, PUBLISHED):
         return _of_papers(options, rows)
-    if options.metric:
+    if page == METRIC:
         return _of_metric(options, rows)
     words = split_words("--columns", options.columns)
     for word in words:
@@ -156,8 +175,8 @@ def _of_papers(options: argparse.Namespace, rows: list[StoredRow]) -> Page:
     from probe.report.pages.papers import page_like, page_of_published
 
     contenders = contenders_of(rows)
-    if options.like:
-        return page_like(contenders, options.like, published=options.published)
+    if options.like is not None:
+        return page_like(contenders, options.like, published=bool(options.published))
     metrics = [metric_named(word) for word in split_words("--metric", options.metric)]
     return page_of_published(contenders, metrics)
 
@@ -185,24 +204,31 @@ def _of_metric(options: argparse.Namespace, rows: list[StoredRow]) -> Page:
     from probe.report.rows.ledger import read_question
 
     by = split_words("--by", options.by) or ("model",)
+    order = split_words("--sort", options.sort)
+    if len(order) > 1:
+        raise RequestError(f"--sort takes one column here; not {options.sort!r}")
     shape = Shape(
         by=by,
-        across=options.across or "data",
+        across="data" if options.across is None else options.across,
         family=options.family or A_COLUMN,
         level=options.level or 0.05,
         is_tested=not options.no_tests,
-        sort=options.sort or "",
+        sort="".join(order),
     )
     for name in (*by, shape.across):
         find_field(name)
     metric, people = metric_named(options.metric), people_of(options)
-    question = read_question(options.question) if options.question else None
+    question = None if options.question is None else read_question(options.question)
     compared = question.metric or ACC if question else metric
 
     def lead_of(sets: Sequence[Sequence[Contender]]) -> tuple[str, ...]:
         if not shape.is_tested:
             return ()
-        record = read_record(options.results or results_root())
+        # Rows by file may be of several folders, of which no ledger counts all.
+        roots = {of.path.parent.parent for of in rows if of.path and options.files}
+        if len(roots) > 1:
+            return (SEVERAL,)
+        record = read_record(roots.pop() if roots else options.results or results_root())
         return leads(sets, compared, record, question, people)
 
     return page_of_metric(contenders_of(rows), metric, shape, people, lead_of)

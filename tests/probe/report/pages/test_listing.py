@@ -321,7 +321,6 @@ def test_the_command_chooses_orders_and_shows(tmp_path, capsys, words, wanted):
         ("--sort=-aucc", "no field 'aucc' of a row; .*auc"),
         ("--where kidn=knn", "no field 'kidn' of a row; .*kind"),
         ("--where k", "--where takes FIELD=VALUE"),
-        ("--columns auc --metric auc", "--columns belongs to the table of rows"),
     ],
 )
 def test_what_the_command_refuses(tmp_path, capsys, words, message):

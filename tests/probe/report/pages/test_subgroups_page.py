@@ -188,10 +188,7 @@ def test_report_table_prints_the_page(places, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--by meta:site --columns auc", "--columns belongs to other tables"),
-        ("--by meta:site --across k --metric auc", "--across belongs to other tables"),
         ("--by meta:site --sensitivity 90", "a sensitivity lies above 0, up to 1; found 90"),
-        ("--sensitivity 0.9", "--sensitivity is of subgroups: add --by meta:COLUMN"),
         ("--by meta:age:60,40", "edges of bands are numbers that ascend"),
     ],
 )
