@@ -19,6 +19,7 @@ from probe.arrays import Doubles
 from probe.metrics.prepared import prepare
 from probe.report.findings.standing import metric_of
 from probe.report.rows.answers import TestSet, test_sets
+from probe.report.rows.contenders import sharing
 from probe.report.rows.people import People
 from probe.report.rows.sides import FITTED, Pair, asked
 from probe.report.statistics.across import (
@@ -44,7 +45,6 @@ from probe.report.statistics.paired import (
     differences,
     disagreement,
 )
-from probe.results import PATIENTS
 
 ENSEMBLE = "ensemble"  # the mean of the trainings' scores
 CORRECTED_T = "corrected resampled t of folds"
@@ -130,14 +130,18 @@ def compare(pair: Pair, people: People, asking: Asking) -> Comparison:
     if not (pair.a.is_of_folds or pair.b.is_of_folds):
         (test,) = sets
         return Comparison(pair, (*_of_set("", test, asking),), _shifts("", test))
-    if rule.startswith("site-out"):
+    is_of_sites = rule.startswith("site-out")
+    left_out = _not_common(pair, sets, "sites" if is_of_sites else "folds")
+    if len(sets) == 1:
+        (test,) = sets
+        parts = _of_set(test.fold, test, asking)[:1]
+        return Comparison(pair, tuple(parts), _shifts(test.fold, test), left_out)
+    if is_of_sites:
         parts = [p for test in sets for p in _of_set(test.fold, test, asking)[:1]]
         parts.append(_over_sites(parts, asking))
         shifts = [shift for test in sets for shift in _shifts(test.fold, test)]
-        return Comparison(pair, tuple(parts), tuple(shifts), (SITES,))
-    return Comparison(
-        pair, (_over_folds(sets, asking),), (_pooled_shift(sets)), _few_folds(pair, sets)
-    )
+        return Comparison(pair, tuple(parts), tuple(shifts), (SITES, *left_out))
+    return Comparison(pair, (_over_folds(sets, asking),), _pooled_shift(sets), left_out)
 
 
 def _of_set(name: str, test: TestSet, asking: Asking) -> list[Part]:
@@ -204,12 +208,27 @@ def _pooled_shift(sets: Sequence[TestSet]) -> tuple[Shift, ...]:
     return _shifts(f"{len(sets)} folds", whole)
 
 
-def _few_folds(pair: Pair, sets: Sequence[TestSet]) -> tuple[str, ...]:
-    asked_of = max(pair.a.n_asked, pair.b.n_asked)
-    n = len(sets)
-    if asked_of <= n:
+def _not_common(pair: Pair, sets: Sequence[TestSet], what: str) -> tuple[str, ...]:
+    """Which folds or sites are left out, for they weren't asked of both."""
+    each = {name: c for name, c in (("A", pair.a), ("B", pair.b))}
+    folds = {name: {of.row.posed.fold for of in c.rows} for name, c in each.items()}
+    # Rows of several training seeds are of one fold.
+    of_both = len(folds["A"] | folds["B"])
+    n_asked = [
+        c.n_asked // len({of.row.answered.training_seed for of in c.rows}) for c in each.values()
+    ]
+    n = max(of_both, *n_asked)
+    if len(sets) == n:
         return ()
-    return (f"{pair.dataset}: {n} folds of {asked_of} were asked of both",)
+    alone = [
+        f"{', '.join(sorted(folds[one] - folds[other]))} of {one} alone"
+        for one, other in (("A", "B"), ("B", "A"))
+        if folds[one] - folds[other]
+    ]
+    if n > of_both:
+        alone.append(f"{n - of_both} of neither")
+    said = f"of {n} {what} {len(sets)} {'was' if len(sets) == 1 else 'were'} asked of both"
+    return (f"{pair.dataset}: {said}; {', '.join(alone)}",)
 
 
 def _over_folds(sets: Sequence[TestSet], asking: Asking) -> Part:
@@ -299,7 +318,7 @@ def over_sets(comparisons: Sequence[Comparison], level: float = 0.05) -> list[Ac
         for name, found in of.whole.differences.items():
             if not math.isnan(found.value):
                 values[name][of.pair.dataset] = found.value
-    shared = (*SHARED, *_sharing(comparisons))
+    shared = (*SHARED, *sharing([of.pair.a for of in comparisons]))
     tested = []
     for name, each in values.items():
         if len(each) < 2:
@@ -320,16 +339,6 @@ def over_sets(comparisons: Sequence[Comparison], level: float = 0.05) -> list[Ac
         )
         for (name, each, units, middle, test), p in zip(tested, adjusted, strict=True)
     ]
-
-
-def _sharing(comparisons: Sequence[Comparison]) -> list[set[str]]:
-    """Data sets whose tables of patients are the same."""
-    same: dict[int, set[str]] = defaultdict(set)
-    for of in comparisons:
-        checksum = of.pair.a.first.row.encoded.tables.get(PATIENTS)
-        if checksum is not None:
-            same[checksum].add(of.pair.dataset)
-    return [group for group in same.values() if len(group) > 1]
 
 
 def asked_alike(comparisons: Sequence[Comparison]) -> list[list[Comparison]]:

@@ -10,10 +10,12 @@ from cache.commands.names import choose_named, counted, near_names, short_label
 from cache.errors import RequestError
 from probe.report.rows.comparable import describe_conflicts, make_blocks
 from probe.report.rows.contenders import Contender, contenders_of
-from probe.report.rows.fields import OPERATOR, read_condition, written
+from probe.report.rows.fields import OPERATOR, find_field, read_condition, written
 from probe.report.rows.stored import StoredRow
 
 AND = re.compile(r"\s+and\s+")
+# What --where may call a difference: a field, or the path of a setting.
+PATHS = ("{}", "probe.{}", "probe.few_shot.{}")
 ID = re.compile("[0-9a-f]{4,64}")  # the start of a row's id
 # What two encoders may differ in, though nobody named it: each has its own. But where they can agree
 # in it, they do.
@@ -23,6 +25,8 @@ OF_ALL_KINDS = (
     *("shots", "episodes", "draw", "episode_seed", "measured", "target", "split", "trained"),
     *("trainings", "protocol.name"),
 )
+# Of a condition, what makes no other question: folds that both were asked on are compared alone.
+UNASKED = ("probe.read", "probe.n_resamples", "folds")
 FITTED = "fitted"  # on train, or train and val, as the size of val decided
 
 
@@ -193,7 +197,7 @@ def named_by(a: Side, b: Side, x: Contender, y: Contender):
     is_kind = "kind" in named and x.field("kind") != y.field("kind")
 
     def is_named(name: str) -> bool:
-        if name in named or f"probe.{name}" in named:
+        if any(path.format(name) in named for path in PATHS):
             return True
         if "protocol" in named and name.startswith("protocol."):
             return True
@@ -214,12 +218,10 @@ def asked(of: Contender) -> dict[str, Any]:
     row, settings = of.first.row, of.first.row.answered.settings
     found: dict[str, Any] = {}
     for name, value in of.condition().items():
-        if name == "probe.few_shot":
-            found |= value
-        elif name == "probe.scores_of":
+        if name == "probe.scores_of":
             found["measured"] = value
-        elif name not in ("probe.read", "probe.n_resamples"):
-            found[name.removeprefix("probe.")] = value
+        elif name not in UNASKED:
+            found[name.removeprefix("probe.").removeprefix("few_shot.")] = value
     found["size"] = row.encoded.size
     if "place_chosen" not in settings:
         found |= {"layer": _from_end(of), "depth": settings.get("n_last", 1)}
@@ -312,11 +314,40 @@ def _why_none(a: Side, b: Side, of_a: Sequence[Contender], of_b: Sequence[Conten
     if not apart:
         return f"{have}: these are the same rows"
     differ = ", ".join(map(str, apart))
-    return (
-        f"{have}; the nearest differ in {differ}: ask one as the other with `probe`, or name the "
-        f'difference, as in `report compare "{a.text} and {apart[0].name}={apart[0].a}" '
-        f'"{b.text} and {apart[0].name}={apart[0].b}"`'
-    )
+    why = f"{have}; the nearest differ in {differ}: ask one as the other with `probe`"
+    texts = _spelt_out(a, b, x, y, apart)
+    return f"{why}, or name the difference, as in `report compare {texts}`" if texts else why
+
+
+def _spelt_out(a: Side, b: Side, x: Contender, y: Contender, apart: Sequence[Apart]) -> str:
+    """Two sides that name each difference of two contenders, as words of a command line.
+
+    Nothing where no condition can say one of them: the number of trainings, say. To name folds would
+    help nothing, for they have no sample in common.
+    """
+    if any(difference.name == "fold" for difference in apart):
+        return ""
+    texts = [a.text, b.text]
+    for difference in apart:
+        for path in PATHS:
+            word = path.format(difference.name)
+            try:
+                field = find_field(word)
+            except RequestError:
+                continue
+            values = [written(field.of(of.first)) for of in (x, y)]
+            if values[0] != values[1]:
+                texts = [f"{t} and {word}={v}" for t, v in zip(texts, values, strict=True)]
+                break
+        else:
+            return ""
+    try:
+        sides = read_side(texts[0], a.rows), read_side(texts[1], b.rows)
+    except RequestError:
+        return ""
+    here = [[c for c in contenders_of(of.rows) if c.dataset == x.dataset] for of in sides]
+    is_plain = not any(mark in text for text in texts for mark in '"$`\\')
+    return " ".join(f'"{t}"' for t in texts) if is_plain and _nearest(*sides, *here) else ""
 
 
 def _conflict(x: Contender, y: Contender) -> str:

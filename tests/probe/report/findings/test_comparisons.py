@@ -19,6 +19,7 @@ from probe.report.findings.comparisons import (
     compare,
     over_sets,
 )
+from probe.report.rows.people import People
 from probe.report.rows.sides import Pair
 from probe.report.statistics.across import signed_rank
 from probe.report.statistics.folds import corrected_t
@@ -127,7 +128,37 @@ def test_a_fold_that_was_asked_of_one_alone_is_left_out_and_said():
     rows, _ = folded("kfold:3", names="fold {}/3")
     found = compare(pair(*rows[:-1]), NOBODY, Asking())
     assert found.parts[0].name == "mean of 2 folds"
-    assert "2 folds of 3" in found.notes[0]
+    assert found.notes == ("toys: of 3 folds 2 were asked of both; fold 3/3 of A alone",)
+
+
+def reseeded(of, seed):
+    """A row as another training's."""
+    answered = dataclasses.replace(of.row.answered, settings={**of.row.answered.settings, "training_seed": seed})  # fmt: skip
+    return dataclasses.replace(of, row=dataclasses.replace(of.row, answered=answered))
+
+
+def test_folds_of_several_seeds_are_counted_once():
+    rows, _ = folded("kfold:3", names="fold {}/3")
+    seeds = [reseeded(of, s) for of in rows for s in (0, 1)]
+    found = compare(pair(*seeds), NOBODY, Asking(("auc",)))
+    assert (found.parts[0].name, found.notes) == ("mean of 3 folds", ())
+    found = compare(pair(*seeds[:8]), NOBODY, Asking(("auc",)))
+    assert found.notes == ("toys: of 3 folds 2 were asked of both; 1 of neither",)
+
+
+@pytest.mark.parametrize("rule", ["kfold:3", "site-out:hospital"])
+def test_sites_and_folds_of_one_alone_are_named_and_one_common_stands_by_itself(rule):
+    rows, parts = folded(rule, names="part {}")
+    what = "folds" if rule == "kfold:3" else "sites"
+    found = compare(pair(rows[0], rows[2], rows[3], rows[5]), NOBODY, Asking(("acc",)))
+    assert [part.name for part in found.parts] == ["part 2"]
+    labels, scores = parts[1]
+    expected = differences(*map(Answers, scores), Samples(labels, BINARY), ("acc",))["acc"]
+    same(found.whole.differences["acc"], expected)
+    said = f"of 3 {what} 1 was asked of both; part 1 of A alone, part 3 of B alone"
+    assert found.notes == (f"toys: {said}",)
+    found = compare(pair(*rows[:-1]), NOBODY, Asking(("acc",)))
+    assert f"toys: of 3 {what} 2 were asked of both; part 3 of A alone" in found.notes
 
 
 def test_sites_stand_by_themselves_and_their_mean_has_no_interval():
@@ -146,7 +177,7 @@ def test_sites_stand_by_themselves_and_their_mean_has_no_interval():
     assert (mean.notes, found.notes) == ((SITES,), (SITES,))
 
 
-def on(datasets, tables=None, kind="linear"):
+def on(datasets, tables=None, kind="linear", people=NOBODY):
     """Comparisons of the same two encoders, b the better one by less and less."""
     found = []
     for i, dataset in enumerate(datasets):
@@ -154,7 +185,6 @@ def on(datasets, tables=None, kind="linear"):
         scores = [scores_of(labels, skill, i) for skill in (1 + 0.2 * i, 1)]
         about = {"dataset": dataset, "kind": kind, "tables": (tables or {}).get(dataset, {})}
         rows = [answer(m, s, labels, **about) for m, s in zip("ab", scores, strict=True)]
-        people = dataclasses.replace(NOBODY)
         found.append(compare(pair(*rows), people, Asking()))
     return found
 
@@ -167,6 +197,20 @@ def test_data_sets_are_units_and_those_with_shared_patients_are_one():
         assert of.units[0] == ("organamnist", "organcmnist")
         assert of.test == signed_rank(units)
         assert "4 independent data sets can't decide" in of.why_not
+
+
+def test_data_sets_of_one_table_of_patients_are_one_unit():
+    tables = {name: {"patients": 7} for name in ("x", "y")} | {"z": {"patients": 8}}
+    comparisons = on(["x", "y", "z", "u"], tables, people=Alone(None))
+    for of in some(over_sets(comparisons)):
+        assert of.units == (("x", "y"), ("z",), ("u",))
+
+
+class Alone(People):
+    """Everyone has one image."""
+
+    def groups_of(self, row, ids):
+        return np.array([f"p{i}" for i in range(len(ids))])
 
 
 def test_holm_is_over_metrics():

@@ -1,6 +1,7 @@
 """What A and B mean, and which of their rows belong together."""
 
 import dataclasses
+import shlex
 
 import numpy as np
 import pytest
@@ -103,6 +104,47 @@ def test_other_questions_do_not_pair_and_it_says_why():
     assert not found
     assert "vit, 32 px, linear" in of.lacking
     assert "differ in kind linear and knn" in of.lacking
+
+
+def fold(model, k, n=5):
+    split = {"rule": f"kfold:{n}", "seed": 0, "name": f"fold {k}/{n}", "of": n, "digest": f"{k}"}
+    return row(model, split=split, ids=np.array([f"{k}/{i}" for i in range(30)]))
+
+
+def episodes(model, **few_shot):
+    few_shot = {"shots": 5, "episodes": 2, "digest": "d", **few_shot}
+    return answer(model, scores_of(LABELS, 1, 0, episodes=2), LABELS, few_shot=few_shot)
+
+
+@pytest.mark.parametrize(
+    ("rows", "suggested"),
+    [
+        ([row("vit"), row("lite", kind="knn", k=5)], None),
+        (
+            [row("vit", kind="knn", k=5, vote="a"), row("lite", kind="knn", k=7, vote="b")],
+            '"vit and k=5 and probe.vote=a" "lite and k=7 and probe.vote=b"',
+        ),
+        ([row("vit", penalty="l1"), row("lite")], '"vit and probe.penalty=l1" "lite and probe.penalty="'),
+        ([episodes("vit"), episodes("lite", shots=10)], '"vit and shots=5" "lite and shots=10"'),
+        (
+            [episodes("vit", draw="x"), episodes("lite", draw="y")],
+            '"vit and probe.few_shot.draw=x" "lite and probe.few_shot.draw=y"',
+        ),
+        ([row("vit"), *(row("lite", training_seed=s) for s in (0, 1))], ""),
+        ([fold("vit", 1), fold("vit", 2), fold("lite", 1)], ""),
+        ([fold("vit", 1), fold("lite", 2)], ""),
+    ],
+)  # fmt: skip
+def test_a_suggested_command_pairs_them_and_what_no_condition_says_suggests_none(rows, suggested):
+    found, of = pairs("vit", "lite", rows)
+    assert not found
+    assert "ask one as the other" in of.lacking
+    _, _, command = of.lacking.partition("`report compare ")
+    if suggested is not None:
+        assert command.removesuffix("`") == suggested
+    if command:
+        sides = shlex.split(command.removesuffix("`"))
+        assert len(pairs(*sides, rows)[0]) == 1
 
 
 def test_blocks_do_not_pair():
