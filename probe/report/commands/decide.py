@@ -15,7 +15,15 @@ from cache.header_index import HeaderIndex
 from cache.places import features_root, results_root
 from cache.task import REGRESSION
 from probe.report.commands.which import add_format, add_rows, people_of, print_page, read_rows
-from probe.report.findings.deciding import NO_SHARES, Asked, Assumed, Shown, from_labels, from_rows
+from probe.report.findings.deciding import (
+    NO_SHARES,
+    Asked,
+    Assumed,
+    Shown,
+    choose,
+    from_labels,
+    from_rows,
+)
 from probe.report.formats.cells import COUNT, Cell, Column, Page, Table
 from probe.report.rows.contenders import contenders_of
 from probe.report.rows.ledger import read_ledger, read_question, record_question
@@ -152,12 +160,9 @@ def _decide(
 ) -> tuple[list[Shown], list[str]]:
     """What a data set can show, and what is to be said of it."""
     of_set = contenders_of([of for of in rows if of.row.encoded.dataset == name])
-    notes = []
-    if any(c.is_of_folds for c in of_set):
-        notes.append(
-            f"{name}: rows of folds or sites are left out, for each has a test set of its own"
-        )
-    if found := from_rows(name, of_set, people_of(options), asked):
+    chosen = choose(name, of_set)
+    notes = list(chosen.notes)
+    if found := from_rows(name, chosen, people_of(options), asked):
         return found, notes
     features = next((f for f in files if f.dataset == name), None)
     if features is None:

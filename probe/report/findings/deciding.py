@@ -3,13 +3,16 @@
 import itertools
 import math
 import statistics
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from cache.commands.names import counted
 from cache.errors import RequestError
 from cache.features import Features
+from cache.format.key import canonical_json
 from cache.task import MISSING, MULTI_LABEL, REGRESSION
 from probe.arrays import Array, Bools, Doubles, Indices, Ints
 from probe.metrics.classification import predict
@@ -67,14 +70,59 @@ class Shown:
     of: str  # in words: the pair whose scores it is from, or what is assumed
 
 
-def from_rows(
-    dataset: str, contenders: Sequence[Contender], people: People, asked: Asked
-) -> list[Shown]:
-    """From the median pair of the contenders that read one test set.
+@dataclass(frozen=True)
+class Chosen:
+    """Contenders that answered the same test samples, and what is to be said of the others."""
+
+    contenders: tuple[Contender, ...]
+    notes: tuple[str, ...] = ()
+
+
+def choose(dataset: str, contenders: Sequence[Contender]) -> Chosen:
+    """The most contenders that one test set decides by: of one split, target, and one thing measured.
 
     Args:
         dataset: its name.
         contenders: of that data set.
+    """
+    read = [c for c in contenders if c.first.row.measured.test]
+    folds = [c for c in read if c.first.row.posed.fold]
+    shots = [c for c in read if c.first.row.answered.shots is not None]
+    lost = [c for c in read if any(of.lacking for of in c.rows)]
+    left = {id(c) for c in (*folds, *shots, *lost)}
+    groups: dict[str, list[Contender]] = defaultdict(list)
+    for c in read:
+        if id(c) not in left:
+            groups[_test_samples(c)].append(c)
+    blocks = [b.contenders for of in groups.values() for b in make_blocks(of)]
+    most = max(blocks, key=len, default=[])
+    n_others = sum(map(len, blocks)) - len(most)
+    said = {
+        "of folds or sites, each of which has a test set of its own": len(folds),
+        "of few shots, whose episodes scatter too": len(
+            [c for c in shots if not c.first.row.posed.fold]
+        ),
+        "whose scores are missing or damaged": len(lost),
+        "of other splits, labels, targets or patients than most": n_others,
+        f"beyond the first {MOST}": max(0, len(most) - MOST),
+    }
+    notes = [f"{dataset}: left out: {counted(n, 'answer')} {what}" for what, n in said.items() if n]
+    return Chosen(tuple(most[:MOST]), tuple(notes))
+
+
+def _test_samples(of: Contender) -> str:
+    """What is the same for those that were asked about the same test samples."""
+    row, condition = of.first.row, of.condition()
+    asked = [condition[name] for name in ("split", "target")]
+    return canonical_json([row.test_set, *asked, condition.get("probe.scores_of")])
+
+
+def from_rows(dataset: str, chosen: Chosen, people: People, asked: Asked) -> list[Shown]:
+    """From the median pair of the contenders that read one test set.
+
+    Args:
+        dataset: its name.
+        chosen: of that data set.
         people: that knows patients.
         asked: what is wanted.
 
@@ -84,15 +132,7 @@ def from_rows(
     Raises:
         RequestError: as ``rows.answers.test_sets``.
     """
-    able = [
-        c
-        for c in contenders
-        if c.first.row.measured.test
-        and not c.is_of_folds
-        and not c.first.row.posed.fold
-        and c.first.row.answered.shots is None
-    ]
-    block = max((b.contenders for b in make_blocks(able)), key=len, default=[])[:MOST]
+    block = chosen.contenders
     if len(block) < 2 or block[0].first.row.encoded.task == REGRESSION:
         return []
     (test,) = test_sets(block, people)

@@ -1,5 +1,6 @@
 """What a test set can show equals the kernels, called by hand on the median pair or on counts."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -8,7 +9,14 @@ from contending import NOBODY, answer, contenders, labels_of, scores_of
 from looking import some
 
 from cache.errors import RequestError
-from probe.report.findings.deciding import Asked, Assumed, count_units, from_counts, from_rows
+from probe.report.findings.deciding import (
+    Asked,
+    Assumed,
+    choose,
+    count_units,
+    from_counts,
+    from_rows,
+)
 from probe.report.statistics.decide import (
     assume_accuracy,
     assume_auc,
@@ -24,7 +32,7 @@ ROWS = [answer(f"m{i}", s, LABELS) for i, s in enumerate(SCORES)]
 
 
 def test_rows_decide_by_the_median_of_their_pairs():
-    auc, acc = from_rows("toys", contenders(*ROWS), NOBODY, Asked())
+    auc, acc = from_rows("toys", choose("toys", contenders(*ROWS)), NOBODY, Asked())
     pairs = list(itertools.combinations(SCORES, 2))
     variances = [auc_variance(a, b, LABELS, BINARY) for a, b in pairs]
     assert auc.decision == observe("auc", sorted(variances)[2], 120)
@@ -38,7 +46,7 @@ def test_wanted_differences_and_power_are_the_user_s():
     from probe.report.statistics.decide import Power
 
     asked = Asked((0.03,), Power(0.01, 0.9))
-    for of in some(from_rows("toys", contenders(*ROWS[:2]), NOBODY, asked)):
+    for of in some(from_rows("toys", choose("toys", contenders(*ROWS[:2])), NOBODY, asked)):
         assert list(of.decision.needed) == [0.03]
         assert of.decision.power == Power(0.01, 0.9)
         assert "the only pair" in of.of
@@ -49,8 +57,58 @@ def test_few_shots_folds_and_single_rows_decide_nothing():
     folds = [answer(m, SCORES[0], LABELS, split=split) for m in "ab"]
     shots = {"few_shot": {"shots": 5, "digest": "x"}}
     episodes = [answer(m, scores_of(LABELS, 1, 0, episodes=2), LABELS, **shots) for m in "ab"]
-    for rows in (folds, episodes, ROWS[:1]):
-        assert from_rows("toys", contenders(*rows), NOBODY, Asked()) == []
+    for rows, n, says in (
+        (folds, 2, "of folds or sites"),
+        (episodes, 2, "of few shots"),
+        (ROWS[:1], 0, ""),
+    ):
+        chosen = choose("toys", contenders(*rows))
+        assert from_rows("toys", chosen, NOBODY, Asked()) == []
+        assert len(chosen.notes) == bool(n)
+        assert all(f"toys: left out: {n} answers {says}" in note for note in chosen.notes)
+
+
+def split_by(file):
+    return {"rule": "file", "file": file, "name": "", "digest": file}
+
+
+def other(model, kind):
+    """A row of 60 other test samples."""
+    labels = labels_of(60)
+    about = {
+        "split": {"split": split_by("s1.csv"), "samples": {"labels": 1, "split": 7}},
+        "block": {"samples": {"labels": 9, "split": 2}},
+        "old split": {"split": split_by("s1.csv"), "samples": {}},
+        "measured": {"scores_of": "patients"},
+    }[kind]
+    ids = np.array([f"p{i}" for i in range(60)])
+    return answer(model, scores_of(labels, 1, 5), labels, ids=ids, **about)
+
+
+@pytest.mark.parametrize("kind", ["split", "block", "old split", "measured"])
+def test_others_of_the_data_set_are_left_out_and_said(kind):
+    """Whichever comes first: the most of one test set decide."""
+    rows = [*(other(m, kind) for m in "ab"), *ROWS]
+    chosen = choose("toys", contenders(*rows))
+    assert [c.model for c in chosen.contenders] == ["m0", "m1", "m2", "m3"]
+    assert chosen.notes == (
+        "toys: left out: 2 answers of other splits, labels, targets or patients than most",
+    )
+    alone = from_rows("toys", choose("toys", contenders(*ROWS)), NOBODY, Asked())
+    assert from_rows("toys", chosen, NOBODY, Asked()) == alone
+
+
+def test_answers_without_scores_and_beyond_the_most_are_left_out_and_said(monkeypatch):
+    from probe.report.findings import deciding
+
+    lost = dataclasses.replace(ROWS[0], lacking="scores are missing")
+    chosen = choose("toys", contenders(lost, *ROWS[1:]))
+    assert chosen.notes == ("toys: left out: 1 answer whose scores are missing or damaged",)
+    assert len(chosen.contenders) == 3
+    monkeypatch.setattr(deciding, "MOST", 3)
+    chosen = choose("toys", contenders(*ROWS))
+    assert chosen.notes == ("toys: left out: 1 answer beyond the first 3",)
+    assert len(chosen.contenders) == 3
 
 
 def test_labels_alone_decide_by_what_is_assumed():
