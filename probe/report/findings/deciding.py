@@ -87,21 +87,20 @@ def choose(dataset: str, contenders: Sequence[Contender]) -> Chosen:
     """
     read = [c for c in contenders if c.first.row.measured.test]
     folds = [c for c in read if c.first.row.posed.fold]
-    shots = [c for c in read if c.first.row.answered.shots is not None]
-    lost = [c for c in read if any(of.lacking for of in c.rows)]
-    left = {id(c) for c in (*folds, *shots, *lost)}
+    whole = [c for c in read if not c.first.row.posed.fold]
+    shots = [c for c in whole if c.first.row.answered.shots is not None]
+    full = [c for c in whole if c.first.row.answered.shots is None]
+    lost = [c for c in full if any(of.lacking for of in c.rows)]
     groups: dict[str, list[Contender]] = defaultdict(list)
-    for c in read:
-        if id(c) not in left:
+    for c in full:
+        if not any(of.lacking for of in c.rows):
             groups[_test_samples(c)].append(c)
     blocks = [b.contenders for of in groups.values() for b in make_blocks(of)]
     most = max(blocks, key=len, default=[])
     n_others = sum(map(len, blocks)) - len(most)
     said = {
         "of folds or sites, each of which has a test set of its own": len(folds),
-        "of few shots, whose episodes scatter too": len(
-            [c for c in shots if not c.first.row.posed.fold]
-        ),
+        "of few shots, whose episodes scatter too": len(shots),
         "whose scores are missing or damaged": len(lost),
         "of other splits, labels, targets or patients than most": n_others,
         f"beyond the first {MOST}": max(0, len(most) - MOST),
@@ -112,9 +111,8 @@ def choose(dataset: str, contenders: Sequence[Contender]) -> Chosen:
 
 def _test_samples(of: Contender) -> str:
     """What is the same for those that were asked about the same test samples."""
-    row, condition = of.first.row, of.condition()
-    asked = [condition[name] for name in ("split", "target")]
-    return canonical_json([row.test_set, *asked, condition.get("probe.scores_of")])
+    condition = of.condition()
+    return canonical_json([condition.get(name) for name in ("split", "target", "probe.scores_of")])
 
 
 def from_rows(dataset: str, chosen: Chosen, people: People, asked: Asked) -> list[Shown]:
