@@ -53,14 +53,18 @@ def run_named(name: str, arguments: Sequence[str], prog: str = "") -> int:
         prog: what it was called as; "": "report NAME".
     """
     prog = prog or f"report {name}"
-    from probe.report.commands.which import parse
 
-    command = import_module(f"probe.report.commands.{name}")
-    parser = command.make_parser(prog)
-    options = parse(parser, arguments)
-    if check := getattr(command, "check", None):  # of flags that don't go together
-        try:
-            check(options)
-        except RequestError as error:
-            parser.error(str(error))
-    return run_command(prog, lambda: command.run(options))
+    def run() -> int:  # imports take most of a second, in which Ctrl-C may come, too
+        from probe.report.commands.which import parse
+
+        command = import_module(f"probe.report.commands.{name}")
+        parser = command.make_parser(prog)
+        options = parse(parser, arguments)
+        if check := getattr(command, "check", None):  # of flags that don't go together
+            try:
+                check(options)
+            except RequestError as error:
+                parser.error(str(error))
+        return command.run(options)
+
+    return run_command(prog, run)

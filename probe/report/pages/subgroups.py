@@ -5,7 +5,8 @@ subgroups, and rates at a threshold that val has fixed. Nothing is computed but 
 what feature files say of their samples.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,6 +40,7 @@ from probe.report.statistics.thresholds import Rates, Share
 
 # What tells rows of one test set apart; of which it is stands above.
 FIELDS = tuple(name for name in USUAL if name not in ("data", "target", "fold", "leaks"))
+WEIGHTS = "weights"
 ID, N_DIGITS = "id", 8  # where nothing else does
 MOST_CLASSES = 10  # whose counts and rates are shown
 GAPS = (
@@ -49,7 +51,10 @@ GAPS = (
 )
 BEHIND = "behind: the worst subgroup is so much worse than all others together"
 SINGLE = "Each p stands for itself: of 20 gaps that aren't there, one has p < .05."
-FEW = "Subgroups with under 10 {unit}s of a class are counted alone."
+FEW = "Where a subgroup has under 10 {unit}s of a class, they are counted; no metric is computed of it."
+OUT_OF_FOLD = (
+    "val of {which}: folds decided, so it is train and val together, answered out of fold."
+)
 NO_RATES = (
     "Rates of each class are shown where one row is asked for: narrow with --model or --where."
 )
@@ -63,6 +68,19 @@ class Measured:
     test: TestSet
     divided: Divided
     found: Subgroups
+
+    @property
+    def by_folds(self) -> bool:
+        """Whether what stands as val are answers out of fold to train and val."""
+        return "folds" in self.row.row.answered.settings
+
+
+@dataclass(frozen=True)
+class Key:
+    """A column that says which row a line is of."""
+
+    column: Column
+    words: Sequence[str]  # each row's
 
 
 def page_of_subgroups(
@@ -193,20 +211,23 @@ def _tables(alike: Sequence[Measured], metrics: Sequence[str]) -> Iterator[Table
     name = " ".join(filter(None, [row.encoded.dataset, target, first.test.fold]))
     above = (
         ("subgroups", first.divided.rule),
-        *((BY_NAME[f].title, w[0]) for f, w in fields.items() if f != MODEL and len(set(w)) == 1),
+        *((BY_NAME[f].title, w[0]) for f, w in fields.items() if len(set(w)) == 1),
     )
-    shown = {f: words for f, words in fields.items() if f == MODEL or len(set(words)) > 1}
     yield replace(_counts(first), title=f"{name}: who is in test", above=above)
+    telling = {f: words for f, words in fields.items() if len(set(words)) > 1}
+    key = _key(alike, telling)
+    if key and set(telling) != {MODEL}:
+        yield replace(_key_table(key, telling), title=f"{name}: rows")
     names = metrics or [
         m.name for m in METRICS if INTERVAL in m.also and row.encoded.task in m.tasks
     ]
     known = [m for m in METRICS if m.name in names]
     known.sort(key=lambda metric: names.index(metric.name))
-    if table := _metrics(alike, shown, known):
+    if table := _metrics(alike, key, known):
         yield replace(table, title=f"{name}: metrics by subgroup")
-    if table := _gaps(alike, shown, known):
+    if table := _gaps(alike, key, known):
         yield replace(table, title=f"{name}: gaps between subgroups")
-    if table := _rates(alike, shown):
+    if table := _rates(alike, key):
         yield replace(table, title=f"{name}: rates at a threshold fixed on val")
 
 
@@ -214,17 +235,46 @@ def _fields(alike: Sequence[Measured]) -> dict[str, list[str]]:
     """Field -> each row's words; what nobody has is left out."""
     found = {f: [written(BY_NAME[f].of(one.row)) for one in alike] for f in FIELDS}
     found = {f: words for f, words in found.items() if any(words)}
+    models = found[MODEL]
+    if len(set(zip(models, found.get(WEIGHTS, models), strict=True))) == len(set(models)) > 1:
+        found.pop(WEIGHTS, None)  # they follow the model
     if len(set(zip(*found.values(), strict=True))) < len(alike):
         found[ID] = [one.row.id[:N_DIGITS] for one in alike]
     return found
 
 
-def _leading(shown: dict[str, list[str]], place: int) -> tuple[Cell, ...]:
-    return tuple(Cell(words[place]) for words in shown.values())
+def _key(alike: Sequence[Measured], telling: Mapping[str, Sequence[str]]) -> Key | None:
+    """The models, where each row has another; else numbers, which fit beside any numbers.
+
+    Args:
+        alike: rows of one test set.
+        telling: fields in which they differ -> each row's words.
+
+    Returns:
+        None: there is one row.
+    """
+    if len(alike) == 1:
+        return None
+    models = telling.get(MODEL, ())
+    if len(set(models)) == len(alike):
+        return Key(Column(BY_NAME[MODEL].title), models)
+    return Key(Column("row", is_right=True), [str(n) for n in range(1, len(alike) + 1)])
 
 
-def _headings(shown: dict[str, list[str]]) -> tuple[Column, ...]:
-    return tuple(Column(BY_NAME[f].title, is_right=f in RIGHT) for f in shown)
+def _key_table(key: Key, telling: Mapping[str, Sequence[str]]) -> Table:
+    """What rows differ in, a line each."""
+    fields = {f: w for f, w in telling.items() if w is not key.words}
+    columns = [Column(BY_NAME[f].title, is_right=f in RIGHT) for f in fields]
+    rows = zip(key.words, *fields.values(), strict=True)
+    return Table((key.column, *columns), tuple(tuple(map(Cell, row)) for row in rows))
+
+
+def _leading(key: Key | None, place: int) -> tuple[Cell, ...]:
+    return (Cell(key.words[place]),) if key else ()
+
+
+def _headings(key: Key | None) -> tuple[Column, ...]:
+    return (key.column,) if key else ()
 
 
 def _counts(first: Measured) -> Table:
@@ -250,17 +300,15 @@ def _counts(first: Measured) -> Table:
     return Table(tuple(columns), tuple(tuple(cells(g)) for g in groups), below=found.notes)
 
 
-def _metrics(
-    alike: Sequence[Measured], shown: dict[str, list[str]], metrics: Sequence[Metric]
-) -> Table | None:
+def _metrics(alike: Sequence[Measured], key: Key | None, metrics: Sequence[Metric]) -> Table | None:
     rows = []
     for place, one in enumerate(alike):
         for group in one.found.groups:
             if group.has_metrics:
                 cells = [_interval_cell(group, metric) for metric in metrics]
-                rows.append((*_leading(shown, place), Cell(group.name), *cells))
+                rows.append((*_leading(key, place), Cell(group.name), *cells))
     headings = [Column(INTERVAL.format(m.column or m.name), is_right=True) for m in metrics]
-    columns = (*_headings(shown), Column("subgroup"), *headings)
+    columns = (*_headings(key), Column("subgroup"), *headings)
     return Table(columns, tuple(rows)) if rows else None
 
 
@@ -275,13 +323,11 @@ def _form(metric: Metric) -> str:
     return UNIT if metric.has_unit else SHARE
 
 
-def _gaps(
-    alike: Sequence[Measured], shown: dict[str, list[str]], metrics: Sequence[Metric]
-) -> Table | None:
+def _gaps(alike: Sequence[Measured], key: Key | None, metrics: Sequence[Metric]) -> Table | None:
     n_shown = {sum(g.has_metrics for g in one.found.groups) for one in alike}
     has_rest = max(n_shown) > 2  # of two the rest is the other one
     columns = [
-        *(*_headings(shown), Column("metric"), Column("gap", is_right=True)),
+        *(*_headings(key), Column("metric"), Column("gap", is_right=True)),
         *(Column(name, "by chance", is_right=True) for name in ("mean", "95 %")),
         *(Column("p", is_right=True), Column("corrected", is_right=True), Column("worst")),
     ]
@@ -301,7 +347,7 @@ def _gaps(
             yield Cell(value=gap.p_behind, form=P_VALUE)
 
     rows = [
-        (*_leading(shown, place), *cells(one.found.gaps[metric.name], metric))
+        (*_leading(key, place), *cells(one.found.gaps[metric.name], metric))
         for place, one in enumerate(alike)
         for metric in metrics
         if metric.name in one.found.gaps
@@ -310,7 +356,7 @@ def _gaps(
     return Table(tuple(columns), tuple(rows), below=below) if rows else None
 
 
-def _rates(alike: Sequence[Measured], shown: dict[str, list[str]]) -> Table | None:
+def _rates(alike: Sequence[Measured], key: Key | None) -> Table | None:
     task = alike[0].row.row.encoded.task
     if _has_too_many_rates(alike):
         return None
@@ -322,7 +368,7 @@ def _rates(alike: Sequence[Measured], shown: dict[str, list[str]]) -> Table | No
         for threshold in one.found.thresholds[:MOST_CLASSES]:
             c = threshold.number
             named = (Cell(str(names[c]) if len(names) else str(c)),) if has_names else ()
-            leading = (*_leading(shown, place), *named)
+            leading = (*_leading(key, place), *named)
             for group in one.found.groups:
                 for each in group.rates:
                     if each.threshold == threshold:
@@ -330,7 +376,7 @@ def _rates(alike: Sequence[Measured], shown: dict[str, list[str]]) -> Table | No
                         rules.append(threshold.rule)
     if not rows:
         return None
-    columns = [*_headings(shown), *([Column("class")] if has_names else []), Column("subgroup")]
+    columns = [*_headings(key), *([Column("class")] if has_names else []), Column("subgroup")]
     columns += [Column("threshold", is_right=True)] if is_fixed else []
     for over in ("sensitivity", "false positive rate"):
         columns += [Column("value [95 %]", over, is_right=True), Column("of", over, is_right=True)]
@@ -375,3 +421,7 @@ def _explained(measured: Sequence[Measured]) -> Iterator[str]:
         yield SINGLE
     if any(group.why for one in measured for group in one.found.groups):
         yield FEW.format(unit=unit)
+    fixed = [one for one in measured if any(math.isfinite(t.value) for t in one.found.thresholds)]
+    if any(one.by_folds for one in fixed):
+        every = all(one.by_folds for one in fixed)
+        yield OUT_OF_FOLD.format(which="all rows" if every else "some rows")

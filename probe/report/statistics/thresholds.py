@@ -20,7 +20,8 @@ from probe.metrics.classification import predict
 from probe.metrics.intervals import ENOUGH, by_units
 from probe.metrics.prepared import METRICS
 
-YOUDEN, ARGMAX = "largest Youden's J on val", "the class with the largest score"
+YOUDEN = "largest Youden's J on val (of equal ones the lowest threshold)"
+ARGMAX = "the class with the largest score"
 ACCURACY = next(metric for metric in METRICS if metric.name == "acc")
 
 

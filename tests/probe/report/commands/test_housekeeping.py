@@ -409,6 +409,14 @@ def test_a_folder_that_cannot_be_written_is_said(shelf, capsys):
         folder.chmod(0o700)
 
 
+def test_an_interrupted_import_ends_quietly(capsys, monkeypatch):
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("probe.report.cli.import_module", interrupted)
+    assert run(capsys, "ls") == (130, "", "report ls: interrupted\n")
+
+
 def test_formats(shelf, capsys):
     found = json.loads(answered(capsys, "ls", "--format", "json"))
     assert found

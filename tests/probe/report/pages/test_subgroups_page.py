@@ -56,8 +56,12 @@ def test_a_page_says_who_how_good_how_far_apart_and_at_what_rates(asked, places)
     assert texts(page.tables[WHO], "samples") == ["80"] * 3
     assert texts(page.tables[WHO], "patients") == ["40"] * 3
     assert texts(page.tables[GAPS], "metric") == ["acc", "auc"]
-    assert page.tables[RATES].below == ("answered yes: largest Youden's J on val",)
+    assert page.tables[RATES].below == (
+        "answered yes: largest Youden's J on val (of equal ones the lowest threshold)",
+    )
     assert ("subgroups", "by the values of meta:site") in page.tables[WHO].above
+    assert ("model", "toy") in page.tables[WHO].above
+    assert page.tables[METRICS].columns[0].name == "subgroup"
     assert not any("left out" in note for note in page.notes)
 
 
@@ -71,14 +75,14 @@ def test_its_numbers_are_those_of_the_scores_and_the_feature_file(asked, places)
     order = [places_of[name] for name in ids]
     site, patients = features.meta["site"][order], features.groups[order]
     for row in page.tables[METRICS].rows:
-        who = site == row[1].text
+        who = site == row[0].text
         found = estimate(scores[who], labels[who], "binary-class", groups=patients[who])
-        for cell, name in zip(row[2:], ("acc", "auc"), strict=True):
+        for cell, name in zip(row[1:], ("acc", "auc"), strict=True):
             assert (cell.value, cell.low, cell.high) == found.metrics[name]
-    threshold = page.tables[RATES].rows[0][2].value
+    threshold = page.tables[RATES].rows[0][1].value
     for row in page.tables[RATES].rows:
-        ones = (site == row[1].text) & (labels == 1)
-        assert row[4].text == f"{(scores[ones, 1] > threshold).sum()}/{ones.sum()}"
+        ones = (site == row[0].text) & (labels == 1)
+        assert row[3].text == f"{(scores[ones, 1] > threshold).sum()}/{ones.sum()}"
 
 
 def test_rows_of_one_test_set_stand_in_one_table(asked):
@@ -121,7 +125,7 @@ def test_classes_with_few_patients_are_counted_and_say_so(asked):
     page = asked(by="meta:age:50,60")
     assert texts(page.tables[WHO], "subgroup") == ["<50", "50-60", ">=60"]
     assert any("counts only: class" in note for note in page.numbered())
-    assert page.notes[-1] == "Subgroups with under 10 patients of a class are counted alone."
+    assert any(note.startswith("Where a subgroup has under 10 patients") for note in page.notes)
 
 
 def test_tertiles_are_of_the_samples_outside_test(asked, places):
@@ -168,10 +172,33 @@ def test_without_the_feature_file_nobody_knows(asked, places, tmp_path):
 def test_rows_that_nothing_else_tells_apart_have_their_id(asked, places, capsys):
     asked()
     page = asked(words="--kind linear --choose val")
-    assert texts(page.tables[METRICS], "model") == ["toy"] * 6
-    ids = dict.fromkeys(texts(page.tables[METRICS], "id"))
-    assert len(ids) == 2
+    _, rows, metrics, *_ = page.tables
+    assert texts(rows, "row") == ["1", "2"]
+    ids = texts(rows, "id")
+    assert len(set(ids)) == 2
     assert all(len(name) == 8 for name in ids)
+    assert texts(metrics, "row") == ["1"] * 3 + ["2"] * 3
+
+
+@pytest.mark.parametrize("encoders", [("toy.full",), ("toy.full", "other.full")])
+def test_rows_have_numbers_where_models_do_not_tell_them_apart(asked, encoders):
+    asked(words="--kind ridge --layer 0", encoders=encoders)
+    page = asked(words="--kind ridge --layer 1", encoders=encoders)
+    _, rows, *others = page.tables
+    assert rows.title == "toys: rows"
+    names = [column.name for column in rows.columns]
+    assert names[0] == "row"
+    assert ("model" in names) == (len(encoders) > 1)
+    assert "weights" not in names
+    assert "layer" in names
+    assert all(table.columns[0].name == "row" for table in others)
+    assert not any("layer" in [c.name for c in table.columns] for table in others)
+
+
+@pytest.mark.parametrize(("choice", "is_said"), [("val", False), ("cv", True)])
+def test_a_page_says_where_val_is_out_of_fold(asked, choice, is_said):
+    page = asked(words=f"--kind linear --choose {choice}")
+    assert any("out of fold" in note for note in page.notes) == is_said
 
 
 def test_report_table_prints_the_page(places, capsys):

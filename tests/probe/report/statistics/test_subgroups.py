@@ -17,7 +17,7 @@ from probe.report.statistics.bands import UNKNOWN
 from probe.report.statistics.gaps import correct, find_gap, members, permuted, sampling_variance
 from probe.report.statistics.paired import Answers, Samples
 from probe.report.statistics.subgroups import Val, subgroups
-from probe.report.statistics.thresholds import fix_threshold, fix_thresholds, rates, share
+from probe.report.statistics.thresholds import YOUDEN, fix_threshold, fix_thresholds, rates, share
 
 SEXES = ("F", "M")
 
@@ -137,7 +137,7 @@ def test_several_trainings_have_no_subgroups():
 @pytest.mark.parametrize(
     ("sensitivity", "threshold", "rule"),
     [
-        (None, 0.5, "largest Youden's J on val"),  # 3/4 less 0; at .2 it is 1 less 2/4
+        (None, 0.5, YOUDEN),  # 3/4 less 0; at .2 it is 1 less 2/4
         (0.5, 0.65, "sensitivity 0.5 on val"),
         (0.6, 0.5, "sensitivity 0.6 on val"),
         (1, 0.25, "sensitivity 1 on val"),
