@@ -200,7 +200,8 @@ def _of_groups(options: argparse.Namespace, rows: list[StoredRow]) -> Page:
 def _of_metric(options: argparse.Namespace, rows: list[StoredRow]) -> Page:
     from probe.report.findings.claiming import ACC
     from probe.report.findings.headline import leads, read_record
-    from probe.report.pages.matrix import A_COLUMN, Shape, page_of_metric
+    from probe.report.findings.parts import A_COLUMN, Shape
+    from probe.report.pages.matrix import page_of_metric
     from probe.report.rows.ledger import read_question
 
     by = split_words("--by", options.by) or ("model",)

@@ -3,90 +3,32 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from cache.errors import RequestError
-from cache.format.key import canonical_json
 from probe.metrics.metric import Metric
+from probe.report.findings.parts import WHOLE_TABLE, Part, Shape, make_parts, word_of
 from probe.report.findings.standing import ALONE, Untested, metric_of, stand
 from probe.report.formats.cells import COUNT, SHARE, UNIT, Cell, Column, Page, Table
 from probe.report.rows.answers import test_sets
-from probe.report.rows.comparable import NOT_TO_COMPARE, describe_conflicts, make_blocks
-from probe.report.rows.contenders import Contender, differing, sharing
-from probe.report.rows.fields import find_field, is_number, natural, written
+from probe.report.rows.comparable import NOT_TO_COMPARE
+from probe.report.rows.contenders import Contender, sharing
+from probe.report.rows.fields import find_field, natural
 from probe.report.rows.people import People
 from probe.report.statistics.across import SHARED, across, mean_of_units, undecidable, units_of
 from probe.report.statistics.families import Family, Ranks
 
-# What tells contenders of one cell apart, the first that does.
-TELLING = ("size", "layer", "pool", "depth", "aggregate", "weights", "scale", "fitted", "features")
-N_DIGITS = 8  # of a digest
-# Axis -> parts of a condition that it spells out, and that therefore divide no table.
-SPELT: Mapping[str, Collection[str]] = {
-    "k": ("probe.k", "chosen.k"),
-    "shots": ("probe.few_shot.shots",),
-    "episodes": ("probe.few_shot.episodes",),
-    "scale": ("probe.standardised",),
-    "prompts": ("probe.text.n_prompts",),
-    "measured": ("probe.scores_of",),
-    "fold": ("folds",),
-    "seed": ("trainings",),
-}
-# Another kind, mode or protocol has other settings anyway, but for those of any kind.
-OTHERWISE = ("kind", "mode", "protocol")
-SHOTS = "probe.few_shot.shots"
-OF_ANY_KIND = re.compile(r"probe\.(few_shot\..*|scores_of|aggregate)")
 DESCRIBED = ("size", "depth", "fitted")  # of a line, where it isn't one for all and nothing says it
 APART = (
     "tables differ in more than their encoders, and nothing is ranked across them: ask all alike, narrow "
     "with --where, or spell the difference out with --by or --across"
 )
 NO_WORD = {"shots": "all"}  # what a column without the field is called
-A_COLUMN, WHOLE_TABLE = "column", "table"
 SEVERAL_SETS = "answers on several data sets are no pairs: let --across be data"
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What stands where."""
-
-    by: tuple[str, ...] = ("model",)  # fields of a line
-    across: str = "data"  # field of the columns
-    family: str = A_COLUMN  # tests that keep the level together
-    level: float = 0.05
-    is_tested: bool = True
-    sort: str = ""  # "": as rows stand; a column, "average", "-average"
-
-
-@dataclass
-class Part:
-    """Contenders that may be compared: asked alike, about the same samples."""
-
-    condition: Mapping[str, Any]
-    contenders: list[Contender]
-    differs: str = ""  # from the first part
-    cells: dict[tuple[tuple[str, ...], str], Contender] = field(default_factory=dict)
-    names: tuple[str, ...] = ()  # fields of a line
-
-    @property
-    def lines(self) -> list[tuple[str, ...]]:
-        return list(dict.fromkeys(line for line, _ in self.cells))
-
-    @property
-    def columns(self) -> list[str]:
-        found = list(dict.fromkeys(column for _, column in self.cells))
-        return sorted(found, key=natural) if all(map(is_number, filter(None, found))) else found
-
-    def sets(self) -> list[list[Contender]]:
-        """Its contenders, those of each data set together."""
-        found: dict[str, list[Contender]] = defaultdict(list)
-        for contender in self.cells.values():
-            found[contender.dataset].append(contender)
-        return list(found.values())
 
 
 def page_of_metric(
@@ -127,94 +69,6 @@ def page_of_metric(
     better = "smaller is better" if metric.is_loss else "larger is better"
     lead = lead_of([of for part in parts for of in part.sets()])
     return Page(tuple(tables), f"{metric_name} on test, {better}", lead, tuple(notes))
-
-
-def make_parts(contenders: Sequence[Contender], shape: Shape) -> list[Part]:
-    """Contenders that were asked alike and about the same samples, together."""
-    axes = {*shape.by, shape.across}
-    alike: dict[str, list[Contender]] = defaultdict(list)
-    conditions: dict[str, dict[str, Any]] = {}
-    for contender in contenders:
-        condition = _without_axes(contender.condition(), axes)
-        if shape.across != "data" and "data" not in shape.by:
-            condition = {"data": contender.dataset, **condition}
-        text = canonical_json(condition)
-        conditions[text] = condition
-        alike[text].append(contender)
-    parts = []
-    for text, members in alike.items():
-        blocks = make_blocks(members)
-        for block in blocks:
-            samples = describe_conflicts(block, blocks[0])
-            parts.append(Part(conditions[text], block.contenders, samples))
-    first = parts[0].condition
-    for part in parts:
-        said = _differences(part.condition, first)
-        part.differs = "; ".join(filter(None, [said, part.differs]))
-        _place(part, shape)
-    return parts
-
-
-def _without_axes(condition: Mapping[str, Any], axes: Collection[str]) -> dict[str, Any]:
-    spelt = {name for axis in axes for name in SPELT.get(axis, (axis, f"probe.{axis}"))}
-    is_otherwise = any(axis in axes for axis in OTHERWISE)
-
-    def is_spelt(name: str) -> bool:
-        of_kind = name.startswith(("probe.", "protocol.")) and not OF_ANY_KIND.fullmatch(name)
-        return name in spelt or (is_otherwise and of_kind)
-
-    return {name: value for name, value in condition.items() if not is_spelt(name)}
-
-
-def _differences(condition: Mapping[str, Any], first: Mapping[str, Any]) -> str:
-    """What is other than in the first table: "kind linear, not knn"."""
-    said = []
-    # Another kind, or way of training, has other settings anyway.
-    telling = [n for n in ("probe.kind", "probe.mode", SHOTS) if condition.get(n) != first.get(n)]
-    telling += ["place"] if telling and condition["place"] != first["place"] else []
-    for name in telling or differing([condition, first]):
-        mine, other = _said(condition.get(name)), _said(first.get(name))
-        said.append(f"{name.removeprefix('probe.')} {mine}, not {other}")
-    shown = said[:3]
-    return "; ".join(shown) + (f"; and {len(said) - 3} more settings" if len(said) > 3 else "")
-
-
-def _said(value: Any) -> str:
-    if isinstance(value, Mapping):  # a split's rule and seed, say; of a file its name is enough
-        value = ", ".join(
-            written(v) for n, v in value.items() if n != "rule" or "file" not in value
-        )
-    text = written(value) or "none"
-    return text if len(text) <= 40 else f"{text[:39]}…"
-
-
-def _place(part: Part, shape: Shape) -> None:
-    """Give each contender its cell; where a cell has several, lines say more."""
-    names = list(shape.by)
-    while True:
-        cells: dict[tuple[tuple[str, ...], str], list[Contender]] = defaultdict(list)
-        for c in part.contenders:
-            line = tuple(_word(c, name) for name in names)
-            cells[line, _word(c, shape.across)].append(c)
-        crowded = [members for members in cells.values() if len(members) > 1]
-        if not crowded:
-            break
-        settings = [n for m in crowded for n in differing([c.condition() for c in m]) if "." in n]
-        telling = next((n for n in (*TELLING, *settings, "id") if _tells(n, crowded)), None)
-        if telling is None:  # the same row twice, by file
-            break
-        names.append(telling)
-    part.names = tuple(names)
-    part.cells = {place: members[0] for place, members in cells.items()}
-
-
-def _tells(name: str, crowded: Sequence[Sequence[Contender]]) -> bool:
-    return any(len({_word(c, name) for c in members}) > 1 for members in crowded)
-
-
-def _word(contender: Contender, name: str) -> str:
-    word = written(contender.field(name))
-    return word[:N_DIGITS] if name in ("features", "id") else word
 
 
 def _table(
@@ -265,10 +119,10 @@ def _described(part: Part, shape: Shape) -> dict[str, dict[tuple[str, ...], str]
     for name in DESCRIBED:
         if name in (*part.names, shape.across):
             continue
-        if len({_word(c, name) for c in part.contenders}) > 1:
+        if len({word_of(c, name) for c in part.contenders}) > 1:
             words: dict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
             for (line, _), contender in part.cells.items():
-                words[line][_word(contender, name)] = None
+                words[line][word_of(contender, name)] = None
             found[name] = {line: ", ".join(filter(None, of)) for line, of in words.items()}
     return found
 
@@ -281,7 +135,7 @@ def _above(part: Part, shape: Shape) -> tuple[tuple[str, str], ...]:
     for name in (*names, *more):
         if name in (*part.names, shape.across):
             continue
-        words = {_word(c, name) for c in part.contenders}
+        words = {word_of(c, name) for c in part.contenders}
         if len(words) == 1 and words != {""}:
             found.append((find_field(name).title, words.pop()))
     n = {len(c.rows) for c in part.contenders if c.is_of_seeds}

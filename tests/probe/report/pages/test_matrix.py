@@ -5,8 +5,9 @@ import pytest
 from contending import NOBODY, answer, contenders, labels_of, scores_of
 
 from cache.errors import RequestError
+from probe.report.findings.parts import Shape
 from probe.report.formats.write import write
-from probe.report.pages.matrix import Shape, page_of_metric
+from probe.report.pages.matrix import page_of_metric
 
 LABELS = labels_of()
 GOOD, POOR = 3.0, 0.3
