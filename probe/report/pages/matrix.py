@@ -123,7 +123,8 @@ def _described(part: Part, shape: Shape) -> dict[str, dict[tuple[str, ...], str]
             words: dict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
             for (line, _), contender in part.cells.items():
                 words[line][word_of(contender, name)] = None
-            found[name] = {line: ", ".join(filter(None, of)) for line, of in words.items()}
+            said = {line: ", ".join(filter(None, of)) for line, of in words.items()}
+            found |= {name: said} if len(set(said.values())) > 1 else {}
     return found
 
 
