@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cache.commands.names import counted, format_bytes, short_label
-from cache.commands.terminal import Parser, complain, split_words
+from cache.commands.terminal import Parser, complain, cut_text, split_words
 from cache.places import features_root
 from probe.report.commands.which import add_format, add_rows, find_rows, print_page
 from probe.report.formats.cells import Cell, Column, Page, Table
-from probe.report.pages.listing import QUIET, RIGHT, USUAL
+from probe.report.pages.listing import MOST_SETTINGS, QUIET, RIGHT, USUAL, WIDTH
+from probe.report.rows.contenders import Contender, differing
 from probe.report.rows.fields import find_field, sorted_by, written
 from probe.report.rows.stale import Fault, Shelf, read_shelf
 from probe.report.rows.stored import StoredRow
@@ -114,17 +115,35 @@ def make_page(
 
 
 def telling(rows: Sequence[StoredRow]) -> list[str]:
-    """Fields in which rows differ whose data set, encoder, size and kind are the same."""
-    alike: dict[tuple[str, ...], list[StoredRow]] = {}
+    """Fields in which rows differ whose data set, encoder, size and kind are the same.
+
+    Of rows that no usual field tells apart the first few settings, as paths in the row's JSON.
+    """
+
+    alike = _alike(rows, WHAT)
+    names = [name for name in USUAL if name not in WHAT and _tells(name, alike)]
+    n_usual, alike = len(names), _alike(rows, (*WHAT, *names))
+    conditions = [[Contender((of,)).condition() for of in members] for members in alike]
+    for name in dict.fromkeys(name for of in conditions for name in differing(of)):
+        if "." in name and len(names) < n_usual + MOST_SETTINGS and _tells(name, alike):
+            names.append(name)
+            alike = _alike(rows, (*WHAT, *names))
+    return names
+
+
+def _tells(name: str, alike: Sequence[Sequence[StoredRow]]) -> bool:
+    """Whether a field differs among rows that stand together."""
+    said = [{_words(of, name) for of in members} for members in alike]
+    quiet = {"", *QUIET.get(name, ())}
+    return any(len(words) > 1 for words in said) and not set().union(*said) <= quiet
+
+
+def _alike(rows: Sequence[StoredRow], names: Sequence[str]) -> list[list[StoredRow]]:
+    """Rows of which fields say the same together."""
+    found: dict[tuple[str, ...], list[StoredRow]] = {}
     for of in rows:
-        alike.setdefault(tuple(_words(of, name) for name in WHAT), []).append(of)
-
-    def tells(name: str) -> bool:
-        said = [{_words(of, name) for of in members} for members in alike.values()]
-        quiet = {"", *QUIET.get(name, ())}
-        return any(len(words) > 1 for words in said) and not set().union(*said) <= quiet
-
-    return [name for name in USUAL if name not in WHAT and tells(name)]
+        found.setdefault(tuple(_words(of, name) for name in names), []).append(of)
+    return list(found.values())
 
 
 def describe_row(of: StoredRow) -> str:
@@ -150,4 +169,7 @@ def _bytes(path: Path) -> int:
 
 
 def _words(of: StoredRow, name: str) -> str:
-    return of.id[:N_DIGITS] if name == "id" else written(find_field(name).of(of))
+    if name == "id":
+        return of.id[:N_DIGITS]
+    words = written(find_field(name).of(of))
+    return cut_text(words, WIDTH) if "." in name else words

@@ -74,6 +74,12 @@ class Measured:
         """Whether what stands as val are answers out of fold to train and val."""
         return "folds" in self.row.row.answered.settings
 
+    @property
+    def has_fixed_rates(self) -> bool:
+        """Whether there are rates at a threshold that val has fixed."""
+        rates = (each for group in self.found.groups for each in group.rates)
+        return any(math.isfinite(each.threshold.value) for each in rates)
+
 
 @dataclass(frozen=True)
 class Key:
@@ -216,19 +222,21 @@ def _tables(alike: Sequence[Measured], metrics: Sequence[str]) -> Iterator[Table
     yield replace(_counts(first), title=f"{name}: who is in test", above=above)
     telling = {f: words for f, words in fields.items() if len(set(words)) > 1}
     key = _key(alike, telling)
-    if key and set(telling) != {MODEL}:
-        yield replace(_key_table(key, telling), title=f"{name}: rows")
     names = metrics or [
         m.name for m in METRICS if INTERVAL in m.also and row.encoded.task in m.tasks
     ]
     known = [m for m in METRICS if m.name in names]
     known.sort(key=lambda metric: names.index(metric.name))
-    if table := _metrics(alike, key, known):
-        yield replace(table, title=f"{name}: metrics by subgroup")
-    if table := _gaps(alike, key, known):
-        yield replace(table, title=f"{name}: gaps between subgroups")
-    if table := _rates(alike, key):
-        yield replace(table, title=f"{name}: rates at a threshold fixed on val")
+    found = {
+        "metrics by subgroup": _metrics(alike, key, known),
+        "gaps between subgroups": _gaps(alike, key, known),
+        "rates at a threshold fixed on val": _rates(alike, key),
+    }
+    if key and set(telling) != {MODEL} and any(found.values()):
+        yield replace(_key_table(key, telling), title=f"{name}: rows")
+    for what, table in found.items():
+        if table:
+            yield replace(table, title=f"{name}: {what}")
 
 
 def _fields(alike: Sequence[Measured]) -> dict[str, list[str]]:
@@ -421,7 +429,7 @@ def _explained(measured: Sequence[Measured]) -> Iterator[str]:
         yield SINGLE
     if any(group.why for one in measured for group in one.found.groups):
         yield FEW.format(unit=unit)
-    fixed = [one for one in measured if any(math.isfinite(t.value) for t in one.found.thresholds)]
+    fixed = [one for one in measured if one.has_fixed_rates]
     if any(one.by_folds for one in fixed):
         every = all(one.by_folds for one in fixed)
         yield OUT_OF_FOLD.format(which="all rows" if every else "some rows")

@@ -93,6 +93,9 @@ def test_rows_are_told_apart_by_what_differs(tmp_path, capsys):
     ]
     told = {line.partition(" 20")[0] for line in lines if "linear" in line}
     assert len(told) == 4
+    write_row(tmp_path, listed_row(layer=3, max_iter=9))  # a setting that has no column of its own
+    out = answered(capsys, "ls", "--results", tmp_path)
+    assert out.splitlines()[0].split()[9] == "probe.max_iter"
 
 
 def listed_row(fold=None, shots=None, **settings):
