@@ -19,7 +19,7 @@ NUMBERS = HEADINGS[4:10]
 LEGEND = (
     "A reading is a row that was written and had read test. questions: different ones, whose best "
     "is a best of as many looked at; folds of one rule, and seeds of a training, are of one. "
-    "Rows of earlier versions are in it for as long as they are there."
+    "Rows of earlier versions, and copied ones, count until something other than `report` deletes them."
 )
 
 
