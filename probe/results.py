@@ -32,6 +32,7 @@ from probe.ledger import Reading, add_line, utc
 from probe.metrics.classification import PROBABILITY
 from probe.metrics.intervals import Interval
 from probe.metrics.measure import Measured
+from probe.row_schema import check_row
 from probe.solvers.head import Head, head_of
 
 # 1: without checksums, scores in {stem}.npz. 2: without weights. Both are read as they are; see ROW.md.
@@ -57,8 +58,15 @@ ADDED_LATER: dict[str, Any] = {  # what rows without these fields mean by that
 }
 
 
+NO_ROW = "no row of probe or finetune"
+
+
 class BrokenRow(ValueError):
     """A file that holds no row, or another than was written; the message has no path."""
+
+
+class NewerRow(BrokenRow):
+    """A whole row that a later medprobe wrote."""
 
 
 @dataclass(frozen=True)
@@ -279,22 +287,16 @@ def as_json(row: Row) -> dict[str, Any]:
 
 
 def from_json(content: Mapping[str, Any]) -> Row:
-    """What ``read_row`` gives, as the row that was written; scores stay on disk.
-
-    Raises:
-        KeyError, TypeError, AttributeError, ValueError: it is none.
-    """
+    """What ``read_row`` gives, as the row that was written; scores stay on disk."""
     features, train = content["features"], content["trained_on"]
     return Row(
         Encoded(
-            model=str(features["model"]),
-            encoder=str(features.get("encoder", "")),
-            **{name: features[name] for name in ("size", "task", "digest")},
-            dataset=str(features["dataset"]),
+            encoder=features.get("encoder", ""),
+            **{name: features[name] for name in ("model", "size", "dataset", "task", "digest")},
             key=features.get("key", {}),
             samples=features["samples"],
             tables=features.get("tables", {}),
-            own_label=str(features.get("label") or ""),
+            own_label=features.get("label", ""),
             seen=content["seen"],
             protocol=content["protocol"],
         ),
@@ -347,13 +349,7 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
 
 def _number(value: Any) -> float:
     """JSON's null is a metric that is undefined; a count stays whole."""
-    if type(value) is float and math.isfinite(value):  # nearly all are; ten thousand rows have many
-        return value
-    if value is None:
-        return math.nan
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise TypeError(f"expected a number, found {value!r}")
-    return value
+    return math.nan if value is None else value
 
 
 def check_folder(root: Path) -> None:
@@ -429,21 +425,30 @@ def read_row(path: Path) -> dict[str, Any]:
     Raises:
         OSError: there is no such file, or it can't be read.
         BrokenRow: it holds no row, or another one than was written.
+        NewerRow: a later medprobe wrote it.
     """
     with open_regular(path) as file:
         text = file.read()
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise BrokenRow(f"no row of probe or finetune ({type(error).__name__})") from error
+        raise BrokenRow(f"{NO_ROW} ({type(error).__name__})") from error
     if not isinstance(content, dict) or not isinstance(content.get("probe"), dict):
-        raise BrokenRow("no row of probe or finetune")
+        raise BrokenRow(NO_ROW)
     version = content.get("row_version")
     if (version != 1 or CHECKSUM in content) and content.get(CHECKSUM) != _checksum(content):
         raise BrokenRow("changed since it was written: its checksum is of other content")
     if version not in range(1, ROW_VERSION + 1):
-        raise BrokenRow(f"a row of version {version}, where this medprobe reads {ROW_VERSION}")
-    return {**ADDED_LATER, **content}
+        is_newer = isinstance(version, int) and version > ROW_VERSION
+        raise (NewerRow if is_newer else BrokenRow)(
+            f"a row of version {version}, where this medprobe reads {ROW_VERSION}"
+        )
+    row = {**ADDED_LATER, **content}
+    try:
+        check_row(row)
+    except (ValueError, RecursionError) as error:
+        raise BrokenRow(f"{NO_ROW} ({error})") from error
+    return row
 
 
 def read_scores(path: Path, row: Mapping[str, Any]) -> dict[str, Array]:
@@ -615,7 +620,6 @@ def _remove_other_scores(path: Path, sha256: str) -> None:
 
 def _earlier_names(path: Path) -> list[str]:
     try:
-        names = read_row(path)["names"]
-    except (OSError, BrokenRow, KeyError):
+        return read_row(path).get("names", [])
+    except (OSError, BrokenRow):
         return []  # no row yet, or no longer one: it is replaced
-    return [str(name) for name in names] if isinstance(names, list) else []

@@ -12,7 +12,6 @@ from cache.files import write_whole
 from cache.places import features_root, results_root
 from probe.report.formats.cells import Page
 from probe.report.formats.write import FORMATS, write
-from probe.report.pages.listing import page_of_rows
 from probe.report.rows.fields import FIELDS, read_condition
 from probe.report.rows.people import People
 from probe.report.rows.stored import (
@@ -23,7 +22,6 @@ from probe.report.rows.stored import (
     read_stored,
     stored_files,
 )
-from probe.results import CHECKSUM
 
 # What each flag may call a row.
 CALLED: Mapping[str, Callable[[StoredRow], Sequence[str]]] = {
@@ -171,19 +169,7 @@ def _read(
         [read_condition(text) for text in options.where or ()],
     )
     root = options.results or results_root()
-    return read_stored(root, paths, wanted, _check)
-
-
-def _check(of: StoredRow) -> None:
-    """Whether a command can say something of a row.
-
-    A table of each row alone takes half a millisecond, so that only those have one that may hold
-    anything: from before rows had checksums.
-    """
-    for field in FIELDS:
-        field.of(of)
-    if CHECKSUM not in of.content:
-        page_of_rows([of])
+    return read_stored(root, paths, wanted)
 
 
 def _listed(known: Sequence[str]) -> str:

@@ -65,17 +65,12 @@ def load_results(root: str | Path | None = None, where: str | Sequence[str] = ()
     root = results_root() if root is None else Path(root)
     texts = [where] if isinstance(where, str) else where
     wanted = Wanted(where=[read_condition(text) for text in texts])
-    rows, problems = read_stored(root, stored_files(root), wanted, _check)
+    rows, problems = read_stored(root, stored_files(root), wanted)
     kept = {of.path for of in rows}
     for problem in problems:
         if problem.path not in kept:
             warnings.warn(f"{problem.path}: {problem.why}", stacklevel=2)
     return make_frame(rows)
-
-
-def _check(of: StoredRow) -> list[Any]:
-    """What a frame will ask of a row; a file that can't tell it is named, and takes no other down."""
-    return [field.of(of) for field in FIELDS]
 
 
 def make_frame(rows: Sequence[StoredRow]) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from probe.ledger import Named, Reading, add_line, read_lines, utc
 from probe.report.rows.fields import metric_named
-from probe.report.rows.stored import StoredRow, Wanted, read_stored, stored_files
+from probe.report.rows.stored import StoredRow, read_stored, stored_files
 from probe.report.statistics.claims import Asked, read_claim
 from probe.results import reading_of
 
@@ -103,7 +103,7 @@ def read_ledger(root: Path, rows: Iterable[StoredRow] | None = None) -> Ledger:
     """
     lines = read_lines(root)
     if rows is None:
-        rows, _ = read_stored(root, stored_files(root), Wanted(), lambda of: of.row.test_set)
+        rows, _ = read_stored(root, stored_files(root))
     known = {line.row for line in lines if isinstance(line, Reading)}
     tested = [of for of in rows if of.row.measured.test]
     stored = frozenset(of.id for of in tested)
@@ -155,15 +155,6 @@ def keep_readings(rows: Iterable[StoredRow]) -> None:
         for of in tested:
             if of.id not in known:
                 add_line(root, reading_of(of.row, utc(of.written)))
-
-
-def questions(root: Path) -> tuple[Question, ...]:
-    """The questions that were named, by time, and how often test sets had been read until then.
-
-    Raises:
-        OSError: the ledger can't be read.
-    """
-    return read_ledger(root).questions
 
 
 def _histories(readings: Sequence[Reading], stored: frozenset[str]) -> tuple[History, ...]:

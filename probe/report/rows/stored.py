@@ -14,17 +14,15 @@ from cache.commands.names import choose_named, short_label
 from cache.errors import RequestError
 from probe.arrays import Array
 from probe.report.rows.index import RowIndex
-from probe.results import BrokenRow, Row, from_json, read_scores
+from probe.results import NO_ROW, BrokenRow, Row, from_json, read_scores
 
 # What opening a pipe or a folder, a link to nothing, a loop of links ends in.
 NO_FILE = (errno.EINVAL, errno.ENOENT, errno.ELOOP)
-NO_ROW = "no row of probe or finetune"
 CURE = "delete it, or move it elsewhere; the command that made a row makes it again"
 # Of files that someone named, which aren't ours to have deleted.
 EXPECTED = "expected DATA_SET/NAME.json below a folder of results, as it was written"
 FOLDER = f"{NO_ROW}, but a folder; name a folder of results by --results DIR"
-# What a file that is no row, or one of an earlier version without checksum, can make of its reader.
-FOREIGN = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, IndexError)
+LATEST = 9e9  # seconds since 1970 that pandas has a time for, in 2255; a file's may be any
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,6 @@ def read_stored(
     root: Path,
     paths: Iterable[Path],
     wanted: Wanted = Wanted(),
-    shows: Callable[[StoredRow], Any] = id,
 ) -> tuple[list[StoredRow], list[Problem]]:
     """Stored rows, by data set, encoder, kind and seed.
 
@@ -98,14 +95,13 @@ def read_stored(
         root: the folder of results, whose index is used.
         paths: of rows' JSON files.
         wanted: which.
-        shows: what will be made of each; a file of which nothing can be made takes no other down.
 
     Returns:
         The rows, without scores, and the files that aren't any, or whose scores are missing or
         damaged; those rows are whole, and have a mark.
     """
     with _uncollected():
-        rows, problems = _read_all(root, paths, wanted, shows)
+        rows, problems = _read_all(root, paths, wanted)
     kept = choose_named(wanted.models, rows, model_names)
     problems += [Problem(r.path, f"its {r.lacking}") for r in kept if r.lacking and r.path]
     return sorted(kept, key=_place), problems
@@ -126,7 +122,7 @@ def _uncollected() -> Iterator[None]:
 
 
 def _read_all(
-    root: Path, paths: Iterable[Path], wanted: Wanted, shows: Callable[[StoredRow], Any]
+    root: Path, paths: Iterable[Path], wanted: Wanted
 ) -> tuple[list[StoredRow], list[Problem]]:
     """The rows that are wanted, but for their encoder, and the files that are none."""
     rows, problems, index = [], [], RowIndex(root)
@@ -137,22 +133,16 @@ def _read_all(
             row = from_json(content.row)
             if content.lacking:
                 row = dataclasses.replace(row, marks=(*row.marks, content.lacking))
-            found = StoredRow(row, path, content.row, content.written, content.lacking)
-            shows(found)
-            _place(found)
-            is_wanted = _is_wanted(found, wanted)
+            written = min(max(content.written, 0), LATEST)
+            found = StoredRow(row, path, content.row, written, content.lacking)
         except OSError as error:
             is_odd = error.errno in NO_FILE and os.path.lexists(path)
             why = f"not a regular file; {cure}" if is_odd else error.strerror or str(error)
             problems.append(Problem(path, FOLDER if cure != CURE and path.is_dir() else why))
         except BrokenRow as error:
             problems.append(Problem(path, f"{error}; {cure}"))
-        except RequestError:
-            raise
-        except FOREIGN as error:
-            problems.append(Problem(path, f"{NO_ROW} ({type(error).__name__}); {cure}"))
         else:
-            rows += [found] if is_wanted else []
+            rows += [found] if _is_wanted(found, wanted) else []
     index.save()
     return rows, problems
 

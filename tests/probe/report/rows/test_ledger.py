@@ -12,7 +12,7 @@ import probe.results
 from probe.ledger import Named, Reading, add_line, ledger_path, read_lines
 from probe.report.rows.comparable import make_blocks
 from probe.report.rows.contenders import contenders_of
-from probe.report.rows.ledger import questions, read_ledger, record_question
+from probe.report.rows.ledger import read_ledger, record_question
 from probe.report.rows.stored import StoredRow
 from probe.results import write_row
 
@@ -194,7 +194,7 @@ def test_a_question_knows_what_was_read_before(tmp_path):
     write_row(root, make_row(dataset="others"))
     record_question(root, "a > c")
     write_row(root, make_row(seed=1))
-    first, second = questions(root)
+    first, second = read_ledger(root).questions
     assert (first.text, first.read_before) == ("a > b", {})
     assert (second.text, second.read_before) == ("a > c", {"others": 1, "toys": 1})
     assert first.time <= second.time
@@ -205,7 +205,7 @@ def test_rows_from_before_the_ledger_were_read_before_a_question(tmp_path):
     ledger_path(tmp_path).unlink()
     os.utime(path, (1e9, 1e9))
     record_question(tmp_path, "a > b")
-    (asked,) = questions(tmp_path)
+    (asked,) = read_ledger(tmp_path).questions
     assert asked.read_before == {"toys": 1}
     (history,) = read_ledger(tmp_path).histories
     assert history.readings[0].time == "2001-09-09T01:46:40Z"
