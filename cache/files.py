@@ -23,6 +23,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from cache.errors import RequestError
+
 if sys.platform != "win32":  # which neither deletes nor renames what is open, and needs no locks
     import fcntl
 
@@ -82,12 +84,14 @@ def write_whole(path: Path, *, overwrite: bool = True) -> Iterator[IO[bytes]]:
 
     Args:
         path: where it will be.
-        overwrite: replace what is there.
+        overwrite: replace the file, or the link to one, that is there.
 
     Raises:
         FileExistsError: something is there that isn't to be replaced.
-        OSError: it can't be written.
+        OSError: it can't be written, or a folder, a device or a pipe is there.
     """
+    if overwrite:
+        _refuse_irregular(path)
     new = NewFile(path)
     with contextlib.ExitStack() as stack:
         stack.callback(new.discard)
@@ -97,6 +101,25 @@ def write_whole(path: Path, *, overwrite: bool = True) -> Iterator[IO[bytes]]:
             stack.callback(path.unlink, missing_ok=True)
         new.finish()
         stack.pop_all()
+
+
+@contextlib.contextmanager
+def write_asked(path: Path) -> Iterator[IO[bytes]]:
+    """``write_whole`` for a file that -o names: whatever is wrong is a line about that name.
+
+    Raises:
+        RequestError: it can't be written.
+    """
+    if not path.name:
+        raise RequestError(f"-o takes a file, not {str(path)!r}")
+    try:
+        with write_whole(path) as file:
+            yield file
+    except OSError as error:
+        why = error.strerror or str(error)
+        if not path.parent.is_dir():
+            why = f"there is no folder {path.parent}; make it, or name another"
+        raise RequestError(f"can't write {path}: {why}") from error
 
 
 @contextlib.contextmanager
@@ -228,6 +251,13 @@ def _remove_if_dead(path: Path) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     finally:
         os.close(descriptor)
+
+
+def _refuse_irregular(path: Path) -> None:
+    # /dev/stdout is a link to what the process has open, which may be a regular file.
+    is_open = path.is_symlink() and path.readlink().is_relative_to("/proc")
+    if is_open or (path.exists() and not path.is_file()):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 def _temporary(path: Path) -> Path:

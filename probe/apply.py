@@ -14,7 +14,7 @@ from cache.commands.settings import add_flags, given
 from cache.commands.terminal import Parser, run_command, show
 from cache.errors import RequestError
 from cache.features import Features, open_features
-from cache.files import write_whole
+from cache.files import write_asked
 from cache.format.key import file_stem, key_differences
 from cache.places import features_root, results_root
 from cache.task import Task
@@ -171,7 +171,7 @@ def write_scores(out: Path, ids: Texts, scores: Doubles, task: Task, score_type:
         score_type: of the row.
 
     Raises:
-        OSError: they can't be written.
+        RequestError: they can't be written.
     """
     names = np.array(task.class_names)
     table = io.StringIO()
@@ -184,7 +184,7 @@ def write_scores(out: Path, ids: Texts, scores: Doubles, task: Task, score_type:
         predicted = [[name] for name in names[scores.argmax(axis=1)].tolist()]
     for name, said, of_sample in zip(ids.tolist(), predicted, scores.tolist(), strict=True):
         writer.writerow([name, *said, *of_sample])
-    with write_whole(out) as file:
+    with write_asked(out) as file:
         file.write(table.getvalue().encode())
-    with write_whole(out.with_suffix(".npz")) as file:
+    with write_asked(out.with_suffix(".npz")) as file:
         np.savez(file, ids=ids, scores=scores, class_names=names)

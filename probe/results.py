@@ -16,19 +16,20 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from cache.commands.terminal import complain
 from cache.errors import RequestError
 from cache.files import NewFile, locked, open_regular, stream_sha256, write_whole
 from cache.format.key import file_stem, key_digest
 from cache.places import results_root
 from probe.arrays import Array
 from probe.folds import asked_of_all
-from probe.ledger import Reading, add_line, utc
+from probe.ledger import Reading, add_line, ledger_path, utc
 from probe.metrics.classification import PROBABILITY
 from probe.metrics.intervals import Interval
 from probe.metrics.measure import Measured
@@ -415,8 +416,16 @@ def _note_reading(root: Path, row: Row) -> None:
     """Write into the ledger that test was read, even if the row can't be written thereafter."""
     if row.measured.test:
         # A row is worth more than its line, and is counted without it for as long as it is there.
-        with contextlib.suppress(OSError):
+        try:
             add_line(root, reading_of(row, utc()))
+        except OSError as error:
+            _complain_of_ledger(root, error.strerror or str(error))
+
+
+@cache
+def _complain_of_ledger(root: Path, why: str) -> None:
+    """Once for all rows of a run."""
+    complain("results", f"{ledger_path(root)} can't be written ({why}); rows are kept without it")
 
 
 def read_row(path: Path) -> dict[str, Any]:

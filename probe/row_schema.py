@@ -52,6 +52,10 @@ OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 LIST = Kind("a list", lambda value: isinstance(value, list))
 SCORE_TYPES = (*THRESHOLD, "prediction")
 SCORE_TYPE = Kind(f"one of {', '.join(SCORE_TYPES)}", lambda value: value in SCORE_TYPES)
+PLACE = Kind(
+    "a layer and a pool",
+    lambda value: isinstance(value, list) and len(value) == 2 and _is_count(value[0]),
+)
 DIGESTS = _each(Kind("a checksum or digest", lambda value: _is_count(value) or type(value) is str))
 CHECKSUMS = _each(_maybe(COUNT))
 METRICS = _each(_maybe(NUMBER))
@@ -78,8 +82,8 @@ ROW: Schema = {
         "read?": _list(TEXT),
         "few_shot?": {"shots": COUNT},
         "training_seed?": _maybe(COUNT),
-        "place_chosen?": OBJECT,
-        "k_among?": LIST,
+        "place_chosen?": {"by": TEXT, "among?": _list(PLACE)},
+        "k_among?": Kind("a list of counts", lambda value: value and _list(COUNT).fits(value)),
     },
     "seed": NUMBER,
     "metrics": _each(OBJECT),

@@ -67,6 +67,27 @@ def test_of_a_disk_that_fails_no_empty_file_is_left(tmp_path, monkeypatch):
 
 
 @pytest.mark.posix
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to(os.devnull)])
+def test_what_is_no_file_is_not_replaced(tmp_path, make):
+    path = tmp_path / "x.csv"
+    make(path)
+    with pytest.raises(OSError, match=r"not a regular file: '.*x\.csv'"):
+        write(path)
+    assert not path.is_file()
+    assert names(tmp_path) == ["x.csv"]
+
+
+@pytest.mark.posix
+def test_what_the_process_has_open_is_not_replaced(tmp_path):
+    with (tmp_path / "log").open("w") as log:
+        path = tmp_path / "stdout"
+        path.symlink_to(f"/proc/self/fd/{log.fileno()}")
+        with pytest.raises(OSError, match="not a regular file"):
+            write(path)
+    assert path.is_symlink()
+
+
+@pytest.mark.posix
 def test_a_link_is_replaced_and_never_written_through(tmp_path, monkeypatch):
     """Neither where the file will be, nor where it is made, nor where lines are added."""
     precious = tmp_path / "precious"

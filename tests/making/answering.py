@@ -1,5 +1,6 @@
 """Result rows: as `probe` would write one, without having asked anything; and those it left."""
 
+import hashlib
 import json
 import math
 
@@ -35,6 +36,15 @@ def scores_file(row):
     """The file of scores that stands beside a stored row."""
     (path,) = row.parent.glob(f"{row.stem}*.npz")
     return path
+
+
+def rewrite(row, **fields):
+    """Change fields of a stored row, and its checksum with them, as ROW.md says how."""
+    content = json.loads(row.read_text()) | fields
+    del content["sha256"]
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    content["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    row.write_text(json.dumps(content))
 
 
 def make_earlier(row, *fields):

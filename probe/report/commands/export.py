@@ -9,7 +9,7 @@ from pathlib import Path
 from cache.commands.names import counted
 from cache.commands.terminal import Parser, complain, show
 from cache.errors import RequestError
-from cache.files import write_whole
+from cache.files import write_asked
 from probe.report.commands.which import add_rows, read_rows
 from probe.report.rows.stored import StoredRow
 
@@ -64,7 +64,7 @@ def _write_frame(rows: Sequence[StoredRow], name: str, output: Path | None) -> N
     """One table of all rows.
 
     Raises:
-        OSError: it can't be written.
+        RequestError: it can't be written.
     """
     from probe.report.rows.frame import make_frame
 
@@ -76,7 +76,7 @@ def _write_frame(rows: Sequence[StoredRow], name: str, output: Path | None) -> N
     if output is None:
         show(made.getvalue().decode(), end="")
         return
-    with write_whole(output) as file:
+    with write_asked(output) as file:
         file.write(made.getvalue())
     show(f"{output}: {counted(len(rows), 'row')}")
 
@@ -85,8 +85,8 @@ def _write_standard(prog: str, rows: Sequence[StoredRow], folder: Path) -> int:
     """A file for each row, or episode, that MedMNIST's evaluator can read; others are named.
 
     Raises:
-        RequestError: there is none.
-        OSError: the folder can't be written.
+        RequestError: there is none, or a file can't be written.
+        OSError: the folder can't be made.
     """
     from probe.report.rows.medmnist import standard_files
 
@@ -100,8 +100,10 @@ def _write_standard(prog: str, rows: Sequence[StoredRow], folder: Path) -> int:
             continue
         folder.mkdir(parents=True, exist_ok=True)
         for made in files:
-            with write_whole(folder / made.name) as file:
+            with write_asked(folder / made.name) as file:
                 file.write(made.text.encode())
         n_files += len(files)
+    if not n_files:
+        raise RequestError("no row that MedMNIST's evaluator could read; nothing was written")
     show(f"{folder}: {counted(n_files, 'file')} of {counted(len(rows) - left_out, 'row')}")
     return 1 if left_out else 0

@@ -55,17 +55,17 @@ class Waste:
 
     rows: Sequence[StoredRow]  # that are stale; with --damaged those whose scores are lost, too
     orphans: Sequence[Path]  # scores
-    damaged: Sequence[Path]  # rows that can't be read
+    damaged: Sequence[Path]  # rows that can't be read, and their scores
     partial: Sequence[Path]  # of killed writers, or of such as are at work
 
     def __str__(self) -> str:
         files = (
             (self.orphans, "file", "of scores without a row"),
-            (self.damaged, "damaged row", ""),
+            (self.damaged, "file", "of damaged rows"),
             (self.partial, "file", "that killed writers left"),
         )
         said = [counted(len(self.rows), "row")] if self.rows else []
-        said += [f"{counted(len(of), noun)} {rest}".strip() for of, noun, rest in files if of]
+        said += [f"{counted(len(of), noun)} {rest}" for of, noun, rest in files if of]
         paths = (path for of, *_ in files for path in of if path.is_file())
         n_bytes = sum(map(size_on_disk, self.rows)) + sum(p.lstat().st_size for p in paths)
         return f"{', '.join(said)}, {format_bytes(n_bytes)}" if said else ""
@@ -89,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
     elif options.dry_run:
         show(f"would delete {waste}")
     elif confirm(str(waste), options.yes):
-        _delete(options.prog, root, waste)
+        return 1 if not _delete(options.prog, root, waste) or unread or shelf.is_empty else 0
     return 1 if unread or shelf.is_empty else 0
 
 
@@ -125,17 +125,27 @@ def _why(shelf: Shelf, of: StoredRow) -> str:
     return "; ".join(fault.why for fault in faults_of(shelf, of))
 
 
-def _delete(prog: str, root: Path, waste: Waste) -> None:
+def _delete(prog: str, root: Path, waste: Waste) -> bool:
     """Delete it; what isn't waste any more, or whose writer is at work, stays.
 
+    Returns:
+        Whether all could be deleted; what couldn't is named.
+
     Raises:
-        OSError: a folder can't be written.
+        OSError: the ledger can't be written.
     """
-    if waste.rows:
-        delete(prog, waste.rows)
-    n = sum(map(delete_orphan, waste.orphans)) + sum(map(delete_damaged, waste.damaged))
+    is_done = delete(prog, waste.rows) if waste.rows else True
+    n = 0
+    for paths, delete_file in ((waste.orphans, delete_orphan), (waste.damaged, delete_damaged)):
+        for path in paths:
+            try:
+                n += delete_file(path)
+            except OSError as error:
+                complain(prog, f"{path}: {error.strerror}; it stays")
+                is_done = False
     for folder in result_folders(root):
         remove_leftovers(folder)
     n += sum(not path.exists() for path in waste.partial)
     if waste.orphans or waste.damaged or waste.partial:
         show(f"deleted {counted(n, 'other file')}")
+    return is_done

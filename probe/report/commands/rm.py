@@ -49,12 +49,13 @@ def run(options: argparse.Namespace) -> int:
         flags = ", ".join(f"--{flag}" for flag in FLAGS)
         raise RequestError(f"name rows, or say which by {flags}; `report ls` lists them")
     root = options.results or results_root()
-    paths = list(dict.fromkeys(find_row(name, root, "")[0] for name in options.rows)) or None
+    found = (find_row(name, root, "")[0] for name in options.rows)
+    paths = list({path.resolve(): path for path in found}.values()) or None
     rows, problems = find_rows(options, paths)
     for problem in problems:
         complain(options.prog, f"{problem.path}: {problem.why}")
     if rows and confirm(describe(rows), options.yes):
-        delete(options.prog, rows)
+        return 1 if not delete(options.prog, rows) or problems else 0
     return 1 if problems else 0
 
 
@@ -67,20 +68,29 @@ def describe(rows: Sequence[StoredRow]) -> str:
     return f"{counted(len(rows), 'row')}, {format_bytes(sum(map(size_on_disk, rows)))}"
 
 
-def delete(prog: str, rows: Sequence[StoredRow]) -> None:
-    """Delete rows, which the ledger goes on counting; what was asked again meanwhile stays, and is
-    named.
+def delete(prog: str, rows: Sequence[StoredRow]) -> bool:
+    """Delete rows, which the ledger goes on counting; what stays is named.
+
+    Returns:
+        Whether all could be deleted, but for those that were asked again meanwhile.
 
     Raises:
-        OSError: a folder can't be written.
+        OSError: the ledger can't be written.
     """
     keep_readings(rows)
-    n, n_bytes = 0, 0
+    n, n_bytes, is_done = 0, 0, True
     for of in rows:
         size = size_on_disk(of)
         assert of.path
-        if delete_row(of.path, of.content):
+        try:
+            is_deleted = delete_row(of.path, of.content)
+        except OSError as error:
+            complain(prog, f"{of.path}: {error.strerror}; it stays")
+            is_done = False
+            continue
+        if is_deleted:
             n, n_bytes = n + 1, n_bytes + size
         else:
             complain(prog, f"{of.path}: was asked again meanwhile; it stays")
     show(f"deleted {counted(n, 'row')}, {format_bytes(n_bytes)}")
+    return is_done

@@ -8,7 +8,7 @@ from typing import NoReturn
 from cache.commands.names import counted, near_names
 from cache.commands.terminal import Parser, complain, show, split_words
 from cache.errors import RequestError
-from cache.files import write_whole
+from cache.files import write_asked
 from cache.places import features_root, results_root
 from probe.report.formats.cells import Page
 from probe.report.formats.write import FORMATS, write
@@ -83,14 +83,8 @@ def print_page(options: argparse.Namespace, page: Page) -> None:
     if options.output is None:
         show(text)
         return
-    try:
-        with write_whole(options.output) as file:
-            file.write(f"{text.rstrip()}\n".encode())
-    except OSError as error:
-        folder, why = options.output.parent, error.strerror or str(error)
-        if not folder.is_dir():
-            why = f"there is no folder {folder}; make it, or name another"
-        raise RequestError(f"can't write {options.output}: {why}") from error
+    with write_asked(options.output) as file:
+        file.write(f"{text.rstrip()}\n".encode())
 
 
 def parse(parser: Parser, arguments: Sequence[str]) -> argparse.Namespace:

@@ -158,4 +158,5 @@ def _right(is_right: bool) -> str:
 
 
 def _escape(text: str) -> str:
-    return escape(line(text))
+    # In ASCII: whatever encoding a stream has, it breaks no letter.
+    return escape(line(text)).encode("ascii", "xmlcharrefreplace").decode()

@@ -86,7 +86,7 @@ def _table(page: Page, table: Table, numbers: dict[str, int]) -> Iterator[str]:
         yield "\\bottomrule\n\\end{tabular}"
     if below := list(_below(page, table, numbers)):
         yield r"\par\smallskip\begin{minipage}{\linewidth}\raggedright\footnotesize"
-        yield " \\\\\n".join(below)
+        yield " \\\\\n".join(map(_guarded, below))
         yield r"\end{minipage}"
     yield r"\end{table}"
 
@@ -117,9 +117,12 @@ def _has_intervals(table: Table) -> bool:
 
 
 def _row(cells: Sequence[str]) -> str:
-    # TeX would read a star or a bracket behind the last row's end as belonging to that.
-    guard = "{}" if cells[0][:1] in ("*", "[") else ""
-    return guard + " & ".join(cells) + END
+    return _guarded(" & ".join(cells)) + END
+
+
+def _guarded(text: str) -> str:
+    """TeX would read a star or a bracket behind the last line's end as belonging to that."""
+    return "{}" + text if text[:1] in ("*", "[") else text
 
 
 def _cell(cell: Cell, numbers: dict[str, int]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from cache.files import find_leftovers, locked
 from probe.report.rows.index import INDEX
 from probe.report.rows.stored import Problem, StoredRow
-from probe.results import BrokenRow, read_row, scores_path
+from probe.results import BrokenRow, NewerRow, read_row, scores_path
 
 # Names that probe.results gives; what has another is nobody's to delete.
 ROW_NAME = re.compile(r".+_[0-9a-f]{16}\.json")
@@ -53,28 +53,41 @@ def delete_orphan(path: Path) -> bool:
 
 
 def find_damaged(problems: Sequence[Problem]) -> list[Path]:
-    """Files that have the name of a row, and hold none."""
-    return [p.path for p in problems if ROW_NAME.fullmatch(p.path.name) and p.path.is_file()]
+    """Files that have the name of a row and hold none, not even one of a later medprobe, each with
+    its scores.
+    """
+    rows = (p.path for p in problems if ROW_NAME.fullmatch(p.path.name) and p.path.is_file())
+    return [path for row in rows if _is_damaged(row) for path in (row, *_scores_beside(row))]
 
 
 def delete_damaged(path: Path) -> bool:
-    """Delete a file that still holds no row, and its scores; returns whether it was deleted.
+    """Delete what ``find_damaged`` found, where that still holds; returns whether it was deleted.
 
     Raises:
         OSError: the folder can't be written.
     """
+    row = _row_of(path) or path
     with locked(path.parent):
-        try:
-            read_row(path)
-        except (BrokenRow, FileNotFoundError):
-            pass
-        else:
+        if row.exists() and not _is_damaged(row):
             return False
         path.unlink(missing_ok=True)
-        for scores in path.parent.glob(f"{glob.escape(path.stem)}*.npz"):
-            if _row_of(scores) == path:
-                scores.unlink(missing_ok=True)
     return True
+
+
+def _is_damaged(row: Path) -> bool:
+    """Whether a file surely holds no row."""
+    try:
+        read_row(row)
+    except (NewerRow, OSError):  # of what can't be read nobody knows
+        return False
+    except BrokenRow:
+        return True
+    return False
+
+
+def _scores_beside(row: Path) -> list[Path]:
+    beside = sorted(row.parent.glob(f"{glob.escape(row.stem)}*.npz"))
+    return [path for path in beside if _row_of(path) == row]
 
 
 def result_folders(root: Path) -> list[Path]:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from answering import make_row
 from looking import some
-from reporting import answered, refused, run
+from reporting import answered, refused
 
 from cache.format.sample_tables import SPLITS
 from cache.task import BINARY
@@ -59,17 +59,26 @@ def test_without_pyarrow_the_line_to_type_is_named(results, capsys, monkeypatch)
     assert not (results / "rows.parquet").exists()
 
 
+@pytest.mark.parametrize("name", ["", "/dev/null", "results", "no/such/x.csv"])
+@pytest.mark.parametrize("command", ["export", "table"])
+def test_where_no_file_can_be_written_is_named(results, capsys, monkeypatch, command, name):
+    monkeypatch.chdir(results)
+    (line,) = refused(capsys, command, "-o", name).splitlines()
+    assert (name or "-o takes a file") in line
+    assert ".medprobe" not in line
+
+
 @pytest.mark.parametrize("name", ["parquet", "medmnist"])
 def test_where_to_write_is_asked_for(results, capsys, name):
     assert "-o" in refused(capsys, "export", "--format", name)
 
 
 def test_rows_that_the_evaluator_cannot_read_are_named(results, capsys):
-    status, out, err = run(capsys, "export", "--format", "medmnist", "-o", results / "standard")
-    assert status == 1
+    err = refused(capsys, "export", "--format", "medmnist", "-o", results / "standard")
     assert err.count("left out") == 4
     assert "is no data set of MedMNIST" in err
-    assert "0 files of 0 rows" in out
+    assert "nothing was written" in err
+    assert not (results / "standard").exists()
 
 
 # ------------------------------------------------------------------ MedMNIST's evaluator

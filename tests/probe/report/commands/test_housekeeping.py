@@ -4,10 +4,11 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from answering import make_earlier, make_row, scores_file
+from answering import make_earlier, make_row, rewrite, scores_file
 from features import Looks, make_features
 from reporting import answered, refused, run
 
@@ -101,7 +102,7 @@ def test_rows_are_told_apart_by_what_differs(tmp_path, capsys):
 def listed_row(fold=None, shots=None, **settings):
     row = make_row(**settings, **({"few_shot": {"shots": shots}} if shots else {}))
     split = {"rule": "kfold:5", "seed": 0, "name": f"fold {fold}/5"}
-    encoded = replace(row.encoded, samples={"labels": 1, "split": split})
+    encoded = replace(row.encoded, samples={"labels": 1, "split": split["name"]})
     return replace(row, encoded=encoded, posed=replace(row.posed, split=split)) if fold else row
 
 
@@ -263,6 +264,12 @@ def test_a_row_is_deleted_with_its_scores_and_nothing_else(shelf, capsys, how):
     assert " 1 " in history
 
 
+def test_a_row_that_is_named_twice_is_one(shelf, capsys, monkeypatch):
+    path = row_of(shelf, "toys", "toy")
+    monkeypatch.chdir(path.parent)
+    assert "deleted 1 row," in answered(capsys, "rm", path.name, path, path.stem, "--yes")
+
+
 def test_rows_are_deleted_by_what_they_are(shelf, capsys):
     before = all_files(shelf / "results")
     kept = {path for path in before if "toys" not in path.parts}
@@ -375,6 +382,31 @@ def test_damaged_rows_stay_unless_they_are_asked_for(shelf, capsys):
     status, out, err = run(capsys, "gc", "--yes", "--damaged")
     assert before - all_files(shelf / "results") == {path, scores}
     assert str(foreign) in err
+
+
+def test_rows_of_a_later_medprobe_are_not_damaged(shelf, capsys):
+    path = row_of(shelf, "toys", "toy")
+    rewrite(path, row_version=99)
+    before = all_files(shelf / "results")
+    status, _, err = run(capsys, "gc", "--yes", "--damaged")
+    assert (status, all_files(shelf / "results")) == (1, before)
+    assert "a row of version 99" in err
+
+
+def test_a_file_that_cannot_be_deleted_stops_no_other(shelf, capsys, monkeypatch):
+    paths = sorted((shelf / "results").glob("*/*.json"))[:2]
+    for path in paths:
+        path.write_text("{")
+    unlink = Path.unlink
+
+    def fail(path, **how):
+        if path == paths[0]:
+            raise PermissionError(13, "Permission denied", str(path))
+        unlink(path, **how)
+
+    monkeypatch.setattr(Path, "unlink", fail)
+    assert f"{paths[0]}: Permission denied" in refused(capsys, "gc", "--yes", "--damaged")
+    assert [path.exists() for path in paths] == [True, False]
 
 
 def test_damaged_rows_are_named_and_left_out_of_the_list(shelf, capsys):

@@ -166,6 +166,12 @@ def test_a_format_shows_every_number_note_and_mark(page, name):
     )
 
 
+def test_html_is_ascii_whatever_it_says():
+    text = write(Page((), title="\u4e2d é"), "html")
+    assert text.isascii()
+    assert "\u4e2d é" in read_html(text)
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_what_a_format_writes_moves_no_cursor_and_is_utf8(name):
     text = write(hostile_page(), name)

@@ -75,6 +75,8 @@ def test_tabulars_are_rectangular(page):
 def test_a_row_isnt_read_as_of_the_one_before(text):
     table = Table((Column("a"),), ((Cell(text),),))
     assert f"\n{{}}{text} \\\\\n" in write(Page((table,)), "latex")
+    below = Table((), (), below=("first", text))
+    assert f"first \\\\\n{{}}{text}\n" in write(Page((below,)), "latex")
 
 
 def test_rules_are_those_of_booktabs():

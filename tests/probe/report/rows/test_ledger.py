@@ -149,15 +149,17 @@ def test_what_a_later_version_adds_is_left_out(tmp_path):
     assert len(read_lines(tmp_path)) == 1
 
 
-def test_a_full_disk_loses_no_row(tmp_path, monkeypatch):
+def test_a_full_disk_loses_no_row(tmp_path, monkeypatch, capsys):
     def fail(root, line):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(probe.results, "add_line", fail)
     path = write_row(tmp_path, make_row())
+    assert write_row(tmp_path, make_row("knn")).exists()
     assert path.exists()
+    assert capsys.readouterr().err.count("No space left on device") == 1
     assert read_lines(tmp_path) == []
-    assert read_ledger(tmp_path).looked_at(make_row().test_set) == 1
+    assert read_ledger(tmp_path).looked_at(make_row().test_set) == 2
 
 
 @pytest.mark.posix

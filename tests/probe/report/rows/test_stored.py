@@ -6,19 +6,30 @@ import io
 import json
 import math
 import multiprocessing
+import os
 import re
 import zipfile
 
 import numpy as np
 import pytest
-from answering import make_earlier, make_row, scores_file
+from answering import make_earlier, make_row, rewrite, scores_file
 from reading import printed, rows_printed
 
 from probe.cli import main
+from probe.ledger import utc
 from probe.report.cli import main as report
 from probe.report.pages.listing import format_rows
+from probe.report.rows.fields import find_field
+from probe.report.rows.frame import make_frame
 from probe.report.rows.stored import CURE, read_stored, stored_files
-from probe.results import Answered, BrokenRow, from_json, read_row, read_scores, write_row
+from probe.results import (
+    Answered,
+    BrokenRow,
+    from_json,
+    read_row,
+    read_scores,
+    write_row,
+)
 
 ITS_CHECKSUM = "its checksum is of other content"
 
@@ -118,18 +129,45 @@ def test_a_file_that_is_no_row_is_named_and_the_others_are_printed(stored, capsy
         ("chosen", ["strength", "large"]),
         ("row_version", 4),
         ("seed", math.nan),
+        ("marks", [-1]),
+        ("marks", [{}]),
+        ("marks", ["\ud800"]),
+        ("n", {"test": {}}),
+        ("target", []),
+        ("probe_protocol", 0),
+        ("score_type", ["margin"]),
+        ("score_type", "logit"),
+        ("probe", {"kind": "knn", "k": 10**400}),
+        ("probe", {"kind": "knn", "k_among": []}),
+        ("probe", {"kind": "knn", "place_chosen": {"by": "val", "among": [1.5]}}),
+        ("trained_on", {"dataset": "x"}),
+        ("names", [["a"]]),
     ],
 )
-def test_a_row_of_another_program_takes_no_other_down(stored, capsys, entry, value):
-    """Without checksum, as earlier versions wrote rows: whatever stands there is one line."""
+@pytest.mark.parametrize("has_checksum", [False, True], ids=["version 1", "checksum"])
+def test_a_row_of_another_program_takes_no_other_down(stored, capsys, entry, value, has_checksum):
+    """Whatever stands there is one line."""
     path = next((stored / "toys").glob("*.json"))
-    content = make_earlier(path)
-    path.write_text(json.dumps({**content, entry: value}))
+    if has_checksum:
+        rewrite(path, **{entry: value})
+    else:
+        path.write_text(json.dumps({**make_earlier(path), entry: value}))
     assert main(["table", "--results", str(stored)]) == 1
     said = capsys.readouterr()
     assert len(rows_printed(said.out)) >= 3
     (line,) = said.err.splitlines()
     assert line.startswith(f"probe table: {path}: ")
+
+
+@pytest.mark.parametrize("seconds", [-(10**12), 10**12])
+def test_a_file_of_any_time_has_one(stored, seconds):
+    """Not each file system keeps such a time."""
+    path = next((stored / "toys").glob("*.json"))
+    os.utime(path, (seconds, seconds))
+    (of,) = [of for of in read_stored(stored, stored_files(stored))[0] if of.path == path]
+    assert len(utc(of.written)) == len("2026-01-31T12:00:00Z")
+    assert len(make_frame([of])) == 1
+    assert find_field("written").of(of) is None or seconds > 0
 
 
 def test_rows_without_checksum_are_read_as_they_were(stored):
