@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import RequestError
-from probe.results import read_row
+from probe.results import BrokenRow, read_row
 
 ID = re.compile(r"[0-9a-f]{4,64}")  # the start of a row's id
 N_IN_NAME = 16  # digits of the id in a file's name: see probe.results.Row.path
@@ -33,15 +33,8 @@ def find_row(run: str, results_dir: Path, flag: str) -> tuple[Path, dict[str, An
         path = _find_by_name(run, results_dir, flag)
     try:
         row = read_row(path)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, BrokenRow) as error:
         raise RequestError(f"{_before(flag)}{path} can't be read as a result ({error})") from error
-    needed = {"id": str, "features": dict, "probe": dict, "chosen": dict}
-    if wrong := [name for name, kind in needed.items() if not isinstance(row.get(name), kind)]:
-        raise RequestError(f"{_before(flag)}{path} is no result of probe: it has no {wrong[0]}")
-    try:
-        _ = row["features"]["digest"], row["probe"]["kind"], row["trained_on"].get("digest")
-    except (KeyError, AttributeError) as error:
-        raise RequestError(f"{_before(flag)}{path} is no result of probe: {error}") from error
     return path, row
 
 

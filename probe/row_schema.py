@@ -80,6 +80,7 @@ ROW: Schema = {
     "probe": {
         "kind": TEXT,
         "read?": _list(TEXT),
+        "layer?": _maybe(COUNT),
         "few_shot?": {"shots": COUNT},
         "training_seed?": _maybe(COUNT),
         "place_chosen?": {"by": TEXT, "among?": _list(PLACE)},
@@ -105,6 +106,7 @@ ROW: Schema = {
     "score_type": SCORE_TYPE,
     "probe_protocol": {"changed?": LIST},
     "chosen": {"settings?": OBJECT},
+    "id": TEXT,
     "names?": _list(TEXT),
 }
 TRAINED_ON: Schema = {

@@ -170,7 +170,7 @@ def _not_named(
         return Headline(BY_VAL, metric, why, chosen[0], chosen[1])
     ranked, best = _ranked(shown, metric), _ranked(rivals, metric)
     a, b = (*ranked[:2], None, None)[:2]
-    is_best = bool(ranked) and ranked[0] is best[0]
+    is_best = bool(ranked and best) and ranked[0] is best[0]
     why = f"{EXPLORATORY}: {'best' if is_best else 'one'} of {looked}"
     why += f"; {OTHER_VAL}" if len(set(map(_val_samples, on_val))) > 1 else ""
     return Headline(EXPLORATORY, metric, why, a, b, is_best)

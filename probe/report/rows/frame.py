@@ -126,7 +126,7 @@ def scores_of(row: pd.Series | str | Path, root: str | Path | None = None) -> pd
 
 
 def _column(name: str, values: Sequence[Any]) -> Any:
-    """Values of a field. Those of rows that other programs made may be anything: then it is text."""
+    """Values of a field; settings that other programs made may be anything: then it is text."""
     known = [value for value in values if value is not None]
     if name in COUNTS and all(_is_count(value) for value in known):
         return pd.array(list(values), dtype="Int64")
@@ -140,7 +140,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return _is_number(value) and float(value).is_integer()
+    return type(value) is int and abs(value) < 2**63
 
 
 def _of_split(split: str, arrays: Mapping[str, Array], task: str) -> pd.DataFrame:

@@ -142,6 +142,8 @@ def test_a_file_that_is_no_row_is_named_and_the_others_are_printed(stored, capsy
         ("probe", {"kind": "knn", "place_chosen": {"by": "val", "among": [1.5]}}),
         ("trained_on", {"dataset": "x"}),
         ("names", [["a"]]),
+        ("id", None),
+        ("probe", {"kind": "linear", "layer": ""}),
     ],
 )
 @pytest.mark.parametrize("has_checksum", [False, True], ids=["version 1", "checksum"])
