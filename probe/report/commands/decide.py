@@ -5,13 +5,10 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from cache.catalogue import list_files
 from cache.commands.names import counted
 from cache.commands.terminal import Parser, split_words
-from cache.errors import CacheError, RequestError
+from cache.errors import RequestError
 from cache.features import Features
-from cache.format.key import PARTIAL
-from cache.header_index import HeaderIndex
 from cache.places import features_root, results_root
 from cache.task import REGRESSION
 from probe.report.commands.which import add_format, add_rows, people_of, print_page, read_rows
@@ -27,6 +24,7 @@ from probe.report.findings.deciding import (
 from probe.report.formats.cells import COUNT, Cell, Column, Page, Table
 from probe.report.rows.contenders import contenders_of
 from probe.report.rows.ledger import read_ledger, read_question, record_question
+from probe.report.rows.people import People
 from probe.report.rows.stored import StoredRow
 from probe.report.statistics.decide import DIFFERENCES, Power
 
@@ -137,18 +135,7 @@ def _record(root: Path, question: str) -> str:
 
 def _files(folder: Path) -> list[Features]:
     """One feature file of each data set, whichever comes first."""
-    index, found = HeaderIndex(folder), {}
-    for path in list_files(folder):
-        if path.name.endswith(PARTIAL):
-            continue
-        try:
-            features = Features(index.read_header(path))
-        except (CacheError, OSError):
-            continue  # `cache verify` says which and why
-        if not features.is_text:
-            found.setdefault(features.dataset, features)
-    index.save()
-    return list(found.values())
+    return list({of.dataset: of for of in reversed(People(folder).files)}.values())[::-1]
 
 
 def _decide(

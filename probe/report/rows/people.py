@@ -35,7 +35,8 @@ class People:
     opened: Sequence[Features] = ()  # files that are at hand anyway; they come first
 
     @cached_property
-    def _files(self) -> list[Features]:
+    def files(self) -> list[Features]:
+        """The whole feature files of images."""
         # Late: most tables ask for no patients, and h5py takes a while.
         from cache.catalogue import list_files
         from cache.features import Features
@@ -59,7 +60,7 @@ class People:
         Raises:
             Unfound: there is none.
         """
-        for files in (self.opened, self._files):
+        for files in (self.opened, self.files):
             own = [f for f in files if f.digest == row.encoded.digest]
             for features in (*own, *files):
                 if features.dataset == row.encoded.dataset and _is_of(features, row.encoded.tables):
