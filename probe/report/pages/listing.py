@@ -141,10 +141,10 @@ def _table(lines: Sequence[Line], title: str, shown: Shown, notes: Mapping[str, 
         if shown.is_usual and name != MODEL:
             if told <= {"", *QUIET.get(name, ())}:
                 continue
+            if field.part == ENCODER and _follows_model(name, lines):
+                continue
             if len(told) == 1:
                 above.append((field.title, told.pop()))
-                continue
-            if field.part == ENCODER and _follows_model(name, lines):
                 continue
         fields.append((Column(field.title, is_right=name in RIGHT), [Cell(word) for word in words]))
     if shown.is_usual:
