@@ -88,10 +88,8 @@ def write_whole(path: Path, *, overwrite: bool = True) -> Iterator[IO[bytes]]:
 
     Raises:
         FileExistsError: something is there that isn't to be replaced.
-        OSError: it can't be written, or a folder, a device or a pipe is there.
+        OSError: it can't be written.
     """
-    if overwrite:
-        _refuse_irregular(path)
     new = NewFile(path)
     with contextlib.ExitStack() as stack:
         stack.callback(new.discard)
@@ -113,6 +111,7 @@ def write_asked(path: Path) -> Iterator[IO[bytes]]:
     if not path.name:
         raise RequestError(f"-o takes a file, not {str(path)!r}")
     try:
+        _refuse_irregular(path)  # what is only remembered may take a pipe's place; this may not
         with write_whole(path) as file:
             yield file
     except OSError as error:
