@@ -1,0 +1,93 @@
+"""Vectors as points of a plane: the two directions of the largest variance, and t-SNE."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from cache.errors import RequestError
+from probe.arrays import Doubles, Floats, Singles
+from probe.solvers.standardise import chunks
+
+CHUNK_ROWS = 4096
+ROUNDING = 1e-12  # of the variance: less of it is none
+ALIKE = 1e-6  # of a weight: two that differ by less are equally large
+N_BEFORE = 50  # principal components that t-SNE begins with (van der Maaten & Hinton 2008)
+PERPLEXITY = 30.0  # of t-SNE, and at most a third of the others
+
+
+class Plane(NamedTuple):
+    """n samples in the directions of the largest variance."""
+
+    points: Doubles  # (n, d)
+    shares: Doubles  # (d,) of the variance that each direction has, 0 where there is none
+
+
+def pca(x: Floats, n_directions: int = 2) -> Plane:
+    """The principal components of n vectors.
+
+    From the (D, D) covariance, or the (n, n) Gram where n is smaller. A direction's sign is that in
+    which its largest weight is positive, the first of equally large ones.
+
+    Args:
+        x: (n, D) finite.
+        n_directions: d; those beyond what n and D allow are 0.
+
+    Raises:
+        RequestError: under 2 samples.
+    """
+    n, width = x.shape
+    if n < 2:
+        raise RequestError(f"principal components need 2 samples at least, found {n}")
+    mean = np.mean(x, axis=0, dtype=np.float64)
+    if width <= n:
+        products = np.zeros((width, width))
+        for rows in chunks(n, CHUNK_ROWS):
+            block = x[rows] - mean
+            products += block.T @ block
+        values, vectors = np.linalg.eigh(products)
+        weights = vectors[:, ::-1][:, :n_directions]
+    else:
+        centred = x - mean
+        products = centred @ centred.T
+        values, vectors = np.linalg.eigh(products)
+        weights = centred.T @ vectors[:, ::-1][:, :n_directions]
+        lengths = np.linalg.norm(weights, axis=0)
+        weights /= np.where(lengths > 0, lengths, 1)
+    total = float(np.trace(products))
+    largest = values[::-1][:n_directions]
+    is_there = largest > ROUNDING * total
+    sizes = np.abs(weights)
+    first = np.argmax(sizes >= (1 - ALIKE) * sizes.max(axis=0), axis=0)
+    signs = np.sign(weights[first, np.arange(weights.shape[1])])
+    weights *= np.where(is_there, signs, 0)
+    points, shares = np.zeros((n, n_directions)), np.zeros(n_directions)
+    shares[: len(largest)] = np.where(is_there, largest, 0) / (total or 1)
+    for rows in chunks(n, CHUNK_ROWS):
+        points[rows, : weights.shape[1]] = (x[rows] - mean) @ weights
+    return Plane(points, shares)
+
+
+def tsne(x: Floats, seed: int = 0) -> Singles:
+    """(n, 2) points by t-SNE of scikit-learn, from the first ``N_BEFORE`` principal components.
+
+    Neighbours stay neighbours; distances between groups, and their sizes, mean nothing. It takes
+    about a minute of 10,000 samples.
+
+    Args:
+        x: (n, D) finite.
+        seed: of the gradient's approximation; the start is the first two components.
+
+    Raises:
+        RequestError: under 4 samples.
+    """
+    n = len(x)
+    if n < 4:
+        raise RequestError(f"t-SNE needs 4 samples at least, found {n}")
+    from sklearn.manifold import TSNE  # late: it takes a second, and other figures don't need it
+
+    components = pca(x, min(N_BEFORE, n, x.shape[1])).points
+    perplexity = min(PERPLEXITY, (n - 1) / 3)
+    start = components[:, :2] if components.shape[1] > 1 else np.c_[components, 0 * components]
+    spread = start[:, 0].std()
+    start = (start / (spread or 1) * 1e-4).astype(np.float32)  # as its init="pca" does
+    return TSNE(2, perplexity=perplexity, init=start, random_state=seed).fit_transform(components)
