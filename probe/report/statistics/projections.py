@@ -70,24 +70,22 @@ def pca(x: Floats, n_directions: int = 2) -> Plane:
 def tsne(x: Floats, seed: int = 0) -> Singles:
     """(n, 2) points by t-SNE of scikit-learn, from the first ``N_BEFORE`` principal components.
 
-    Neighbours stay neighbours; distances between groups, and their sizes, mean nothing. It takes
-    about a minute of 10,000 samples.
+    Neighbours stay neighbours; distances between groups, and their sizes, mean nothing.
 
     Args:
         x: (n, D) finite.
-        seed: of the gradient's approximation; the start is the first two components.
+        seed: of what scikit-learn draws; the start is the first two components.
 
     Raises:
-        RequestError: under 4 samples.
+        RequestError: under 4 samples, or all the same.
     """
     n = len(x)
     if n < 4:
         raise RequestError(f"t-SNE needs 4 samples at least, found {n}")
     from sklearn.manifold import TSNE  # late: it takes a second, and other figures don't need it
 
-    components = pca(x, min(N_BEFORE, n, x.shape[1])).points
+    plane = pca(x, max(2, min(N_BEFORE, n, x.shape[1])))
+    if not plane.shares.any():
+        raise RequestError("t-SNE needs vectors that differ, and all are the same")
     perplexity = min(PERPLEXITY, (n - 1) / 3)
-    start = components[:, :2] if components.shape[1] > 1 else np.c_[components, 0 * components]
-    spread = start[:, 0].std()
-    start = (start / (spread or 1) * 1e-4).astype(np.float32)  # as its init="pca" does
-    return TSNE(2, perplexity=perplexity, init=start, random_state=seed).fit_transform(components)
+    return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(plane.points)

@@ -28,7 +28,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cache.errors import RequestError
-from probe.arrays import Bools, Doubles, Floats, Indices, Ints
+from probe.arrays import Array, Bools, Doubles, Floats, Indices, Ints
 from probe.solvers.standardise import chunks
 
 FEWEST = 4  # samples that the debiased HSIC is defined for
@@ -77,7 +77,7 @@ def represent(read: Callable[[Indices], Floats], n: int) -> Representation:
         finite = np.isfinite(block).all(axis=1)
         if not finite.all():
             row = rows.start + int(np.argmin(finite))
-            raise RequestError(f"features are finite, found inf or nan in sample {row}")
+            raise RequestError(f"features are finite, found inf or nan in row {row}")
         total = total + block.sum(axis=0)
     norms = np.empty(n)
     for rows in chunks(n, CHUNK_ROWS):
@@ -133,7 +133,7 @@ def cka(x: Floats, y: Floats, is_debiased: bool = True) -> float:
     return float(_ratio(hsic(x, y, is_debiased), *np.array(own), *np.array(scale)))
 
 
-def _n_of(x: Floats, y: Floats, is_debiased: bool) -> int:
+def _n_of(x: Array, y: Array, is_debiased: bool) -> int:
     if len(x) != len(y):
         raise RequestError(
             f"representations of the same samples have as many rows, found {len(x)} and {len(y)}"
@@ -156,10 +156,9 @@ def _centred(x: Floats, is_usual: Bools | None = None) -> Doubles:
     that are all the same become 0 and not what rounding leaves.
     """
     usual = np.ones(len(x), np.bool_) if is_usual is None or not is_usual.any() else is_usual
-    x = np.asarray(x, np.float64)
-    x = x - x[np.argmax(usual)]
-    x -= x.mean(axis=0, where=usual[:, None]) if not usual.all() else x.mean(axis=0)
-    return x
+    centred: Doubles = np.subtract(x, x[np.argmax(usual)], dtype=np.float64)
+    centred -= centred.mean(axis=0, where=usual[:, None])
+    return centred
 
 
 def _ratio(
@@ -205,7 +204,9 @@ def cka_matrix(
         _n_of(every[0].is_usual, other.is_usual, is_debiased)
     batch = batch_of(n, is_debiased) if batch is None else batch
     if batch < n and not is_debiased:
-        raise RequestError("biased CKA depends on n and has no minibatches: take all samples at once")
+        raise RequestError(
+            "biased CKA depends on n and has no minibatches: take all samples at once"
+        )
     _refuse_few(min(batch, n), is_debiased)
 
     found = np.zeros((2, 5, len(left), len(left if right is None else right)))
