@@ -16,7 +16,7 @@ mean of the batches' CKAs is another number, and a worse one. The biased HSIC de
 minibatches.
 
 **Outliers.** Debiasing doesn't cure them: two of 200 samples, moved far away together, bring .01 to .99.
-So each CKA comes with a second one, without the samples of the largest norms in X or in Y.
+So each CKA comes with a second one, without the 1 % of the largest norms in X and in Y.
 
 Nothing here holds an n x n matrix: Grams are made some rows at a time.
 """
@@ -34,7 +34,7 @@ from probe.solvers.standardise import chunks
 FEWEST = 4  # samples that the debiased HSIC is defined for
 EXACT = 2048  # samples; of more, minibatches unless asked otherwise
 BATCH = 512  # samples of a minibatch; 64 and 16 are as unbiased, and scatter more
-TRIMMED = 0.01  # of the samples: those of the largest norms, which the second CKA is without
+ONE_OF = 100  # samples, rounded up: those of the largest norms, which the second CKA is without
 ROUNDING = 1e-12  # of a trace: an HSIC(K, K) below is 0 but for rounding
 GRAM_BYTES = 2**28  # of all layers' Grams that are held at one time
 CHUNK_ROWS = 1024  # samples that are read at one time where no Gram is made
@@ -53,8 +53,8 @@ class Similarity(NamedTuple):
     """CKA of A representations with B others."""
 
     cka: Doubles  # (A, B), NaN where a side has no variance
-    usual: Doubles  # (A, B) the check: without the largest norms of either side
-    n_usual: Ints  # (A, B) samples that the check is of
+    trimmed: Doubles  # (A, B) the check: without the largest norms of either side
+    n_trimmed: Ints  # (A, B) samples of the check
 
 
 def represent(read: Callable[[Indices], Floats], n: int) -> Representation:
@@ -67,23 +67,18 @@ def represent(read: Callable[[Indices], Floats], n: int) -> Representation:
         read: see ``Representation``.
         n: samples.
 
-    Raises:
-        RequestError: a vector isn't finite.
+    Returns:
+        The vectors as they are, and which are usual: all but 1 % of them.
     """
     places = np.arange(n)
-    total: Doubles | float = 0.0
-    for rows in chunks(n, CHUNK_ROWS):
-        block = np.asarray(read(places[rows]), np.float64)
-        finite = np.isfinite(block).all(axis=1)
-        if not finite.all():
-            row = rows.start + int(np.argmin(finite))
-            raise RequestError(f"features are finite, found inf or nan in row {row}")
-        total = total + block.sum(axis=0)
+    mean = sum(
+        np.sum(read(places[rows]), axis=0, dtype=np.float64) for rows in chunks(n, CHUNK_ROWS)
+    ) / max(n, 1)
     norms = np.empty(n)
     for rows in chunks(n, CHUNK_ROWS):
-        norms[rows] = np.linalg.norm(read(places[rows]) - total / n, axis=1)
+        norms[rows] = np.linalg.norm(read(places[rows]) - mean, axis=1)
     is_usual = np.ones(n, np.bool_)
-    is_usual[np.argsort(-norms, kind="stable")[: int(np.ceil(TRIMMED * n))]] = False
+    is_usual[np.argsort(-norms, kind="stable")[: -(-n // ONE_OF)]] = False
     return Representation(read, is_usual)
 
 
@@ -98,8 +93,9 @@ def as_representation(x: Floats) -> Representation:
 def hsic(x: Floats, y: Floats, is_debiased: bool = True) -> float:
     """HSIC of two representations, exact, in float64.
 
-    Of centred X and Y tr(K H L H) is the sum of squares of X'Y, or of products of K and L: it's
-    taken where fewer numbers are. With k and l, the diagonals of the centred Grams, the debiased one is
+    Of centred X and Y tr(K H L H) is the sum of squares of X'Y, taken so where D and E are below n,
+    and the sum of the products of K and L, else. With k and l, the diagonals of the centred
+    Grams, the debiased one is
 
         [|X'Y|^2 - n/(n - 2) k'l + sum(k) sum(l) / ((n - 1)(n - 2))] / (n (n - 3)).
 
@@ -207,7 +203,8 @@ def cka_matrix(
         raise RequestError(
             "biased CKA depends on n and has no minibatches: take all samples at once"
         )
-    _refuse_few(min(batch, n), is_debiased)
+    if batch < min(n, FEWEST):
+        raise RequestError(f"minibatches have {FEWEST} samples at least, not {batch}")
 
     found = np.zeros((2, 5, len(left), len(left if right is None else right)))
     n_batches = -(-n // batch)
