@@ -33,6 +33,7 @@ from probe.report.statistics.similarity import (
 )
 
 MOST = 10_000  # samples where time grows with their square, or faster; of more, so many are drawn
+MOST_TSNE = 3000  # of t-SNE: 10,000 take two minutes
 PCA, TSNE = "pca", "tsne"
 
 
@@ -229,7 +230,7 @@ class Scatter:
 
 
 def scatter(place: Place, method: str = PCA, *, split: str = ALL, seed: int = 0) -> Scatter:
-    """A layer in two dimensions, at most ``MOST`` samples.
+    """A layer in two dimensions, at most ``MOST`` samples, or ``MOST_TSNE``.
 
     Args:
         place: which.
@@ -244,7 +245,7 @@ def scatter(place: Place, method: str = PCA, *, split: str = ALL, seed: int = 0)
     if method not in (PCA, TSNE):
         raise RequestError(f"layers are laid out by {PCA} or {TSNE}, not {method!r}")
     features = file_of(place)
-    common = match_samples([features], split, MOST, seed)
+    common = match_samples([features], split, MOST if method == PCA else MOST_TSNE, seed)
     x = vectors(place, common)
     if method == PCA:
         plane = pca(x)

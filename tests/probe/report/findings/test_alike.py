@@ -179,6 +179,8 @@ def test_of_many_samples_some_are_drawn(make, monkeypatch):
     assert other.samples.ids.tolist() != found.samples.ids.tolist()
     assert layers_alike(layers(one)).samples.n == 60
     assert layers_alike(layers(one), is_debiased=False).samples.n == 25
+    monkeypatch.setattr(alike, "MOST_TSNE", 15)
+    assert [scatter(last_place(one), by).samples.n for by in (PCA, TSNE)] == [25, 15]
 
 
 def test_a_layer_in_the_plane(make):
