@@ -15,6 +15,7 @@ COMMANDS = {
     "claim": "whether a claim such as 'dinov2 > vit on breastmnist' holds",
     "claims": "the same of all that the papers' tables say by their order",
     "sensitivity": "whether the order of encoders depends on the probe",
+    "figure": "a picture of rows, and its data frame",
     "export": "rows as csv, parquet, or MedMNIST's evaluator has them",
     "ls": "list rows: data set, encoder, date, and which are stale",
     "rm": "delete rows",

@@ -1,0 +1,1 @@
+"""Pictures of stored rows: each is drawn from a frame, which can be had as CSV."""

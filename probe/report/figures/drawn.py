@@ -1,0 +1,76 @@
+"""Drawing of curves, which several figures share."""
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+
+from probe.report.figures.curves import Mark
+from probe.report.figures.frame import Frame
+from probe.report.figures.style import BLACK, Look, Sheet, looks
+from probe.report.findings.standing import metric_of
+
+DODGE = 0.012  # of an axis' length, so that bars of two lines don't cover each other
+
+
+def draw_curves(sheet: Sheet, frame: Frame[Mark], label: str, *, is_log: bool = False) -> None:
+    """A panel for each, lines with bars.
+
+    Args:
+        sheet: to draw on.
+        frame: what.
+        label: of the x axis.
+        is_log: whether that has a logarithmic scale, with a tick at each number.
+    """
+    panels = sheet.first(mark.panel for mark in frame.points)
+    marks = [mark for mark in frame.points if mark.panel in panels]
+    of = {panel: [mark for mark in marks if mark.panel == panel] for panel in panels}
+    axes = sheet.panels(panels, sharey=True)
+    look = looks(mark.line for mark in marks)
+    for axis, panel in zip(axes, panels, strict=True):
+        _draw_panel(axis, of[panel], look, is_log)
+    metric = metric_of(marks[0].metric)
+    sheet.label(axes, label, metric.column or metric.name)
+    handles = [each.handle(name) for name, each in look.items()]
+    if any(mark.chosen for mark in marks):
+        ring = Look(BLACK, "o", "").handle("chosen without test")
+        ring.set(markerfacecolor="none", markersize=8)
+        handles.append(ring)
+    sheet.legend(handles)
+
+
+def _draw_panel(axis: Axes, marks: Sequence[Mark], look: dict[str, Look], is_log: bool) -> None:
+    ticks = sorted({mark.x for mark in marks})
+    start, stop = _scaled(ticks[0], is_log), _scaled(ticks[-1], is_log)
+    names = list(dict.fromkeys(mark.line for mark in marks))
+    for place, name in enumerate(names):
+        off = (place - (len(names) - 1) / 2) * DODGE * (stop - start)
+        line = [mark for mark in marks if mark.line == name]
+        x = [_unscaled(_scaled(mark.x, is_log) + off, is_log) for mark in line]
+        colour = look[name].colour
+        axis.plot(
+            *(x, [mark.value for mark in line]),
+            color=colour, marker=look[name].marker, ls=look[name].dash,
+        )  # fmt: skip
+        barred = [(at, mark) for at, mark in zip(x, line, strict=True) if not math.isnan(mark.low)]
+        if barred:
+            axis.vlines(
+                *([at for at, _ in barred], [m.low for _, m in barred], [m.high for _, m in barred]),
+                color=colour, lw=0.7, alpha=0.7,
+            )  # fmt: skip
+        for at, mark in zip(x, line, strict=True):
+            if mark.chosen:
+                axis.plot(at, mark.value, marker="o", ms=8, mfc="none", mec=BLACK, ls="")
+    if is_log:
+        axis.set_xscale("log")
+    shown = ticks[:: math.ceil(len(ticks) / 12)]
+    axis.set_xticks(shown, [f"{tick:g}" for tick in shown])
+    axis.minorticks_off()
+
+
+def _scaled(x: float, is_log: bool) -> float:
+    return math.log(x) if is_log else x
+
+
+def _unscaled(x: float, is_log: bool) -> float:
+    return math.exp(x) if is_log else x

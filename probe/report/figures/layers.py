@@ -1,0 +1,31 @@
+"""Layer curves: a metric at each layer, a line each pool, and what was chosen without test."""
+
+from probe.report.figures.curves import Curves, Mark, frame_of_curves, place_of
+from probe.report.figures.drawn import draw_curves
+from probe.report.figures.frame import Asked, Frame, nothing
+from probe.report.figures.style import Sheet
+
+CURVES = Curves("layer", panels=("model", "size"), lines=("pool",), least=3, over="over the samples that are measured")
+NO_CHOICE = "No row chose a layer: `probe --layer auto` does."
+
+
+def make(asked: Asked) -> Frame[Mark]:
+    """Test numbers where each layer's was read (`--layer all --all-test`), else val's.
+
+    Raises:
+        RequestError: no encoder has three layers that were asked alike.
+    """
+    of_all = [c for c in asked.contenders if c.first.row.answered.shots is None]
+    named = [c for c in of_all if c.field("place") == "named"]
+    chosen = frozenset(place_of(c) for c in of_all if c.field("place") == "chosen")
+    frame = frame_of_curves(asked, CURVES, named, chosen)
+    if frame is None:
+        raise nothing("three layers of one encoder", "probe --kind linear --layer all")
+    if not any(mark.chosen for mark in frame.points):
+        return Frame(frame.points, f"{frame.caption} {NO_CHOICE}", frame.notes)
+    return frame
+
+
+def draw(sheet: Sheet, frame: Frame[Mark]) -> None:
+    """A panel for each encoder, data set and kind."""
+    draw_curves(sheet, frame, "layer, from 0")
