@@ -108,7 +108,8 @@ def _title(part: Part, along: str) -> str:
         is_asked = name != "k" or "k" in part.contenders[0].first.row.answered.settings
         if name != along and is_asked and len(shared) == 1 and (word := shared.pop()):
             words.append(word if name in ("kind", "protocol", "fold") else f"{name} {word}")
-    return ", ".join(words)
+    places = {c.field("place") for c in part.contenders}
+    return ", ".join([*words, *(["layer chosen"] if places == {"chosen"} else [])])
 
 
 def _panels(title: str, part: Part, curves: Curves) -> dict[str, dict[str, list[Contender]]]:
@@ -123,7 +124,7 @@ def _panels(title: str, part: Part, curves: Curves) -> dict[str, dict[str, list[
 
 def _word(name: str, word: str) -> str:
     if name == "size":
-        return f"{word} px"
+        return f"{word}\N{NO-BREAK SPACE}px"
     return word if name in ("model", "pool") else f"{name} {word}"
 
 

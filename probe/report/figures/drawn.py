@@ -11,6 +11,7 @@ from probe.report.figures.style import BLACK, Look, Sheet, looks
 from probe.report.findings.standing import metric_of
 
 DODGE = 0.012  # of an axis' length, so that bars of two lines don't cover each other
+MOST_DODGED = 0.06  # of all lines together
 
 
 def draw_curves(sheet: Sheet, frame: Frame[Mark], label: str, *, is_log: bool = False) -> None:
@@ -44,7 +45,8 @@ def _draw_panel(axis: Axes, marks: Sequence[Mark], look: dict[str, Look], is_log
     start, stop = _scaled(ticks[0], is_log), _scaled(ticks[-1], is_log)
     names = list(dict.fromkeys(mark.line for mark in marks))
     for place, name in enumerate(names):
-        off = (place - (len(names) - 1) / 2) * DODGE * (stop - start)
+        step = min(DODGE, MOST_DODGED / len(names)) * (stop - start)
+        off = (place - (len(names) - 1) / 2) * step
         line = [mark for mark in marks if mark.line == name]
         x = [_unscaled(_scaled(mark.x, is_log) + off, is_log) for mark in line]
         colour = look[name].colour

@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
 BLACK, GREY, RED = "#000000", "#767676", "#D55E00"
@@ -32,8 +33,9 @@ WIDTHS = {"one": 89 * MM, "two": 183 * MM}  # columns of a paper
 POINTS = 7.0  # of all text; Nature asks for 5 to 7
 SMALL = 6.0
 LINE_HEIGHT = 1.35 * POINTS / 72  # inches
-BESIDE = 0.62  # inches beside a panel that its axis' labels take
+BESIDE = 0.62  # inches beside a panel that labels of its y axis take, if they are numbers
 DPI = 300
+BREAKS = "_-/.:"  # behind which a long word breaks
 MOST_PANELS = 12
 RC: Mapping[str, Any] = {
     "figure.dpi": DPI,
@@ -111,7 +113,13 @@ class Sheet:
         return every[:MOST_PANELS]
 
     def panels(
-        self, titles: Sequence[str], *, width: float = 2.1, height: float = 1.55, **shared: Any
+        self,
+        titles: Sequence[str],
+        *,
+        width: float = 2.1,
+        height: float = 1.55,
+        beside: float = BESIDE,
+        **shared: Any,
     ) -> list[Axes]:
         """Axes below titles, from left to right.
 
@@ -119,6 +127,7 @@ class Sheet:
             titles: of each panel; wrapped to its width.
             width: inches of a panel with its labels, at least; so many fit beside each other.
             height: inches of a panel without its title.
+            beside: inches of its width that labels of its y axis take.
             shared: ``sharex`` and ``sharey`` of matplotlib.
         """
         n = len(titles)
@@ -128,7 +137,7 @@ class Sheet:
         axes = list(grid.flat)
         for spare in axes[n:]:
             spare.remove()
-        room = self.width / n_columns - BESIDE
+        room = self.width / n_columns - beside
         wrapped = [self.wrap(title, room) for title in titles]
         for axis, title in zip(axes, wrapped, strict=False):
             axis.set_title(title, loc="left")
@@ -147,6 +156,13 @@ class Sheet:
                 axis.set_ylabel(y)
             if place + n_columns >= len(axes):
                 axis.set_xlabel(x)
+
+    def colour_bar(self, image: AxesImage, axes: Sequence[Axes], label: str) -> None:
+        """Below the panels."""
+        self.figure.colorbar(
+            image, ax=list(axes), label=label, location="bottom", shrink=0.5, aspect=30
+        )
+        self._height += 0.5
 
     def legend(self, handles: Sequence[Artist]) -> None:
         """Above the panels, in as many columns as fit."""
@@ -184,21 +200,23 @@ class Sheet:
 
     def _lines(self, text: str, room: float, size: float) -> Iterator[str]:
         line = ""
-        for word in text.split():
+        for word in text.split(" "):  # not at what holds "224 px" together
             if self.measure(f"{line} {word}".strip(), size) <= room:
                 line = f"{line} {word}".strip()
                 continue
             if line:
                 yield line
-            while self.measure(word, size) > room and len(word) > 1:
-                n = next(n for n in range(len(word) - 1, 0, -1) if self._fits(word[:n], room, size))
+            while len(word) > 1 and self.measure(word, size) > room:
+                n = self._break(word, room, size)
                 yield word[:n]
                 word = word[n:]
             line = word
         yield line
 
-    def _fits(self, text: str, room: float, size: float) -> bool:
-        return len(text) == 1 or self.measure(text, size) <= room
+    def _break(self, word: str, room: float, size: float) -> int:
+        """Letters of a word that fit into a line; it breaks behind one of BREAKS where it has one."""
+        fits = [n for n in range(1, len(word)) if self.measure(word[:n], size) <= room] or [1]
+        return max((n for n in fits if word[n - 1] in BREAKS), default=fits[-1])
 
     def measure(self, text: str, size: float = POINTS) -> float:
         """Inches that one line of text is wide."""

@@ -111,7 +111,7 @@ def page_of_subgroups(
     measured, left_out = [], []
     for of in rows:
         try:
-            measured.append(_measure(of, by, people, metrics, sensitivity))
+            measured.append(measure(of, by, people, metrics, sensitivity))
         except RequestError as error:
             left_out.append((of, str(error)))
     if not measured:
@@ -136,7 +136,7 @@ def _short(of: StoredRow) -> str:
     return " ".join(filter(None, words))
 
 
-def _measure(
+def measure(
     of: StoredRow,
     by: By,
     people: People,

@@ -1,0 +1,104 @@
+"""Confusion matrices: what the samples of each class were answered to be."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
+
+from cache.task import MULTI_LABEL, REGRESSION
+from probe.metrics.classification import predict
+from probe.report.figures.frame import Asked, Frame
+from probe.report.figures.names import answers_of
+from probe.report.figures.style import SMALL, Sheet
+from probe.report.rows.contenders import Contender
+
+CAPTION = "Samples of test, and their share of the true class's."
+MOST_COUNTED, MOST_NUMBERED = 6, 14  # classes whose cells have room for two numbers, for one
+CELL = {True: 0.42, False: 0.26}  # inches
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Samples of one class that were answered to be of one."""
+
+    panel: str
+    true: str
+    answered: str
+    n: int
+    share: float  # of the samples of the true class; nan: there are none
+    n_true: int
+
+
+def make(asked: Asked) -> Frame[Cell]:
+    """A matrix of each answer, by the class with the largest score.
+
+    Raises:
+        RequestError: no row of classes read test.
+    """
+    drawn, notes = answers_of(asked, _why_not, "rows of classes", "probe --kind linear")
+    cells = []
+    for of in drawn:
+        test, answers = of.test, of.test.answers[0]
+        n = len(test.samples.class_names)
+        said = predict(answers.runs[0], test.samples.task, answers.score_type)
+        counts = np.zeros((n, n), np.int64)
+        np.add.at(counts, (test.samples.labels, said), 1)
+        for t, true in enumerate(test.samples.class_names):
+            n_true = int(counts[t].sum())
+            for s, answered in enumerate(test.samples.class_names):
+                count = int(counts[t, s])
+                share = count / n_true if n_true else math.nan
+                cells.append(Cell(of.name, str(true), str(answered), count, share, n_true))
+    return Frame(tuple(cells), CAPTION, notes)
+
+
+def _why_not(of: Contender) -> str:
+    if of.first.row.encoded.task in (MULTI_LABEL, REGRESSION):
+        return "several labels at once, and numbers, have no confusion matrix"
+    return ""
+
+
+def draw(sheet: Sheet, frame: Frame[Cell]) -> None:
+    """A panel for each answer: rows are true classes."""
+    panels = sheet.first(cell.panel for cell in frame.points)
+    of = {name: [cell for cell in frame.points if cell.panel == name] for name in panels}
+    most = max(math.isqrt(len(cells)) for cells in of.values())
+    side = most * CELL[most <= MOST_COUNTED]
+    axes = sheet.panels(
+        panels, width=max(2.25, side + 1.2), height=max(1.3, side + 0.75), beside=1.15
+    )
+    images = [
+        _draw_matrix(sheet, axis, of[name]) for axis, name in zip(axes, panels, strict=True)
+    ]
+    sheet.label(axes, "answered", "true")
+    if most > MOST_NUMBERED:
+        sheet.colour_bar(images[0], axes, "share of the true class")
+
+
+def _draw_matrix(sheet: Sheet, axis: Axes, cells: Sequence[Cell]) -> AxesImage:
+    names = list(dict.fromkeys(cell.true for cell in cells))
+    n = len(names)
+    shares = np.array([cell.share for cell in cells]).reshape(n, n)
+    image = axis.imshow(shares, vmin=0, vmax=1, cmap="Blues", aspect="equal")
+    wrapped = [sheet.wrap(name, 0.8, SMALL) for name in names]
+    sizes = [int(cells[t * n].n_true) for t in range(n)]
+    axis.set_yticks(
+        range(n), [f"{name}\nn {size}" if n <= MOST_COUNTED else name for name, size in zip(wrapped, sizes, strict=True)]
+    )
+    is_wide = max(sheet.measure(line, SMALL) for name in wrapped for line in name.split("\n")) > 0.4
+    axis.set_xticks(range(n), wrapped, rotation=90 if is_wide else 0)
+    axis.spines[:].set_visible(False)
+    axis.tick_params(length=0)
+    for place, cell in enumerate(cells):
+        if n > MOST_NUMBERED or math.isnan(cell.share):
+            continue
+        percent = f"{100 * cell.share:.0f}"
+        words = f"{cell.n}\n{percent}\N{NO-BREAK SPACE}%" if n <= MOST_COUNTED else percent
+        colour = "white" if cell.share > 0.55 else "black"
+        axis.text(
+            *(place % n, place // n, words), ha="center", va="center", color=colour, fontsize=SMALL
+        )
+    return image

@@ -1,0 +1,95 @@
+"""Ranks of encoders under each probe, joined: whether the order depends on the probe."""
+
+from dataclasses import dataclass
+
+from cache.errors import RequestError
+from probe.report.figures.frame import Asked, Frame
+from probe.report.figures.style import Sheet, looks
+from probe.report.pages.sensitivity import KINDS, page_of_sensitivity
+
+SETS = "Bars: simultaneous sets of ranks, 95 % of each panel together; where they share no rank, ranks differ."
+NO_SETS = "No sets of ranks: too many or too few to test."
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One encoder's rank under one probe; equal ones share their mean rank."""
+
+    panel: str
+    probe: str
+    place: int  # of the probe, from 0
+    model: str
+    metric: str
+    value: float
+    rank: float  # 1 is the best
+    low: float  # of its set of ranks, both ends among them; nan: nothing was tested
+    high: float
+
+
+def make(asked: Asked) -> Frame[Rank]:
+    """The ranks of ``report sensitivity``.
+
+    Raises:
+        RequestError: there are no two probes of two encoders each.
+    """
+    usual = [c for c in asked.contenders if c.first.row.answered.kind in KINDS]
+    page = page_of_sensitivity(usual, (asked.metric,), asked.people)
+    found = []
+    for table in page.tables:
+        probes = list(dict.fromkeys(c.over for c in table.columns if c.name == "rank"))
+        for row in table.rows:
+            cells = {(c.over, c.name): cell for c, cell in zip(table.columns, row, strict=True)}
+            for place, probe in enumerate(probes):
+                rank = cells[probe, "rank"]
+                if rank.value is None:
+                    continue
+                value = next(
+                    cell.value
+                    for (over, name), cell in cells.items()
+                    if over == probe and name != "rank" and cell.value is not None
+                )
+                low = float("nan") if rank.low is None else rank.low
+                high = float("nan") if rank.high is None else rank.high
+                panel = table.title.partition(": ranks")[0]
+                found.append(
+                    Rank(panel, probe, place, row[0].text, asked.metric, value, rank.value, low, high)
+                )
+    if not found:
+        raise RequestError("nothing to draw: no probe ranks two encoders")
+    has_sets = any(rank.low == rank.low for rank in found)
+    caption = f"Ranks by {asked.metric}, 1 the best. {SETS if has_sets else NO_SETS}"
+    return Frame(tuple(found), caption, page.notes)
+
+
+def draw(sheet: Sheet, frame: Frame[Rank]) -> None:
+    """A panel for each data set; a gap where an encoder wasn't asked so."""
+    panels = sheet.first(rank.panel for rank in frame.points)
+    shown = {name: [rank for rank in frame.points if rank.panel == name] for name in panels}
+    look = looks(rank.model for rank in frame.points if rank.panel in panels)
+    most = max(rank.rank for of in shown.values() for rank in of)
+    n_probes = max(len({r.place for r in of}) for of in shown.values())
+    axes = sheet.panels(
+        panels, width=min(sheet.width, 0.9 + 0.42 * n_probes), height=1.3 + 0.18 * most, sharey=True
+    )
+    for axis, name in zip(axes, panels, strict=True):
+        models = list(dict.fromkeys(rank.model for rank in shown[name]))
+        probes = {rank.place: rank.probe for rank in shown[name]}
+        for number, model in enumerate(models):
+            ranks = {rank.place: rank for rank in shown[name] if rank.model == model}
+            off = (number - (len(models) - 1) / 2) * min(0.1, 0.5 / len(models))
+            places = range(max(probes) + 1)
+            x = [place + off for place in places]
+            y = [ranks[place].rank if place in ranks else float("nan") for place in places]
+            style = look[model]
+            axis.plot(x, y, color=style.colour, marker=style.marker, ls=style.dash)
+            low, high = (
+                [getattr(ranks[p], end) if p in ranks else float("nan") for p in places]
+                for end in ("low", "high")
+            )
+            axis.vlines(x, low, high, color=style.colour, lw=2.5, alpha=0.3)
+        words = [sheet.wrap(probes.get(place, ""), 0.9, 6.0) for place in range(max(probes) + 1)]
+        axis.set_xticks(range(len(words)), words, rotation=90)
+        axis.set_yticks(range(1, int(most) + 1))
+    axes[0].set_ylim(most + 0.5, 0.5)
+    sheet.label(axes, "", "rank")
+    sheet.legend([style.handle(model) for model, style in look.items()])

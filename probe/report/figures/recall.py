@@ -1,0 +1,58 @@
+"""Recall of each class, with intervals."""
+
+import numpy as np
+
+from cache.task import MULTI_LABEL, REGRESSION
+from probe.metrics.classification import predict
+from probe.report.figures.dots import Dot, draw_dots
+from probe.report.figures.frame import Asked, Frame
+from probe.report.figures.names import answers_of, names_of
+from probe.report.figures.style import Sheet
+from probe.report.findings.standing import cluster_of
+from probe.report.rows.contenders import Contender
+from probe.report.statistics.thresholds import share
+
+CAPTION = (
+    "Recall: the share of a class's test samples, or of a label's ones, that are answered so. "
+    "Bars: 95 % interval over {unit}s. {n}"
+)
+
+
+def make(asked: Asked) -> Frame[Dot]:
+    """Each answer's recalls; their intervals are those of shares of samples, or of patients.
+
+    Raises:
+        RequestError: no row of classes read test.
+    """
+    drawn, notes = answers_of(asked, _why_not, "rows of classes", "probe --kind linear")
+    names = names_of([of.contender for of in drawn], leave=("data",))
+    dots = []
+    for name, of in zip(names, drawn, strict=True):
+        test, answers, cluster = of.test, of.test.answers[0], cluster_of(of.test)
+        unit = "sample" if int(cluster.max()) + 1 == len(cluster) else "patient"
+        said = predict(answers.runs[0], test.samples.task, answers.score_type)
+        for c, word in enumerate(test.samples.class_names):
+            is_several = test.samples.task == MULTI_LABEL
+            labels = test.samples.labels[:, c] == 1 if is_several else test.samples.labels == c
+            hits = said[:, c] == 1 if is_several else said == c
+            found = share(hits[labels], cluster[labels])
+            n_units = len(np.unique(cluster[labels]))
+            dots.append(
+                Dot(
+                    *(of.contender.dataset, str(word), name, "recall"),
+                    *(found.value, found.low, found.high, found.n, n_units, unit),
+                )
+            )
+    units = {dot.unit for dot in dots}
+    n = "n: samples of patients." if "patient" in units else "n: samples."
+    caption = CAPTION.format(unit="s, or ".join(sorted(units, reverse=True)), n=n)
+    return Frame(tuple(dots), caption, notes)
+
+
+def _why_not(of: Contender) -> str:
+    return "numbers have no classes" if of.first.row.encoded.task == REGRESSION else ""
+
+
+def draw(sheet: Sheet, frame: Frame[Dot]) -> None:
+    """A panel for each data set."""
+    draw_dots(sheet, frame)
