@@ -47,22 +47,19 @@ def _draw_panel(axis: Axes, marks: Sequence[Mark], look: dict[str, Look], is_log
     for place, name in enumerate(names):
         step = min(DODGE, MOST_DODGED / len(names)) * (stop - start)
         off = (place - (len(names) - 1) / 2) * step
-        line = [mark for mark in marks if mark.line == name]
-        x = [_unscaled(_scaled(mark.x, is_log) + off, is_log) for mark in line]
-        colour = look[name].colour
+        at = {tick: _unscaled(_scaled(tick, is_log) + off, is_log) for tick in ticks}
+        line = {mark.x: mark for mark in marks if mark.line == name}
+        values = [line[tick].value if tick in line else math.nan for tick in ticks]  # nan: a gap
+        style = look[name]
         axis.plot(
-            *(x, [mark.value for mark in line]),
-            color=colour, marker=look[name].marker, ls=look[name].dash,
-        )  # fmt: skip
-        barred = [(at, mark) for at, mark in zip(x, line, strict=True) if not math.isnan(mark.low)]
-        if barred:
-            axis.vlines(
-                *([at for at, _ in barred], [m.low for _, m in barred], [m.high for _, m in barred]),
-                color=colour, lw=0.7, alpha=0.7,
-            )  # fmt: skip
-        for at, mark in zip(x, line, strict=True):
+            list(at.values()), values, color=style.colour, marker=style.marker, ls=style.dash
+        )
+        for mark in line.values():
+            x = at[mark.x]
+            if not math.isnan(mark.low):
+                axis.vlines(x, mark.low, mark.high, color=style.colour, lw=0.7, alpha=0.7)
             if mark.chosen:
-                axis.plot(at, mark.value, marker="o", ms=8, mfc="none", mec=BLACK, ls="")
+                axis.plot(x, mark.value, marker="o", ms=8, mfc="none", mec=BLACK, ls="")
     if is_log:
         axis.set_xscale("log")
     shown = ticks[:: math.ceil(len(ticks) / 12)]

@@ -1,13 +1,15 @@
 """Ranks of encoders under each probe, joined: whether the order depends on the probe."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cache.errors import RequestError
 from probe.report.figures.frame import Asked, Frame
-from probe.report.figures.style import Sheet, looks
-from probe.report.pages.sensitivity import KINDS, page_of_sensitivity
+from probe.report.figures.style import SMALL, Sheet, looks
+from probe.report.formats.cells import Cell
+from probe.report.pages.sensitivity import KINDS, TAU, page_of_sensitivity
 
-SETS = "Bars: simultaneous sets of ranks, 95 % of each panel together; where they share no rank, ranks differ."
+SETS = "Bars: simultaneous sets of ranks, 95 % of each panel together; where they share no rank, ranks differ; without a bar the set is one rank."
 NO_SETS = "No sets of ranks: too many or too few to test."
 
 
@@ -35,13 +37,18 @@ def make(asked: Asked) -> Frame[Rank]:
     usual = [c for c in asked.contenders if c.first.row.answered.kind in KINDS]
     page = page_of_sensitivity(usual, (asked.metric,), asked.people)
     found = []
+    notes = [note for note in page.notes if note != TAU]
     for table in page.tables:
         probes = list(dict.fromkeys(c.over for c in table.columns if c.name == "rank"))
+        panel = table.title.partition(": ranks")[0]
+        if probes:
+            notes += [line for line in table.below if "not tested" in line]
         for row in table.rows:
             cells = {(c.over, c.name): cell for c, cell in zip(table.columns, row, strict=True)}
             for place, probe in enumerate(probes):
                 rank = cells[probe, "rank"]
                 if rank.value is None:
+                    notes += _crowded(panel, probe, row[0].text, cells)
                     continue
                 value = next(
                     cell.value
@@ -50,7 +57,6 @@ def make(asked: Asked) -> Frame[Rank]:
                 )
                 low = float("nan") if rank.low is None else rank.low
                 high = float("nan") if rank.high is None else rank.high
-                panel = table.title.partition(": ranks")[0]
                 found.append(
                     Rank(panel, probe, place, row[0].text, asked.metric, value, rank.value, low, high)
                 )
@@ -58,7 +64,15 @@ def make(asked: Asked) -> Frame[Rank]:
         raise RequestError("nothing to draw: no probe ranks two encoders")
     has_sets = any(rank.low == rank.low for rank in found)
     caption = f"Ranks by {asked.metric}, 1 the best. {SETS if has_sets else NO_SETS}"
-    return Frame(tuple(found), caption, page.notes)
+    return Frame(tuple(found), caption, tuple(dict.fromkeys(notes)))
+
+
+def _crowded(
+    panel: str, probe: str, model: str, cells: Mapping[tuple[str, str], Cell]
+) -> list[str]:
+    """Where an encoder has several answers to a probe it has no rank."""
+    said = [cell.text for (over, _), cell in cells.items() if over == probe and cell.text]
+    return [f"left out: {panel}, {probe}: {said[0]} of {model}"] if said else []
 
 
 def draw(sheet: Sheet, frame: Frame[Rank]) -> None:
@@ -87,7 +101,7 @@ def draw(sheet: Sheet, frame: Frame[Rank]) -> None:
                 for end in ("low", "high")
             )
             axis.vlines(x, low, high, color=style.colour, lw=2.5, alpha=0.3)
-        words = [sheet.wrap(probes.get(place, ""), 0.9, 6.0) for place in range(max(probes) + 1)]
+        words = [sheet.wrap(probes.get(place, ""), 1.3, SMALL) for place in range(max(probes) + 1)]
         axis.set_xticks(range(len(words)), words, rotation=90)
         axis.set_yticks(range(1, int(most) + 1))
     axes[0].set_ylim(most + 0.5, 0.5)

@@ -26,7 +26,7 @@ BEFORE, AFTER = "as answered", "after temperature"
 CAPTION = (
     "Answers in {n} bins of confidence, the largest probability; larger dots are of more answers. "
     "Bars: 95 % interval of a bin's share (Wilson), where samples are independent. ECE: expected "
-    "calibration error, too large of few samples. The temperature was fitted on val. n: test samples."
+    "calibration error, too large of few samples. T: the temperature, fitted on val; 1 where none helped. n: test samples."
 )
 OF_VOTES = "tempered neighbours' votes are smoothed by shares of train, which no row holds: not drawn"
 
@@ -108,8 +108,8 @@ def draw(sheet: Sheet, frame: Frame[Bin]) -> None:
     for axis, name in zip(axes, panels, strict=True):
         axis.plot([0, 1], [0, 1], color=GREY, lw=0.6, ls=(0, (3, 2)))
         for of, style in look.items():
-            _draw_bins(axis, [b for b in shown[name] if b.of == of], style.colour, style.marker)
-    axes[0].set_xlim(-0.03, 1.03)
+            _draw_bins(axis, [b for b in shown[name] if b.of == of and (of == BEFORE or b.temperature != 1)], style.colour, style.marker)
+    axes[0].set_xlim(min(b.above for of in shown.values() for b in of) - 0.03, 1.03)
     axes[0].set_ylim(-0.03, 1.03)
     sheet.label(axes, "confidence", "share that are right")
     sheet.legend([style.handle(of) for of, style in look.items()])
@@ -129,5 +129,8 @@ def _errors(bins: Sequence[Bin]) -> str:
     each = {b.of: b for b in bins}
     said = [f"ECE {each[BEFORE].error:.3f}"]
     if after := each.get(AFTER):
-        said.append(f"at T {after.temperature:.2f} {after.error:.3f}")
-    return f"{', '.join(said)}; n {each[BEFORE].n_all}"
+        if after.temperature == 1:
+            said.append("T = 1")
+        else:
+            said.append(f"{after.error:.3f} at T = {after.temperature:.2f}")
+    return f"{'; '.join(said)}; n\N{NO-BREAK SPACE}{each[BEFORE].n_all}"

@@ -157,12 +157,17 @@ class Sheet:
             if place + n_columns >= len(axes):
                 axis.set_xlabel(x)
 
-    def colour_bar(self, image: AxesImage, axes: Sequence[Axes], label: str) -> None:
-        """Below the panels."""
-        self.figure.colorbar(
-            image, ax=list(axes), label=label, location="bottom", shrink=0.5, aspect=30
+    def add_height(self, inches: float) -> None:
+        """For what stands above or below panels."""
+        self._height += inches
+
+    def colour_bar(self, image: AxesImage, axes: Sequence[Axes]) -> None:
+        """Of shares, below the panels; the caption says of what."""
+        bar = self.figure.colorbar(
+            image, ax=list(axes), location="bottom", shrink=0.5, aspect=30, ticks=[0, 0.5, 1]
         )
-        self._height += 0.5
+        bar.ax.set_xticklabels(["0 %", "50 %", "100 %"])
+        self._height += 0.4
 
     def legend(self, handles: Sequence[Artist]) -> None:
         """Above the panels, in as many columns as fit."""

@@ -1,0 +1,96 @@
+"""Rows to draw, and what a picture holds after it was drawn."""
+
+import dataclasses
+from contextlib import contextmanager
+from unittest.mock import patch
+
+import numpy as np
+from contending import NOBODY, answer, labels_of, scores_of
+
+from probe.report.figures.frame import Asked
+from probe.report.rows.contenders import contenders_of
+
+LONG = "an_encoder_whose_name_is_longer_than_any_panel_is_wide_$x^2$"
+NAMES = ("lite", "vit", LONG)
+
+
+def asked_of(rows, metric="auc", by=None, people=NOBODY):
+    """What a figure's ``make`` takes."""
+    return Asked(rows, contenders_of(rows), people, metric, by)
+
+
+def layered(layers=range(4), pools=("cls", "mean"), models=NAMES[:2], skill=0.6, **settings):
+    """A row for each layer."""
+    labels = labels_of()
+    return [
+        answer(model, scores_of(labels, skill + layer / 8, 7 * layer + len(pool)), labels, layer=layer, pool=pool, **settings)
+        for model in models
+        for layer in layers
+        for pool in pools
+    ]  # fmt: skip
+
+
+def few_shot(shots=(1, 5, 10), models=NAMES):
+    """A row for each number of shots."""
+    labels = labels_of()
+    rows = []
+    for model in models:
+        for n in shots:
+            drawn = {"shots": n, "episodes": 3, "images": 10, "digest": f"d{n}"}
+            scores = scores_of(labels, n / 10, n, episodes=3)
+            rows.append(answer(model, scores[0], labels, few_shot=drawn))
+    return rows
+
+
+def kinds(kind_names=("knn", "ridge", "linear"), models=NAMES, n_classes=2, n=120, dataset="toys"):
+    """A row for each encoder and kind."""
+    labels = labels_of(n, n_classes)
+    return [
+        answer(model, scores_of(labels, 0.5 + i / 4 + j / 3, 10 * i + j, n_classes), labels, kind=kind, dataset=dataset)
+        for i, model in enumerate(models)
+        for j, kind in enumerate(kind_names)
+    ]  # fmt: skip
+
+
+def tempered(rows, temperature=1.3):
+    """Rows with a temperature, measured as `probe` does."""
+    from probe.metrics.prepared import prepare
+
+    found = []
+    for of in rows:
+        row = of.row
+        arrays = row.scores
+        prepared = prepare(
+            arrays["test_scores"], arrays["test_labels"], row.encoded.task, "probability", temperature
+        )
+        test = dict(row.measured.test)
+        from probe.metrics.intervals import Interval
+
+        test["ece_tempered"] = Interval(prepared.evaluate()["ece_tempered"], np.nan, np.nan)
+        measured = dataclasses.replace(row.measured, test=test, temperature=temperature)
+        found.append(dataclasses.replace(of, row=dataclasses.replace(row, measured=measured)))
+    return found
+
+
+@contextmanager
+def watched():
+    """Lists the texts that are drawn in it, each with its box in pixels."""
+    from matplotlib.text import Text
+
+    found, drawn = [], Text.draw
+
+    def draw(self, renderer, *args, **kwargs):
+        drawn(self, renderer, *args, **kwargs)
+        if self.get_visible() and self.get_text().strip():
+            box = Text.get_window_extent(self, renderer)
+            found.append((self.get_text(), box))
+
+    with patch.object(Text, "draw", draw):
+        yield found
+
+
+def drawn_texts(figure):
+    """The texts of a whole picture with their boxes, and the picture's own."""
+    with watched() as found:
+        figure.canvas.draw()
+    return found, figure.bbox

@@ -1,0 +1,108 @@
+"""Pictures: written without a screen or a warning, no text cut, none over another."""
+
+import io
+import itertools
+
+import pytest
+from drawing import asked_of, drawn_texts, few_shot, kinds, layered, tempered
+
+pytest.importorskip("matplotlib")
+
+from probe.report.figures import catalogue
+from probe.report.figures.style import WIDTHS, looks, styled
+
+BEGINS = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
+
+
+def sizes():
+    return [of for size in (112, 224) for of in layered(range(3, 4), ("cls",), size=size)]
+
+
+def classes(n):
+    return kinds(("linear", "knn"), n_classes=n, n=20 * n)
+
+
+CASES = {
+    "layers": ("layers", lambda: layered(range(12))),
+    "shots": ("shots", few_shot),
+    "sizes": ("sizes", sizes),
+    "confusion": ("confusion", kinds),
+    "confusion of 5": ("confusion", lambda: classes(5)),
+    "confusion of 11": ("confusion", lambda: classes(11)),
+    "confusion of 16": ("confusion", lambda: classes(16)),
+    "recall": ("recall", kinds),
+    "recall of 11": ("recall", lambda: classes(11)),
+    "reliability": ("reliability", lambda: tempered(kinds(("linear",)))),
+    "ranks": ("ranks", lambda: kinds(models=[f"encoder {i}" for i in range(8)])),
+    "ranks of long names": ("ranks", kinds),
+    "deciding": ("deciding", lambda: kinds(n=60) + kinds(n=70, dataset="others")),
+}
+
+
+@pytest.fixture(scope="module")
+def frames():
+    """Name of a case -> figure and frame, made once."""
+    made = {}
+
+    def frame(case):
+        if case not in made:
+            name, rows = CASES[case]
+            metric = "acc" if name == "deciding" else "auc"
+            made[case] = name, catalogue.make(name, asked_of(rows(), metric))
+        return made[case]
+
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("case", "width"),
+    [*((case, "one") for case in CASES), *((case, "two") for case in ("layers", "recall", "deciding"))],
+)
+def test_no_text_is_cut_or_over_another(frames, case, width):
+    with styled():
+        texts, whole = drawn_texts(catalogue.draw(*frames(case), WIDTHS[width]))
+    assert len(texts) > 5
+    for text, box in texts:
+        inside = (box.x0, box.y0) >= (-1, -1) and box.x1 <= whole.x1 + 1 and box.y1 <= whole.y1 + 1
+        assert inside, f"{text!r} is cut: {box} of {whole}"
+    for (one, a), (other, b) in itertools.combinations(texts, 2):
+        wide = min(a.x1, b.x1) - max(a.x0, b.x0)
+        high = min(a.y1, b.y1) - max(a.y0, b.y0)
+        assert wide < 2 or high < 2, f"{one!r} lies over {other!r}"
+
+
+@pytest.mark.parametrize("form", catalogue.FORMATS)
+@pytest.mark.parametrize("case", ["shots"])
+def test_each_format_is_written_the_same_each_time(frames, case, form):
+    made = [io.BytesIO(), io.BytesIO()]
+    for file in made:
+        catalogue.write(*frames(case), file, form, WIDTHS["one"])
+    assert made[0].getvalue().startswith(BEGINS[form])
+    assert made[0].getvalue() == made[1].getvalue()
+
+
+def test_the_caption_stands_in_the_picture(frames):
+    name, frame = frames("layers")
+    with styled():
+        texts, _ = drawn_texts(catalogue.draw(name, frame, WIDTHS["two"]))
+    assert frame.caption in [text.replace("\n", " ") for text, _ in texts]
+
+
+def test_28_looks_are_different():
+    found = looks(map(str, range(28)))
+    assert len({(look.colour, look.dash) for look in found.values()}) == 28
+    few = list(looks(map(str, range(7))).values())
+    assert len({look.colour for look in few}) == len({look.marker for look in few}) == 7
+
+
+def test_a_missing_row_is_a_gap():
+    rows = [of for of in layered(range(5), ("cls",)) if of.row.answered.settings["layer"] != 2]
+    rows += [of for of in layered((2,), ("cls",)) if of.row.encoded.model == "vit"]
+    rows += layered(range(5), ("mean",))
+    frame = catalogue.make("layers", asked_of(rows))
+    with styled():
+        figure = catalogue.draw("layers", frame, WIDTHS["two"])
+    axis = next(a for a in figure.axes if "lite" in a.get_title(loc="left"))
+    by_colour = {line.get_color(): line.get_ydata() for line in axis.lines}
+    gaps = sorted(sum(value != value for value in line) for line in by_colour.values())
+    assert gaps == [0, 1]
