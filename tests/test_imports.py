@@ -102,9 +102,9 @@ def test_finetune_takes_of_probe_what_measures_and_writes_rows():
 
 def test_probe_loads_no_model_code():
     heavy = {"torch", "timm", "open_clip", "torchvision", "medmnist", "sklearn", "pandas", "scipy"}
-    names = [
-        name for name in submodules("probe") if name != "probe.report.rows.frame"
-    ]  # pandas' own
+    heavy |= {"matplotlib", "plotly"}
+    own = ("probe.report.rows.frame", "probe.report.figures.drawn")  # pandas', matplotlib's
+    names = [name for name in submodules("probe") if not name.startswith(own)]
     assert not loaded_by(f"import {', '.join(names)}") & heavy
 
 

@@ -61,7 +61,11 @@ def tempered(rows, temperature=1.3):
         row = of.row
         arrays = row.scores
         prepared = prepare(
-            arrays["test_scores"], arrays["test_labels"], row.encoded.task, "probability", temperature
+            arrays["test_scores"],
+            arrays["test_labels"],
+            row.encoded.task,
+            "probability",
+            temperature,
         )
         test = dict(row.measured.test)
         from probe.metrics.intervals import Interval

@@ -8,7 +8,7 @@ from cache.commands.terminal import Parser, show
 from cache.errors import RequestError
 from cache.files import write_asked
 from probe.report.commands.which import add_rows, people_of, read_rows
-from probe.report.figures.catalogue import FIGURES, FORMATS, find, make
+from probe.report.figures.catalogue import FIGURES, FORMATS, check_drawing, find, make
 from probe.report.figures.catalogue import write as write_figure
 from probe.report.figures.frame import Asked
 from probe.report.formats.write import write
@@ -33,8 +33,8 @@ def make_parser(prog: str) -> Parser:
     parser = Parser(
         prog=prog,
         description="Draw stored rows. Each picture is drawn from a data frame, which --csv writes, "
-        "and says below itself what its bars are, and of how many samples. Needs matplotlib: pip "
-        "install 'medprobe[report]'.",
+        "and says below itself what its bars are, and of how many samples. Needs matplotlib, but for "
+        "--csv: pip install 'medprobe[report]'.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -111,6 +111,8 @@ def run(options: argparse.Namespace) -> int:
         show("\n".join(f"{name:{long}}  {told}" for name, told in FIGURES.items()))
         return 0
     find(options.figure)
+    if options.output is not None:
+        check_drawing()
     metric = metric_named(options.metric)
     by = parse_by(options.by) if options.by else None
     rows, status = read_rows(options, options.prog)

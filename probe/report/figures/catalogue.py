@@ -22,27 +22,35 @@ FIGURES = {  # a module each
 FORMATS = ("png", "svg", "pdf")
 
 
-def find(name: str) -> Any:
-    """The module of a figure.
+def find(name: str) -> str:
+    """A figure's name.
 
     Raises:
-        RequestError: there is none of this name, or no matplotlib.
+        RequestError: there is none of this name.
     """
     if name not in FIGURES:
         near = near_names(name, FIGURES, f"figures are {', '.join(FIGURES)}")
         raise RequestError(f"no figure {name!r}; {near}")
-    if not find_spec("matplotlib"):
-        raise RequestError("figures need matplotlib: pip install 'medprobe[report]'")
-    return import_module(f"probe.report.figures.{name}")
+    return name
 
 
 def make(name: str, asked: Asked) -> Frame[Any]:
-    """What a figure shows.
+    """What a figure shows; needs no matplotlib.
 
     Raises:
-        RequestError: see ``find``; or rows that it needs are missing.
+        RequestError: there is no such figure, or rows that it needs are missing.
     """
-    return find(name).make(asked)
+    return import_module(f"probe.report.figures.{find(name)}").make(asked)
+
+
+def check_drawing() -> None:
+    """Refuse to draw without matplotlib.
+
+    Raises:
+        RequestError: it isn't installed.
+    """
+    if not find_spec("matplotlib"):
+        raise RequestError("pictures need matplotlib: pip install 'medprobe[report]'")
 
 
 def write(name: str, frame: Frame[Any], file: IO[bytes], form: str, width: float) -> None:
@@ -54,18 +62,22 @@ def write(name: str, frame: Frame[Any], file: IO[bytes], form: str, width: float
         file: that is written.
         form: one of ``FORMATS``.
         width: inches.
+
+    Raises:
+        RequestError: matplotlib isn't installed.
     """
-    from probe.report.figures.style import METADATA, styled
+    check_drawing()
+    from probe.report.figures.drawn.style import METADATA, styled
 
     with styled():
         draw(name, frame, width).savefig(file, format=form, metadata=METADATA[form])
 
 
 def draw(name: str, frame: Frame[Any], width: float) -> Any:
-    """A figure of matplotlib's; to be called, and saved, in ``style.styled()``."""
-    from probe.report.figures.style import Sheet
+    """A figure of matplotlib's; to be called, and saved, in ``drawn.style.styled()``."""
+    from probe.report.figures.drawn.style import Sheet
 
     sheet = Sheet(width)
-    find(name).draw(sheet, frame)
+    import_module(f"probe.report.figures.drawn.{find(name)}").draw(sheet, frame)
     sheet.finish(frame.caption)
     return sheet.figure

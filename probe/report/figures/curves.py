@@ -14,10 +14,8 @@ from cache.errors import RequestError
 from probe.metrics.intervals import Interval, estimate
 from probe.report.figures.frame import Asked, Frame
 from probe.report.findings.parts import Part, Shape, make_parts
-from probe.report.findings.standing import metric_of
 from probe.report.rows.contenders import Contender
 from probe.report.rows.fields import is_number, written
-from probe.report.rows.people import People
 from probe.report.rows.stored import StoredRow
 
 TEST, VAL = "test", "val"

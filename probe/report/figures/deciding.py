@@ -9,16 +9,11 @@ below; printed ones hollow, red where no answers with these accuracies need bear
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from cache.errors import RequestError
 from probe.report.figures.frame import Asked, Frame, nothing
-from probe.report.figures.style import BLACK, BLUE, GREY, RED, SMALL, Look, Sheet
 from probe.report.findings.deciding import Asked as Wanted
 from probe.report.findings.deciding import choose, from_rows
 from probe.report.findings.parts import Part, Shape, make_parts
@@ -32,11 +27,7 @@ from probe.report.statistics.decide import ACCURACY, AUC, assume_accuracy
 SMALLEST, ASSUMED, OURS, PUBLISHED = "smallest", "smallest, assumed", "ours", "published"
 SEPARATED, NOT_SEPARATED, UNTESTED = "separated", "not separated", "not tested"
 NO_SCORES = "printed numbers are drawn of acc alone: others need the scores"
-COLOURS = {SEPARATED: BLUE, HOLDS: BLUE, NOT_SEPARATED: RED, UNTOLD: RED, UNTESTED: GREY}
-MARKERS = {SEPARATED: "o", HOLDS: "o", NOT_SEPARATED: "D", UNTOLD: "D", UNTESTED: "s"}
-SHADE = "#E4E4E4"
 LOWEST = 5e-4  # leads below it are drawn there
-WIDE = 0.032  # of the axis, half a test set's shade
 
 
 @dataclass(frozen=True)
@@ -49,7 +40,9 @@ class Mark:
     unit: str  # patient, where one has several samples, else sample
     metric: str
     value: float  # nan: the set shows no difference
-    verdict: str  # of our leads SEPARATED, NOT_SEPARATED or UNTESTED, of printed ones HOLDS or UNTOLD
+    verdict: (
+        str  # of our leads SEPARATED, NOT_SEPARATED or UNTESTED, of printed ones HOLDS or UNTOLD
+    )
     best: str
     second: str
     how: str  # what it goes by
@@ -100,7 +93,9 @@ def _leads(
     for part in make_parts(contenders, Shape()):
         cells = list(part.cells.values())
         values = [c.value(asked.metric) for c in cells]
-        known = [(c, v.value) for c, v in zip(cells, values, strict=True) if v and v.value == v.value]
+        known = [
+            (c, v.value) for c, v in zip(cells, values, strict=True) if v and v.value == v.value
+        ]
         if len(known) < 2:
             continue
         sign = -1.0 if metric_of(asked.metric).is_loss else 1.0
@@ -181,101 +176,6 @@ def _caption(marks: Sequence[Mark]) -> str:
     if any(mark.what in (OURS, PUBLISHED) and mark.value < LOWEST for mark in marks):
         said.append(f"Triangles: below {LOWEST:g}.")
     return " ".join(said)
-
-
-def draw(sheet: Sheet, frame: Frame[Mark]) -> None:
-    """One panel: a column for each test set, by its units."""
-    (axis,) = sheet.panels([""], height=3.0)
-    marks = frame.points
-    floors = [mark for mark in marks if mark.what in (SMALLEST, ASSUMED)]
-    x = np.log10([mark.n_units for mark in floors])
-    pad = max(0.12, 0.06 * float(np.ptp(x)))
-    left, right = float(x.min()) - pad, float(x.max()) + pad
-    at = {mark.data: (place - left) / (right - left) for mark, place in zip(floors, x, strict=True)}
-    places = sorted(at.values())
-    near = min(np.diff(places), default=1.0)
-    half = max(0.008, min(WIDE, 0.45 * float(near)))
-    highest = max(mark.value for mark in marks if mark.value == mark.value)
-    axis.set_xlim(10**left, 10**right)
-    axis.set_ylim(0.85 * LOWEST, max(1.6 * highest, 0.1))
-    axis.set_xscale("log")
-    axis.set_yscale("log")
-
-    def along(place: float) -> float:
-        return float(10 ** (left + place * (right - left)))
-
-    for mark in floors:
-        ends = along(at[mark.data] - half), along(at[mark.data] + half)
-        top = mark.value if mark.value == mark.value else 1.0
-        axis.fill_between(ends, 0.1 * LOWEST, top, color=SHADE, lw=0)
-        axis.hlines(top, *ends, color=BLACK, lw=1.2, ls=":" if mark.what == ASSUMED else "-")
-    of_set: dict[str, list[Mark]] = defaultdict(list)
-    for mark in marks:
-        if mark.what in (OURS, PUBLISHED):
-            of_set[mark.data].append(mark)
-    for data, leads in of_set.items():
-        spread = np.linspace(-0.7, 0.7, len(leads)) * half if len(leads) > 1 else [0.0]
-        for mark, off in zip(leads, spread, strict=True):
-            colour = COLOURS[mark.verdict]
-            axis.plot(
-                *(along(at[data] + float(off)), max(mark.value, LOWEST)),
-                marker="v" if mark.value < LOWEST else MARKERS[mark.verdict],
-                color=colour, mfc=colour if mark.what == OURS else "none",
-                ms=4 if mark.what == OURS else 2.6, mew=0.6, ls="", zorder=4 if mark.what == OURS else 3,
-            )  # fmt: skip
-    _label_sets(sheet, axis, floors, at)
-    _label_axes(axis, marks)
-    sheet.legend(_handles(marks))
-
-
-def _label_sets(sheet: Sheet, axis: Axes, floors: Sequence[Mark], at: dict[str, float]) -> None:
-    """Names above the panel, far enough from each other, each with a line to its column."""
-    room = 1.5 * SMALL / 72 / (sheet.width - 0.7)
-    order = sorted(floors, key=lambda mark: at[mark.data])
-    wanted = np.array([at[mark.data] for mark in order])
-    up, down = wanted.copy(), wanted.copy()
-    for i in range(1, len(up)):
-        up[i] = max(up[i], up[i - 1] + room)
-    for i in range(len(down) - 2, -1, -1):
-        down[i] = min(down[i], down[i + 1] - room)
-    middle = (up + down) / 2
-    middle -= max(0.0, float(middle[-1]) - 1.0)
-    middle += max(0.0, -float(middle[0]))
-    for mark, place in zip(order, middle, strict=True):
-        axis.annotate(
-            f"{mark.data}, n {mark.n_units:_}".replace("_", "\N{NARROW NO-BREAK SPACE}"),
-            xy=(at[mark.data], 1.0), xytext=(float(place), 1.06),
-            xycoords="axes fraction", textcoords="axes fraction",
-            rotation=90, ha="center", va="bottom", fontsize=SMALL,
-            arrowprops={"arrowstyle": "-", "lw": 0.4, "color": GREY, "shrinkA": 0, "shrinkB": 0},
-        )  # fmt: skip
-    longest = max(sheet.measure(f"{mark.data}, n 00 000", SMALL) for mark in floors)
-    sheet.add_height(longest + 0.2)
-
-
-def _label_axes(axis: Axes, marks: Sequence[Mark]) -> None:
-    units = sorted({mark.unit for mark in marks}, reverse=True)
-    axis.set_xlabel(f"test {' or '.join(f'{unit}s' for unit in units)}")
-    axis.set_ylabel(f"difference in {marks[0].metric}")
-    for each in (axis.xaxis, axis.yaxis):
-        each.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        each.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        each.set_minor_formatter(NullFormatter())
-    axis.minorticks_off()
-
-
-def _handles(marks: Sequence[Mark]) -> list[Any]:
-    """A legend of what is there."""
-    found: list[Any] = []
-    for what, verdict in dict.fromkeys((mark.what, mark.verdict) for mark in marks):
-        if what in (SMALLEST, ASSUMED):
-            label = "smallest difference shown" + (", assumed" if what == ASSUMED else "")
-            found.append(Line2D([], [], color=BLACK, lw=1.2, ls=":" if what == ASSUMED else "-", label=label))
-            continue
-        handle = Look(COLOURS[verdict], MARKERS[verdict], "").handle(f"{what}, {verdict}")
-        handle.set(markerfacecolor=COLOURS[verdict] if what == OURS else "none")
-        found.append(handle)
-    return sorted(found, key=lambda handle: handle.get_label())
 
 
 def _shaded(leads: Sequence[Mark], floors: Mapping[str, float]) -> str:

@@ -1,16 +1,6 @@
-"""Numbers of classes or subgroups with intervals, a line of dots each: what two figures share.
+"""Numbers of classes or subgroups with intervals: what two figures share."""
 
-Dots and no bars: bars must begin at 0, where shares near 1 all look the same.
-"""
-
-import math
 from dataclasses import dataclass
-
-from probe.report.figures.frame import Frame
-from probe.report.figures.style import GREY, SMALL, Sheet, looks
-
-BAR = 0.13  # inches between dots of one name
-APART = 0.8  # of the room of a name that its dots fill
 
 
 @dataclass(frozen=True)
@@ -27,44 +17,3 @@ class Dot:
     n: int  # samples
     n_units: int  # patients, or samples
     unit: str  # which of the two
-
-
-def draw_dots(sheet: Sheet, frame: Frame[Dot], label: str = "") -> None:
-    """A panel for each, its names below each other.
-
-    Args:
-        sheet: to draw on.
-        frame: what.
-        label: of the x axis; "": the metric.
-    """
-    panels = sheet.first(dot.panel for dot in frame.points)
-    look = looks(dot.of for dot in frame.points if dot.panel in panels)
-    shown = {panel: [dot for dot in frame.points if dot.panel == panel] for panel in panels}
-    rows = max(len({d.name for d in of}) * max(1.6, len({d.of for d in of})) for of in shown.values())
-    axes = sheet.panels(panels, width=2.7, height=0.55 + BAR * rows, beside=1.1, sharex=True)
-    for axis, panel in zip(axes, panels, strict=True):
-        dots = shown[panel]
-        names = list(dict.fromkeys(dot.name for dot in dots))
-        each = list(dict.fromkeys(dot.of for dot in dots))
-        for dot in dots:
-            y = names.index(dot.name)
-            y += (each.index(dot.of) - (len(each) - 1) / 2) * APART / len(each)
-            style = look[dot.of]
-            axis.plot(dot.value, y, color=style.colour, marker=style.marker, ls="")
-            if not math.isnan(dot.low):
-                axis.hlines(y, dot.low, dot.high, color=style.colour, ls=style.dash, lw=0.9)
-        sizes = {dot.name: dot for dot in dots}
-        axis.set_yticks(
-            range(len(names)),
-            [f"{sheet.wrap(name, 0.9, SMALL)}\n{_size(sizes[name])}" for name in names],
-        )
-        axis.set_ylim(len(names) - 0.5, -0.5)
-        for place in range(1, len(names)):
-            axis.axhline(place - 0.5, color=GREY, lw=0.3)
-        axis.tick_params(axis="y", length=0)
-    sheet.label(axes, label or frame.points[0].metric, "")
-    sheet.legend([style.handle(name) for name, style in look.items()])
-
-
-def _size(dot: Dot) -> str:
-    return f"n {dot.n}" if dot.unit == "sample" else f"n {dot.n} of {dot.n_units}"

@@ -1,8 +1,9 @@
 """What a picture is drawn from: a record for each mark in it, which any format of a page writes.
 
-A figure's module has a frozen dataclass of texts and numbers, whose fields are the columns; ``make``,
-which gives its records of stored rows; and ``draw``, which sees these records and nothing else. So
-a picture shows what its CSV holds.
+A figure NAME is two modules. ``figures.NAME`` has a frozen dataclass of texts and numbers, whose fields
+are the columns, and ``make``, which gives its records of stored rows; it needs no library that draws,
+so that pictures of any kind share it. ``figures.drawn.NAME`` has ``draw``, which sees these records and
+nothing else. So a picture shows what its CSV holds.
 """
 
 import dataclasses

@@ -1,11 +1,15 @@
 """Layer curves: a metric at each layer, a line each pool, and what was chosen without test."""
 
 from probe.report.figures.curves import Curves, Mark, frame_of_curves, place_of
-from probe.report.figures.drawn import draw_curves
 from probe.report.figures.frame import Asked, Frame, nothing
-from probe.report.figures.style import Sheet
 
-CURVES = Curves("layer", panels=("model", "size"), lines=("pool",), least=3, over="over the samples that are measured")
+CURVES = Curves(
+    "layer",
+    panels=("model", "size"),
+    lines=("pool",),
+    least=3,
+    over="over the samples that are measured",
+)
 NO_CHOICE = "No row chose a layer: `probe --layer auto` does."
 
 
@@ -24,8 +28,3 @@ def make(asked: Asked) -> Frame[Mark]:
     if not any(mark.chosen for mark in frame.points):
         return Frame(frame.points, f"{frame.caption} {NO_CHOICE}", frame.notes)
     return frame
-
-
-def draw(sheet: Sheet, frame: Frame[Mark]) -> None:
-    """A panel for each encoder, data set and kind."""
-    draw_curves(sheet, frame, "layer, from 0")

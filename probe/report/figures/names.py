@@ -91,7 +91,9 @@ def answers_of(
             found.append((c, test))
     notes = tuple(f"left out: {counted(n, 'answer')}: {why}" for why, n in left.items())
     if not found:
-        raise RequestError("; ".join([f"nothing to draw: it needs {what}; `{command}` makes it", *notes]))
+        raise RequestError(
+            "; ".join([f"nothing to draw: it needs {what}; `{command}` makes it", *notes])
+        )
     names = names_of([c for c, _ in found])
     return [Drawn(name, *of) for name, of in zip(names, found, strict=True)], notes
 

@@ -4,10 +4,9 @@ import numpy as np
 
 from cache.task import MULTI_LABEL, REGRESSION
 from probe.metrics.classification import predict
-from probe.report.figures.dots import Dot, draw_dots
+from probe.report.figures.dots import Dot
 from probe.report.figures.frame import Asked, Frame
 from probe.report.figures.names import answers_of, names_of
-from probe.report.figures.style import Sheet
 from probe.report.findings.standing import cluster_of
 from probe.report.rows.contenders import Contender
 from probe.report.statistics.thresholds import share
@@ -51,8 +50,3 @@ def make(asked: Asked) -> Frame[Dot]:
 
 def _why_not(of: Contender) -> str:
     return "numbers have no classes" if of.first.row.encoded.task == REGRESSION else ""
-
-
-def draw(sheet: Sheet, frame: Frame[Dot]) -> None:
-    """A panel for each data set."""
-    draw_dots(sheet, frame)

@@ -1,9 +1,7 @@
 """Few-shot curves: a metric by the number of labelled images of each class."""
 
 from probe.report.figures.curves import Curves, Mark, frame_of_curves
-from probe.report.figures.drawn import draw_curves
 from probe.report.figures.frame import Asked, Frame, nothing
-from probe.report.figures.style import Sheet
 from probe.report.rows.fields import written
 
 CURVES = Curves("shots", panels=(), lines=("model", "size"), over="over episodes and test samples")
@@ -25,8 +23,3 @@ def make(asked: Asked) -> Frame[Mark]:
     over = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}"
     caption = f"Means over {over} episodes. {frame.caption}"
     return Frame(frame.points, caption, frame.notes)
-
-
-def draw(sheet: Sheet, frame: Frame[Mark]) -> None:
-    """A panel for each data set and kind."""
-    draw_curves(sheet, frame, "labelled images of each class", is_log=True)

@@ -1,9 +1,7 @@
 """Size curves: a metric by the side of the encoder's input."""
 
 from probe.report.figures.curves import Curves, Mark, frame_of_curves
-from probe.report.figures.drawn import draw_curves
 from probe.report.figures.frame import Asked, Frame, nothing
-from probe.report.figures.style import Sheet
 from probe.report.pages.sensitivity import BEST, LAST, word_of
 from probe.report.rows.contenders import Contender
 
@@ -29,8 +27,3 @@ def _is_usual(of: Contender) -> bool:
     row = of.first.row
     is_usual = row.answered.shots is None and word_of(of, "place") in (LAST, BEST)
     return is_usual and bool(row.measured.test)
-
-
-def draw(sheet: Sheet, frame: Frame[Mark]) -> None:
-    """A panel for each data set and kind."""
-    draw_curves(sheet, frame, "side of the input, pixels", is_log=True)

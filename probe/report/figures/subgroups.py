@@ -1,10 +1,9 @@
 """A metric in each subgroup, with intervals: the dots of ``report table --by``."""
 
 from cache.errors import RequestError
-from probe.report.figures.dots import Dot, draw_dots
+from probe.report.figures.dots import Dot
 from probe.report.figures.frame import Asked, Frame
 from probe.report.figures.names import answers_of, names_of
-from probe.report.figures.style import Sheet
 from probe.report.pages.subgroups import Measured, measure
 
 CAPTION = (
@@ -54,8 +53,3 @@ def _dots(measured: Measured, dataset: str, name: str, metric: str) -> list[Dot]
         for g in measured.found.groups
         if metric in g.metrics
     ]
-
-
-def draw(sheet: Sheet, frame: Frame[Dot]) -> None:
-    """A panel for each data set."""
-    draw_dots(sheet, frame)

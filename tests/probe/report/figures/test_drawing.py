@@ -9,7 +9,7 @@ from drawing import asked_of, drawn_texts, few_shot, kinds, layered, tempered
 pytest.importorskip("matplotlib")
 
 from probe.report.figures import catalogue
-from probe.report.figures.style import WIDTHS, looks, styled
+from probe.report.figures.drawn.style import WIDTHS, looks, styled
 
 BEGINS = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
 
@@ -56,7 +56,10 @@ def frames():
 
 @pytest.mark.parametrize(
     ("case", "width"),
-    [*((case, "one") for case in CASES), *((case, "two") for case in ("layers", "recall", "deciding"))],
+    [
+        *((case, "one") for case in CASES),
+        *((case, "two") for case in ("layers", "recall", "deciding")),
+    ],
 )
 def test_no_text_is_cut_or_over_another(frames, case, width):
     with styled():

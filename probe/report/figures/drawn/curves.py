@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 
 from probe.report.figures.curves import Mark
+from probe.report.figures.drawn.style import BLACK, Look, Sheet, looks
 from probe.report.figures.frame import Frame
-from probe.report.figures.style import BLACK, Look, Sheet, looks
 from probe.report.findings.standing import metric_of
 
 DODGE = 0.012  # of an axis' length, so that bars of two lines don't cover each other
@@ -51,9 +51,7 @@ def _draw_panel(axis: Axes, marks: Sequence[Mark], look: dict[str, Look], is_log
         line = {mark.x: mark for mark in marks if mark.line == name}
         values = [line[tick].value if tick in line else math.nan for tick in ticks]  # nan: a gap
         style = look[name]
-        axis.plot(
-            list(at.values()), values, color=style.colour, marker=style.marker, ls=style.dash
-        )
+        axis.plot(list(at.values()), values, color=style.colour, marker=style.marker, ls=style.dash)
         for mark in line.values():
             x = at[mark.x]
             if not math.isnan(mark.low):

@@ -162,9 +162,9 @@ class Sheet:
         self._height += inches
 
     def colour_bar(self, image: AxesImage, axes: Sequence[Axes]) -> None:
-        """Of shares, below the panels; the caption says of what."""
+        """Of shares, above the panels; the caption says of what."""
         bar = self.figure.colorbar(
-            image, ax=list(axes), location="bottom", shrink=0.5, aspect=30, ticks=[0, 0.5, 1]
+            image, ax=list(axes), location="top", shrink=0.5, aspect=30, ticks=[0, 0.5, 1]
         )
         bar.ax.set_xticklabels(["0 %", "50 %", "100 %"])
         self._height += 0.4

@@ -1,0 +1,1 @@
+"""Drawing of frames by matplotlib, which is an extra: imported when a picture is asked for."""

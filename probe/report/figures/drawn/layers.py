@@ -1,0 +1,11 @@
+"""Layer curves."""
+
+from probe.report.figures.curves import Mark
+from probe.report.figures.drawn.curves import draw_curves
+from probe.report.figures.drawn.style import Sheet
+from probe.report.figures.frame import Frame
+
+
+def draw(sheet: Sheet, frame: Frame[Mark]) -> None:
+    """A panel for each encoder, data set and kind."""
+    draw_curves(sheet, frame, "layer, from 0")

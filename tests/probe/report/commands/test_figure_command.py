@@ -1,0 +1,74 @@
+"""``report figure``: files that it writes, and what it refuses."""
+
+import sys
+
+import pytest
+from drawing import kinds
+from reporting import answered, refused, run
+
+from probe.report.commands.figure import width_of
+from probe.report.figures.catalogue import FIGURES
+from probe.results import write_row
+
+BEGINS = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
+
+
+@pytest.fixture
+def rows(places):
+    for of in kinds():
+        write_row(places[1], of.row)
+    return places[1]
+
+
+def test_list_says_which_figures_there_are(capsys):
+    lines = answered(capsys, "figure", "--list").splitlines()
+    assert [line.split()[0] for line in lines] == list(FIGURES)
+
+
+@pytest.mark.parametrize("form", BEGINS)
+def test_a_picture_and_its_frame(rows, capsys, tmp_path, form):
+    pytest.importorskip("matplotlib")
+    picture, frame = tmp_path / f"ranks.{form}", tmp_path / "ranks.csv"
+    said = answered(capsys, "figure", "ranks", "-o", picture, "--csv", frame, "--width", "120")
+    assert picture.read_bytes().startswith(BEGINS[form])
+    assert len(frame.read_text().splitlines()) == 1 + 9
+    assert said.splitlines()[:2] == [f"{frame}: 9 lines", f"{picture}: ranks of 9 rows"]
+
+
+REFUSED = {
+    "": (2, "name a figure; --list says which there are"),
+    "ranks": (2, "name a file: -o FILE.png, or --csv FILE of its data frame"),
+    "ranks -o ranks.jpg": (2, "-o takes a file that ends in .png, .svg, .pdf; not 'ranks.jpg'"),
+    "ranks -o x.png --width three": (2, "--width is one, two, or 60 to 1000 mm"),
+    "rank -o x.png": (1, "no figure 'rank'; near names: ranks"),
+    "pie -o x.png": (1, "no figure 'pie'; figures are layers, shots"),
+    "ranks -o x.png --metric auk": (1, "no metric 'auk'; near names: auc"),
+    "shots --csv x.csv": (1, "`probe --kind linear --shots 1,5,10,25` makes them"),
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_refusals_say_what_to_do(rows, capsys, words):
+    status, expected = REFUSED[words]
+    if status == 2:
+        with pytest.raises(SystemExit) as end:
+            run(capsys, "figure", *words.split())
+        assert end.value.code == 2
+        assert expected in capsys.readouterr().err
+    else:
+        assert expected in refused(capsys, "figure", *words.split())
+
+
+def test_without_matplotlib_the_way_to_have_it_is_said(rows, capsys, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    said = refused(capsys, "figure", "ranks", "-o", "x.png")
+    assert "pictures need matplotlib: pip install 'medprobe[report]'" in said
+    assert answered(capsys, "figure", "ranks", "--csv", tmp_path / "x.csv").startswith(
+        str(tmp_path)
+    )
+
+
+def test_widths():
+    assert width_of("one") == pytest.approx(89 / 25.4)
+    assert width_of("two") == pytest.approx(183 / 25.4)
+    assert width_of("120mm") == width_of("120") == pytest.approx(120 / 25.4)

@@ -1,0 +1,217 @@
+"""Frames: their numbers are those of rows, of the tables and of the metrics; what can't be drawn is said."""
+
+import csv
+import dataclasses
+import io
+import math
+
+import numpy as np
+import pytest
+from drawing import asked_of, few_shot, kinds, layered, tempered
+from golden import make_toy
+from probing import answered
+
+from cache.errors import RequestError
+from probe.report.figures import catalogue
+from probe.report.figures.frame import Frame
+from probe.report.findings.deciding import Asked, choose, from_rows
+from probe.report.formats.write import write
+from probe.report.pages.sensitivity import page_of_sensitivity
+from probe.report.pages.subgroups import page_of_subgroups
+from probe.report.rows.contenders import contenders_of
+from probe.report.rows.people import People
+from probe.report.rows.stored import read_stored, stored_files
+from probe.report.statistics.bands import parse_by
+
+
+def value_of(row, metric="auc"):
+    found = row.row.measured.test[metric]
+    return pytest.approx((found.value, found.low, found.high), nan_ok=True)
+
+
+def test_a_layer_curve_is_the_rows_numbers_and_rings_what_was_chosen():
+    rows = layered(range(4))
+    chosen = layered((2,), ("mean",), ("vit",), place_chosen={"among": [[1, "mean"], [2, "mean"]]})
+    frame = catalogue.make("layers", asked_of(rows + chosen))
+    by_place = {
+        (r.row.encoded.model, r.row.answered.settings["pool"], r.row.answered.settings["layer"]): r
+        for r in rows
+    }
+    assert len(frame.points) == len(rows)
+    for mark in frame.points:
+        model = "vit" if "vit" in mark.panel else "lite"
+        row = by_place[model, mark.line, int(mark.x)]
+        assert (mark.value, mark.low, mark.high) == value_of(row)
+        assert (mark.of, mark.n, mark.bar) == ("test", 120, "95 % interval")
+        assert mark.chosen == (model == "vit" and mark.line == "mean" and mark.x == 2)
+    assert "No row chose a layer" not in frame.caption
+
+
+def test_layers_whose_test_wasnt_read_have_vals_numbers(places, capsys):
+    make_toy(places[0], "toys", "binary-class", seed=1, n=(120, 60, 60), patients=True)
+    answered(capsys, "--kind linear --data toys --layer all --pool mean")
+    rows, _ = read_stored(places[1], stored_files(places[1]))
+    asked = asked_of(rows, people=People(places[0]))
+    marks = catalogue.make("layers", asked).points
+    stored = {of.row.answered.settings["layer"]: of.row.measured.val["auc"] for of in rows}
+    assert {mark.x: mark.value for mark in marks} == stored
+    assert all(mark.of == "val" and mark.panel.endswith("(val)") for mark in marks)
+    assert all(mark.low < mark.value < mark.high for mark in marks)
+
+
+def test_few_shot_curves_are_the_rows_numbers():
+    rows = few_shot()
+    frame = catalogue.make("shots", asked_of(rows))
+    expected = {(r.row.encoded.model, r.row.answered.shots): r for r in rows}
+    for mark in frame.points:
+        row = expected.pop((mark.line.partition(",")[0], int(mark.x)))
+        assert (mark.value, mark.low, mark.high) == value_of(row)
+    assert not expected
+    assert frame.caption.startswith("Means over 3 episodes.")
+
+
+def test_sizes_are_of_one_encoder_asked_alike():
+    rows = [of for size in (112, 224) for of in layered((3,), ("cls",), size=size)]
+    frame = catalogue.make("sizes", asked_of(rows))
+    assert [(mark.line, mark.x) for mark in frame.points] == [
+        *(("lite", 112.0), ("lite", 224.0), ("vit", 112.0), ("vit", 224.0)),
+    ]
+
+
+def test_a_confusion_matrix_holds_accuracy_and_recalls():
+    rows = kinds(("linear",), n_classes=3)
+    cells = catalogue.make("confusion", asked_of(rows)).points
+    dots = catalogue.make("recall", asked_of(rows)).points
+    for row in rows:
+        model, scores = row.row.encoded.model, row.row.scores
+        own = [cell for cell in cells if f" {model}," in cell.panel]
+        right = [cell for cell in own if cell.true == cell.answered]
+        assert sum(cell.n for cell in own) == 120
+        assert sum(cell.n for cell in right) / 120 == row.row.measured.test["acc"].value
+        recalls = row.row.measured.per_class["recall"]
+        assert [cell.share for cell in right] == pytest.approx(recalls)
+        of = [dot for dot in dots if dot.of.startswith(f"{model},")]
+        assert [dot.value for dot in of] == pytest.approx(recalls)
+        assert [dot.n for dot in of] == np.bincount(scores["test_labels"]).tolist()
+        assert all(dot.low < dot.value < dot.high for dot in of)
+
+
+def test_reliability_is_that_of_the_calibration_error():
+    rows = tempered(kinds(("linear",), n_classes=3))
+    frame = catalogue.make("reliability", asked_of(rows))
+    for row in rows:
+        for of, metric in (("as answered", "ece"), ("after temperature", "ece_tempered")):
+            bins = [
+                b for b in frame.points if f" {row.row.encoded.model}," in b.panel and b.of == of
+            ]
+            assert sum(b.n for b in bins) == 120
+            by_bins = sum(b.n * abs(b.right - b.confidence) for b in bins) / 120
+            expected = row.row.measured.test[metric].value
+            assert by_bins == pytest.approx(expected)
+            assert bins[0].error == pytest.approx(expected)
+            assert all(b.above < b.confidence <= b.to + 1e-9 for b in bins)
+
+
+def test_subgroups_are_those_of_the_table(places, capsys):
+    make_toy(places[0], "toys", "binary-class", seed=1, n=(120, 60, 240), patients=True)
+    answered(capsys, "--kind linear --data toys")
+    rows, _ = read_stored(places[1], stored_files(places[1]))
+    people, by = People(places[0]), parse_by("meta:site")
+    frame = catalogue.make("subgroups", asked_of(rows, by=by, people=people))
+    table = page_of_subgroups(rows, by, people, ["auc"]).tables[1]
+    cells = [(row[-2].text, row[-1].value, row[-1].low, row[-1].high) for row in table.rows]
+    assert [(dot.name, dot.value, dot.low, dot.high) for dot in frame.points] == cells
+    assert {(dot.n, dot.n_units, dot.unit) for dot in frame.points} == {(80, 40, "patient")}
+
+
+def test_ranks_are_those_of_the_page():
+    asked = asked_of(kinds())
+    found = catalogue.make("ranks", asked).points
+    table = page_of_sensitivity(asked.contenders, ["auc"], asked.people).tables[0]
+    for row in table.rows:
+        own = [(r.value, r.rank, r.low, r.high) for r in found if r.model == row[0].text]
+        pairs = zip(row[1::2], row[2::2], strict=True)
+        assert own == [(v.value, rank.value, rank.low, rank.high) for v, rank in pairs]
+
+
+@pytest.mark.parametrize("metric", ["acc", "auc"])
+def test_what_a_set_decides_is_that_of_decide_and_leads_are_differences(metric):
+    asked = asked_of(kinds(("linear", "knn"), n=200), metric)
+    frame = catalogue.make("deciding", asked)
+    chosen = choose("toys", asked.contenders)
+    shown = from_rows("toys", chosen, asked.people, Asked())
+    [smallest] = [mark for mark in frame.points if mark.what == "smallest"]
+    [expected] = [of.decision.smallest for of in shown if of.decision.metric == metric]
+    assert smallest.value == expected
+    leads = [mark for mark in frame.points if mark.what == "ours"]
+    for kind in ("linear", "knn"):
+        values = sorted(
+            of.row.measured.test[metric].value for of in asked.rows if of.row.answered.kind == kind
+        )
+        [lead] = [mark for mark in leads if mark.how.startswith(kind)]
+        assert lead.value == pytest.approx(values[-1] - values[-2])
+    below = sum(mark.value < smallest.value for mark in leads)
+    assert f"{below} of 2 lie in the shade" in frame.caption
+    assert any(mark.what == "published" for mark in frame.points) == (metric == "acc")
+
+
+def test_equal_encoders_are_not_separated():
+    labels_alike = kinds(("linear",), models=("a",), n=200)
+    twin = dataclasses.replace(
+        labels_alike[0],
+        row=dataclasses.replace(
+            labels_alike[0].row,
+            encoded=dataclasses.replace(labels_alike[0].row.encoded, model="b", digest="b" * 64),
+        ),
+    )
+    frame = catalogue.make("deciding", asked_of([*labels_alike, twin]))
+    [lead] = [mark for mark in frame.points if mark.what == "ours"]
+    assert (lead.value, lead.verdict) == (0, "not separated")
+
+
+def test_a_frame_is_written_as_csv_with_what_is_known():
+    frame = catalogue.make("layers", asked_of(layered()))
+    lines = list(csv.DictReader(io.StringIO(write(frame.page(), "csv"))))
+    assert len(lines) == len(frame.points)
+    for line, mark in zip(lines, frame.points, strict=True):
+        assert float(line["value"]) == mark.value
+        assert (line["panel"], line["chosen"]) == (mark.panel, "no")
+    assert lines[0]["about"].startswith(frame.caption)
+
+
+def test_what_isnt_known_is_empty():
+    frame = catalogue.make("layers", asked_of(layered()))
+    bare = dataclasses.replace(frame.points[0], low=math.nan)
+    lines = csv.DictReader(io.StringIO(write(Frame((bare, frame.points[1]), "").page(), "csv")))
+    assert [line["low"] == "" for line in lines] == [True, False]
+
+
+NEEDS = {
+    "layers": ("three layers of one encoder", "probe --kind linear --layer all"),
+    "shots": ("two numbers of shots", "probe --kind linear --shots 1,5,10,25"),
+    "sizes": ("one encoder at two sizes", "extract --size 112,224"),
+    "ranks": ("two probes", "probe --kind linear --layer auto"),
+    "subgroups": ("of what?", "--by meta:COLUMN"),
+}
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_what_is_needed_and_makes_it_is_said(name):
+    rows = kinds(("linear",), models=("lite",))
+    with pytest.raises(RequestError) as found:
+        catalogue.make(name, asked_of(rows))
+    assert all(words in str(found.value) for words in NEEDS[name])
+
+
+@pytest.mark.parametrize("name", ["confusion", "recall", "reliability"])
+def test_few_shot_rows_are_no_single_answers(name):
+    with pytest.raises(RequestError, match="few-shot episodes are no single answers"):
+        catalogue.make(name, asked_of(few_shot()))
+
+
+def test_what_is_left_out_is_named():
+    frame = catalogue.make("confusion", asked_of(kinds(("linear",)) + few_shot()))
+    assert frame.notes == (
+        "left out: 9 answers: means over few-shot episodes are no single answers",
+    )
+    assert len(contenders_of(kinds(("linear",)))) == 3
