@@ -37,7 +37,7 @@ def names_of(contenders: Sequence[Contender], leave: Sequence[str] = ()) -> list
         contenders: to name.
         leave: fields that stand elsewhere.
     """
-    fields = list(ALWAYS)
+    fields: list[str] = list(ALWAYS)
 
     def words(names: Sequence[str]) -> list[tuple[str, ...]]:
         return [tuple(filter(None, (_word(c, name) for name in names))) for c in contenders]

@@ -41,7 +41,7 @@ def make(asked: Asked) -> Frame[Dot]:
     if not dots:
         raise RequestError("; ".join([f"no subgroup has {asked.metric}", *said]))
     units = sorted({dot.unit for dot in dots}, reverse=True)
-    of_them = " of so many patients" if "patient" in units else ""
+    of_them = ", and of how many patients" if "patient" in units else ""
     caption = CAPTION.format(units=" or ".join(f"{unit}s" for unit in units), of=of_them)
     return Frame(tuple(dots), caption, tuple(said))
 

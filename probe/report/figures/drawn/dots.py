@@ -52,4 +52,4 @@ def draw_dots(sheet: Sheet, frame: Frame[Dot]) -> None:
 
 
 def _size(dot: Dot) -> str:
-    return f"n {dot.n}" if dot.unit == "sample" else f"n {dot.n} of {dot.n_units}"
+    return f"n {dot.n}" if dot.unit == "sample" else f"n {dot.n}, {dot.n_units} patients"

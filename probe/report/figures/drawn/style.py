@@ -10,7 +10,7 @@ what its panel is wide, and the picture is made as high as legend, panels and ca
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +37,7 @@ BESIDE = 0.62  # inches beside a panel that labels of its y axis take, if they a
 DPI = 300
 BREAKS = "_-/.:"  # behind which a long word breaks
 MOST_PANELS = 12
-RC: Mapping[str, Any] = {
+RC: Any = {  # of matplotlib's names
     "figure.dpi": DPI,
     "savefig.dpi": DPI,
     "font.family": ["DejaVu Sans"],
@@ -232,4 +232,4 @@ class Sheet:
 
 def styled() -> Any:
     """A context in which all that is drawn looks so, whatever a user's matplotlibrc says."""
-    return rc_context(dict(RC))
+    return rc_context(RC)
