@@ -48,7 +48,7 @@ class Curves:
     panels: tuple[str, ...]  # fields that tell panels apart, beside how and on what was asked
     lines: tuple[str, ...]  # fields that tell lines apart
     least: int = 2  # numbers that make a line
-    over: str = "over test samples"  # what bars are of
+    over: str = "over test"  # what bars are of
 
 
 def frame_of_curves(

@@ -8,7 +8,7 @@ CURVES = Curves(
     panels=("model", "size"),
     lines=("pool",),
     least=3,
-    over="over the samples that are measured",
+    over="over the samples",
 )
 NO_CHOICE = "No row chose a layer: `probe --layer auto` does."
 

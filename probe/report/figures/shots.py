@@ -4,7 +4,7 @@ from probe.report.figures.curves import Curves, Mark, frame_of_curves
 from probe.report.figures.frame import Asked, Frame, nothing
 from probe.report.rows.fields import written
 
-CURVES = Curves("shots", panels=(), lines=("model", "size"), over="over episodes and test samples")
+CURVES = Curves("shots", panels=(), lines=("model", "size"), over="over episodes and test")
 
 
 def make(asked: Asked) -> Frame[Mark]:

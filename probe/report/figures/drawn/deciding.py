@@ -36,7 +36,7 @@ def draw(sheet: Sheet, frame: Frame[Mark]) -> None:
     marks = frame.points
     floors = [mark for mark in marks if mark.what in (SMALLEST, ASSUMED)]
     x = np.log10([mark.n_units for mark in floors])
-    pad = max(0.12, 0.06 * float(np.ptp(x)))
+    pad = max(0.12, 0.06 * float(np.ptp(x)), 0.4 - float(np.ptp(x)) / 2)  # decades
     left, right = float(x.min()) - pad, float(x.max()) + pad
     at = {mark.data: (place - left) / (right - left) for mark, place in zip(floors, x, strict=True)}
     places = sorted(at.values())
