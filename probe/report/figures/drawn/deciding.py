@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from probe.arrays import Doubles
 from probe.report.figures.deciding import (
     ASSUMED,
     LOWEST,
@@ -27,7 +28,7 @@ from probe.report.statistics.claims import HOLDS, UNTOLD
 COLOURS = {SEPARATED: BLUE, HOLDS: BLUE, NOT_SEPARATED: RED, UNTOLD: RED, UNTESTED: GREY}
 MARKERS = {SEPARATED: "o", HOLDS: "o", NOT_SEPARATED: "D", UNTOLD: "D", UNTESTED: "s"}
 SHADE = "#E4E4E4"
-WIDE = 0.032  # of the axis, half a test set's shade
+WIDE, NARROW = 0.032, 0.008  # of the axis, half a test set's shade at most and at least
 
 
 def draw(sheet: Sheet, frame: Frame[Mark]) -> None:
@@ -38,11 +39,12 @@ def draw(sheet: Sheet, frame: Frame[Mark]) -> None:
     x = np.log10([mark.n_units for mark in floors])
     pad = max(0.12, 0.06 * float(np.ptp(x)), 0.4 - float(np.ptp(x)) / 2)  # decades
     left, right = float(x.min()) - pad, float(x.max()) + pad
-    at = {mark.data: (place - left) / (right - left) for mark, place in zip(floors, x, strict=True)}
+    apart = _apart((x - left) / (right - left), 2.2 * NARROW)  # sets may have as many units
+    at = {mark.data: float(place) for mark, place in zip(floors, apart, strict=True)}
     places = sorted(at.values())
     near = min(np.diff(places), default=1.0)
-    half = max(0.008, min(WIDE, 0.45 * float(near)))
-    highest = max(mark.value for mark in marks if mark.value == mark.value)
+    half = max(NARROW, min(WIDE, 0.45 * float(near)))
+    highest = max((mark.value for mark in marks if mark.value == mark.value), default=0.1)
     axis.set_xlim(10**left, 10**right)
     axis.set_ylim(0.85 * LOWEST, max(1.6 * highest, 0.1))
     axis.set_xscale("log")
@@ -75,19 +77,27 @@ def draw(sheet: Sheet, frame: Frame[Mark]) -> None:
     sheet.legend(_handles(marks))
 
 
+def _apart(wanted: Doubles, room: float) -> Doubles:
+    """Places on an axis from 0 to 1, moved until each two are so far from each other."""
+    order = np.argsort(wanted, kind="stable")
+    up = wanted[order]
+    down = up.copy()
+    for i in range(1, len(up)):
+        up[i] = max(up[i], up[i - 1] + room)
+        down[-i - 1] = min(down[-i - 1], down[-i] - room)
+    middle = (up + down) / 2
+    middle -= max(0.0, float(middle[-1]) - 1.0)
+    middle += max(0.0, -float(middle[0]))
+    found = np.empty_like(middle)
+    found[order] = middle
+    return found
+
+
 def _label_sets(sheet: Sheet, axis: Axes, floors: Sequence[Mark], at: dict[str, float]) -> None:
     """Names above the panel, far enough from each other, each with a line to its column."""
     room = 1.5 * SMALL / 72 / (sheet.width - BESIDE)
     order = sorted(floors, key=lambda mark: at[mark.data])
-    wanted = np.array([at[mark.data] for mark in order])
-    up, down = wanted.copy(), wanted.copy()
-    for i in range(1, len(up)):
-        up[i] = max(up[i], up[i - 1] + room)
-    for i in range(len(down) - 2, -1, -1):
-        down[i] = min(down[i], down[i + 1] - room)
-    middle = (up + down) / 2
-    middle -= max(0.0, float(middle[-1]) - 1.0)
-    middle += max(0.0, -float(middle[0]))
+    middle = _apart(np.array([at[mark.data] for mark in order]), room)
     for mark, place in zip(order, middle, strict=True):
         axis.annotate(
             f"{mark.data}, n {mark.n_units:_}".replace("_", "\N{NARROW NO-BREAK SPACE}"),

@@ -35,6 +35,10 @@ CASES = {
     "reliability": ("reliability", lambda: tempered(kinds(("linear",)))),
     "ranks": ("ranks", lambda: kinds(models=[f"encoder {i}" for i in range(8)])),
     "ranks of long names": ("ranks", kinds),
+    "deciding of twins": (
+        "deciding",
+        lambda: [of for name in ("a", "b", "c") for of in kinds(n=60, dataset=name)],
+    ),
     "deciding": ("deciding", lambda: kinds(n=60) + kinds(n=70, dataset="others")),
 }
 
