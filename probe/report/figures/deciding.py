@@ -3,7 +3,7 @@
 A dash is the smallest difference of two models that a test set shows 80 % of the time
 (``findings.deciding``); what lies in the shade below it the set can't decide. Dots are leads of the
 best over the second of those asked alike: ours filled, red where no test of all pairs puts the second
-below; printed ones hollow, red where no answers with these accuracies need bear them out.
+below; printed ones hollow, red where accuracies alone can't tell. Sets of as many units are moved apart.
 """
 
 from collections import Counter, defaultdict
