@@ -42,7 +42,7 @@ REFUSED = {
     "ranks -o x.png --width three": (2, "--width is one, two, or 60 to 1000 mm"),
     "rank -o x.png": (1, "no figure 'rank'; near names: ranks"),
     "pie -o x.png": (1, "no figure 'pie'; figures are layers, shots"),
-    "ranks -o x.png --metric auk": (1, "no metric 'auk'; near names: auc"),
+    "ranks --csv x.csv --metric auk": (1, "no metric 'auk'; near names: auc"),
     "shots --csv x.csv": (1, "`probe --kind linear --shots 1,5,10,25` makes them"),
 }
 
