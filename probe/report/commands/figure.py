@@ -127,7 +127,7 @@ def run(options: argparse.Namespace) -> int:
     if options.output is not None:
         with write_asked(options.output) as file:
             width = width_of(options.width)
-            write_figure(options.figure, frame, file, _form(options.output), width)
+            write_figure(frame, file, _form(options.output), width)
         show(f"{options.output}: {options.figure} of {counted(len(rows), 'row')}")
     for note in frame.notes:
         show(note)

@@ -53,12 +53,11 @@ def check_drawing() -> None:
         raise RequestError("pictures need matplotlib: pip install 'medprobe[report]'")
 
 
-def write(name: str, frame: Frame[Any], file: IO[bytes], form: str, width: float) -> None:
+def write(frame: Frame[Any], file: IO[bytes], form: str, width: float) -> None:
     """Draw a figure.
 
     Args:
-        name: of the figure.
-        frame: as its ``make`` gave it.
+        frame: as a figure's ``make`` gave it.
         file: that is written.
         form: one of ``FORMATS``.
         width: inches.
@@ -70,14 +69,14 @@ def write(name: str, frame: Frame[Any], file: IO[bytes], form: str, width: float
     from probe.report.figures.drawn.style import METADATA, styled
 
     with styled():
-        draw(name, frame, width).savefig(file, format=form, metadata=METADATA[form])
+        draw(frame, width).savefig(file, format=form, metadata=METADATA[form])
 
 
-def draw(name: str, frame: Frame[Any], width: float) -> Any:
+def draw(frame: Frame[Any], width: float) -> Any:
     """A figure of matplotlib's; to be called, and saved, in ``drawn.style.styled()``."""
     from probe.report.figures.drawn.style import Sheet
 
     sheet = Sheet(width)
-    import_module(f"probe.report.figures.drawn.{find(name)}").draw(sheet, frame)
+    import_module(f"probe.report.figures.drawn.{frame.shape}").draw(sheet, frame)
     sheet.finish(frame.caption)
     return sheet.figure

@@ -46,7 +46,7 @@ def make(asked: Asked) -> Frame[Cell]:
                 count = int(counts[t, s])
                 share = count / n_true if n_true else math.nan
                 cells.append(Cell(of.name, str(true), str(answered), count, share, n_true))
-    return Frame(tuple(cells), CAPTION, notes)
+    return Frame("confusion", tuple(cells), CAPTION, notes, "answered", "true")
 
 
 def _why_not(of: Contender) -> str:

@@ -14,6 +14,7 @@ from cache.errors import RequestError
 from probe.metrics.intervals import Interval, estimate
 from probe.report.figures.frame import Asked, Frame
 from probe.report.findings.parts import Part, Shape, make_parts
+from probe.report.findings.standing import metric_of
 from probe.report.rows.contenders import Contender
 from probe.report.rows.fields import is_number, written
 from probe.report.rows.stored import StoredRow
@@ -45,10 +46,12 @@ class Curves:
     """What is drawn along what."""
 
     along: str  # field of the x axis
+    label: str  # of the x axis
     panels: tuple[str, ...]  # fields that tell panels apart, beside how and on what was asked
     lines: tuple[str, ...]  # fields that tell lines apart
     least: int = 2  # numbers that make a line
     over: str = "over test"  # what bars are of
+    is_log: bool = False  # whether the x axis is, with a tick at each number
 
 
 def frame_of_curves(
@@ -88,7 +91,13 @@ def frame_of_curves(
     notes = []
     if n_short:
         notes.append(f"left out: {counted(n_short, 'line')} of fewer than {curves.least} points")
-    return Frame(tuple(marks), _caption(marks, curves.over), tuple(notes)) if marks else None
+    if not marks:
+        return None
+    metric = metric_of(asked.metric)
+    return Frame(
+        *("curves", tuple(marks), _caption(marks, curves.over), tuple(notes)),
+        *(curves.label, metric.column or metric.name, curves.is_log),
+    )
 
 
 def titled(parts: Sequence[Part], along: str) -> Iterator[tuple[str, Part]]:

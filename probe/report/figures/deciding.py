@@ -83,7 +83,12 @@ def make(asked: Asked) -> Frame[Mark]:
         notes.append(NO_SCORES)
     if not marks:
         raise nothing("two encoders that were asked alike", "probe --kind linear --model A,B")
-    return Frame(tuple(marks), _caption(marks), tuple(notes))
+    units = sorted({f"{mark.unit}s" for mark in marks}, reverse=True)
+    return Frame(
+        *("deciding", tuple(marks), _caption(marks), tuple(notes)),
+        *(f"test {' or '.join(units)}", f"difference in {asked.metric}"),
+        is_log=True,
+    )
 
 
 def _leads(

@@ -1,9 +1,10 @@
 """What a picture is drawn from: a record for each mark in it, which any format of a page writes.
 
-A figure NAME is two modules. ``figures.NAME`` has a frozen dataclass of texts and numbers, whose fields
-are the columns, and ``make``, which gives its records of stored rows; it needs no library that draws,
-so that pictures of any kind share it. ``figures.drawn.NAME`` has ``draw``, which sees these records and
-nothing else. So a picture shows what its CSV holds.
+A figure NAME is a module ``figures.NAME`` with ``make``, which gives its frame of stored rows. The
+points of a frame are records of one frozen dataclass of texts and numbers; its fields are the columns of
+the CSV. A frame says which shape draws it: ``drawn.SHAPE`` with matplotlib into a file,
+``plotted.SHAPE`` with plotly into a page. Both see the frame and nothing else, so a picture shows what
+its CSV holds; and a figure whose shape is there needs no library that draws.
 """
 
 import dataclasses
@@ -26,9 +27,13 @@ Point = TypeVar("Point")
 class Frame(Generic[Point]):
     """What a picture shows, in long form."""
 
+    shape: str  # which module of drawn and of plotted draws it
     points: tuple[Point, ...]  # one at least, all of one dataclass
     caption: str  # what bars are, of how many, units; it stands below the picture
     notes: tuple[str, ...] = ()  # what is left out, and why
+    x: str = ""  # what the axes are, with units; "": the points say it
+    y: str = ""
+    is_log: bool = False  # whether the x axis is
 
     def page(self) -> Page:
         """As a table, a line a point. What isn't known is empty."""

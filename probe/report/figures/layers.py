@@ -1,10 +1,13 @@
 """Layer curves: a metric at each layer, a line each pool, and what was chosen without test."""
 
+from dataclasses import replace
+
 from probe.report.figures.curves import Curves, Mark, frame_of_curves, place_of
 from probe.report.figures.frame import Asked, Frame, nothing
 
 CURVES = Curves(
     "layer",
+    "layer, from 0",
     panels=("model", "size"),
     lines=("pool",),
     least=3,
@@ -26,5 +29,5 @@ def make(asked: Asked) -> Frame[Mark]:
     if frame is None:
         raise nothing("three layers of one encoder", "probe --kind linear --layer all")
     if not any(mark.chosen for mark in frame.points):
-        return Frame(frame.points, f"{frame.caption} {NO_CHOICE}", frame.notes)
+        return replace(frame, caption=f"{frame.caption} {NO_CHOICE}")
     return frame

@@ -65,7 +65,7 @@ def make(asked: Asked) -> Frame[Rank]:
         raise RequestError("nothing to draw: no probe ranks two encoders")
     has_sets = any(rank.low == rank.low for rank in found)
     caption = f"Ranks by {asked.metric}, 1 the best. {SETS if has_sets else NO_SETS}"
-    return Frame(tuple(found), caption, tuple(dict.fromkeys(notes)))
+    return Frame("ranks", tuple(found), caption, tuple(dict.fromkeys(notes)), y="rank")
 
 
 def _crowded(

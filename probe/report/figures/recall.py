@@ -45,7 +45,7 @@ def make(asked: Asked) -> Frame[Dot]:
     units = {dot.unit for dot in dots}
     n = "n: samples, and of how many patients." if "patient" in units else "n: samples."
     caption = CAPTION.format(unit="s, or ".join(sorted(units, reverse=True)), n=n)
-    return Frame(tuple(dots), caption, notes)
+    return Frame("dots", tuple(dots), caption, notes, "recall")
 
 
 def _why_not(of: Contender) -> str:

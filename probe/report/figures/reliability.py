@@ -60,7 +60,10 @@ def make(asked: Asked) -> Frame[Bin]:
     )
     of_votes = any(of.contender.field("kind") == "knn" for of in drawn)
     bins = tuple(found for of in drawn for found in _bins(of))
-    return Frame(bins, CAPTION.format(n=N_BINS), (*notes, *([OF_VOTES] if of_votes else [])))
+    notes = (*notes, *([OF_VOTES] if of_votes else []))
+    return Frame(
+        "reliability", bins, CAPTION.format(n=N_BINS), notes, "confidence", "share that are right"
+    )
 
 
 def _why_not(of: Contender) -> str:

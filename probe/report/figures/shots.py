@@ -1,10 +1,18 @@
 """Few-shot curves: a metric by the number of labelled images of each class."""
 
+from dataclasses import replace
+
 from probe.report.figures.curves import Curves, Mark, frame_of_curves
 from probe.report.figures.frame import Asked, Frame, nothing
 from probe.report.rows.fields import written
 
-CURVES = Curves("shots", panels=(), lines=("model", "size"), over="over episodes and test")
+CURVES = Curves(
+    *("shots", "labelled images of each class"),
+    panels=(),
+    lines=("model", "size"),
+    over="over episodes and test",
+    is_log=True,
+)
 
 
 def make(asked: Asked) -> Frame[Mark]:
@@ -21,5 +29,4 @@ def make(asked: Asked) -> Frame[Mark]:
         )
     n = sorted({int(word) for c in few if (word := written(c.field("episodes")))})
     over = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}"
-    caption = f"Means over {over} episodes. {frame.caption}"
-    return Frame(frame.points, caption, frame.notes)
+    return replace(frame, caption=f"Means over {over} episodes. {frame.caption}")

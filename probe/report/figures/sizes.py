@@ -5,7 +5,7 @@ from probe.report.figures.frame import Asked, Frame, nothing
 from probe.report.pages.sensitivity import BEST, LAST, word_of
 from probe.report.rows.contenders import Contender
 
-CURVES = Curves("size", panels=(), lines=("model",))
+CURVES = Curves(*("size", "side of the input, pixels"), panels=(), lines=("model",), is_log=True)
 
 
 def make(asked: Asked) -> Frame[Mark]:

@@ -43,7 +43,7 @@ def make(asked: Asked) -> Frame[Dot]:
     units = sorted({dot.unit for dot in dots}, reverse=True)
     of_them = ", and of how many patients" if "patient" in units else ""
     caption = CAPTION.format(units=" or ".join(f"{unit}s" for unit in units), of=of_them)
-    return Frame(tuple(dots), caption, tuple(said))
+    return Frame("dots", tuple(dots), caption, tuple(said), asked.metric)
 
 
 def _dots(measured: Measured, dataset: str, name: str, metric: str) -> list[Dot]:

@@ -30,7 +30,7 @@ def draw(sheet: Sheet, frame: Frame[Cell]) -> None:
     images = [
         _draw_matrix(sheet, axis, of[name], cell) for axis, name in zip(axes, panels, strict=True)
     ]
-    sheet.label(axes, "answered", "true")
+    sheet.label(axes, frame.x, frame.y)
     if cell < NUMBERED:
         sheet.colour_bar(images[0], axes)
 

@@ -1,4 +1,4 @@
-"""Drawing of curves, which several figures share."""
+"""Curves of a metric."""
 
 import math
 from collections.abc import Sequence
@@ -8,30 +8,21 @@ from matplotlib.axes import Axes
 from probe.report.figures.curves import Mark
 from probe.report.figures.drawn.style import BLACK, Look, Sheet, looks
 from probe.report.figures.frame import Frame
-from probe.report.findings.standing import metric_of
 
 DODGE = 0.012  # of an axis' length, so that bars of two lines don't cover each other
 MOST_DODGED = 0.06  # of all lines together
 
 
-def draw_curves(sheet: Sheet, frame: Frame[Mark], label: str, *, is_log: bool = False) -> None:
-    """A panel for each, lines with bars.
-
-    Args:
-        sheet: to draw on.
-        frame: what.
-        label: of the x axis.
-        is_log: whether that has a logarithmic scale, with a tick at each number.
-    """
+def draw(sheet: Sheet, frame: Frame[Mark]) -> None:
+    """A panel for each, lines with bars; on a logarithmic axis with a tick at each number."""
     panels = sheet.first(mark.panel for mark in frame.points)
     marks = [mark for mark in frame.points if mark.panel in panels]
     of = {panel: [mark for mark in marks if mark.panel == panel] for panel in panels}
     axes = sheet.panels(panels, sharey=True)
     look = looks(mark.line for mark in marks)
     for axis, panel in zip(axes, panels, strict=True):
-        _draw_panel(axis, of[panel], look, is_log)
-    metric = metric_of(marks[0].metric)
-    sheet.label(axes, label, metric.column or metric.name)
+        _draw_panel(axis, of[panel], look, frame.is_log)
+    sheet.label(axes, frame.x, frame.y)
     handles = [each.handle(name) for name, each in look.items()]
     if any(mark.chosen for mark in marks):
         ring = Look(BLACK, "o", "").handle("chosen without test")

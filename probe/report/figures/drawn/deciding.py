@@ -73,7 +73,7 @@ def draw(sheet: Sheet, frame: Frame[Mark]) -> None:
                 ms=4 if mark.what == OURS else 2.6, mew=0.6, ls="", zorder=4 if mark.what == OURS else 3,
             )  # fmt: skip
     _label_sets(sheet, axis, floors, at)
-    _label_axes(axis, marks, (sheet.width - BESIDE) / (right - left))
+    _label_axes(axis, frame, (sheet.width - BESIDE) / (right - left))
     sheet.legend(_handles(marks))
 
 
@@ -110,11 +110,10 @@ def _label_sets(sheet: Sheet, axis: Axes, floors: Sequence[Mark], at: dict[str, 
     sheet.add_height(longest + 0.2)
 
 
-def _label_axes(axis: Axes, marks: Sequence[Mark], decade: float) -> None:
+def _label_axes(axis: Axes, frame: Frame[Mark], decade: float) -> None:
     """A decade of units is so many inches long."""
-    units = sorted({mark.unit for mark in marks}, reverse=True)
-    axis.set_xlabel(f"test {' or '.join(f'{unit}s' for unit in units)}")
-    axis.set_ylabel(f"difference in {marks[0].metric}")
+    axis.set_xlabel(frame.x)
+    axis.set_ylabel(frame.y)
     steps = (1.0, 2.0, 5.0)
     for each, subs in ((axis.xaxis, steps if decade > 1.3 else (1.0, 3.0)), (axis.yaxis, steps)):
         each.set_major_locator(LogLocator(subs=subs))

@@ -13,13 +13,8 @@ BAR = 0.13  # inches between dots of one name
 APART = 0.8  # of the room of a name that its dots fill
 
 
-def draw_dots(sheet: Sheet, frame: Frame[Dot]) -> None:
-    """A panel for each, its names below each other.
-
-    Args:
-        sheet: to draw on.
-        frame: what.
-    """
+def draw(sheet: Sheet, frame: Frame[Dot]) -> None:
+    """A panel for each, its names below each other."""
     panels = sheet.first(dot.panel for dot in frame.points)
     look = looks(dot.of for dot in frame.points if dot.panel in panels)
     shown = {panel: [dot for dot in frame.points if dot.panel == panel] for panel in panels}
@@ -47,7 +42,7 @@ def draw_dots(sheet: Sheet, frame: Frame[Dot]) -> None:
         for place in range(1, len(names)):
             axis.axhline(place - 0.5, color=GREY, lw=0.3)
         axis.tick_params(axis="y", length=0)
-    sheet.label(axes, frame.points[0].metric, "")
+    sheet.label(axes, frame.x, frame.y)
     sheet.legend([style.handle(name) for name, style in look.items()])
 
 

@@ -35,5 +35,5 @@ def draw(sheet: Sheet, frame: Frame[Rank]) -> None:
         axis.set_xticks(range(len(words)), words, rotation=90)
         axis.set_yticks(range(1, int(most) + 1))
     axes[0].set_ylim(most + 0.5, 0.5)
-    sheet.label(axes, "", "rank")
+    sheet.label(axes, frame.x, frame.y)
     sheet.legend([style.handle(model) for model, style in look.items()])

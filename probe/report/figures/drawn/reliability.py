@@ -27,7 +27,7 @@ def draw(sheet: Sheet, frame: Frame[Bin]) -> None:
             )
     axes[0].set_xlim(min(b.above for of in shown.values() for b in of) - 0.03, 1.03)
     axes[0].set_ylim(-0.03, 1.03)
-    sheet.label(axes, "confidence", "share that are right")
+    sheet.label(axes, frame.x, frame.y)
     sheet.legend([style.handle(of) for of, style in look.items()])
 
 

@@ -45,14 +45,14 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def frames():
-    """Name of a case -> figure and frame, made once."""
+    """Name of a case -> its frame, made once."""
     made = {}
 
     def frame(case):
         if case not in made:
             name, rows = CASES[case]
             metric = "acc" if name == "deciding" else "auc"
-            made[case] = name, catalogue.make(name, asked_of(rows(), metric))
+            made[case] = catalogue.make(name, asked_of(rows(), metric))
         return made[case]
 
     return frame
@@ -67,7 +67,7 @@ def frames():
 )
 def test_no_text_is_cut_or_over_another(frames, case, width):
     with styled():
-        texts, whole = drawn_texts(catalogue.draw(*frames(case), WIDTHS[width]))
+        texts, whole = drawn_texts(catalogue.draw(frames(case), WIDTHS[width]))
     assert len(texts) > 5
     for text, box in texts:
         inside = (box.x0, box.y0) >= (-1, -1) and box.x1 <= whole.x1 + 1 and box.y1 <= whole.y1 + 1
@@ -83,15 +83,15 @@ def test_no_text_is_cut_or_over_another(frames, case, width):
 def test_each_format_is_written_the_same_each_time(frames, case, form):
     made = [io.BytesIO(), io.BytesIO()]
     for file in made:
-        catalogue.write(*frames(case), file, form, WIDTHS["one"])
+        catalogue.write(frames(case), file, form, WIDTHS["one"])
     assert made[0].getvalue().startswith(BEGINS[form])
     assert made[0].getvalue() == made[1].getvalue()
 
 
 def test_the_caption_stands_in_the_picture(frames):
-    name, frame = frames("layers")
+    frame = frames("layers")
     with styled():
-        texts, _ = drawn_texts(catalogue.draw(name, frame, WIDTHS["two"]))
+        texts, _ = drawn_texts(catalogue.draw(frame, WIDTHS["two"]))
     assert frame.caption in [text.replace("\n", " ") for text, _ in texts]
 
 
@@ -108,7 +108,7 @@ def test_a_missing_row_is_a_gap():
     rows += layered(range(5), ("mean",))
     frame = catalogue.make("layers", asked_of(rows))
     with styled():
-        figure = catalogue.draw("layers", frame, WIDTHS["two"])
+        figure = catalogue.draw(frame, WIDTHS["two"])
     axis = next(a for a in figure.axes if "lite" in a.get_title(loc="left"))
     by_colour = {line.get_color(): line.get_ydata() for line in axis.lines}
     gaps = sorted(sum(value != value for value in line) for line in by_colour.values())

@@ -182,7 +182,7 @@ def test_a_frame_is_written_as_csv_with_what_is_known():
 def test_what_isnt_known_is_empty():
     frame = catalogue.make("layers", asked_of(layered()))
     bare = dataclasses.replace(frame.points[0], low=math.nan)
-    lines = csv.DictReader(io.StringIO(write(Frame((bare, frame.points[1]), "").page(), "csv")))
+    lines = csv.DictReader(io.StringIO(write(Frame("curves", (bare, frame.points[1]), "").page(), "csv")))
     assert [line["low"] == "" for line in lines] == [True, False]
 
 
