@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 
 from probe.report.figures.curves import Mark
-from probe.report.figures.drawn.style import BLACK, Look, Sheet, looks
+from probe.report.figures.drawn.style import Look, Sheet, looks
 from probe.report.figures.frame import Frame
+from probe.report.figures.palette import BLACK
 
 DODGE = 0.012  # of an axis' length, so that bars of two lines don't cover each other
 MOST_DODGED = 0.06  # of all lines together

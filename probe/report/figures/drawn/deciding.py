@@ -21,8 +21,9 @@ from probe.report.figures.deciding import (
     UNTESTED,
     Mark,
 )
-from probe.report.figures.drawn.style import BESIDE, BLACK, BLUE, GREY, RED, SMALL, Look, Sheet
+from probe.report.figures.drawn.style import BESIDE, SMALL, Look, Sheet
 from probe.report.figures.frame import Frame
+from probe.report.figures.palette import BLACK, BLUE, GREY, RED
 from probe.report.statistics.claims import HOLDS, UNTOLD
 
 COLOURS = {SEPARATED: BLUE, HOLDS: BLUE, NOT_SEPARATED: RED, UNTOLD: RED, UNTESTED: GREY}

@@ -6,8 +6,9 @@ Dots and no bars: bars must begin at 0, where shares near 1 all look the same.
 import math
 
 from probe.report.figures.dots import Dot
-from probe.report.figures.drawn.style import GREY, SMALL, Sheet, looks
+from probe.report.figures.drawn.style import SMALL, Sheet, looks
 from probe.report.figures.frame import Frame
+from probe.report.figures.palette import GREY
 
 BAR = 0.13  # inches between dots of one name
 APART = 0.8  # of the room of a name that its dots fill

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from probe.report.figures.drawn.style import GREY, Sheet, looks
+from probe.report.figures.drawn.style import Sheet, looks
 from probe.report.figures.frame import Frame
+from probe.report.figures.palette import GREY
 from probe.report.figures.reliability import AFTER, BEFORE, Bin
 
 

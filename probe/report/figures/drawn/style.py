@@ -1,8 +1,6 @@
 """How all pictures look: sizes, colours, and text that is measured before it is placed.
 
-Colours are those of Okabe and Ito (2008, jfly.uni-koeln.de/color), which the colour-blind can tell
-apart, in an order in which neighbours differ in lightness, too; each goes with a marker and a dash, so
-that a picture printed grey says the same. Yellow is left out: it can't be seen on white.
+Each of the colours goes with a marker and a dash, so that a picture printed grey says the same.
 
 Widths are those of one and two columns of Nature's journals, 89 and 183 mm. Matplotlib's constrained
 layout moves axes until labels fit; what it doesn't know is measured here: text is wrapped to
@@ -23,9 +21,8 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
-BLACK, GREY, RED = "#000000", "#767676", "#D55E00"
-BLUE = "#0072B2"
-COLOURS = (BLUE, "#E69F00", "#009E73", "#CC79A7", RED, "#56B4E9", BLACK)
+from probe.report.figures.palette import COLOURS, MOST_PANELS
+
 MARKERS = "osD^vPX"
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)))
 MM = 1 / 25.4  # inches
@@ -36,7 +33,6 @@ LINE_HEIGHT = 1.35 * POINTS / 72  # inches
 BESIDE = 0.62  # inches beside a panel that labels of its y axis take, if they are numbers
 DPI = 300
 BREAKS = "_-/.:"  # behind which a long word breaks
-MOST_PANELS = 12
 RC: Any = {  # of matplotlib's names
     "figure.dpi": DPI,
     "savefig.dpi": DPI,
