@@ -171,7 +171,7 @@ def make_training(
     """
     from extract.machine.digests import DigestMemory
     from extract.plan import make_plan
-    from finetune.cli import read_request
+    from finetune.cli import read_requests
     from finetune.ranks import Ranks
     from finetune.run import make_learned, prepare
     from finetune.setting import Trial
@@ -191,7 +191,7 @@ def make_training(
     words += ["--lr", str(HEAD_LR), "--weight-decay", str(WEIGHT_DECAY)]
     words += [] if mode == "head" else ["--encoder-lr", str(ENCODER_LR)]
     words += ["--lora-rank", str(RANK), "--lora-alpha", str(RANK)] if mode == "lora" else []
-    request = read_request(words)
+    request = read_requests(words)[""]
     request = dataclasses.replace(
         request, run=dataclasses.replace(request.run, checkpoint_seconds=math.inf)
     )

@@ -1,8 +1,9 @@
 """The command ``finetune``: its flags, its output, its exit status."""
 
 import argparse
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cache.commands.names import counted
@@ -13,6 +14,7 @@ from extract.config import ExtractConfig, PreparingConfig, ReadingConfig, Source
 from extract.datasets.files.options import TableOptions
 from finetune import config
 from finetune.config import Request, settle
+from finetune.each import EachConfig, each_of
 from finetune.protocols import Subject
 from probe.questions.overlay import META, LabelsConfig, OverlayConfig, SplitConfig
 
@@ -20,6 +22,8 @@ EXAMPLES = """\
 examples:
   finetune --model dinov2 --data dermamnist                     end to end, three seeds
   finetune --model dinov2 --data dermamnist --encoder-lr 1e-4,1e-5,1e-6      the best on val
+  finetune --model dinov2 --data dermamnist --each encoder-lr=1e-4,1e-5      a row a value
+  finetune --model dinov2 --data dermamnist --each freeze-until=0,3,6,9
   finetune --model dinov2 --data dermamnist --mode lora --lora-rank 8
   finetune --model dinov2 --data dermamnist --freeze-until 8       blocks 8 and on
   finetune --model dinov2 --data dermamnist --cut-after 5       without the blocks after 5
@@ -35,7 +39,21 @@ encoder.safetensors, goes back into `extract --weights FILE`.
 """
 
 
-def make_parser() -> argparse.ArgumentParser:
+# What changes numbers: the title of a group of flags -> its settings.
+NUMBERS = {
+    "which encoder, which images": (SourceConfig, config.WeightsConfig),
+    "what trains": (config.NetworkConfig, config.LoraConfig),
+    "how it trains": (config.PaperConfig, config.TrainConfig),
+    "where it begins, and few-shot": (config.StartConfig, config.FewShotWish),
+    "how images are prepared (as extract does)": (PreparingConfig,),
+    "your own images: --data folder:PATH or csv:FILE": (TableOptions,),
+    # --data csv:FILE has those of the cells
+    "which labels (the data set's own)": (LabelsConfig,),
+    "which split (the data set's own)": (SplitConfig,),
+}
+
+
+def make_parser() -> Parser:
     """The flags; their defaults are those of finetune.config."""
     parser = Parser(
         prog="finetune",
@@ -45,23 +63,10 @@ def make_parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    what = parser.add_argument_group("which encoder, which images")
-    add_flags(what, SourceConfig, shown={"data": "must be named"})
-    what.add_argument(
-        "--weights-seed", type=int, default=None, metavar="S", help="of --weights random (0)"
-    )
-    add_flags(parser.add_argument_group("what trains"), config.NetworkConfig, config.LoraConfig)
-    add_flags(parser.add_argument_group("how it trains"), config.PaperConfig, config.TrainConfig)
-    few = parser.add_argument_group("where it begins, and few-shot")
-    add_flags(few, config.StartConfig, config.FewShotWish)
-    images = parser.add_argument_group("how images are prepared (as extract does)")
-    add_flags(images, PreparingConfig)
-    own = parser.add_argument_group("your own images: --data folder:PATH or csv:FILE")
-    add_flags(own, TableOptions)
-    labels = parser.add_argument_group("which labels (the data set's own)")
-    add_flags(labels, LabelsConfig)  # --data csv:FILE has those of the cells
-    add_flags(parser.add_argument_group("which split (the data set's own)"), SplitConfig)
+    for title, settings in NUMBERS.items():
+        add_flags(parser.add_argument_group(title), *settings, shown={"data": "must be named"})
     add_flags(parser.add_argument_group("how it is measured"), config.MeasuringConfig)
+    add_flags(parser.add_argument_group("several at once"), EachConfig)
     how = parser.add_argument_group("how (none of it changes the numbers, but by rounding)")
     add_flags(how, ReadingConfig, config.SparingConfig, config.RunConfig, config.OutputConfig)
     how.add_argument(
@@ -74,98 +79,122 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_request(arguments: Sequence[str] | None) -> Request:
-    """Flags -> settings; a wrong flag ends the process with status 2."""
+def read_requests(arguments: Sequence[str] | None) -> dict[str, Request]:
+    """Flags -> settings, of each value of ``--each``, or of none by "".
+
+    A wrong flag ends the process with status 2.
+    """
     parser = make_parser()
-    options = parser.parse_args(arguments)
-    if options.model is None:
-        parser.error("name an encoder with --model, e.g. --model dinov2")
-    if options.data is None:
-        parser.error("name a data set with --data, e.g. --data breastmnist")
-    if options.as_published and not options.protocol:
-        parser.error("--as-published belongs to --protocol")
-    if options.weights_seed is not None and options.weights != "random":
-        parser.error("--weights-seed belongs to --weights random")
-    if not 0 <= (options.weights_seed or 0) < 2**32:
-        parser.error(f"--weights-seed takes 0 to 4294967295, not {options.weights_seed}")
-    if options.offline:
+    typed = parser.parse_args(arguments)
+    if typed.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
+    requests, value = {}, ""
     try:
-        # Where labels are laid over the data set's own, these are of them, else of the table.
-        shared = dict.fromkeys(("task", "positive", "label_sep", "missing"))
-        over, of_table = options, argparse.Namespace(**{**vars(options), **shared})
-        if not (options.labels or (options.target or "").startswith(META)):
-            over, of_table = of_table, over
-        episodes = given(options, config.FewShotWish)
-        for flag in flags_of(config.FewShotWish):
-            if flag.field in episodes and "like" not in episodes:
-                raise RequestError(
-                    f"{flag.name} takes the episodes of a probe's row: name it, --episodes-like ROW"
-                )
-        typed = given(options, config.ModelConfig, config.TrainConfig)
-        typed |= {
-            f"lora_{name}": value for name, value in given(options, config.LoraConfig).items()
-        }
-        request = Request(
-            images=ExtractConfig(
-                **given(options, SourceConfig, PreparingConfig, ReadingConfig),
-                table=TableOptions(**given(of_table, TableOptions)),
-                seed=options.weights_seed or 0,
-                protocol=options.protocol,
-                features=options.features,
-            ),
-            overlay=OverlayConfig(**given(over, OverlayConfig)),
-            mode=typed.pop("mode", None),
-            given=typed,
-            run=config.RunConfig(**given(options, config.RunConfig)),
-            few_shot=config.FewShotWish(**episodes) if episodes else None,
-            **given(options, Request),
-        )
-        settle(request, Subject())  # contradictions are known before anything is loaded
+        for value, options in each_of(typed, *itertools.chain(*NUMBERS.values())):
+            requests[value] = request_of(options)
     except RequestError as error:
-        parser.error(str(error))
+        parser.error(f"{value}: {error}" if value else str(error))
+    return requests
+
+
+def request_of(options: argparse.Namespace) -> Request:
+    """Flags -> settings.
+
+    Raises:
+        RequestError: they are wrong, or contradict each other.
+    """
+    if options.model is None:
+        raise RequestError("name an encoder with --model, e.g. --model dinov2")
+    if options.data is None:
+        raise RequestError("name a data set with --data, e.g. --data breastmnist")
+    if options.as_published and not options.protocol:
+        raise RequestError("--as-published belongs to --protocol")
+    seed = config.WeightsConfig(**given(options, config.WeightsConfig)).weights_seed
+    if seed is not None and options.weights != "random":
+        raise RequestError("--weights-seed belongs to --weights random")
+    # Where labels are laid over the data set's own, these are of them, else of the table.
+    shared = dict.fromkeys(("task", "positive", "label_sep", "missing"))
+    over, of_table = options, argparse.Namespace(**{**vars(options), **shared})
+    if not (options.labels or (options.target or "").startswith(META)):
+        over, of_table = of_table, over
+    episodes = given(options, config.FewShotWish)
+    for flag in flags_of(config.FewShotWish):
+        if flag.field in episodes and "like" not in episodes:
+            raise RequestError(
+                f"{flag.name} takes the episodes of a probe's row: name it, --episodes-like ROW"
+            )
+    typed = given(options, config.ModelConfig, config.TrainConfig)
+    typed |= {f"lora_{name}": value for name, value in given(options, config.LoraConfig).items()}
+    request = Request(
+        images=ExtractConfig(
+            **given(options, SourceConfig, PreparingConfig, ReadingConfig),
+            table=TableOptions(**given(of_table, TableOptions)),
+            seed=seed or 0,
+            protocol=options.protocol,
+            features=options.features,
+        ),
+        overlay=OverlayConfig(**given(over, OverlayConfig)),
+        mode=typed.pop("mode", None),
+        given=typed,
+        run=config.RunConfig(**given(options, config.RunConfig)),
+        few_shot=config.FewShotWish(**episodes) if episodes else None,
+        **given(options, Request),
+    )
+    settle(request, Subject())  # contradictions are known before anything is loaded
     return request
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    request = read_request(arguments)
+    requests = read_requests(arguments)
     goes_on = "the same command goes on from the last checkpoint"
-    if request.run.overwrite:
+    if any(request.run.overwrite for request in requests.values()):
         goes_on = "the same command begins anew; without --overwrite it goes on from what is stored"
-    return run_command("finetune", lambda: run(request), f"interrupted; {goes_on}")
+    return run_command("finetune", lambda: run(requests), f"interrupted; {goes_on}")
 
 
-def run(request: Request) -> int:
-    """Plan, print the plan, train, print the table."""
+def run(requests: Mapping[str, Request]) -> int:
+    """Plan, print the plans, train, print the table.
+
+    Args:
+        requests: by the value of ``--each``; how they run and where rows go is the same of all.
+    """
     # Here, not above: torch and timm take seconds to import, and --help shouldn't.
     from extract.machine.digests import DigestMemory
     from extract.machine.progress import CheckProgress
     from extract.plan import leave_out_missing, make_plan
-    from finetune.run import run_request
-    from finetune.setting import describe_plan
+    from finetune.run import run_plans
+    from finetune.setting import Asked, describe_plan
     from probe.report.pages.listing import format_rows
 
-    memory = DigestMemory(request.images.root / ".digests.json")
+    first = next(iter(requests.values()))
+    memory = DigestMemory(first.images.root / ".digests.json")
+    asked: list[Asked] = []
     with CheckProgress() as progress:
-        plan = leave_out_missing(make_plan(request.images, progress.report))
+        for value, request in requests.items():
+            try:
+                plan = leave_out_missing(make_plan(request.images, progress.report))
+                asked.append(Asked(value, request, plan, tuple(describe_plan(request, plan))))
+            except RequestError as error:
+                raise RequestError(f"{value}: {error}" if value else str(error)) from error
     is_first = os.environ.get("RANK", "0") == "0"
 
     def say(line: str) -> None:
         if is_first:
             show(line, flush=True)
 
-    for line in describe_plan(request, plan):
-        say(line)
-    rows, problems = [], plan.problems
-    if not request.dry_run:
-        rows, problems = run_request(request, plan, memory, say)
+    for one in asked:
+        for line in (*([f"{one.value}:"] if one.value else []), *one.lines):
+            say(line)
+    rows, problems = [], [problem for one in asked for problem in one.plan.problems]
+    if not first.dry_run:
+        rows, problems = run_plans(asked, memory, say)
     if rows:
         show(f"\n{format_rows(rows)}\n")
         show(
-            f"{counted(len(rows), 'row')} with scores in {request.results_dir}; checkpoints and logs in "
-            f"{request.runs_dir}"
+            f"{counted(len(rows), 'row')} with scores in {first.results_dir}; checkpoints and logs in "
+            f"{first.runs_dir}"
         )
-    for what, why in problems if is_first else ():
+    for what, why in dict.fromkeys(problems) if is_first else ():
         complain("finetune", f"{what}: {why}")
     return 1 if problems else 0

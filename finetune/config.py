@@ -47,6 +47,18 @@ CHOOSE_BY = ("acc", "auc", "loss", "balanced_accuracy", "kappa", "auto")
 
 
 @dataclass(frozen=True)
+class WeightsConfig:
+    """Of the encoder's first weights, where they are random."""
+
+    weights_seed: int | None = setting(
+        None, "of --weights random", metavar="S", least=0, most=2**32 - 1, shown="0"
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
 class LoraConfig:
     """Adapters of low rank, as ``peft`` makes them.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -27,7 +27,6 @@ from extract.job import Job
 from extract.key import feature_key, weights_words
 from extract.machine.digests import DigestMemory
 from extract.machine.workers import default_workers
-from extract.plan import Plan
 from extract.spec import encoder_notes
 from finetune.config import FinetuneConfig, Request, settle
 from finetune.data.augment import make_augmentation
@@ -37,7 +36,7 @@ from finetune.model.classifier import check_model, load_trained, what_trains
 from finetune.model.heads import find_deit
 from finetune.ranks import Ranks, join_ranks
 from finetune.rows import as_row, make_answer, marks_of_batchnorm, probe_settings, say_trains
-from finetune.setting import OF_EPISODES, READ, Say, Setting, Trial, named_rate, subject_of
+from finetune.setting import OF_EPISODES, READ, Asked, Say, Setting, Trial, named_rate, subject_of
 from finetune.start.episodes import episodes_like
 from finetune.training.objective import make_objective
 from finetune.training.predict import predict
@@ -64,12 +63,17 @@ from probe.questions.question import Question
 from probe.results import Row, check_folder, write_row
 
 
-def run_request(
-    request: Request, plan: Plan, memory: DigestMemory, say: Say
+def run_plans(
+    asked: Sequence[Asked], memory: DigestMemory, say: Say
 ) -> tuple[list[Row], list[Failure]]:
-    """Train and test every encoder on every data set of the plan.
+    """Train and test every encoder on every data set of the plans, one after the other.
 
     Under torchrun every rank runs this; the first one writes and speaks.
+
+    Args:
+        asked: one, or several that differ in the value of a setting.
+        memory: of digests.
+        say: told what is done.
 
     Returns:
         The rows, already written, and what couldn't be done. Of other ranks than the first none.
@@ -77,26 +81,33 @@ def run_request(
     Raises:
         RequestError: the folder of results can't be written, or no such device.
     """
-    device = choose_device(request.run.device)
+    device = choose_device(asked[0].request.run.device)
     rows: list[Row] = []
-    problems = list(plan.problems)
+    problems = [problem for one in asked for problem in one.plan.problems]
     with join_ranks(device) as ranks:
         if not ranks.is_first:
             say = _silent
         else:
-            check_folder(request.results_dir)
-        for job in plan.jobs:
-            try:
-                for row in run_job(request, job, memory, device, ranks, say):
-                    if ranks.is_first:
-                        write_row(request.results_dir, row, request.name)
-                        rows.append(row)
-            except BrokenPipeError:  # of say: nobody listens any more
-                raise
-            except (CacheError, RequestError, OSError) as error:
-                if ranks.size > 1:  # the others may have come further: they can't go on together
+            check_folder(asked[0].request.results_dir)
+        for number, one in enumerate(asked, start=1):
+            request = one.request
+            if one.value:
+                say(f"{number} of {len(asked)}: {one.value}")
+            for job in one.plan.jobs:
+                try:
+                    for row in run_job(request, job, memory, device, ranks, say):
+                        if ranks.is_first:
+                            write_row(request.results_dir, row, request.name)
+                            rows.append(row)
+                except BrokenPipeError:  # of say: nobody listens any more
                     raise
-                problems.append(Failure(job.label, str(error)))
+                except (CacheError, RequestError, OSError) as error:
+                    if (
+                        ranks.size > 1
+                    ):  # the others may have come further: they can't go on together
+                        raise
+                    what = f"{job.label}, {one.value}" if one.value else job.label
+                    problems.append(Failure(what, str(error)))
     return rows, problems
 
 

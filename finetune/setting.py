@@ -35,6 +35,16 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
+class Asked:
+    """A request, and what it comes to."""
+
+    value: str  # of --each, as "freeze-until 3"; "": there is none
+    request: Request
+    plan: Plan
+    lines: tuple[str, ...]  # the plan in words, see ``describe_plan``
+
+
+@dataclass(frozen=True)
 class Setting:
     """All that the trials of one job share."""
 

@@ -11,7 +11,7 @@ import pytest
 from cache.errors import RequestError
 from extract.encoders.resolve import find_entry
 from extract.prepare.protocols import PROTOCOLS as PREPARING
-from finetune.cli import read_request
+from finetune.cli import read_requests
 from finetune.config import LoraConfig, ModelConfig, TrainConfig, settle
 from finetune.protocols import EVERY_POOL, PROTOCOLS, Subject
 from probe.kinds.adamw import AdamW
@@ -27,7 +27,7 @@ OF_VIT = ("cls", "mean", "head")
 def settled(words, encoder="dinov2", is_cnn=False, pools=OF_VIT):
     """The settings of one encoder of the table, and the protocol that they follow."""
     subject = Subject(encoder, find_entry(encoder).encoder, is_cnn, pools)
-    return settle(read_request([*SOURCE.split(), *words.split()]), subject)
+    return settle(read_requests([*SOURCE.split(), *words.split()])[""], subject)
 
 
 def marks(words, encoder="dinov2"):

@@ -58,11 +58,13 @@ def _follow(value: Any, path: Iterable[str]) -> Any:
 
 
 def _mode(of: StoredRow) -> str | None:
-    """What trained of a fine-tuned encoder: "full", "partial from 8", "head, deit"."""
+    """What trained of a fine-tuned encoder: "full", "partial from 8, cut after 9", "head, deit"."""
     settings = of.row.answered.settings
     words = str(settings.get("mode", ""))
     if settings.get("freeze_until") is not None:
         words += f" from {settings['freeze_until']}"
+    if settings.get("cut_after") is not None:
+        words += f", cut after {settings['cut_after']}"
     return words + (", deit" if settings.get("head") == "deit" else "") or None
 
 

@@ -360,7 +360,7 @@ def test_nothing_of_ours_is_published():
 READERS = {
     "extract": extract.cli.read_config,
     "probe": probe.cli.read_config,
-    "finetune": finetune.cli.read_request,
+    "finetune": finetune.cli.read_requests,
 }
 
 
