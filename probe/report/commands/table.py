@@ -222,14 +222,16 @@ def _of_metric(options: argparse.Namespace, rows: list[StoredRow]) -> Page:
     question = None if options.question is None else read_question(options.question)
     compared = question.metric or ACC if question else metric
 
-    def lead_of(sets: Sequence[Sequence[Contender]]) -> tuple[str, ...]:
-        if not shape.is_tested:
-            return ()
-        # Rows by file may be of several folders, of which no ledger counts all.
-        roots = {of.path.parent.parent for of in rows if of.path and options.files}
-        if len(roots) > 1:
-            return (SEVERAL,)
+    # Rows by file may be of several folders, of which no ledger counts all.
+    roots = {of.path.parent.parent for of in rows if of.path and options.files}
+    record = None
+    if shape.is_tested and len(roots) < 2:
         record = read_record(roots.pop() if roots else options.results or results_root())
+
+    def lead_of(sets: Sequence[Sequence[Contender]]) -> tuple[str, ...]:
+        if record is None:
+            return (SEVERAL,) if shape.is_tested else ()
         return leads(sets, compared, record, question, people)
 
-    return page_of_metric(contenders_of(rows), metric, shape, people, lead_of)
+    ledger = record.ledger if record else None
+    return page_of_metric(contenders_of(rows), metric, shape, people, lead_of, ledger)

@@ -20,7 +20,7 @@ from probe.metrics.prepared import prepare
 from probe.report.findings.standing import metric_of
 from probe.report.rows.answers import TestSet, test_sets
 from probe.report.rows.contenders import sharing
-from probe.report.rows.people import People
+from probe.report.rows.people import People, count_patients
 from probe.report.rows.sides import FITTED, Pair, asked
 from probe.report.statistics.across import (
     SHARED,
@@ -169,7 +169,7 @@ def _shifts(name: str, test: TestSet) -> tuple[Shift, ...]:
     a, b = test.answers
     n = len(test.ids)
     groups = test.samples.groups
-    n_units = n if groups is None else _n_patients(groups)
+    n_units = n if groups is None else count_patients(groups)
     return (
         Shift(
             name,
@@ -179,12 +179,6 @@ def _shifts(name: str, test: TestSet) -> tuple[Shift, ...]:
             "patient" if n_units < n else "sample",
         ),
     )
-
-
-def _n_patients(groups: np.ndarray) -> int:
-    """Patients; whose name nobody knows is one by himself."""
-    known = groups[groups != ""]
-    return len(np.unique(known)) + len(groups) - len(known)
 
 
 def _pooled_shift(sets: Sequence[TestSet]) -> tuple[Shift, ...]:

@@ -175,8 +175,11 @@ def _grid(table: Table, shapes: Sequence[_Shape], part: Sequence[int]) -> Iterat
         yield from _over(table, shapes, part)
     yield GAP.join(shape.padded(shape.heading) for shape in shown).rstrip()
     yield rule
-    for i in range(len(table.rows)):
-        if i == table.n_body:
+    feet = range(table.n_body, len(table.rows))
+    if len(part) < len(shapes):  # what sums up columns of another part says nothing here
+        feet = [i for i in feet if any(shape.texts[i].strip() for shape in shown[1:])]
+    for i in (*range(table.n_body), *feet):
+        if i in feet[:1]:
             yield rule
         yield GAP.join(shape.padded(shape.texts[i]) for shape in shown).rstrip()
 

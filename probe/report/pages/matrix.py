@@ -3,7 +3,7 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,15 +11,15 @@ import numpy as np
 
 from cache.errors import RequestError
 from probe.metrics.metric import Metric
-from probe.report.findings.parts import WHOLE_TABLE, Part, Shape, make_parts, word_of
-from probe.report.findings.standing import ALONE, Untested, metric_of, stand
+from probe.report.findings.contest import Contest, Line, Reach, make_contest, value_of
+from probe.report.findings.parts import Part, Shape, make_parts, word_of
+from probe.report.findings.standing import Untested, metric_of
 from probe.report.formats.cells import COUNT, SHARE, UNIT, Cell, Column, Page, Table
-from probe.report.rows.answers import test_sets
 from probe.report.rows.comparable import NOT_TO_COMPARE
-from probe.report.rows.contenders import Contender, sharing
+from probe.report.rows.contenders import Contender
 from probe.report.rows.fields import find_field, natural
+from probe.report.rows.ledger import Ledger
 from probe.report.rows.people import People
-from probe.report.statistics.across import SHARED, across, mean_of_units, undecidable, units_of
 from probe.report.statistics.families import Family, Ranks
 
 DESCRIBED = ("size", "depth", "fitted")  # of a line, where it isn't one for all and nothing says it
@@ -28,7 +28,12 @@ APART = (
     "with --where, or spell the difference out with --by or --across"
 )
 NO_WORD = {"shots": "all"}  # what a column without the field is called
-SEVERAL_SETS = "answers on several data sets are no pairs: let --across be data"
+TALLIED = ("first", "open", "out")
+TALLIES = (
+    "of {n} sets: first, not separated from the best as the only one; open, nor are others; out, a test "
+    "puts another above it"
+)
+SMALLEST, ASKED = "smallest difference", "looked at (K)"
 
 
 def page_of_metric(
@@ -37,6 +42,7 @@ def page_of_metric(
     shape: Shape,
     people: People,
     lead_of: Callable[[Sequence[Sequence[Contender]]], tuple[str, ...]] = lambda sets: (),
+    ledger: Ledger | None = None,
 ) -> Page:
     """The tables of one metric.
 
@@ -46,6 +52,7 @@ def page_of_metric(
         shape: what stands where.
         people: that knows patients, for tests.
         lead_of: what stands before the tables, from the contenders of each of their data sets.
+        ledger: that counts the questions of each test set; None: nobody does.
 
     Raises:
         RequestError: no row has the metric on test; scores or patients that tests need are missing.
@@ -60,7 +67,8 @@ def page_of_metric(
         n = len(contenders) - len(having)
         notes.append(f"left out: {n} without {metric_name} on test")
     tables = [
-        _table(part, number, parts, metric, shape, people) for number, part in enumerate(parts)
+        _table(make_contest(part, metric, shape, people, ledger), number, parts, shape)
+        for number, part in enumerate(parts)
     ]
     if len(parts) > 1:
         notes.append(APART)
@@ -71,41 +79,30 @@ def page_of_metric(
     return Page(tuple(tables), f"{metric_name} on test, {better}", lead, tuple(notes))
 
 
-def _table(
-    part: Part, number: int, parts: Sequence[Part], metric: Metric, shape: Shape, people: People
-) -> Table:
-    lines, columns = part.lines, part.columns
-    families: dict[str, Family | Untested] = {}
-    if shape.is_tested and len(lines) > 1:
-        families = {column: _stand(part, column, metric, shape, people) for column in columns}
+def _table(contest: Contest, number: int, parts: Sequence[Part], shape: Shape) -> Table:
+    part, metric = contest.part, contest.metric
     form = UNIT if metric.has_unit else SHARE
-    marked = {
-        (line, column)
-        for column, family in families.items()
-        if isinstance(family, Family)
-        for line, is_best in zip(_members(part, column, metric), family.not_separated, strict=True)
-        if is_best
-    }
-    summaries = _summaries(part, metric, families, shape)
-    lines = _sorted(part, lines, metric, shape.sort, summaries)
+    summaries = _summaries(contest, form)
+    lines = _sorted(contest, shape.sort, summaries)
+    marked = {column: contest.marked(column) for column in contest.columns}
     rows = []
     described = _described(part, shape)
     for line in lines:
         row = [Cell(word) for word in (*line, *(of[line] for of in described.values()))]
-        for column in columns:
+        for column in contest.columns:
             contender = part.cells.get((line, column))
-            row.append(_cell(contender, metric, form, (line, column) in marked))
+            row.append(_cell(contender, metric, form, line in marked[column]))
         rows.append((*row, *(summary.cells[line] for summary in summaries)))
-    heads_of = {column: column or NO_WORD.get(shape.across, "none") for column in columns}
-    feet = _feet(part, columns, len(part.names) + len(described), len(summaries))
+    heads_of = {column: column or NO_WORD.get(shape.across, "none") for column in contest.columns}
+    feet = _feet(contest, len(part.names) + len(described), len(summaries))
     heads = [
         *(Column(find_field(name).title) for name in part.names),
         *(Column(find_field(name).title) for name in described),
-        *(Column(heads_of[column], is_right=True) for column in columns),
-        *(Column(summary.name, is_right=True) for summary in summaries),
+        *(Column(heads_of[column], is_right=True) for column in contest.columns),
+        *(Column(summary.name, summary.over, is_right=True) for summary in summaries),
     ]
     below = [note for summary in summaries for note in summary.notes]
-    below += _families_said(families, heads_of)
+    below += [*_families_said(contest.families, heads_of), *_power(contest.reaches.values())]
     title = f"table {number + 1} of {len(parts)}" if len(parts) > 1 else ""
     title += f": {part.differs}" if part.differs and number else ""
     return Table(
@@ -160,119 +157,77 @@ def _why_wide(contender: Contender, metric: Metric) -> tuple[str, ...]:
     return tuple(mark for mark in contender.marks if said.fullmatch(mark))
 
 
-def _members(part: Part, column: str, metric: Metric) -> list[tuple[str, ...]]:
-    """Lines that have this column, and so were tested."""
-    values = {line: _value(part.cells.get((line, column)), metric) for line in part.lines}
-    return [line for line, value in values.items() if not math.isnan(value)]
-
-
-def _stand(
-    part: Part, column: str, metric: Metric, shape: Shape, people: People
-) -> Family | Untested:
-    contenders = [part.cells[line, column] for line in _members(part, column, metric)]
-    if len(contenders) < 2:
-        return Untested(ALONE)
-    if len({c.dataset for c in contenders}) > 1:
-        return Untested(SEVERAL_SETS)
-    level = shape.level / (len(part.columns) if shape.family == WHOLE_TABLE else 1)
-    try:
-        return stand(test_sets(contenders, people), metric.name, level)
-    except (
-        RequestError
-    ) as error:  # scores, or patients, that are gone: the numbers stand all the same
-        return Untested(str(error))
-
-
-def _value(contender: Contender | None, metric: Metric) -> float:
-    found = None if contender is None else contender.value(metric.name)
-    return math.nan if found is None else found.value
-
-
 @dataclass(frozen=True)
 class Summary:
     """A column over the others."""
 
     name: str
-    cells: Mapping[tuple[str, ...], Cell]
-    values: Mapping[tuple[str, ...], float]
+    cells: Mapping[Line, Cell]
+    values: Mapping[Line, float]  # to sort by
     notes: tuple[str, ...] = ()
+    over: str = ""  # a heading that neighbours share
 
 
-def _summaries(
-    part: Part, metric: Metric, families: Mapping[str, Family | Untested], shape: Shape
-) -> list[Summary]:
-    """The average over data sets, and ranks."""
-    lines, columns = part.lines, part.columns
-    values = np.array(
-        [[_value(part.cells.get((line, c)), metric) for line in lines] for c in columns]
-    )
+def _summaries(contest: Contest, form: str) -> list[Summary]:
+    """The average over data sets, ranks, and in how many columns a line is first, open or out."""
+    lines, columns = contest.lines, contest.columns
     if len(columns) == 1:
-        (family,) = families.values() if families else (None,)
-        if not isinstance(family, Family):
-            return []
-        return [_ranks(_members(part, columns[0], metric), lines, family.ranks, "")]
-    if shape.across != "data":
-        return []
-    shared = (*SHARED, *sharing(part.contenders))
-    units = units_of(columns, shared)
-    average = mean_of_units(values, columns, units).mean(axis=0)
-    average[np.isnan(values).any(axis=0)] = np.nan  # a unit's other members don't stand for one
-    form = UNIT if metric.has_unit else SHARE
-    notes = (
-        [f"average: over {len(units)} independent data sets; {_joined(units)}"]
-        if len(units) < len(columns)
-        else []
-    )
+        (family,) = contest.families.values() if contest.families else (None,)
+        return (
+            [_ranks(contest.members(columns[0]), lines, family.ranks, "")]
+            if isinstance(family, Family)
+            else []
+        )
+    found = [] if contest.metric.has_unit or not contest.units else [_average(contest, form)]
+    if contest.over:
+        said = f"ranks: all at once, {contest.over.describe()}, exact signed-rank over data sets"
+        why = f"; {contest.why_not}" if contest.why_not else ""
+        found.append(_ranks(lines, lines, contest.over.ranks, said + why))
+    return found + _tallies(contest)
+
+
+def _average(contest: Contest, form: str) -> Summary:
+    units, average = contest.units, contest.average
+    notes = []
+    if len(units) < len(contest.columns):
+        notes.append(f"average: over {len(units)} independent data sets; {_joined(units)}")
     if np.isnan(average).any() and not np.isnan(average).all():
         notes.append("average: of encoders that have all columns")
-    found = (
-        [
-            Summary(
-                "average",
-                {
-                    line: Cell(value=float(a), form=form) if a == a else Cell("-")
-                    for line, a in zip(lines, average, strict=True)
-                },
-                dict(zip(lines, map(float, average), strict=True)),
-                tuple(notes),
-            )
-        ]
-        if not metric.has_unit
-        else []
-    )
-    if not shape.is_tested or len(lines) < 2:
-        return found
-    both = [sum(~np.isnan(u)) > 1 for u in mean_of_units(values, columns, units)]
-    why = undecidable(sum(both), len(lines), shape.level)
-    family = across(-values if metric.is_loss else values, columns, shape.level, shared)
-    said = f"ranks: all at once, {family.describe()}, exact signed-rank over data sets"
-    return [*found, _ranks(lines, lines, family.ranks, f"{said}; {why}" if why else said)]
+    of = dict(zip(contest.lines, map(float, average), strict=True))
+    cells = {line: Cell(value=a, form=form) if a == a else Cell("-") for line, a in of.items()}
+    return Summary("average", cells, of, tuple(notes))
+
+
+def _tallies(contest: Contest) -> list[Summary]:
+    n = len(contest.tested)
+    if n < 2:
+        return []
+    each = {line: contest.tally(line) for line in contest.lines}
+    counts = {word: {line: getattr(of, word) for line, of in each.items()} for word in TALLIED}
+    return [
+        Summary(
+            word,
+            {line: Cell(value=k, form=COUNT) for line, k in of.items()},
+            of,
+            (TALLIES.format(n=n),) if word == TALLIED[0] else (),
+            f"of {n} sets",
+        )
+        for word, of in counts.items()
+    ]
 
 
 def _ranks(
-    members: Sequence[tuple[str, ...]],
-    lines: Sequence[tuple[str, ...]],
-    ranks: Sequence[Ranks],
-    note: str,
+    members: Sequence[Line], lines: Sequence[Line], ranks: Sequence[Ranks], note: str
 ) -> Summary:
     """Which ranks each may have; all hold at once."""
     of = dict(zip(members, ranks, strict=True))
-    words = {
-        line: (
-            f"{of[line].low}"
-            if of[line].low == of[line].high
-            else f"{of[line].low}-{of[line].high}"
-        )
-        if line in of
-        else ""
-        for line in lines
-    }
-    return Summary(
-        "rank",
-        {line: Cell(word) for line, word in words.items()},
-        {line: float(of[line].low) if line in of else math.inf for line in lines},
-        (note,) if note else (),
-    )
+    cells = {line: Cell(_rank(of[line]) if line in of else "") for line in lines}
+    lowest = {line: float(of[line].low) if line in of else math.inf for line in lines}
+    return Summary("rank", cells, lowest, (note,) if note else ())
+
+
+def _rank(of: Ranks) -> str:
+    return f"{of.low}" if of.low == of.high else f"{of.low}-{of.high}"
 
 
 def _joined(units: Sequence[Sequence[str]]) -> str:
@@ -280,14 +235,9 @@ def _joined(units: Sequence[Sequence[str]]) -> str:
     return "; ".join(f"{', '.join(unit)} share patients and are one" for unit in shared)
 
 
-def _sorted(
-    part: Part,
-    lines: list[tuple[str, ...]],
-    metric: Metric,
-    sort: str,
-    summaries: Sequence[Summary],
-) -> list[tuple[str, ...]]:
+def _sorted(contest: Contest, sort: str, summaries: Sequence[Summary]) -> list[Line]:
     """Lines by a column, rising; "-NAME": falling."""
+    part, lines, metric = contest.part, contest.lines, contest.metric
     if not sort:
         return lines
     name, is_falling = sort.removeprefix("-"), sort.startswith("-")
@@ -297,7 +247,7 @@ def _sorted(
     if name in of:
         values = dict(of[name])
     elif name in part.columns:
-        values = {line: _value(part.cells.get((line, name)), metric) for line in lines}
+        values = {line: value_of(part.cells.get((line, name)), metric) for line in lines}
     elif name in part.names:
         place = part.names.index(name)
         found = sorted(lines, key=lambda line: natural(line[place]))
@@ -310,16 +260,48 @@ def _sorted(
     return known + [line for line in lines if values[line] != values[line]]
 
 
-def _feet(part: Part, columns: Sequence[str], n_names: int, n_more: int) -> list[tuple[Cell, ...]]:
-    """How many test samples each column is of."""
-    counts = []
-    for column in columns:
-        members = [c for (_, of), c in part.cells.items() if of == column]
-        found = {sum(row.row.n.get("test", 0) for row in _of_one_seed(c)) for c in members}
-        counts.append(found.pop() if len(found) == 1 else None)
-    blank = [Cell("")] * (n_names - 1)
-    cells = [Cell("") if n is None else Cell(value=n, form=COUNT) for n in counts]
-    return [(Cell("test samples"), *blank, *cells, *[Cell("")] * n_more)]
+def _feet(contest: Contest, n_names: int, n_more: int) -> list[tuple[Cell, ...]]:
+    """What each column can tell: its samples and patients, its smallest difference, and K."""
+    reaches = [contest.reaches.get(column, Reach()) for column in contest.columns]
+    shown = [
+        ("test samples", [_samples(contest.part, column) for column in contest.columns]),
+        ("patients", [_count(of.n_patients) for of in reaches]),
+        (SMALLEST, [_smallest(of) for of in reaches]),
+        (ASKED, [_count(of.looked_at or None) for of in reaches]),
+    ]
+    return [
+        (Cell(name), *[Cell("")] * (n_names - 1), *cells, *[Cell("")] * n_more)
+        for name, cells in shown
+        if name == "test samples" or any(cell.is_number for cell in cells)
+    ]
+
+
+def _samples(part: Part, column: str) -> Cell:
+    members = [c for (_, of), c in part.cells.items() if of == column]
+    found = {sum(row.row.n.get("test", 0) for row in _of_one_seed(c)) for c in members}
+    return _count(found.pop() if len(found) == 1 else None)
+
+
+def _count(n: int | None) -> Cell:
+    return Cell("") if n is None else Cell(value=n, form=COUNT)
+
+
+def _smallest(of: Reach) -> Cell:
+    """The smallest difference of two lines that a column shows; "-" where it shows none."""
+    if of.decision is None:
+        return Cell("")
+    why = (f"nothing is shown: {of.decision.why_not}",) if of.decision.why_not else ()
+    return Cell(value=of.decision.smallest, notes=why)
+
+
+def _power(reaches: Iterable[Reach]) -> list[str]:
+    """What the smallest difference is, where there is one."""
+    powers = dict.fromkeys(of.decision.power for of in reaches if of.decision)
+    return [
+        f"{SMALLEST}: that one pair shows {of.power:.0%} of the time at level {of.level:g}, as the "
+        "median pair scatters"
+        for of in powers
+    ]
 
 
 def _of_one_seed(contender: Contender) -> list[Any]:

@@ -95,6 +95,12 @@ class People:
         return {name: column[places] for name, column in features.meta.items()}
 
 
+def count_patients(groups: Array) -> int:
+    """How many patients samples are of; one whose name nobody knows is one by himself."""
+    named = groups[groups != ""]
+    return len(np.unique(named)) + len(groups) - len(named)
+
+
 def _is_of(features: Features, tables: Mapping[str, int | None]) -> bool:
     there = features.header.tables
     known = {IDS: there["samples/ids"], PATIENTS: there.get("samples/groups")}
