@@ -1,17 +1,19 @@
 """What each test set can show: from stored rows that read it, else from its labels alone."""
 
+from __future__ import annotations
+
 import itertools
 import math
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cache.commands.names import counted
 from cache.errors import RequestError
-from cache.features import Features
 from cache.format.key import canonical_json
 from cache.task import MISSING, MULTI_LABEL, REGRESSION
 from probe.arrays import Array, Bools, Doubles, Indices, Ints
@@ -36,6 +38,9 @@ from probe.report.statistics.decide import (
     observe_accuracy,
     scatter,
 )
+
+if TYPE_CHECKING:  # h5py takes a while, and tables of one metric ask for no feature file
+    from cache.features import Features
 
 MOST = 60  # contenders whose pairs are looked at: 1770 pairs
 UNREAD = "test wasn't read"
