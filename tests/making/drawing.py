@@ -14,9 +14,9 @@ LONG = "an_encoder_whose_name_is_longer_than_any_panel_is_wide_$x^2$"
 NAMES = ("lite", "vit", LONG)
 
 
-def asked_of(rows, metric="auc", by=None, people=NOBODY):
+def asked_of(rows, metric="auc", by=None, people=NOBODY, across=""):
     """What a figure's ``make`` takes."""
-    return Asked(rows, contenders_of(rows), people, metric, by)
+    return Asked(rows, contenders_of(rows), people, metric, by, across)
 
 
 def layered(layers=range(4), pools=("cls", "mean"), models=NAMES[:2], skill=0.6, **settings):
@@ -40,6 +40,28 @@ def few_shot(shots=(1, 5, 10), models=NAMES):
             scores = scores_of(labels, n / 10, n, episodes=3)
             rows.append(answer(model, scores[0], labels, few_shot=drawn))
     return rows
+
+
+def tuned(name, values, models=NAMES[:2], protocol="", **settings):
+    """A row of fine-tuning for each value of a setting, as ``--each`` makes them."""
+    labels = labels_of()
+    found = []
+    for i, value in enumerate(values):
+        for model in models:
+            scores = scores_of(labels, 0.5 + i / 4, 7 * i + len(model))
+            is_rate = name == "encoder_lr"
+            asked = {name: [value] if is_rate else value, "layer": 11, **settings}
+            of = answer(model, scores, labels, kind="finetune", **asked)
+            changed = [f"{name.replace('_', ' ')} {value:g}", "epochs 2"]
+            answered = dataclasses.replace(
+                of.row.answered,
+                chosen={"ddof": 1, **({name: value} if is_rate else {})},
+                protocol={"name": protocol, "changed": changed} if protocol else {},
+            )
+            found.append(
+                dataclasses.replace(of, row=dataclasses.replace(of.row, answered=answered))
+            )
+    return found
 
 
 def kinds(kind_names=("knn", "ridge", "linear"), models=NAMES, n_classes=2, n=120, dataset="toys"):

@@ -23,6 +23,7 @@ examples:
   report figure --list                                  which figures there are
   report figure layers -o layers.pdf --data breastmnist
   report figure shots -o shots.png --metric acc --width one
+  report figure curves --across encoder-lr -o rates.pdf --kind finetune
   report figure deciding -o deciding.svg --csv deciding.csv
   report figure subgroups --by meta:sex -o sex.png --data scans
 """
@@ -44,6 +45,9 @@ def make_parser(prog: str) -> Parser:
     what = parser.add_argument_group("what is drawn")
     what.add_argument("--metric", metavar="NAME", default="auc", help="(auc)")
     what.add_argument("--by", metavar="COLUMN", help="of subgroups: meta:sex, meta:age:40,60")
+    what.add_argument(
+        "--across", metavar="FIELD", help="of curves: encoder-lr, freeze-until, k, n_train..."
+    )
     how = parser.add_argument_group("how")
     how.add_argument(
         "--output", "-o", type=Path, metavar="FILE", help=f"a file.{'|'.join(FORMATS)}"
@@ -118,7 +122,7 @@ def run(options: argparse.Namespace) -> int:
     rows, status = read_rows(options, options.prog)
     if not rows:
         return status
-    asked = Asked(rows, contenders_of(rows), people_of(options), metric, by)
+    asked = Asked(rows, contenders_of(rows), people_of(options), metric, by, options.across or "")
     frame = make(options.figure, asked)
     if options.csv is not None:
         with write_asked(options.csv) as file:

@@ -12,10 +12,12 @@ FIGURES = {  # a module each
     "layers": "a metric at each layer, a line each pool; the chosen layer ringed",
     "shots": "few-shot curves: a metric by labelled images of each class",
     "sizes": "a metric by the size of the encoder's input",
+    "curves": "a metric by any number of a row, --across encoder-lr, freeze-until, k, n_train...",
     "confusion": "confusion matrices, counts and shares of each true class",
     "recall": "recall of each class, with intervals",
     "subgroups": "a metric in each subgroup of --by, with intervals",
     "reliability": "how often answers are right, by their confidence; before and after temperature",
+    "calibration": "slope and intercept of the answers of each class, with intervals",
     "deciding": "what each test set can decide, and gaps of the best to the second",
     "ranks": "ranks of encoders under each probe",
 }

@@ -1,4 +1,4 @@
-"""Curves of a metric: what layer, few-shot and size curves share.
+"""Curves of a metric by any number of a row; what layer, few-shot and size curves share.
 
 Panels and lines are those of ``report table --across FIELD``: what stands in one panel was asked alike,
 about the same samples.
@@ -8,18 +8,30 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 
 from cache.commands.names import counted
 from cache.errors import RequestError
 from probe.metrics.intervals import Interval, estimate
-from probe.report.figures.frame import Asked, Frame
+from probe.report.figures.frame import Asked, Frame, nothing
 from probe.report.findings.parts import Part, Shape, make_parts
 from probe.report.findings.standing import metric_of
 from probe.report.rows.contenders import Contender
-from probe.report.rows.fields import is_number, written
+from probe.report.rows.fields import BY_NAME, is_number, written
 from probe.report.rows.stored import StoredRow
 
 TEST, VAL = "test", "val"
+USUAL = ("encoder-lr", "freeze-until", "cut-after", "k", "n_train")
+OWN = {"layer": "layers", "shots": "shots", "size": "sizes"}  # field -> figure
+LABELS = {
+    "encoder_lr": "learning rate of the encoder",
+    "head_lr": "learning rate of the head",
+    "probe.freeze_until": "first block that trains, from 0",
+    "probe.cut_after": "last block that is left, from 0",
+    "k": "neighbours",
+    "n_train": "training samples",
+}
+DECADE = 10.0  # numbers so far apart stand on a logarithmic axis
 INTERVAL, DEVIATION = "95 % interval", "± standard deviation"
 
 
@@ -52,6 +64,33 @@ class Curves:
     least: int = 2  # numbers that make a line
     over: str = "over test"  # what bars are of
     is_log: bool = False  # whether the x axis is, with a tick at each number
+
+
+def make(asked: Asked) -> Frame[Mark]:
+    """Along ``asked.across``. Layers, shots and sizes have figures of their own, which are drawn.
+
+    Raises:
+        RequestError: nothing says along what, or no line has two numbers there.
+    """
+    if not asked.across:
+        raise RequestError(f"curves along what? Say --across FIELD, such as {', '.join(USUAL)}")
+    name = asked.across.replace("-", "_")
+    if name in OWN:
+        return import_module(f"probe.report.figures.{OWN[name]}").make(asked)
+    if name not in BY_NAME and "." not in name:
+        name = f"probe.{name}"  # a setting
+    x = [float(word) for c in asked.contenders if is_number(word := written(c.field(name)))]
+    is_log = bool(x) and min(x) > 0 and max(x) >= DECADE * min(x)
+    label = LABELS.get(name) or name.rpartition(".")[2].replace("_", " ")
+    curves = Curves(name, label, panels=(), lines=("model", "size"), is_log=is_log)
+    frame = frame_of_curves(asked, curves, asked.contenders)
+    if frame is None:
+        setting = asked.across.replace("_", "-")
+        raise nothing(
+            f"rows with two numbers of {asked.across}, else asked alike",
+            f"finetune --each {setting}=A,B",
+        )
+    return frame
 
 
 def frame_of_curves(

@@ -1,5 +1,6 @@
 """Numbers of classes or subgroups with intervals: what two figures share."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -17,3 +18,4 @@ class Dot:
     n: int  # samples
     n_units: int  # patients, or samples
     unit: str  # which of the two
+    perfect: float = math.nan  # a line in its panel

@@ -60,6 +60,7 @@ class Asked:
     people: People
     metric: str = "auc"  # by its name in rows
     by: By | None = None  # what divides samples into subgroups
+    across: str = ""  # field of the x axis, as it is typed
 
 
 def nothing(what: str, command: str) -> RequestError:

@@ -105,7 +105,12 @@ def _without_axes(condition: Mapping[str, Any], axes: Collection[str]) -> dict[s
         of_kind = name.startswith(("probe.", "protocol.")) and not OF_ANY_KIND.fullmatch(name)
         return name in spelt or (is_otherwise and of_kind)
 
-    return {name: value for name, value in condition.items() if not is_spelt(name)}
+    found = {name: value for name, value in condition.items() if not is_spelt(name)}
+    if changed := found.pop("protocol.changed", ()):  # in words: "encoder lr 0.001"
+        of_axes = tuple(f"{axis.rpartition('.')[2].replace('_', ' ')} " for axis in axes)
+        if left := [words for words in changed if not words.startswith(of_axes)]:
+            found["protocol.changed"] = left
+    return found
 
 
 def _differences(condition: Mapping[str, Any], first: Mapping[str, Any]) -> str:

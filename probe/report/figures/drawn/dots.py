@@ -22,7 +22,8 @@ def draw(sheet: Sheet, frame: Frame[Dot]) -> None:
     rows = max(
         len({d.name for d in of}) * max(1.6, len({d.of for d in of})) for of in shown.values()
     )
-    axes = sheet.panels(panels, width=2.7, height=0.55 + BAR * rows, beside=1.1, sharex=True)
+    is_shared = len({dot.metric for of in shown.values() for dot in of}) == 1
+    axes = sheet.panels(panels, width=2.7, height=0.55 + BAR * rows, beside=1.1, sharex=is_shared)
     for axis, panel in zip(axes, panels, strict=True):
         dots = shown[panel]
         names = list(dict.fromkeys(dot.name for dot in dots))
@@ -43,6 +44,8 @@ def draw(sheet: Sheet, frame: Frame[Dot]) -> None:
         for place in range(1, len(names)):
             axis.axhline(place - 0.5, color=GREY, lw=0.3)
         axis.tick_params(axis="y", length=0)
+        if not math.isnan(perfect := dots[0].perfect):
+            axis.axvline(perfect, color=GREY, lw=0.7, ls="--", zorder=0)
     sheet.label(axes, frame.x, frame.y)
     sheet.legend([style.handle(name) for name, style in look.items()])
 

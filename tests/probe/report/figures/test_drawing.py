@@ -4,7 +4,7 @@ import io
 import itertools
 
 import pytest
-from drawing import asked_of, drawn_texts, few_shot, kinds, layered, tempered
+from drawing import NAMES, asked_of, drawn_texts, few_shot, kinds, layered, tempered, tuned
 
 pytest.importorskip("matplotlib")
 
@@ -33,6 +33,8 @@ CASES = {
     "recall": ("recall", kinds),
     "recall of 11": ("recall", lambda: classes(11)),
     "reliability": ("reliability", lambda: tempered(kinds(("linear",)))),
+    "curves": ("curves", lambda: tuned("encoder_lr", (1e-7, 1e-6, 1e-5, 1e-4, 1e-3), NAMES)),
+    "calibration": ("calibration", lambda: classes(3)),
     "ranks": ("ranks", lambda: kinds(models=[f"encoder {i}" for i in range(8)])),
     "ranks of long names": ("ranks", kinds),
     "deciding of twins": (
@@ -52,7 +54,7 @@ def frames():
         if case not in made:
             name, rows = CASES[case]
             metric = "acc" if name == "deciding" else "auc"
-            made[case] = catalogue.make(name, asked_of(rows(), metric))
+            made[case] = catalogue.make(name, asked_of(rows(), metric, across="encoder-lr"))
         return made[case]
 
     return frame

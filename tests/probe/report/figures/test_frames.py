@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from drawing import asked_of, few_shot, kinds, layered, tempered
+from drawing import asked_of, few_shot, kinds, layered, tempered, tuned
 from golden import make_toy
 from probing import answered
 
@@ -76,6 +76,76 @@ def test_sizes_are_of_one_encoder_asked_alike():
     assert [(mark.line, mark.x) for mark in frame.points] == [
         *(("lite", 112.0), ("lite", 224.0), ("vit", 112.0), ("vit", 224.0)),
     ]
+
+
+@pytest.mark.parametrize("protocol", ["", "wu2025"])
+@pytest.mark.parametrize(
+    ("name", "across", "values", "is_log"),
+    [
+        ("encoder_lr", "encoder-lr", (1e-5, 1e-4, 1e-3), True),
+        ("freeze_until", "freeze-until", (0, 3, 9), False),
+        ("cut_after", "probe.cut_after", (2, 5, 11), False),
+    ],
+)
+def test_curves_go_along_any_number(name, across, values, is_log, protocol):
+    rows = tuned(name, values, protocol=protocol)
+    frame = catalogue.make("curves", asked_of(rows, across=across))
+    expected = {
+        (r.row.encoded.model, value): r
+        for r, value in zip(rows, (v for v in values for _ in range(2)), strict=True)
+    }
+    assert len({mark.panel for mark in frame.points}) == 1
+    assert frame.is_log == is_log
+    for mark in frame.points:
+        row = expected.pop((mark.line.partition(",")[0], mark.x))
+        assert (mark.value, mark.low, mark.high) == value_of(row)
+    assert not expected
+
+
+def test_curves_of_a_figure_are_that_figure():
+    asked = asked_of(few_shot(), across="shots")
+    assert catalogue.make("curves", asked) == catalogue.make("shots", asked)
+
+
+def test_calibration_is_that_of_the_answers():
+    rows = kinds(("linear",), n_classes=3, n=300) + kinds(("ridge",), models=("other",))
+    margins = rows[-1].row
+    rows[-1] = dataclasses.replace(
+        rows[-1],
+        row=dataclasses.replace(
+            margins,
+            answered=dataclasses.replace(margins.answered, score_type="margin"),
+        ),
+    )
+    frame = catalogue.make("calibration", asked_of(rows))
+    assert frame.notes == ("left out: 1 answer: its scores are no probabilities",)
+    for row in rows[:-1]:
+        own = [dot for dot in frame.points if dot.of.startswith(f"{row.row.encoded.model},")]
+        assert len(own) == 6
+        for dot in own:
+            c = int(dot.name.removeprefix("class "))
+            p = row.row.scores["test_scores"][:, c]
+            truth = row.row.scores["test_labels"] == c
+            logit = np.log(p / (1 - p))
+            assert dot.low < dot.value < dot.high
+            assert dot.perfect == (dot.metric == "slope")
+            if dot.metric == "intercept":  # the mean answer is then the share of the class
+                moved = 1 / (1 + np.exp(-(logit + dot.value)))
+                assert moved.mean() == pytest.approx(truth.mean())
+            else:
+                assert dot.value == pytest.approx(_slope(logit, truth), abs=2e-3)
+
+
+def _slope(logit, truth):
+    """The likeliest slope of a grid; the intercept of each by halving."""
+    slopes = np.linspace(0.2, 3, 1401)[:, None]
+    low, high = np.full_like(slopes, -9.0), np.full_like(slopes, 9.0)
+    for _ in range(40):
+        middle = (low + high) / 2
+        means = (1 / (1 + np.exp(-(middle + slopes * logit)))).mean(axis=1, keepdims=True)
+        low, high = np.where(means < truth.mean(), [middle, high], [low, middle])
+    z = low + slopes * logit
+    return float(slopes[np.logaddexp(0, np.where(truth, -z, z)).sum(axis=1).argmin()][0])
 
 
 def test_a_confusion_matrix_holds_accuracy_and_recalls():
@@ -182,7 +252,9 @@ def test_a_frame_is_written_as_csv_with_what_is_known():
 def test_what_isnt_known_is_empty():
     frame = catalogue.make("layers", asked_of(layered()))
     bare = dataclasses.replace(frame.points[0], low=math.nan)
-    lines = csv.DictReader(io.StringIO(write(Frame("curves", (bare, frame.points[1]), "").page(), "csv")))
+    lines = csv.DictReader(
+        io.StringIO(write(Frame("curves", (bare, frame.points[1]), "").page(), "csv"))
+    )
     assert [line["low"] == "" for line in lines] == [True, False]
 
 
@@ -190,6 +262,7 @@ NEEDS = {
     "layers": ("three layers of one encoder", "probe --kind linear --layer all"),
     "shots": ("two numbers of shots", "probe --kind linear --shots 1,5,10,25"),
     "sizes": ("one encoder at two sizes", "extract --size 112,224"),
+    "curves": ("along what?", "--across FIELD"),
     "ranks": ("two probes", "probe --kind linear --layer auto"),
     "subgroups": ("of what?", "--by meta:COLUMN"),
 }
