@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from cache.errors import RequestError
+from probe.report.figures.heat import Scale
 from probe.report.formats.cells import PLAIN, Cell, Column, Page, Table
 from probe.report.rows.contenders import Contender
 from probe.report.rows.people import People
@@ -34,6 +35,7 @@ class Frame(Generic[Point]):
     x: str = ""  # what the axes are, with units; "": the points say it
     y: str = ""
     is_log: bool = False  # whether the x axis is
+    scale: Scale | None = None  # of a heat map's colours
 
     def page(self) -> Page:
         """As a table, a line a point. What isn't known is empty."""

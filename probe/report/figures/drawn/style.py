@@ -21,6 +21,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
+from probe.report.figures.heat import Scale
 from probe.report.figures.palette import COLOURS, MOST_PANELS
 
 MARKERS = "osD^vPX"
@@ -157,13 +158,17 @@ class Sheet:
         """For what stands above or below panels."""
         self._height += inches
 
-    def colour_bar(self, image: AxesImage, axes: Sequence[Axes]) -> None:
-        """Of shares, above the panels; the caption says of what."""
+    def colour_bar(self, image: AxesImage, axes: Sequence[Axes], scale: Scale) -> None:
+        """Above the panels."""
+        ticks = [scale.low, (scale.low + scale.high) / 2, scale.high]
         bar = self.figure.colorbar(
-            image, ax=list(axes), location="top", shrink=0.5, aspect=30, ticks=[0, 0.5, 1]
-        )
-        bar.ax.set_xticklabels(["0 %", "50 %", "100 %"])
-        self._height += 0.4
+            *(image, None, list(axes)),
+            location="top", shrink=0.5, ticks=ticks,
+            fraction=0.1 / self._height, pad=0.1 / self._height,
+        )  # fmt: skip
+        bar.ax.set_xticklabels([f"{tick:g}" for tick in ticks])
+        bar.set_label(scale.label)
+        self._height += 0.5
 
     def legend(self, handles: Sequence[Artist]) -> None:
         """Above the panels, in as many columns as fit."""

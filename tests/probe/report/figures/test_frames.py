@@ -12,7 +12,7 @@ from golden import make_toy
 from probing import answered
 
 from cache.errors import RequestError
-from probe.report.figures import catalogue
+from probe.report.figures import catalogue, palette
 from probe.report.figures.frame import Frame
 from probe.report.findings.deciding import Asked, choose, from_rows
 from probe.report.formats.write import write
@@ -159,7 +159,7 @@ def test_a_confusion_matrix_holds_accuracy_and_recalls():
         assert sum(cell.n for cell in own) == 120
         assert sum(cell.n for cell in right) / 120 == row.row.measured.test["acc"].value
         recalls = row.row.measured.per_class["recall"]
-        assert [cell.share for cell in right] == pytest.approx(recalls)
+        assert [cell.value for cell in right] == pytest.approx(recalls)
         of = [dot for dot in dots if dot.of.startswith(f"{model},")]
         assert [dot.value for dot in of] == pytest.approx(recalls)
         assert [dot.n for dot in of] == np.bincount(scores["test_labels"]).tolist()
@@ -288,3 +288,29 @@ def test_what_is_left_out_is_named():
         "left out: 9 answers: means over few-shot episodes are no single answers",
     )
     assert len(contenders_of(kinds(("linear",)))) == 3
+
+
+@pytest.mark.parametrize("ramp", [palette.SEQUENTIAL, palette.DIVERGING])
+def test_equal_steps_of_a_ramp_look_equal(ramp):
+    colours = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in ramp])
+    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    # To Oklab, by the two matrices of its author.
+    cones = linear @ np.array(
+        [
+            [0.4122214708, 0.2119034982, 0.0883024619],
+            [0.5363325363, 0.6806995451, 0.2817188376],
+            [0.0514459929, 0.1073969566, 0.6299787005],
+        ]
+    )
+    lab = np.cbrt(cones) @ np.array(
+        [
+            [0.2104542553, 1.9779984951, 0.0259040371],
+            [0.7936177850, -2.4285922050, 0.7827717662],
+            [-0.0040720468, 0.4505937099, -0.8086757660],
+        ]
+    )
+    steps = np.linalg.norm(np.diff(lab, axis=0), axis=1)
+    assert steps == pytest.approx(steps.mean(), rel=0.05)
+    falls = np.diff(lab[:, 0])
+    middle = len(falls) // 2
+    assert (falls < 0).all() or ((falls[:middle] > 0).all() and (falls[middle:] < 0).all())
