@@ -29,6 +29,8 @@ class Answer:
     marks: list[str]  # what a reader of the numbers must know
     votes: Votes | None = None  # where the scores are shares of neighbours' votes
     head: Head | None = None  # the one model whose test scores these are, where it is linear
+    # (n, C) of train, each sample by what was fitted without it: see ``probe.choosing.left_out``.
+    left_out: Array | None = None
     extras: Mapping[str, Array] = field(default_factory=dict)  # more arrays for the .npz
 
     @property

@@ -165,6 +165,12 @@ def make_row(
         scored = {name: by_patient(answers) for name, answers in scored.items()}
         who = [f"{len(s.ids):_} of {name}" for name, s in scored.items() if len(s.ids)]
         marks = [*marks, f"patients are measured, {' and '.join(who)}"]
+    kept = dict(scored)
+    if answer.left_out is not None:
+        train = splits["train"]
+        left_out = Scored(answer.left_out, train.y, train.ids, train.groups)
+        left_out = by_patient(left_out) if measuring.per_patient else left_out
+        kept["train"] = left_out._replace(scores=left_out.scores.astype(np.float32))
     measured = measure(
         scored,
         task,
@@ -200,9 +206,9 @@ def make_row(
         {
             # As they were measured: in float32 a saturated probability ties with its neighbours,
             # and an evaluator that reads the file would find another AUC.
-            **{f"{name}_scores": s for name, (s, *_) in scored.items()},
-            **{f"{name}_labels": answers.labels for name, answers in scored.items()},
-            **{f"{name}_ids": answers.ids for name, answers in scored.items()},
+            **{f"{name}_scores": s for name, (s, *_) in kept.items()},
+            **{f"{name}_labels": answers.labels for name, answers in kept.items()},
+            **{f"{name}_ids": answers.ids for name, answers in kept.items()},
             "class_names": np.array(question.task.class_names),
             **(answer.head.arrays if answer.head else {}),
             **answer.extras,

@@ -298,6 +298,12 @@ def _kept_together(question: Question, pool: Split) -> Texts | None:
     return np.where(is_joined, np.char.add("copies ", names[smallest]), alone)
 
 
+def number_units(question: Question, pool: Split) -> Indices:
+    """(n,) number of what folds keep together, from 0: a sample, a patient, copies."""
+    names = name_units(pool.ids, _kept_together(question, pool))
+    return np.unique(names, return_inverse=True)[1]
+
+
 def _smallest_of(values: Indices, thing: Indices) -> Indices:
     """(n,) the smallest value among those of the same thing."""
     least = np.full(thing.max() + 1, values.max())

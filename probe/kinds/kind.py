@@ -32,7 +32,7 @@ from cache.commands.settings import given
 from cache.errors import RequestError
 from cache.task import Task
 from probe.answer import Answer
-from probe.arrays import Floats, Indices
+from probe.arrays import Doubles, Floats, Indices
 from probe.choosing.in_episode import (
     NAME_ONE,
     by_patient_settings,
@@ -40,6 +40,7 @@ from probe.choosing.in_episode import (
     mark_of,
     said_of,
 )
+from probe.choosing.left_out import by_folds, has_room
 from probe.choosing.plan import (
     FOLD_SEED,
     N_FOLDS,
@@ -101,6 +102,11 @@ class Problem:
     def fitted_on(self) -> Question:
         """Whose train and val they are: of external validation another data set's."""
         return self.question.trained_on or self.question
+
+    def keeps_left_out(self, plan: Plan) -> bool:
+        """Whether train is to be scored by what is fitted without it; folds have done so."""
+        train, n_test = self.splits["train"], len(self.splits["test"])
+        return plan.fold is None and has_room(self.question, train, n_test)
 
     def plan(self, n_candidates: int) -> Plan:
         """How to choose among so many candidates.
@@ -214,6 +220,22 @@ class Kind:
         """The chosen candidate's weights on features as they are, where it is a linear head."""
         return None
 
+    def left_out(
+        self, fitted: Fitted, place: int, train: Split, fold: Indices, task: Task
+    ) -> Doubles | None:
+        """(n, C) scores of train by the chosen candidate, each by the other folds.
+
+        None: to fit it so often would take too long.
+
+        Args:
+            fitted: what was chosen from.
+            place: of the chosen one.
+            train: n samples.
+            fold: (n,) of each.
+            task: of C classes.
+        """
+        return None
+
     def scores_of(self, fitted: Fitted) -> str:
         """The type of its scores of classes, where that is known only then."""
         return self.score_type
@@ -302,6 +324,13 @@ class Kind:
         marks = [*plan.marks, *self.marks(fitted, place)]
         if self.is_ordered and n > 1 and place in (0, n - 1):
             marks.append(f"the chosen {self.candidate} {value:g} is the end of the grid")
+        left_out, train = None, problem.splits["train"]
+        if problem.keeps_left_out(plan):
+            left_out = by_folds(
+                problem.fitted_on,
+                train,
+                lambda fold: self.left_out(fitted, place, train, fold, task),
+            )
         yield Answer(
             {**self.settings(fitted, task), **plan.settings(loss), **self._scored(fitted, task)},
             {**self._named(value), **plan.said(chosen.choice, loss)},
@@ -311,6 +340,7 @@ class Kind:
             },
             marks,
             head=problem.seen_by(self.head(fitted, place, task)),
+            left_out=left_out,
         )
 
     def answer_together(self, problems: Sequence[Problem]) -> list[Iterator[Answer]]:

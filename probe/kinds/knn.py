@@ -37,7 +37,7 @@ from probe.choosing.in_episode import (
     said_of,
     units_of,
 )
-from probe.choosing.plan import N_FOLDS, Choice, Plan, choose
+from probe.choosing.plan import N_FOLDS, Choice, Plan, choose, number_units
 from probe.episodes.prior import class_shares
 from probe.kinds.kind import Episodes, Kind, Problem
 from probe.metrics.calibration import Votes
@@ -173,6 +173,7 @@ class Knn(Voting, Kind):
             answered = (fitting[choice.place],)
             said = {"k": answered[0], **plan.said(choice, loss)}
         n_bank = len(plan.final)
+        left_out = knn._left_out(problem, answered) if problem.keeps_left_out(plan) else {}
         for k in answered:
             marks = list(plan.marks)
             if k > LARGE_K * n_bank:
@@ -185,7 +186,20 @@ class Knn(Voting, Kind):
                 {plan.held_out_name: by_k[k], "test": test[k]},
                 marks,
                 self.votes(k, plan.final.y, task),
+                left_out=left_out.get(k),
             )
+
+    def _left_out(self, problem: Problem, ks: tuple[int, ...]) -> ByK:
+        """k -> (n, C) scores of train, each by others than its own patient and copies.
+
+        Empty where these leave fewer than k; of ML-kNN, which would learn anew for each sample.
+        """
+        train, task = problem.splits["train"], problem.task
+        units = number_units(problem.fitted_on, train)
+        if self.rule == MLKNN or max(ks) > largest_k(self, units):
+            return {}
+        knn = replace(self, k=ks)
+        return left_out_scores(knn, train.x, train.y, units, task.word, task.n_outputs)
 
     def votes(self, k: int, bank_labels: Array, task: Task) -> Votes | None:
         """What its scores are shares of; ML-kNN smooths by itself, and numbers have no shares."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from cache.commands.terminal import split_words
 from cache.errors import RequestError
 from cache.task import BINARY, MISSING, MULTI_CLASS, MULTI_LABEL, ORDINAL, Task
 from probe.answer import Answer
-from probe.arrays import Array, Doubles, Floats, Ints
+from probe.arrays import Array, Doubles, Floats, Indices, Ints
 from probe.episodes.draw import FewShotConfig
 from probe.kinds.kind import Episodes, Kind, Problem
 from probe.metrics.classification import check_labels
@@ -141,6 +141,14 @@ class Linear(Kind):
         link = SIGMOID if task.has_several_labels else OVR if self.form == "ovr" else SOFTMAX
         columns = tuple(shared.columns.tolist())
         return Head(*folded, link, task, columns, tuple(shared.constant.tolist()), centre=centre)
+
+    def left_out(
+        self, fitted: Strengths, place: int, train: Split, fold: Indices, task: Task
+    ) -> Doubles:
+        strength = fitted.fits[place].strength
+        return left_out_scores(
+            train.x, train.y, fold, task.word, task.n_classes, replace(self, strengths=(strength,))
+        )
 
     def answer_episodes(self, problem: Problem, episodes: Episodes) -> Iterator[Answer]:
         """All episodes in one solve, at the one strength."""
@@ -262,6 +270,51 @@ def fit_path(
         objective *= strength * len(labels)
         fits.append(LinearFit(*fitted, strength, objective, n_iter, converged, head))
     return fits
+
+
+def left_out_scores(
+    features: Floats, labels: Ints, fold: Indices, task: str, n_classes: int, config: Linear
+) -> Doubles:
+    """Score every image by a fit to the other folds, at one strength.
+
+    All fits share what takes the time, the rotated training matrix. So features are standardised by
+    the mean and standard deviation of all of train; labels of the fold itself aren't seen.
+
+    Args:
+        features: as of ``fit_path``.
+        labels: as of ``fit_path``.
+        fold: (N,) of each image, from 0.
+        task: as of ``fit_path``.
+        n_classes: C.
+        config: with the one strength.
+
+    Returns:
+        (N, C) probabilities.
+
+    Raises:
+        RequestError: see ``fit_path``, of what any fold leaves.
+    """
+    (strength,) = config.strengths
+    coupled = task not in (BINARY, MULTI_LABEL) and config.form == "multinomial"
+    targets, _, _ = learnable(labels, task, n_classes)
+    whole, _ = rotated(features, Standard.of(features), targets, None, coupled)
+    scores = np.empty((len(labels), n_classes))
+    for part in range(int(fold.max()) + 1):
+        own, rest = fold == part, fold != part
+        targets, columns, constant = learnable(labels[rest], task, n_classes)
+        is_known = labels[rest][:, columns].T != MISSING if task == MULTI_LABEL else None
+        problem = replace(whole, matrix=whole.matrix[:, rest], targets=targets, is_known=is_known)
+        weights, *_ = minimise(
+            problem,
+            problem.start(),
+            1 / (strength * int(rest.sum())),
+            config.tolerance,
+            config.max_iter,
+            config.max_products,
+        )
+        logits = weights @ whole.matrix[:, own]
+        scores[own] = Shared(task, config.form, columns, constant).scores(logits.T)
+    return scores
 
 
 def path_scores(fits: Sequence[LinearFit], features: Floats) -> Iterator[Doubles]:

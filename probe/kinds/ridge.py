@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from cache.commands.settings import check, given, setting
 from cache.errors import RequestError
 from cache.task import BINARY, Task
 from probe.answer import Answer
-from probe.arrays import Array, Doubles, Floats
+from probe.arrays import Array, Doubles, Floats, Indices
 from probe.episodes.draw import FewShotConfig
 from probe.kinds.kind import Episodes, Kind, Problem
 from probe.metrics.classification import MARGIN
@@ -32,7 +32,14 @@ from probe.metrics.regression import check_targets
 from probe.questions.question import Split
 from probe.solvers.episodes import Heads, each_of, ridge_scores
 from probe.solvers.head import IDENTITY, Head, of_episodes
-from probe.solvers.standardise import PathFit, Standard, check_rows, chunks, path_outputs
+from probe.solvers.standardise import (
+    CHUNK_ROWS,
+    PathFit,
+    Standard,
+    check_rows,
+    chunks,
+    path_outputs,
+)
 
 # scikit-learn's alpha over the number of training images: the larger, the stronger. Two a
 # decade. The mean eigenvalue of standardised features is 1, the largest at most their number D;
@@ -114,6 +121,15 @@ class Ridge(Kind):
         folded = fit.standard.folded(fit.weights, fit.intercept)
         link = IDENTITY if task.is_continuous else MARGIN
         return Head(*folded, link, task, centre=fit.standard.mean)
+
+    def left_out(
+        self, fitted: Penalties, place: int, train: Split, fold: Indices, task: Task
+    ) -> Doubles:
+        chosen = self
+        if self.alpha is None:
+            chosen = replace(self, penalties=(fitted.fits[place].penalty,))
+        found = left_out_outputs(train.x, ridge_targets(train.y, task), fold, chosen)
+        return as_scores(found, task.word)
 
     def loss_name(self, fitted: Penalties, task: Task) -> str:
         return "squared error"
@@ -244,6 +260,53 @@ def path_errors(fits: list[RidgeFit], features: Floats, targets: Floats) -> Doub
         raise RequestError("a penalty is chosen on val images, found none")
     found = path_outputs(fits, features)
     return np.array([float(np.square(predicted - targets).mean()) for predicted in found])
+
+
+def left_out_outputs(features: Floats, targets: Doubles, fold: Indices, config: Ridge) -> Doubles:
+    """Predict the targets of every image by a fit to the other folds, at one penalty.
+
+    X'X of the others is that of all less the fold's own, which takes less time than five
+    eigendecompositions. So features are standardised by the mean and standard deviation of all of train; targets of the
+    fold itself aren't seen.
+
+    Args:
+        features: as of ``fit_path``.
+        targets: as of ``fit_path``.
+        fold: (N,) of each image, from 0.
+        config: with the one penalty.
+
+    Returns:
+        (N, O).
+    """
+    standard, span = Standard.of(features), None
+    if len(features) < features.shape[1]:  # the weights lie in the span of the images
+        span = np.linalg.qr(standard.wide(features[:]).T)[0]
+    width = min(features.shape)
+
+    def blocks(rows: Indices) -> Iterator[tuple[Indices, Doubles]]:
+        for own in np.split(rows, range(CHUNK_ROWS, len(rows), CHUNK_ROWS)):
+            x = standard.wide(features[own])
+            yield own, x if span is None else x @ span
+
+    def products(rows: Indices) -> Doubles:
+        """X'X and X'Y, with a column of ones beside X: the sums of X and of Y."""
+        total = np.zeros((width + 1, width + 1 + targets.shape[1]))
+        for own, x in blocks(rows):
+            with_one = np.hstack([x, np.ones((len(own), 1))])
+            total += with_one.T @ np.hstack([with_one, targets[own]])
+        return total
+
+    whole, outputs = products(np.arange(len(features))), np.empty(targets.shape)
+    for part in range(int(fold.max()) + 1):
+        rows = np.flatnonzero(fold == part)
+        rest, n = whole - products(rows), len(features) - len(rows)
+        means = rest[-1] / n
+        rest = rest[:-1] - n * np.outer(means[:width], means)  # centred
+        gram = rest[:, :width] + config.at(n)[0] * n * np.eye(width)
+        weights = np.linalg.solve(gram, rest[:, width + 1 :])
+        for own, x in blocks(rows):
+            outputs[own] = (x - means[:width]) @ weights + means[width + 1 :]
+    return outputs
 
 
 # The solver: X is (N, D) standardised, in blocks; Y (N, O) centred; p penalties.

@@ -93,7 +93,7 @@ def make_frame(rows: Sequence[StoredRow]) -> pd.DataFrame:
 
 
 def scores_of(row: pd.Series | str | Path, root: str | Path | None = None) -> pd.DataFrame:
-    """What a row answered to each sample of val and test.
+    """What a row answered to each sample of val and test; and, out of fold, of train, where kept.
 
     Args:
         row: a line of ``load_results``, a row's file or its stem, or the start of its id.
