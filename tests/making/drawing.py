@@ -1,6 +1,7 @@
 """Rows to draw, and what a picture holds after it was drawn."""
 
 import dataclasses
+import itertools
 from contextlib import contextmanager
 from unittest.mock import patch
 
@@ -120,3 +121,16 @@ def drawn_texts(figure):
     with watched() as found:
         figure.canvas.draw()
     return found, figure.bbox
+
+
+def check_texts(figure):
+    """That no text is cut, and none lies over another."""
+    texts, whole = drawn_texts(figure)
+    assert len(texts) > 5
+    for text, box in texts:
+        inside = (box.x0, box.y0) >= (-1, -1) and box.x1 <= whole.x1 + 1 and box.y1 <= whole.y1 + 1
+        assert inside, f"{text!r} is cut: {box} of {whole}"
+    for (one, a), (other, b) in itertools.combinations(texts, 2):
+        wide = min(a.x1, b.x1) - max(a.x0, b.x0)
+        high = min(a.y1, b.y1) - max(a.y0, b.y0)
+        assert wide < 2 or high < 2, f"{one!r} lies over {other!r}"

@@ -11,7 +11,10 @@ from probe.report.commands.which import add_rows, people_of, read_rows
 from probe.report.figures.catalogue import FIGURES, FORMATS, check_drawing, find, make
 from probe.report.figures.catalogue import write as write_figure
 from probe.report.figures.frame import Asked
+from probe.report.figures.papers import make as make_printed
 from probe.report.formats.write import write
+from probe.report.published.figures import FIGURES as PRINTED
+from probe.report.published.figures import find_figure as find_printed
 from probe.report.rows.contenders import contenders_of
 from probe.report.rows.fields import metric_named
 from probe.report.statistics.bands import parse_by
@@ -24,6 +27,7 @@ examples:
   report figure layers -o layers.pdf --data breastmnist
   report figure shots -o shots.png --metric acc --width one
   report figure curves --across encoder-lr -o rates.pdf --kind finetune
+  report figure --like huix2024:fig4 -o freezing.pdf
   report figure deciding -o deciding.svg --csv deciding.csv
   report figure subgroups --by meta:sex -o sex.png --data scans
 """
@@ -41,9 +45,12 @@ def make_parser(prog: str) -> Parser:
     )
     parser.add_argument("figure", nargs="?", metavar="NAME", help=", ".join(FIGURES))
     parser.add_argument("--list", action="store_true", help="say which figures there are")
+    parser.add_argument(
+        "--like", metavar="PAPER:FIGURE", help="in the shape of a paper's figure, as huix2024:fig4"
+    )
     add_rows(parser, files=False)
     what = parser.add_argument_group("what is drawn")
-    what.add_argument("--metric", metavar="NAME", default="auc", help="(auc)")
+    what.add_argument("--metric", metavar="NAME", help="(auc)")
     what.add_argument("--by", metavar="COLUMN", help="of subgroups: meta:sex, meta:age:40,60")
     what.add_argument(
         "--across", metavar="FIELD", help="of curves: encoder-lr, freeze-until, k, n_train..."
@@ -69,8 +76,13 @@ def check(options: argparse.Namespace) -> None:
     """
     if options.list:
         return
-    if options.figure is None:
+    if options.figure is None and options.like is None:
         raise RequestError("name a figure; --list says which there are")
+    if options.figure is not None and options.like is not None:
+        raise RequestError(f"name {options.figure} or --like {options.like}, not both")
+    own = [n for n in ("metric", "by", "across") if getattr(options, n) is not None]
+    if options.like is not None and own:
+        raise RequestError(f"--{own[0]}: a paper's figure has its own; leave it out")
     if options.output is None and options.csv is None:
         raise RequestError("name a file: -o FILE.png, or --csv FILE of its data frame")
     if options.output is not None:
@@ -103,6 +115,14 @@ def width_of(word: str) -> float:
     return found / 25.4
 
 
+def _list() -> str:
+    told = {**FIGURES, **{figure.called: figure.place for figure in PRINTED}}
+    long = max(map(len, told))
+    lines = [f"{name:{long}}  {words}" for name, words in told.items()]
+    lines.insert(len(FIGURES), "\nwith --like, in the shape of a paper's:")
+    return "\n".join(lines)
+
+
 def run(options: argparse.Namespace) -> int:
     """Read the rows, make the frame, draw it.
 
@@ -111,19 +131,20 @@ def run(options: argparse.Namespace) -> int:
             written.
     """
     if options.list:
-        long = max(map(len, FIGURES))
-        show("\n".join(f"{name:{long}}  {told}" for name, told in FIGURES.items()))
+        show(_list())
         return 0
-    find(options.figure)
+    printed = find_printed(options.like) if options.like is not None else None
+    if printed is None:
+        find(options.figure)
     if options.output is not None:
         check_drawing()
-    metric = metric_named(options.metric)
+    metric = metric_named(options.metric or "auc")
     by = parse_by(options.by) if options.by else None
-    rows, status = read_rows(options, options.prog)
-    if not rows:
+    rows, status = read_rows(options, options.prog, may_lack=printed is not None)
+    if not rows and printed is None:
         return status
     asked = Asked(rows, contenders_of(rows), people_of(options), metric, by, options.across or "")
-    frame = make(options.figure, asked)
+    frame = make(options.figure, asked) if printed is None else make_printed(printed, asked)
     if options.csv is not None:
         with write_asked(options.csv) as file:
             file.write(write(frame.page(), "csv").encode())
@@ -132,7 +153,8 @@ def run(options: argparse.Namespace) -> int:
         with write_asked(options.output) as file:
             width = width_of(options.width)
             write_figure(frame, file, _form(options.output), width)
-        show(f"{options.output}: {options.figure} of {counted(len(rows), 'row')}")
+        of = options.like or f"{options.figure} of {counted(len(rows), 'row')}"
+        show(f"{options.output}: {of}")
     for note in frame.notes:
         show(note)
     return status

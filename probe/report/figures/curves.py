@@ -20,7 +20,7 @@ from probe.report.rows.contenders import Contender
 from probe.report.rows.fields import BY_NAME, is_number, written
 from probe.report.rows.stored import StoredRow
 
-TEST, VAL = "test", "val"
+TEST, VAL, PUBLISHED = "test", "val", "published"
 USUAL = ("encoder-lr", "freeze-until", "cut-after", "k", "n_train")
 OWN = {"layer": "layers", "shots": "shots", "size": "sizes"}  # field -> figure
 LABELS = {
@@ -42,14 +42,14 @@ class Mark:
     panel: str
     line: str
     along: str  # field of the x axis
-    x: float
+    x: float  # inf: all there are
     metric: str
-    of: str  # TEST or VAL
+    of: str  # TEST, VAL, or PUBLISHED by a paper
     value: float  # nan: it is undefined, a gap
     low: float  # ends of its bar; nan: it has none
     high: float
     bar: str  # INTERVAL, DEVIATION or ""
-    n: int  # samples that it was measured on
+    n: int  # samples that it was measured on; 0: unknown
     chosen: bool  # whether val, or folds, chose it
 
 

@@ -1,4 +1,4 @@
-"""Numbers of classes or subgroups with intervals: what two figures share."""
+"""Numbers of classes, subgroups or encoders with intervals: what figures share."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ class Dot:
     value: float
     low: float  # ends of its 95 % interval; nan: it has none
     high: float
-    n: int  # samples
+    n: int  # samples; 0: unknown
     n_units: int  # patients, or samples
     unit: str  # which of the two
     perfect: float = math.nan  # a line in its panel
+    is_published: bool = False  # by a paper, of unknown n

@@ -55,7 +55,7 @@ def is_fit(number: Number, contender: Contender) -> bool:
         and is_posed_so
         and settings.get("scores_of") != "patients"
         and any(way.is_of(settings, row.answered.shots) for way in number.our_mode.ways)
-        and _is_of_last_layer(row)
+        and (_is_of_last_layer(row) or _is_cut_so(number))
         and _has_size(number, row)
         and number.our_metric is not None
         and contender.value(number.our_metric) is not None
@@ -103,8 +103,11 @@ def _distance(number: Number, contender: Contender) -> int:
 
 
 def _follows(number: Number, row: Row) -> bool:
+    """Whether it is the paper's protocol, but for settings that the paper varied."""
     protocol = row.answered.protocol
-    return protocol.get("name") == _protocol_of(number) and not protocol.get("changed")
+    varied = tuple(f"{n.replace('_', ' ')} " for way in number.our_mode.ways for n in way.settings)
+    changed = [words for words in protocol.get("changed", ()) if not words.startswith(varied)]
+    return protocol.get("name") == _protocol_of(number) and not changed
 
 
 def _protocol_of(number: Number) -> str:
@@ -117,6 +120,11 @@ def _is_of_last_layer(row: Row) -> bool:
     n_layers = row.encoded.key.get("layers", {}).get("of", 0)
     is_last = n_layers in (0, settings.get("layer", -1) + 1)
     return is_last and len(among) < 2 and settings.get("cut_after") is None
+
+
+def _is_cut_so(number: Number) -> bool:
+    """Whether the paper cut the encoder: then the way of answering says after which block."""
+    return any("cut_after" in way.settings for way in number.our_mode.ways)
 
 
 def _has_size(number: Number, row: Row) -> bool:

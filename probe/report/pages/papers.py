@@ -3,7 +3,7 @@
 import math
 import shlex
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from probe.report.findings.fits import Fits, say_otherwise, say_several
@@ -17,6 +17,7 @@ from probe.report.rows.fields import written
 
 LACKING = Cell("-")  # the paper has no number there
 TOLD = ("dataset", "model", "mode", "metric", "size")  # of a table, above it where all share them
+VALUES = "{}"  # stands in a command for the values of what a paper varied
 GAP = (
     "gap: ours less published. It is no test: the published standard deviation is over trainings, "
     "our interval over test images"
@@ -52,7 +53,7 @@ def page_like(contenders: Sequence[Contender], name: str, published: bool = Fals
         tuple(tables),
         f"{grid.printed.called}: {paper.title}; {grid.printed.place} ({paper.url})",
         (lead, *([_say_sd(paper)] if len(gaps) < n else [])),
-        tuple(_say_gaps(gaps)),
+        tuple(say_gaps(gaps)),
     )
 
 
@@ -296,26 +297,31 @@ def _shared(table: Table) -> tuple[str, ...]:
     return _in_all(numbers) if numbers else ()
 
 
-def _say_gaps(gaps: Sequence[Number]) -> list[str]:
-    """The commands that make missing cells, and what none can make."""
+def say_gaps(gaps: Sequence[Number], lead: str = "Missing cells are made by:") -> list[str]:
+    """The commands that make what is missing, and what none can make."""
     making: dict[str, list[Number]] = {}
     never: dict[str, None] = {}
     for number in gaps:
         if why := _why_never(number):
             never[why] = None
             continue
-        command, flags = number.our_mode.command, _size_flags(number)
+        command, size, flag = (
+            number.our_mode.command,
+            _size_flags(number),
+            number.our_mode.varied[0],
+        )
+        varied = f" {flag}{VALUES}" if flag else ""
         if command.startswith("probe"):
-            making.setdefault(f"extract{_preparing(number)}{flags}", []).append(number)
+            making.setdefault(f"extract{_preparing(number)}{size}", []).append(number)
             is_stored = number.paper.size_of == STORED and number.size
             which = f" --where source_size={number.size}" if is_stored else ""
-            making.setdefault(command + which, []).append(number)
+            making.setdefault(command + which + varied, []).append(number)
         else:
-            making.setdefault(f"{command}{flags}", []).append(number)
+            making.setdefault(command + size + varied, []).append(number)
     ordered = sorted(making, key=lambda command: not command.startswith("extract"))
-    said = [_command(command, making[command]) for command in ordered]
+    said = [words for command in ordered for words in _commands(command, making[command])]
     if said:
-        said.insert(0, "Missing cells are made by:")
+        said.insert(0, lead)
     if never:
         said.append(f"No command makes those of {'; '.join(never)}.")
     return said
@@ -350,11 +356,17 @@ def _pads_by_flag(number: Number) -> bool:
     return number.paper.name == "wu2025" and number.resize == "pad"
 
 
-def _command(start: str, numbers: Sequence[Number]) -> str:
-    encoders = dict.fromkeys(SHORT_NAMES[n.encoder] for n in numbers if n.encoder)
-    datasets = dict.fromkeys(n.our_dataset for n in numbers if n.our_dataset)
-    words = ["--model", ",".join(encoders), "--data", ",".join(datasets)]
-    return f"{start} {shlex.join(words)}"
+def _commands(start: str, numbers: Sequence[Number]) -> Iterator[str]:
+    """One for encoders that lack the same of what a paper varied: blocks aren't stages."""
+    lacking: dict[str, dict[str, None]] = {}
+    for n in numbers:
+        lacking.setdefault(n.encoder or "", {})[n.our_mode.varied[1]] = None
+    for values in dict.fromkeys(map(tuple, lacking.values())):
+        of = [n for n in numbers if tuple(lacking[n.encoder or ""]) == values]
+        encoders = dict.fromkeys(SHORT_NAMES[n.encoder] for n in of if n.encoder)
+        datasets = dict.fromkeys(n.our_dataset for n in of if n.our_dataset)
+        words = ["--model", ",".join(encoders), "--data", ",".join(datasets)]
+        yield f"{start.replace(VALUES, ','.join(values))} {shlex.join(words)}"
 
 
 def _beside(paper: Paper, pairs: Sequence[tuple[Number, Contender]]) -> Table:

@@ -5,7 +5,7 @@ trained by AdamW or fitted by logistic regression. That it was asked otherwise t
 said beside its number (``probe.report.findings.fits``).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,9 @@ class Mode:
     printed: str
     ways: tuple[Way, ...]  # ours that are the same; (): we have none
     command: str = ""  # that asks it as the paper did
+    # Where neighbouring modes differ in one value alone: its flag, as "--shots ", and the value; one
+    # command asks all of them.
+    varied: tuple[str, str] = ("", "")
 
 
 def _tuned(mode: str, head: str = "linear") -> tuple[Way, ...]:
@@ -46,11 +49,66 @@ def _linear(shots: int | None = None) -> tuple[Way, ...]:
     return (*probes, Way("finetune", {"mode": "head", "head": "linear"}, shots))
 
 
+def _each(
+    name: str,
+    values: Sequence[str],
+    command: str,
+    number: Callable[[str], Any] = int,
+    **settings: Any,
+) -> Mapping[str, Mode]:
+    """Fine-tuning with each value of a setting: "freeze-until/3"; with a linear head of full mode.
+
+    Args:
+        name: as ``--each`` has it.
+        values: as they are typed.
+        command: that asks it as the paper did, without the value.
+        number: a value as rows have it.
+        settings: that rows have, too.
+    """
+    setting = name.replace("-", "_")
+    return {
+        f"{name}/{value}": Mode(
+            f"{name} {value}",
+            (
+                Way(
+                    "finetune",
+                    {"mode": "full", "head": "linear", **settings, setting: number(value)},
+                ),
+            ),
+            command,
+            (f"--each {name}=", value),
+        )
+        for value in values
+    }
+
+
 KNN = (Way("knn"),)
+BLOCKS, CUTS = ("0", "3", "6", "9"), ("2", "5", "8", "11")  # of twelve
+STAGES = ("0", "1", "2", "3")  # SEEM's
+DECADES = ("1e-3", "1e-4", "1e-5", "1e-6", "1e-7")
+SHOTS = (1, 5, 10, 25)
 MODES: Mapping[str, Mapping[str, Mode]] = {
     "wu2025": {
         "finetune": Mode("end-to-end", _tuned("full"), "finetune --protocol wu2025"),
         "linear": Mode("linear probing", _linear(), "probe --protocol wu2025"),
+        **_each("encoder-lr", DECADES, "finetune --protocol wu2025", lambda text: [float(text)]),
+        **{
+            f"few/linear/{n}": Mode(
+                f"linear probing, {n} of a class",
+                _linear(n),
+                "probe --protocol wu2025",
+                ("--shots ", str(n)),
+            )
+            for n in SHOTS
+        },
+        **{
+            f"few/finetune/{n}": Mode(
+                f"end-to-end, {n} of a class",
+                (Way("finetune", {"mode": "full", "head": "linear"}, n),),
+                f"finetune --protocol wu2025 --shots {n} --episodes-like ROW",
+            )
+            for n in SHOTS
+        },
     },
     "zhang2024": {"finetune": Mode("end-to-end", _tuned("full"), "finetune --mode full")},
     "doerrich2024": {
@@ -73,6 +131,27 @@ MODES: Mapping[str, Mapping[str, Mode]] = {
             _tuned("full", "deit"),
             "finetune --protocol huix2024 --head deit",
         ),
+        "knn": Mode("k-NN (k = 200)", KNN, "probe --protocol huix2024 --kind knn"),
+        **_each(
+            "freeze-until",
+            sorted({*BLOCKS, *STAGES}),
+            "finetune --protocol huix2024 --mode partial",
+            mode="partial",
+        ),
+        **{
+            f"{name}/{each}": mode
+            for name, (flags, settings) in {
+                "unfrozen": ("", {}),
+                "frozen": (" --mode head", {"mode": "head"}),
+            }.items()
+            for each, mode in _each(
+                "cut-after",
+                sorted({*CUTS, *STAGES}),
+                f"finetune --protocol huix2024{flags} --head deit",
+                head="deit",
+                **settings,
+            ).items()
+        },
     },
     "baharoon2023": {
         "knn": Mode("kNN", KNN, "probe --protocol baharoon2023 --kind knn"),
@@ -84,7 +163,7 @@ MODES: Mapping[str, Mapping[str, Mode]] = {
         ),
         **{
             f"fewshot/linear/{n}patients": Mode(
-                f"{n} patients", _linear(n), f"probe --protocol baharoon2023 --shots {n}"
+                f"{n} patients", _linear(n), "probe --protocol baharoon2023", ("--shots ", str(n))
             )
             for n in (1, 2, 4, 8, 16)
         },

@@ -39,6 +39,9 @@ ENCODERS: Mapping[str, Mapping[str, str]] = {
         "BLIP": "vit_base_patch16_224.blip",
         "OPENCLIP": "open_clip:ViT-B-16/laion2b_s34b_b88k",
         "DINOv2": "vit_base_patch14_dinov2.lvd142m",
+        "DINOv2 small": "vit_small_patch14_dinov2.lvd142m",
+        "DINOv2 large": "vit_large_patch14_dinov2.lvd142m",
+        "DINOv2 giant": "vit_giant_patch14_dinov2.lvd142m",
     },
     "baharoon2023": {
         "DenseNet201": "densenet201.tv_in1k",

@@ -6,7 +6,7 @@ Dots and no bars: bars must begin at 0, where shares near 1 all look the same.
 import math
 
 from probe.report.figures.dots import Dot
-from probe.report.figures.drawn.style import SMALL, Sheet, looks
+from probe.report.figures.drawn.style import SMALL, Sheet, hollow, looks
 from probe.report.figures.frame import Frame
 from probe.report.figures.palette import GREY
 
@@ -32,13 +32,17 @@ def draw(sheet: Sheet, frame: Frame[Dot]) -> None:
             y = names.index(dot.name)
             y += (each.index(dot.of) - (len(each) - 1) / 2) * APART / len(each)
             style = look[dot.of]
-            axis.plot(dot.value, y, color=style.colour, marker=style.marker, ls="")
+            look_of = {"mfc": "white", "mew": 0.7} if dot.is_published else {}
+            axis.plot(dot.value, y, color=style.colour, marker=style.marker, ls="", **look_of)
             if not math.isnan(dot.low):
-                axis.hlines(y, dot.low, dot.high, color=style.colour, ls=style.dash, lw=0.9)
-        sizes = {dot.name: dot for dot in dots}
+                width = 0.5 if dot.is_published else 0.9
+                axis.hlines(
+                    y, dot.low, dot.high, color=style.colour, ls=style.dash, lw=width, zorder=1
+                )
+        sizes = {dot.name: dot for dot in sorted(dots, key=lambda dot: dot.n)}
         axis.set_yticks(
             range(len(names)),
-            [f"{sheet.wrap(name, 0.9, SMALL)}\n{_size(sizes[name])}" for name in names],
+            [f"{sheet.wrap(name, 0.9, SMALL)}{_size(sizes[name])}" for name in names],
         )
         axis.set_ylim(len(names) - 0.5, -0.5)
         for place in range(1, len(names)):
@@ -47,8 +51,12 @@ def draw(sheet: Sheet, frame: Frame[Dot]) -> None:
         if not math.isnan(perfect := dots[0].perfect):
             axis.axvline(perfect, color=GREY, lw=0.7, ls="--", zorder=0)
     sheet.label(axes, frame.x, frame.y)
-    sheet.legend([style.handle(name) for name, style in look.items()])
+    handles = [style.handle(name) for name, style in look.items()]
+    printed = [hollow()] if any(dot.is_published for of in shown.values() for dot in of) else []
+    sheet.legend([*handles, *printed])
 
 
 def _size(dot: Dot) -> str:
-    return f"n {dot.n}" if dot.unit == "sample" else f"n {dot.n}, {dot.n_units} patients"
+    if not dot.n:
+        return ""
+    return f"\nn {dot.n}" if dot.unit == "sample" else f"\nn {dot.n}, {dot.n_units} patients"

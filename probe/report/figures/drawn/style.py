@@ -22,7 +22,7 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
 from probe.report.figures.heat import Scale
-from probe.report.figures.palette import COLOURS, MOST_PANELS
+from probe.report.figures.palette import BLACK, COLOURS, MOST_PANELS
 
 MARKERS = "osD^vPX"
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)))
@@ -86,6 +86,13 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
     }
 
 
+def hollow() -> Line2D:
+    """What a legend says of printed numbers."""
+    handle = Look(BLACK, "o", "").handle("as printed")
+    handle.set(markerfacecolor="white", markeredgewidth=0.7)
+    return handle
+
+
 @dataclass
 class Sheet:
     """A picture in the making."""
@@ -128,8 +135,8 @@ class Sheet:
             shared: ``sharex`` and ``sharey`` of matplotlib.
         """
         n = len(titles)
-        n_columns = max(1, min(n, int((self.width + 0.05) / width)))
-        n_rows = math.ceil(n / n_columns)
+        n_rows = math.ceil(n / max(1, int((self.width + 0.05) / width)))
+        n_columns = math.ceil(n / n_rows)  # four panels stand in two rows of two
         grid = self.figure.subplots(n_rows, n_columns, squeeze=False, **shared)
         axes = list(grid.flat)
         for spare in axes[n:]:

@@ -8,6 +8,7 @@ from reporting import answered, refused, run
 
 from probe.report.commands.figure import width_of
 from probe.report.figures.catalogue import FIGURES
+from probe.report.published.figures import BY_NAME
 from probe.results import write_row
 
 BEGINS = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
@@ -21,8 +22,16 @@ def rows(places):
 
 
 def test_list_says_which_figures_there_are(capsys):
-    lines = answered(capsys, "figure", "--list").splitlines()
-    assert [line.split()[0] for line in lines] == list(FIGURES)
+    ours, papers = answered(capsys, "figure", "--list").split("\n\n")
+    assert [line.split()[0] for line in ours.splitlines()] == list(FIGURES)
+    assert [line.split()[0] for line in papers.splitlines()[1:]] == list(BY_NAME)
+
+
+def test_a_papers_figure_needs_no_row_of_ours(places, capsys, tmp_path):
+    frame = tmp_path / "fig5.csv"
+    said = answered(capsys, "figure", "--like", "baharoon2023:fig5", "--csv", frame).splitlines()
+    assert said[:2] == [f"{frame}: 36 lines", "0 of 60 marks are ours"]
+    assert said[-1].startswith("probe --protocol baharoon2023 ")
 
 
 @pytest.mark.parametrize("form", BEGINS)
@@ -37,6 +46,10 @@ def test_a_picture_and_its_frame(rows, capsys, tmp_path, form):
 
 REFUSED = {
     "": (2, "name a figure; --list says which there are"),
+    "ranks --like huix2024:fig4": (2, "name ranks or --like huix2024:fig4, not both"),
+    "--like huix2024:fig4 --metric acc -o x.png": (2, "--metric: a paper's figure has its own"),
+    "--like huix2024:fig40 --csv x.csv": (1, "near names: huix2024:fig4"),
+    "curves --csv x.csv --across encoder-lr": (1, "`finetune --each encoder-lr=A,B` makes them"),
     "ranks": (2, "name a file: -o FILE.png, or --csv FILE of its data frame"),
     "ranks -o ranks.jpg": (2, "-o takes a file that ends in .png, .svg, .pdf; not 'ranks.jpg'"),
     "ranks -o x.png --width three": (2, "--width is one, two, or 60 to 1000 mm"),

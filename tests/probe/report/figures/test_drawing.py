@@ -1,10 +1,19 @@
 """Pictures: written without a screen or a warning, no text cut, none over another."""
 
 import io
-import itertools
 
 import pytest
-from drawing import NAMES, asked_of, drawn_texts, few_shot, kinds, layered, tempered, tuned
+from drawing import (
+    NAMES,
+    asked_of,
+    check_texts,
+    drawn_texts,
+    few_shot,
+    kinds,
+    layered,
+    tempered,
+    tuned,
+)
 
 pytest.importorskip("matplotlib")
 
@@ -69,15 +78,7 @@ def frames():
 )
 def test_no_text_is_cut_or_over_another(frames, case, width):
     with styled():
-        texts, whole = drawn_texts(catalogue.draw(frames(case), WIDTHS[width]))
-    assert len(texts) > 5
-    for text, box in texts:
-        inside = (box.x0, box.y0) >= (-1, -1) and box.x1 <= whole.x1 + 1 and box.y1 <= whole.y1 + 1
-        assert inside, f"{text!r} is cut: {box} of {whole}"
-    for (one, a), (other, b) in itertools.combinations(texts, 2):
-        wide = min(a.x1, b.x1) - max(a.x0, b.x0)
-        high = min(a.y1, b.y1) - max(a.y0, b.y0)
-        assert wide < 2 or high < 2, f"{one!r} lies over {other!r}"
+        check_texts(catalogue.draw(frames(case), WIDTHS[width]))
 
 
 @pytest.mark.parametrize("form", catalogue.FORMATS)

@@ -20,6 +20,7 @@ from probe.report.cli import main
 from probe.report.findings.fits import Fits, say_otherwise, say_several
 from probe.report.formats.write import FORMATS, write
 from probe.report.pages.papers import Grid, page_like, page_of_published
+from probe.report.published.figures import FIGURES
 from probe.report.published.modes import MODES
 from probe.report.published.names import ENCODERS, SHORT_NAMES
 from probe.report.published.numbers import PAPERS, published
@@ -71,7 +72,8 @@ def test_a_table_has_each_number_once(printed):
 def test_every_number_is_in_a_table_and_every_mode_has_a_name():
     tables = {(table.paper, table.name) for table in TABLES}
     assert {(n.paper.name, n.table) for n in published()} == tables
-    modes = {(n.quoting or n.paper.name, n.mode) for n in published()}
+    drawn = [place.number for figure in FIGURES for place in figure.places()]
+    modes = {(n.quoting or n.paper.name, n.mode) for n in (*published(), *drawn)}
     assert modes == {(paper, mode) for paper, of in MODES.items() for mode in of}
 
 
