@@ -23,6 +23,7 @@ from extract.config import ExtractConfig, default_batch_size
 from extract.datasets.dataset import Dataset, Prepare, as_stored
 from extract.encoders.encoder import Encoder
 from extract.machine.prefetch import prefetch
+from extract.machine.stopwatch import Stopwatch
 from extract.prepare.transforms import Transform
 
 
@@ -48,6 +49,7 @@ def compute_blocks(
     units: Sequence[int],
     config: ExtractConfig,
     note: Callable[[int], None] = lambda n: None,
+    watch: Stopwatch | None = None,
 ) -> Generator[Block]:
     """Run the encoder over some units of a data set; stores nothing.
 
@@ -58,6 +60,7 @@ def compute_blocks(
         units: which of its units.
         config: for batch size and the type that will be stored.
         note: told of every few images that are done.
+        watch: of its device; runs while the encoder does.
 
     Raises:
         RequestError: a value can't be stored, or the device's memory is too small.
@@ -66,7 +69,7 @@ def compute_blocks(
     batch_size = config.batch_size or default_batch_size(device.type, encoder.description.size)
     prepare = transform.on_host if transform.backend == "pil" else as_stored
     pieces = decode_pieces(dataset, units, batch_size, pin=device.type == "cuda", prepare=prepare)
-    batches = _Batches(encoder, transform, device, batch_size)
+    batches = _Batches(encoder, transform, device, batch_size, watch or Stopwatch(device))
     checked = False
     block = None
     with closing(prefetch(pieces, 1 if dataset.piece_bytes else 2)) as ahead:
@@ -109,10 +112,15 @@ class _Batches:
     """Images become batches, as they come in; batches become features."""
 
     def __init__(
-        self, encoder: Encoder, transform: Transform, device: torch.device, batch_size: int
+        self,
+        encoder: Encoder,
+        transform: Transform,
+        device: torch.device,
+        batch_size: int,
+        watch: Stopwatch,
     ) -> None:
         self._encoder, self._transform = encoder, transform
-        self._device, self._batch_size = device, batch_size
+        self._device, self._batch_size, self._watch = device, batch_size, watch
         self._inputs: list[Tensor] = []  # of the batch that isn't full yet
 
     def run(self, images: Sequence[Tensor], is_last: bool) -> Iterator[dict[str, Tensor]]:
@@ -138,7 +146,9 @@ class _Batches:
     def _flush(self) -> dict[str, Tensor]:
         inputs, self._inputs = self._inputs, []
         with naming_memory(self._encoder, self._device, self._batch_size):
-            return self._encoder(inputs[0] if len(inputs) == 1 else torch.cat(inputs))
+            batch = inputs[0] if len(inputs) == 1 else torch.cat(inputs)
+            with self._watch.running():
+                return self._encoder(batch)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,6 @@ another engine may compute the blocks elsewhere.
 import contextlib
 import dataclasses
 import itertools
-import platform
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
@@ -34,6 +33,7 @@ from extract.leak_guard import refuse_leaks
 from extract.loaded import LazyEncoder, find_transform, open_images
 from extract.machine.digests import DigestMemory
 from extract.machine.progress import Progress, per_second
+from extract.machine.stopwatch import Stopwatch, describe_device
 from extract.plan import Plan
 from extract.spec import data_words, make_spec
 from extract.table_update import share_tables
@@ -136,15 +136,15 @@ def run_job(
         n_before = spec.n_rows - sum(stop - start for start, stop in ranges)
         if todo and n_before and config.shard[1] == 1:
             say(f"  {job.label}: going on after {n_before:_} of {spec.n_rows:_} images")
-        started = time.monotonic()
+        started, watch = time.monotonic(), Stopwatch(encoder.device)
         with Progress(job.label, spec.n_rows, done=n_before) as progress:
             if todo:
                 network, note = encoder.get(say), progress.advance
                 with same_threads(writer, encoder.device, say):
-                    blocks = compute_blocks(network, dataset, transform, todo, config, note)
+                    blocks = compute_blocks(network, dataset, transform, todo, config, note, watch)
                     write_blocks(writer, blocks)
         n_done = progress.done - progress.first
-        cost = _cost(encoder, config, n_done, time.monotonic() - started)
+        cost = _cost(encoder, config, n_done, time.monotonic() - started, watch.seconds)
         whole = writer.whole()
         if whole is not None:
             with contextlib.suppress(FileNotFoundError):  # another shard has just finished it
@@ -177,14 +177,17 @@ def same_threads(writer: FeatureWriter, device: torch.device, say: Say) -> Itera
         torch.set_num_threads(usual)
 
 
-def _cost(encoder: LazyEncoder, config: ExtractConfig, n: int, seconds: float) -> dict[str, Any]:
+def _cost(
+    encoder: LazyEncoder, config: ExtractConfig, n: int, seconds: float, forward: float | None
+) -> dict[str, Any]:
     device = encoder.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "images": n,
         "seconds": round(seconds, 3),
         "images_per_s": round(n / seconds, 3) if seconds else 0.0,
-        "device": f"{device.type} ({name})",
+        **({} if forward is None else {"forward_seconds": round(forward, 3)}),
+        "parameters": encoder.description.anatomy.n_parameters,
+        "device": describe_device(device),
         "batch_size": config.batch_size
         or default_batch_size(device.type, encoder.description.size),
         "shards": config.shard[1],

@@ -12,6 +12,7 @@ import numpy as np
 from cache.commands.names import encoder_label
 from cache.format.key import key_digest
 from extract.key import encoder_name, protocol_words
+from extract.machine.stopwatch import describe_device
 from extract.spec import TRAINED, versions
 from finetune.model.classifier import (
     Classifier,
@@ -36,6 +37,7 @@ from finetune.training.predict import Predicted, predict
 from finetune.training.training import Learned
 from finetune.trials import Tried, build, model_settings, run_refit
 from probe.answer import Answer
+from probe.cost import Cost, precise
 from probe.metrics import classification as metrics
 from probe.questions.question import Question, divide_samples
 from probe.results import Encoded, Row
@@ -109,7 +111,32 @@ def make_answer(
         "ddof": config.train.ddof,
     }
     scores = {name: learned.objective.scores(p.logits) for name, p in found.items()}
-    return as_row(setting, question, Answer(probe, chosen, scores, marks), started)
+    seconds = best["seconds"] + (tested.position.seconds if tested is not one else 0.0)
+    cost = cost_of(setting, trains, seconds, found["test"].seconds_per_image)
+    return as_row(setting, question, Answer(probe, chosen, scores, marks), cost, started)
+
+
+def cost_of(
+    setting: Setting, trains: Trains, training_seconds: float, seconds_per_image: float
+) -> Cost:
+    """What a training took, and what its network takes.
+
+    Args:
+        setting: of the job.
+        trains: the parameters.
+        training_seconds: to the tested weights.
+        seconds_per_image: of the forward passes over test, in float32.
+    """
+    parts = (trains.encoder, trains.adapters, trains.head)
+    device, n_devices = describe_device(setting.device), setting.ranks.size
+    return Cost(
+        parameters=sum(part.n_all for part in parts),
+        trained_parameters=sum(part.n_training for part in parts),
+        inference_seconds_per_image=precise(seconds_per_image),
+        training_seconds=precise(training_seconds),
+        device=f"{n_devices} x {device}" if n_devices > 1 else device,
+        precision="fp32",
+    )
 
 
 def probe_settings(
@@ -145,7 +172,7 @@ def say_trains(trains: Trains) -> dict[str, dict[str, Any]]:
     return {name: dataclasses.asdict(part) for name, part in parts.items() if part.n_all}
 
 
-def as_row(setting: Setting, question: Question, answer: Answer, started: float) -> Row:
+def as_row(setting: Setting, question: Question, answer: Answer, cost: Cost, started: float) -> Row:
     """Measure an answer as a probe's is measured, and say which encoder it is of."""
     nothing = np.zeros((len(question.labels), 0), np.float32)  # nobody reads the features here
     return make_row(
@@ -157,6 +184,7 @@ def as_row(setting: Setting, question: Question, answer: Answer, started: float)
         started,
         protocol=setting.followed,
         versions=versions(),
+        cost=cost,
     )
 
 

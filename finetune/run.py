@@ -35,7 +35,14 @@ from finetune.data.images import find_transform, open_images
 from finetune.model.classifier import check_model, load_trained, what_trains
 from finetune.model.heads import find_deit
 from finetune.ranks import Ranks, join_ranks
-from finetune.rows import as_row, make_answer, marks_of_batchnorm, probe_settings, say_trains
+from finetune.rows import (
+    as_row,
+    cost_of,
+    make_answer,
+    marks_of_batchnorm,
+    probe_settings,
+    say_trains,
+)
 from finetune.setting import OF_EPISODES, READ, Asked, Say, Setting, Trial, named_rate, subject_of
 from finetune.start.episodes import episodes_like
 from finetune.training.objective import make_objective
@@ -270,6 +277,7 @@ def answer_episodes(setting: Setting, question: Question, started: float) -> Ite
     )
     for seed in config.train.seeds:
         scores = np.empty((len(episodes), len(test), question.task.n_outputs), np.float32)
+        times = np.empty((len(episodes), 2))  # of training, and of an image of test
         for number, samples in enumerate(episodes):
             objective = make_objective(question.task, question.labels[samples], train)
             if objective.score_type != metrics.PROBABILITY and found.settings.get("prior"):
@@ -285,6 +293,7 @@ def answer_episodes(setting: Setting, question: Question, started: float) -> Ite
             answers = predict(
                 classifier, setting.plain, test, max(one.position.micro_batch, 1), setting.ranks
             )
+            times[number] = one.position.seconds, answers.seconds_per_image
             scores[number] = found.to_prior(objective.scores(answers.logits), number)
         few_shot = {
             **found.settings,
@@ -294,11 +303,15 @@ def answer_episodes(setting: Setting, question: Question, started: float) -> Ite
         }
         settings = probe_settings(setting, question, objective, seed, OF_EPISODES)
         probe = {**settings, "few_shot": few_shot}
+        trains = what_trains(classifier)
         chosen = {
             **named_rate(config, rate),
-            "trains": say_trains(what_trains(classifier)),
+            "trains": say_trains(trains),
             "ddof": config.train.ddof,
         }
         marks = [found.mark, *marks_of_batchnorm(setting, classifier)]
-        yield as_row(setting, question, Answer(probe, chosen, {"test": scores}, marks), started)
+        cost = cost_of(setting, trains, *times.mean(axis=0).tolist())  # an episode's
+        yield as_row(
+            setting, question, Answer(probe, chosen, {"test": scores}, marks), cost, started
+        )
         started = time.perf_counter()

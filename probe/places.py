@@ -114,6 +114,13 @@ class Place:
         several = {"n_last": self.n_last} if self.n_last > 1 else {}
         return {"layer": self.layer, "pool": self.pool, **several}
 
+    @property
+    def arrays(self) -> list[tuple[int, str]]:
+        """Layer and pool of each array that is read there, the first on the left."""
+        pool = "cls" if self.pool == "concat" else self.pool
+        own = [(n, pool) for n in range(self.layer - self.n_last + 1, self.layer + 1)]
+        return [*own, (self.layer, "mean")] if self.pool == "concat" else own
+
     def __str__(self) -> str:
         first = self.layer - self.n_last + 1
         layers = f"layers {first} to {self.layer}" if self.n_last > 1 else f"layer {self.layer}"
@@ -244,11 +251,7 @@ def read_place(features: Features, place: Place, aggregate: str = "mean") -> Flo
         RequestError: no such layer or pool.
         BrokenCache: the stored rows don't match their checksums.
     """
-    pool = "cls" if place.pool == "concat" else place.pool
-    numbers = range(place.layer - place.n_last + 1, place.layer + 1)
-    parts = [read_samples(features, number, pool, aggregate) for number in numbers]
-    if place.pool == "concat":
-        parts.append(read_samples(features, place.layer, "mean", aggregate))
+    parts = [read_samples(features, layer, pool, aggregate) for layer, pool in place.arrays]
     return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
 
 

@@ -15,7 +15,7 @@ import math
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache, cached_property
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -28,6 +28,7 @@ from cache.files import NewFile, locked, open_regular, stream_sha256, write_whol
 from cache.format.key import file_stem, key_digest
 from cache.places import results_root
 from probe.arrays import Array
+from probe.cost import UNKNOWN, Cost
 from probe.folds import asked_of_all
 from probe.ledger import Reading, add_line, ledger_path, utc
 from probe.metrics.classification import PROBABILITY
@@ -56,6 +57,7 @@ ADDED_LATER: dict[str, Any] = {  # what rows without these fields mean by that
     "score_type": "probability",
     "episodes": {},
     "probe_protocol": {},
+    "cost": {},  # nobody knows
 }
 
 
@@ -182,6 +184,7 @@ class Row:
     versions: Mapping[str, str]
     marks: tuple[str, ...] = ()  # what a reader of the numbers must know
     scores: Mapping[str, Array] = field(default_factory=dict)  # for the .npz
+    cost: Cost = UNKNOWN
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -280,6 +283,7 @@ def as_json(row: Row) -> dict[str, Any]:
         "protocol": e.protocol,
         "probe_protocol": answered.protocol,
         "chosen": answered.chosen,
+        "cost": asdict(row.cost),
     }
     for name in ("metrics", "val_metrics", "without_twins", "per_class", "episodes"):
         content[name] = _without_nan(content[name])
@@ -330,6 +334,7 @@ def from_json(content: Mapping[str, Any]) -> Row:
         content["seconds"],
         content["versions"],
         tuple(content["marks"]),
+        cost=Cost(**{f.name: content["cost"].get(f.name) for f in fields(Cost)}),
     )
 
 

@@ -14,6 +14,7 @@ from cache.commands.names import version_of
 from cache.features import Features
 from probe.answer import Answer
 from probe.choosing.plan import HELD_OUT, as_val
+from probe.cost import UNKNOWN, Cost
 from probe.metrics.intervals import clusters
 from probe.metrics.marks import never_learnt
 from probe.metrics.measure import measure
@@ -127,6 +128,7 @@ def make_row(
     *,
     protocol: Followed | None = None,
     versions: Mapping[str, str] | None = None,
+    cost: Cost = UNKNOWN,
 ) -> Row:
     """Measure an answer, and say of its numbers what a reader must know.
 
@@ -139,6 +141,7 @@ def make_row(
         started: when the answer's making began.
         protocol: the paper that is followed, a ``Followed``.
         versions: of libraries that make numbers, beside this one's and numpy's.
+        cost: what it takes; of a control without an encoder nothing.
     """
     task, settings = question.task, answer.settings
     marks = answer.marks
@@ -213,6 +216,7 @@ def make_row(
             **(answer.head.arrays if answer.head else {}),
             **answer.extras,
         },
+        cost,
     )
 
 

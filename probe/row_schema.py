@@ -106,6 +106,14 @@ ROW: Schema = {
     "score_type": SCORE_TYPE,
     "probe_protocol": {"changed?": LIST},
     "chosen": {"settings?": OBJECT},
+    "cost": {
+        **dict.fromkeys(("parameters?", "trained_parameters?", "bytes_per_image?"), _maybe(COUNT)),
+        **dict.fromkeys(
+            ("images_per_second?", "inference_seconds_per_image?", "training_seconds?"),
+            _maybe(NUMBER),
+        ),
+        **dict.fromkeys(("device?", "precision?"), _maybe(TEXT)),
+    },
     "id": TEXT,
     "names?": _list(TEXT),
 }

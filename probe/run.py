@@ -27,6 +27,7 @@ from probe.answer import Answer, check_answer
 from probe.arrays import Floats
 from probe.choosing.place import Best, Compared
 from probe.config import FindConfig, ProbeConfig
+from probe.cost import UNKNOWN, Cost, cost_of
 from probe.kinds.controls import KIND as CONTROL
 from probe.kinds.controls import advise_random, answer_controls, encoded_control, find_random
 from probe.kinds.few_shot import answer_few_shot
@@ -210,6 +211,7 @@ def _as_row(
     splits: Mapping[str, Split],
     started: float,
     protocol: Followed | None = None,
+    cost: Cost = UNKNOWN,
 ) -> Row:
     """The row of an answer, whose settings are all that changes its numbers, with the head it keeps."""
     one_to_one, head, marks = question.features.rows_are_samples, answer.head, answer.marks
@@ -230,7 +232,9 @@ def _as_row(
     }
     answer = dataclasses.replace(answer, settings=settings, marks=marks, head=head)
     facts = {"protocol": protocol, "versions": config.kind.versions}
-    return make_row(question, answer, encoded, config.measuring, splits, started, **facts)
+    return make_row(
+        question, answer, encoded, config.measuring, splits, started, **facts, cost=cost
+    )
 
 
 def _refuse_shared_ids(found: Sequence[Features]) -> None:
@@ -455,8 +459,11 @@ class _Asking:
                 )
             start = {"kind": config.kind.name, **problem.places[-1].settings}
             encoded = encoded_of(question, config.protocol)
+            seen = (answer.head and answer.head.places) or problem.places
             yield _as_row(
-                config, question, answer, start, encoded, problem.splits, started, config.protocol
+                *(config, question, answer, start, encoded, problem.splits, started),
+                config.protocol,
+                cost_of(question.features, seen, answer.head),
             )
             started = time.perf_counter()
 

@@ -72,7 +72,7 @@ def test_imports_flow_one_way(package, allowed):
 
 # What finetune takes of probe: what asks, measures and writes rows, and what a head learns.
 FROM_PROBE = {
-    "answer", "results", "row", "row_names", "report.pages.listing",
+    "answer", "cost", "results", "row", "row_names", "report.pages.listing",
     "metrics.classification", "metrics.metric", "metrics.patients",
     "questions.describe", "questions.leaks", "questions.overlay", "questions.question", "episodes.draw", "episodes.prior", "solvers.epochs", "solvers.outputs",
     "protocols", "questions.laying",

@@ -122,7 +122,10 @@ def test_a_file_holds_what_the_encoder_makes_of_each_image(tmp_path, images):
     assert features.ids[[0, 200, 270]].tolist() == ["train/000000", "val/000000", "test/000000"]
     assert (features.model, features.size, features.dataset) == ("test_vit", 32, "tiny")
     assert features.notes["random_weights"] is True
-    assert features.cost["images"] == 360
+    cost = features.cost
+    assert cost["images"] == 360
+    assert cost["parameters"] == sum(p.numel() for p in encoder.model.parameters())
+    assert 0 < cost["forward_seconds"] < cost["seconds"]
     assert leftovers(tmp_path / "f") == []
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from reading import printed
 from safetensors.torch import load_file, save_file
 
+from cache import open_features
 from extract.cli import main as extract
 from extract.encoders.encoder import Weights, describe, load_encoder, load_network, set_precision
 from finetune import trials as running
@@ -67,6 +68,42 @@ def test_a_frozen_encoders_head_is_searched_where_its_rate_is_the_encoders(data,
     other = next(r for r in run(f"{words} --encoder-lr 1e-2", data) if r["id"] != row["id"])
     assert other["chosen"]["head_lr"] == 1e-2
     assert len(trials(runs)) == 3
+
+
+# ---------------------------------------------------------------------------- what it takes
+
+
+@pytest.mark.parametrize(
+    "words", [VIT, f"{VIT} --mode lora", f"{VIT} --mode head", f"{VIT} --cut-after 2", CNN]
+)
+def test_a_row_says_what_its_training_took(data, words):
+    (row,) = run(f"{words} {SHORT} --epochs 1", data)
+    cost, chosen = row["cost"], row["chosen"]
+    parts = chosen["trains"].values()
+    assert cost["parameters"] == sum(part["n_all"] for part in parts)
+    assert cost["trained_parameters"] == sum(part["n_training"] for part in parts)
+    assert cost["training_seconds"] == chosen["seconds"] > 0
+    assert cost["inference_seconds_per_image"] == pytest.approx(
+        chosen["seconds_per_test_image"], abs=1e-6
+    )
+    assert (cost["device"][:5], cost["precision"]) == ("cpu (", "fp32")
+    # Whoever hasn't measured it says nothing.
+    assert (cost["images_per_second"], cost["bytes_per_image"]) == (None, None)
+
+
+@pytest.mark.parametrize("words", [VIT, CNN])
+def test_extract_and_finetune_count_the_same_encoder(data, words, tmp_path):
+    (row,) = run(f"{words} {SHORT} --epochs 1", data)
+    assert extract(f"{words} --data npz:{data} --features {tmp_path / 'f'}".split()) == 0
+    (path,) = (tmp_path / "f").glob("*/*.h5")
+    assert open_features(path).cost["parameters"] == row["chosen"]["trains"]["encoder"]["n_all"]
+
+
+def test_a_refit_takes_its_own_time_too(data):
+    words = f"{VIT} {SHORT} --epochs 1"
+    (plain,) = run(words, data)
+    other = next(r for r in run(f"{words} --refit train+val", data) if r["id"] != plain["id"])
+    assert other["cost"]["training_seconds"] > other["chosen"]["seconds"]
 
 
 # ---------------------------------------------------------------------------- train and val

@@ -57,6 +57,10 @@ def _follow(value: Any, path: Iterable[str]) -> Any:
     return value
 
 
+def _cost(name: str) -> Callable[[StoredRow], Any]:
+    return lambda of: getattr(of.row.cost, name)
+
+
 def _mode(of: StoredRow) -> str | None:
     """What trained of a fine-tuned encoder: "full", "partial from 8, cut after 9", "head, deit"."""
     settings = of.row.answered.settings
@@ -168,6 +172,13 @@ FIELDS = (
     Field("n_val", "of val", _n("val"), RECORD),
     Field("n_test", "of test", _n("test"), RECORD),
     Field("seconds", "that it took", lambda of: of.row.seconds, RECORD),
+    Field("parameters", "of the encoder; of a training with its adapters and its head", _cost("parameters"), RECORD),
+    Field("trained_parameters", "of the probe's linear head, or all that trained", _cost("trained_parameters"), RECORD, "trained parameters"),
+    Field("images_per_second", "as features were extracted: reading and storing included", _cost("images_per_second"), RECORD, "images/s"),
+    Field("inference_seconds", "forward pass of one image", _cost("inference_seconds_per_image"), RECORD, "s/image"),
+    Field("training_seconds", "of a training, to the tested weights", _cost("training_seconds"), RECORD, "training s"),
+    Field("bytes", "an image's features that the answer is made from, as stored", _cost("bytes_per_image"), RECORD, "bytes/image"),
+    Field("device", "that times are of", _cost("device"), RECORD),
     Field("written", "when", _date, RECORD),
     Field("names", "tags", lambda of: ", ".join(of.names) or None, RECORD),
     Field("id", "SHA-256 of the question", lambda of: of.id, RECORD),

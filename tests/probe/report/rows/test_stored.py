@@ -144,6 +144,10 @@ def test_a_file_that_is_no_row_is_named_and_the_others_are_printed(stored, capsy
         ("names", [["a"]]),
         ("id", None),
         ("probe", {"kind": "linear", "layer": ""}),
+        ("cost", None),
+        ("cost", {"parameters": 1.5}),
+        ("cost", {"training_seconds": "long"}),
+        ("cost", {"device": 1}),
     ],
 )
 @pytest.mark.parametrize("has_checksum", [False, True], ids=["version 1", "checksum"])
