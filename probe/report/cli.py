@@ -16,6 +16,7 @@ COMMANDS = {
     "claims": "the same of all that the papers' tables say by their order",
     "sensitivity": "whether the order of encoders depends on the probe",
     "figure": "a picture of rows, and its data frame",
+    "page": "a whole study as one HTML file that works without a network",
     "export": "rows as csv, parquet, or MedMNIST's evaluator has them",
     "ls": "list rows: data set, encoder, date, and which are stale",
     "rm": "delete rows",

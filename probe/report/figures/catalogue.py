@@ -7,6 +7,7 @@ from typing import IO, Any
 from cache.commands.names import near_names
 from cache.errors import RequestError
 from probe.report.figures.frame import Asked, Frame
+from probe.report.figures.plotted.picture import Picture
 
 FIGURES = {  # a module each
     "layers": "a metric at each layer, a line each pool; the chosen layer ringed",
@@ -72,6 +73,11 @@ def write(frame: Frame[Any], file: IO[bytes], form: str, width: float) -> None:
 
     with styled():
         draw(frame, width).savefig(file, format=form, metadata=METADATA[form])
+
+
+def plot(frame: Frame[Any]) -> Picture:
+    """What a page's script draws; needs no plotly."""
+    return import_module(f"probe.report.figures.plotted.{frame.shape}").plot(frame)
 
 
 def draw(frame: Frame[Any], width: float) -> Any:

@@ -5,7 +5,7 @@ about the same samples.
 """
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -142,8 +142,9 @@ def frame_of_curves(
 def titled(parts: Sequence[Part], along: str) -> Iterator[tuple[str, Part]]:
     """Each part with a title that no other has."""
     short = [_title(part, along) for part in parts]
+    counts = Counter(short)
     for title, part in zip(short, parts, strict=True):
-        is_alone = short.count(title) == 1 or not part.differs
+        is_alone = counts[title] == 1 or not part.differs
         yield (title if is_alone else f"{title} ({part.differs})"), part
 
 

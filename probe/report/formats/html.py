@@ -11,18 +11,7 @@ from html import escape
 from probe.report.formats.cells import Cell, Page, Span, Table, line, places, spread
 
 MARK = "*"
-STYLE = """
-:root { color-scheme: light dark; --ink: #1b1f24; --soft: #59636e; --paper: #fff; --line: #d1d9e0;
-  --fact: #f6f8fa; --link: #0550ae; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --soft: #9198a1; --paper: #0d1117;
-  --line: #3d444d; --fact: #151b23; --link: #79c0ff; } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-  max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
-p, li, h1, h2, th[scope=row] { overflow-wrap: anywhere; }
-h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .75rem; }
-.lead { max-width: 46rem; margin: 0 0 .5rem; }
-section { margin: 2rem 0; }
-h2 { font-size: 1.1rem; margin: 0 0 .5rem; }
+TABLES = """
 .facts { display: inline-block; background: var(--fact); margin: 0 0 .75rem; padding: .3rem .6rem; border-radius: 4px; font-size: .9rem; }
 .facts b { font-weight: normal; color: var(--soft); }
 .wide { overflow-x: auto; }
@@ -41,6 +30,19 @@ tfoot tr:first-child > * { border-top: 1px solid var(--ink); }
 .number { display: inline-block; min-width: 3.75em; }
 sup { line-height: 0; }
 .spread { color: var(--soft); font-size: .85em; }
+"""  # of whatever page they stand on
+STYLE = """
+:root { color-scheme: light dark; --ink: #1b1f24; --soft: #59636e; --paper: #fff; --line: #d1d9e0;
+  --fact: #f6f8fa; --link: #0550ae; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --soft: #9198a1; --paper: #0d1117;
+  --line: #3d444d; --fact: #151b23; --link: #79c0ff; } }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
+  max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
+p, li, h1, h2, th[scope=row] { overflow-wrap: anywhere; }
+h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .75rem; }
+.lead { max-width: 46rem; margin: 0 0 .5rem; }
+section { margin: 2rem 0; }
+h2 { font-size: 1.1rem; margin: 0 0 .5rem; }
 .below, footer { color: var(--soft); font-size: .875rem; max-width: 46rem; }
 .below { margin: .5rem 0; }
 footer { border-top: 1px solid var(--line); }
@@ -65,25 +67,35 @@ def _document(page: Page) -> Iterator[str]:
     yield '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">'
     yield f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    yield f"<title>{_escape(page.title or 'report')}</title>"
-    yield f"<style>{STYLE}</style>\n</head>\n<body>"
+    yield f"<title>{escaped(page.title or 'report')}</title>"
+    yield f"<style>{TABLES}{STYLE}</style>\n</head>\n<body>"
     if page.title:
-        yield f"<h1>{_escape(page.title)}</h1>"
+        yield f"<h1>{escaped(page.title)}</h1>"
     for text in page.lead:
-        yield f'<p class="lead">{_escape(text)}</p>'
+        yield f'<p class="lead">{escaped(text)}</p>'
     for table in page.tables:
         yield "<section>"
-        yield from _section(table, numbers)
+        yield from section(table, numbers)
         yield "</section>"
-    yield from _footer(page, numbers)
+    yield from footer(page, numbers)
     yield "</body>\n</html>"
 
 
-def _section(table: Table, numbers: dict[str, int]) -> Iterator[str]:
+def section(
+    table: Table, numbers: dict[str, int], heading: str = "h2", prefix: str = "note"
+) -> Iterator[str]:
+    """A table with its title, and what stands above and below it.
+
+    Args:
+        table: to write.
+        numbers: of the page's notes.
+        heading: element of the title.
+        prefix: of the ids of notes, as ``footer`` has it.
+    """
     if table.title:
-        yield f"<h2>{_escape(table.title)}</h2>"
+        yield f"<{heading}>{escaped(table.title)}</{heading}>"
     if table.above:
-        facts = (f"<b>{_escape(name)}</b> {_escape(value)}" for name, value in table.above)
+        facts = (f"<b>{escaped(name)}</b> {escaped(value)}" for name, value in table.above)
         yield f'<p class="facts">{", ".join(facts)}</p>'
     if table.columns:
         yield '<div class="wide"><table>\n<thead>'
@@ -95,18 +107,18 @@ def _section(table: Table, numbers: dict[str, int]) -> Iterator[str]:
         ]:
             if rows:
                 yield f"<{tag}>"
-                yield from (_row(table, row, numbers) for row in rows)
+                yield from (_row(table, row, numbers, prefix) for row in rows)
                 yield f"</{tag}>"
         yield "</table></div>"
     for text in table.below:
-        yield f'<p class="below">{_escape(text)}</p>'
+        yield f'<p class="below">{escaped(text)}</p>'
 
 
 def _head(table: Table) -> Iterator[str]:
     if spans := table.spans():
         yield f"<tr>{''.join(map(_over, spans))}</tr>"
     names = (
-        f'<th scope="col"{_right(column.is_right)}>{_escape(column.name)}</th>'
+        f'<th scope="col"{_right(column.is_right)}>{escaped(column.name)}</th>'
         for column in table.columns
     )
     yield f"<tr>{''.join(names)}</tr>"
@@ -115,41 +127,44 @@ def _head(table: Table) -> Iterator[str]:
 def _over(span: Span) -> str:
     if not span.over:
         return f'<td colspan="{span.n}"></td>'
-    return f'<th scope="colgroup" class="over" colspan="{span.n}">{_escape(span.over)}</th>'
+    return f'<th scope="colgroup" class="over" colspan="{span.n}">{escaped(span.over)}</th>'
 
 
-def _row(table: Table, row: Sequence[Cell], numbers: dict[str, int]) -> str:
+def _row(table: Table, row: Sequence[Cell], numbers: dict[str, int], prefix: str) -> str:
     cells = []
     for place, (cell, column) in enumerate(zip(row, table.columns, strict=True)):
         is_heading = place == 0 and not cell.is_number
         tag, scope = ("th", ' scope="row"') if is_heading else ("td", "")
-        cells.append(f"<{tag}{scope}{_right(column.is_right)}>{_cell(cell, numbers)}</{tag}>")
+        cells.append(
+            f"<{tag}{scope}{_right(column.is_right)}>{_cell(cell, numbers, prefix)}</{tag}>"
+        )
     return f"<tr>{''.join(cells)}</tr>"
 
 
-def _cell(cell: Cell, numbers: dict[str, int]) -> str:
-    text = _escape(cell.shown)
+def _cell(cell: Cell, numbers: dict[str, int], prefix: str) -> str:
+    text = escaped(cell.shown)
     if cell.is_marked:
         text = f"<strong>{text}{MARK}</strong>"
     if cell.is_number and (behind := spread(cell)):
         # As wide with a mark as without, so that brackets stand below each other.
-        text = f'<span class="number">{text}</span> <span class="spread">{_escape(behind)}</span>'
-    links = [f'<a href="#note-{n}">{n}</a>' for n in places(cell, numbers)]
+        text = f'<span class="number">{text}</span> <span class="spread">{escaped(behind)}</span>'
+    links = [f'<a href="#{prefix}-{n}">{n}</a>' for n in places(cell, numbers)]
     return text + (f"<sup>{', '.join(links)}</sup>" if links else "")
 
 
-def _footer(page: Page, numbers: dict[str, int]) -> Iterator[str]:
+def footer(page: Page, numbers: dict[str, int], prefix: str = "note") -> Iterator[str]:
+    """What a page's marks mean, and its notes."""
     if not (page.has_marks or numbers or page.notes):
         return
     yield "<footer>"
     if page.has_marks:
-        yield f"<p><strong>{MARK}</strong> {_escape(page.marked)}</p>"
+        yield f"<p><strong>{MARK}</strong> {escaped(page.marked)}</p>"
     if numbers:
         yield "<ol>"
-        yield from (f'<li id="note-{n}">{_escape(note)}</li>' for note, n in numbers.items())
+        yield from (f'<li id="{prefix}-{n}">{escaped(note)}</li>' for note, n in numbers.items())
         yield "</ol>"
     for note in page.notes:
-        yield f"<p>{_escape(note)}</p>"
+        yield f"<p>{escaped(note)}</p>"
     yield "</footer>"
 
 
@@ -157,6 +172,7 @@ def _right(is_right: bool) -> str:
     return ' class="right"' if is_right else ""
 
 
-def _escape(text: str) -> str:
+def escaped(text: str) -> str:
+    """A text as HTML."""
     # In ASCII: whatever encoding a stream has, it breaks no letter.
     return escape(line(text)).encode("ascii", "xmlcharrefreplace").decode()

@@ -97,7 +97,8 @@ def _read(rows: Sequence[StoredRow]) -> _Scores:
             raise RequestError(
                 f"{of.path}: its test samples are other than those of {rows[0].path}"
             )
-    names = tuple(str(name) for name in first.get("class_names", ()))
+    n_classes = first["test_scores"].shape[-1]
+    names = tuple(map(str, first.get("class_names", range(n_classes))))
     scores = [arrays["test_scores"] for arrays in each]
     if len(scores) > 1 and scores[0].ndim == 3:
         raise RequestError(f"{rows[0].path}: episodes of several trainings can't be compared")

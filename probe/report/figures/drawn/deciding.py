@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from probe.arrays import Doubles
+from probe.report.figures.apart import moved_apart
 from probe.report.figures.deciding import (
     ASSUMED,
     LOWEST,
@@ -40,7 +40,7 @@ def draw(sheet: Sheet, frame: Frame[Mark]) -> None:
     x = np.log10([mark.n_units for mark in floors])
     pad = max(0.12, 0.06 * float(np.ptp(x)), 0.4 - float(np.ptp(x)) / 2)  # decades
     left, right = float(x.min()) - pad, float(x.max()) + pad
-    apart = _apart((x - left) / (right - left), 2.2 * NARROW)  # sets may have as many units
+    apart = moved_apart((x - left) / (right - left), 2.2 * NARROW)  # sets may have as many units
     at = {mark.data: float(place) for mark, place in zip(floors, apart, strict=True)}
     places = sorted(at.values())
     near = min(np.diff(places), default=1.0)
@@ -78,27 +78,11 @@ def draw(sheet: Sheet, frame: Frame[Mark]) -> None:
     sheet.legend(_handles(marks))
 
 
-def _apart(wanted: Doubles, room: float) -> Doubles:
-    """Places on an axis from 0 to 1, moved until each two are so far from each other."""
-    order = np.argsort(wanted, kind="stable")
-    up = wanted[order]
-    down = up.copy()
-    for i in range(1, len(up)):
-        up[i] = max(up[i], up[i - 1] + room)
-        down[-i - 1] = min(down[-i - 1], down[-i] - room)
-    middle = (up + down) / 2
-    middle -= max(0.0, float(middle[-1]) - 1.0)
-    middle += max(0.0, -float(middle[0]))
-    found = np.empty_like(middle)
-    found[order] = middle
-    return found
-
-
 def _label_sets(sheet: Sheet, axis: Axes, floors: Sequence[Mark], at: dict[str, float]) -> None:
     """Names above the panel, far enough from each other, each with a line to its column."""
     room = 1.5 * SMALL / 72 / (sheet.width - BESIDE)
     order = sorted(floors, key=lambda mark: at[mark.data])
-    middle = _apart(np.array([at[mark.data] for mark in order]), room)
+    middle = moved_apart(np.array([at[mark.data] for mark in order]), room)
     for mark, place in zip(order, middle, strict=True):
         axis.annotate(
             f"{mark.data}, n {mark.n_units:_}".replace("_", "\N{NARROW NO-BREAK SPACE}"),

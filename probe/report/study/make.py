@@ -1,0 +1,303 @@
+"""What stands on a study's page, from stored rows and feature files."""
+
+from __future__ import annotations
+
+import datetime
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from cache.commands.names import counted
+from cache.errors import CacheError, RequestError
+from probe.report.figures.catalogue import FIGURES, make
+from probe.report.figures.frame import Asked
+from probe.report.findings.claiming import ACC
+from probe.report.findings.comparisons import Asking, Comparison, compare
+from probe.report.findings.deciding import Asked as Wanted
+from probe.report.findings.deciding import choose, from_labels, from_rows
+from probe.report.findings.headline import NAMED, Headline, Record, headline, leads
+from probe.report.findings.parts import Part, Shape, make_parts
+from probe.report.formats.cells import Page
+from probe.report.pages import comparison, deciding, ledger
+from probe.report.pages.listing import page_of_rows
+from probe.report.pages.matrix import page_of_metric
+from probe.report.pages.sensitivity import BEST, LAST, word_of
+from probe.report.rows.contenders import Contender
+from probe.report.rows.people import People
+from probe.report.rows.sides import Pair, Pairs, Side
+from probe.report.rows.stored import StoredRow
+from probe.report.statistics.bands import PREFIX, parse_by
+from probe.report.statistics.claims import Asked as Question
+from probe.report.study.cards import cards
+from probe.report.study.made import made, marks
+from probe.report.study.parts import Block, Figure, Section, Study
+
+MOST_TABLES, MOST_COMPARED = 4, 12  # of who can still be first; pairs
+MOST_LOOKED = 40  # tables that may hold a comparison that was named
+MOST_DRAWN = 12  # answers in a picture of answers
+MOST_ROWS = 1000  # in the table of all rows
+MOST_COLUMNS = 4  # of meta, that divide subgroups
+CURVES, ANSWERS, ALIKE = "curves", "answers", "alike"
+# Where a figure stands; those that aren't named stand with the answers.
+PLACES = {
+    **{"layers": CURVES, "shots": CURVES, "sizes": CURVES, "cost": CURVES},
+    **{"alike": ALIKE, "scatter": ALIKE, "neighbours": ALIKE, "deciding": "decides"},
+}
+OF_ANSWERS = ("confusion", "recall", "reliability", "subgroups", "calibration")  # each by itself
+TITLES = {
+    "layers": "Layer by layer",
+    "shots": "With few labelled images",
+    "sizes": "By the size of the input",
+    "ranks": "Whether the order depends on the probe",
+    "confusion": "What is taken for what",
+    "recall": "Class by class",
+    "reliability": "Whether confidence can be believed",
+    "deciding": "Smallest difference that each test set shows, and leads",
+}
+
+
+@dataclass(frozen=True)
+class Studied:
+    """What a page is made of."""
+
+    rows: Sequence[StoredRow]
+    contenders: Sequence[Contender]  # of the rows
+    people: People
+    record: Record  # of the folder of results
+    metric: str
+    question: Question | None = None  # named by a flag
+    title: str = ""
+    typed: str = "report page"  # the line that makes the page
+
+    @property
+    def compared(self) -> str:
+        """The metric of headlines."""
+        return self.question.metric or ACC if self.question else self.metric
+
+
+def make_study(of: Studied) -> Study:
+    """The page of rows.
+
+    Raises:
+        RequestError: no row has the metric on test.
+    """
+    main = _main(of)
+    shown, answers = main.contenders, main.parts[0].contenders
+    lead = leads(main.parts[0].sets(), of.compared, of.record, of.question, of.people)
+    question = (f"Question, named in advance: {of.question}",) if of.question else ()
+    figures, lacking = _figures(of, answers)
+    sections = [
+        Section("data", "Data", tuple(cards(of.contenders, of.people))),
+        Section(
+            "first",
+            "Who can still be first",
+            (page_of_metric(shown, of.metric, Shape(), of.people),),
+            _first_told(main.n_others, of.metric),
+        ),
+        Section("compared", "Comparisons", tuple(_compared(of, main.heads)), COMPARED),
+        Section(CURVES, "Curves", tuple(figures[CURVES])),
+        Section(
+            ANSWERS, "Answers", tuple(figures[ANSWERS]), _answers_told(answers, len(main.parts))
+        ),
+        Section(ALIKE, "Encoders beside each other", tuple(figures[ALIKE])),
+        Section("decides", "What the test sets can decide", (*figures["decides"], *_decides(of))),
+        Section("ledger", "How often test was read", tuple(_ledger(of)), LEDGER),
+        Section("rows", "All rows", tuple(_rows(of))),
+        Section("made", "How it was made", (*made(of.rows, of.people, of.typed),)),
+    ]
+    if lacking:
+        sections[-1:-1] = [Section("lacking", "What isn't shown", (Page((), notes=lacking),))]
+    return Study(
+        of.title or _title(of),
+        (*question, *lead),
+        _facts(of),
+        tuple(part for part in sections if part.blocks),
+        f"Made by `{of.typed}` on {datetime.date.today().isoformat()}.",
+    )
+
+
+COMPARED = (
+    "The pair that each test set's headline is of: the difference with its 95 % interval and p, who "
+    "answers what, and which class moves. Any other pair: report compare A B."
+)
+LEDGER = "The best of many looked at seems better than it is; so this counts every question that was ever asked of a test set."
+
+
+def _title(of: Studied) -> str:
+    names = list(dict.fromkeys(c.dataset for c in of.contenders))
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    models = len({c.model for c in of.contenders})
+    return f"{counted(models, 'encoder')} on {', '.join(names[:3])}{more}"
+
+
+def _facts(of: Studied) -> tuple[str, ...]:
+    n_sets = len({c.dataset for c in of.contenders})
+    kinds = dict.fromkeys(c.first.row.answered.kind for c in of.contenders)
+    return (
+        counted(len(of.rows), "row"),
+        counted(n_sets, "data set"),
+        counted(len({c.model for c in of.contenders}), "encoder"),
+        ", ".join(kinds),
+        f"metric: {of.metric}",
+    )
+
+
+@dataclass(frozen=True)
+class Main:
+    """The tables of who can still be first, and the headline of each test set of the first."""
+
+    parts: Sequence[Part]
+    heads: Sequence[Headline]  # of two contenders each
+    n_others: int  # tables that aren't shown
+
+    @property
+    def contenders(self) -> list[Contender]:
+        return [c for part in self.parts for c in part.contenders]
+
+
+def _main(of: Studied) -> Main:
+    """The tables, first that of which a comparison was named in advance, then the fullest.
+
+    Of the last layer and the chosen one, learnt from all of train; of any, where there are none.
+
+    Raises:
+        RequestError: no row has the metric on test.
+    """
+    having = [c for c in of.contenders if c.value(of.metric) is not None]
+    if not having:
+        raise RequestError(f"no row has {of.metric} on test; `report table` lists what there is")
+    usual = [c for c in having if c.first.row.answered.shots is None]
+    usual = [c for c in usual if word_of(c, "place") in (LAST, BEST)] or usual or having
+    parts = sorted(make_parts(usual, Shape()), key=_fullness)
+    heads = {id(part): _heads(of, part) for part in parts[:MOST_LOOKED]}
+    parts.sort(key=lambda part: -sum(h.standing == NAMED for h in heads.get(id(part), ())))
+    return Main(parts[:MOST_TABLES], heads[id(parts[0])], max(0, len(parts) - MOST_TABLES))
+
+
+def _fullness(part: Part) -> tuple[float, ...]:
+    """First those of the most encoders and data sets, each of them once; of equal ones the chosen layer."""
+    n = len({(c.model, c.dataset) for c in part.contenders})
+    is_chosen = all(c.field("place") == "chosen" for c in part.contenders)
+    return -n, len(part.contenders) - n, not is_chosen
+
+
+def _heads(of: Studied, part: Part) -> list[Headline]:
+    found = [
+        headline(each, (of.compared,), of.record, of.question)
+        for each in part.sets()
+        if len(each) > 1
+    ]
+    return [head for head in found if head.a and head.b]
+
+
+def _first_told(n_others: int, metric: str) -> str:
+    more = (
+        f" {counted(n_others, 'more table')}: report table --metric {metric}." if n_others else ""
+    )
+    return (
+        "Bold with * is not separated from the best: no test of all pairs puts the encoder below "
+        f"another. That is no equality; more patients may separate them.{more}"
+    )
+
+
+def _answers_told(answers: Sequence[Contender], n_tables: int) -> str:
+    of = "those of the first table above" if n_tables > 1 else "those of the table above"
+    if len(answers) > MOST_DRAWN:
+        of = f"the first {MOST_DRAWN} of the {len(answers)} in the first table above"
+    return f"Pictures of single answers are of {of}; `report figure` draws others."
+
+
+def _figures(
+    of: Studied, answers: Sequence[Contender]
+) -> tuple[Mapping[str, Sequence[Figure]], tuple[str, ...]]:
+    """The figures of each section, and what is to be said of those that can't be drawn."""
+    found: dict[str, list[Figure]] = defaultdict(list)
+    lacking = []
+    for name in FIGURES:
+        of_answers = name in OF_ANSWERS
+        contenders = answers[:MOST_DRAWN] if of_answers else of.contenders
+        bys = _columns(of, contenders) if name == "subgroups" else ("",)
+        for column in bys:
+            by = parse_by(f"{PREFIX}{column}") if column else None
+            rows = [row for c in contenders for row in c.rows]
+            asked = Asked(rows, contenders, of.people, of.metric, by)
+            try:
+                frame = make(name, asked)
+            except (RequestError, CacheError) as error:
+                lacking.append(f"{name}: {error}")
+                continue
+            title = f"By {column}" if column else TITLES.get(name, FIGURES[name])
+            place = PLACES.get(name, ANSWERS)
+            found[place].append(Figure(f"{name}-{column}".rstrip("-"), title, frame))
+    return found, tuple(lacking)
+
+
+def _columns(of: Studied, contenders: Sequence[Contender]) -> Sequence[str]:
+    """Columns that may divide the test samples."""
+    found: dict[str, None] = {}
+    for dataset in dict.fromkeys(c.dataset for c in contenders):
+        first = next(c for c in contenders if c.dataset == dataset)
+        try:
+            found |= dict.fromkeys(of.people.file_of(first.first.row).meta)
+        except (RequestError, CacheError):
+            continue
+    return tuple(found)[:MOST_COLUMNS]
+
+
+def _compared(of: Studied, heads: Sequence[Headline]) -> Iterator[Block]:
+    """The comparison of the headline of each test set."""
+    found: list[tuple[Comparison, Headline]] = []
+    pairs, failed = [], []
+    for head in heads[:MOST_COMPARED]:
+        assert head.a
+        assert head.b
+        pair = Pair(head.a, head.b)
+        pairs.append(Pairs(pair.dataset, (pair,)))
+        try:
+            found.append((compare(pair, of.people, Asking()), head))
+        except RequestError as error:
+            failed.append(f"{pair.dataset}: not compared: {error}")
+    if found:
+        comparisons = [each for each, _ in found]
+        a, b = _side(found, "a", "the better"), _side(found, "b", "the next")
+        yield comparison.make_page(a, b, pairs, comparisons, Asking(), found, False)
+    if failed:
+        yield Page((), notes=tuple(failed))
+
+
+def _side(heads: Sequence[tuple[Comparison, Headline]], name: str, else_called: str) -> Side:
+    models = {getattr(of.pair, name).model for of, _ in heads}
+    return Side(models.pop() if len(models) == 1 else else_called, ())
+
+
+def _decides(of: Studied) -> Iterator[Block]:
+    wanted, shown, notes = Wanted(), [], []
+    for dataset in dict.fromkeys(c.dataset for c in of.contenders):
+        chosen = choose(dataset, [c for c in of.contenders if c.dataset == dataset])
+        notes += chosen.notes
+        try:
+            found = from_rows(dataset, chosen, of.people, wanted)
+            first = next(c for c in of.contenders if c.dataset == dataset)
+            shown += found or from_labels(of.people.file_of(first.first.row), wanted)
+        except (RequestError, CacheError) as error:
+            notes.append(f"{dataset}: {error}")
+    if shown or notes:
+        yield deciding.make_page(shown, wanted, notes)
+
+
+def _ledger(of: Studied) -> Iterator[Block]:
+    names = tuple(dict.fromkeys(c.dataset for c in of.contenders))
+    page = ledger.make_page(of.record.ledger, names)
+    if page.tables:
+        yield page
+
+
+def _rows(of: Studied) -> Iterator[Block]:
+    if found := marks(of.rows):
+        yield found
+    rows = of.rows[:MOST_ROWS]
+    page = page_of_rows(rows)
+    if len(of.rows) > MOST_ROWS:
+        more = f"the first {MOST_ROWS} of {len(of.rows)} rows; `report table` shows all"
+        page = Page(page.tables, page.title, page.lead, (*page.notes, more), page.marked)
+    yield page

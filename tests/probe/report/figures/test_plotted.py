@@ -1,0 +1,123 @@
+"""Frames as plotly draws them: what the picture of matplotlib holds, in plotly's names."""
+
+import json
+import math
+
+import pytest
+from contending import labels_of
+from drawing import asked_of, few_shot, kinds, layered, tempered
+
+from probe.report.figures.catalogue import make, plot
+from probe.report.figures.deciding import Mark
+from probe.report.figures.frame import Frame
+from probe.report.figures.palette import COLOURS, MOST_PANELS
+from probe.report.figures.plotted.picture import SERIES, looks, wrapped
+from probe.report.statistics.claims import UNTOLD
+
+ROWS = {
+    "layers": layered,
+    "shots": few_shot,
+    "confusion": lambda: kinds(n_classes=3),
+    "recall": lambda: kinds(n_classes=3),
+    "reliability": lambda: tempered(kinds()),
+    "deciding": kinds,
+    "ranks": kinds,
+}
+
+
+def traces(picture):
+    return [trace for panel in picture.panels for trace in panel.traces]
+
+
+@pytest.fixture(scope="module")
+def made():
+    frames = {name: make(name, asked_of(rows())) for name, rows in ROWS.items()}
+    return {name: (frame, plot(frame)) for name, frame in frames.items()}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_plotly_knows_every_name_and_value(made, name):
+    graph_objects = pytest.importorskip("plotly.graph_objects")
+    picture = made[name][1]
+    assert picture.panels
+    for panel in picture.panels:  # an unknown name or value is a ValueError
+        graph_objects.Figure(data=list(panel.traces), layout=dict(panel.layout))
+    json.dumps([panel.layout for panel in picture.panels] + traces(picture), allow_nan=False)
+
+
+@pytest.mark.parametrize("name", ["layers", "shots", "recall", "ranks"])
+def test_each_number_is_drawn(made, name):
+    frame, picture = made[name]
+    axis = "x" if name == "recall" else "y"
+    value = "rank" if name == "ranks" else "value"
+    drawn = [v for t in traces(picture) if "hovertext" in t for v, said in zip(t[axis], t["hovertext"], strict=True) if said]  # fmt: skip
+    assert sorted(drawn) == pytest.approx(sorted(getattr(p, value) for p in frame.points))
+
+
+def test_bars_end_where_intervals_do(made):
+    frame, picture = made["layers"]
+    mark = frame.points[0]
+    trace = picture.panels[0].traces[0]
+    assert trace["y"][0] + trace["error_y"]["array"][0] == pytest.approx(mark.high)
+    assert trace["y"][0] - trace["error_y"]["arrayminus"][0] == pytest.approx(mark.low)
+
+
+def test_a_matrix_holds_counts_and_says_n(made):
+    frame, picture = made["confusion"]
+    (trace,) = picture.panels[0].traces
+    cell = frame.points[1]
+    assert trace["text"][0][1] == f"{cell.n}<br>{100 * cell.share:.0f} %"
+    assert f"n {cell.n_true}" in picture.panels[0].layout["yaxis"]["ticktext"][0]
+
+
+def test_a_lead_that_is_not_separated_is_red_and_a_printed_one_hollow():
+    marks = (
+        Mark("smallest", "a", 100, "sample", "acc", 0.05, "", "", "", ""),
+        Mark("published", "a", 100, "sample", "acc", 0.01, UNTOLD, "x", "y", ""),
+        Mark("ours", "a", 100, "sample", "acc", 0.02, "separated", "x", "y", ""),
+        Mark("smallest", "b", 100, "sample", "acc", math.nan, "", "", "", ""),
+    )
+    picture = plot(Frame("deciding", marks, "", x="n", y="d"))
+    _, printed, ours = picture.panels[0].traces
+    red = SERIES[COLOURS.index("#D55E00")]
+    assert printed["marker"] == {"color": [red], "symbol": ["diamond-open"], "size": 6, "line": {"width": 1}}  # fmt: skip
+    assert ours["marker"]["symbol"] == ["circle"]
+    shades = [shape for shape in picture.panels[0].layout["shapes"] if shape["type"] == "rect"]
+    assert len(shades) == 2
+    assert shades[0]["x1"] < shades[1]["x0"]  # of as many units, beside each other
+
+
+def test_a_picture_holds_so_many_panels_and_says_of_how_many():
+    rows = [of for k in range(MOST_PANELS + 1) for of in kinds(("linear",), ("vit",), dataset=f"toys{k}", n=20)]  # fmt: skip
+    picture = plot(make("confusion", asked_of(rows)))
+    assert len(picture.panels) == MOST_PANELS
+    assert picture.said.startswith(f"The first {MOST_PANELS} of {MOST_PANELS + 1} panels")
+
+
+def test_28_series_look_different():
+    found = looks(map(str, range(28)))
+    assert len({(of.colour, of.marker, of.dash) for of in found.values()}) == 28
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("short", ["short"]),
+        ("two words here", ["two words", "here"]),
+        ("a" * 12, ["aaaaaaaaaa", "aa"]),
+        ("<b>", ["&lt;b&gt;"]),
+    ],
+)
+def test_text_beside_an_axis_is_broken_and_means_nothing_to_plotly(text, lines):
+    assert wrapped(text, 10).split("<br>") == lines
+
+
+def test_gaps_are_null():
+    rows = layered(layers=range(3), pools=("cls",), models=("vit",))
+    frame = make("layers", asked_of(rows))
+    points = tuple(
+        mark if mark.x else type(mark)(**{**vars(mark), "value": math.nan}) for mark in frame.points
+    )
+    picture = plot(Frame(frame.shape, points, "", x=frame.x, y=frame.y))
+    assert picture.panels[0].traces[0]["y"][0] is None
+    assert len(labels_of()) == frame.points[0].n

@@ -1,0 +1,114 @@
+"""What stands on a study's page."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from contending import answer, labels_of, scores_of
+from drawing import kinds, layered
+from studying import study_of, usual_rows
+
+from cache.errors import RequestError
+from probe.report.formats.cells import Page
+from probe.report.rows.ledger import read_question
+from probe.report.study.parts import Commands, Figure
+
+
+def section(study, name):
+    return next((part for part in study.sections if part.name == name), None)
+
+
+def names(study):
+    return [part.name for part in study.sections]
+
+
+def figures(study, name):
+    return [block.name for block in section(study, name).blocks if isinstance(block, Figure)]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return study_of(usual_rows(), tmp_path_factory.mktemp("results"))
+
+
+def test_sections_stand_in_the_order_of_a_paper(study):
+    assert names(study) == [
+        *("data", "first", "compared", "curves", "answers", "decides"),
+        *("ledger", "rows", "lacking", "made"),
+    ]
+    assert figures(study, "curves") == ["layers", "shots"]
+    assert figures(study, "answers")[:3] == ["confusion", "recall", "reliability"]
+
+
+def test_the_headline_says_how_many_were_looked_at(study):
+    (lead,) = study.lead
+    assert "exploratory: " in lead
+    assert "looked at on this test set" in lead
+
+
+def test_what_cannot_be_drawn_is_named_with_its_command(study):
+    (page,) = section(study, "lacking").blocks
+    assert any(note.startswith("sizes: nothing to draw") for note in page.notes)
+
+
+def test_a_question_that_is_named_comes_first(tmp_path):
+    rows = [*kinds(), *layered()]
+    question = read_question("vit and kind=ridge > lite and kind=ridge by auc")
+    study = study_of(rows, tmp_path, question=question)
+    assert study.lead[0] == f"Question, named in advance: {question}"
+    assert "ridge" in study.lead[1]
+    (page,) = section(study, "first").blocks
+    assert ("kind", "ridge") in page.tables[0].above
+    (compared,) = section(study, "compared").blocks
+    assert compared.title.startswith("A: vit · B: lite")
+
+
+def test_a_table_of_all_rows_says_what_it_leaves_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("probe.report.study.make.MOST_ROWS", 2)
+    *_, page = section(study_of(kinds(), tmp_path), "rows").blocks
+    assert sum(len(table.rows) for table in page.tables) == 2
+    assert page.notes[-1] == "the first 2 of 9 rows; `report table` shows all"
+
+
+def test_marks_that_shake_a_number_stand_first(tmp_path):
+    marked = [
+        dataclasses.replace(of, row=dataclasses.replace(of.row, marks=("k is 3% of train", "random weights")))
+        for of in kinds()
+    ]  # fmt: skip
+    page, _ = section(study_of(marked, tmp_path), "rows").blocks
+    assert page.tables[0].rows[0][0].text == "random weights"
+    assert page.tables[0].rows[0][1].value == 9
+
+
+def test_lines_are_rebuilt_of_settings_and_say_so(tmp_path):
+    study = study_of(kinds(("knn",)), tmp_path, typed="report page -o x.html")
+    features, rows, page = (b for b in section(study, "made").blocks if isinstance(b, Commands))
+    assert "3 feature files of these rows weren't found" in features.note
+    assert rows.lines[0].startswith("probe --kind knn")
+    assert rows.lines[0].endswith("--data toys  # 3 rows")
+    assert "Rows hold settings, not the line that was typed" in rows.note
+    assert page.lines == ("report page -o x.html",)
+
+
+def test_one_answer_alone_is_a_page(tmp_path):
+    labels = labels_of(40)
+    study = study_of([answer("vit", scores_of(labels, 1, 0), labels)], tmp_path)
+    assert section(study, "compared") is None
+    assert isinstance(section(study, "first").blocks[0], Page)
+
+
+def test_a_metric_that_no_row_has_is_refused(tmp_path):
+    with pytest.raises(RequestError, match="no row has mae on test"):
+        study_of(kinds(), tmp_path, metric="mae")
+
+
+def test_folds_are_no_gaps(tmp_path):
+    labels = labels_of(40)
+    rows = []
+    for fold in range(2):
+        split = {"rule": "kfold:2", "seed": 0, "name": f"fold {fold + 1}/2", "of": 2}
+        for model in ("vit", "lite"):
+            ids = np.array([f"{fold}/{i}" for i in range(40)])
+            scores = scores_of(labels, 1, fold + len(model))
+            rows.append(answer(model, scores, labels, split=split, ids=ids))
+    assert "first" in names(study_of(rows, tmp_path))
