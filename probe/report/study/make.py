@@ -40,10 +40,11 @@ MOST_COLUMNS = 4  # of meta, that divide subgroups
 CURVES, ANSWERS, ALIKE = "curves", "answers", "alike"
 # Where a figure stands; those that aren't named stand with the answers.
 PLACES = {
-    **{"layers": CURVES, "shots": CURVES, "sizes": CURVES, "cost": CURVES},
+    **{"layers": CURVES, "shots": CURVES, "sizes": CURVES, "curves": CURVES, "cost": CURVES},
     **{"alike": ALIKE, "scatter": ALIKE, "neighbours": ALIKE, "deciding": "decides"},
 }
 OF_ANSWERS = ("confusion", "recall", "reliability", "subgroups", "calibration")  # each by itself
+ALONG = ("k", "encoder-lr", "freeze-until", "cut-after")  # that curves are drawn along, too
 TITLES = {
     "layers": "Layer by layer",
     "shots": "With few labelled images",
@@ -52,6 +53,7 @@ TITLES = {
     "confusion": "What is taken for what",
     "recall": "Class by class",
     "reliability": "Whether confidence can be believed",
+    "calibration": "Calibration slope and intercept",
     "deciding": "Smallest difference that each test set shows, and leads",
 }
 
@@ -214,21 +216,20 @@ def _figures(
     found: dict[str, list[Figure]] = defaultdict(list)
     lacking = []
     for name in FIGURES:
-        of_answers = name in OF_ANSWERS
-        contenders = answers[:MOST_DRAWN] if of_answers else of.contenders
-        bys = _columns(of, contenders) if name == "subgroups" else ("",)
-        for column in bys:
-            by = parse_by(f"{PREFIX}{column}") if column else None
-            rows = [row for c in contenders for row in c.rows]
-            asked = Asked(rows, contenders, of.people, of.metric, by)
+        contenders = answers[:MOST_DRAWN] if name in OF_ANSWERS else of.contenders
+        rows = [row for c in contenders for row in c.rows]
+        words = {"subgroups": _columns(of, contenders), "curves": ALONG}.get(name, ("",))
+        for word in words:
+            by = parse_by(f"{PREFIX}{word}") if name == "subgroups" else None
+            across = word if name == "curves" else ""
             try:
-                frame = make(name, asked)
+                frame = make(name, Asked(rows, contenders, of.people, of.metric, by, across))
             except (RequestError, CacheError) as error:
-                lacking.append(f"{name}: {error}")
+                lacking.append(f"{' '.join(filter(None, [name, word]))}: {error}")
                 continue
-            title = f"By {column}" if column else TITLES.get(name, FIGURES[name])
-            place = PLACES.get(name, ANSWERS)
-            found[place].append(Figure(f"{name}-{column}".rstrip("-"), title, frame))
+            title = f"By {word}" if word else TITLES.get(name, FIGURES[name])
+            called = f"{name}-{word}".rstrip("-")
+            found[PLACES.get(name, ANSWERS)].append(Figure(called, title, frame))
     return found, tuple(lacking)
 
 

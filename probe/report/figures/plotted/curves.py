@@ -1,23 +1,27 @@
 """Curves of a metric."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from probe.report.figures.curves import Mark
+from probe.report.figures.curves import PUBLISHED, Mark
 from probe.report.figures.frame import Frame
 from probe.report.figures.plotted.picture import (
     INK,
+    PRINTED,
     Look,
     Panel,
     Picture,
     bars,
     ends,
     first,
+    hollow,
     hover,
     looks,
     named,
     numbers,
     points,
+    ranged,
     ruled,
 )
 
@@ -28,61 +32,82 @@ CHOSEN = Look("chosen without test", INK, "circle-open")
 
 
 def plot(frame: Frame[Mark]) -> Picture:
-    """A panel for each, all of one range; a gap where a number is undefined."""
+    """A panel for each, of one range where all are of one metric; a gap where a number is undefined."""
     panels, said = first(mark.panel for mark in frame.points)
     marks = [mark for mark in frame.points if mark.panel in panels]
     look = looks(mark.line for mark in marks)
-    ends_of = [e for m in marks for e in (m.value, m.low, m.high) if not math.isnan(e)]
-    y = {"title": named(frame.y), "range": ruled(min(ends_of, default=0), max(ends_of, default=1))}
     shown = [[mark for mark in marks if mark.panel == panel] for panel in panels]
-    keys = (*look.values(), *([CHOSEN] if any(mark.chosen for mark in marks) else []))
-    return Picture(
-        tuple(_panel(of, look, frame, y) for of in shown), keys if len(keys) > 1 else (), said=said
-    )
+    is_shared = len({mark.metric for mark in marks}) == 1
+    keys = list(look.values())
+    keys += [PRINTED] if any(mark.of == PUBLISHED for mark in marks) else []
+    keys += [CHOSEN] if any(mark.chosen for mark in marks) else []
+    found = []
+    for of in shown:
+        y = {"title": named(frame.y), "range": ranged(marks if is_shared else of)}
+        found.append(_panel(of, look, frame, y))
+    return Picture(tuple(found), tuple(keys) if len(keys) > 1 else (), said=said)
 
 
-def _panel(marks: Sequence[Mark], look: dict[str, Look], frame: Frame[Mark], y: dict) -> Panel:
-    ticks = sorted({mark.x for mark in marks})
-    scaled = {tick: math.log10(tick) if frame.is_log else tick for tick in ticks}
-    low, high = scaled[ticks[0]], scaled[ticks[-1]]
+def _panel(
+    marks: Sequence[Mark], look: dict[str, Look], frame: Frame[Mark], y: dict[str, Any]
+) -> Panel:
+    spots = _spots(sorted({mark.x for mark in marks}), frame.is_log)
+    places = sorted(spots.values())
     names = list(dict.fromkeys(mark.line for mark in marks))
-    step = min(DODGE, MOST_DODGED / len(names)) * (high - low)
-    traces = []
+    step = min(DODGE, MOST_DODGED / len(names)) * (places[-1] - places[0])
+    traces: list[Any] = []
     for place, name in enumerate(names):
         off = (place - (len(names) - 1) / 2) * step
-        at = {t: 10 ** (s + off) if frame.is_log else s + off for t, s in scaled.items()}
-        line = {mark.x: mark for mark in marks if mark.line == name}
-        each = [line[tick] for tick in ticks if tick in line]
-        text = [_text(mark) if mark else "" for mark in map(line.get, ticks)]
-        values = [line[tick].value if tick in line else math.nan for tick in ticks]
-        found = [
-            (of.low, of.high) if (of := line.get(tick)) else (math.nan, math.nan) for tick in ticks
-        ]
-        error = bars(values, [l for l, _ in found], [h for _, h in found], look[name].colour)
-        traces.append(
-            points(look[name], list(at.values()), numbers(values), text, error_y=error)
-        )  # fmt: skip
-        if ring := [mark for mark in each if mark.chosen]:
-            x, y_of = [at[mark.x] for mark in ring], [mark.value for mark in ring]
-            marker = {"color": INK, "symbol": CHOSEN.marker, "size": 13, "line": {"width": 1.2}}
-            traces.append(
-                points(CHOSEN, x, y_of, [""] * len(x), marker=marker, hoverinfo="skip")
-            )  # fmt: skip
-    shown = ticks[:: math.ceil(len(ticks) / MOST_TICKS)]
+        for is_printed in (True, False):
+            line = {
+                mark.x: mark
+                for mark in marks
+                if mark.line == name and (mark.of == PUBLISHED) == is_printed
+            }
+            if line:
+                at = {tick: spot + off for tick, spot in spots.items()}
+                traces += _line(line, at, look[name], is_printed)
+    shown = list(spots.items())[:: math.ceil(len(spots) / MOST_TICKS)]
     axis = {
         "title": named(frame.x),
-        "type": "log" if frame.is_log else "linear",
-        "tickvals": shown,
-        "ticktext": [f"{tick:g}" for tick in shown],
-        "range": ruled(low, high),
+        "tickvals": [spot for _, spot in shown],
+        "ticktext": ["all" if math.isinf(tick) else f"{tick:g}" for tick, _ in shown],
+        "range": ruled(places[0], places[-1]),
     }
     return Panel(marks[0].panel, tuple(traces), {"xaxis": axis, "yaxis": y})
 
 
+def _spots(ticks: Sequence[float], is_log: bool) -> dict[float, float]:
+    """Tick -> where it stands: its logarithm, where the axis has them; "all" one step behind the last."""
+    found = {t: math.log10(t) if is_log else t for t in ticks if not math.isinf(t)}
+    places = list(found.values()) or [0.0]
+    step = places[-1] - places[-2] if len(places) > 1 else 1.0
+    return found | {tick: places[-1] + step for tick in ticks if math.isinf(tick)}
+
+
+def _line(
+    line: Mapping[float, Mark], at: Mapping[float, float], style: Look, is_printed: bool
+) -> Iterator[Any]:
+    """Ours filled, printed ones hollow."""
+    each = [line.get(tick) for tick in at]
+    values, low, high = (
+        [getattr(of, name) if of else math.nan for of in each] for name in ("value", "low", "high")
+    )
+    text = [_text(of) if of else "" for of in each]
+    error = bars(values, low, high, style.colour)
+    facts = hollow(style) if is_printed else {}
+    yield points(style, list(at.values()), numbers(values), text, error_y=error, **facts)
+    if ring := [mark for mark in line.values() if mark.chosen]:
+        x, y = [at[mark.x] for mark in ring], [mark.value for mark in ring]
+        marker = {"color": INK, "symbol": CHOSEN.marker, "size": 13, "line": {"width": 1.2}}
+        yield points(CHOSEN, x, y, [""] * len(x), marker=marker, hoverinfo="skip")
+
+
 def _text(mark: Mark) -> str:
     value = "undefined" if math.isnan(mark.value) else f"{mark.value:.3f}"
+    x = "all" if math.isinf(mark.x) else f"{mark.x:g}"
     return hover(
-        *(mark.line, f"{mark.along} {mark.x:g}"),
-        *(f"{mark.metric} {value}{ends(mark.low, mark.high)}", f"n {mark.n} of {mark.of}"),
+        *(mark.line, f"{mark.along} {x}", f"{mark.metric} {value}{ends(mark.low, mark.high)}"),
+        f"n {mark.n} of {mark.of}" if mark.n else mark.of,
         "chosen without test" if mark.chosen else "",
     )

@@ -1,22 +1,28 @@
 """Numbers of classes or subgroups as dots with intervals."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 from probe.report.figures.dots import Dot
 from probe.report.figures.frame import Frame
 from probe.report.figures.plotted.picture import (
     LINE,
+    PRINTED,
+    SOFT,
+    Look,
     Panel,
     Picture,
     bars,
     ends,
     first,
+    hollow,
     hover,
     looks,
     named,
     numbers,
     points,
-    ruled,
+    ranged,
     wrapped,
 )
 
@@ -29,29 +35,30 @@ def plot(frame: Frame[Dot]) -> Picture:
     panels, said = first(dot.panel for dot in frame.points)
     shown = {panel: [dot for dot in frame.points if dot.panel == panel] for panel in panels}
     look = looks(dot.of for of in shown.values() for dot in of)
-    known = [e for of in shown.values() for d in of for e in (d.value, d.low, d.high) if e == e]
-    x = {"title": named(frame.x), "range": ruled(min(known, default=0), max(known, default=1))}
+    every = [dot for of in shown.values() for dot in of]
+    is_shared = len({dot.metric for dot in every}) == 1
     found = []
     for panel, dots in shown.items():
+        x = {
+            "title": named(frame.x or dots[0].metric),
+            "range": _range(every if is_shared else dots),
+        }
         names = list(dict.fromkeys(dot.name for dot in dots))
         each = list(dict.fromkeys(dot.of for dot in dots))
         traces = []
         for place, of in enumerate(each):
-            mine = [dot for dot in dots if dot.of == of]
             off = (place - (len(each) - 1) / 2) * APART / len(each)
-            values, low, high = (
-                [getattr(d, name) for d in mine] for name in ("value", "low", "high")
-            )
-            error = bars(values, low, high, look[of].colour)
-            y = [names.index(dot.name) + off for dot in mine]
-            text = [_text(dot) for dot in mine]
-            traces.append(
-                points(look[of], numbers(values), y, text, mode="markers", error_x=error)
-            )  # fmt: skip
-        sizes = {dot.name: dot for dot in dots}
+            for is_printed in (True, False):
+                mine = [dot for dot in dots if dot.of == of and dot.is_published == is_printed]
+                if mine:
+                    y = [names.index(dot.name) + off for dot in mine]
+                    traces.append(_trace(mine, y, look[of], is_printed))
+        sizes = {dot.name: dot for dot in sorted(dots, key=lambda dot: dot.n)}
         y_axis = {
             "tickvals": list(range(len(names))),
-            "ticktext": [f"{wrapped(name)}<br>{_size(sizes[name])}" for name in names],
+            "ticktext": [
+                "<br>".join(filter(None, [wrapped(name), _size(sizes[name])])) for name in names
+            ],
             "range": [len(names) - 0.5, -0.5],
             "showgrid": False,
         }
@@ -60,13 +67,34 @@ def plot(frame: Frame[Dot]) -> Picture:
              "layer": "below", "line": {"color": LINE, "width": 1}}
             for n in range(1, len(names))
         ]  # fmt: skip
+        if not math.isnan(perfect := dots[0].perfect):
+            line = {"color": SOFT, "width": 1, "dash": "dash"}
+            ends_of = {"x0": perfect, "x1": perfect, "yref": "paper", "y0": 0, "y1": 1}
+            between.append({"type": "line", **ends_of, "layer": "below", "line": line})
         height = BESIDE + len(names) * max(NAME, BAR * len(each) + 8)
         layout = {"xaxis": x, "yaxis": y_axis, "shapes": between}
         found.append(Panel(panel, tuple(traces), layout, height))
-    return Picture(tuple(found), tuple(look.values()), width=340, said=said)
+    printed = (PRINTED,) if any(dot.is_published for dot in every) else ()
+    return Picture(tuple(found), (*look.values(), *printed), width=340, said=said)
+
+
+def _range(dots: Sequence[Dot]) -> list[float]:
+    low, high = ranged(dots)
+    perfect = [dot.perfect for dot in dots if not math.isnan(dot.perfect)]
+    return [min([low, *perfect]), max([high, *perfect])]
+
+
+def _trace(dots: Sequence[Dot], y: Sequence[float], look: Look, is_printed: bool) -> Any:
+    values, low, high = ([getattr(d, name) for d in dots] for name in ("value", "low", "high"))
+    facts = hollow(look) if is_printed else {}
+    error = bars(values, low, high, look.colour)
+    text = [_text(dot) for dot in dots]
+    return points(look, numbers(values), y, text, mode="markers", error_x=error, **facts)
 
 
 def _size(dot: Dot) -> str:
+    if not dot.n:
+        return ""
     return f"n {dot.n}" if dot.unit == "sample" else f"n {dot.n}, {dot.n_units} patients"
 
 

@@ -34,6 +34,9 @@ class Look:
     dash: str = ""  # "": dots alone
 
 
+PRINTED = Look("as printed", INK, "circle-open")
+
+
 @dataclass(frozen=True)
 class Panel:
     """One plot."""
@@ -133,6 +136,18 @@ def bars(
         **{"type": "data", "symmetric": False, "array": above, "arrayminus": below},
         **{"color": colour, "thickness": 1, "width": 0},
     }  # fmt: skip
+
+
+def hollow(look: Look) -> dict[str, Any]:
+    """What makes a trace of printed numbers."""
+    marker = {"color": look.colour, "symbol": f"{look.marker}-open", "size": 7}
+    return {"marker": marker, "line": {"color": look.colour, "dash": look.dash, "width": 0.8}}
+
+
+def ranged(marks: Sequence[Any]) -> list[float]:
+    """The range of an axis that holds all values and ends of marks."""
+    every = [each for m in marks for each in (m.value, m.low, m.high) if not math.isnan(each)]
+    return ruled(min(every, default=0.0), max(every, default=1.0))
 
 
 def ruled(low: float, high: float, room: float = 0.05) -> list[float]:

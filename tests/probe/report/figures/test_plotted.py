@@ -8,8 +8,11 @@ from contending import labels_of
 from drawing import asked_of, few_shot, kinds, layered, tempered
 
 from probe.report.figures.catalogue import make, plot
+from probe.report.figures.curves import PUBLISHED
+from probe.report.figures.curves import Mark as Mark_
 from probe.report.figures.deciding import Mark
 from probe.report.figures.frame import Frame
+from probe.report.figures.heat import Scale, Tile
 from probe.report.figures.palette import COLOURS, MOST_PANELS
 from probe.report.figures.plotted.picture import SERIES, looks, wrapped
 from probe.report.statistics.claims import UNTOLD
@@ -20,6 +23,7 @@ ROWS = {
     "confusion": lambda: kinds(n_classes=3),
     "recall": lambda: kinds(n_classes=3),
     "reliability": lambda: tempered(kinds()),
+    "calibration": lambda: kinds(n_classes=3),
     "deciding": kinds,
     "ranks": kinds,
 }
@@ -62,12 +66,37 @@ def test_bars_end_where_intervals_do(made):
     assert trace["y"][0] - trace["error_y"]["arrayminus"][0] == pytest.approx(mark.low)
 
 
-def test_a_matrix_holds_counts_and_says_n(made):
+def test_a_matrix_holds_shares_and_says_n(made):
     frame, picture = made["confusion"]
-    (trace,) = picture.panels[0].traces
-    cell = frame.points[1]
-    assert trace["text"][0][1] == f"{cell.n}<br>{100 * cell.share:.0f} %"
-    assert f"n {cell.n_true}" in picture.panels[0].layout["yaxis"]["ticktext"][0]
+    colours, inside = picture.panels[0].traces
+    tile = frame.points[1]
+    assert colours["z"][0][1] == tile.value
+    assert inside["text"][1] == f"{tile.text}<br>{tile.more}"
+    assert f"n {tile.n_true}" in picture.panels[0].layout["yaxis"]["ticktext"][0]
+
+
+def test_small_tiles_have_a_bar_of_colours_in_place_of_texts():
+    tiles = tuple(
+        Tile("p", f"r{i}", f"c{j}", math.nan if i == j else 0.5, "0.500", "", i < j)
+        for i in range(30) for j in range(30)
+    )  # fmt: skip
+    picture = plot(Frame("heat", tiles, "", scale=Scale(-1, 1, "CKA", True)))
+    unknown, colours = picture.panels[0].traces
+    assert unknown["z"][0][0] == 1
+    assert colours["z"][0][:2] == [None, 0.5]
+    assert colours["colorbar"]["title"]["text"] == "CKA"
+    assert len(picture.panels[0].layout["shapes"]) == 30 * 29 / 2
+
+
+def test_printed_numbers_are_hollow_and_all_stands_behind_the_last():
+    ends = (math.nan, math.nan, "")
+    marks = [Mark_("p", "a", "shots", x, "acc", of, 0.5, *ends, 0, False) for x in (1, 10, math.inf) for of in ("test", PUBLISHED)]  # fmt: skip
+    picture = plot(Frame("curves", tuple(marks), "", x="shots", y="acc", is_log=True))
+    printed, ours = picture.panels[0].traces
+    assert printed["marker"]["symbol"] == "circle-open"
+    assert ours["marker"]["symbol"] == "circle"
+    axis = picture.panels[0].layout["xaxis"]
+    assert (axis["tickvals"], axis["ticktext"]) == ([0, 1, 2], ["1", "10", "all"])
 
 
 def test_a_lead_that_is_not_separated_is_red_and_a_printed_one_hollow():

@@ -38,6 +38,7 @@ def test_sections_stand_in_the_order_of_a_paper(study):
     ]
     assert figures(study, "curves") == ["layers", "shots"]
     assert figures(study, "answers")[:3] == ["confusion", "recall", "reliability"]
+    assert figures(study, "decides") == ["deciding"]
 
 
 def test_the_headline_says_how_many_were_looked_at(study):

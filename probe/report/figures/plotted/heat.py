@@ -1,0 +1,122 @@
+"""Matrices of coloured tiles."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from probe.report.figures.frame import Frame
+from probe.report.figures.heat import Scale, Tile
+from probe.report.figures.palette import UNKNOWN
+from probe.report.figures.plotted.picture import (
+    WIDTH,
+    Panel,
+    Picture,
+    first,
+    hover,
+    named,
+    words,
+    wrapped,
+)
+
+SIDE, LEAST, MOST = 56, 18, 420  # px: of a tile, usual and least, and of a matrix
+LETTER, LINE = 6.8, 14  # px of a letter and of a line of text in a tile
+NAME = 18  # letters of a line of a name beside the matrix
+BESIDE, BELOW = 130, 60  # px of names and titles
+BAR = 46  # px of the bar of colours
+CORNER = 0.3  # of a tile
+
+
+def plot(frame: Frame[Tile]) -> Picture:
+    """A panel for each matrix; a bar of colours where tiles are too small for their numbers."""
+    panels, said = first(tile.panel for tile in frame.points)
+    shown = [[tile for tile in frame.points if tile.panel == name] for name in panels]
+    most = max(len({tile.column for tile in of}) for of in shown)
+    side = max(LEAST, min(SIDE, MOST // most))
+    scale = frame.scale or Scale(0, 1, "")
+    found = tuple(_panel(tiles, side, scale, frame) for tiles in shown)
+    return Picture(found, width=max(WIDTH, side * most + BESIDE), said=said)
+
+
+def _panel(tiles: Sequence[Tile], side: int, scale: Scale, frame: Frame[Tile]) -> Panel:
+    rows = list(dict.fromkeys(tile.row for tile in tiles))
+    columns = list(dict.fromkeys(tile.column for tile in tiles))
+    at = {(tile.row, tile.column): tile for tile in tiles}
+    grid = [[at.get((row, column)) for column in columns] for row in rows]
+    known = [[tile if tile and not math.isnan(tile.value) else None for tile in of] for of in grid]
+    colours = scale.colours
+    has_text = all(_fits(tile.text, side) for tile in tiles)
+    trace = {
+        "type": "heatmap",
+        "z": [[tile.value if tile else None for tile in of] for of in known],
+        "hovertext": [[_text(tile) if tile else "" for tile in of] for of in grid],
+        "hoverinfo": "text",
+        "colorscale": [[n / (len(colours) - 1), colour] for n, colour in enumerate(colours)],
+        **{"zmin": scale.low, "zmax": scale.high, "xgap": 1, "ygap": 1, "showscale": False},
+    }
+    if not has_text:
+        ticks = [scale.low, (scale.low + scale.high) / 2, scale.high]
+        bar = {"orientation": "h", "y": 1, "yanchor": "bottom", "thickness": 8, "outlinewidth": 0}
+        of_bar = {"tickvals": ticks, "title": {**named(scale.label), "side": "top"}, "len": 0.6}
+        trace |= {"showscale": True, "colorbar": {**bar, **of_bar}}
+    traces = [*_empty(grid), trace, *([_inside(known, side, scale)] if has_text else [])]
+    corners = [
+        {"type": "path", "line": {"width": 0}, "fillcolor": _on(tile, scale),
+         "path": f"M{x + 0.5} {y - 0.5}H{x + 0.5 - CORNER}L{x + 0.5} {y - 0.5 + CORNER}Z"}
+        for y, of in enumerate(known) for x, tile in enumerate(of) if tile and tile.is_marked
+    ]  # fmt: skip
+    x_names = [wrapped(name, NAME) for name in columns]
+    is_flat = all(len(line) * LETTER <= side for name in x_names for line in name.split("<br>"))
+    step = math.ceil(LINE / side)
+    x = {
+        "tickvals": list(range(len(columns)))[::step],
+        "ticktext": x_names[::step],
+        "tickangle": 0 if is_flat else -90,
+        **{"title": named(frame.x), "range": [-0.5, len(columns) - 0.5], "showgrid": False},
+        "constrain": "domain",
+    }
+    y = {
+        "tickvals": list(range(len(rows)))[::step],
+        "ticktext": [wrapped(name, NAME) for name in rows][::step],
+        **{"title": named(frame.y), "range": [len(rows) - 0.5, -0.5], "showgrid": False},
+    }
+    longest = max(len(line) for name in x_names for line in name.split("<br>"))
+    below = BELOW + (0 if is_flat else int(LETTER * longest))
+    height = len(rows) * side + below + (0 if has_text else BAR)
+    return Panel(tiles[0].panel, tuple(traces), {"xaxis": x, "yaxis": y, "shapes": corners}, height)
+
+
+def _fits(text: str, side: int) -> bool:
+    return all(len(line) * LETTER <= side for line in text.splitlines())
+
+
+def _empty(grid: Sequence[Sequence[Tile | None]]) -> list[Any]:
+    """Tiles without a number, of a colour of their own."""
+    z = [[1 if tile and math.isnan(tile.value) else None for tile in of] for of in grid]
+    if not any(any(of) for of in z):
+        return []
+    facts = {"showscale": False, "hoverinfo": "skip", "xgap": 1, "ygap": 1}
+    return [{"type": "heatmap", "z": z, "colorscale": [[0, UNKNOWN], [1, UNKNOWN]], **facts}]
+
+
+def _on(tile: Tile, scale: Scale) -> str:
+    return "#fff" if scale.is_dark(tile.value) else "#000"
+
+
+def _inside(known: Sequence[Sequence[Tile | None]], side: int, scale: Scale) -> Any:
+    """The texts of tiles, in a colour that can be read on theirs."""
+    placed = [(x, y, tile) for y, of in enumerate(known) for x, tile in enumerate(of) if tile]
+    has_more = side >= 2 * LINE + 4 and all(_fits(tile.more, side) for *_, tile in placed)
+    texts = [
+        "<br>".join(words(text) for text in (t.text, t.more if has_more else "") if text)
+        for *_, t in placed
+    ]
+    return {
+        **{"type": "scatter", "mode": "text", "hoverinfo": "skip", "text": texts},
+        **{"x": [x for x, *_ in placed], "y": [y for _, y, _ in placed]},
+        "textfont": {"size": 11, "color": [_on(tile, scale) for *_, tile in placed]},
+    }
+
+
+def _text(tile: Tile) -> str:
+    value = "unknown" if math.isnan(tile.value) else f"{tile.value:.3f}"
+    return hover(f"{tile.row}, {tile.column}", value, *tile.more.splitlines())
