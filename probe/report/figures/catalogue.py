@@ -20,6 +20,7 @@ FIGURES = {  # a module each
     "reliability": "how often answers are right, by their confidence; before and after temperature",
     "calibration": "slope and intercept of the answers of each class, with intervals",
     "deciding": "what each test set can decide, and gaps of the best to the second",
+    "matrix": "each two encoders over data sets: difference, and sets where one is separated",
     "ranks": "ranks of encoders under each probe",
 }
 FORMATS = ("png", "svg", "pdf")

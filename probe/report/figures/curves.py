@@ -164,12 +164,13 @@ def _panels(title: str, part: Part, curves: Curves) -> dict[str, dict[str, list[
     found: dict[str, dict[str, list[Contender]]] = defaultdict(lambda: defaultdict(list))
     n = len(curves.panels)
     for (words, _), contender in part.cells.items():
-        said = [_word(name, word) for name, word in zip(part.names, words, strict=True)]
+        said = [said_of(name, word) for name, word in zip(part.names, words, strict=True)]
         found[", ".join([title, *said[:n]])][", ".join(said[n:])].append(contender)
     return found
 
 
-def _word(name: str, word: str) -> str:
+def said_of(name: str, word: str) -> str:
+    """A field of a line, in a legend."""
     if name == "size":
         return f"{word}\N{NO-BREAK SPACE}px"
     return word if name in ("model", "pool") else f"{name} {word}"

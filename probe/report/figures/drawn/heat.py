@@ -40,7 +40,7 @@ def draw(sheet: Sheet, frame: Frame[Tile]) -> None:
         beside = AXIS + max(_longest(sheet, names) for names in left)
         fits = min(len(panels), int((sheet.width + 0.05) / (beside + n_columns * size)))
         size = (sheet.width / max(1, fits) - beside - 0.1) / n_columns
-        size = max(SMALLEST, min(size, max(full, LARGE_FEW) if few else LARGE))
+        size = max(SMALLEST, min(size, max(full, LARGE_FEW if few else LARGE)))
     is_rotated = max(_longest(sheet, names) for names in below) > size - 0.02
     under = max(_longest(sheet, names) for names in below) if is_rotated else 2 * LINE
     axes = sheet.panels(

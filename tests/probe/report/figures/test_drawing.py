@@ -44,6 +44,8 @@ CASES = {
     "reliability": ("reliability", lambda: tempered(kinds(("linear",)))),
     "curves": ("curves", lambda: tuned("encoder_lr", (1e-7, 1e-6, 1e-5, 1e-4, 1e-3), NAMES)),
     "calibration": ("calibration", lambda: classes(3)),
+    "matrix": ("matrix", lambda: kinds() + kinds(dataset="others")),
+    "matrix of 9": ("matrix", lambda: kinds(("linear",), [f"encoder {i}" for i in range(9)])),
     "ranks": ("ranks", lambda: kinds(models=[f"encoder {i}" for i in range(8)])),
     "ranks of long names": ("ranks", kinds),
     "deciding of twins": (

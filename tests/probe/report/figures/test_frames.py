@@ -7,7 +7,8 @@ import math
 
 import numpy as np
 import pytest
-from drawing import asked_of, few_shot, kinds, layered, tempered, tuned
+from contending import answer, labels_of, scores_of
+from drawing import NAMES, asked_of, few_shot, kinds, layered, tempered, tuned
 from golden import make_toy
 from probing import answered
 
@@ -15,9 +16,11 @@ from cache.errors import RequestError
 from probe.report.figures import catalogue, palette
 from probe.report.figures.frame import Frame
 from probe.report.findings.deciding import Asked, choose, from_rows
+from probe.report.findings.standing import stand
 from probe.report.formats.write import write
 from probe.report.pages.sensitivity import page_of_sensitivity
 from probe.report.pages.subgroups import page_of_subgroups
+from probe.report.rows.answers import test_sets
 from probe.report.rows.contenders import contenders_of
 from probe.report.rows.people import People
 from probe.report.rows.stored import read_stored, stored_files
@@ -205,6 +208,67 @@ def test_ranks_are_those_of_the_page():
 
 
 @pytest.mark.parametrize("metric", ["acc", "auc"])
+def over_sets(n_sets, models=NAMES, n=120):
+    """Rows of several data sets, the first encoder far better on the last of them."""
+    rows = []
+    for k in range(n_sets):
+        labels = labels_of(n)
+        for i, model in enumerate(models):
+            skill = 4.0 if (i, k) == (0, n_sets - 1) else 1 + 0.1 * i
+            rows.append(
+                answer(model, scores_of(labels, skill, 9 * k + i), labels, dataset=f"set{k}")
+            )
+    return rows
+
+
+@pytest.mark.parametrize("metric", ["auc", "brier"])
+def test_a_matrix_holds_differences_and_the_tests_of_each_set(metric):
+    rows = over_sets(3)
+    asked = asked_of(rows, metric)
+    frame = catalogue.make("matrix", asked)
+    sign = -1 if metric == "brier" else 1
+    value = {
+        (r.row.encoded.model, r.row.encoded.dataset): sign * r.row.measured.test[metric].value
+        for r in rows
+    }
+    above = {}
+    for k in range(3):
+        of_set = [c for c in asked.contenders if c.dataset == f"set{k}"]
+        family = stand(test_sets(of_set, asked.people), metric)
+        above |= {
+            (f"set{k}", a.model, b.model): bool(family.above[i, j])
+            for i, a in enumerate(of_set)
+            for j, b in enumerate(of_set)
+        }
+    assert any(above.values())
+    assert len(frame.points) == 9
+    for pair in frame.points:
+        a, b = pair.row.partition("\n")[0], pair.column
+        sets = [f"set{k}" for k in range(3)]
+        if a == b:
+            assert math.isnan(pair.value)
+            continue
+        assert pair.value == pytest.approx(np.mean([value[a, s] - value[b, s] for s in sets]))
+        assert pair.above == sum(above[s, a, b] for s in sets)
+        assert pair.below == sum(above[s, b, a] for s in sets)
+        assert pair.open == 3 - pair.above - pair.below
+        assert pair.more == f"{pair.above}/{pair.open}/{pair.below}"
+    means = {m: sign * np.mean([value[m, f"set{k}"] for k in range(3)]) for m in NAMES}
+    order = sorted(NAMES, key=lambda m: -sign * means[m])
+    names = list(dict.fromkeys(pair.row for pair in frame.points))
+    assert names == [f"{m}\n{means[m]:.3f}" for m in order]
+
+
+def test_a_matrix_takes_sets_that_both_have():
+    rows = [
+        r for r in over_sets(3) if (r.row.encoded.model, r.row.encoded.dataset) != ("vit", "set1")
+    ]
+    pairs = catalogue.make("matrix", asked_of(rows)).points
+    n = {(p.row.partition("\n")[0], p.column): p.n_sets for p in pairs}
+    assert n["vit", "lite"] == n["lite", "vit"] == 2
+    assert n["lite", NAMES[2]] == 3
+
+
 def test_what_a_set_decides_is_that_of_decide_and_leads_are_differences(metric):
     asked = asked_of(kinds(("linear", "knn"), n=200), metric)
     frame = catalogue.make("deciding", asked)
@@ -262,6 +326,7 @@ NEEDS = {
     "layers": ("three layers of one encoder", "probe --kind linear --layer all"),
     "shots": ("two numbers of shots", "probe --kind linear --shots 1,5,10,25"),
     "sizes": ("one encoder at two sizes", "extract --size 112,224"),
+    "matrix": ("two encoders", "probe --kind linear --model A,B"),
     "curves": ("along what?", "--across FIELD"),
     "ranks": ("two probes", "probe --kind linear --layer auto"),
     "subgroups": ("of what?", "--by meta:COLUMN"),
