@@ -15,6 +15,7 @@ COMMANDS = {
     "claim": "whether a claim such as 'dinov2 > vit on breastmnist' holds",
     "claims": "the same of all that the papers' tables say by their order",
     "sensitivity": "whether the order of encoders depends on the probe",
+    "checklist": "CLAIM, TRIPOD+AI or STARD-AI, filled in with what rows and files know",
     "figure": "a picture of rows, and its data frame",
     "page": "a whole study as one HTML file that works without a network",
     "export": "rows as csv, parquet, or MedMNIST's evaluator has them",

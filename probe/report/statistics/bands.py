@@ -70,7 +70,7 @@ def divide(values: Array, by: By, earlier: Array | None = None) -> Divided:
         RequestError: edges, and the column holds texts; many numbers, and neither edges nor samples
             of train and val.
     """
-    missing, numbers = _missing(values), _numbers(values)
+    missing, numbers = missing_of(values), numbers_of(values)
     if by.edges:
         if numbers is None:
             text = str(values[~missing][0])
@@ -92,19 +92,19 @@ def divide(values: Array, by: By, earlier: Array | None = None) -> Divided:
 
 
 def _n_distinct(numbers: Doubles, earlier: Array | None) -> int:
-    known = None if earlier is None else _numbers(earlier)
+    known = None if earlier is None else numbers_of(earlier)
     every = numbers if known is None else np.r_[numbers, known]
     return len(np.unique(every[~np.isnan(every)]))
 
 
 def _tertiles(by: By, earlier: Array | None) -> tuple[float, ...]:
-    known = None if earlier is None else _numbers(earlier)
-    if earlier is None or known is None or _missing(earlier).all():
+    known = None if earlier is None else numbers_of(earlier)
+    if earlier is None or known is None or missing_of(earlier).all():
         raise RequestError(
             f"meta:{by.column} holds many numbers, and train and val say nothing of how to divide "
             f"them: name edges, as in --by meta:{by.column}:40,60"
         )
-    known = known[~_missing(earlier)]
+    known = known[~missing_of(earlier)]
     # Values that occur, so that their names are as short as they.
     return tuple(np.unique(np.quantile(known, [1 / 3, 2 / 3], method="inverted_cdf")).tolist())
 
@@ -115,7 +115,8 @@ def _band_names(edges: tuple[float, ...]) -> list[str]:
     return [f"<{words[0]}", *between, f">={words[-1]}"]
 
 
-def _missing(values: Array) -> Bools:
+def missing_of(values: Array) -> Bools:
+    """(N,) where a column says nothing."""
     if values.dtype.kind == "f":
         return np.isnan(values)
     if values.dtype.kind in "iub":
@@ -123,11 +124,11 @@ def _missing(values: Array) -> Bools:
     return np.isin(np.char.lower(np.char.strip(values)), MISSING_WORDS)
 
 
-def _numbers(values: Array) -> Doubles | None:
+def numbers_of(values: Array) -> Doubles | None:
     """(N,) the values as numbers, nan where missing; None where they are texts."""
     if values.dtype.kind in "fiub":
         return values.astype(np.float64)
-    missing = _missing(values)
+    missing = missing_of(values)
     found = np.full(len(values), np.nan)
     try:
         found[~missing] = values[~missing].astype(np.float64)
@@ -145,7 +146,7 @@ def _texts(values: Array, numbers: Doubles | None) -> Texts:
 def _sorted(names: Texts) -> tuple[str, ...]:
     """Distinct names; numbers by their size."""
     distinct = [str(name) for name in np.unique(names)]
-    numbers = _numbers(np.array(distinct)) if distinct else None
+    numbers = numbers_of(np.array(distinct)) if distinct else None
     if numbers is None:
         return tuple(distinct)
     return tuple(distinct[place] for place in np.argsort(numbers, kind="stable"))

@@ -92,8 +92,9 @@ def calibrate(
     *,
     level: float = 0.95,
     n_bins: int = N_BINS,
+    positive: int = 1,
 ) -> list[Calibration]:
-    """Calibration of two classes (of the second), of each class against the rest, or of each label.
+    """Calibration of one of two classes, of each class against the rest, or of each label.
 
     Args:
         scores: (N, C) probabilities.
@@ -103,6 +104,7 @@ def calibrate(
         groups: (N,) patients; None: samples are independent.
         level: of the intervals.
         n_bins: of the curve.
+        positive: of two classes the number of the one that is told.
 
     Raises:
         RequestError: scores aren't probabilities.
@@ -111,7 +113,7 @@ def calibrate(
         raise RequestError(f"scores are {score_type}: only probabilities are calibrated")
     n = len(labels)
     cluster = np.arange(n) if groups is None else clusters(np.asarray(groups))
-    columns = [1] if task == BINARY else range(scores.shape[1])
+    columns = [positive] if task == BINARY else range(scores.shape[1])
     several = task == MULTI_LABEL
     found = []
     for c in columns:

@@ -17,7 +17,7 @@ from cache.task import BINARY, MULTI_LABEL
 from probe.arrays import Bools, Floats, Indices, Ints
 from probe.metrics import jackknife
 from probe.metrics.classification import predict
-from probe.metrics.intervals import ENOUGH, by_units
+from probe.metrics.intervals import ENOUGH, Interval, by_units
 from probe.metrics.prepared import METRICS
 
 YOUDEN = "largest Youden's J on val (of equal ones the lowest threshold)"
@@ -95,7 +95,11 @@ def fix_threshold(
 
 
 def fix_thresholds(
-    scores: Floats, labels: Ints, task: str, sensitivity: float | None = None
+    scores: Floats,
+    labels: Ints,
+    task: str,
+    sensitivity: float | None = None,
+    positive: int = 1,
 ) -> tuple[tuple[Threshold, ...], tuple[str, ...]]:
     """Those of each problem of a task: of two classes one, of several labels one for each.
 
@@ -104,6 +108,7 @@ def fix_thresholds(
         labels: (M,) or (M, C).
         task: one of ``cache.task.CLASSIFICATION``.
         sensitivity: see ``fix_threshold``.
+        positive: of two classes the number of the one that a yes is.
 
     Returns:
         They, and why others lack.
@@ -112,8 +117,9 @@ def fix_thresholds(
     if task not in (BINARY, MULTI_LABEL):
         return tuple(Threshold(c, math.nan, ARGMAX) for c in range(n_classes)), ()
     found, why = [], []
-    for c in range(n_classes) if task == MULTI_LABEL else [1]:
-        column = labels[:, c] if task == MULTI_LABEL else labels
+    for c in range(n_classes) if task == MULTI_LABEL else [positive]:
+        # Of two classes as of labels: 1 is a yes, 0 a no, anything else nobody knows.
+        column = labels[:, c] if task == MULTI_LABEL else np.where(labels < 0, labels, labels == c)
         try:
             value, rule = fix_threshold(scores[:, c], column == 1, column == 0, sensitivity)
         except RequestError as error:
@@ -167,6 +173,57 @@ def rates(
         of(positive, says & known),
         of(negative, ~says & known),
     )
+
+
+def predictive(of: Rates, prevalence: float) -> tuple[Interval, Interval]:
+    """Positive and negative predictive value where another share has the condition than in test.
+
+    By Bayes' rule from the likelihood ratios, whose intervals are made of those of sensitivity and
+    specificity on the log scale (MOVER: Zou and Donner 2008, Stat Med 27:1693); where one of the two is
+    0 or 1, of their far ends.
+
+    Args:
+        of: rates with intervals.
+        prevalence: above 0, below 1.
+
+    Raises:
+        RequestError: it isn't.
+    """
+    if not 0 < prevalence < 1:
+        raise RequestError(f"a prevalence lies between 0 and 1; found {prevalence:g}")
+    odds = prevalence / (1 - prevalence)
+    ppv = _probability(_ratio(of.tpr, of.fpr), odds)
+    miss, right = _turned(of.tpr), _turned(of.fpr)
+    wrong = _probability(_ratio(miss, right), odds)  # of those that are told no
+    return ppv, Interval(1 - wrong.value, 1 - wrong.high, 1 - wrong.low)
+
+
+def _turned(of: Share) -> Share:
+    return Share(of.n - of.hits, of.n, 1 - of.high, 1 - of.low)
+
+
+def _ratio(a: Share, b: Share) -> Interval:
+    """a / b."""
+    if not (a.n and b.n) or (a.hits == 0 and b.hits == 0):
+        return Interval(math.nan, math.nan, math.nan)
+    value = a.value / b.value if b.hits else math.inf
+    if math.isnan(a.low) or math.isnan(b.low):
+        return Interval(value, math.nan, math.nan)
+    if a.hits == 0 or b.hits == 0:
+        high = a.high / b.low if b.low > 0 else math.inf
+        return Interval(value, a.low / b.high, high)
+
+    def log(x: float) -> float:
+        return math.log(x) if x > 0 else -math.inf
+
+    middle = math.log(value)
+    below = math.hypot(log(a.value) - log(a.low), log(b.high) - log(b.value))
+    above = math.hypot(log(a.high) - log(a.value), log(b.value) - log(b.low))
+    return Interval(value, math.exp(middle - below), math.exp(middle + above))
+
+
+def _probability(ratio: Interval, odds: float) -> Interval:
+    return Interval(*(1.0 if math.isinf(r) else r * odds / (1 + r * odds) for r in ratio))
 
 
 def share(hits: Bools, cluster: Indices, level: float = 0.95) -> Share:
