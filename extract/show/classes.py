@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from cache.commands.sheet import Picture, Row, draw_rows, fit, is_writable, shown_side
 from cache.format.sample_tables import SPLITS
 from extract.config import FIRST_FILTER
 from extract.datasets.dataset import Dataset
@@ -21,7 +22,6 @@ from extract.show.samples import (
     spread,
     stream_images,
 )
-from extract.show.sheet import Picture, Row, draw_rows, fit, is_writable, shown_side
 
 MOST_CLASSES = 60  # on a sheet: beyond, it would be gigabytes of white paper
 

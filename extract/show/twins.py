@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cache.commands.sheet import Pair, Picture, draw_pairs, fit
 from cache.format.sample_tables import SPLITS
 from cache.format.spec import HASH, HASH_BYTES, THUMBNAIL
 from cache.format.units import UNIT_ROWS
@@ -16,7 +17,6 @@ from cache.task import REGRESSION
 from extract.datasets.dataset import Dataset
 from extract.machine.progress import Progress
 from extract.show.samples import class_words, stream_images
-from extract.show.sheet import Pair, Picture, draw_pairs, fit
 
 PER_SHEET = 50  # pairs
 SIDE = 160  # of a picture on the sheet, pixels

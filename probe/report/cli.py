@@ -18,6 +18,7 @@ COMMANDS = {
     "checklist": "CLAIM, TRIPOD+AI or STARD-AI, filled in with what rows and files know",
     "figure": "a picture of rows, and its data frame",
     "page": "a whole study as one HTML file that works without a network",
+    "wrong": "the most confident wrong answers with their nearest training images; labels to look at",
     "export": "rows as csv, parquet, or MedMNIST's evaluator has them",
     "ls": "list rows: data set, encoder, date, and which are stale",
     "rm": "delete rows",

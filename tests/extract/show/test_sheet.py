@@ -6,16 +6,8 @@ import torch
 from PIL import Image, ImageFont
 
 from cache import RequestError
-from cache.format.spec import Samples
-from cache.labels.target import Target
-from cache.task import MISSING, MULTI_LABEL, REGRESSION, UNCERTAIN
-from extract.datasets.dataset import Dataset
-from extract.datasets.volumes import Slicing
-from extract.prepare.transforms import Transform, describe_distortion
-from extract.show import sheet as contact_sheet
-from extract.show.classes import draw_classes, preview
-from extract.show.samples import by_class, class_words, middle_rows, samples_of, spread
-from extract.show.sheet import (
+from cache.commands import sheet as contact_sheet
+from cache.commands.sheet import (
     MARGIN,
     Pair,
     Row,
@@ -27,6 +19,14 @@ from extract.show.sheet import (
     shown_side,
     wrap,
 )
+from cache.format.spec import Samples
+from cache.labels.target import Target
+from cache.task import MISSING, MULTI_LABEL, REGRESSION, UNCERTAIN
+from extract.datasets.dataset import Dataset
+from extract.datasets.volumes import Slicing
+from extract.prepare.transforms import Transform, describe_distortion
+from extract.show.classes import draw_classes, preview
+from extract.show.samples import by_class, class_words, middle_rows, samples_of, spread
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 LONG = "pneumonoultramicroscopicsilicovolcanoconiosis " * 3

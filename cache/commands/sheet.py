@@ -22,11 +22,13 @@ ROW_GAP = 20
 LABEL_WIDTH = 196  # of the words beside a row
 SEAM = 4  # between the two of a pair
 PAIR_GAP, PAIR_COLUMNS = 28, 5
+STRIP_GAP, STRIP_COLUMNS = 40, 2
 SMALL, LARGE = 128, 256  # sides between which a picture is shown as it is
 MIN_WIDTH = 640  # of a sheet: captions want room
 TITLE, BODY, FINE = 26, 16, 13  # heights of the fonts
 
 INK, GREY, LINE = "#1a1a1a", "#6e6e6e", "#d4d4d4"
+RIM = 3  # pixels, of a picture that has a colour
 
 # Pillow's own font has the letters of ASCII and little else. The first of these that has all of a
 # text's letters writes it; where none is installed, letters lose their accents.
@@ -64,6 +66,23 @@ class Pair:
     words: str
     left_words: tuple[str, ...]
     right_words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture, and words under it or beside it."""
+
+    picture: Picture | None  # None: there is none, and its place is empty
+    words: tuple[str, ...]  # the first in black, the others in grey below it
+    rim: str = ""  # a colour around it
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A picture with words beside it, and others that belong to it."""
+
+    first: Shown
+    others: tuple[Shown, ...] = ()
 
 
 def shown_side(size: int) -> int:
@@ -128,6 +147,53 @@ def draw_pairs(title: str, caption: Sequence[str], pairs: Sequence[Pair], side: 
             sheet.place_words(at_left, left, below + under)
             sheet.place_words(at_right, right, below + under)
     return sheet.finish()
+
+
+def draw_strips(
+    title: str, caption: Sequence[str], strips: Sequence[Strip], side: int
+) -> Image.Image:
+    """A sheet of strips, two beside each other: a picture, its words, and pictures that belong to it.
+
+    Args:
+        title: what is shown.
+        caption: grey lines below the title; long ones are wrapped.
+        strips: from above, line by line.
+        side: of the squares that the pictures fit in, pixels.
+
+    Returns:
+        RGB, on white.
+    """
+    n_others = max((len(strip.others) for strip in strips), default=0)
+    width = side + GAP + LABEL_WIDTH + n_others * (side + GAP) - GAP
+    n_columns = max(1, min(len(strips), STRIP_COLUMNS))
+    sheet = _Sheet(title, caption, n_columns * (width + STRIP_GAP) - STRIP_GAP)
+    for first in range(0, len(strips), n_columns):
+        line = [
+            (strip, _shown_words(strip.first, LABEL_WIDTH - 2 * GAP), _under(strip, side))
+            for strip in strips[first : first + n_columns]
+        ]
+        lowest = max((words.height for *_, under in line for words in under), default=0)
+        height = max(side + SEAM + lowest, *(beside.height for _, beside, _ in line))
+        top = sheet.reserve(height, ROW_GAP)
+        for column, (strip, beside, under) in enumerate(line):
+            left = MARGIN + column * (width + STRIP_GAP)
+            sheet.place_shown(strip.first, left, top, side)
+            sheet.place_words(beside, left + side + GAP, top)
+            left += side + GAP + LABEL_WIDTH
+            for shown, words in zip(strip.others, under, strict=True):
+                sheet.place_shown(shown, left, top, side)
+                sheet.place_words(words, left, top + side + SEAM)
+                left += side + GAP
+    return sheet.finish()
+
+
+def _under(strip: Strip, side: int) -> list["_Words"]:
+    return [_shown_words(shown, side) for shown in strip.others]
+
+
+def _shown_words(shown: Shown, width: int) -> "_Words":
+    first, *rest = shown.words
+    return _Words(width, [(first, FINE, INK), *((line, FINE, GREY) for line in rest)])
 
 
 def _pair_words(pair: Pair, side: int) -> tuple["_Words", "_Words", "_Words"]:
@@ -247,7 +313,7 @@ class _Sheet:
         self._width = max(width, MIN_WIDTH)
         self._height = MARGIN
         self._words: list[tuple[_Words, int, int]] = []
-        self._pictures: list[tuple[Picture, int, int, int]] = []
+        self._pictures: list[tuple[Picture | None, int, int, int, str]] = []
         below = [(line, FINE, GREY) for line in caption]
         head = _Words(self._width, [(title, TITLE, INK), *below])
         self.place_words(head, MARGIN, self.reserve(head.height, ROW_GAP))
@@ -261,22 +327,30 @@ class _Sheet:
     def place_words(self, words: _Words, left: int, top: int) -> None:
         self._words.append((words, left, top))
 
-    def place_picture(self, picture: Picture, left: int, top: int, side: int) -> None:
-        self._pictures.append((picture, left, top, side))
+    def place_picture(
+        self, picture: Picture | None, left: int, top: int, side: int, rim: str = ""
+    ) -> None:
+        self._pictures.append((picture, left, top, side, rim))
+
+    def place_shown(self, shown: Shown, left: int, top: int, side: int) -> None:
+        self.place_picture(shown.picture, left, top, side, shown.rim)
 
     def finish(self) -> Image.Image:
         size = (self._width + 2 * MARGIN, self._height - ROW_GAP + MARGIN)
         paper = Image.new("RGB", size, "white")
         draw = ImageDraw.Draw(paper)
-        for picture, left, top, side in self._pictures:
-            fitted = fit(picture, side)
-            left += (side - fitted.width) // 2
-            top += (side - fitted.height) // 2
-            paper.paste(fitted, (left, top))
+        for picture, left, top, side, rim in self._pictures:
+            width = height = side
+            if picture is not None:
+                fitted = fit(picture, side)
+                width, height = fitted.size
+                left += (side - width) // 2
+                top += (side - height) // 2
+                paper.paste(fitted, (left, top))
             # Around the picture, not on it: what is white to its rim must show where it ends.
-            draw.rectangle(
-                (left - 1, top - 1, left + fitted.width, top + fitted.height), outline=LINE
-            )
+            for out in range(1, RIM + 1 if rim else 2):
+                corners = left - out, top - out, left + width + out - 1, top + height + out - 1
+                draw.rectangle(corners, outline=rim or LINE)
         for words, left, top in self._words:
             words.draw(draw, left, top)
         return paper
