@@ -23,6 +23,7 @@ LABEL_WIDTH = 196  # of the words beside a row
 SEAM = 4  # between the two of a pair
 PAIR_GAP, PAIR_COLUMNS = 28, 5
 STRIP_GAP, STRIP_COLUMNS = 40, 2
+RIM_GAP = 12  # between pictures that may have rims
 SMALL, LARGE = 128, 256  # sides between which a picture is shown as it is
 MIN_WIDTH = 640  # of a sheet: captions want room
 TITLE, BODY, FINE = 26, 16, 13  # heights of the fonts
@@ -164,7 +165,7 @@ def draw_strips(
         RGB, on white.
     """
     n_others = max((len(strip.others) for strip in strips), default=0)
-    width = side + GAP + LABEL_WIDTH + n_others * (side + GAP) - GAP
+    width = side + GAP + LABEL_WIDTH + n_others * (side + RIM_GAP) - RIM_GAP
     n_columns = max(1, min(len(strips), STRIP_COLUMNS))
     sheet = _Sheet(title, caption, n_columns * (width + STRIP_GAP) - STRIP_GAP)
     for first in range(0, len(strips), n_columns):
@@ -183,7 +184,7 @@ def draw_strips(
             for shown, words in zip(strip.others, under, strict=True):
                 sheet.place_shown(shown, left, top, side)
                 sheet.place_words(words, left, top + side + SEAM)
-                left += side + GAP
+                left += side + RIM_GAP
     return sheet.finish()
 
 

@@ -17,6 +17,7 @@ from probe.report.rows.contenders import Contender, contenders_of
 from probe.report.rows.sides import describe, facts
 
 FORMATS = (".png", ".html")
+FLAGS = {"data": "--data", "encoder": "--model", "kind": "--kind"}
 LISTED = 5  # of the answers that there are
 EXAMPLES = """\
 examples:
@@ -119,9 +120,12 @@ def _the_one(contenders: Sequence[Contender]) -> Contender:
     said = [f"{c.dataset}: {describe(c)}" for c in contenders]
     more = [f"and {len(said) - LISTED} more"] if len(said) > LISTED else []
     told = [facts(c) | {"data": c.dataset} for c in contenders]
-    differ = [n for n in told[0] if any(of.get(n) != told[0][n] for of in told[1:])]
+    names = dict.fromkeys(name for of in told for name in of)
+    differ = [
+        FLAGS.get(n, f"--where {n}=...") for n in names if len({of.get(n) for of in told}) > 1
+    ]
     raise RequestError(
-        f"{len(said)} answers fit, and a gallery is of one; name it by "
-        f"{', '.join(differ) or 'its file'}, or as `report wrong {contenders[0].first.path}`:\n  "
+        f"{len(said)} answers fit, and a gallery is of one; name it by {', '.join(differ[:4])} or "
+        f"its file, as in `report wrong {contenders[0].first.path}`:\n  "
         + "\n  ".join([*said[:LISTED], *more])
     )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cache.features import Features  # h5py takes a while
 
 ANEW = "ask the probe anew: rows keep the ids of train where it is scored out of fold"
+FROZEN = "head"  # the mode of finetune that trains no encoder
 OF_A_TABLE = "file"  # the rule of splits that may leave samples out
 
 
@@ -57,7 +58,8 @@ class Learnt:
     def describe(self) -> str:
         """Where neighbours are looked for, in words."""
         where = " beside ".join(map(str, self.places))
-        return f"nearest of {len(self.ids)} {self.said} images by cosine, {where}"
+        what = "images" if self.features.rows_are_samples else "samples"
+        return f"nearest of {len(self.ids)} {what} of {self.said}, by cosine at {where}"
 
 
 def class_words(label: Any, class_names: Sequence[str]) -> str:
@@ -91,6 +93,8 @@ def find_learnt(of: StoredRow, arrays: Mapping[str, Array], people: People) -> L
             "read; name their folder with --features DIR"
         )
     ids, labels, said = _samples(of, arrays, features)
+    if row.answered.settings.get("mode", FROZEN) != FROZEN:
+        said += ", as the encoder saw them before its training"
     names = tuple(str(name) for name in arrays["class_names"])
     return Learnt(features, places, aggregate, ids, labels, said, names)
 
@@ -122,7 +126,12 @@ def _samples(
         )
         return ids, labels, " and ".join(parts)
     posed, tables = row.posed, features.header.tables
-    if posed.target or posed.trained_on or posed.split.get("rule") == OF_A_TABLE:
+    # Of a split that was drawn, train is what isn't held out: where both others are kept, and nothing
+    # was left out.
+    is_told = posed.split.get("rule") != OF_A_TABLE and (
+        "val_ids" in arrays or not row.n.get("val")
+    )
+    if posed.target or posed.trained_on or (posed.split and not is_told):
         raise RequestError(
             f"which samples of {features.dataset} were learnt from isn't kept; {ANEW}"
         )

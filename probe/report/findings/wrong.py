@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 TEST, VAL, TRAIN = SPLITS = ("test", "val", "train")
 MOST, NEAREST = 24, 3
-OUT_OF_FOLD = "train and val, out of fold"
+OUT_OF_FOLD = ", out of fold"
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,9 @@ class Sample:
     """A sample as a gallery shows it."""
 
     id: str
-    split: str
+    split: (
+        str  # TRAIN, VAL or TEST; of a split that was laid over the file, and folds of it, in words
+    )
     patient: str  # "": nobody knows
     row: int | None  # of ``features``, whose thumbnail stands for it; None: there is none
     features: Features | None
@@ -205,9 +207,9 @@ def _joined(rows: Sequence[StoredRow], split: str) -> Answered:
         scores.append(found.mean(axis=0) if found.ndim == 3 else found)
     said = split
     if split == VAL and "folds" in first.row.answered.settings:
-        said = OUT_OF_FOLD
+        said = f"train and val{OUT_OF_FOLD}"
     elif split == TRAIN:
-        said = "train, out of fold"
+        said = f"train{OUT_OF_FOLD}"
     mean = scores[0] if len(scores) == 1 else np.mean(scores, axis=0)
     return Answered(first, arrays, arrays[f"{split}_ids"], arrays[f"{split}_labels"], mean, said)
 
@@ -250,16 +252,20 @@ class Looks:
         features = self._file(part)
         learnt, neighbours = self._neighbours(part, features, ids)
         rows: list[int | None] = [None] * len(ids)
-        patients = [""] * len(ids)
+        patients, splits = [""] * len(ids), [part.split.removesuffix(OUT_OF_FOLD)] * len(ids)
         if features is not None:
             own = places_of(features, ids)
             if features.thumbnails is not None:
                 rows = [*middle_rows(features, own)]
             if features.groups is not None:
                 patients = [str(name) for name in features.groups[own]]
+            if not part.of.row.posed.split:
+                splits = [str(name) for name in features.split[own]]
         return [
-            Sample(str(i), part.split, patient, row, features, near, learnt)
-            for i, patient, row, near in zip(ids, patients, rows, neighbours, strict=True)
+            Sample(str(i), split, patient, row, features, near, learnt)
+            for i, split, patient, row, near in zip(
+                ids, splits, patients, rows, neighbours, strict=True
+            )
         ]
 
     def _file(self, part: Answered) -> Features | None:
@@ -278,6 +284,10 @@ class Looks:
         except (RequestError, BrokenCache) as error:
             self._notes[f"no pictures: {error}"] = None
             return None
+        if not features.rows_are_samples:
+            self._notes["of samples with several rows, such as slices, the middle one is shown"] = (
+                None
+            )
         if features.thumbnails is None:
             self._notes[
                 f"no pictures: {features.path.name} has no thumbnails; make it anew with\n  "

@@ -29,6 +29,7 @@ SIDE = 128  # of a picture on a sheet, pixels
 ID_LETTERS = 36  # of an id under a picture: the end tells more than the folder
 # Okabe and Ito's blue and vermilion, which the colour-blind tell apart; words say the same.
 BLUE, VERMILION = "#0072b2", "#d55e00"
+RIMS = "Blue rims are of the class as labelled, orange ones of the other."
 HINT = (
     "Hints, not findings: a label is suspect where models that weren't fitted to the image give another "
     "class more than that class's own images get on average. Look at each before you change any."
@@ -90,14 +91,15 @@ def gallery_of(found: WrongAnswers | Hints) -> Gallery:
         cards = [
             _card(
                 wrong.sample,
-                wrong.truth,
+                f"labelled {wrong.truth}",
                 f"answered {wrong.answer} {wrong.confidence:.2f}",
                 wrong.truth,
                 wrong.answer,
             )
             for wrong in found.shown
         ]
-    return Gallery(_title(found), _lead(found), tuple(cards), found.notes)
+    lead = (*_lead(found), *([RIMS] if found.learnt else []))
+    return Gallery(_title(found), lead, tuple(cards), found.notes)
 
 
 def _card(sample: Sample, first: str, second: str, own: str, other: str) -> Card:
@@ -113,7 +115,7 @@ def _card(sample: Sample, first: str, second: str, own: str, other: str) -> Card
 
 
 def _near_words(near: Neighbour) -> tuple[str, ...]:
-    marks = [f"{near.twin} twin" if near.twin == "near" else "exact copy"] if near.twin else []
+    marks = [{"near": "near twin", "exact": "exact copy"}[near.twin]] if near.twin else []
     marks += ["same patient"] if near.is_same_patient else []
     return (near.label, f"cos {_below_one(near.similarity)}", *marks)
 
@@ -125,9 +127,9 @@ def _below_one(similarity: float) -> str:
 
 def _place(sample: Sample) -> tuple[str, ...]:
     """Split and id; of an id that begins with its split only that."""
-    name, split = sample.id, sample.split.partition(",")[0]
+    name = sample.id
     short = name if len(name) <= ID_LETTERS else f"…{name[-ID_LETTERS:]}"
-    return (short,) if name.startswith(f"{split}/") or " " in split else (split, short)
+    return (short,) if name.startswith(f"{sample.split}/") else (sample.split, short)
 
 
 def _title(found: WrongAnswers | Hints) -> str:
@@ -136,22 +138,19 @@ def _title(found: WrongAnswers | Hints) -> str:
 
 
 def _lead(found: WrongAnswers | Hints) -> tuple[str, ...]:
-    who = describe(found.contender)
-    near = f"; beside each the {found.k} {found.learnt}" if found.learnt else ""
-    rims = ", blue of the class as labelled, orange of the other" if found.learnt else ""
-    n_shown = len(found.shown)
+    who, n_shown = describe(found.contender), len(found.shown)
+    of_folds = " (of other folds about as many)" if found.contender.is_of_folds else ""
+    near = (f"Beside each the {found.k} {found.learnt}{of_folds}.",) if found.learnt else ()
     if isinstance(found, Hints):
-        where = " and ".join(found.splits)
-        return (
-            f"{who}: {counted(found.n_hints, 'hint')} of {found.n} labels ({where}), {n_shown} shown, "
-            f"the smallest margin first{near}{rims}",
-            HINT,
-        )
-    share = f"{found.n_wrong / found.n:.1%}" if found.n else "-"
-    scale = "; scores are margins, no probabilities" if found.is_margin else ""
+        looked = f"{found.n} labels of {'; '.join(found.splits)}"
+        counts = f"{counted(found.n_hints, 'hint')} in {looked}; {n_shown} shown, the surest first"
+        return (f"{who}: {counts}.", *near, HINT)
+    share = f" ({found.n_wrong / found.n:.1%})" if found.n else ""
+    scale = ". Scores are margins, no probabilities" if found.is_margin else ""
     return (
-        f"{who}: {found.n_wrong} of {found.n} {found.split} answers are wrong ({share}), {n_shown} "
-        f"shown, the most confident first{scale}{near}{rims}",
+        f"{who}: {found.n_wrong} of {found.n} answers to {found.split} are wrong{share}; {n_shown} "
+        f"shown, the most confident first{scale}.",
+        *near,
     )
 
 
@@ -253,7 +252,7 @@ def draw(gallery: Gallery) -> Image.Image:
 
 CARDS = """
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 29rem), 1fr));
-  gap: 1.5rem 2rem; }
+  gap: 1.5rem 2rem; margin: 1.5rem 0; }
 .card { display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: .5rem; margin: 0;
   break-inside: avoid; }
 .card figure { margin: 0; font-size: .8rem; line-height: 1.3; color: var(--soft);
