@@ -6,6 +6,7 @@ from looking import some
 
 from cache.commands.settings import flags_of
 from finetune.cli import NUMBERS, main, make_parser
+from finetune.config import TrainConfig
 from finetune.each import each_of
 from finetune.training import training
 
@@ -23,8 +24,8 @@ def data(tmp_path, monkeypatch):
     [
         ("--each encoder-lr=1e-3,1e-4", ["--encoder-lr 1e-3", "--encoder-lr 1e-4"]),
         (
-            "--each freeze-until=0,3 --each decay_1d=yes,no",
-            [f"--freeze-until {b} --{w}decay-1d" for b in (0, 3) for w in ("", "no-")],
+            "--each freeze-until=0,3 --each decay_1d=no",
+            [f"--freeze-until {b} --no-decay-1d" for b in (0, 3)],
         ),
         ("--each cut-after=2,4 --mode head", [f"--cut-after {b} --mode head" for b in (2, 4)]),
         ("--each size=32,64 --mode head", [f"--size {px} --mode head" for px in (32, 64)]),
@@ -88,6 +89,15 @@ def test_what_a_command_alone_would_refuse_is_refused_before_anything(words, lin
 def test_a_block_too_many_is_named_before_the_first_training(data, capsys):
     assert not run(f"{VIT} {SHORT} --each freeze-until=3,99", data, status=1)
     assert "freeze-until 99: --freeze-until 99: test_vit has blocks" in capsys.readouterr().err
+
+
+def test_of_several_every_combination_comes_in_order():
+    words = "--each clip=1,2 --each decay-1d=yes,no --lr 0.1"
+    found = list(each_of(make_parser().parse_args(words.split()), TrainConfig))
+    assert [(o.clip, o.decay_1d, o.lr) for _, o in found] == [
+        *(("1", True, 0.1), ("1", False, 0.1), ("2", True, 0.1), ("2", False, 0.1)),
+    ]
+    assert found[1][0] == "clip 1, decay-1d no"
 
 
 def test_every_setting_that_changes_numbers_may_be_named():
