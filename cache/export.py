@@ -82,8 +82,9 @@ def export_features(
         made = folder / path.name
         with FeatureWriter(made, spec) as writer:
             _copy_units(features, writer)
-            # What it took tells of a machine; how many samples leak, of no one.
-            writer.finish({} if leaks is None else {"leaks": leaks})
+            # Times and device tell of a machine; parameters, and how many samples leak, of no one.
+            known = {name: n for name, n in features.cost.items() if name == "parameters"}
+            writer.finish(known if leaks is None else {**known, "leaks": leaks})
         move_whole(made, path)
     return salt if sharing.hash_ids and sharing.salt is None else None
 

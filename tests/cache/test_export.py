@@ -83,7 +83,7 @@ def make_file(path, n_rows=700, row_sample=None, dtype="float16"):
         for unit in writer.todo:
             rows = slice(unit * 256, unit * 256 + 256)
             writer.write_unit(unit, {name: x[rows] for name, x in content.items()})
-        writer.finish({"device": "cuda (thomas)", "leaks": LEAKS})
+        writer.finish({"device": "cuda (thomas)", "parameters": 7, "leaks": LEAKS})
     return path
 
 
@@ -108,7 +108,7 @@ def test_the_command_of_the_issue(source, tmp_path, capsys):
     assert made.header.attributes["positive_class"] == "b"
     assert made.versions == features.versions
     assert [*made.fingerprint] == ["layers/01/cls"]
-    assert made.cost == {"leaks": LEAKS}
+    assert made.cost == {"parameters": 7, "leaks": LEAKS}
     assert made.meta == {}
     assert (made.hashes, made.thumbnails) == (None, None)
     assert made.notes == {
