@@ -17,7 +17,7 @@ from probe.report.rows.contenders import Contender, contenders_of
 from probe.report.rows.sides import describe, facts
 
 FORMATS = (".png", ".html")
-FLAGS = {"data": "--data", "encoder": "--model", "kind": "--kind"}
+FLAGS = {"data": "--data", "encoder": "--model", "kind": "--kind", "trainings": "--where seed=..."}
 LISTED = 5  # of the answers that there are
 EXAMPLES = """\
 examples:

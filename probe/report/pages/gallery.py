@@ -16,7 +16,7 @@ from probe.report.findings.hints import Hints
 from probe.report.findings.looks import picture, thumbnail_png
 from probe.report.findings.nearest import Neighbour
 from probe.report.findings.wrong import Sample, WrongAnswers
-from probe.report.formats.cells import COUNT, Cell, Column, Page, Table, line
+from probe.report.formats.cells import COUNT, Cell, Column, Page, Table, line, number
 from probe.report.formats.html import POLICY, STYLE
 from probe.report.rows.sides import describe
 
@@ -80,49 +80,51 @@ def gallery_of(found: WrongAnswers | Hints) -> Gallery:
         cards = [
             _card(
                 hint.sample,
-                f"labelled {hint.given} {hint.p_given:.2f}",
-                f"may be {hint.likely} {hint.p_likely:.2f}",
-                hint.given,
-                hint.likely,
+                (hint.given, hint.likely),
+                f"may be {hint.likely}",
+                f"p {_score(hint.p_given)} and {_score(hint.p_likely)}",
             )
             for hint in found.shown
         ]
     else:
+        score = "margin" if found.is_margin else "p"
         cards = [
             _card(
                 wrong.sample,
-                f"labelled {wrong.truth}",
-                f"answered {wrong.answer} {wrong.confidence:.2f}",
-                wrong.truth,
-                wrong.answer,
+                (wrong.truth, wrong.answer),
+                f"answered {wrong.answer}",
+                f"{score} {_score(wrong.confidence)}",
             )
             for wrong in found.shown
         ]
-    lead = (*_lead(found), *([RIMS] if found.learnt else []))
+    has_rims = any(other.rim for card in cards for other in card.others)
+    lead = (*_lead(found), *([RIMS] if has_rims else []))
     return Gallery(_title(found), lead, tuple(cards), found.notes)
 
 
-def _card(sample: Sample, first: str, second: str, own: str, other: str) -> Card:
+def _card(sample: Sample, classes: tuple[str, str], *words: str) -> Card:
+    """A sample whose label and answer these classes are."""
+    own, other = classes
     patient = (f"patient {sample.patient}",) if sample.patient else ()
-    words = (first, second, *_place(sample), *patient)
+    said = (f"labelled {own}", *words, *_place(sample), *patient)
     rims = {own: BLUE, other: VERMILION}
     learnt = sample.learnt.features if sample.learnt else None
     others = tuple(
         Picture(learnt, near.row, _near_words(near), rims.get(near.label, ""))
         for near in sample.neighbours
     )
-    return Card(Picture(sample.features, sample.row, words), others)
+    return Card(Picture(sample.features, sample.row, said), others)
 
 
 def _near_words(near: Neighbour) -> tuple[str, ...]:
     marks = [{"near": "near twin", "exact": "exact copy"}[near.twin]] if near.twin else []
     marks += ["same patient"] if near.is_same_patient else []
-    return (near.label, f"cos {_below_one(near.similarity)}", *marks)
+    return (near.label, f"cos {_score(near.similarity)}", *marks)
 
 
-def _below_one(similarity: float) -> str:
-    """Three decimals, "1" of a copy alone."""
-    return f"{min(similarity, 0.999):.3f}" if similarity < 1 - 1e-6 else "1"
+def _score(value: float) -> str:
+    """Three decimals; what is just below 1 isn't rounded up to it, which is said of copies."""
+    return number(0.999 if 0.999 < value < 1 - 1e-6 else value)
 
 
 def _place(sample: Sample) -> tuple[str, ...]:
@@ -142,14 +144,14 @@ def _lead(found: WrongAnswers | Hints) -> tuple[str, ...]:
     of_folds = " (of other folds about as many)" if found.contender.is_of_folds else ""
     near = (f"Beside each the {found.k} {found.learnt}{of_folds}.",) if found.learnt else ()
     if isinstance(found, Hints):
-        looked = f"{found.n} labels of {'; '.join(found.splits)}"
+        looked = f"{found.n} labels ({'; '.join(found.splits)})"
         counts = f"{counted(found.n_hints, 'hint')} in {looked}; {n_shown} shown, the surest first"
         return (f"{who}: {counts}.", *near, HINT)
     share = f" ({found.n_wrong / found.n:.1%})" if found.n else ""
     scale = ". Scores are margins, no probabilities" if found.is_margin else ""
     return (
-        f"{who}: {found.n_wrong} of {found.n} answers to {found.split} are wrong{share}; {n_shown} "
-        f"shown, the most confident first{scale}.",
+        f"{who}: {found.n_wrong} of {found.n} answers are wrong{share}, on {found.split}; {n_shown} shown, "
+        f"the most confident first{scale}.",
         *near,
     )
 

@@ -258,7 +258,7 @@ def test_hints_of_several_labels_are_each_labels_own(places, capsys):
 def test_a_table_a_csv_and_pictures(toys, capsys, folder):
     probed(capsys, "--kind linear --choose val")
     out = answered(capsys, "wrong", "--most", "4")
-    assert re.search(r"toy, .*: \d+ of 60 answers to test are wrong \(\d+\.\d%\); 4 shown", out)
+    assert re.search(r"toy, .*: \d+ of 60 answers are wrong \(\d+\.\d%\), on test; 4 shown", out)
     assert "Beside each the 3 nearest of 120 images of train, by cosine at layer 1, cls." in out
     answered(capsys, "wrong", "--most", "4", "-o", "w.png", "--csv", "w.csv")
     lines = list(csv.DictReader(io.StringIO((folder / "w.csv").read_text())))
