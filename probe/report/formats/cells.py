@@ -24,6 +24,8 @@ OF_SD = {
     COUNT: UNIT,
 }  # standard deviations have no sign, and of counts decimals
 
+PROSE = 60  # letters that a line of a table has room for
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -41,6 +43,11 @@ class Cell:
     @property
     def is_number(self) -> bool:
         return self.value is not None
+
+    @property
+    def is_prose(self) -> bool:
+        """Whether it is a text that needs more than a line where lines can be broken."""
+        return not self.is_number and len(self.text) > PROSE and " " in self.text
 
     @property
     def shown(self) -> str:

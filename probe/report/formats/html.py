@@ -20,6 +20,7 @@ table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tab
 th, td { padding: .25rem .7rem; text-align: left; vertical-align: baseline; font-weight: normal; }
 th[scope=row] { max-width: 22rem; min-width: 7rem; }
 td { white-space: nowrap; }
+td.prose { white-space: normal; min-width: 18rem; }
 thead th { color: var(--soft); vertical-align: bottom; }
 thead tr:last-child th { border-bottom: 1px solid var(--ink); }
 th[scope=colgroup] { text-align: center; color: var(--ink); font-weight: 600; }
@@ -135,9 +136,8 @@ def _row(table: Table, row: Sequence[Cell], numbers: dict[str, int], prefix: str
     for place, (cell, column) in enumerate(zip(row, table.columns, strict=True)):
         is_heading = place == 0 and not cell.is_number
         tag, scope = ("th", ' scope="row"') if is_heading else ("td", "")
-        cells.append(
-            f"<{tag}{scope}{_right(column.is_right)}>{_cell(cell, numbers, prefix)}</{tag}>"
-        )
+        shape = ' class="prose"' if cell.is_prose else _right(column.is_right)
+        cells.append(f"<{tag}{scope}{shape}>{_cell(cell, numbers, prefix)}</{tag}>")
     return f"<tr>{''.join(cells)}</tr>"
 
 

@@ -18,6 +18,7 @@ PREAMBLE = r"""% The preamble needs: \usepackage{booktabs}
 \providecommand{\reportdeviation}[1]{\,{\scriptsize$\pm$#1}}"""
 INTERVALS = "Small, below and above: the ends of a number's interval"
 END = r" \\"  # of a row
+PROSE_SHARE = 0.7  # of a line, that columns of prose take together
 
 # Characters that mean something to TeX, or that its oldest fonts (OT1) have elsewhere.
 SPECIAL = {
@@ -75,7 +76,7 @@ def _table(page: Page, table: Table, numbers: dict[str, int]) -> Iterator[str]:
         caption = f"{title} ({facts})" if title and facts else title or facts
         yield f"\\caption{{{caption}.}}\\vspace{{4pt}}"  # article has no room below it
     if table.columns:
-        shape = "".join("r" if column.is_right else "l" for column in table.columns)
+        shape = "".join(_shapes(table))
         yield f"\\begin{{tabular}}{{@{{}}{shape}@{{}}}}\n\\toprule"
         yield from _over(table)
         yield _row([escape(column.name) for column in table.columns])
@@ -89,6 +90,15 @@ def _table(page: Page, table: Table, numbers: dict[str, int]) -> Iterator[str]:
         yield " \\\\\n".join(map(_guarded, below))
         yield r"\end{minipage}"
     yield r"\end{table}"
+
+
+def _shapes(table: Table) -> Iterator[str]:
+    """Of each column; those of prose share what they leave of the line."""
+    is_prose = [any(row[i].is_prose for row in table.rows) for i in range(len(table.columns))]
+    width = PROSE_SHARE / max(1, sum(is_prose))
+    for column, has_prose in zip(table.columns, is_prose, strict=True):
+        prose = rf"p{{{width:.2f}\linewidth}}"
+        yield prose if has_prose else "r" if column.is_right else "l"
 
 
 def _over(table: Table) -> Iterator[str]:

@@ -3,7 +3,7 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,10 +30,11 @@ APART = (
 NO_WORD = {"shots": "all"}  # what a column without the field is called
 TALLIED = ("first", "open", "out")
 TALLIES = (
-    "of {n} sets: first, not separated from the best as the only one; open, nor are others; out, a test "
+    "of {n} {what}: first, not separated from the best as the only one; open, nor are others; out, a test "
     "puts another above it"
 )
 SMALLEST, ASKED = "smallest difference", "looked at (K)"
+LOOKED_AT = f"{ASKED}: questions that a test set was asked, by these rows and others; its best is a best of K"
 
 
 def page_of_metric(
@@ -102,7 +103,7 @@ def _table(contest: Contest, number: int, parts: Sequence[Part], shape: Shape) -
         *(Column(summary.name, summary.over, is_right=True) for summary in summaries),
     ]
     below = [note for summary in summaries for note in summary.notes]
-    below += [*_families_said(contest.families, heads_of), *_power(contest.reaches.values())]
+    below += [*_families_said(contest.families, heads_of), *_told(contest.reaches.values())]
     title = f"table {number + 1} of {len(parts)}" if len(parts) > 1 else ""
     title += f": {part.differs}" if part.differs and number else ""
     return Table(
@@ -199,7 +200,7 @@ def _average(contest: Contest, form: str) -> Summary:
 
 
 def _tallies(contest: Contest) -> list[Summary]:
-    n = len(contest.tested)
+    n, what = len(contest.tested), "sets" if contest.units else "columns"
     if n < 2:
         return []
     each = {line: contest.tally(line) for line in contest.lines}
@@ -209,8 +210,8 @@ def _tallies(contest: Contest) -> list[Summary]:
             word,
             {line: Cell(value=k, form=COUNT) for line, k in of.items()},
             of,
-            (TALLIES.format(n=n),) if word == TALLIED[0] else (),
-            f"of {n} sets",
+            (TALLIES.format(n=n, what=what),) if word == TALLIED[0] else (),
+            f"of {n} {what}",
         )
         for word, of in counts.items()
     ]
@@ -294,14 +295,15 @@ def _smallest(of: Reach) -> Cell:
     return Cell(value=of.decision.smallest, notes=why)
 
 
-def _power(reaches: Iterable[Reach]) -> list[str]:
-    """What the smallest difference is, where there is one."""
+def _told(reaches: Collection[Reach]) -> list[str]:
+    """What the feet say, where they are."""
     powers = dict.fromkeys(of.decision.power for of in reaches if of.decision)
-    return [
+    found = [
         f"{SMALLEST}: that one pair shows {of.power:.0%} of the time at level {of.level:g}, as the "
         "median pair scatters"
         for of in powers
     ]
+    return [*found, *([LOOKED_AT] if any(of.looked_at for of in reaches) else [])]
 
 
 def _of_one_seed(contender: Contender) -> list[Any]:

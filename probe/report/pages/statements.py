@@ -202,9 +202,12 @@ def _metrics(study: Study) -> Iterable[str]:
 
 
 def _tests(study: Study) -> Iterable[str]:
-    used = {method for of in study.reported for method in of.row.measured.intervals.values()}
-    methods = [words for method, words in METHODS.items() if method in used]
-    return [f"95 % intervals: {', '.join(methods)}"] if methods else []
+    used: dict[str, dict[str, None]] = {}
+    for of in study.reported:
+        for metric, method in of.row.measured.intervals.items():
+            used.setdefault(METHODS[method], {})[metric] = None
+    words = [f"{', '.join(metrics)}: {method}" for method, metrics in used.items()]
+    return [f"95 % intervals of {'; '.join(words)}"] if words else []
 
 
 def _robustness(of: Reported) -> str:

@@ -385,3 +385,15 @@ def test_no_format_is_loaded_before_it_writes():
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = ["probe.report.formats.cells", "probe.report.formats.write"]
     assert sorted(found.stdout.split()) == loaded
+
+
+def test_prose_wraps_where_lines_can_be_broken():
+    text = "a sentence that is far too long for one line of any table that people read on a screen"
+    columns = (Column("item"), Column("said"), Column("n", is_right=True))
+    page = Page((Table(columns, ((Cell("1"), Cell(text), Cell(value=0.5)),)),))
+    assert f'<td class="prose">{text}</td>' in write(page, "html")
+    assert "{@{}lp{0.70\\linewidth}r@{}}" in write(page, "latex")
+    assert (
+        "prose"
+        not in write(Page((Table(columns[:1], ((Cell("short"),),)),)), "html").split("<body>")[1]
+    )
