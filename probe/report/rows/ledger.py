@@ -52,7 +52,7 @@ class History:
         """Readings whose row was replaced by another of the same id."""
         return len(self.readings) - len(self.rows)
 
-    @property
+    @cached_property
     def n_questions(self) -> int:
         """Different questions; folds of one rule, and seeds of a training, are of one."""
         return len({of.question for of in self.readings})

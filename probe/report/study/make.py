@@ -93,7 +93,7 @@ def make_study(of: Studied) -> Study:
         Section(
             "first",
             "Who can still be first",
-            (page_of_metric(shown, of.metric, Shape(), of.people),),
+            (page_of_metric(shown, of.metric, Shape(), of.people, ledger=of.record.ledger),),
             _first_told(main.n_others, of.metric),
         ),
         Section("compared", "Comparisons", tuple(_compared(of, main.heads)), COMPARED),
