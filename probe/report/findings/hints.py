@@ -156,10 +156,12 @@ def _parts(contender: Contender) -> tuple[list[Answered], list[str]]:
     parts = [part for split in there for part in answers_of(contender, split)]
     if not parts:
         next(answers_of(contender, TEST))  # says why
-    has_train = TRAIN in there or (
-        VAL in there and "folds" in contender.first.row.answered.settings
-    )
-    return parts, [] if has_train else [STORES.format(" and ".join(there))]
+    row, notes = contender.first.row, []
+    if TRAIN not in there and not (VAL in there and "folds" in row.answered.settings):
+        notes.append(STORES.format(" and ".join(there)))
+    if row.posed.trained_on:
+        notes.append(f"train and val are of {row.posed.trained_on.dataset}")
+    return parts, notes
 
 
 def _problems(parts: Sequence[Answered], task: str) -> Iterator[_Labels]:

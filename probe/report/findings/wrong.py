@@ -272,7 +272,7 @@ class Looks:
         """Where the samples' thumbnails are: of the row's own encoder, if it is there."""
         trained, row = part.of.row.posed.trained_on, part.of.row
         try:
-            if part.split.startswith(TRAIN) and trained:
+            if trained and part.split != TEST:
                 features = find_learnt(part.of, part.arrays, self.people).features
             else:
                 features = self.people.file_of(row)
@@ -302,8 +302,11 @@ class Looks:
             return None, [()] * len(ids)
         try:
             learnt = find_learnt(part.of, part.arrays, self.people)
-            if features.digest != learnt.features.digest and not part.of.row.posed.trained_on:
-                features = learnt.features
+            row = part.of.row
+            if not row.posed.trained_on:
+                features = learnt.features  # pictures may be of another encoder's file
+            elif part.split == TEST and features.digest != row.encoded.digest:
+                raise RequestError(f"the features of {row.encoded.dataset} that it read are gone")
             found = find_nearest(learnt, features, ids, self.k)
             learnt.features.check_thumbnails()
         except (RequestError, BrokenCache) as error:

@@ -16,7 +16,7 @@ from reporting import answered, refused
 from cache.features import open_features
 from cache.task import BINARY, MULTI_LABEL, REGRESSION
 from probe.report.findings.hints import label_hints
-from probe.report.findings.looks import class_looks, picture, thumbnail_png
+from probe.report.findings.looks import picture, thumbnail_png
 from probe.report.findings.wrong import find_wrong
 from probe.report.rows.contenders import contenders_of
 from probe.report.rows.people import People
@@ -207,6 +207,16 @@ def test_what_was_learnt_from_under_other_splits(toys, capsys, asked, learnt):
     assert "no neighbours" not in out
 
 
+@pytest.mark.parametrize(("words", "split"), [(["--split", "val"], "val"), (["--labels"], "train")])
+def test_train_and_val_of_external_data_are_its_own(toys, capsys, words, split):
+    make_features(toys[0], "there", looks=LOOKS, seed=8, groups=PATIENTS, strength=0.7)
+    probed(capsys, "--kind linear --choose val --train-data there --test-data toys")
+    out = answered(capsys, "wrong", "--most", "40", *words)
+    assert re.search(r"^00\d+ .*p\d\d\d", out, re.M)  # there, patients are known
+    assert "no neighbours" not in out
+    assert split in out
+
+
 def test_where_val_is_not_kept_nobody_knows_train(toys, capsys):
     probed(capsys, "--split 60/20/20 --kind linear --shots 4 --episodes 2")
     out = " ".join(answered(capsys, "wrong", "--most", "3").split())
@@ -340,13 +350,7 @@ def test_flags_that_do_not_go_together(words, capsys):
     assert end.value.code == 2
 
 
-# ---------------------------------------------------------------------------- contact sheets
-
-
-def test_looks_of_a_class(toys):
+def test_a_thumbnail_is_a_png(toys):
     file = open_features(next(toys[0].glob("*/*.h5")))
-    found = class_looks(file, per_class=3)
-    assert [(of.name, of.n) for of in found] == [("class 0", 40), ("class 1", 40), ("class 2", 40)]
-    assert found[1].rows == (1, 61, 118)
-    png = Image.open(io.BytesIO(thumbnail_png(file, 61)))
-    np.testing.assert_array_equal(np.asarray(png), picture(file, 61))
+    with Image.open(io.BytesIO(thumbnail_png(file, 61))) as png:
+        np.testing.assert_array_equal(np.asarray(png), picture(file, 61))
