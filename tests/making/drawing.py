@@ -8,6 +8,7 @@ from unittest.mock import patch
 import numpy as np
 from contending import NOBODY, answer, labels_of, scores_of
 
+from probe.cost import Cost
 from probe.report.figures.frame import Asked
 from probe.report.rows.contenders import contenders_of
 
@@ -73,6 +74,20 @@ def kinds(kind_names=("knn", "ridge", "linear"), models=NAMES, n_classes=2, n=12
         for i, model in enumerate(models)
         for j, kind in enumerate(kind_names)
     ]  # fmt: skip
+
+
+def priced(rows, device="cuda (one)"):
+    """Rows that know what their encoders take."""
+    found = []
+    for i, of in enumerate(rows):
+        cost = Cost(
+            parameters=10**7 * (1 + 5 * i % 7),
+            images_per_second=1000 / (1 + 3 * i % 5),
+            bytes_per_image=1000 + 400 * i,
+            device=device,
+        )
+        found.append(dataclasses.replace(of, row=dataclasses.replace(of.row, cost=cost)))
+    return found
 
 
 def tempered(rows, temperature=1.3):

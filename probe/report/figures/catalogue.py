@@ -14,6 +14,7 @@ FIGURES = {  # a module each
     "shots": "few-shot curves: a metric by labelled images of each class",
     "sizes": "a metric by the size of the encoder's input",
     "curves": "a metric by any number of a row, --across encoder-lr, freeze-until, k, n_train...",
+    "cost": "a metric against images/s, parameters and bytes; which encoder none beats in both",
     "confusion": "confusion matrices, counts and shares of each true class",
     "recall": "recall of each class, with intervals",
     "subgroups": "a metric in each subgroup of --by, with intervals",

@@ -8,7 +8,7 @@ what its panel is wide, and the picture is made as high as legend, panels and ca
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,6 +100,7 @@ class Sheet:
     width: float  # inches
     figure: Figure = field(init=False)
     _height: float = 0.0  # inches of panels and legends
+    later: list[Callable[[], None]] = field(default_factory=list)  # when panels have their places
     _said: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -198,6 +199,10 @@ class Sheet:
         n_lines = text.count("\n") + 1
         self._height += n_lines * 1.3 * SMALL / 72 + 0.25
         self.figure.set_size_inches(self.width, self._height)
+        if self.later:
+            self.figure.draw_without_rendering()
+        for step in self.later:
+            step()
 
     def wrap(self, text: str, room: float, size: float = POINTS) -> str:
         """Break a text into lines, and words that are longer than one.

@@ -11,6 +11,7 @@ from drawing import (
     few_shot,
     kinds,
     layered,
+    priced,
     tempered,
     tuned,
 )
@@ -46,6 +47,8 @@ CASES = {
     "calibration": ("calibration", lambda: classes(3)),
     "matrix": ("matrix", lambda: kinds() + kinds(dataset="others")),
     "matrix of 9": ("matrix", lambda: kinds(("linear",), [f"encoder {i}" for i in range(9)])),
+    "cost": ("cost", lambda: priced(kinds(("linear",), [f"encoder {i}" for i in range(12)]))),
+    "cost of long names": ("cost", lambda: priced(kinds(("linear", "knn")))),
     "ranks": ("ranks", lambda: kinds(models=[f"encoder {i}" for i in range(8)])),
     "ranks of long names": ("ranks", kinds),
     "deciding of twins": (

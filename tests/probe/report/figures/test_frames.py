@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 from contending import answer, labels_of, scores_of
-from drawing import NAMES, asked_of, few_shot, kinds, layered, tempered, tuned
+from drawing import NAMES, asked_of, few_shot, kinds, layered, priced, tempered, tuned
 from golden import make_toy
 from probing import answered
 
@@ -207,7 +207,48 @@ def test_ranks_are_those_of_the_page():
         assert own == [(v.value, rank.value, rank.low, rank.high) for v, rank in pairs]
 
 
-@pytest.mark.parametrize("metric", ["acc", "auc"])
+@pytest.mark.parametrize("metric", ["auc", "brier"])
+def test_cost_is_that_of_rows_and_joins_what_none_beats(metric):
+    rows = priced(kinds(("linear",), models=[f"m{i}" for i in range(8)]))
+    spots = catalogue.make("cost", asked_of(rows, metric)).points
+    assert len({spot.panel for spot in spots}) == 3
+    by_model = {r.row.encoded.model: r.row for r in rows}
+    sign = -1 if metric == "brier" else 1
+    for what, name, less in (
+        ("images_per_second", "images_per_second", -1),
+        ("parameters", "parameters", 1),
+        ("bytes", "bytes_per_image", 1),
+    ):
+        points = {
+            m: (sign * row.measured.test[metric].value, less * getattr(row.cost, name))
+            for m, row in by_model.items()
+        }
+        own = [spot for spot in spots if spot.what == what]
+        assert len(own) == 8
+        for spot in own:
+            value, x = points[spot.name]
+            assert (sign * spot.value, less * spot.x) == (value, x)
+            better = [
+                m
+                for m, (v, takes) in points.items()
+                if v >= value and takes <= x and (v, takes) != (value, x)
+            ]
+            assert spot.is_undominated == (not better)
+        assert 0 < sum(spot.is_undominated for spot in own) < 8
+
+
+def test_times_of_two_devices_stand_apart_and_old_rows_are_named():
+    rows = kinds(("linear",))
+    known = [*priced(rows[:1], "cpu"), *priced(rows[1:2])]
+    frame = catalogue.make("cost", asked_of([*known, rows[2]]))
+    panels = {spot.panel for spot in frame.points if spot.what == "images_per_second"}
+    assert panels == {
+        "toys, linear: images/s of extraction, cpu",
+        "toys, linear: images/s of extraction, cuda (one)",
+    }
+    assert frame.notes == ("left out: 1 answer that doesn't know what it takes",)
+
+
 def over_sets(n_sets, models=NAMES, n=120):
     """Rows of several data sets, the first encoder far better on the last of them."""
     rows = []
@@ -269,6 +310,7 @@ def test_a_matrix_takes_sets_that_both_have():
     assert n["lite", NAMES[2]] == 3
 
 
+@pytest.mark.parametrize("metric", ["acc", "auc"])
 def test_what_a_set_decides_is_that_of_decide_and_leads_are_differences(metric):
     asked = asked_of(kinds(("linear", "knn"), n=200), metric)
     frame = catalogue.make("deciding", asked)
@@ -326,6 +368,7 @@ NEEDS = {
     "layers": ("three layers of one encoder", "probe --kind linear --layer all"),
     "shots": ("two numbers of shots", "probe --kind linear --shots 1,5,10,25"),
     "sizes": ("one encoder at two sizes", "extract --size 112,224"),
+    "cost": ("rows that know what encoders take", "extract --overwrite"),
     "matrix": ("two encoders", "probe --kind linear --model A,B"),
     "curves": ("along what?", "--across FIELD"),
     "ranks": ("two probes", "probe --kind linear --layer auto"),

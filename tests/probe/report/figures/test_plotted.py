@@ -5,7 +5,7 @@ import math
 
 import pytest
 from contending import labels_of
-from drawing import asked_of, few_shot, kinds, layered, tempered
+from drawing import asked_of, few_shot, kinds, layered, priced, tempered
 
 from probe.report.figures.catalogue import make, plot
 from probe.report.figures.curves import PUBLISHED
@@ -26,6 +26,8 @@ ROWS = {
     "calibration": lambda: kinds(n_classes=3),
     "deciding": kinds,
     "ranks": kinds,
+    "matrix": lambda: [of for name in ("a", "b") for of in kinds(("linear",), dataset=name)],
+    "cost": lambda: priced(kinds(("linear",))),
 }
 
 
@@ -49,7 +51,7 @@ def test_plotly_knows_every_name_and_value(made, name):
     json.dumps([panel.layout for panel in picture.panels] + traces(picture), allow_nan=False)
 
 
-@pytest.mark.parametrize("name", ["layers", "shots", "recall", "ranks"])
+@pytest.mark.parametrize("name", ["layers", "shots", "recall", "ranks", "cost"])
 def test_each_number_is_drawn(made, name):
     frame, picture = made[name]
     axis = "x" if name == "recall" else "y"

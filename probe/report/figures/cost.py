@@ -1,0 +1,124 @@
+"""A metric against what encoders take: images/s, parameters, bytes; and which none beats in both.
+
+Encoders that were asked alike about the same samples share a panel, and in those of images/s the device
+that extracted their features: times of two machines say nothing beside each other.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from cache.commands.names import counted
+from probe.report.figures.curves import said_of, titled
+from probe.report.figures.frame import Asked, Frame, nothing
+from probe.report.findings.parts import Part, Shape, make_parts
+from probe.report.findings.standing import metric_of
+from probe.report.rows.contenders import Contender
+from probe.report.rows.fields import find_field
+
+RATE, PARAMETERS, BYTES = "images_per_second", "parameters", "bytes"  # fields of rows
+LABELS = {
+    RATE: "images/s of extraction, {device}",
+    PARAMETERS: "parameters of the encoder",
+    BYTES: "bytes stored of an image",
+}
+CAPTION = (
+    "Blue, joined: no other of the panel is as good and takes less, by the numbers alone, whatever their "
+    "intervals. Bars: 95 % interval over test{sd}. n of test: {n} samples."
+)
+SD = ", of several folds or trainings ± standard deviation"
+SHAPE = Shape()
+
+
+@dataclass(frozen=True)
+class Spot:
+    """One encoder."""
+
+    panel: str
+    name: str
+    what: str  # it takes: a field of rows
+    x: float  # how much
+    metric: str
+    value: float
+    low: float  # ends of its bar; nan: it has none
+    high: float
+    n: int  # test samples
+    device: str  # that images/s are of
+    is_undominated: bool
+
+
+def make(asked: Asked) -> Frame[Spot]:
+    """A panel for each data set and way of asking, and of each thing that encoders take.
+
+    Raises:
+        RequestError: no row knows what it takes.
+    """
+    having = [c for c in asked.contenders if c.value(asked.metric) is not None]
+    parts = make_parts(having, SHAPE) if having else []
+    spots: list[Spot] = []
+    n_sd = n_unknown = 0
+    for title, part in titled(parts, "data"):
+        for dataset in part.columns:
+            found = [c for (_, column), c in part.cells.items() if column == dataset]
+            n_unknown += sum(all(_cost(c, what) is None for what in LABELS) for c in found)
+            n_sd += sum(len(c.rows) > 1 for c in found)
+            name = title.replace(part.contenders[0].dataset, dataset, 1)
+            for what, label in LABELS.items():
+                spots += _panels(f"{name}: {label}", what, part, found, asked)
+    if not spots:
+        raise nothing(
+            "rows that know what encoders take, which older ones don't",
+            "extract --overwrite` and then `probe --kind linear --overwrite",
+        )
+    notes = []
+    if n_unknown:
+        verb = "doesn't know what it takes" if n_unknown == 1 else "don't know what they take"
+        notes.append(f"left out: {counted(n_unknown, 'answer')} that {verb}")
+    n = sorted({spot.n for spot in spots})
+    of_test = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}"
+    caption = CAPTION.format(sd=SD if n_sd else "", n=of_test)
+    metric = metric_of(asked.metric)
+    y = metric.column or metric.name
+    return Frame("cost", tuple(spots), caption, tuple(notes), "", y, is_log=True)
+
+
+def _cost(of: Contender, what: str) -> float | None:
+    """Of its first row: times of several vary."""
+    found = find_field(what).of(of.first)
+    return float(found) if found else None
+
+
+def _panels(
+    title: str, what: str, part: Part, contenders: Sequence[Contender], asked: Asked
+) -> list[Spot]:
+    """Of each device one, where it matters."""
+    lines = {id(c): line for (line, _), c in part.cells.items()}
+    of: dict[str, list[Spot]] = defaultdict(list)
+    for c in contenders:
+        x, value = _cost(c, what), c.value(asked.metric)
+        if x is None or value is None or math.isnan(value.value):
+            continue
+        low, high = value.low, value.high
+        if math.isnan(low) and not math.isnan(value.sd):
+            low, high = value.value - value.sd, value.value + value.sd
+        device = str(find_field("device").of(c.first) or "unknown device") if what == RATE else ""
+        name = ", ".join(map(said_of, part.names, lines[id(c)]))
+        panel = title.format(device=device)
+        n = c.first.row.n.get("test", 0)
+        of[device].append(
+            Spot(panel, name, what, x, asked.metric, value.value, low, high, n, device, False)
+        )
+    is_loss = metric_of(asked.metric).is_loss
+    return [
+        replace(spot, is_undominated=not any(_beats(o, spot, is_loss) for o in spots))
+        for spots in of.values()
+        for spot in spots
+    ]
+
+
+def _beats(a: Spot, b: Spot, is_loss: bool) -> bool:
+    """Whether a is as good, takes no more, and is better in one of the two."""
+    gain = (b.value - a.value) if is_loss else (a.value - b.value)
+    spared = (a.x - b.x) if a.what == RATE else (b.x - a.x)
+    return gain >= 0 and spared >= 0 and (gain > 0 or spared > 0)
