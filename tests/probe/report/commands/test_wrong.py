@@ -16,7 +16,7 @@ from reporting import answered, refused
 from cache.features import open_features
 from cache.task import BINARY, MULTI_LABEL, REGRESSION
 from probe.report.findings.hints import label_hints
-from probe.report.findings.looks import picture, thumbnail_png
+from probe.report.findings.looks import class_looks, picture, thumbnail_png
 from probe.report.findings.wrong import find_wrong
 from probe.report.rows.contenders import contenders_of
 from probe.report.rows.people import People
@@ -354,3 +354,9 @@ def test_a_thumbnail_is_a_png(toys):
     file = open_features(next(toys[0].glob("*/*.h5")))
     with Image.open(io.BytesIO(thumbnail_png(file, 61))) as png:
         np.testing.assert_array_equal(np.asarray(png), picture(file, 61))
+
+
+def test_looks_of_a_class(toys):
+    found = class_looks(open_features(next(toys[0].glob("*/*.h5"))), per_class=3)
+    assert [(of.name, of.n) for of in found] == [(f"class {c}", 40) for c in range(3)]
+    assert found[1].rows == (1, 61, 118)
