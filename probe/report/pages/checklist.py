@@ -57,7 +57,7 @@ def page_of_checklist(checklist: Checklist, of: Study) -> Page:
         for section, members in groupby(checklist.items, lambda item: item.section)
     ]
     lead = (
-        f"{checklist.source}. {checklist.read_from[0].upper()}{checklist.read_from[1:]}.",
+        f"{checklist.source}. {checklist.read_from}.",
         FILLED,
         NOT_A_DEVICE,
         *(

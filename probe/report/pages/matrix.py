@@ -33,6 +33,7 @@ TALLIES = (
     "of {n} {what}: first, not separated from the best as the only one; open, nor are others; out, a test "
     "puts another above it"
 )
+EACH = "; sets that share patients count one by one"
 SMALLEST, ASKED = "smallest difference", "looked at (K)"
 LOOKED_AT = f"{ASKED}: questions that a test set was asked, by these rows and others; its best is a best of K"
 
@@ -203,6 +204,7 @@ def _tallies(contest: Contest) -> list[Summary]:
     n, what = len(contest.tested), "sets" if contest.units else "columns"
     if n < 2:
         return []
+    alone = EACH if 0 < len(contest.units) < len(contest.columns) else ""
     each = {line: contest.tally(line) for line in contest.lines}
     counts = {word: {line: getattr(of, word) for line, of in each.items()} for word in TALLIED}
     return [
@@ -210,7 +212,7 @@ def _tallies(contest: Contest) -> list[Summary]:
             word,
             {line: Cell(value=k, form=COUNT) for line, k in of.items()},
             of,
-            (TALLIES.format(n=n, what=what),) if word == TALLIED[0] else (),
+            (TALLIES.format(n=n, what=what) + alone,) if word == TALLIED[0] else (),
             f"of {n} {what}",
         )
         for word, of in counts.items()

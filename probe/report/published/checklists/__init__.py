@@ -39,8 +39,8 @@ class Checklist:
 
 
 TRANSCRIBED = (
-    "numbers and topics are those of an open transcription of its table, {}; compare them with the "
-    "journal's before you hand this in"
+    "Numbers and topics are as {} them, in short words of our own; hold them against the journal's before "
+    "you hand this in"
 )
 CHECKLISTS = (
     Checklist(
@@ -48,21 +48,21 @@ CHECKLISTS = (
         "CLAIM, 2024 update",
         "Tejani et al. 2024, Radiology: Artificial Intelligence 6:e240300, "
         "doi.org/10.1148/ryai.240300 (44 items)",
-        TRANSCRIBED.format("which nobody had compared with the paper"),
+        TRANSCRIBED.format("three open transcriptions of its table have"),
     ),
     Checklist(
         "tripod-ai",
         "TRIPOD+AI",
         "Collins et al. 2024, BMJ 385:e078378, doi.org/10.1136/bmj-2023-078378 (27 items, 52 with "
         "their parts)",
-        TRANSCRIBED.format("compared there with the statement's supplement"),
+        TRANSCRIBED.format("an open transcription, compared with the statement's supplement, has"),
     ),
     Checklist(
         "stard-ai",
         "STARD-AI",
         "Sounderajah et al. 2025, Nature Medicine 31:3283, doi.org/10.1038/s41591-025-03953-8 "
         "(40 items, 48 with their parts)",
-        TRANSCRIBED.format("compared there with table 2 of the accepted manuscript"),
+        TRANSCRIBED.format("an open transcription, compared with the paper's table 2, has"),
     ),
 )
 
