@@ -6,6 +6,7 @@ from typing import Any
 
 from cache.commands.names import counted
 from cache.errors import RequestError
+from probe.metrics.classification import PROBABILITY
 from probe.report.findings.cohort import count_splits
 from probe.report.findings.headline import leads
 from probe.report.findings.reported import Reported, Study
@@ -236,6 +237,12 @@ def _external(study: Study) -> Iterable[str]:
     return _numbers(study.external, study.metric) or [NO_EXTERNAL]
 
 
+def _uncalibrated(of: Reported) -> str:
+    kind = of.row.answered.score_type
+    is_told = kind in (PROBABILITY, "prediction") or of.lacking
+    return "" if is_told else f"no calibration: scores are {kind}, no probabilities"
+
+
 def _subgroups(study: Study) -> Iterable[str]:
     meta = dict.fromkeys(c for of in study.reported if of.features for c in of.features.meta)
     flags = ", ".join(f"meta:{column}" for column in meta)
@@ -269,7 +276,7 @@ STATEMENTS: Mapping[str, Statement] = {
         always="each sample's scores, labels and ids are kept beside every row, with checksums"
     ),
     "availability": Statement(_availability),
-    "calibration": Statement(tables=["Calibration", "Calibration curve"]),
+    "calibration": Statement(_uncalibrated, tables=["Calibration", "Calibration curve"]),
     "data": Statement(_data, ["Flow"]),
     "demographics": Statement(tables=["Characteristics"]),
     "disjoint": Statement(_disjoint, ["Leaks"]),

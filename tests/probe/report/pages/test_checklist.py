@@ -127,6 +127,14 @@ def test_what_a_checklist_cannot_be_of_is_refused(words, capsys):
     assert "no such row" in refused(capsys, "checklist", "claim2024", *words, "--data", "x")
 
 
+def test_margins_have_thresholds_and_no_calibration(words, capsys):
+    answered(capsys, "--kind ridge --data toys")
+    text = reported(capsys, "checklist", "claim2024", *words, "--data", "toys", "--kind", "ridge")
+    assert "### Thresholds and 2 x 2 counts" in text
+    assert "### Calibration" not in text
+    assert "no calibration: scores are margin, no probabilities" in items_of(text)["38"][1]
+
+
 def test_numbers_have_no_classes_and_no_threshold(places, capsys):
     make_toy(places[0], "ages", "regression", seed=1, n=(60, 30, 60))
     answered(capsys, "--kind ridge --data ages")
