@@ -60,7 +60,7 @@ def make_parser(prog: str) -> Parser:
 def run(options: argparse.Namespace) -> int:
     """Read the rows, fill the checklist in."""
     from probe.report.findings.headline import read_record
-    from probe.report.findings.reported import Study, report_on
+    from probe.report.findings.reported import Reports, report_on
     from probe.report.pages.checklist import page_of_checklist
 
     p = options.prevalence
@@ -75,6 +75,6 @@ def run(options: argparse.Namespace) -> int:
     reported = report_on(contenders_of(rows), metric, record, people, question, options.positive)
     if not reported:
         raise RequestError("none of these rows has read test: a checklist has nothing to tell")
-    study = Study(tuple(reported), record, people, metric, question, p)
-    print_page(options, page_of_checklist(find_checklist(options.checklist), study))
+    reports = Reports(tuple(reported), record, people, metric, question, p)
+    print_page(options, page_of_checklist(find_checklist(options.checklist), reports))
     return status

@@ -92,7 +92,7 @@ class Reported:
 
 
 @dataclass(frozen=True)
-class Study:
+class Reports:
     """One report of each test set, and what decides and counts."""
 
     reported: tuple[Reported, ...]

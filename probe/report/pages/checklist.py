@@ -9,9 +9,9 @@ from itertools import groupby
 
 from cache.errors import RequestError
 from probe.report.findings.deciding import Asked, Shown, choose, from_labels, from_rows
-from probe.report.findings.reported import Reported, Study
+from probe.report.findings.reported import Reported, Reports
 from probe.report.formats.cells import Cell, Column, Page, Table
-from probe.report.pages import study
+from probe.report.pages import reported
 from probe.report.pages.deciding import make_page as page_of_decisions
 from probe.report.pages.ledger import make_page as page_of_ledger
 from probe.report.pages.notes import joined
@@ -29,7 +29,7 @@ FILLED = (
 NOT_A_DEVICE = "These are numbers of research; no model here is a medical device."
 
 
-def page_of_checklist(checklist: Checklist, of: Study) -> Page:
+def page_of_checklist(checklist: Checklist, of: Reports) -> Page:
     """Fill a checklist.
 
     Raises:
@@ -83,41 +83,41 @@ def _existing(wanted: Sequence[str], titles: Collection[str]) -> list[str]:
     return [f'"{title}"' for title in dict.fromkeys(found)]
 
 
-def _tables(of: Study) -> list[Table]:
+def _tables(of: Reports) -> list[Table]:
     """All tables: of the internal test sets, then of the external ones."""
 
-    def results(reported: Sequence[Reported]) -> list[Table]:
+    def results(sets: Sequence[Reported]) -> list[Table]:
         return [
-            *study.performance(reported),
-            *study.operations(reported, of.prevalence),
-            *study.calibration(reported),
-            *study.confusion(reported),
-            *study.wrong(reported),
+            *reported.performance(sets),
+            *reported.operations(sets, of.prevalence),
+            *reported.calibration(sets),
+            *reported.confusion(sets),
+            *reported.wrong(sets),
         ]
 
     outside = [
-        *study.models(of.external),
-        *study.flow(of.external),
-        *study.characteristics(of.external),
-        *study.leaks(of.external),
+        *reported.models(of.external),
+        *reported.flow(of.external),
+        *reported.characteristics(of.external),
+        *reported.leaks(of.external),
         *results(of.external),
     ]
     return [
-        *study.models(of.internal),
-        *study.flow(of.internal),
-        *study.characteristics(of.internal),
-        *study.leaks(of.internal),
+        *reported.models(of.internal),
+        *reported.flow(of.internal),
+        *reported.characteristics(of.internal),
+        *reported.leaks(of.internal),
         *results(of.internal),
         *(replace(table, title=f"{EXTERNAL}{table.title.lower()}") for table in outside),
         *_decided(of),
         *_ledger(of),
-        *study.versions(of.reported),
+        *reported.versions(of.reported),
     ]
 
 
-def _decided(of: Study) -> list[Table]:
+def _decided(of: Reports) -> list[Table]:
     """What each test set can show, as `report decide` says it of these rows."""
-    shown = [each for reported in of.reported for each in _decisions(reported, of.people)]
+    shown = [each for one in of.reported for each in _decisions(one, of.people)]
     if not shown:
         return []
     page = page_of_decisions(shown, Asked(), ())
@@ -134,7 +134,7 @@ def _decisions(of: Reported, people: People) -> list[Shown]:
         return []
 
 
-def _ledger(of: Study) -> list[Table]:
+def _ledger(of: Reports) -> list[Table]:
     tables = page_of_ledger(of.record.ledger, of.datasets).tables
     titles = ("Ledger", QUESTIONS)
     return [

@@ -9,8 +9,8 @@ from cache.errors import RequestError
 from probe.metrics.classification import PROBABILITY
 from probe.report.findings.cohort import count_splits
 from probe.report.findings.headline import leads
-from probe.report.findings.reported import Reported, Study
-from probe.report.pages.study import METHODS, imbalance, leaks_of, unit_of
+from probe.report.findings.reported import Reported, Reports
+from probe.report.pages.reported import METHODS, imbalance, leaks_of, unit_of
 from probe.report.rows.fields import written
 
 EXTERNAL = "External test: "
@@ -30,13 +30,13 @@ class Statement:
 
     each: Callable[[Reported], str] | None = None  # of each test set; "": nothing
     tables: Sequence[str] = ()  # titles
-    whole: Callable[[Study], Iterable[str]] | None = None  # of all together
+    whole: Callable[[Reports], Iterable[str]] | None = None  # of all together
     always: str = ""  # of any rows
 
-    def of(self, study: Study) -> tuple[str, ...]:
+    def of(self, reports: Reports) -> tuple[str, ...]:
         """In words."""
-        found = [*self.whole(study)] if self.whole else []
-        found += per_set(study.reported, self.each) if self.each else []
+        found = [*self.whole(reports)] if self.whole else []
+        found += per_set(reports.reported, self.each) if self.each else []
         return tuple(filter(None, [*found, self.always]))
 
 
@@ -57,9 +57,9 @@ def _joined(*words: str) -> str:
     return ", ".join(filter(None, words))
 
 
-def _question(study: Study) -> Iterable[str]:
-    sets = [each.rivals for each in study.reported]
-    return leads(sets, study.metric, study.record, study.question, study.people)
+def _question(reports: Reports) -> Iterable[str]:
+    sets = [each.rivals for each in reports.reported]
+    return leads(sets, reports.metric, reports.record, reports.question, reports.people)
 
 
 def _data(of: Reported) -> str:
@@ -197,14 +197,14 @@ def _ensemble(of: Reported) -> str:
     return "no ensemble" if n == 1 else f"no ensemble; means over {n} folds or sites"
 
 
-def _metrics(study: Study) -> Iterable[str]:
-    names = dict.fromkeys(name for of in study.reported for name in of.row.measured.test)
+def _metrics(reports: Reports) -> Iterable[str]:
+    names = dict.fromkeys(name for of in reports.reported for name in of.row.measured.test)
     return [f"measured: {', '.join(names)}"]
 
 
-def _tests(study: Study) -> Iterable[str]:
+def _tests(reports: Reports) -> Iterable[str]:
     used: dict[str, dict[str, None]] = {}
-    for of in study.reported:
+    for of in reports.reported:
         for metric, method in of.row.measured.intervals.items():
             used.setdefault(METHODS[method], {})[metric] = None
     words = [f"{', '.join(metrics)}: {method}" for method, metrics in used.items()]
@@ -229,12 +229,12 @@ def _numbers(reported: Sequence[Reported], metric: str) -> list[str]:
     return per_set(reported, said)
 
 
-def _internal(study: Study) -> Iterable[str]:
-    return _numbers(study.internal, study.metric)
+def _internal(reports: Reports) -> Iterable[str]:
+    return _numbers(reports.internal, reports.metric)
 
 
-def _external(study: Study) -> Iterable[str]:
-    return _numbers(study.external, study.metric) or [NO_EXTERNAL]
+def _external(reports: Reports) -> Iterable[str]:
+    return _numbers(reports.external, reports.metric) or [NO_EXTERNAL]
 
 
 def _uncalibrated(of: Reported) -> str:
@@ -243,8 +243,8 @@ def _uncalibrated(of: Reported) -> str:
     return "" if is_told else f"no calibration: scores are {kind}, no probabilities"
 
 
-def _subgroups(study: Study) -> Iterable[str]:
-    meta = dict.fromkeys(c for of in study.reported if of.features for c in of.features.meta)
+def _subgroups(reports: Reports) -> Iterable[str]:
+    meta = dict.fromkeys(c for of in reports.reported if of.features for c in of.features.meta)
     flags = ", ".join(f"meta:{column}" for column in meta)
     return [f"gaps, beside those of chance: `report table --by` {flags}"] if meta else []
 
@@ -255,12 +255,12 @@ def _heterogeneity(of: Reported) -> str:
     return "no site was left out of training: `probe --split site-out:COLUMN` does that"
 
 
-def _ledger(study: Study) -> Iterable[str]:
+def _ledger(reports: Reports) -> Iterable[str]:
     def said(of: Reported) -> str:
-        n = study.record.ledger.looked_at(of.row.test_set)
+        n = reports.record.ledger.looked_at(of.row.test_set)
         return f"test was asked {counted(n, 'question')}: its best is a best of {n}" if n else ""
 
-    return per_set(study.reported, said)
+    return per_set(reports.reported, said)
 
 
 def _availability(of: Reported) -> str:
