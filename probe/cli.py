@@ -13,8 +13,9 @@ from cache.commands.settings import add_flags, given, refuse_others
 from cache.commands.terminal import Parser, complain, run_command, show, split_words
 from cache.errors import Failure, RequestError
 from probe.choosing.plan import ChoosingConfig
-from probe.config import ExternalConfig, FindConfig, ProbeConfig, RunConfig
+from probe.config import ExternalConfig, ProbeConfig, RunConfig
 from probe.episodes.draw import FewShotConfig
+from probe.finding import FindConfig
 from probe.kinds.estimator import Estimator
 from probe.kinds.kind import Kind
 from probe.kinds.table import KINDS, TABLE
@@ -273,8 +274,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(config: ProbeConfig) -> int:
     """Find the features, ask them, print the table."""
     # Here, not above: h5py is a quarter of the time that --help may take.
+    from probe.finding import choose_files
     from probe.report.pages.listing import format_rows
-    from probe.run import choose_files, run_probe
+    from probe.run import run_probe
 
     found, failures = choose_files(config.find)
     rows, more = run_probe(config, found, say=lambda line: show(line, flush=True))

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from cache.commands.settings import check, setting
 from cache.errors import RequestError
-from cache.places import features_root, results_root
+from cache.places import results_root
 from probe.choosing.plan import ChoosingConfig
 from probe.episodes.draw import FewShotConfig
+from probe.finding import FindConfig
 from probe.kinds.kind import Kind
 from probe.metrics.metric import Measuring
 from probe.places import AUTO, PlacesConfig
@@ -16,41 +17,6 @@ from probe.questions.overlay import OverlayConfig
 from probe.report.statistics.bands import parse_by
 
 TEST_SPLITS = ("test", "all")
-
-
-def _read_part(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise RequestError(f"--where takes PART=VALUE, e.g. precision=bf16; not {text!r}")
-    return name, value
-
-
-@dataclass(frozen=True)
-class FindConfig:
-    """Which feature files to ask; nothing: all that are found."""
-
-    files: tuple[Path, ...] = ()  # by path; empty: found by the wishes below
-    models: tuple[str, ...] = setting(
-        (), "encoders, comma separated", flag="--model", short="-m", metavar="NAMES"
-    )
-    sizes: tuple[int, ...] = setting(
-        (), "input sizes, comma separated", flag="--size", metavar="PX"
-    )
-    data: tuple[str, ...] = setting((), "data sets, comma separated", metavar="NAMES")
-    where: tuple[tuple[str, str], ...] = setting(
-        (),
-        "a part of the key, e.g. precision=bf16, where several files fit",
-        metavar="PART=VALUE",
-        repeated=True,
-        read=_read_part,
-    )
-    features: Path | None = setting(
-        None, "", metavar="DIR", shown="$MEDPROBE_FEATURES or ./features"
-    )
-
-    @property
-    def folder(self) -> Path:
-        return self.features or features_root()
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cache.catalogue import Wish, find_features
 from cache.commands.names import format_bytes
 from cache.errors import CacheError, Failure, RequestError
 from cache.features import Features, open_features
 from probe.answer import Answer, check_answer
 from probe.arrays import Floats
 from probe.choosing.place import Best, Compared
-from probe.config import FindConfig, ProbeConfig
+from probe.config import ProbeConfig
 from probe.cost import UNKNOWN, Cost, cost_of
 from probe.kinds.controls import KIND as CONTROL
 from probe.kinds.controls import advise_random, answer_controls, encoded_control, find_random
@@ -59,35 +58,6 @@ class Job:
 
     config: ProbeConfig
     path: Path
-
-
-def choose_files(find: FindConfig) -> tuple[list[Features], list[Failure]]:
-    """The feature files that the settings name, and what can't be had.
-
-    Raises:
-        CacheError: none can be had.
-        RequestError: several keys fit one request.
-    """
-    if find.files:
-        found, failures = [], []
-        for path in {os.path.realpath(path): path for path in find.files}.values():
-            try:
-                found.append(_open_images(path))
-            except (CacheError, RequestError, OSError) as error:
-                failures.append(Failure(path.name, str(error)))
-        if not found:
-            raise CacheError("; ".join(failure.why for failure in failures))
-        return found, failures
-    wish = Wish(find.models, find.sizes, find.data, dict(find.where))
-    found, troubles = find_features(find.folder, wish)
-    return found, [Failure("features", trouble) for trouble in troubles]
-
-
-def _open_images(path: Path) -> Features:
-    features = open_features(path)
-    if features.is_text:
-        raise RequestError(f"{path} holds text features; use --kind zeroshot with the image file")
-    return features
 
 
 def run_probe(

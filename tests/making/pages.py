@@ -17,8 +17,9 @@ from extract.datasets.files.options import TableOptions
 from extract.datasets.recipes import RECIPES
 from finetune.config import LoraConfig, NetworkConfig, TrainConfig
 from probe.choosing.plan import ChoosingConfig
-from probe.config import ExternalConfig, FindConfig, RunConfig
+from probe.config import ExternalConfig, RunConfig
 from probe.episodes.draw import FewShotConfig
+from probe.finding import FindConfig
 from probe.kinds.table import TABLE
 from probe.metrics.metric import Measuring
 from probe.places import PlacesConfig

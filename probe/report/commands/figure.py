@@ -1,15 +1,28 @@
-"""``report figure``: a picture of stored rows, and the data frame that it is drawn from."""
+"""``report figure``: a picture of stored rows or feature files, and the data frame that it is drawn from."""
 
 import argparse
 from pathlib import Path
 
 from cache.commands.names import counted
-from cache.commands.terminal import Parser, show
+from cache.commands.settings import add_flags, given
+from cache.commands.terminal import Parser, complain, show
 from cache.errors import RequestError
 from cache.files import write_asked
+from probe.finding import FindConfig, choose_files
 from probe.report.commands.which import add_rows, people_of, read_rows
-from probe.report.figures.catalogue import FIGURES, FORMATS, check_drawing, find, make
+from probe.report.figures.catalogue import (
+    FIGURES,
+    FORMATS,
+    LIKE,
+    OF_FILES,
+    OF_ROWS,
+    check_drawing,
+    find,
+    make,
+    refuse_unread,
+)
 from probe.report.figures.catalogue import write as write_figure
+from probe.report.figures.files import AskedOfFiles
 from probe.report.figures.frame import Asked
 from probe.report.figures.papers import make as make_printed
 from probe.report.formats.write import write
@@ -30,6 +43,8 @@ examples:
   report figure --like huix2024:fig4 -o freezing.pdf
   report figure deciding -o deciding.svg --csv deciding.csv
   report figure subgroups --by meta:sex -o sex.png --data scans
+  report figure cka -o layers.png --data breastmnist --model dinov2,eva02 --pool cls
+  report figure scatter --method tsne -o scatter.png --data breastmnist
 """
 
 
@@ -37,7 +52,7 @@ def make_parser(prog: str) -> Parser:
     """The flags."""
     parser = Parser(
         prog=prog,
-        description="Draw stored rows. Each picture is drawn from a data frame, which --csv writes, "
+        description="Draw stored rows, or feature files. Each picture is drawn from a data frame, which --csv writes, "
         "and says below itself what its bars are, and of how many samples. Needs matplotlib, but for "
         "--csv: pip install 'medprobe[report]'.",
         epilog=EXAMPLES,
@@ -55,6 +70,16 @@ def make_parser(prog: str) -> Parser:
     what.add_argument(
         "--across", metavar="FIELD", help="of curves: encoder-lr, freeze-until, k, n_train..."
     )
+    of_files = [name for name, figure in FIGURES.items() if figure.of_files]
+    files = parser.add_argument_group(
+        f"of feature files ({', '.join(of_files)})",
+        "--data, --model, --features and --where PART=VALUE choose files, as probe does",
+    )
+    files.add_argument(
+        "--files", nargs="+", type=Path, metavar="FILE", dest="by_path", help="or by path"
+    )
+    add_flags(files, FindConfig, only=("sizes",))
+    add_flags(files, AskedOfFiles)
     how = parser.add_argument_group("how")
     how.add_argument(
         "--output", "-o", type=Path, metavar="FILE", help=f"a file.{'|'.join(FORMATS)}"
@@ -80,14 +105,39 @@ def check(options: argparse.Namespace) -> None:
         raise RequestError("name a figure; --list says which there are")
     if options.figure is not None and options.like is not None:
         raise RequestError(f"name {options.figure} or --like {options.like}, not both")
-    own = [n for n in ("metric", "by", "across") if getattr(options, n) is not None]
-    if options.like is not None and own:
-        raise RequestError(f"--{own[0]}: a paper's figure has its own; leave it out")
     if options.output is None and options.csv is None:
         raise RequestError("name a file: -o FILE.png, or --csv FILE of its data frame")
     if options.output is not None:
         _form(options.output)
     width_of(options.width)
+    name, typed = options.figure or options.like, _typed(options)
+    if options.like is not None and name not in LIKE:
+        if own := [flag for flag in typed if flag not in OF_ROWS]:
+            raise RequestError(f"--{own[0]}: a paper's figure has its own; leave it out")
+    elif name in FIGURES or name in LIKE:  # others are refused by run
+        refuse_unread(name, typed)
+        if find(name).of_files:
+            _find(options)
+            AskedOfFiles(**given(options, AskedOfFiles))
+
+
+def _typed(options: argparse.Namespace) -> list[str]:
+    """Flags that not every figure reads."""
+    known = {flag for figure in FIGURES.values() for flag in figure.reads}
+    values = vars(options) | {"files": options.by_path}
+    return [flag for flag in sorted({*known, *OF_ROWS, *OF_FILES}) if values[flag] is not None]
+
+
+def _find(options: argparse.Namespace) -> FindConfig:
+    """Which feature files are meant.
+
+    Raises:
+        RequestError: they are named in two ways.
+    """
+    wishes = given(options, FindConfig)
+    if options.by_path and wishes:
+        raise RequestError("name feature files by --files, or by what they are of, not both")
+    return FindConfig(files=tuple(options.by_path or ()), **wishes)
 
 
 def _form(path: Path) -> str:
@@ -116,35 +166,39 @@ def width_of(word: str) -> float:
 
 
 def _list() -> str:
-    told = {**FIGURES, **{figure.called: figure.place for figure in PRINTED}}
-    long = max(map(len, told))
-    lines = [f"{name:{long}}  {words}" for name, words in told.items()]
-    lines.insert(len(FIGURES), "\nwith --like, in the shape of a paper's:")
+    told = {name: figure.told for name, figure in FIGURES.items()}
+    like = {figure.called: figure.place for figure in PRINTED}
+    like |= {name: figure.told for name, figure in LIKE.items()}
+    long = max(map(len, {**told, **like}))
+    lines = [
+        f"{name:{long}}  {words}" for name, words in {**told, **dict(sorted(like.items()))}.items()
+    ]
+    lines.insert(len(told), "\nwith --like, in the shape of a paper's:")
     return "\n".join(lines)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Read the rows, make the frame, draw it.
+    """Read rows or feature files, make the frame, draw it.
 
     Raises:
-        RequestError: no such figure or metric, rows that it needs are missing, or a file can't be
-            written.
+        RequestError: no such figure or metric, rows or files that it needs are missing, or a file
+            can't be written.
     """
     if options.list:
         show(_list())
         return 0
-    printed = find_printed(options.like) if options.like is not None else None
-    if printed is None:
-        find(options.figure)
+    name = options.figure or options.like
+    printed = None if options.figure or name in LIKE else find_printed(name)
+    is_of_files = printed is None and find(name).of_files
     if options.output is not None:
         check_drawing()
-    metric = metric_named(options.metric or "auc")
-    by = parse_by(options.by) if options.by else None
-    rows, status = read_rows(options, options.prog, may_lack=printed is not None)
-    if not rows and printed is None:
-        return status
-    asked = Asked(rows, contenders_of(rows), people_of(options), metric, by, options.across or "")
-    frame = make(options.figure, asked) if printed is None else make_printed(printed, asked)
+    if is_of_files:
+        asked, status = _read_files(options)
+    else:
+        asked, status = _read(options, may_lack=printed is not None)
+        if not asked.rows and printed is None:
+            return status
+    frame = make(name, asked) if printed is None else make_printed(printed, asked)  # type: ignore[arg-type]
     if options.csv is not None:
         with write_asked(options.csv) as file:
             file.write(write(frame.page(), "csv").encode())
@@ -153,8 +207,25 @@ def run(options: argparse.Namespace) -> int:
         with write_asked(options.output) as file:
             width = width_of(options.width)
             write_figure(frame, file, _form(options.output), width)
-        of = options.like or f"{options.figure} of {counted(len(rows), 'row')}"
-        show(f"{options.output}: {of}")
+        made_of = f" of {asked.counted}" if printed is None else ""
+        show(f"{options.output}: {name}{made_of}")
     for note in frame.notes:
         show(note)
     return status
+
+
+def _read(options: argparse.Namespace, may_lack: bool) -> tuple[Asked, int]:
+    """Rows, and the status that files that are none ask for."""
+    metric = metric_named(options.metric or "auc")
+    by = parse_by(options.by) if options.by else None
+    rows, status = read_rows(options, options.prog, may_lack=may_lack)
+    people, across = people_of(options), options.across or ""
+    return Asked(rows, contenders_of(rows), people, metric, by, across), status
+
+
+def _read_files(options: argparse.Namespace) -> tuple[AskedOfFiles, int]:
+    """Feature files, and the status that those that can't be had ask for."""
+    found, failures = choose_files(_find(options))
+    for what, why in failures:
+        complain(options.prog, f"{what}: {why}")
+    return AskedOfFiles(found, **given(options, AskedOfFiles)), 1 if failures else 0

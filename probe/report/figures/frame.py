@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from cache.commands.names import counted
 from cache.errors import RequestError
 from probe.report.figures.heat import Scale
 from probe.report.formats.cells import PLAIN, Cell, Column, Page, Table
@@ -63,6 +64,11 @@ class Asked:
     metric: str = "auc"  # by its name in rows
     by: By | None = None  # what divides samples into subgroups
     across: str = ""  # field of the x axis, as it is typed
+
+    @property
+    def counted(self) -> str:
+        """How much of what it is, for people."""
+        return counted(len(self.rows), "row")
 
 
 def nothing(what: str, command: str) -> RequestError:

@@ -24,7 +24,14 @@ from probe.report.findings.matched import (
     represented,
     vectors,
 )
-from probe.report.statistics.projections import pca, tsne
+from probe.report.statistics.projections import (
+    NEAREST,
+    neighbours_of,
+    pca,
+    perplexity_of,
+    tsne,
+    umap,
+)
 from probe.report.statistics.similarity import (
     batch_of,
     cka_matrix,
@@ -34,7 +41,8 @@ from probe.report.statistics.similarity import (
 
 MOST = 10_000  # samples where time grows with their square, or faster; of more, so many are drawn
 MOST_TSNE = 3000  # of t-SNE: 10,000 take two minutes
-PCA, TSNE = "pca", "tsne"
+PCA, TSNE, UMAP = METHODS = "pca", "tsne", "umap"
+TITLES = {PCA: "principal component", TSNE: "t-SNE", UMAP: "UMAP"}
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ class LayersAlike:
         name = "debiased" if self.is_debiased else "biased"
         widths = sorted({seen.width for seen in (*self.left, *self.right)})
         spans = f"{widths[0]} to {widths[-1]}" if len(widths) > 1 else f"{widths[0]}"
-        words = f"linear CKA, {name}; {self.samples}, {way}; D = {spans}"
+        words = f"linear CKA, {name}, {way}; D = {spans}"
         return words if self.is_debiased else f"{words}; of noise it is about D / (D + n)"
 
     def pairs(self) -> tuple[Pair, ...]:
@@ -165,10 +173,7 @@ class NeighboursAlike:
 
     def describe(self) -> str:
         """How the numbers were made, in words."""
-        return (
-            f"share of the {self.k} nearest others, by cosine, that two encoders agree on; "
-            f"{self.samples}; by chance {self.chance:.2g}"
-        )
+        return f"share of the {self.k} nearest others, by cosine, that two encoders agree on"
 
     def pairs(self) -> tuple[Shared, ...]:
         """Each cell, row by row."""
@@ -214,19 +219,23 @@ class Scatter:
 
     samples: Common
     seen: Seen
-    method: str  # PCA or TSNE
-    points: Doubles  # (n, 2), in the unit of the features; of t-SNE in none
-    shares: tuple[float, ...]  # of the variance along each axis; empty of t-SNE
+    method: str  # one of METHODS
+    points: Doubles  # (n, 2), in the unit of the features; of t-SNE and UMAP in none
+    shares: tuple[float, ...]  # of the variance along each axis; empty of others than PCA
     labels: Array  # (n,) or (n, C), as ``Features.labels``
     class_names: tuple[str, ...]
+    seed: int
 
     def describe(self) -> str:
         """How the points were made, in words."""
-        words = f"{self.seen.encoder}, {self.seen.place}; {self.samples}"
+        n = self.samples.n
+        if self.method == PCA:
+            return "principal components"
         if self.method == TSNE:
-            return f"t-SNE of {words}; distances between groups mean nothing"
-        shares = " and ".join(f"{100 * share:.0f} %" for share in self.shares)
-        return f"principal components of {words}; {shares} of the variance"
+            settings = f"perplexity {perplexity_of(n):.3g}"
+        else:
+            settings = f"{neighbours_of(n)} neighbours, least distance {NEAREST:g}"
+        return f"by {TITLES[self.method]}; {settings}, seed {self.seed}"
 
 
 def scatter(place: Place, method: str = PCA, *, split: str = ALL, seed: int = 0) -> Scatter:
@@ -234,24 +243,25 @@ def scatter(place: Place, method: str = PCA, *, split: str = ALL, seed: int = 0)
 
     Args:
         place: which.
-        method: PCA or TSNE.
+        method: one of METHODS.
         split: whose samples.
-        seed: of t-SNE, and of the samples that are drawn.
+        seed: of t-SNE and UMAP, and of the samples that are drawn.
 
     Raises:
-        RequestError: another method; see also ``match_samples``, ``pca`` and ``tsne``.
+        RequestError: another method; see also ``match_samples``, ``pca``, ``tsne`` and ``umap``.
         BrokenCache: stored rows don't match their checksums.
     """
-    if method not in (PCA, TSNE):
-        raise RequestError(f"layers are laid out by {PCA} or {TSNE}, not {method!r}")
+    if method not in METHODS:
+        raise RequestError(f"layers are laid out by {', '.join(METHODS)}, not {method!r}")
     features = file_of(place)
-    common = match_samples([features], split, MOST if method == PCA else MOST_TSNE, seed)
+    common = match_samples([features], split, MOST_TSNE if method == TSNE else MOST, seed)
     x = vectors(place, common)
     if method == PCA:
         plane = pca(x)
         points, shares = plane.points, tuple(plane.shares.tolist())
     else:
-        points, shares = tsne(x, seed).astype(np.float64), ()
+        lay_out = tsne if method == TSNE else umap
+        points, shares = lay_out(x, seed).astype(np.float64), ()
     labels = features.labels[common.places[features.path]]
     (seen,) = name_layers([place])
-    return Scatter(common, seen, method, points, shares, labels, tuple(features.class_names))
+    return Scatter(common, seen, method, points, shares, labels, tuple(features.class_names), seed)

@@ -1,5 +1,7 @@
-"""Vectors as points of a plane: the two directions of the largest variance, and t-SNE."""
+"""Vectors as points of a plane: the two directions of the largest variance, t-SNE and UMAP."""
 
+from importlib import import_module
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +15,7 @@ ROUNDING = 1e-12  # of the variance: less of it is none
 ALIKE = 1e-6  # of a weight: two that differ by less are equally large
 N_BEFORE = 50  # principal components that t-SNE begins with (van der Maaten & Hinton 2008)
 PERPLEXITY = 30.0  # of t-SNE, and at most a third of the others
+N_NEIGHBOURS, NEAREST = 15, 0.1  # of UMAP, both its default
 
 
 class Plane(NamedTuple):
@@ -87,5 +90,38 @@ def tsne(x: Floats, seed: int = 0) -> Singles:
     plane = pca(x, max(2, min(N_BEFORE, n, x.shape[1])))
     if not plane.shares.any():
         raise RequestError("t-SNE needs vectors that differ, and all are the same")
-    perplexity = min(PERPLEXITY, (n - 1) / 3)
-    return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(plane.points)
+    return TSNE(2, perplexity=perplexity_of(n), init="pca", random_state=seed).fit_transform(
+        plane.points
+    )
+
+
+def perplexity_of(n: int) -> float:
+    """That of t-SNE of n samples."""
+    return min(PERPLEXITY, (n - 1) / 3)
+
+
+def umap(x: Floats, seed: int = 0) -> Singles:
+    """(n, 2) points by UMAP (McInnes et al. 2018), of the package umap-learn, on one thread.
+
+    What ``tsne`` says of distances holds here.
+
+    Args:
+        x: (n, D) finite.
+        seed: of what it draws.
+
+    Raises:
+        RequestError: umap-learn isn't installed, or under 4 samples.
+    """
+    if not find_spec("umap"):
+        raise RequestError("UMAP needs another package: pip install umap-learn")
+    if len(x) < 4:
+        raise RequestError(f"UMAP needs 4 samples at least, found {len(x)}")
+    made = import_module("umap").UMAP(  # late: it takes seconds, and compiles
+        n_components=2, n_neighbors=neighbours_of(len(x)), min_dist=NEAREST, random_state=seed, n_jobs=1
+    )  # fmt: skip
+    return made.fit_transform(np.asarray(x, np.float32))
+
+
+def neighbours_of(n: int) -> int:
+    """Those of UMAP of n samples."""
+    return min(N_NEIGHBOURS, n - 1)

@@ -215,7 +215,9 @@ def _figures(
     """The figures of each section, and what is to be said of those that can't be drawn."""
     found: dict[str, list[Figure]] = defaultdict(list)
     lacking = []
-    for name in FIGURES:
+    for name, figure in FIGURES.items():
+        if figure.of_files:
+            continue
         contenders = answers[:MOST_DRAWN] if name in OF_ANSWERS else of.contenders
         rows = [row for c in contenders for row in c.rows]
         words = {"subgroups": _columns(of, contenders), "curves": ALONG}.get(name, ("",))
@@ -227,7 +229,7 @@ def _figures(
             except (RequestError, CacheError) as error:
                 lacking.append(f"{' '.join(filter(None, [name, word]))}: {error}")
                 continue
-            title = f"By {word}" if word else TITLES.get(name, FIGURES[name])
+            title = f"By {word}" if word else TITLES.get(name, figure.told)
             called = f"{name}-{word}".rstrip("-")
             found[PLACES.get(name, ANSWERS)].append(Figure(called, title, frame))
     return found, tuple(lacking)

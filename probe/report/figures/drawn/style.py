@@ -78,10 +78,10 @@ class Look:
 
 
 def looks(names: Iterable[str]) -> dict[str, Look]:
-    """A look for each name, in their order; 28 are different."""
+    """A look for each name, in their order; 28 are different, by colour and marker 49."""
     n = len(COLOURS)
     return {
-        name: Look(COLOURS[i % n], MARKERS[i % n], DASHES[i // n % len(DASHES)])
+        name: Look(COLOURS[i % n], MARKERS[(i + i // n) % n], DASHES[i // n % len(DASHES)])
         for i, name in enumerate(dict.fromkeys(names))
     }
 
