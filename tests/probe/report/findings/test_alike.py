@@ -1,5 +1,8 @@
 """Encoders beside each other, from feature files."""
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from features import make_features, make_text_spec, write_rows
@@ -9,8 +12,9 @@ from cache.errors import BrokenCache, RequestError
 from cache.features import open_features
 from probe.places import Place, find_places, last_place, read_place
 from probe.report.findings import alike, matched
-from probe.report.findings.alike import PCA, TSNE, layers_alike, neighbours_alike, scatter
+from probe.report.findings.alike import PCA, TSNE, UMAP, layers_alike, neighbours_alike, scatter
 from probe.report.findings.matched import match_samples
+from probe.report.statistics import projections
 from probe.report.statistics.projections import pca
 from probe.report.statistics.similarity import cka, nearest, shared
 
@@ -45,7 +49,7 @@ def test_layers_of_two_files(make):
         ("one", 1, "cls", 8),
     ]
     assert found.right[2].place == "layer 2, mean"
-    assert found.describe() == "linear CKA, debiased; n = 60, all at once; D = 8"
+    assert found.describe() == "linear CKA, debiased, all at once; D = 8"
     pairs = found.pairs()
     assert len(pairs) == 6
     assert (pairs[1].layer, pairs[1].other, pairs[1].other_layer) == (0, "two", 1)
@@ -63,15 +67,13 @@ def test_layers_of_one_file(make):
     assert found.cka[0, 1] == pytest.approx(
         cka(one.array(0, "cls"), one.array(1, "cls"), is_debiased=False)
     )
-    assert found.describe().endswith(
-        "biased; n = 60, all at once; D = 8; of noise it is about D / (D + n)"
-    )
+    assert found.describe().endswith("biased, all at once; D = 8; of noise it is about D / (D + n)")
 
 
 def test_minibatches_are_said(make):
     one = make()
     found = layers_alike(layers(one), batch=16, seed=4)
-    assert "n = 60, in 4 minibatches of at most 16 (seed 4)" in found.describe()
+    assert "debiased, in 4 minibatches of at most 16 (seed 4)" in found.describe()
     assert np.diag(found.cka) == pytest.approx(1)
 
 
@@ -103,7 +105,7 @@ def test_a_split_is_what_all_files_call_so(make):
     found = layers_alike(layers(one), layers(two), split="test")
     assert found.samples.ids.tolist() == one.ids[40:57].tolist()
     assert found.samples.notes == ("left out: 5 samples of test in some files only",)
-    assert "n = 17 of test" in found.describe()
+    assert str(found.samples) == "n = 17 of test"
     x, y = one.array(0, "cls")[40:57], two.array(0, "cls")[40:57]
     assert found.cka[0, 0] == pytest.approx(cka(x, y))
 
@@ -152,9 +154,9 @@ def test_neighbours_of_several_encoders(make):
     assert found.overlap.tolist() == [[shared(a, b) for b in near] for a in near]
     assert found.chance == 4 / 29
     assert found.describe() == (
-        "share of the 4 nearest others, by cosine, that two encoders agree on; n = 30 of train; "
-        "by chance 0.14"
+        "share of the 4 nearest others, by cosine, that two encoders agree on"
     )
+    assert str(found.samples) == "n = 30 of train"
     pairs = found.pairs()
     assert [(p.encoder, p.other) for p in pairs[:4]] == [
         ("one", "one"),
@@ -192,19 +194,39 @@ def test_a_layer_in_the_plane(make):
     assert found.shares == tuple(plane.shares)
     assert found.labels.tolist() == one.labels[40:].tolist()
     assert found.class_names == ("class 0", "class 1", "class 2")
-    shares = " and ".join(f"{100 * share:.0f} %" for share in plane.shares)
-    assert found.describe() == (
-        f"principal components of one, layer 1, cls; n = 20 of test; {shares} of the variance"
-    )
+    assert found.describe() == "principal components"
     assert found.method == PCA
-    by_tsne = scatter(place, TSNE, split="test")
+    by_tsne = scatter(place, TSNE, split="test", seed=3)
     assert by_tsne.points.shape == (20, 2)
     assert by_tsne.shares == ()
-    assert by_tsne.describe() == (
-        "t-SNE of one, layer 1, cls; n = 20 of test; distances between groups mean nothing"
-    )
-    with pytest.raises(RequestError, match="laid out by pca or tsne, not 'umap'"):
-        scatter(place, "umap")
+    assert by_tsne.describe() == "by t-SNE; perplexity 6.33, seed 3"
+    with pytest.raises(RequestError, match="laid out by pca, tsne, umap, not 'lda'"):
+        scatter(place, "lda")
+
+
+def test_umap_is_asked_with_seed_and_settings(make, monkeypatch):
+    asked = []
+
+    class Umap:
+        def __init__(self, **settings):
+            asked.append(settings)
+
+        def fit_transform(self, x):
+            return x[:, :2]
+
+    monkeypatch.setattr(projections, "find_spec", lambda name: name == "umap")
+    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=Umap))
+    one = make()
+    found = scatter(last_place(one), UMAP, split="val", seed=5)
+    assert found.points.tolist() == one.array(1, "cls")[30:40, :2].tolist()
+    assert (asked[0]["random_state"], asked[0]["n_neighbors"], asked[0]["n_jobs"]) == (5, 9, 1)
+    assert found.describe() == "by UMAP; 9 neighbours, least distance 0.1, seed 5"
+
+
+def test_without_umap_the_way_to_have_it_is_said(make, monkeypatch):
+    monkeypatch.setattr(projections, "find_spec", lambda name: None)
+    with pytest.raises(RequestError, match="pip install umap-learn"):
+        scatter(last_place(make()), UMAP)
 
 
 def test_labels_arent_needed(make):
