@@ -21,6 +21,7 @@ from probe.report.findings.wrong import (
     Looks,
     Sample,
     answers_of,
+    said_of,
 )
 from probe.report.rows.contenders import Contender
 from probe.report.rows.people import People
@@ -143,7 +144,7 @@ def label_hints(
         ),
         k,
         looks.learnt,
-        (*looks.notes, *notes),
+        (*looks.notes, *notes, *said_of(contender)),
     )
 
 

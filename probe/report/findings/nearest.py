@@ -24,7 +24,7 @@ from probe.solvers.standardise import chunks
 if TYPE_CHECKING:
     from cache.features import Features  # h5py takes a while
 
-ANEW = "ask the probe anew: rows keep the ids of train where it is scored out of fold"
+ANEW = "ask by --choose cv, or by knn, linear or ridge, whose rows keep train's ids"
 FROZEN = "head"  # the mode of finetune that trains no encoder
 OF_A_TABLE = "file"  # the rule of splits that may leave samples out
 

@@ -147,7 +147,7 @@ def find_wrong(
         score_type == MARGIN,
         k,
         looks.learnt,
-        tuple([*looks.notes, *_means(contender)]),
+        (*looks.notes, *said_of(contender)),
     )
 
 
@@ -161,13 +161,14 @@ def _words(part: Answered, i: int, c: int, task: str, score_type: str) -> tuple[
     return names[int(part.labels[i])], names[answer]
 
 
-def _means(contender: Contender) -> list[str]:
+def said_of(contender: Contender) -> list[str]:
+    """What answers where there are several rows or episodes, and what a reader of its rows must know."""
     first, said = contender.first.row.answered, []
     if first.shots:
         said.append("the mean of all episodes' scores answers; each learnt from some of train only")
     if len({of.row.answered.training_seed for of in contender.rows}) > 1:
         said.append("the mean of all trainings' scores answers")
-    return said
+    return [*said, *contender.marks]
 
 
 def answers_of(contender: Contender, split: str) -> Iterator[Answered]:
@@ -290,8 +291,8 @@ class Looks:
             )
         if features.thumbnails is None:
             self._notes[
-                f"no pictures: {features.path.name} has no thumbnails; make it anew with\n  "
-                f"{features.header.cure}"
+                f"no pictures: {features.path.name} has no thumbnails; make it anew with "
+                f"`{features.header.cure}`"
             ] = None
         return features
 
