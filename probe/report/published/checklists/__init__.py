@@ -48,7 +48,7 @@ CHECKLISTS = (
         "CLAIM, 2024 update",
         "Tejani et al. 2024, Radiology: Artificial Intelligence 6:e240300, "
         "doi.org/10.1148/ryai.240300 (44 items)",
-        TRANSCRIBED.format("three open transcriptions of its table have"),
+        TRANSCRIBED.format("two open transcriptions of its table have"),
     ),
     Checklist(
         "tripod-ai",
