@@ -91,6 +91,8 @@ def test_rows(stored, of_kept):
     assert typed.digest == row["id"]
     if row["row_version"] > 1:  # read and written again it says the same, in the same order
         again = {**as_json(typed), "row_version": row["row_version"]}
+        added = {name: again.pop(name) for name in set(again) - set(written)}
+        assert set(added) <= set(ADDED_LATER)
         assert json.dumps(again) == json.dumps({name: written[name] for name in again})
 
 
