@@ -83,6 +83,7 @@ def priced(rows, device="cuda (one)"):
         cost = Cost(
             parameters=10**7 * (1 + 5 * i % 7),
             images_per_second=1000 / (1 + 3 * i % 5),
+            inference_seconds_per_image=0.001 * (1 + 3 * i % 5),
             bytes_per_image=1000 + 400 * i,
             device=device,
         )

@@ -37,7 +37,7 @@ FIGURES = {  # a module each
         ("metric", "across"),
     ),
     "cost": Figure(
-        "a metric against images/s, parameters and bytes; which encoder none beats in both",
+        "a metric against images/s, seconds, parameters, bytes; which encoder none beats in both",
         ("metric",),
     ),
     "confusion": Figure("confusion matrices, counts and shares of each true class"),

@@ -1,7 +1,7 @@
-"""A metric against what encoders take: images/s, parameters, bytes; and which none beats in both.
+"""A metric against what encoders take: time, parameters, bytes; and which none beats in both.
 
-Encoders that were asked alike about the same samples share a panel, and in those of images/s the device
-that extracted their features: times of two machines say nothing beside each other.
+Encoders that were asked alike about the same samples share a panel, and in those of times the
+device that they are of: times of two machines say nothing beside each other.
 """
 
 import math
@@ -17,12 +17,16 @@ from probe.report.findings.standing import metric_of
 from probe.report.rows.contenders import Contender
 from probe.report.rows.fields import find_field
 
-RATE, PARAMETERS, BYTES = "images_per_second", "parameters", "bytes"  # fields of rows
+RATE, FORWARD, PARAMETERS, BYTES = (  # fields of rows
+    *("images_per_second", "inference_seconds", "parameters", "bytes"),
+)
 LABELS = {
     RATE: "images/s of extraction, {device}",
+    FORWARD: "seconds of an image's forward pass, {device}",
     PARAMETERS: "parameters of the encoder",
     BYTES: "bytes stored of an image",
 }
+TIMED = (RATE, FORWARD)
 CAPTION = (
     "Blue, joined: no other of the panel is as good and takes less, by the numbers alone, whatever their "
     "intervals. Bars: 95 % interval over test{sd}. n of test: {n} samples."
@@ -44,7 +48,7 @@ class Spot:
     low: float  # ends of its bar; nan: it has none
     high: float
     n: int  # test samples
-    device: str  # that images/s are of
+    device: str  # that times are of
     is_undominated: bool
 
 
@@ -102,7 +106,7 @@ def _panels(
         low, high = value.low, value.high
         if math.isnan(low) and not math.isnan(value.sd):
             low, high = value.value - value.sd, value.value + value.sd
-        device = str(find_field("device").of(c.first) or "unknown device") if what == RATE else ""
+        device = str(find_field("device").of(c.first) or "unknown device") if what in TIMED else ""
         name = ", ".join(map(said_of, part.names, lines[id(c)]))
         panel = title.format(device=device)
         n = c.first.row.n.get("test", 0)

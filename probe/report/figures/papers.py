@@ -2,10 +2,11 @@
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from cache.commands.names import counted
 from cache.errors import RequestError
+from probe.report.figures.cost import Spot
 from probe.report.figures.curves import DEVIATION, INTERVAL, PUBLISHED, TEST, Mark
 from probe.report.figures.dots import Dot
 from probe.report.figures.frame import Asked, Frame
@@ -18,11 +19,16 @@ from probe.report.rows.fields import find_field, is_number, written
 
 PRINTED = "Hollow: as printed, of unknown n{sd}."
 DEVIATIONS = ", bars ± the printed standard deviation"
+MADE = "What is missing is made by:"
+OF_RANKS = (
+    "1 is the best; ranks of the mean rank over the data sets that are named, or printed. Blue, joined: no "
+    "other is ahead in both. Ranks have no intervals: `report table` says which can be told."
+)
 NONE = "No row of ours fits."
 RELATIVE = "What is relative has no bars; `report compare` tests differences."
 
 
-def make(figure: PrintedFigure, asked: Asked) -> Frame[Mark | Dot]:
+def make(figure: PrintedFigure, asked: Asked) -> Frame[Mark | Dot] | Frame[Spot]:
     """The marks that rows fill and that are printed; what lacks ends in the commands that make it.
 
     Raises:
@@ -30,6 +36,8 @@ def make(figure: PrintedFigure, asked: Asked) -> Frame[Mark | Dot]:
     """
     places = list(figure.places())
     fits = Fits(asked.contenders)
+    if figure.against:
+        return _ranked(figure, places, fits)
     drawn = {place: list(_values(place, fits)) for place in places}
     lines = {(p.panel, p.line) for p, values in drawn.items() if values}
     marks = [
@@ -37,7 +45,7 @@ def make(figure: PrintedFigure, asked: Asked) -> Frame[Mark | Dot]:
         for place, values in drawn.items()
         for each in values or ([LACKING] if (place.panel, place.line) in lines else [])
     ]
-    gaps = say_gaps(list(_lacking(places, fits)), "What is missing is made by:")
+    gaps = say_gaps(list(_lacking(places, fits)), MADE)
     if not marks:
         made = " ".join([*gaps[:1], "; ".join(gaps[1:])])
         raise RequestError(f"nothing to draw of {figure.called}: no row fits. {made}")
@@ -64,6 +72,61 @@ def _lacking(places: Sequence[Place], fits: Fits) -> dict[Number, None]:
     """Numbers that no row fits, each once."""
     wanted = dict.fromkeys(n for p in places for n in (p.number, p.base) if n)
     return {number: None for number in wanted if not fits.nearest(number)}
+
+
+def _ranked(figure: PrintedFigure, places: Sequence[Place], fits: Fits) -> Frame[Spot]:
+    """Ranks of models over data sets, as printed and ours, against those of another task."""
+    assert figure.against
+    along: dict[str, dict[str, float]] = {}
+    printed: dict[str, dict[str, float]] = {}
+    ours: dict[str, dict[str, float]] = {}
+    n_test = 0
+    for number in figure.against():
+        along.setdefault(number.dataset, {})[number.model] = number.value
+    for place in places:
+        number = place.number
+        if number.printed:
+            printed.setdefault(number.dataset, {})[number.model] = number.value
+        if found := _ours(number, METRIC, fits):
+            ours.setdefault(number.dataset, {})[number.model] = found[0].value
+            n_test += found[1]
+    models = list(dict.fromkeys(place.line for place in places))
+    spots: list[Spot] = []
+    x = ranks_over(along, models)
+    for told, each in (("as printed", printed), ("ours", ours)):
+        whole = {name: values for name, values in each.items() if len(values) == len(models)}
+        y = ranks_over(whole, models) if whole else {}
+        panel = f"{told}: {', '.join(whole)}"
+        for model in y:
+            ahead = [m for m in y if x[m] <= x[model] and y[m] <= y[model]]
+            is_best = all((x[m], y[m]) == (x[model], y[model]) for m in ahead)
+            axes = figure.x, x[model], figure.y, y[model], math.nan, math.nan
+            spots.append(Spot(panel, model, *axes, n_test if each is ours else 0, "", is_best))
+    caption = f"After {figure.paper}, {figure.place}. {OF_RANKS}"
+    gaps = say_gaps(list(_lacking(places, fits)), MADE)
+    return Frame("cost", tuple(spots), caption, (figure.unknown, *gaps), figure.x, figure.y)
+
+
+def ranks_over(
+    values: Mapping[str, Mapping[str, float]], models: Sequence[str]
+) -> dict[str, float]:
+    """1 is the best: ranks of the mean over data sets of ranks there; equal ones share a rank.
+
+    Args:
+        values: data set -> model -> number, the larger the better.
+        models: that each has.
+    """
+
+    def rank(of: Mapping[str, float]) -> dict[str, float]:
+        return {
+            m: 1
+            + sum(of[o] > of[m] for o in models)
+            + (sum(of[o] == of[m] for o in models) - 1) / 2
+            for m in models
+        }
+
+    each = [rank(of) for of in values.values()]
+    return rank({m: -statistics.fmean(of[m] for of in each) for m in models})
 
 
 def _values(place: Place, fits: Fits) -> Iterator[Drawn]:

@@ -15,7 +15,7 @@ from probe.report.published.modes import BLOCKS, CUTS, DECADES, MODES, SHOTS, ST
 from probe.report.published.names import ENCODERS
 from probe.report.published.numbers import PAPERS, Number, published
 
-CURVES, DOTS = "curves", "dots"  # shapes
+CURVES, DOTS, RANKS = "curves", "dots", "cost"  # shapes
 METRIC, ITERATIONS, INFERENCE = "metric", "chosen.iteration", "chosen.seconds_per_test_image"
 
 
@@ -45,6 +45,7 @@ class PrintedFigure:
     y: str = ""  # "": the metric's
     is_log: bool = False
     unknown: str = ""  # what the text doesn't say
+    against: Callable[[], Iterator[Number]] | None = None  # of ranks: what those along x are of
 
     @property
     def called(self) -> str:
@@ -212,6 +213,16 @@ PATIENTS = {"1": 1.0, "2": 2.0, "4": 4.0, "8": 8.0, "16": 16.0, "all": math.inf}
 ADAPTERS = {"linear": "1,500", "bitfit": "0.8M", "lora": "8M", "finetune": "1,100M"}  # that train
 
 
+def _baharoon_tasks() -> Iterator[Place]:
+    for dataset in BAHAROON_SETS:
+        for model in ("DINOv2 ViT-g/14", *SELF_TAUGHT):
+            yield Place("", model, _drawn("baharoon2023", model, dataset, "linear", "AUROC"))
+
+
+def _baharoon_segmentation() -> Iterator[Number]:
+    yield from published("baharoon2023", table="table5", size=224)
+
+
 def _baharoon_linear() -> Iterator[Place]:
     for dataset in BAHAROON_SETS:
         for model in ("DINOv2 ViT-g/14", *SELF_TAUGHT):
@@ -280,6 +291,12 @@ FIGURES = (
     PrintedFigure(
         *("huix2024", "fig6", "sizes of DINOv2, figure 6", CURVES, _huix_complexity),
         *("millions of parameters", "gain over the base model, %", True),
+    ),
+    PrintedFigure(
+        *("baharoon2023", "fig1", "ranks in two tasks, figure 1", RANKS, _baharoon_tasks),
+        *("rank in segmentation, as printed", "rank in classification"),
+        unknown="segmentation isn't ours: its ranks are those of table 5",
+        against=_baharoon_segmentation,
     ),
     PrintedFigure(
         *("baharoon2023", "fig3", "linear probing, figure 3", DOTS, _baharoon_linear),

@@ -39,6 +39,10 @@ def _draw_panel(axis: Axes, spots: Sequence[Spot], is_log: bool) -> None:
     if is_log:
         axis.set_xscale("log")
         _widen(axis, [spot.x for spot in spots])
+    else:  # ranks
+        axis.set_xticks(sorted({spot.x for spot in spots}))
+        axis.set_yticks(sorted({spot.value for spot in spots}))
+        axis.margins(x=ROOM)
     axis.margins(y=0.12)
 
 

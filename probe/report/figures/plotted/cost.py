@@ -35,14 +35,18 @@ def plot(frame: Frame[Spot]) -> Picture:
     found = []
     for panel in panels:
         spots = sorted((s for s in frame.points if s.panel == panel), key=lambda spot: spot.x)
-        x = [math.log10(spot.x) for spot in spots]
+        x = [math.log10(spot.x) if frame.is_log else spot.x for spot in spots]
         traces = []
         for look in (OTHERS, BEST):
             mine = [spot for spot in spots if spot.is_undominated == (look is BEST)]
             if mine:
                 traces.append(_trace(mine, look))
         layout = {
-            "xaxis": {"type": "log", "range": ruled(min(x), max(x), ROOM), "title": named(frame.x)},
+            "xaxis": {
+                "type": "log" if frame.is_log else "linear",
+                "range": ruled(min(x), max(x), ROOM),
+                "title": named(frame.x),
+            },
             "yaxis": {"title": named(frame.y), "range": ranged(spots)},
         }
         found.append(Panel(panel, tuple(traces), layout))
@@ -64,4 +68,4 @@ def _trace(spots: Sequence[Spot], look: Look) -> Any:
 def _text(spot: Spot) -> str:
     value = f"{spot.metric} {spot.value:.3f}{ends(spot.low, spot.high)}"
     takes = f"{spot.what.replace('_', ' ')} {spot.x:,.6g}"
-    return hover(spot.name, value, takes, spot.device, f"n {spot.n} of test")
+    return hover(spot.name, value, takes, spot.device, f"n {spot.n} of test" if spot.n else "")

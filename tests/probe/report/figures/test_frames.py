@@ -211,11 +211,12 @@ def test_ranks_are_those_of_the_page():
 def test_cost_is_that_of_rows_and_joins_what_none_beats(metric):
     rows = priced(kinds(("linear",), models=[f"m{i}" for i in range(8)]))
     spots = catalogue.make("cost", asked_of(rows, metric)).points
-    assert len({spot.panel for spot in spots}) == 3
+    assert len({spot.panel for spot in spots}) == 4
     by_model = {r.row.encoded.model: r.row for r in rows}
     sign = -1 if metric == "brier" else 1
     for what, name, less in (
         ("images_per_second", "images_per_second", -1),
+        ("inference_seconds", "inference_seconds_per_image", 1),
         ("parameters", "parameters", 1),
         ("bytes", "bytes_per_image", 1),
     ):

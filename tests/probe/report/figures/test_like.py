@@ -15,7 +15,7 @@ import finetune.cli
 import probe.cli
 from cache.errors import RequestError
 from probe.report.figures.catalogue import draw
-from probe.report.figures.papers import make
+from probe.report.figures.papers import make, ranks_over
 from probe.report.published.figures import FIGURES, find_figure
 from probe.report.published.names import ENCODERS
 from probe.report.published.numbers import published
@@ -48,7 +48,9 @@ def tuned(value, model="SAM", dataset="aptos2019", metric="kappa", chosen=None, 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_mark_has_a_place_of_its_own(name):
     places = list(find_figure(name).places())
-    spots = Counter((p.panel, p.line, p.x if p.x == p.x else p.name) for p in places)
+    spots = Counter(
+        (p.panel, p.line, p.x if p.x == p.x else p.name or p.number.dataset) for p in places
+    )
     assert max(spots.values()) == 1
     assert all(place.number.encoder for place in places)
 
@@ -94,6 +96,27 @@ def test_times_are_those_of_rows():
     assert found["aptos2019: training", "SAM"] == pytest.approx(50)
     assert found["aptos2019: inference", "SAM"] == pytest.approx(150)
     assert not any(d.is_published for d in frame.points)
+
+
+def test_ranks_are_means_of_ranks():
+    values = {"a": {"x": 0.9, "y": 0.8, "z": 0.8}, "b": {"x": 0.5, "y": 0.9, "z": 0.1}}
+    # ranks on a 1, 2.5, 2.5, on b 2, 1, 3: means 1.5, 1.75, 2.75
+    assert ranks_over(values, ["x", "y", "z"]) == {"x": 1, "y": 2, "z": 3}
+    equal = {"a": {"x": 0.1, "y": 0.2}, "b": {"x": 0.2, "y": 0.1}}
+    assert ranks_over(equal, ["x", "y"]) == {"x": 1.5, "y": 1.5}
+
+
+def test_ranks_in_two_tasks():
+    frame = frame_of("baharoon2023:fig1")
+    found = {spot.name: (spot.x, spot.value) for spot in frame.points}
+    assert found["MAE ViT-L/16"] == (1, 6)
+    assert {name for name in found if name.startswith("DINOv2")} == {
+        name for name, (_, rank) in found.items() if rank < 3
+    }
+    assert {spot.name for spot in frame.points if spot.is_undominated} == {
+        "MAE ViT-L/16",
+        "DINOv2 ViT-L/14",
+    }
 
 
 def test_rows_fill_a_curve_and_missing_ones_are_gaps():
@@ -161,7 +184,11 @@ def test_commands_that_fill_gaps_are_understood(figure):
     ("name", "width"),
     [
         *(("wu2025:sizes", "one"), ("wu2025:resize", "two"), ("huix2024:fig1", "one")),
-        *(("baharoon2023:fig5", "one"), ("baharoon2023:table9", "one")),
+        *(
+            ("baharoon2023:fig5", "one"),
+            ("baharoon2023:table9", "one"),
+            ("baharoon2023:fig1", "one"),
+        ),
     ],
 )
 def test_no_text_is_cut_or_over_another(name, width):
