@@ -12,6 +12,7 @@ from cache.commands.names import counted
 from cache.errors import CacheError
 from cache.task import MISSING, MULTI_LABEL, REGRESSION
 from probe.arrays import Array, Bools
+from probe.report.findings.looks import class_looks, picture
 from probe.report.formats.cells import COUNT, PLAIN, Cell, Column, Page, Table
 from probe.report.rows.contenders import Contender
 from probe.report.rows.people import People, Unfound
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 SPLITS = ("train", "val", "test")
 MOST_CLASSES = 12  # that are shown as pictures
 N_PICTURES = 8  # of a class
-SIDE = 64  # px that one is shown at, at least
 NO_LICENCE = "not stated"
 
 
@@ -153,44 +153,34 @@ def _leaks(of: Contender) -> str:
 
 def _strip(features: Features) -> Strip | None:
     """A few training images of each class, side by side."""
+    if features.thumbnails is None:
+        return None
     try:
-        thumbnails = features.thumbnails
-    except (CacheError, OSError):
+        found = [of for of in class_looks(features, SPLITS[0], N_PICTURES) if of.rows]
+    except (CacheError, OSError):  # `cache verify` says what is wrong
         return None
-    if thumbnails is None or features.is_text:
-        return None
-    first_row = np.unique(features.row_sample, return_index=True)[1]
-    images = []
-    classes = [("", np.ones(len(features.ids), bool))]
-    if features.task != REGRESSION:
-        names = features.class_names[:MOST_CLASSES]
-        classes = [(str(name), _of_class(features, n)) for n, name in enumerate(names)]
-    for name, which in classes:
-        samples = np.flatnonzero(which & (features.split == "train"))
-        if not len(samples):
-            continue
-        taken = np.random.default_rng(0).permutation(samples)[:N_PICTURES]
-        pictures = thumbnails[first_row[taken]]
-        words = f"{len(taken)} of {counted(len(samples), 'training image')}"
-        images.append(Image(sheet(pictures), f"{words}: {name}", (name or features.dataset, words)))
-    more = len(features.class_names) - MOST_CLASSES
-    note = (
-        f"{more} more classes aren't pictured" if more > 0 and features.task != REGRESSION else ""
-    )
-    return Strip("", tuple(images), note) if images else None
+    images = [
+        Image(
+            sheet([picture(features, row) for row in of.rows]),
+            f"{len(of.rows)} training images of {of.name}",
+            (f"{of.name}: {len(of.rows)} of {counted(of.n, 'training image')}",),
+        )
+        for of in found[:MOST_CLASSES]
+    ]
+    more = len(found) - MOST_CLASSES
+    return Strip("", tuple(images), f"{more} more classes aren't pictured" * (more > 0))
 
 
-def sheet(thumbnails: Array) -> bytes:
+def sheet(pictures: Sequence[Array]) -> bytes:
     """Small grey pictures side by side, as PNG.
 
     Args:
-        thumbnails: (n, t * t) of uint8.
+        pictures: each (t, t) of uint8.
     """
     from PIL import Image as Picture
 
-    n, side = len(thumbnails), int(np.sqrt(thumbnails.shape[1]))
-    gap = np.zeros((side, 1), np.uint8)
-    parts = [part for each in thumbnails.reshape(n, side, side) for part in (each, gap)]
+    gap = np.zeros((len(pictures[0]), 1), np.uint8)
+    parts = [part for each in pictures for part in (each, gap)]
     file = io.BytesIO()
     Picture.fromarray(np.hstack(parts[:-1])).save(file, "png", optimize=True)
     return file.getvalue()

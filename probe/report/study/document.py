@@ -16,6 +16,7 @@ import json
 import re
 from collections.abc import Iterator
 from importlib.util import find_spec
+from itertools import groupby
 from pathlib import Path
 
 from cache.errors import RequestError
@@ -25,9 +26,11 @@ from probe.report.figures.plotted.picture import Look, Picture
 from probe.report.formats.cells import Page
 from probe.report.formats.html import TABLES, escaped, footer, section
 from probe.report.formats.write import write as write_page
-from probe.report.study.parts import Commands, Figure, Section, Strip, Study
+from probe.report.pages.gallery import CARDS, Gallery, cards_html
+from probe.report.study.parts import Block, Commands, Figure, Section, Strip, Study
 
 HERE = Path(__file__).parent
+COLUMN = 350  # px that a figure beside another has
 CODE = re.compile("`([^`]+)`")
 # Of COLOURS on a dark page: as far apart there as those are on paper.
 DARK = ("#57A8E8", "#F0B030", "#2FBF95", "#DE9CC0", "#F2834A", "#A9DDF8", "#E6EDF3")
@@ -62,7 +65,7 @@ def _document(study: Study) -> Iterator[str]:
     yield f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
     yield f"<title>{escaped(study.title)}</title>"
-    yield f"<style>{TABLES}{_colours()}{_file('page.css')}</style>\n</head>\n<body>"
+    yield f"<style>{TABLES}{CARDS}{_colours()}{_file('page.css')}</style>\n</head>\n<body>"
     yield '<a class="skip" href="#main">To the text</a>'
     yield from _contents(study)
     yield '<main id="main">'
@@ -92,16 +95,28 @@ def _section(part: Section) -> Iterator[str]:
     yield f'<section id="{part.name}">\n<h2>{escaped(part.title)}</h2>'
     if part.told:
         yield f'<p class="told">{_prose(part.told)}</p>'
-    for number, block in enumerate(part.blocks):
-        if isinstance(block, Page):
-            yield from _page(block, f"{part.name}-{number}")
-        elif isinstance(block, Figure):
-            yield from _figure(block)
-        elif isinstance(block, Strip):
-            yield from _strip(block)
-        else:
-            yield from _commands(block)
+    for number, (is_figure, blocks) in enumerate(groupby(part.blocks, _is_figure)):
+        if is_figure:
+            yield '<div class="figures">'
+        for place, block in enumerate(blocks):
+            yield from _block(block, f"{part.name}-{number}-{place}")
+        if is_figure:
+            yield "</div>"
     yield "</section>"
+
+
+def _is_figure(block: Block) -> bool:
+    return isinstance(block, Figure)
+
+
+def _block(block: Block, prefix: str) -> Iterator[str]:
+    if isinstance(block, Page):
+        return _page(block, prefix)
+    if isinstance(block, Figure):
+        return _figure(block)
+    if isinstance(block, Strip):
+        return _strip(block)
+    return _gallery(block) if isinstance(block, Gallery) else _commands(block)
 
 
 def _page(page: Page, prefix: str) -> Iterator[str]:
@@ -112,24 +127,28 @@ def _page(page: Page, prefix: str) -> Iterator[str]:
         yield f'<p class="lead">{_prose(text)}</p>'
     for table in page.tables:
         yield '<div class="table">'
-        yield from section(table, numbers, "h4", prefix)
+        yield from map(_told, section(table, numbers, "h4", prefix))
         yield "</div>"
-    yield from footer(page, numbers, prefix)
+    yield from map(_told, footer(page, numbers, prefix))
 
 
 def _figure(figure: Figure) -> Iterator[str]:
     picture = plot(figure.frame)
-    yield f'<figure class="plots" id="figure-{figure.name}">\n<h3>{escaped(figure.title)}</h3>'
+    is_wide = len(picture.panels) > 1 or picture.width > COLUMN
+    wide = " wide-plots" if is_wide else ""
+    yield f'<figure class="plots{wide}" id="figure-{figure.name}">\n<h3>{escaped(figure.title)}</h3>'
     if picture.keys:
         keys = "".join(
             f"<li>{_key(look)}<span>{escaped(look.label)}</span></li>" for look in picture.keys
         )
         yield f'<ul class="keys">{keys}</ul>'
-    yield f'<div class="panels" style="--least: {picture.width}px">'
+    own = " own-widths" if any(panel.width for panel in picture.panels) else ""
+    yield f'<div class="panels{own}" style="--least: {picture.width}px">'
     for panel in picture.panels:
         title = f"<h4>{escaped(panel.title)}</h4>" if panel.title else ""
         box = f'<div class="plot" style="height: {panel.height}px"></div>'
-        yield f'<div class="panel">{title}{box}</div>'
+        width = f' style="width: {panel.width}px"' if panel.width else ""
+        yield f'<div class="panel"{width}>{title}{box}</div>'
     yield "</div>\n<noscript><p>Plots need JavaScript.</p></noscript>"
     yield f"<figcaption>{_prose(figure.frame.caption)}"
     yield from (
@@ -186,6 +205,13 @@ def _strip(strip: Strip) -> Iterator[str]:
     yield "</div>"
 
 
+def _gallery(gallery: Gallery) -> Iterator[str]:
+    yield f"<h3>{escaped(gallery.title)}</h3>"
+    yield from (f'<p class="told">{escaped(text)}</p>' for text in gallery.lead)
+    yield from cards_html(gallery)
+    yield from (f'<p class="below">{escaped(text)}</p>' for text in gallery.notes)
+
+
 def _commands(block: Commands) -> Iterator[str]:
     if block.title:
         yield f"<h3>{escaped(block.title)}</h3>"
@@ -198,6 +224,11 @@ def _commands(block: Commands) -> Iterator[str]:
 def _prose(text: str) -> str:
     """A sentence, with what stands between backticks as code."""
     return CODE.sub(r"<code>\1</code>", escaped(text))
+
+
+def _told(html: str) -> str:
+    """A paragraph that is HTML already, with code; tables stay as they are."""
+    return CODE.sub(r"<code>\1</code>", html) if html.startswith("<p") else html
 
 
 def _sentence(text: str) -> str:

@@ -16,9 +16,12 @@ from probe.report.findings.comparisons import Asking, Comparison, compare
 from probe.report.findings.deciding import Asked as Wanted
 from probe.report.findings.deciding import choose, from_labels, from_rows
 from probe.report.findings.headline import NAMED, Headline, Record, headline, leads
+from probe.report.findings.hints import label_hints
 from probe.report.findings.parts import Part, Shape, make_parts
+from probe.report.findings.wrong import find_wrong
 from probe.report.formats.cells import Page
 from probe.report.pages import comparison, deciding, ledger
+from probe.report.pages.gallery import gallery_of
 from probe.report.pages.listing import page_of_rows
 from probe.report.pages.matrix import page_of_metric
 from probe.report.pages.sensitivity import BEST, LAST, word_of
@@ -34,6 +37,7 @@ from probe.report.study.parts import Block, Figure, Section, Study
 
 MOST_TABLES, MOST_COMPARED = 4, 12  # of who can still be first; pairs
 MOST_LOOKED = 40  # tables that may hold a comparison that was named
+MOST_GALLERIES, MOST_SHOWN = 3, 6  # data sets, and samples of each
 MOST_DRAWN = 12  # answers in a picture of answers
 MOST_ROWS = 1000  # in the table of all rows
 MOST_COLUMNS = 4  # of meta, that divide subgroups
@@ -41,7 +45,13 @@ CURVES, ANSWERS, ALIKE = "curves", "answers", "alike"
 # Where a figure stands; those that aren't named stand with the answers.
 PLACES = {
     **{"layers": CURVES, "shots": CURVES, "sizes": CURVES, "curves": CURVES, "cost": CURVES},
-    **{"alike": ALIKE, "scatter": ALIKE, "neighbours": ALIKE, "deciding": "decides"},
+    **{
+        "alike": ALIKE,
+        "scatter": ALIKE,
+        "neighbours": ALIKE,
+        "deciding": "decides",
+        "matrix": "compared",
+    },
 }
 OF_ANSWERS = ("confusion", "recall", "reliability", "subgroups", "calibration")  # each by itself
 ALONG = ("k", "encoder-lr", "freeze-until", "cut-after")  # that curves are drawn along, too
@@ -54,6 +64,7 @@ TITLES = {
     "recall": "Class by class",
     "reliability": "Whether confidence can be believed",
     "calibration": "Calibration slope and intercept",
+    "matrix": "Each beside each other",
     "deciding": "Smallest difference that each test set shows, and leads",
 }
 
@@ -87,7 +98,7 @@ def make_study(of: Studied) -> Study:
     shown, answers = main.contenders, main.parts[0].contenders
     lead = leads(main.parts[0].sets(), of.compared, of.record, of.question, of.people)
     question = (f"Question, named in advance: {of.question}",) if of.question else ()
-    figures, lacking = _figures(of, answers)
+    figures, lacking = _figures(of, main)
     sections = [
         Section("data", "Data", tuple(cards(of.contenders, of.people))),
         Section(
@@ -96,12 +107,15 @@ def make_study(of: Studied) -> Study:
             (page_of_metric(shown, of.metric, Shape(), of.people, ledger=of.record.ledger),),
             _first_told(main.n_others, of.metric),
         ),
-        Section("compared", "Comparisons", tuple(_compared(of, main.heads)), COMPARED),
+        Section(
+            "compared", "Comparisons", (*_compared(of, main.heads), *figures["compared"]), COMPARED
+        ),
         Section(CURVES, "Curves", tuple(figures[CURVES])),
         Section(
             ANSWERS, "Answers", tuple(figures[ANSWERS]), _answers_told(answers, len(main.parts))
         ),
         Section(ALIKE, "Encoders beside each other", tuple(figures[ALIKE])),
+        Section("wrong", "Wrong answers", tuple(_galleries(of, main)), WRONG),
         Section("decides", "What the test sets can decide", (*figures["decides"], *_decides(of))),
         Section("ledger", "How often test was read", tuple(_ledger(of)), LEDGER),
         Section("rows", "All rows", tuple(_rows(of))),
@@ -118,6 +132,10 @@ def make_study(of: Studied) -> Study:
     )
 
 
+WRONG = (
+    "Of each data set the answers of one row of the first table: the better one of its headline. "
+    "`report wrong` shows those of any other."
+)
 COMPARED = (
     "The pair that each test set's headline is of: the difference with its 95 % interval and p, who "
     "answers what, and which class moves. Any other pair: report compare A B."
@@ -177,8 +195,8 @@ def _main(of: Studied) -> Main:
 
 
 def _fullness(part: Part) -> tuple[float, ...]:
-    """First those of the most encoders and data sets, each of them once; of equal ones the chosen layer."""
-    n = len({(c.model, c.dataset) for c in part.contenders})
+    """First those of the most feature files, each once; of equal ones the chosen layer."""
+    n = len({c.first.row.encoded.digest for c in part.contenders})
     is_chosen = all(c.field("place") == "chosen" for c in part.contenders)
     return -n, len(part.contenders) - n, not is_chosen
 
@@ -209,16 +227,19 @@ def _answers_told(answers: Sequence[Contender], n_tables: int) -> str:
     return f"Pictures of single answers are of {of}; `report figure` draws others."
 
 
-def _figures(
-    of: Studied, answers: Sequence[Contender]
-) -> tuple[Mapping[str, Sequence[Figure]], tuple[str, ...]]:
+def _figures(of: Studied, main: Main) -> tuple[Mapping[str, Sequence[Figure]], tuple[str, ...]]:
     """The figures of each section, and what is to be said of those that can't be drawn."""
     found: dict[str, list[Figure]] = defaultdict(list)
     lacking = []
+    answers = main.parts[0].contenders
     for name, figure in FIGURES.items():
         if figure.of_files:
             continue
         contenders = answers[:MOST_DRAWN] if name in OF_ANSWERS else of.contenders
+        if name == "matrix":  # of two, the comparison says more
+            contenders = [c for p in main.parts if len(p.lines) > 2 for c in p.contenders]
+            if not contenders:
+                continue
         rows = [row for c in contenders for row in c.rows]
         words = {"subgroups": _columns(of, contenders), "curves": ALONG}.get(name, ("",))
         for word in words:
@@ -271,6 +292,28 @@ def _compared(of: Studied, heads: Sequence[Headline]) -> Iterator[Block]:
 def _side(heads: Sequence[tuple[Comparison, Headline]], name: str, else_called: str) -> Side:
     models = {getattr(of.pair, name).model for of, _ in heads}
     return Side(models.pop() if len(models) == 1 else else_called, ())
+
+
+def _galleries(of: Studied, main: Main) -> Iterator[Block]:
+    """Wrong answers, and labels to look at, of one contender on each test set of the first table."""
+    better = {head.a.dataset: head.a for head in main.heads if head.a}
+    chosen = {c.dataset: better.get(c.dataset, c) for c in main.parts[0].contenders}
+    failed: dict[str, None] = {}
+    for dataset, contender in list(chosen.items())[:MOST_GALLERIES]:
+        for find in (find_wrong, label_hints):
+            try:
+                found = find(contender, of.people, most=MOST_SHOWN)
+            except (RequestError, CacheError) as error:
+                failed[f"{dataset}: {error}"] = None
+                continue
+            if found.shown:
+                yield gallery_of(found)
+    if len(chosen) > MOST_GALLERIES:
+        failed[
+            f"{MOST_GALLERIES} of {len(chosen)} data sets are shown; `report wrong` shows others"
+        ] = None
+    if failed:
+        yield Page((), notes=tuple(failed))
 
 
 def _decides(of: Studied) -> Iterator[Block]:

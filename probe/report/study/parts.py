@@ -5,6 +5,7 @@ from typing import Any
 
 from probe.report.figures.frame import Frame
 from probe.report.formats.cells import Page
+from probe.report.pages.gallery import Gallery
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Commands:
     note: str = ""
 
 
-Block = Page | Figure | Strip | Commands
+Block = Page | Figure | Strip | Gallery | Commands
 
 
 @dataclass(frozen=True)

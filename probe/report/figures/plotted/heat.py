@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from html import unescape
 from typing import Any
 
 from probe.report.figures.frame import Frame
 from probe.report.figures.heat import Scale, Tile
 from probe.report.figures.palette import UNKNOWN
 from probe.report.figures.plotted.picture import (
-    WIDTH,
     Panel,
     Picture,
     first,
@@ -20,8 +20,8 @@ from probe.report.figures.plotted.picture import (
 
 SIDE, LEAST, MOST = 56, 18, 420  # px: of a tile, usual and least, and of a matrix
 LETTER, LINE = 6.8, 14  # px of a letter and of a line of text in a tile
-NAME = 18  # letters of a line of a name beside the matrix
-BESIDE, BELOW = 130, 60  # px of names and titles
+NAMES = (22, 32, 48, 64)  # letters of a line of a name, in as few lines as a tile is high
+BESIDE, BELOW = 46, 60  # px of titles, and of those and names below
 BAR = 46  # px of the bar of colours
 CORNER = 0.3  # of a tile
 
@@ -34,7 +34,7 @@ def plot(frame: Frame[Tile]) -> Picture:
     side = max(LEAST, min(SIDE, MOST // most))
     scale = frame.scale or Scale(0, 1, "")
     found = tuple(_panel(tiles, side, scale, frame) for tiles in shown)
-    return Picture(found, width=max(WIDTH, side * most + BESIDE), said=said)
+    return Picture(found, width=max(panel.width for panel in found), said=said)
 
 
 def _panel(tiles: Sequence[Tile], side: int, scale: Scale, frame: Frame[Tile]) -> Panel:
@@ -56,7 +56,12 @@ def _panel(tiles: Sequence[Tile], side: int, scale: Scale, frame: Frame[Tile]) -
     if not has_text:
         ticks = [scale.low, (scale.low + scale.high) / 2, scale.high]
         bar = {"orientation": "h", "y": 1, "yanchor": "bottom", "thickness": 8, "outlinewidth": 0}
-        of_bar = {"tickvals": ticks, "title": {**named(scale.label), "side": "top"}, "len": 0.6}
+        of_bar = {
+            "tickvals": ticks,
+            "tickformat": ".3~g",
+            "title": {**named(scale.label), "side": "top"},
+            "len": 0.6,
+        }
         trace |= {"showscale": True, "colorbar": {**bar, **of_bar}}
     traces = [*_empty(grid), trace, *([_inside(known, side, scale)] if has_text else [])]
     corners = [
@@ -64,25 +69,42 @@ def _panel(tiles: Sequence[Tile], side: int, scale: Scale, frame: Frame[Tile]) -
          "path": f"M{x + 0.5} {y - 0.5}H{x + 0.5 - CORNER}L{x + 0.5} {y - 0.5 + CORNER}Z"}
         for y, of in enumerate(known) for x, tile in enumerate(of) if tile and tile.is_marked
     ]  # fmt: skip
-    x_names = [wrapped(name, NAME) for name in columns]
-    is_flat = all(len(line) * LETTER <= side for name in x_names for line in name.split("<br>"))
+    flat = max(3, int(side / LETTER))
+    x_names = [wrapped(name, flat) for name in columns]
+    if any(len(word) >= flat for name in columns for word in name.split()):  # words would break
+        x_names = _names(columns, side)
+    is_flat = all(
+        len(unescape(line)) * LETTER <= side for name in x_names for line in name.split("<br>")
+    )
     step = math.ceil(LINE / side)
     x = {
         "tickvals": list(range(len(columns)))[::step],
         "ticktext": x_names[::step],
         "tickangle": 0 if is_flat else -90,
         **{"title": named(frame.x), "range": [-0.5, len(columns) - 0.5], "showgrid": False},
-        "constrain": "domain",
     }
+    y_names = _names(rows, side)
     y = {
         "tickvals": list(range(len(rows)))[::step],
-        "ticktext": [wrapped(name, NAME) for name in rows][::step],
+        "ticktext": y_names[::step],
         **{"title": named(frame.y), "range": [len(rows) - 0.5, -0.5], "showgrid": False},
     }
-    longest = max(len(line) for name in x_names for line in name.split("<br>"))
+    longest = max(len(unescape(line)) for name in x_names for line in name.split("<br>"))
     below = BELOW + (0 if is_flat else int(LETTER * longest))
     height = len(rows) * side + below + (0 if has_text else BAR)
-    return Panel(tiles[0].panel, tuple(traces), {"xaxis": x, "yaxis": y, "shapes": corners}, height)
+    layout = {"xaxis": x, "yaxis": y, "shapes": corners}
+    beside = max(len(unescape(line)) for name in y_names for line in name.split("<br>"))
+    width = len(columns) * side + int(LETTER * beside) + BESIDE
+    return Panel(tiles[0].panel, tuple(traces), layout, height, width)
+
+
+def _names(names: Sequence[str], side: int) -> list[str]:
+    found: list[str] = []
+    for width in NAMES:
+        found = [wrapped(name, width) for name in names]
+        if max(name.count("<br>") + 1 for name in found) * LINE <= max(side, LINE):
+            break
+    return found
 
 
 def _fits(text: str, side: int) -> bool:

@@ -45,6 +45,7 @@ class Panel:
     traces: tuple[Mapping[str, Any], ...]  # of plotly's names
     layout: Mapping[str, Any]  # its axes and shapes; fonts, colours and margins are the page's
     height: int = HEIGHT  # px
+    width: int = 0  # px that it takes, where it doesn't fill its column
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,9 @@ def first(names: Iterable[str]) -> tuple[list[str], str]:
 
 def words(text: object) -> str:
     """A text that plotly shows as it is: it takes some HTML."""
-    return escape(line(str(text)), quote=False)
+    return escape(line(str(text)), quote=False).replace(
+        "$", "&#36;"
+    )  # it typesets what stands between dollars
 
 
 def named(text: str) -> dict[str, str]:
@@ -84,15 +87,17 @@ def named(text: str) -> dict[str, str]:
 
 
 def wrapped(text: str, width: int = WRAP) -> str:
-    """A text in lines beside an axis; a word that is longer than a line breaks."""
-    lines = [""]
-    for word in line(text).split(" "):
-        while len(word) > width:
-            lines += [word[:width], ""]
-            word = word[width:]
-        if len(lines[-1]) + len(word) >= width:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
+    """A text in lines beside an axis; its own stay, and a word that is longer than a line breaks."""
+    lines: list[str] = []
+    for part in str(text).splitlines():
+        lines.append("")
+        for word in line(part).split(" "):
+            while len(word) > width:
+                lines += [word[:width], ""]
+                word = word[width:]
+            if len(lines[-1]) + len(word) >= width:
+                lines.append("")
+            lines[-1] = f"{lines[-1]} {word}".strip()
     return "<br>".join(words(each) for each in lines if each)
 
 

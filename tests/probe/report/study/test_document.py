@@ -104,7 +104,7 @@ def test_without_plotly_the_page_is_refused(monkeypatch):
 def test_small_pictures_are_one_png():
     from PIL import Image
 
-    picture = Image.open(io.BytesIO(sheet(np.full((3, 16), 9, np.uint8))))
+    picture = Image.open(io.BytesIO(sheet(np.full((3, 4, 4), 9, np.uint8))))
     assert picture.size == (3 * 4 + 2, 4)
 
 

@@ -33,7 +33,7 @@ def study(tmp_path_factory):
 
 def test_sections_stand_in_the_order_of_a_paper(study):
     assert names(study) == [
-        *("data", "first", "compared", "curves", "answers", "decides"),
+        *("data", "first", "compared", "curves", "answers", "wrong", "decides"),
         *("ledger", "rows", "lacking", "made"),
     ]
     assert figures(study, "curves") == ["layers", "shots"]
@@ -60,7 +60,7 @@ def test_a_question_that_is_named_comes_first(tmp_path):
     assert "ridge" in study.lead[1]
     (page,) = section(study, "first").blocks
     assert ("kind", "ridge") in page.tables[0].above
-    (compared,) = section(study, "compared").blocks
+    compared, _ = section(study, "compared").blocks
     assert compared.title.startswith("A: vit · B: lite")
 
 
