@@ -136,7 +136,8 @@ def _figure(figure: Figure) -> Iterator[str]:
     picture = plot(figure.frame)
     is_wide = len(picture.panels) > 1 or picture.width > COLUMN
     wide = " wide-plots" if is_wide else ""
-    yield f'<figure class="plots{wide}" id="figure-{figure.name}">\n<h3>{escaped(figure.title)}</h3>'
+    name = re.sub(r"[^\w.-]+", "-", figure.name, flags=re.ASCII)
+    yield f'<figure class="plots{wide}" id="figure-{name}">\n<h3>{escaped(figure.title)}</h3>'
     if picture.keys:
         keys = "".join(
             f"<li>{_key(look)}<span>{escaped(look.label)}</span></li>" for look in picture.keys
@@ -154,7 +155,7 @@ def _figure(figure: Figure) -> Iterator[str]:
     yield from (
         f" {_prose(_sentence(text))}" for text in (picture.said, *figure.frame.notes) if text
     )
-    yield f' <a class="csv" hidden download="{figure.name}.csv">Data as CSV</a></figcaption>'
+    yield f' <a class="csv" hidden download="{name}.csv">Data as CSV</a></figcaption>'
     yield f'<script type="text/plain" class="data">{_packed(_data(figure, picture))}</script>'
     yield "</figure>"
 

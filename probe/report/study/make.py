@@ -6,10 +6,12 @@ import datetime
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cache.commands.names import counted
 from cache.errors import CacheError, RequestError
 from probe.report.figures.catalogue import FIGURES, make
+from probe.report.figures.files import AskedOfFiles
 from probe.report.figures.frame import Asked
 from probe.report.findings.claiming import ACC
 from probe.report.findings.comparisons import Asking, Comparison, compare
@@ -35,30 +37,34 @@ from probe.report.study.cards import cards
 from probe.report.study.made import made, marks
 from probe.report.study.parts import Block, Figure, Section, Study
 
+if TYPE_CHECKING:
+    from cache.features import Features
+
 MOST_TABLES, MOST_COMPARED = 4, 12  # of who can still be first; pairs
 MOST_LOOKED = 40  # tables that may hold a comparison that was named
 MOST_GALLERIES, MOST_SHOWN = 3, 6  # data sets, and samples of each
 MOST_DRAWN = 12  # answers in a picture of answers
 MOST_ROWS = 1000  # in the table of all rows
+MOST_ALIKE, MOST_SPREAD = 3000, 3  # test samples of figures of feature files; layers in the plane
 MOST_COLUMNS = 4  # of meta, that divide subgroups
 CURVES, ANSWERS, ALIKE = "curves", "answers", "alike"
 # Where a figure stands; those that aren't named stand with the answers.
 PLACES = {
     **{"layers": CURVES, "shots": CURVES, "sizes": CURVES, "curves": CURVES, "cost": CURVES},
-    **{
-        "alike": ALIKE,
-        "scatter": ALIKE,
-        "neighbours": ALIKE,
-        "deciding": "decides",
-        "matrix": "compared",
-    },
+    **{"deciding": "decides", "matrix": "compared"},
 }
 OF_ANSWERS = ("confusion", "recall", "reliability", "subgroups", "calibration")  # each by itself
+OF_FILES = {
+    "cka": "How alike layers are, by CKA",
+    "neighbours": "Nearest neighbours that encoders share",
+    "scatter": "Samples in the plane, by class",
+}
 ALONG = ("k", "encoder-lr", "freeze-until", "cut-after")  # that curves are drawn along, too
 TITLES = {
     "layers": "Layer by layer",
     "shots": "With few labelled images",
     "sizes": "By the size of the input",
+    "cost": "What it takes to be so good",
     "ranks": "Whether the order depends on the probe",
     "confusion": "What is taken for what",
     "recall": "Class by class",
@@ -253,7 +259,38 @@ def _figures(of: Studied, main: Main) -> tuple[Mapping[str, Sequence[Figure]], t
             title = f"By {word}" if word else TITLES.get(name, figure.told)
             called = f"{name}-{word}".rstrip("-")
             found[PLACES.get(name, ANSWERS)].append(Figure(called, title, frame))
-    return found, tuple(lacking)
+    files, left = _of_files(of)
+    found[ALIKE] += files
+    return found, (*lacking, *left)
+
+
+def _of_files(of: Studied) -> tuple[list[Figure], list[str]]:
+    """Figures of the feature files that rows were asked of, for each of the first data sets."""
+    found, left = [], []
+    used = {source.digest for row in of.rows for source in row.row.sources}
+    by_set: dict[str, list[Features]] = defaultdict(list)
+    for file in of.people.files:
+        if file.digest in used:
+            by_set[file.dataset].append(file)
+    for dataset, files in list(by_set.items())[:MOST_GALLERIES]:
+        n = int((files[0].split == "test").sum())
+        if n > MOST_ALIKE:
+            left.append(
+                f"{dataset}: {n} test samples take a while: `report figure cka --data {dataset}`"
+            )
+            continue
+        for name, title in OF_FILES.items():
+            kept = files[:MOST_SPREAD] if name == "scatter" else files
+            layer = -1 if name == "cka" and len(files) > 2 else None
+            if name == "neighbours" and len(files) < 2:
+                continue
+            try:
+                frame = make(name, AskedOfFiles(files=kept, layer=layer))
+            except (RequestError, CacheError) as error:
+                left.append(f"{name} of {dataset}: {error}")
+                continue
+            found.append(Figure(f"{name}-{dataset}", f"{title}: {dataset}", frame))
+    return found, left
 
 
 def _columns(of: Studied, contenders: Sequence[Contender]) -> Sequence[str]:

@@ -15,6 +15,7 @@ from probe.report.figures.frame import Frame
 from probe.report.figures.heat import Scale, Tile
 from probe.report.figures.palette import COLOURS, MOST_PANELS
 from probe.report.figures.plotted.picture import SERIES, looks, wrapped
+from probe.report.figures.scatter import Spot
 from probe.report.statistics.claims import UNTOLD
 
 ROWS = {
@@ -116,6 +117,13 @@ def test_a_lead_that_is_not_separated_is_red_and_a_printed_one_hollow():
     shades = [shape for shape in picture.panels[0].layout["shapes"] if shape["type"] == "rect"]
     assert len(shades) == 2
     assert shades[0]["x1"] < shades[1]["x0"]  # of as many units, beside each other
+
+
+def test_each_sample_is_a_point_below_those_of_rarer_classes():
+    spots = [Spot("p", i, -i, "ab"[i > 3], f"id{i}", "d", "test", "e", 0, "cls", "pca", 0.5, 0.2) for i in range(6)]  # fmt: skip
+    picture = plot(Frame("scatter", tuple(spots), "", x="1", y="2"))
+    assert [trace["x"] for trace in picture.panels[0].traces] == [[0, 1, 2, 3], [4, 5]]
+    assert [key.label for key in picture.keys] == ["a, n 4", "b, n 2"]
 
 
 def test_a_picture_holds_so_many_panels_and_says_of_how_many():

@@ -18,7 +18,7 @@ from probe.report.cli import main
 from probe.report.formats.write import write as write_page
 from probe.report.study import document
 from probe.report.study.cards import sheet
-from probe.report.study.parts import Figure
+from probe.report.study.parts import Figure, Section, Study
 from probe.results import write_row
 
 pytest.importorskip("plotly")
@@ -93,6 +93,15 @@ def test_hostile_names_are_text_everywhere(tmp_path):
         for plots in json.loads(unpacked(packed))["plots"]:
             said = json.dumps(plots)
             assert not re.search(r"<(?!br>|b>|/b>)", said)  # plotly's own breaks and bold alone
+
+
+def test_a_figure_of_a_hostile_name_has_a_plain_anchor(study):
+    figure = next(b for part in study.sections for b in part.blocks if isinstance(b, Figure))
+    named = Figure(f"cka-{HOSTILE[1]}", HOSTILE[0], figure.frame)
+    part = Section("one", "One", (named,))
+    read = Read(document.write(Study("", (), (), (part,), "")))
+    (found,) = (a for tag, a in read.elements if tag == "figure")
+    assert found["id"] == "figure-cka--script-img-src-x-onerror-alert-2-"
 
 
 def test_without_plotly_the_page_is_refused(monkeypatch):
