@@ -3,6 +3,7 @@
 Which encoder and which samples it is of is what feature files and extract say of them.
 """
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from cache.commands.names import version_of
+from cache.errors import RequestError
 from cache.features import Features
 from probe.answer import Answer
 from probe.choosing.plan import HELD_OUT, as_val
@@ -172,8 +174,11 @@ def make_row(
     if answer.left_out is not None:
         train = splits["train"]
         left_out = Scored(answer.left_out, train.y, train.ids, train.groups)
-        left_out = by_patient(left_out) if measuring.per_patient else left_out
-        kept["train"] = left_out._replace(scores=left_out.scores.astype(np.float32))
+        # Nothing is measured of train: where its patients are unknown, or have several labels,
+        # the row stands without these scores.
+        with contextlib.suppress(RequestError):
+            left_out = by_patient(left_out) if measuring.per_patient else left_out
+            kept["train"] = left_out._replace(scores=left_out.scores.astype(np.float32))
     measured = measure(
         scored,
         task,

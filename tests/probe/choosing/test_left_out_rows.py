@@ -171,6 +171,17 @@ def test_patients_are_kept_where_they_are_measured(places, capsys):
     assert arrays["train_scores"].shape == (60, 3)
 
 
+def test_a_patient_of_train_with_several_labels_costs_these_scores_alone(places, capsys):
+    features, results = places
+    labels = np.arange(220) // 2 % 3
+    labels[1] = 1  # of test each patient has one
+    make_features(features, labels=labels, groups=np.array([f"p{i // 2:03d}" for i in range(220)]))
+    answered(capsys, "--kind linear --choose val --aggregate patient")
+    (arrays,) = arrays_of(results)
+    assert "train_scores" not in arrays
+    assert arrays["test_scores"].shape == (30, 3)
+
+
 def test_external_train_is_another_data_sets(places, capsys):
     features, results = places
     make_features(features, "here")
