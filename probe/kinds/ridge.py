@@ -266,8 +266,8 @@ def left_out_outputs(features: Floats, targets: Doubles, fold: Indices, config: 
     """Predict the targets of every image by a fit to the other folds, at one penalty.
 
     X'X of the others is that of all less the fold's own, which takes less time than five
-    eigendecompositions. So features are standardised by the mean and standard deviation of all of train; targets of the
-    fold itself aren't seen.
+    eigendecompositions. So features are standardised by the mean and standard deviation of all of
+    train; targets of the fold itself aren't seen. Beside the features it holds six (D, D) matrices.
 
     Args:
         features: as of ``fit_path``.
@@ -290,16 +290,18 @@ def left_out_outputs(features: Floats, targets: Doubles, fold: Indices, config: 
 
     def products(rows: Indices) -> Doubles:
         """X'X and X'Y, with a column of ones beside X: the sums of X and of Y."""
-        total = np.zeros((width + 1, width + 1 + targets.shape[1]))
+        total = np.zeros((width + 1 + targets.shape[1],) * 2)
         for own, x in blocks(rows):
-            with_one = np.hstack([x, np.ones((len(own), 1))])
-            total += with_one.T @ np.hstack([with_one, targets[own]])
-        return total
+            # One array with its own transpose, of which BLAS computes a half.
+            beside = np.hstack([x, np.ones((len(own), 1)), targets[own]])
+            total += beside.T @ beside
+        return total[: width + 1]
 
-    whole, outputs = products(np.arange(len(features))), np.empty(targets.shape)
-    for part in range(int(fold.max()) + 1):
-        rows = np.flatnonzero(fold == part)
-        rest, n = whole - products(rows), len(features) - len(rows)
+    each = [np.flatnonzero(fold == part) for part in range(int(fold.max()) + 1)]
+    parts, outputs = [products(rows) for rows in each], np.empty(targets.shape)
+    whole = np.sum(parts, axis=0)
+    for rows, part in zip(each, parts, strict=True):
+        rest, n = whole - part, len(features) - len(rows)
         means = rest[-1] / n
         rest = rest[:-1] - n * np.outer(means[:width], means)  # centred
         gram = rest[:, :width] + config.at(n)[0] * n * np.eye(width)
