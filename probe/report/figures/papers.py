@@ -58,7 +58,7 @@ def make(figure: PrintedFigure, asked: Asked) -> Frame[Mark | Dot] | Frame[Spot]
     said += [say_otherwise(place.number, of) for place, of in ours.items()]
     caption = f"After {figure.paper}, {figure.place}. {_caption(marks, figure)}"
     metrics = {mark.metric for mark in marks}
-    metric = metrics.pop() if len(metrics) == 1 else "metric, of each panel its own"
+    metric = metrics.pop() if len(metrics) == 1 else "metric"
     axes = (figure.x, figure.y or metric) if figure.shape == CURVES else (figure.x or metric, "")
     notes = tuple(dict.fromkeys(filter(None, said)))
     return Frame(figure.shape, tuple(marks), caption, (*notes, *gaps), *axes, figure.is_log)

@@ -12,7 +12,6 @@ from functools import cache
 from cache.commands.names import near_names
 from cache.errors import RequestError
 from probe.report.published.modes import BLOCKS, CUTS, DECADES, MODES, SHOTS, STAGES
-from probe.report.published.names import ENCODERS
 from probe.report.published.numbers import PAPERS, Number, published
 
 CURVES, DOTS, RANKS = "curves", "dots", "cost"  # shapes
@@ -74,7 +73,6 @@ def _drawn(
 
 # ---------------------------------------------------------------------------- wu2025
 
-WU_MODELS = tuple(ENCODERS["wu2025"])
 WU_SETS = (
     *("dermamnist", "pneumoniamnist", "breastmnist", "bloodmnist", "chestmnist", "octmnist"),
     *("organamnist", "organcmnist", "organsmnist", "pathmnist", "retinamnist", "tissuemnist"),
@@ -83,8 +81,15 @@ WU_WAYS = {"finetune": "end-to-end", "linear": "linear probing"}
 WU_SIZES = (28, 64, 128)
 
 
+@cache
+def _wu_models() -> Sequence[str]:
+    """In the order of its tables."""
+    numbers = published("wu2025", table="results1", quoting="")
+    return tuple(dict.fromkeys(number.model for number in numbers))
+
+
 def _wu_rates() -> Iterator[Place]:
-    for model in WU_MODELS:
+    for model in _wu_models():
         for dataset in WU_SETS:
             for rate in DECADES:
                 number = _drawn("wu2025", model, dataset, f"encoder-lr/{rate}", "ACC")
@@ -115,7 +120,7 @@ def _wu_resize() -> Iterator[Place]:
 
 
 def _wu_few() -> Iterator[Place]:
-    for model in WU_MODELS:
+    for model in _wu_models():
         for mode, told in WU_WAYS.items():
             for shots in SHOTS:
                 number = _drawn("wu2025", model, "dermamnist", f"few/{mode}/{shots}", "ACC")
@@ -135,10 +140,10 @@ HUIX_SETS = {  # data set -> metric
 }
 SETTINGS = ("frozen/linear", "frozen/deit-b", "unfrozen/linear", "unfrozen/deit-b")
 COMPLEXITY = {  # millions of parameters of the encoders that stand for each
-    "DINOv2 small": 22.06,
-    "DINOv2": 86.58,
-    "DINOv2 large": 304.37,
-    "DINOv2 giant": 1136.48,
+    "DINOv2 small": 22.0,
+    "DINOv2": 87.0,
+    "DINOv2 large": 304.0,
+    "DINOv2 giant": 1136.0,
 }
 
 
@@ -170,27 +175,28 @@ def _huix_times() -> Iterator[Place]:
     yield from _huix_settings(INFERENCE, "{}: inference")
 
 
-def _steps(model: str, usual: Sequence[str]) -> Sequence[str]:
-    return STAGES if model == "SEEM" else usual
+def _steps(model: str, usual: Sequence[str]) -> Iterator[tuple[str, float]]:
+    """What is typed, and where it stands: a stage of four where as much of twelve blocks is."""
+    yield from zip(STAGES if model == "SEEM" else usual, map(float, usual), strict=True)
 
 
 def _huix_freezing() -> Iterator[Place]:
     for dataset, metric in HUIX_SETS.items():
         for model in (*FOUNDATIONS, BASELINE):
-            for block in _steps(model, BLOCKS):
+            for block, x in _steps(model, BLOCKS):
                 number = _drawn("huix2024", model, dataset, f"freeze-until/{block}", metric)
-                yield Place(f"{dataset}, {metric}", model, number, float(block))
+                yield Place(f"{dataset}, {metric}", model, number, x)
 
 
 def _huix_cutting() -> Iterator[Place]:
     for tuned, told in {"unfrozen": "tuned", "frozen": "frozen"}.items():
         for dataset, metric in HUIX_SETS.items():
             for model in FOUNDATIONS:
-                for block in _steps(model, CUTS):
+                for block, x in _steps(model, CUTS):
                     number = _drawn(
                         "huix2024", model, dataset, f"{tuned}/cut-after/{block}", metric
                     )
-                    yield Place(f"{dataset}, {metric}, {told}", model, number, float(block))
+                    yield Place(f"{dataset}, {metric}, {told}", model, number, x)
 
 
 def _huix_complexity() -> Iterator[Place]:
@@ -281,12 +287,12 @@ FIGURES = (
     PrintedFigure(
         *("huix2024", "fig4", "gradual freezing, figure 4", CURVES, _huix_freezing),
         "first block that trains, from 0",
-        unknown="the blocks are ours; of SEEM they are its four stages",
+        unknown="the blocks are ours; SEEM's four stages stand among them",
     ),
     PrintedFigure(
         *("huix2024", "fig5", "subsets of layers below a DeiT, figure 5", CURVES, _huix_cutting),
         "last block that is left, from 0",
-        unknown="the blocks are ours; of SEEM they are its four stages",
+        unknown="the blocks are ours; SEEM's four stages stand among them",
     ),
     PrintedFigure(
         *("huix2024", "fig6", "sizes of DINOv2, figure 6", CURVES, _huix_complexity),

@@ -55,6 +55,14 @@ def test_each_mark_has_a_place_of_its_own(name):
     assert all(place.number.encoder for place in places)
 
 
+def test_a_stage_stands_where_as_much_of_twelve_blocks_does():
+    for name, last in (("huix2024:fig4", (9.0, "3", "9")), ("huix2024:fig5", (11.0, "3", "11"))):
+        x, stage, block = last
+        modes = {p.line: p.number.mode for p in find_figure(name).places() if p.x == x}
+        assert modes["SEEM"].endswith(f"/{stage}")
+        assert modes["SAM"].endswith(f"/{block}")
+
+
 def test_names_that_there_arent_are_refused_with_those_that_there_are():
     with pytest.raises(RequestError, match="huix2024:fig4"):
         find_figure("huix2024:fig40")
