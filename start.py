@@ -10,6 +10,7 @@ names another folder for it.
 
 import hashlib
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -17,13 +18,21 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 VENV = Path(os.environ.get("VENV") or HERE / ".venv").absolute()
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+DEMO = (
+    "extract --demo",
+    "probe --kind knn --k 200 --size 128",
+    "extract --model efficientnet-lite0 --data demo --size 64",
+    "probe --kind knn --k 20 --layer all --all-test",
+    "probe --kind linear --shots 1,5,10,25",
+    "probe.report page --data demo -o demo.html --title 'Three maps of an averaged brain'",
+)
 OLDEST = (3, 10)  # of pyproject.toml: requires-python
 
 
 def main(words):
     """Make what is missing, then run the demo or the tests; the exit status of the last command."""
     if not words:
-        install(["demo"])
+        install(["demo", "report"])
         return demo()
     if words[0] == "--tests":
         install(["demo", "test"])
@@ -33,13 +42,14 @@ def main(words):
 
 
 def demo():
-    """Features of the demo's images, and one probe of them, whose table comes last."""
+    """Features of the demo's images at two sizes, questions of them, and the page that shows it all."""
     shown = VENV.relative_to(HERE) if VENV.is_relative_to(HERE) else VENV
     activate = shown / "Scripts" / "activate" if os.name == "nt" else f". {shown}/bin/activate"
     print(f"\nThe environment is {shown}; the commands below are in it after\n    {activate}\n")
-    return run(PYTHON, "-m", "extract", "--demo") or run(
-        PYTHON, "-m", "probe", "--kind", "knn", "--k", "200"
-    )
+    for command in DEMO:
+        if status := run(PYTHON, "-m", *shlex.split(command)):
+            return status
+    return 0
 
 
 def install(extras):

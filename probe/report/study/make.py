@@ -246,6 +246,8 @@ def _figures(of: Studied, main: Main) -> tuple[Mapping[str, Sequence[Figure]], t
             contenders = [c for p in main.parts if len(p.lines) > 2 for c in p.contenders]
             if not contenders:
                 continue
+        if name == "cost":
+            contenders = answers
         rows = [row for c in contenders for row in c.rows]
         words = {"subgroups": _columns(of, contenders), "curves": ALONG}.get(name, ("",))
         for word in words:

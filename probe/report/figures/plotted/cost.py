@@ -1,4 +1,4 @@
-"""A metric against what encoders take; names stand at those that none beats, and at others on hovering."""
+"""A metric against what encoders take; those that none beats are in the legend, others grey."""
 
 import math
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from probe.report.figures.cost import Spot
 from probe.report.figures.frame import Frame
 from probe.report.figures.plotted.picture import (
     BLUE,
+    MARKERS,
     SOFT,
     Look,
     Panel,
@@ -21,48 +22,44 @@ from probe.report.figures.plotted.picture import (
     points,
     ranged,
     ruled,
-    words,
 )
 
-BEST = Look("no other is as good and takes less", BLUE, "circle", "solid")
+BEST = Look("no other is as good and takes less", BLUE, dash="solid")
 OTHERS = Look("others", SOFT, "circle")
-ROOM = 0.25  # of the axis on both sides, for names
+ROOM = 0.08  # of the axis on both sides
+DECADE = 0.9  # of so much, ticks are 1, 2, 5
 
 
 def plot(frame: Frame[Spot]) -> Picture:
     """A panel for each, x by logarithm."""
     panels, said = first(spot.panel for spot in frame.points)
+    shown = {name: [spot for spot in frame.points if spot.panel == name] for name in panels}
+    names = dict.fromkeys(s.name for of in shown.values() for s in of if s.is_undominated)
+    look = {name: Look(name, BLUE, MARKERS[i % len(MARKERS)]) for i, name in enumerate(names)}
     found = []
-    for panel in panels:
-        spots = sorted((s for s in frame.points if s.panel == panel), key=lambda spot: spot.x)
-        x = [math.log10(spot.x) if frame.is_log else spot.x for spot in spots]
-        traces = []
-        for look in (OTHERS, BEST):
-            mine = [spot for spot in spots if spot.is_undominated == (look is BEST)]
-            if mine:
-                traces.append(_trace(mine, look))
+    for panel, every in shown.items():
+        spots = sorted(every, key=lambda spot: spot.x)
+        x = [math.log10(spot.x) for spot in spots]
+        best = [spot for spot in spots if spot.is_undominated]
+        traces = [_trace([s for s in spots if not s.is_undominated], OTHERS)]
+        traces.append({**_trace(best, BEST), "hoverinfo": "skip", "error_y": {}})
+        traces += [_trace([spot], look[spot.name]) for spot in best]
+        low, high = ruled(min(x), max(x), ROOM)
+        ticks = [s * 10.0**d for d in range(int(low) - 1, int(high) + 1) for s in (1, 2, 5)]
+        own = {"tickvals": ticks} if high - low > DECADE else {"nticks": 5}
         layout = {
-            "xaxis": {
-                "type": "log" if frame.is_log else "linear",
-                "range": ruled(min(x), max(x), ROOM),
-                "title": named(frame.x),
-            },
+            "xaxis": {"type": "log", "range": [low, high], "title": named(frame.x), **own},
             "yaxis": {"title": named(frame.y), "range": ranged(spots)},
         }
-        found.append(Panel(panel, tuple(traces), layout))
-    return Picture(tuple(found), (BEST, OTHERS), width=340, said=said)
+        found.append(Panel(panel, tuple(trace for trace in traces if trace["x"]), layout))
+    return Picture(tuple(found), (*look.values(), BEST, OTHERS), said=said)
 
 
 def _trace(spots: Sequence[Spot], look: Look) -> Any:
     values, low, high = ([getattr(s, name) for s in spots] for name in ("value", "low", "high"))
     error = bars(values, low, high, look.colour)
     x, text = [spot.x for spot in spots], [_text(spot) for spot in spots]
-    trace = points(look, x, numbers(values), text, error_y=error)
-    if look is BEST:
-        sides = [("bottom right", "bottom left")[place % 2] for place in range(len(spots))]
-        names = {"text": [words(spot.name) for spot in spots], "textposition": sides}
-        trace |= {"mode": "lines+markers+text", **names}
-    return trace
+    return points(look, x, numbers(values), text, error_y=error)
 
 
 def _text(spot: Spot) -> str:
