@@ -42,7 +42,8 @@ def plot(frame: Frame[Spot]) -> Picture:
         x = [math.log10(spot.x) for spot in spots]
         best = [spot for spot in spots if spot.is_undominated]
         traces = [_trace([s for s in spots if not s.is_undominated], OTHERS)]
-        traces.append({**_trace(best, BEST), "hoverinfo": "skip", "error_y": {}})
+        of_best = {"hoverinfo": "skip", "hovertext": [""] * len(best), "error_y": {}}
+        traces.append({**_trace(best, BEST), **of_best})
         traces += [_trace([spot], look[spot.name]) for spot in best]
         low, high = ruled(min(x), max(x), ROOM)
         ticks = [s * 10.0**d for d in range(int(low) - 1, int(high) + 1) for s in (1, 2, 5)]
