@@ -117,8 +117,10 @@ def _samples(
     """Ids and labels that were learnt from, and of which splits they are."""
     row, settings = of.row, of.row.answered.settings
     both = settings.get("refit") == "train+val"
-    if "val_ids" in arrays and "folds" in settings:
-        return arrays["val_ids"], arrays["val_labels"], "train and val"
+    if "val_ids" in arrays and "folds" in settings:  # train, and val behind it
+        kept = slice(None if both else row.n["train"])
+        said = "train and val" if both else "train"
+        return arrays["val_ids"][kept], arrays["val_labels"][kept], said
     if "train_ids" in arrays:
         parts = ["train", "val"] if both else ["train"]
         ids, labels = (

@@ -77,6 +77,7 @@ def test_wrong_answers_are_those_of_the_scores(places, capsys):
         ("--choose val", slice(0, 120)),
         ("--choose val --refit train+val", slice(0, 160)),
         ("--choose cv", slice(0, 160)),
+        ("--choose cv --refit train", slice(0, 120)),
         ("--shots 5 --episodes 2", slice(0, 120)),
     ],
 )
