@@ -3,7 +3,7 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,10 +30,10 @@ APART = (
 NO_WORD = {"shots": "all"}  # what a column without the field is called
 TALLIED = ("first", "open", "out")
 TALLIES = (
-    "of {n} {what}: first, not separated from the best as the only one; open, nor are others; out, a test "
-    "puts another above it"
+    "first: in so many it alone isn't separated from the best; open: nor are others; out: a test puts "
+    "another above it"
 )
-EACH = "; sets that share patients count one by one"
+EACH = "; data sets that share patients count one by one"
 SMALLEST, ASKED = "smallest difference", "looked at (K)"
 LOOKED_AT = f"{ASKED}: questions that a test set was asked, by these rows and others; its best is a best of K"
 
@@ -68,10 +68,9 @@ def page_of_metric(
     if len(having) < len(contenders):
         n = len(contenders) - len(having)
         notes.append(f"left out: {n} without {metric_name} on test")
-    tables = [
-        _table(make_contest(part, metric, shape, people, ledger), number, parts, shape)
-        for number, part in enumerate(parts)
-    ]
+    contests = [make_contest(part, metric, shape, people, ledger) for part in parts]
+    tables = [_table(contest, number, parts, shape) for number, contest in enumerate(contests)]
+    notes += dict.fromkeys(line for contest in contests for line in _told(contest))
     if len(parts) > 1:
         notes.append(APART)
         samples = any("other " in part.differs for part in parts)
@@ -104,7 +103,7 @@ def _table(contest: Contest, number: int, parts: Sequence[Part], shape: Shape) -
         *(Column(summary.name, summary.over, is_right=True) for summary in summaries),
     ]
     below = [note for summary in summaries for note in summary.notes]
-    below += [*_families_said(contest.families, heads_of), *_told(contest.reaches.values())]
+    below += _families_said(contest.families, heads_of)
     title = f"table {number + 1} of {len(parts)}" if len(parts) > 1 else ""
     title += f": {part.differs}" if part.differs and number else ""
     return Table(
@@ -204,7 +203,6 @@ def _tallies(contest: Contest) -> list[Summary]:
     n, what = len(contest.tested), "sets" if contest.units else "columns"
     if n < 2:
         return []
-    alone = EACH if 0 < len(contest.units) < len(contest.columns) else ""
     each = {line: contest.tally(line) for line in contest.lines}
     counts = {word: {line: getattr(of, word) for line, of in each.items()} for word in TALLIED}
     return [
@@ -212,8 +210,7 @@ def _tallies(contest: Contest) -> list[Summary]:
             word,
             {line: Cell(value=k, form=COUNT) for line, k in of.items()},
             of,
-            (TALLIES.format(n=n, what=what) + alone,) if word == TALLIED[0] else (),
-            f"of {n} {what}",
+            over=f"of {n} {what}",
         )
         for word, of in counts.items()
     ]
@@ -297,10 +294,15 @@ def _smallest(of: Reach) -> Cell:
     return Cell(value=of.decision.smallest, notes=why)
 
 
-def _told(reaches: Collection[Reach]) -> list[str]:
-    """What the feet say, where they are."""
+def _told(contest: Contest) -> list[str]:
+    """What tallies and feet say, where they are."""
+    reaches = contest.reaches.values()
+    found = []
+    if len(contest.tested) > 1:
+        is_shared = 0 < len(contest.units) < len(contest.columns)
+        found.append(f"{TALLIES}{EACH if is_shared else ''}")
     powers = dict.fromkeys(of.decision.power for of in reaches if of.decision)
-    found = [
+    found += [
         f"{SMALLEST}: that one pair shows {of.power:.0%} of the time at level {of.level:g}, as the "
         "median pair scatters"
         for of in powers
