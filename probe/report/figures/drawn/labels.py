@@ -3,10 +3,11 @@
 import itertools
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
-from matplotlib.transforms import Bbox
 
+from probe.arrays import Doubles
 from probe.report.figures.drawn.style import DPI, SMALL, Sheet
 from probe.report.figures.palette import GREY
 
@@ -16,7 +17,8 @@ NEAR = 7.0  # points; a name that stands farther away has a line to its dot
 REACHES = (3.5, 6, 9, 13, 18, 24, 31, 39, 48, 60, 75, 95, 120)  # points from a dot, tried in turn
 SIDES = ((1, 0), (-1, 0), (1, 1), (-1, 1), (1, -1), (-1, -1), (0, 1), (0, -1))
 CROSSING = 1.0  # points that a name goes farther for a square point less of lines behind it
-N_PIECES = 20
+THROUGH = 30.0  # and for a piece less of its line through another name
+N_PIECES, N_OF_LINE = 20, 8
 WIDEST = 0.45  # of the panel, that a line of a name takes
 
 
@@ -29,80 +31,81 @@ def place(sheet: Sheet, axis: Axes, dots: Sequence[tuple[float, float, str]]) ->
         dots: x, y and name of each.
     """
     point = DPI / 72
-    whole: Bbox = axis.get_window_extent()
-    at = axis.transData.transform([(x, y) for x, y, _ in dots])
+    whole = np.array(axis.get_window_extent().extents)
+    at = np.array(axis.transData.transform([(x, y) for x, y, _ in dots]), float)
     half = DOT * point
-    hard = [Bbox.from_extents(x - half, y - half, x + half, y + half) for x, y in at]
-    soft = list(_lines(axis))
-    for i in sorted(range(len(dots)), key=lambda i: (at[i][0], at[i][1])):
-        x, y = (float(v) for v in at[i])
-        words = sheet.wrap(dots[i][2], WIDEST * whole.width / DPI, SMALL)
+    hard = np.concatenate([at - half, at + half], axis=1)  # (n, 4): left, bottom, right, top
+    soft = np.array(list(_lines(axis))).reshape(-1, 4)
+    for i in sorted(range(len(dots)), key=lambda i: (at[i, 0], at[i, 1])):
+        words = sheet.wrap(dots[i][2], WIDEST * (whole[2] - whole[0]) / DPI, SMALL)
         lines = words.split("\n")
         width = DPI * max(sheet.measure(line, SMALL) for line in lines) + 2 * PAD * point
         height = (1.25 * SMALL * len(lines) + 2 * PAD) * point
-        tried = [
-            (reach, _box(x, y, width, height, reach * point, side))
-            for reach, side in itertools.product(REACHES, SIDES)
-        ]
-        inside = [(r, b) for r, b in tried if _is_in(b, whole)] or tried
-
-        prices = [
-            (_covered(b, hard), r + CROSSING * _covered(b, soft) / point**2) for r, b in inside
-        ]
-        reach, box = inside[prices.index(min(prices))]
-        hard.append(box)
-        middle = (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
+        reach, boxes = _tried(at[i], width, height, point)
+        is_in = (boxes[:, :2] >= whole[:2]).all(axis=1) & (boxes[:, 2:] <= whole[2:]).all(axis=1)
+        if is_in.any():
+            reach, boxes = reach[is_in], boxes[is_in]
+        others = np.delete(hard, i, axis=0)
+        price = reach + CROSSING * _shared(boxes, soft).sum(axis=1) / point**2
+        price += THROUGH * _crossed(at[i], boxes, others) * (reach > NEAR)
+        best = int(np.lexsort((price, _shared(boxes, hard).sum(axis=1)))[0])
+        box = boxes[best]
+        hard = np.vstack([hard, box])
+        middle = (box[:2] + box[2:]) / 2
         left, up = axis.transAxes.inverted().transform(middle)
         line = {"arrowstyle": "-", "lw": 0.4, "color": GREY, "shrinkA": 0, "shrinkB": 2}
+        is_far = bool(reach[best] > NEAR)
         note = axis.annotate(
             words, xy=(dots[i][0], dots[i][1]), xytext=(float(left), float(up)),
             textcoords="axes fraction", ha="center", va="center", fontsize=SMALL, linespacing=1.0,
-            arrowprops=line if reach > NEAR else None, zorder=4,
+            arrowprops=line if is_far else None, zorder=4,
             path_effects=[withStroke(linewidth=1.5, foreground="white")],
         )  # fmt: skip
         note.set_in_layout(False)
-        if reach > NEAR:
-            soft += _pieces((x, y), middle)
+        if is_far:
+            soft = np.vstack([soft, list(_pieces(at[i], middle, N_PIECES))])
 
 
-def _box(
-    x: float, y: float, width: float, height: float, reach: float, side: tuple[int, int]
-) -> Bbox:
-    """Where a name's box lies on one side of a dot."""
-    right, up = side
-    left = x + reach if right > 0 else x - reach - width if right < 0 else x - width / 2
-    bottom = y + reach if up > 0 else y - reach - height if up < 0 else y - height / 2
-    return Bbox.from_bounds(left, bottom, width, height)
+def _tried(at: Doubles, width: float, height: float, point: float) -> tuple[Doubles, Doubles]:
+    """(K,) points from a dot, and (K, 4) where a name's box lies on its sides."""
+    reaches, boxes = [], []
+    for reach, (right, up) in itertools.product(REACHES, SIDES):
+        far, x, y = reach * point, float(at[0]), float(at[1])
+        left = x + far if right > 0 else x - far - width if right < 0 else x - width / 2
+        bottom = y + far if up > 0 else y - far - height if up < 0 else y - height / 2
+        reaches.append(reach)
+        boxes.append((left, bottom, left + width, bottom + height))
+    return np.array(reaches, float), np.array(boxes)
 
 
-def _is_in(box: Bbox, whole: Bbox) -> bool:
-    return box.x0 >= whole.x0 and box.x1 <= whole.x1 and box.y0 >= whole.y0 and box.y1 <= whole.y1
+def _shared(a: Doubles, b: Doubles) -> Doubles:
+    """(K, n) square pixels that boxes share."""
+    low, high = np.maximum(a[:, None, :2], b[:, :2]), np.minimum(a[:, None, 2:], b[:, 2:])
+    return np.clip(high - low, 0, None).prod(axis=2)
 
 
-def _covered(box: Bbox, taken: Sequence[Bbox]) -> float:
-    """Pixels of others that it would lie over."""
-    found = 0.0
-    for other in taken:
-        wide = min(box.x1, other.x1) - max(box.x0, other.x0)
-        high = min(box.y1, other.y1) - max(box.y0, other.y0)
-        found += wide * high if wide > 0 and high > 0 else 0.0
-    return found
+def _crossed(at: Doubles, boxes: Doubles, others: Doubles) -> Doubles:
+    """(K,) pieces of the line from a dot to a name that lie over other dots and names."""
+    middles = (boxes[:, :2] + boxes[:, 2:]) / 2
+    pieces = np.array([list(_pieces(at, middle, N_OF_LINE)) for middle in middles])
+    shared = _shared(pieces.reshape(-1, 4), others) > 0
+    return shared.reshape(len(boxes), -1).sum(axis=1).astype(float)
 
 
-def _lines(axis: Axes) -> Iterator[Bbox]:
+def _lines(axis: Axes) -> Iterator[tuple[float, ...]]:
     """What is drawn, in short pieces: joins and bars."""
-    paths = [axis.transData.transform(line.get_xydata()) for line in axis.lines]
+    paths = [line.get_xydata() for line in axis.lines]
     for bars in axis.collections:
-        paths += [axis.transData.transform(s) for s in bars.get_segments()]  # type: ignore[attr-defined]
+        paths += list(bars.get_segments())  # type: ignore[attr-defined]
     for path in paths:
-        for start, stop in itertools.pairwise(path):
-            yield from _pieces(start, stop)
+        for start, stop in itertools.pairwise(axis.transData.transform(path)):
+            yield from _pieces(start, stop, N_PIECES)
 
 
-def _pieces(start: Sequence[float], stop: Sequence[float]) -> Iterator[Bbox]:
+def _pieces(start: Doubles, stop: Doubles, n: int) -> Iterator[tuple[float, ...]]:
     """A line as small boxes."""
     (x0, y0), (x1, y1) = start, stop
-    for k in range(N_PIECES):
-        a, b = k / N_PIECES, (k + 1) / N_PIECES
+    for k in range(n):
+        a, b = k / n, (k + 1) / n
         x, y = (x0 + (x1 - x0) * a, x0 + (x1 - x0) * b), (y0 + (y1 - y0) * a, y0 + (y1 - y0) * b)
-        yield Bbox.from_extents(min(x) - 2, min(y) - 2, max(x) + 2, max(y) + 2)
+        yield min(x) - 2, min(y) - 2, max(x) + 2, max(y) + 2
