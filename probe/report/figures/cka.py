@@ -99,6 +99,8 @@ def _of_pairs(asked: AskedOfFiles, pairs: Sequence[Both], notes: tuple[str, ...]
     for both in pairs:
         left = asked.places(both.one, ALL)
         right = asked.places(both.other, ALL) if both.other is not both.one else []
+        if len(left) > len(right) > 0 and not is_tuned:  # pages have more room across
+            both, left, right = Both(both.other, both.one), right, left
         found = compare(asked, left, right)
         pool = pool_of([*found.left, *found.right])
         axes.add((_axis(found.left), _axis(found.right)))
@@ -184,16 +186,17 @@ def in_tile(value: float) -> str:
 def _caption(panels: Sequence[Compared], tiles: Sequence[Alike]) -> str:
     """How the numbers were made, of how many samples, and what the check says."""
     ways = [(panel.found.samples.dataset, panel.found.describe()) for panel in panels]
-    checked = check_of([(tile.value, tile.trimmed) for tile in tiles], "Corner")
+    checked = check_of([(tile.value, tile.trimmed) for tile in tiles], "Corner", "Grey")
     return " ".join([caption_of(ways), *checked])
 
 
-def check_of(found: Sequence[tuple[float, float]], mark: str) -> list[str]:
+def check_of(found: Sequence[tuple[float, float]], mark: str, unknown: str) -> list[str]:
     """What CKA and its check say together, and what odd numbers mean.
 
     Args:
         found: CKA, and the check.
         mark: what marks those that differ.
+        unknown: what stands where a layer has no CKA.
     """
     apart = [abs(value - trimmed) for value, trimmed in found if abs(value - trimmed) >= 0]
     without = "without the 1 % of samples of the largest norms"
@@ -208,5 +211,5 @@ def check_of(found: Sequence[tuple[float, float]], mark: str) -> list[str]:
     if any(value < -0.005 for value, _ in found):
         said.append("Debiased CKA of noise is about 0, and may lie below.")
     if len(apart) < len(found):
-        said.append("?: a layer without variance.")
+        said.append(f"{unknown}: a layer without variance.")
     return said

@@ -41,7 +41,7 @@ def make(asked: AskedOfFiles) -> Frame[Mark]:
         pool = pool_of(every.left)
         marks += _marks(panel_of(every.samples, f"{both.title}{pool}"), compared, bool(pool))
     found = [(a.value, b.value) for a, b in zip(marks[::2], marks[1::2], strict=True)]
-    caption = " ".join([caption_of(ways), *check_of(found, "Where both lines part")])
+    caption = " ".join([caption_of(ways), *check_of(found, "Where both lines part", "Gap")])
     return Frame(
         *("curves", tuple(marks), f"Each layer before and after. {caption}", notes),
         *("layer, from 0", "CKA, before and after"),

@@ -230,7 +230,7 @@ class Scatter:
         """How the points were made, in words."""
         n = self.samples.n
         if self.method == PCA:
-            return "principal components"
+            return "principal components, in the unit of the features"
         if self.method == TSNE:
             settings = f"perplexity {perplexity_of(n):.3g}"
         else:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.image import AxesImage
 
-from probe.report.figures.drawn.style import SMALL, Sheet
+from probe.report.figures.drawn.style import LINE_HEIGHT, SMALL, Sheet
 from probe.report.figures.frame import Frame
 from probe.report.figures.heat import Scale, Tile
 from probe.report.figures.palette import UNKNOWN
@@ -18,7 +18,12 @@ SMALL_FEW, LARGE_FEW = 0.34, 0.42  # inches of a tile of these, at least and at 
 SMALL_TILE, LARGE, SMALLEST = 0.2, 0.3, 0.06  # of others; the last where no texts fit
 PAD = 0.06  # inches around a tile's text
 LINE = 1.25 * SMALL / 72  # inches of a line of text
-ROOMS = (0.8, 1.2, 1.8, 2.6)  # inches that names may take, in as few lines as a tile is high
+ROOMS = (0.8, 1.2, 1.8, 2.6)  # inches that names may take, in as few lines as a tile has room
+SHORT = 0.4  # inches of names of which some may be left out: numbers
+BELOW = (
+    1.8  # inches of names below a matrix; longer ones are numbered, if they stand beside it, too
+)
+BESIDE = 0.42  # of a picture's width that names may take
 AXIS = 0.3  # inches of an axis' label with its pads
 CORNER = 0.35  # of a tile
 LEAST = 1.5  # inches of a panel, for its title
@@ -33,25 +38,40 @@ def draw(sheet: Sheet, frame: Frame[Tile]) -> None:
     n_rows, n_columns = max(map(len, rows)), max(map(len, columns))
     text, full = (_room(sheet, frame.points, with_more=more) for more in (False, True))
     few = max(n_rows, n_columns) <= FEW
+    are_same = all(map(_are_same, rows, columns))
     size = max(full, SMALL_FEW) if few else max(text, SMALL_TILE)
     for _ in range(2):  # names' lines depend on the size, and the room that they leave on names
-        left = [_names(sheet, names, size) for names in rows]
-        below = [_names(sheet, names, size) for names in columns]
+        below = [_names(sheet, names, size, BELOW) for names in columns]
+        if are_same and max(map(_lines, below)) * LINE > max(size, LINE):
+            rows = [
+                [f"{i}:\N{NO-BREAK SPACE}{name}" for i, name in enumerate(names, 1)]
+                for names in rows
+            ]
+            columns = [[str(i) for i, _ in enumerate(names, 1)] for names in columns]
+            below, are_same = columns, False
+        below = [_thinned(names, size) for names in below]
+        left = [_names(sheet, names, size, BESIDE * sheet.width) for names in rows]
         beside = AXIS + max(_longest(sheet, names) for names in left)
         fits = min(len(panels), int((sheet.width + 0.05) / (beside + n_columns * size)))
         size = (sheet.width / max(1, fits) - beside - 0.1) / n_columns
         size = max(SMALLEST, min(size, max(full, LARGE_FEW if few else LARGE)))
+    high = size
+    if beside - AXIS <= SHORT:
+        left = [_thinned(names, size) for names in left]
+    else:
+        high = max(size, max(map(_lines, left)) * LINE)
     is_rotated = max(_longest(sheet, names) for names in below) > size - 0.02
     under = max(_longest(sheet, names) for names in below) if is_rotated else 2 * LINE
+    label = sheet.wrap(frame.x, max(LEAST, n_columns * size))
     axes = sheet.panels(
         panels,
         width=max(LEAST + beside, n_columns * size + beside),
-        height=n_rows * size + under + AXIS,
+        height=n_rows * high + under + AXIS + label.count("\n") * LINE_HEIGHT,
         beside=beside,
     )
     scale = frame.scale or Scale(0, 1, "")
     for axis, tiles, ys, xs in zip(axes, shown, left, below, strict=True):
-        image = _draw_matrix(axis, tiles, ys, xs, scale)
+        image = _draw_matrix(axis, tiles, ys, xs, scale, high / size)
         axis.tick_params(axis="x", rotation=90 if is_rotated else 0)
         for y, x, tile in _placed(tiles):
             words = "\n".join(filter(None, [tile.text, tile.more if size >= full else ""]))
@@ -61,7 +81,7 @@ def draw(sheet: Sheet, frame: Frame[Tile]) -> None:
             if tile.is_marked:
                 right, top = x + 0.5, y - 0.5
                 axis.fill([right - CORNER, right, right], [top, top, top + CORNER], colour, lw=0)
-    sheet.label(axes, frame.x, frame.y)
+    sheet.label(axes, label, sheet.wrap(frame.y, max(LEAST, n_rows * high)))
     if size < text:
         sheet.colour_bar(image, axes, scale)
 
@@ -76,14 +96,29 @@ def _room(sheet: Sheet, tiles: Sequence[Tile], with_more: bool) -> float:
     return found
 
 
-def _names(sheet: Sheet, names: Sequence[str], size: float) -> list[str]:
-    """Names in lines of which a tile holds all; of small tiles some are left out."""
-    step = math.ceil(LINE / size)
-    for room in ROOMS:
-        wrapped = [sheet.wrap(name, room, SMALL) for name in names]
-        if max(name.count("\n") + 1 for name in wrapped) * LINE <= max(size, LINE):
+def _names(sheet: Sheet, names: Sequence[str], size: float, most: float) -> list[str]:
+    """Names in lines of which a tile has room for all, no wider than ``most``, if that can be."""
+    wrapped = [sheet.wrap(name, ROOMS[0], SMALL) for name in names]
+    for room in ROOMS[1:]:
+        if _lines(wrapped) * LINE <= max(size, LINE) or room > most:
             break
-    return [name if place % step == 0 else "" for place, name in enumerate(wrapped)]
+        wrapped = [sheet.wrap(name, room, SMALL) for name in names]
+    return wrapped
+
+
+def _are_same(rows: Sequence[str], columns: Sequence[str]) -> bool:
+    """Whether rows and columns are the same things; a row may say more of it."""
+    return len(rows) == len(columns) and all(map(str.startswith, rows, columns))
+
+
+def _lines(names: Sequence[str]) -> int:
+    return max(name.count("\n") + 1 for name in names)
+
+
+def _thinned(names: Sequence[str], size: float) -> list[str]:
+    """As many names as small tiles have room for."""
+    step = math.ceil(_lines(names) * LINE / size)
+    return [name if place % step == 0 else "" for place, name in enumerate(names)]
 
 
 def _longest(sheet: Sheet, names: Sequence[str]) -> float:
@@ -98,14 +133,19 @@ def _placed(tiles: Sequence[Tile]) -> list[tuple[int, int, Tile]]:
 
 
 def _draw_matrix(
-    axis: Axes, tiles: Sequence[Tile], left: Sequence[str], below: Sequence[str], scale: Scale
+    axis: Axes,
+    tiles: Sequence[Tile],
+    left: Sequence[str],
+    below: Sequence[str],
+    scale: Scale,
+    aspect: float,
 ) -> AxesImage:
     values = np.full((len(left), len(below)), np.nan)
     for y, x, tile in _placed(tiles):
         values[y, x] = tile.value
     colours = LinearSegmentedColormap.from_list("", scale.colours).with_extremes(bad=UNKNOWN)
     image = axis.imshow(
-        np.ma.masked_invalid(values), vmin=scale.low, vmax=scale.high, cmap=colours, aspect="equal"
+        np.ma.masked_invalid(values), vmin=scale.low, vmax=scale.high, cmap=colours, aspect=aspect
     )
     for ticks, names in ((axis.set_yticks, left), (axis.set_xticks, below)):
         shown = [place for place, name in enumerate(names) if name]

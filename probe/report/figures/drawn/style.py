@@ -171,7 +171,7 @@ class Sheet:
         ticks = [scale.low, (scale.low + scale.high) / 2, scale.high]
         bar = self.figure.colorbar(
             *(image, None, list(axes)),
-            location="top", shrink=0.5, ticks=ticks,
+            location="top", shrink=0.5, ticks=ticks, panchor=False,
             fraction=0.1 / self._height, pad=0.1 / self._height,
         )  # fmt: skip
         bar.ax.set_xticklabels([f"{tick:g}" for tick in ticks])

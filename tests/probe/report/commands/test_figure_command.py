@@ -4,6 +4,7 @@ import sys
 
 import pytest
 from drawing import kinds
+from layering import layered_file
 from reporting import answered, refused, run
 
 from probe.report.commands.figure import width_of
@@ -85,3 +86,74 @@ def test_widths():
     assert width_of("one") == pytest.approx(89 / 25.4)
     assert width_of("two") == pytest.approx(183 / 25.4)
     assert width_of("120mm") == width_of("120") == pytest.approx(120 / 25.4)
+
+
+# ---------------------------------------------------------------------- of feature files
+
+
+@pytest.fixture
+def files(places):
+    return [
+        layered_file(places[0], "vit"),
+        layered_file(places[0], "cnn", 2, seed=1),
+        layered_file(places[0], "vit", seed=2, tuned=True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "n", "n_lines"),
+    [
+        ("cka --model vit,cnn --data toys", 2, 8),
+        ("cka --model vit", 1, 16),
+        ("drift", 3, 8),
+        ("--like huix2024:fig7", 3, 16),
+        ("--like huix2024:fig8 --pool cls", 3, 9),
+        ("neighbours --k 3 --split all", 3, 9),
+        ("scatter --model vit --layer 0", 1, 40),
+    ],
+)
+def test_pictures_of_feature_files(files, capsys, tmp_path, words, n, n_lines):
+    frame = tmp_path / "frame.csv"
+    said = answered(capsys, "figure", *words.split(), "--csv", frame).splitlines()
+    assert said[0] == f"{frame}: {n_lines} lines"
+
+
+def test_files_may_be_named_by_path(files, capsys, tmp_path):
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "cka.png"
+    paths = [files[0].path, files[1].path]
+    said = answered(capsys, "figure", "cka", "-o", picture, "--files", *paths)
+    assert said.splitlines()[0] == f"{picture}: cka of 2 feature files"
+
+
+OF_FILES = {
+    "cka --kind linear": (2, "--kind is of rows, and cka of feature files"),
+    "cka --metric acc": (2, "--metric belongs to layers, shots"),
+    "cka --k 5": (2, "--k belongs to neighbours, not to cka"),
+    "ranks --size 32": (2, "--size is of feature files, and ranks of rows"),
+    "ranks --split test": (2, "--split belongs to cka, drift, scatter, neighbours, not to ranks"),
+    "--like huix2024:fig4 --layer 1": (2, "--layer: a paper's figure has its own"),
+    "--like huix2024:fig7 --k 1": (2, "--k belongs to neighbours"),
+    "cka --layer last": (2, "--layer takes a number"),
+    "cka --files a.h5 --model vit": (2, "name feature files by --files, or by what they are of"),
+    "cka --model eva02": (1, "no features of eva02"),
+    "cka --model vit --layer 9": (1, "has no layer 9"),
+}
+
+
+@pytest.mark.parametrize("words", OF_FILES)
+def test_what_feature_files_cant_be_asked_is_said(files, capsys, words):
+    status, expected = OF_FILES[words]
+    arguments = ["figure", *words.split(), "--csv", "x.csv"]
+    if status == 2:
+        with pytest.raises(SystemExit):
+            run(capsys, *arguments)
+        assert expected in capsys.readouterr().err
+    else:
+        assert expected in refused(capsys, *arguments)
+
+
+def test_two_files_that_fit_are_told_apart(files, places, capsys):
+    layered_file(places[0], "cnn", 2, seed=3, key={"precision": "bf16"})
+    said = refused(capsys, "figure", "scatter", "--model", "cnn", "--csv", "x.csv")
+    assert "several features of cnn at 32 px on toys; choose one of them:" in said

@@ -194,7 +194,7 @@ def test_a_layer_in_the_plane(make):
     assert found.shares == tuple(plane.shares)
     assert found.labels.tolist() == one.labels[40:].tolist()
     assert found.class_names == ("class 0", "class 1", "class 2")
-    assert found.describe() == "principal components"
+    assert found.describe() == "principal components, in the unit of the features"
     assert found.method == PCA
     by_tsne = scatter(place, TSNE, split="test", seed=3)
     assert by_tsne.points.shape == (20, 2)
