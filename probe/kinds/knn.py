@@ -192,13 +192,15 @@ class Knn(Voting, Kind):
     def _left_out(self, problem: Problem, ks: tuple[int, ...]) -> ByK:
         """k -> (n, C) scores of train, each by others than its own patient and copies.
 
-        Empty where these leave fewer than k; of ML-kNN, which would learn anew for each sample.
+        Without k of which these leave fewer; empty of ML-kNN, which would learn anew for each sample.
         """
         train, task = problem.splits["train"], problem.task
         units = number_units(problem.fitted_on, train)
-        if self.rule == MLKNN or max(ks) > largest_k(self, units):
+        fitting = tuple(k for k in ks if k <= largest_k(self, units))
+        # Where votes are cut off, the largest k is a part of all.
+        if self.rule == MLKNN or not fitting or (self.cut_off and fitting != ks):
             return {}
-        knn = replace(self, k=ks)
+        knn = replace(self, k=fitting)
         return left_out_scores(knn, train.x, train.y, units, task.word, task.n_outputs)
 
     def votes(self, k: int, bank_labels: Array, task: Task) -> Votes | None:

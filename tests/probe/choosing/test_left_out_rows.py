@@ -1,5 +1,7 @@
 """Scores of train by what was fitted without it: against scikit-learn, and which rows keep them."""
 
+import json
+
 import numpy as np
 import pytest
 from answering import scores_file
@@ -96,6 +98,11 @@ def arrays_of(results):
     return found
 
 
+def by_k(results):
+    rows = [json.loads(path.read_text()) for path in sorted(results.glob("*/*.json"))]
+    return {row["probe"]["k"]: of for row, of in zip(rows, arrays_of(results), strict=True)}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_that_val_decides_keep_them(kind, places, capsys):
     features, results = places
@@ -120,17 +127,17 @@ def test_knn_passes_over_its_own_patient_and_copies(places, capsys):
         copies={0: 3, 4: 7}
     )  # with patients of two: 0 1 2 3 and 4 5 6 7 are kept together
     path = make_features(features, looks=looks, groups=np.array([f"p{i // 2}" for i in range(220)]))
-    answered(capsys, "--kind knn --k 3 --vote majority")
-    (arrays,) = arrays_of(results)
+    answered(capsys, "--kind knn --k 3,7 --vote majority")
     file = open_features(path)
     x = file.array(-1, "cls").astype(np.float64)[:120]
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     unit = np.arange(120) // 2
     unit[[2, 3]], unit[[6, 7]] = unit[0], unit[4]
     similarities = np.where(unit[:, None] == unit, -np.inf, x @ x.T)
-    nearest = np.argsort(-similarities, axis=1)[:, :3]
-    votes = (file.labels[:120][nearest][..., None] == np.arange(3)).mean(axis=1)
-    assert_allclose(arrays["train_scores"], votes, atol=1e-6)
+    for k, arrays in by_k(results).items():
+        nearest = np.argsort(-similarities, axis=1)[:, :k]
+        votes = (file.labels[:120][nearest][..., None] == np.arange(3)).mean(axis=1)
+        assert_allclose(arrays["train_scores"], votes, atol=1e-6)
 
 
 WITHOUT = {
@@ -150,12 +157,26 @@ def test_rows_without_them(why, places, capsys):
     assert not any("train_scores" in arrays for arrays in arrays_of(results))
 
 
-def test_of_many_samples_none_are_kept(places, capsys, monkeypatch):
+@pytest.mark.parametrize(("most", "kept"), [(119, False), (120, True)])
+def test_of_many_samples_none_are_kept(places, capsys, monkeypatch, most, kept):
     features, results = places
     make_features(features)
-    monkeypatch.setattr(left_out, "MOST", 119)
+    monkeypatch.setattr(left_out, "MOST", most)
     answered(capsys, "--kind knn --k 3")
-    assert "train_scores" not in arrays_of(results)[0]
+    assert ("train_scores" in arrays_of(results)[0]) == kept
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"), [("", {3, 40}), ("--protocol dinov2 --as-published", set())]
+)
+def test_k_that_other_patients_do_not_fill_has_none(places, capsys, asked, kept):
+    """Of 120 samples one patient has 80: 40 others are left for each of his."""
+    features, results = places
+    make_features(features, groups=np.array([f"p{max(i - 79, 0)}" for i in range(220)]))
+    answered(capsys, f"--kind knn --k 3,40,41 {asked}")
+    found = by_k(results)
+    assert {k for k, arrays in found.items() if "train_scores" in arrays} == kept
+    assert set(found) == {3, 40, 41}
 
 
 def test_patients_are_kept_where_they_are_measured(places, capsys):
