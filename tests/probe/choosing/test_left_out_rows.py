@@ -54,6 +54,20 @@ def test_linear_is_scikit_learns_of_each_fold(task, width):
     assert_allclose(found, each_fold(x, y, fit), atol=1e-3)
 
 
+def test_a_label_that_nobody_knows_has_no_say():
+    x, y = draw(MULTI_LABEL)
+    y[np.random.default_rng(4).random(y.shape) < 0.3] = -1
+
+    def fit(x, y, own):
+        model = linear_model.LogisticRegression(C=0.3, tol=1e-10, max_iter=10_000)
+        known = [y[:, c] >= 0 for c in range(3)]
+        each = [model.fit(x[k], y[k, c]).predict_proba(own) for c, k in enumerate(known)]
+        return np.stack([p[:, 1] for p in each], axis=1)
+
+    found = left_out_scores(x, y, FOLD, MULTI_LABEL, 3, Linear(strengths=(0.3,), tolerance=1e-12))
+    assert_allclose(found, each_fold(x, y, fit), atol=1e-3)
+
+
 @pytest.mark.parametrize("width", [6, 90])
 @pytest.mark.parametrize("setting", [{"penalties": (0.2,)}, {"alpha": 9.0}])
 def test_ridge_is_scikit_learns_of_each_fold(setting, width):
