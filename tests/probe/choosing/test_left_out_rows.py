@@ -12,10 +12,11 @@ from sklearn import linear_model
 from sklearn.preprocessing import StandardScaler
 
 from cache.features import open_features
-from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL, REGRESSION
+from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL, REGRESSION, Task
 from probe.choosing import left_out
 from probe.kinds.linear import Linear, left_out_scores
 from probe.kinds.ridge import Ridge, left_out_outputs
+from probe.questions.question import Split
 
 N = 60
 FOLD = np.arange(N) * 7 % 5
@@ -79,6 +80,23 @@ def test_ridge_is_scikit_learns_of_each_fold(setting, width):
     targets = np.column_stack([y, y**2 - 3.0 * y])
     found = left_out_outputs(x, targets, FOLD, Ridge(**setting))
     assert_allclose(found, each_fold(x, targets, fit), atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "setting"), [(Linear, "strengths"), (Ridge, "penalties")])
+def test_the_chosen_candidate_answers(kind, setting):
+    x, y = draw(BINARY)
+    train = Split(x, y, np.arange(N).astype(str), None)
+    task = Task(BINARY, ("no", "yes"))
+
+    def scores(value, *values):
+        config = kind(**{setting: values})
+        fitted = config.fit(train, task)
+        place = next(i for i in range(len(values)) if config.value(fitted, i) == value)
+        return config.left_out(fitted, place, train, FOLD, task)
+
+    for value in (0.01, 0.5):
+        assert_allclose(scores(value, 0.01, 0.5), scores(value, value))
+    assert np.abs(scores(0.5, 0.5) - scores(0.01, 0.01)).max() > 0.01
 
 
 @pytest.mark.parametrize("task", [BINARY, MULTI_LABEL])
