@@ -158,7 +158,9 @@ def test_knn_passes_over_its_own_patient_and_copies(places, capsys):
     looks = Looks(
         copies={0: 3, 4: 7}
     )  # with patients of two: 0 1 2 3 and 4 5 6 7 are kept together
-    path = make_features(features, looks=looks, groups=np.array([f"p{i // 2}" for i in range(220)]))
+    path = make_features(
+        features, looks=looks, strength=0, groups=np.array([f"p{i // 2}" for i in range(220)])
+    )
     answered(capsys, "--kind knn --k 3,7 --vote majority")
     file = open_features(path)
     x = file.array(-1, "cls").astype(np.float64)[:120]

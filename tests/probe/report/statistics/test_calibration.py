@@ -77,10 +77,35 @@ def test_the_jackknife_is_that_of_patients_left_out_one_by_one():
     assert (found.slope.high - found.slope.low) / 2 == pytest.approx(2.001 * se, rel=0.02)
 
 
+def test_the_jackknife_of_few_patients_is_a_plain_loops():
+    logits, truths, who = np.tile(LOGITS, 3), np.tile(TRUTHS, 3), np.arange(36) % 12
+    truths[12:15] = 1 - truths[12:15]
+    (found,) = calibrate(binary(logits), truths, "binary-class", groups=who.astype(str))
+    p = 1 / (1 + np.exp(-logits - found.intercept.value))  # the slope is 1
+    score, bent = (
+        np.array([values[who == u].sum() for u in range(12)])
+        for values in (truths - p, p * (1 - p))
+    )
+    moved = score / (bent.sum() - bent)
+    se = math.sqrt(11 / 12 * ((moved - moved.mean()) ** 2).sum())
+    t = 2.200985160  # of 11 degrees of freedom
+    assert found.intercept.high - found.intercept.value == pytest.approx(t * se, rel=1e-6)
+
+
+@pytest.mark.parametrize("task", ["binary-class", "multi-class"])
+def test_samples_whose_label_nobody_knows_are_left_out(task):
+    (whole, *_) = calibrate(binary(LOGITS), TRUTHS, task)
+    more = np.r_[LOGITS, 5.0], np.r_[TRUTHS, -1]
+    (found, *_) = calibrate(binary(more[0]), more[1], task)
+    assert found == whole
+
+
 @pytest.mark.parametrize(
     ("logits", "truths", "why"),
     [
         ([-2, -1, 1, 2] * 5, [0, 0, 1, 1] * 5, APART),
+        ([-2, -1, 0, 0, 1, 2] * 5, [0, 0, 0, 1, 1, 1] * 5, APART),  # but for those at 0
+        ([2, 1, 0, 0, -1, -2] * 5, [0, 0, 0, 1, 1, 1] * 5, APART),
         ([0.3] * 20, [0, 1] * 10, SAME),
         ([-np.inf, 1, 0, -1] * 5, [0, 1] * 10, CERTAIN),
         ([1, 2] * 5, [1] * 10, "all samples are of the class"),
