@@ -13,7 +13,7 @@ from probe.report.findings.comparisons import Asking, compare, over_sets
 from probe.report.findings.contest import Tally, make_contest
 from probe.report.findings.deciding import Asked, choose, from_rows
 from probe.report.findings.pairwise import LOST, OPEN, WON, pairwise
-from probe.report.findings.parts import Shape, make_parts
+from probe.report.findings.parts import WHOLE_TABLE, Shape, make_parts
 from probe.report.findings.standing import Untested, metric_of
 from probe.report.rows.ledger import History, Ledger
 from probe.report.rows.people import People
@@ -72,6 +72,20 @@ def test_a_column_tells_what_decide_tells_of_the_same_rows():
             assert reach.decision == shown.decision
             assert reach.of == shown.of
     assert contest_of(ROWS, "brier").reaches["bloodmnist"].decision is None
+
+
+def test_the_level_is_each_columns_or_the_tables():
+    found = contest_of(ROWS, level=0.02)
+    assert {family.level for family in found.families.values()} == {0.02}
+    assert {of.decision.power.level for of in found.reaches.values()} == {0.02}
+    found = contest_of(ROWS, level=0.02, family=WHOLE_TABLE)
+    assert {family.level for family in found.families.values()} == {0.02 / 4}
+
+
+def test_over_the_sets_less_of_a_loss_is_better():
+    for metric in ("auc", "brier"):
+        over = contest_of(ROWS, metric).over
+        assert over.gains[0, 1] > 0  # a's skill is nowhere below b's
 
 
 def test_k_is_the_ledger_s():
