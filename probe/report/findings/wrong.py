@@ -45,7 +45,7 @@ class Answered:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        return tuple(str(name) for name in self.arrays["class_names"])
+        return tuple(map(str, self.arrays.get("class_names", range(self.scores.shape[-1]))))
 
 
 @dataclass(frozen=True)
