@@ -23,7 +23,7 @@ from probe.report.findings.parts import Part, Shape, make_parts
 from probe.report.findings.wrong import find_wrong
 from probe.report.formats.cells import Page
 from probe.report.pages import comparison, deciding, ledger
-from probe.report.pages.gallery import gallery_of
+from probe.report.pages.gallery import gallery_of, table_page
 from probe.report.pages.listing import page_of_rows
 from probe.report.pages.matrix import page_of_metric
 from probe.report.pages.sensitivity import BEST, LAST, word_of
@@ -346,7 +346,8 @@ def _galleries(of: Studied, main: Main) -> Iterator[Block]:
                 failed[f"{dataset}: {error}"] = None
                 continue
             if found.shown:
-                yield gallery_of(found)
+                has_pictures = any(each.sample.row is not None for each in found.shown)
+                yield gallery_of(found) if has_pictures else table_page(found)
     if len(chosen) > MOST_GALLERIES:
         failed[
             f"{MOST_GALLERIES} of {len(chosen)} data sets are shown; `report wrong` shows others"

@@ -21,6 +21,7 @@ BLUE, RED = SERIES[0], SERIES[COLOURS.index("#D55E00")]
 MARKERS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x")
 DASHES = ("solid", "dash", "dot", "dashdot")
 WRAP = 22  # letters of a line beside an axis
+BREAKS = "_-/.:"  # behind which a longer word breaks
 HEIGHT, WIDTH = 250, 300  # px of a panel, and how narrow it may be
 
 
@@ -93,8 +94,9 @@ def wrapped(text: str, width: int = WRAP) -> str:
         lines.append("")
         for word in line(part).split(" "):
             while len(word) > width:
-                lines += [word[:width], ""]
-                word = word[width:]
+                n = max((n for n in range(4, width) if word[n - 1] in BREAKS), default=width)
+                lines += [word[:n], ""]
+                word = word[n:]
             if len(lines[-1]) + len(word) >= width:
                 lines.append("")
             lines[-1] = f"{lines[-1]} {word}".strip()

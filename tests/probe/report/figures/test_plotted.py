@@ -144,7 +144,9 @@ def test_28_series_look_different():
         ("short", ["short"]),
         ("two words here", ["two words", "here"]),
         ("a" * 12, ["aaaaaaaaaa", "aa"]),
+        ("vit_small_patch14", ["vit_small_", "patch14"]),
         ("<b>", ["&lt;b&gt;"]),
+        ("$x$", ["&#36;x&#36;"]),
     ],
 )
 def test_text_beside_an_axis_is_broken_and_means_nothing_to_plotly(text, lines):
