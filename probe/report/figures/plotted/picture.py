@@ -94,7 +94,7 @@ def wrapped(text: str, width: int = WRAP) -> str:
         lines.append("")
         for word in line(part).split(" "):
             while len(word) > width:
-                n = max((n for n in range(4, width) if word[n - 1] in BREAKS), default=width)
+                n = max((n for n in range(4, width + 1) if word[n - 1] in BREAKS), default=width)
                 lines += [word[:n], ""]
                 word = word[n:]
             if len(lines[-1]) + len(word) >= width:
