@@ -18,6 +18,7 @@ from probe.report.findings.standing import Untested, metric_of
 from probe.report.rows.ledger import History, Ledger
 from probe.report.rows.people import People
 from probe.report.rows.sides import Pair
+from probe.report.statistics.across import undecidable
 from probe.results import PATIENTS, reading_of
 
 LABELS = labels_of(120)
@@ -150,6 +151,7 @@ def test_a_set_is_won_by_tests_of_all_pairs_alone():
     turned = ab.turned()
     assert [of.verdict for of in turned.sets] == [LOST, OPEN, OPEN, LOST]
     assert (turned.won, turned.lost, turned.gain, turned.p) == (0, 2, -ab.gain, ab.p)
+    assert turned.middle == -ab.middle != 0
 
 
 def test_the_mean_gain_is_over_units():
@@ -157,6 +159,16 @@ def test_the_mean_gain_is_over_units():
     gains = [of.gain for of in ab.sets]  # the Organ sets share patients
     assert ab.gain == pytest.approx(np.mean([gains[0], gains[1], np.mean(gains[2:])]))
     assert ab.adjusted == CONTEST.over.p[0, 1]
+
+
+def test_sets_of_one_line_alone_decide_nothing():
+    skills = {name: {"a": GOOD, "b": POOR} for name in ("bloodmnist", "octmnist")}
+    alone = {
+        name: {"a": GOOD} for name in ("dermamnist", "pathmnist", "tissuemnist", "retinamnist")
+    }
+    found = contest_of(rows_of(skills | alone))
+    assert found.why_not == undecidable(2, 2)
+    assert found.why_not.startswith("2 independent data sets can't decide")
 
 
 def test_lines_without_a_common_set_are_a_gap():

@@ -235,10 +235,18 @@ def test_the_table_says_who_is_out_where_and_what_each_column_can_tell():
     ]
     feet = [[cell.shown for cell in row[:3]] for row in table.rows[3:]]
     assert feet[0] == ["test samples", "120", "120"]
-    assert feet[1][0] == "smallest difference"
+    assert [foot[0] for foot in feet[1:]] == ["smallest difference"]  # nobody counted K or patients
     assert sum("80% of the time at level 0.05" in note for note in page.notes) == 1
     assert sum(note.startswith("first: in so many") for note in page.notes) == 1
     (untested,) = page_of(rows, is_tested=False).tables
     assert [c.name for c in untested.columns] == ["model", "breastmnist", "bloodmnist", "average"]
     (by_out,) = page_of(rows, sort="-out").tables
     assert [row[0].text for row in by_out.rows[:3]] == ["c", "b", "a"]
+
+
+def test_where_answers_never_differ_no_difference_is_shown_and_why():
+    scores = scores_of(LABELS, GOOD, 0)
+    (table,) = page_of([answer(name, scores, LABELS) for name in "ab"], "acc").tables
+    feet = {row[0].text: row[1] for row in table.rows[-table.feet :]}
+    assert feet["smallest difference"].shown == "-"
+    assert feet["smallest difference"].notes[0].startswith("nothing is shown: ")
