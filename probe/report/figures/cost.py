@@ -73,7 +73,7 @@ def make(asked: Asked) -> Frame[Spot]:
     if not spots:
         raise nothing(
             "rows that know what encoders take, which older ones don't",
-            "extract --overwrite` and then `probe --kind linear --overwrite",
+            "extract --overwrite` and then `probe --kind linear",
         )
     notes = []
     if n_unknown:
