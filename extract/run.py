@@ -185,7 +185,7 @@ def _cost(
         "images": n,
         "seconds": round(seconds, 3),
         "images_per_s": round(n / seconds, 3) if seconds else 0.0,
-        **({} if forward is None else {"forward_seconds": round(forward, 3)}),
+        **({} if forward is None else {"forward_seconds": round(forward, 6)}),
         "parameters": encoder.description.anatomy.n_parameters,
         "device": describe_device(device),
         "batch_size": config.batch_size
