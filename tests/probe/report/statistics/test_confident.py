@@ -60,3 +60,10 @@ def test_of_several_likely_classes_the_largest_score_decides():
     scores = np.array([[0.55, 0.45], [0.2, 0.8], [0.3, 0.7], [0.4, 0.6]])
     labels = np.array([0, 0, 1, 1])  # thresholds .375 and .65
     assert likely_classes(scores, labels).tolist() == [0, 1, 1, 0]
+
+
+def test_the_mean_itself_is_enough():
+    """As where all neighbours of every sample agree: shares of votes are 0 and 1."""
+    scores = np.array([[1, 0], [1, 0], [1, 0], [0, 1], [0, 1]], float)
+    labels = np.array([0, 0, 1, 1, 1])
+    assert likely_classes(scores, labels).tolist() == [0, 0, 0, 1, 1]
