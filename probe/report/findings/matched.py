@@ -139,7 +139,7 @@ def reader(place: Place, samples: Indices) -> Callable[[Indices], Floats]:
         RequestError, BrokenCache: as ``Features.array``; or some vectors aren't finite.
     """
     features, maps = file_of(place), []
-    for layer, pool in _parts(place):
+    for layer, pool in place.arrays:
         if not np.isfinite(features.array(layer, pool)).all():
             raise RequestError(
                 f"features are finite, found inf or nan in {features.path}, layer {layer}, {pool}: "
@@ -163,13 +163,6 @@ def reader(place: Place, samples: Indices) -> Callable[[Indices], Floats]:
         return means
 
     return read
-
-
-def _parts(place: Place) -> list[tuple[int, str]]:
-    """Layers and pools that stand side by side, as ``probe.places.read_place`` has them."""
-    pool = "cls" if place.pool == "concat" else place.pool
-    parts = [(layer, pool) for layer in range(place.layer - place.n_last + 1, place.layer + 1)]
-    return [*parts, (place.layer, "mean")] if place.pool == "concat" else parts
 
 
 def _beside(parts: list[Floats]) -> Floats:
@@ -204,7 +197,7 @@ def name_layers(places: Sequence[Place]) -> tuple[Seen, ...]:
     found = []
     for place in places:
         features = file_of(place)
-        width = sum(features.memmap(*part).shape[1] for part in _parts(place))
+        width = sum(features.memmap(*part).shape[1] for part in place.arrays)
         found.append(Seen(names[features.path], place.layer, place.pool, width, str(place)))
     return tuple(found)
 
