@@ -168,14 +168,21 @@
   });
 
   const contents = new WeakMap(); // figure -> its plots
+  const PRINTED = 310; // px of a panel on paper, two of which stand beside each other
+  let isPrinting = false;
   const draw = (figure) => {
     const of = contents.get(figure);
     if (!of || !window.Plotly) return;
     shown = {};
     all(".plot", figure).forEach((box, place) => {
       const { data, layout } = of.plots[place];
-      const config = { displayModeBar: false, responsive: true };
-      window.Plotly.react(box, coloured(data), coloured(layoutOf(layout)), config);
+      const config = { displayModeBar: false, responsive: !isPrinting };
+      const found = layoutOf(layout);
+      if (isPrinting) {
+        const own = parseFloat(box.parentElement.style.width || box.closest(".panels").style.getPropertyValue("--least"));
+        found.width = Math.max(PRINTED, own);
+      }
+      window.Plotly.react(box, coloured(data), coloured(found), config);
     });
   };
 
@@ -211,6 +218,17 @@
     }
   };
   if (all(".plots").length) setTimeout(rest, 4000);
+
+  const print = (is) => {
+    isPrinting = is;
+    const before = root.dataset.scheme;
+    if (is) root.dataset.scheme = "light";
+    all(".plots").forEach(draw);
+    if (is && before) root.dataset.scheme = before;
+    if (is && !before) delete root.dataset.scheme;
+  };
+  addEventListener("beforeprint", () => print(true));
+  addEventListener("afterprint", () => print(false));
 
   // ---- contents
 

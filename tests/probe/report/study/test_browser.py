@@ -75,6 +75,7 @@ def page(visited):
     """The page, as a desktop shows it by day; whatever it complains of fails the test."""
     visited.page.set_viewport_size(DESKTOP)
     visited.page.emulate_media(color_scheme="light")
+    visited.page.evaluate("delete document.documentElement.dataset.scheme")
     yield visited.page
     assert visited.wrong == []
 
@@ -156,6 +157,21 @@ def test_a_phone_scrolls_down_alone(page):
     assert page.locator("nav details").get_attribute("open") is None
     box = page.locator("#figure-confusion .plot").first.bounding_box()
     assert box["x"] + box["width"] <= PHONE["width"]
+
+
+def test_paper_is_light_and_its_plots_are_as_wide_as_a_panel_there(page):
+    figure = draw(page, "layers")
+    page.emulate_media(color_scheme="dark")
+
+    def look():
+        return figure.locator(".xtick text").first.evaluate("of => of.style.fill")
+
+    dark = look()
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert look() != dark
+    assert figure.locator(".main-svg").first.bounding_box()["width"] == 310
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert look() == dark
 
 
 def test_hostile_names_are_shown_and_do_nothing(browser, tmp_path):
