@@ -15,6 +15,8 @@ from probe.solvers.standardise import chunks
 from probe.solvers.votes import MLKNN, average, vote, vote_multilabel, weigh
 
 ByK = dict[int, Doubles]  # k -> scores
+# Samples of a unit. Of a larger one a search without it takes less time than to pass over its own.
+LARGE_UNIT = 500
 
 
 class Voting:
@@ -171,7 +173,8 @@ def left_out_scores(
 ) -> dict[int, Doubles]:
     """Score every sample by those of other units, at every k.
 
-    One search among all samples serves: who is of one's own unit is passed over. ML-kNN learns from
+    One search among all samples serves: who is of one's own unit is passed over; only very large
+    units have a search of their own. ML-kNN learns from
     the whole bank what its neighbours mean, so there each unit left out is a bank of its own.
 
     Args:
@@ -197,18 +200,30 @@ def left_out_scores(
             for k, said in scores(config, *bank, features[own], task, n_classes).items():
                 found[k][own] = said
         return found
-    # As many more as a unit may have samples: that many neighbours at most are passed over.
-    n = min(len(labels), max(config.k) + int(np.bincount(units).max()))
-    similarities, indices = neighbours(features, features, n, config.metric)
-    is_own = units[indices] == units[:, None]
-    order = np.argsort(is_own, axis=1, kind="stable")[:, : max(config.k)]
-    others = (
-        np.take_along_axis(similarities, order, axis=1),
-        np.take_along_axis(indices, order, axis=1),
-    )
+    others = _of_other_units(features, units, max(config.k), config.metric)
     if task == REGRESSION:
         labels, n_classes = labels[:, None], 1
     return scores_of(config, others, labels, task, n_classes)
+
+
+def _of_other_units(features: Floats, units: Indices, k: int, metric: str) -> Found:
+    """The k nearest samples of other units, of each sample."""
+    sizes = np.bincount(units)
+    is_large = sizes > LARGE_UNIT
+    found = np.empty((len(units), k), np.float32), np.empty((len(units), k), np.int64)
+    if (rows := np.flatnonzero(~is_large[units])).size:
+        # As many more as a unit may have samples: that many neighbours at most are passed over.
+        n = min(len(units), k + int(sizes[~is_large].max()))
+        near = neighbours(features, features[rows], n, metric)
+        is_own = units[near[1]] == units[rows, None]
+        order = np.argsort(is_own, axis=1, kind="stable")[:, :k]
+        for whole, part in zip(found, near, strict=True):
+            whole[rows] = np.take_along_axis(part, order, axis=1)
+    for unit in np.flatnonzero(is_large):
+        own, rest = np.flatnonzero(units == unit), np.flatnonzero(units != unit)
+        similarities, indices = neighbours(features[rest], features[own], k, metric)
+        found[0][own], found[1][own] = similarities, rest[indices]
+    return found
 
 
 def largest_k(config: Voting, units: Indices) -> int:

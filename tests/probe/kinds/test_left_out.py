@@ -35,6 +35,7 @@ def by_hand(config, x, y, task):
     return {k: np.concatenate(parts) for k, parts in found.items()}
 
 
+@pytest.mark.parametrize("large", [0, 2, 500])  # all units have searches of their own, one, none
 @pytest.mark.parametrize(
     ("task", "settings"),
     [
@@ -45,7 +46,8 @@ def by_hand(config, x, y, task):
         ("regression", {"vote": "majority"}),
     ],
 )
-def test_each_unit_is_told_by_the_others(task, settings):
+def test_each_unit_is_told_by_the_others(task, settings, large, monkeypatch):
+    monkeypatch.setattr(knn, "LARGE_UNIT", large)
     x, y = samples(task)
     config = Knn(k=(1, 3, 8), **settings)
     found = left_out_scores(config, x, y, UNITS, task, 3)
