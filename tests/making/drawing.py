@@ -66,11 +66,18 @@ def tuned(name, values, models=NAMES[:2], protocol="", **settings):
     return found
 
 
-def kinds(kind_names=("knn", "ridge", "linear"), models=NAMES, n_classes=2, n=120, dataset="toys"):
+def kinds(
+    kind_names=("knn", "ridge", "linear"),
+    models=NAMES,
+    n_classes=2,
+    n=120,
+    dataset="toys",
+    **settings,
+):
     """A row for each encoder and kind."""
     labels = labels_of(n, n_classes)
     return [
-        answer(model, scores_of(labels, 0.5 + i / 4 + j / 3, 10 * i + j, n_classes), labels, kind=kind, dataset=dataset)
+        answer(model, scores_of(labels, 0.5 + i / 4 + j / 3, 10 * i + j, n_classes), labels, kind=kind, dataset=dataset, **settings)
         for i, model in enumerate(models)
         for j, kind in enumerate(kind_names)
     ]  # fmt: skip

@@ -6,16 +6,17 @@ from cache.errors import RequestError
 from cache.task import REGRESSION
 from probe.metrics.classification import PROBABILITY
 from probe.metrics.intervals import Interval
-from probe.report.figures.dots import Dot
+from probe.report.figures.dots import Dot, n_said, unit_of, units_said
 from probe.report.figures.frame import Asked, Frame
-from probe.report.figures.names import answers_of, names_of
+from probe.report.figures.names import answers_of
+from probe.report.findings.standing import cluster_of
 from probe.report.rows.contenders import Contender
 from probe.report.statistics.calibration import calibrate
 
 CAPTION = (
     "Dashed: perfect. A slope below 1: answers are too extreme, above: too timid; an intercept "
     "below 0: too high in the mean, above: too low. Each class against the rest, of two the one that "
-    "is named. Bars: 95 % interval over {units}s. n: samples{of}."
+    "is named. Bars: 95 % interval over {units}. {n}"
 )
 PERFECT = {"slope": 1.0, "intercept": 0.0}
 
@@ -27,12 +28,12 @@ def make(asked: Asked) -> Frame[Dot]:
         RequestError: no row has probabilities whose logits are finite.
     """
     drawn, notes = answers_of(asked, _why_not, "rows of probabilities", "probe --kind linear")
-    names = names_of([of.contender for of in drawn], leave=("data",))
     dots: list[Dot] = []
     said = list(notes)
-    for name, of in zip(names, drawn, strict=True):
+    for of in drawn:
         samples, answers = of.test.samples, of.test.answers[0]
         found = calibrate(answers.runs[0], samples.labels, samples.task, answers.score_type, samples.groups)  # fmt: skip
+        unit = unit_of(of.contender, cluster_of(of.test))
         words = samples.class_names or [f"class {c.number}" for c in found]
         for each in found:
             word = str(words[each.number])
@@ -40,18 +41,15 @@ def make(asked: Asked) -> Frame[Dot]:
             for metric, perfect in PERFECT.items():
                 value: Interval = getattr(each, metric)
                 if not math.isnan(value.value):
-                    panel = f"{of.contender.dataset}: {metric}"
+                    panel = f"{of.panel}: {metric}"
                     ends = value.value, value.low, value.high
                     n = each.n, each.n_units
-                    dots.append(Dot(panel, word, name, metric, *ends, *n, each.unit, perfect))
+                    dots.append(Dot(panel, word, of.short, metric, *ends, *n, unit, perfect))
     if not dots:
         raise RequestError("; ".join(["nothing to draw: no answer has a slope", *said]))
-    units = sorted({dot.unit for dot in dots}, reverse=True)
-    of_them = ", and of how many patients" if "patient" in units else ""
     dots.sort(key=lambda dot: dot.metric, reverse=True)  # slopes beside each other
-    return Frame(
-        "dots", tuple(dots), CAPTION.format(units="s, or ".join(units), of=of_them), tuple(said)
-    )
+    caption = CAPTION.format(units=units_said(dots), n=n_said(dots))
+    return Frame("dots", tuple(dots), caption, tuple(said))
 
 
 def _why_not(of: Contender) -> str:

@@ -8,11 +8,12 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from cache.commands.names import counted
-from probe.report.figures.curves import said_of, titled
+from probe.report.figures.curves import said_of, title_of
 from probe.report.figures.frame import Asked, Frame, nothing
-from probe.report.findings.parts import Part, Shape, make_parts
+from probe.report.findings.parts import Part, Shape, make_parts, titled
 from probe.report.findings.standing import metric_of
 from probe.report.rows.contenders import Contender
 from probe.report.rows.fields import find_field
@@ -62,14 +63,14 @@ def make(asked: Asked) -> Frame[Spot]:
     parts = make_parts(having, SHAPE) if having else []
     spots: list[Spot] = []
     n_sd = n_unknown = 0
-    for title, part in titled(parts, "data"):
+    titles = titled(parts, partial(title_of, along=SHAPE.across))
+    for title, part in zip(titles, parts, strict=True):
         for dataset in part.columns:
             found = [c for (_, column), c in part.cells.items() if column == dataset]
             n_unknown += sum(all(_cost(c, what) is None for what in LABELS) for c in found)
             n_sd += sum(len(c.rows) > 1 for c in found)
-            name = title.replace(part.contenders[0].dataset, dataset, 1)
             for what, label in LABELS.items():
-                spots += _panels(f"{name}: {label}", what, part, found, asked)
+                spots += _panels(f"{dataset}, {title}: {label}", what, part, found, asked)
     if not spots:
         raise nothing(
             "rows that know what encoders take, which older ones don't",

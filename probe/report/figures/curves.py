@@ -5,16 +5,17 @@ about the same samples.
 """
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 
 from cache.commands.names import counted
 from cache.errors import RequestError
 from probe.metrics.intervals import Interval, estimate
 from probe.report.figures.frame import Asked, Frame, nothing
-from probe.report.findings.parts import Part, Shape, make_parts
+from probe.report.findings.parts import Part, Shape, make_parts, titled
 from probe.report.findings.standing import metric_of
 from probe.report.rows.contenders import Contender
 from probe.report.rows.fields import BY_NAME, is_number, written
@@ -31,6 +32,7 @@ LABELS = {
     "k": "neighbours",
     "n_train": "training samples",
 }
+BARE = ("model", "pool", "kind", "protocol", "fold")  # words that need no name
 DECADE = 10.0  # numbers so far apart stand on a logarithmic axis
 INTERVAL, DEVIATION = "95 % interval", "± standard deviation"
 
@@ -119,7 +121,9 @@ def frame_of_curves(
             if is_number(written(c.field(curves.along)))
             and bool(c.first.row.measured.test) == (split == TEST)
         ]
-        for title, part in titled(make_parts(known, shape), curves.along) if known else ():
+        parts = make_parts(known, shape) if known else []
+        titles = titled(parts, partial(title_of, along=curves.along))
+        for title, part in zip(titles, parts, strict=True):
             for panel, lines in _panels(title, part, curves).items():
                 name = f"{panel} (val)" if split == VAL else panel
                 for line, of in lines.items():
@@ -139,22 +143,14 @@ def frame_of_curves(
     )
 
 
-def titled(parts: Sequence[Part], along: str) -> Iterator[tuple[str, Part]]:
-    """Each part with a title that no other has."""
-    short = [_title(part, along) for part in parts]
-    counts = Counter(short)
-    for title, part in zip(short, parts, strict=True):
-        is_alone = counts[title] == 1 or not part.differs
-        yield (title if is_alone else f"{title} ({part.differs})"), part
-
-
-def _title(part: Part, along: str) -> str:
-    words = [part.contenders[0].dataset]
-    for name in ("kind", "protocol", "k", "shots", "fold"):
+def title_of(part: Part, along: str) -> str:
+    """What a part's contenders share, but for the field of the x axis."""
+    words = [] if along == "data" else [part.contenders[0].dataset]
+    for name in ("kind", "protocol", "k", "shots", "fold", "measured"):
         shared = {written(c.field(name)) for c in part.contenders}
         is_asked = name != "k" or "k" in part.contenders[0].first.row.answered.settings
         if name != along and is_asked and len(shared) == 1 and (word := shared.pop()):
-            words.append(word if name in ("kind", "protocol", "fold") else f"{name} {word}")
+            words.append(said_of(name, word))
     places = {c.field("place") for c in part.contenders}
     return ", ".join([*words, *(["layer chosen"] if places == {"chosen"} else [])])
 
@@ -170,10 +166,14 @@ def _panels(title: str, part: Part, curves: Curves) -> dict[str, dict[str, list[
 
 
 def said_of(name: str, word: str) -> str:
-    """A field of a line, in a legend."""
+    """A field of a line or a panel, in words."""
     if name == "size":
         return f"{word}\N{NO-BREAK SPACE}px"
-    return word if name in ("model", "pool") else f"{name} {word}"
+    if name == "measured":
+        return f"{word} measured"
+    if name == "shots":
+        return counted(int(word), "shot")
+    return word if name in BARE else f"{name} {word}"
 
 
 def _mark(

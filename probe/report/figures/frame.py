@@ -9,6 +9,7 @@ its CSV holds; and a figure whose shape is there needs no library that draws.
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -23,6 +24,14 @@ from probe.report.rows.stored import StoredRow
 from probe.report.statistics.bands import By
 
 Point = TypeVar("Point")
+SHAPES = {  # -> fields in which no two points of a picture are the same
+    "curves": ("panel", "line", "along", "x", "metric", "of"),
+    "cost": ("panel", "name"),
+    "dots": ("panel", "name", "of", "is_published"),
+    "heat": ("panel", "row", "column"),
+    "ranks": ("panel", "probe", "model"),
+    "reliability": ("panel", "of", "above"),
+}
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,13 @@ class Frame(Generic[Point]):
     y: str = ""
     is_log: bool = False  # whether the x axis is
     scale: Scale | None = None  # of a heat map's colours
+
+    def __post_init__(self) -> None:
+        """Nothing stands twice in one place: two questions must have two titles, or two names."""
+        if names := SHAPES.get(self.shape):
+            found = Counter(tuple(getattr(p, name) for name in names) for p in self.points)
+            twice = [place for place, n in found.items() if n > 1]
+            assert not twice, f"{twice[0]} is in the picture {found[twice[0]]} times"
 
     def page(self) -> Page:
         """As a table, a line a point. What isn't known is empty."""

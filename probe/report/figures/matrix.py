@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from cache.commands.names import counted
 from probe.arrays import Doubles
-from probe.report.figures.curves import said_of
+from probe.report.figures.curves import said_of, title_of
 from probe.report.figures.frame import Asked, Frame, nothing
 from probe.report.figures.heat import Scale, Tile
 from probe.report.findings.contest import Contest, Line, make_contest
 from probe.report.findings.pairwise import Duel, pairwise
-from probe.report.findings.parts import Part, Shape, make_parts
+from probe.report.findings.parts import Part, Shape, make_parts, titled
 from probe.report.findings.standing import Untested, metric_of
 
 CAPTION = (
@@ -52,7 +52,7 @@ def make(asked: Asked) -> Frame[Pair]:
     having = [c for c in asked.contenders if c.value(asked.metric) is not None]
     parts = [part for part in make_parts(having, SHAPE) if len(part.lines) > 1] if having else []
     contests = [make_contest(part, metric, SHAPE, asked.people) for part in parts]
-    titles = _titles(parts)
+    titles = titled(parts, _title)
     pairs, notes = [], []
     for title, contest in zip(titles, contests, strict=True):
         found = list(_pairs(title, contest))
@@ -122,19 +122,10 @@ def _name(contest: Contest, line: Line) -> str:
     return name if math.isnan(average) else f"{name}\n{average:.3f}"
 
 
-def _titles(parts: list[Part]) -> list[str]:
-    """Each part's, which no other has."""
-    found = []
-    for part in parts:
-        first = part.contenders[0]
-        sets = list(dict.fromkeys(c.dataset for c in part.contenders))
-        named = sets[0] if len(sets) == 1 else counted(len(sets), "data set")
-        kind, place = str(first.field("kind")), str(first.field("place") or "")
-        found.append(", ".join([named, kind, *(["layer chosen"] if place == "chosen" else [])]))
-    return [
-        title if found.count(title) == 1 or not part.differs else f"{title} ({part.differs})"
-        for title, part in zip(found, parts, strict=True)
-    ]
+def _title(part: Part) -> str:
+    sets = list(dict.fromkeys(c.dataset for c in part.contenders))
+    named = sets[0] if len(sets) == 1 else counted(len(sets), "data set")
+    return f"{named}, {title_of(part, SHAPE.across)}"
 
 
 def _caption(contests: list[Contest], pairs: list[Pair]) -> str:

@@ -17,21 +17,26 @@ TELLING = (
     *("depth", "aggregate", "measured", "control", "prepared", "fitted", "weights", "features"),
     "id",
 )
-BARE = {*ALWAYS, "target", "split", "protocol", "mode", "pool", "control"}
+OF_SAMPLES = ("target", "split", "fold", "trained")  # which samples test is, and what was learnt
+BARE = {*ALWAYS, "target", "split", "fold", "protocol", "mode", "pool", "control"}
 N_DIGITS = 8  # of a digest
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """One answer to one test set, under the name that tells it from all others of the picture."""
+    """One answer to one test set."""
 
-    name: str
+    name: str  # that tells it from all others of the picture
+    panel: str  # data set, and what tells its samples from others of it
+    short: str  # that tells it from all others of the panel
     contender: Contender
     test: TestSet
 
 
 def names_of(contenders: Sequence[Contender], leave: Sequence[str] = ()) -> list[str]:
     """Each one's name: data set, encoder and kind, and as much of the rest as tells all apart.
+
+    Rows of one question, of two folders say, are numbered.
 
     Args:
         contenders: to name.
@@ -48,7 +53,20 @@ def names_of(contenders: Sequence[Contender], leave: Sequence[str] = ()) -> list
             break
         if len(set(words([*fields, name]))) > len(set(said)):
             fields.append(name)
-    return [", ".join(of) for of in words([name for name in fields if name not in leave])]
+    said = words(fields)
+    shown = [", ".join(of) for of in words([name for name in fields if name not in leave])]
+    places = [said[:i].count(each) + 1 for i, each in enumerate(said)]
+    return [f"{n} ({place})" if place > 1 else n for n, place in zip(shown, places, strict=True)]
+
+
+def panels_of(contenders: Sequence[Contender]) -> list[str]:
+    """Data set of each, with what is measured where not samples, and what else tells samples apart."""
+    found = []
+    for c in contenders:
+        others = [of for of in contenders if of.dataset == c.dataset]
+        told = [name for name in OF_SAMPLES if len({_word(of, name) for of in others}) > 1]
+        found.append(", ".join(filter(None, (_word(c, n) for n in ("data", *told, "measured")))))
+    return found
 
 
 def _word(of: Contender, name: str) -> str:
@@ -61,6 +79,8 @@ def _word(of: Contender, name: str) -> str:
         return word
     if name == "size":
         return f"{word}\N{NO-BREAK SPACE}px"
+    if name == "measured":
+        return f"{word} measured"
     return f"{BY_NAME[name].title}\N{NO-BREAK SPACE}{word}"
 
 
@@ -94,8 +114,12 @@ def answers_of(
         raise RequestError(
             "; ".join([f"nothing to draw: it needs {what}; `{command}` makes it", *notes])
         )
-    names = names_of([c for c, _ in found])
-    return [Drawn(name, *of) for name, of in zip(names, found, strict=True)], notes
+    contenders = [c for c, _ in found]
+    names, panels = names_of(contenders), panels_of(contenders)
+    short = names_of(contenders, leave=("data", *OF_SAMPLES, "measured"))
+    return [
+        Drawn(*of) for of in zip(names, panels, short, *zip(*found, strict=True), strict=True)
+    ], notes
 
 
 def _unread(of: Contender) -> str:

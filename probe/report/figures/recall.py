@@ -4,16 +4,16 @@ import numpy as np
 
 from cache.task import MULTI_LABEL, REGRESSION
 from probe.metrics.classification import predict
-from probe.report.figures.dots import Dot
+from probe.report.figures.dots import Dot, n_said, unit_of, units_said
 from probe.report.figures.frame import Asked, Frame
-from probe.report.figures.names import answers_of, names_of
+from probe.report.figures.names import answers_of
 from probe.report.findings.standing import cluster_of
 from probe.report.rows.contenders import Contender
 from probe.report.statistics.thresholds import share
 
 CAPTION = (
     "Recall: the share of a class's test samples, or of a label's ones, that are answered so. "
-    "Bars: 95 % interval over {unit}s. {n}"
+    "Bars: 95 % interval over {units}. {n}"
 )
 
 
@@ -24,11 +24,10 @@ def make(asked: Asked) -> Frame[Dot]:
         RequestError: no row of classes read test.
     """
     drawn, notes = answers_of(asked, _why_not, "rows of classes", "probe --kind linear")
-    names = names_of([of.contender for of in drawn], leave=("data",))
     dots = []
-    for name, of in zip(names, drawn, strict=True):
+    for of in drawn:
         test, answers, cluster = of.test, of.test.answers[0], cluster_of(of.test)
-        unit = "sample" if int(cluster.max()) + 1 == len(cluster) else "patient"
+        unit = unit_of(of.contender, cluster)
         said = predict(answers.runs[0], test.samples.task, answers.score_type)
         for c, word in enumerate(test.samples.class_names):
             is_several = test.samples.task == MULTI_LABEL
@@ -38,13 +37,11 @@ def make(asked: Asked) -> Frame[Dot]:
             n_units = len(np.unique(cluster[labels]))
             dots.append(
                 Dot(
-                    *(of.contender.dataset, str(word), name, "recall"),
+                    *(of.panel, str(word), of.short, "recall"),
                     *(found.value, found.low, found.high, found.n, n_units, unit),
                 )
             )
-    units = {dot.unit for dot in dots}
-    n = "n: samples, and of how many patients." if "patient" in units else "n: samples."
-    caption = CAPTION.format(unit="s, or ".join(sorted(units, reverse=True)), n=n)
+    caption = CAPTION.format(units=units_said(dots), n=n_said(dots))
     return Frame("dots", tuple(dots), caption, notes, "recall")
 
 

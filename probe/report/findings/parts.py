@@ -2,14 +2,15 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cache.commands.names import counted
 from cache.format.key import canonical_json
-from probe.report.rows.comparable import describe_conflicts, make_blocks
+from probe.report.rows.comparable import Block, describe_conflicts, make_blocks
 from probe.report.rows.contenders import Contender, differing
-from probe.report.rows.fields import is_number, natural, written
+from probe.report.rows.fields import BY_NAME, is_number, natural, written
 
 # What tells contenders of one cell apart, the first that does.
 TELLING = ("size", "layer", "pool", "depth", "aggregate", "weights", "scale", "fitted", "features")
@@ -30,6 +31,19 @@ OTHERWISE = ("kind", "mode", "protocol")
 SHOTS = "probe.few_shot.shots"
 OF_ANY_KIND = re.compile(r"probe\.(few_shot\..*|scores_of|aggregate)")
 A_COLUMN, WHOLE_TABLE = "column", "table"
+LONGEST, MOST_SAID = 40, 3  # letters of a value, and settings, that are said
+COUNTED = {  # last part of a setting's name -> what it is a number of
+    **{"shots": "shot", "episodes": "episode"},
+    **{"n_prompts": "prompt", "n_resamples": "resample"},
+}
+WITHOUT = {  # setting -> what is said of a condition that hasn't it
+    SHOTS: "all of train",
+    "probe.scores_of": "samples measured",
+    "chosen.k": "k named",
+    "split": "the stored split",
+    "target": "the stored labels",
+}
+WITH = {"probe.scores_of": "{} measured", "chosen.k": "k chosen", "place": "layer {}"}
 
 
 @dataclass(frozen=True)
@@ -49,10 +63,14 @@ class Part:
     """Contenders that may be compared: asked alike, about the same samples."""
 
     condition: Mapping[str, Any]
-    contenders: list[Contender]
-    differs: str = ""  # from the first part
+    block: Block
+    differs: str = ""  # from the first part, in words that no other has
     cells: dict[tuple[tuple[str, ...], str], Contender] = field(default_factory=dict)
     names: tuple[str, ...] = ()  # fields of a line
+
+    @property
+    def contenders(self) -> list[Contender]:
+        return self.block.contenders
 
     @property
     def lines(self) -> list[tuple[str, ...]]:
@@ -83,18 +101,42 @@ def make_parts(contenders: Sequence[Contender], shape: Shape) -> list[Part]:
         text = canonical_json(condition)
         conditions[text] = condition
         alike[text].append(contender)
-    parts = []
-    for text, members in alike.items():
-        blocks = make_blocks(members)
-        for block in blocks:
-            samples = describe_conflicts(block, blocks[0])
-            parts.append(Part(conditions[text], block.contenders, samples))
-    first = parts[0].condition
-    for part in parts:
-        said = _differences(part.condition, first)
-        part.differs = "; ".join(filter(None, [said, part.differs]))
+    parts = [
+        Part(conditions[text], block)
+        for text, members in alike.items()
+        for block in make_blocks(members)
+    ]
+    for part, said in zip(parts, tell_apart(parts), strict=True):
+        part.differs = said
         _place(part, shape)
     return parts
+
+
+def tell_apart(parts: Sequence[Part]) -> list[str]:
+    """What tells each part from the first, and from those of which that is true too; "" of the first."""
+    first, alike = parts[0], defaultdict(list)
+    for number, part in enumerate(parts[1:], 2):
+        samples = describe_conflicts(part.block, first.block)
+        said = "; ".join(filter(None, [_differences(part.condition, first.condition), samples]))
+        alike[said or f"part {number}"].append(part)
+    found = {id(first): ""}
+    for said, members in alike.items():
+        for part, more in zip(members, tell_apart(members), strict=True):
+            found[id(part)] = "; ".join(filter(None, [said, more]))
+    return [found[id(part)] for part in parts]
+
+
+def titled(parts: Sequence[Part], title_of: Callable[[Part], str]) -> list[str]:
+    """Each part's title, with what tells it from others that have the same; no two are equal."""
+    alike: dict[str, list[Part]] = defaultdict(list)
+    for part in parts:
+        alike[title_of(part)].append(part)
+    found = {
+        id(part): f"{title} ({said})" if said else title
+        for title, members in alike.items()
+        for part, said in zip(members, tell_apart(members), strict=True)
+    }
+    return [found[id(part)] for part in parts]
 
 
 def _without_axes(condition: Mapping[str, Any], axes: Collection[str]) -> dict[str, Any]:
@@ -115,24 +157,44 @@ def _without_axes(condition: Mapping[str, Any], axes: Collection[str]) -> dict[s
 
 def _differences(condition: Mapping[str, Any], first: Mapping[str, Any]) -> str:
     """What is other than in the first table: "kind linear, not knn"."""
-    said = []
     # Another kind, or way of training, has other settings anyway.
     telling = [n for n in ("probe.kind", "probe.mode", SHOTS) if condition.get(n) != first.get(n)]
+    if "probe.kind" in telling and not (condition.get("probe.mode") and first.get("probe.mode")):
+        telling = [name for name in telling if name != "probe.mode"]
     telling += ["place"] if telling and condition["place"] != first["place"] else []
-    for name in telling or differing([condition, first]):
-        mine, other = _said(condition.get(name)), _said(first.get(name))
-        said.append(f"{name.removeprefix('probe.')} {mine}, not {other}")
-    shown = said[:3]
-    return "; ".join(shown) + (f"; and {len(said) - 3} more settings" if len(said) > 3 else "")
+    names = telling or differing([condition, first])
+    said = [describe(name, condition.get(name), first.get(name)) for name in names]
+    shown = said[:MOST_SAID]
+    n_more = len(said) - len(shown)
+    return "; ".join(shown) + (f"; and {counted(n_more, 'more setting')}" if n_more else "")
+
+
+def describe(name: str, value: Any, other: Any = None) -> str:
+    """A setting in words, and what it is elsewhere: "1 shot", "k 5, not 20", "not prepared wu2025"."""
+    mine, theirs = _said(value), _said(other)
+    if not mine:
+        return WITHOUT.get(name) or f"not {_phrase(name, other)}"
+    return f"{_phrase(name, value)}, not {theirs}" if theirs else _phrase(name, value)
+
+
+def _phrase(name: str, value: Any) -> str:
+    last = name.rpartition(".")[2]
+    if last in COUNTED and isinstance(value, int):
+        return counted(value, COUNTED[last])
+    words = _said(value)
+    if name in WITH:
+        return WITH[name].format(words)
+    title = BY_NAME[last].title if last in BY_NAME else last.replace("_", " ")
+    return title if value is True else f"{title} {words}"
 
 
 def _said(value: Any) -> str:
     if isinstance(value, Mapping):  # a split's rule and seed, say; of a file its name is enough
-        value = ", ".join(
-            written(v) for n, v in value.items() if n != "rule" or "file" not in value
-        )
-    text = written(value) or "none"
-    return text if len(text) <= 40 else f"{text[:39]}…"
+        value = [v for n, v in value.items() if n != "rule" or "file" not in value]
+    if isinstance(value, bool):
+        value = "yes" if value else ""
+    text = ", ".join(map(written, value)) if isinstance(value, list | tuple) else written(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 def _place(part: Part, shape: Shape) -> None:

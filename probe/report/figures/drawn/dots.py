@@ -42,7 +42,10 @@ def draw(sheet: Sheet, frame: Frame[Dot]) -> None:
         sizes = {dot.name: dot for dot in sorted(dots, key=lambda dot: dot.n)}
         axis.set_yticks(
             range(len(names)),
-            [f"{sheet.wrap(name, 0.9, SMALL)}{_size(sizes[name])}" for name in names],
+            [
+                "\n".join(filter(None, [sheet.wrap(name, 0.9, SMALL), sizes[name].size]))
+                for name in names
+            ],
         )
         axis.set_ylim(len(names) - 0.5, -0.5)
         for place in range(1, len(names)):
@@ -54,9 +57,3 @@ def draw(sheet: Sheet, frame: Frame[Dot]) -> None:
     handles = [style.handle(name) for name, style in look.items()]
     printed = [hollow()] if any(dot.is_published for of in shown.values() for dot in of) else []
     sheet.legend([*handles, *printed])
-
-
-def _size(dot: Dot) -> str:
-    if not dot.n:
-        return ""
-    return f"\nn {dot.n}" if dot.unit == "sample" else f"\nn {dot.n}, {dot.n_units} patients"

@@ -57,7 +57,7 @@ def plot(frame: Frame[Dot]) -> Picture:
         y_axis = {
             "tickvals": list(range(len(names))),
             "ticktext": [
-                "<br>".join(filter(None, [wrapped(name), _size(sizes[name])])) for name in names
+                "<br>".join(filter(None, [wrapped(name), sizes[name].size])) for name in names
             ],
             "range": [len(names) - 0.5, -0.5],
             "showgrid": False,
@@ -92,14 +92,8 @@ def _trace(dots: Sequence[Dot], y: Sequence[float], look: Look, is_printed: bool
     return points(look, numbers(values), y, text, mode="markers", error_x=error, **facts)
 
 
-def _size(dot: Dot) -> str:
-    if not dot.n:
-        return ""
-    return f"n {dot.n}" if dot.unit == "sample" else f"n {dot.n}, {dot.n_units} patients"
-
-
 def _text(dot: Dot) -> str:
     value = "undefined" if math.isnan(dot.value) else f"{dot.value:.3f}"
     return hover(
-        dot.of, dot.name, f"{dot.metric} {value}{ends(dot.low, dot.high)}", _size(dot)
+        dot.of, dot.name, f"{dot.metric} {value}{ends(dot.low, dot.high)}", dot.size
     )  # fmt: skip

@@ -15,6 +15,7 @@ from probing import answered
 from cache.errors import RequestError
 from probe.report.figures import catalogue, palette
 from probe.report.figures.frame import Frame
+from probe.report.figures.names import names_of
 from probe.report.findings.deciding import Asked, choose, from_rows
 from probe.report.findings.standing import stand
 from probe.report.formats.write import write
@@ -330,6 +331,34 @@ def test_what_a_set_decides_is_that_of_decide_and_leads_are_differences(metric):
     below = sum(mark.value < smallest.value for mark in leads)
     assert f"{below} of 2 lie in the shade" in frame.caption
     assert any(mark.what == "published" for mark in frame.points) == (metric == "acc")
+
+
+@pytest.mark.parametrize("name", ["matrix", "cost", "recall", "calibration", "ranks"])
+def test_rows_that_measure_patients_have_panels_of_their_own(name):
+    """Also where both differ from the first in their kind, which is said of others alone."""
+    tuned_ones = kinds(("finetune",), mode="full") if name != "ranks" else []
+    images = priced(tuned_ones + kinds(("linear", "knn")))
+    patients = priced(kinds(("linear", "knn"), scores_of="patients"))
+    frame = catalogue.make(name, asked_of(images + patients))
+    alone = catalogue.make(name, asked_of(images))
+    mine = {p.panel for p in frame.points if "patients" in p.panel}
+    assert mine
+    assert {p.panel for p in alone.points} == {p.panel for p in frame.points} - mine
+    assert {getattr(p, "unit", "patient") for p in frame.points if p.panel in mine} == {"patient"}
+
+
+def test_two_points_in_one_place_are_refused():
+    frame = catalogue.make("layers", asked_of(layered()))
+    with pytest.raises(AssertionError, match="2 times"):
+        dataclasses.replace(frame, points=(*frame.points, frame.points[0]))
+
+
+def test_rows_of_one_question_are_numbered():
+    rows = kinds(("linear",), models=("lite",))
+    assert names_of(contenders_of([*rows, *rows])) == [
+        "toys, lite, linear",
+        "toys, lite, linear (2)",
+    ]
 
 
 def test_equal_encoders_are_not_separated():

@@ -81,14 +81,15 @@ def test_sets_that_share_patients_are_averaged_as_one():
         ({"samples": {"labels": 9, "split": 2}}, "other labels of toys"),
         ({"samples": {"labels": 1, "split": 9}}, "other split of toys"),
         ({"kind": "knn", "k": 5}, "kind knn, not linear"),
-        ({"standardise": True}, "standardise True, not none"),
-        ({"split": {"rule": "kfold:3", "seed": 0, "name": "fold 1/3"}}, "split"),
-        ({"n_resamples": 7}, "n_resamples 7, not none"),
-        ({"aggregate": "max"}, "aggregate max, not none"),
-        ({"text": {"key": "x", "n_prompts": 8}}, "text.n_prompts 8, not none"),
-        ({"prepared": "wu2025"}, "prepared wu2025, not none"),
-        ({"trained": "others"}, "trained others, not none"),
-        ({"few_shot": {"shots": 5, "episodes": 9}}, "few_shot.shots 5, not none"),
+        ({"standardise": True}, ": standardise"),
+        ({"split": {"rule": "kfold:3", "seed": 0, "name": "fold 1/3"}}, ": split kfold:3, 0"),
+        ({"n_resamples": 7}, ": 7 resamples"),
+        ({"aggregate": "max"}, ": aggregate max"),
+        ({"text": {"key": "x", "n_prompts": 8}}, ": 8 prompts"),
+        ({"prepared": "wu2025"}, ": prepared wu2025"),
+        ({"trained": "others"}, ": trained on others"),
+        ({"scores_of": "patients"}, ": patients measured"),
+        ({"few_shot": {"shots": 5, "episodes": 9}}, ": 5 shots"),
     ],
 )
 def test_what_differs_in_more_than_the_encoder_is_another_table(more, said):
@@ -98,6 +99,26 @@ def test_what_differs_in_more_than_the_encoder_is_another_table(more, said):
     assert marked(first, "toys") == ["a"]
     assert not any(cell.is_marked for cell in second.cells())
     assert "nothing is ranked across them" in write(page)
+
+
+def test_what_the_first_alone_has_is_named():
+    few = {"few_shot": {"shots": 5, "episodes": 9}, "scores_of": "patients", "prepared": "wu2025"}
+    for name, said in [
+        *zip(few, ("all of train", "samples measured", "not prepared wu2025"), strict=True)
+    ]:
+        page = page_of([*rows_of({"a": GOOD}, **{name: few[name]}), *rows_of({"b": GOOD})])
+        assert page.tables[1].title == f"table 2 of 2: {said}"
+
+
+def test_no_two_tables_have_one_title():
+    """The first differs in its kind from both others, and those in what is measured."""
+    tuned = rows_of({"a": GOOD}, kind="finetune", mode="full")
+    rows = [*tuned, *rows_of({"a": GOOD}), *rows_of({"a": GOOD}, scores_of="patients")]
+    assert [table.title.partition(": ")[2] for table in page_of(rows).tables] == [
+        "",
+        "kind linear, not finetune",
+        "kind linear, not finetune; patients measured",
+    ]
 
 
 def test_axes_that_are_asked_for_divide_no_table():
