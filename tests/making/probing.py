@@ -19,7 +19,7 @@ def run(capsys, words):
 def answered(capsys, words):
     """The output of a run without a complaint."""
     status, out, err = run(capsys, words)
-    assert (status, err) == (0, "")
+    assert (status, err) == (0, ""), err
     return out
 
 

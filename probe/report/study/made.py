@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cache.commands.names import counted, short_label
@@ -15,6 +14,7 @@ from probe.report.rows.contenders import OF_DATA
 from probe.report.rows.fields import written
 from probe.report.rows.people import People
 from probe.report.rows.stored import StoredRow
+from probe.report.rows.typed import CONTROL, FINETUNE, lines_of
 from probe.report.study.parts import Block, Commands
 
 if TYPE_CHECKING:
@@ -24,9 +24,11 @@ N_DIGITS = 12  # of a digest
 MOST_LINES = 60
 TYPED = "as the feature files hold them"
 REBUILT = (
-    "Rows hold settings, not the line that was typed: these lines are made of them, with the flags that "
-    "say which question it is; all other settings stand in the table below"
+    "Rows hold settings, not the line that was typed: these lines are made of them, and say every flag "
+    "that isn't the default. They don't say how tables of labels are read (`--positive`, `--missing`), "
+    "and of finetune not how images are prepared"
 )
+CONTROLS = "of `--controls`, beside those of these lines"
 # What the rebuilt lines say, and what says nothing of how it was asked.
 IN_LINES = ("kind", "k", "few_shot", "place_chosen", "mode", *OF_DATA)
 MARKED = (  # marks that a page says aloud
@@ -42,20 +44,23 @@ def made(rows: Sequence[StoredRow], people: People, typed: str) -> tuple[Block, 
         people: that knows feature files.
         typed: the line that makes the page.
     """
-    digests = {source.digest for of in rows for source in of.row.sources}
+    digests = {source.digest for of in rows if _has_file(of) for source in of.row.sources}
     files = [file for file in people.files if file.digest in digests]
     found: list[Block] = []
     extracts = dict.fromkeys(str(f.header.attributes.get("command", "")) for f in files)
     lines = [line for line in extracts if line]
     lost = len(digests) - len({file.digest for file in files})
-    gone = f"; {counted(lost, 'feature file')} of these rows weren't found" if lost else ""
+    wasnt = "wasn't" if lost == 1 else "weren't"
+    gone = f"; {counted(lost, 'feature file')} of these rows {wasnt} found" if lost else ""
     found.append(Commands(tuple(lines), "Features", f"Commands, {TYPED}{gone}."))
-    asked = list(_probes(rows))
-    more = len(asked) - MOST_LINES
-    said = f"{REBUILT}; {more} more lines: `report export`." if more > 0 else f"{REBUILT}."
+    asked = [f"{line}  # {counted(line.n, 'row')}" for line in lines_of(rows)]
+    more, n_controls = len(asked) - MOST_LINES, sum(of.row.answered.kind == CONTROL for of in rows)
+    told = [REBUILT, *([f"{counted(n_controls, 'row')} {CONTROLS}"] if n_controls else [])]
+    told += [f"{counted(more, 'more line')}: `report export`"] if more > 0 else []
+    said = "".join(f"{words}. " for words in told).rstrip()
     found.append(Commands(tuple(asked[:MOST_LINES]), "Rows", said))
     found.append(Commands((typed,), "This page"))
-    found.append(Page((_encoders(rows, files),), "Encoders"))
+    found.append(Page((_encoders(rows, people.files),), "Encoders"))
     if settings := _settings(rows):
         found.append(Page((settings,), "Further settings"))
     found.append(Page((_versions(rows),), "Versions"))
@@ -77,50 +82,9 @@ def marks(rows: Sequence[StoredRow]) -> Page | None:
     return Page((table,), "What rows are marked with")
 
 
-def _probes(rows: Sequence[StoredRow]) -> Iterator[str]:
-    """A line for the rows that one command could have made."""
-    alike: dict[tuple[str, ...], list[StoredRow]] = defaultdict(list)
-    for of in rows:
-        alike[tuple(_flags(of))].append(of)
-    for flags, members in alike.items():
-        models = ",".join(dict.fromkeys(of.row.encoded.model for of in members))
-        data = ",".join(dict.fromkeys(of.row.encoded.dataset for of in members))
-        words = [*flags, "--model", models, "--data", data]
-        yield f"{shlex.join(words)}  # {counted(len(members), 'row')}"
-
-
-def _flags(of: StoredRow) -> Iterator[str]:
-    settings, row = of.row.answered.settings, of.row
-    if row.answered.kind == "finetune":
-        yield from ("finetune", "--mode", str(settings.get("mode", "")))
-    else:
-        yield from ("probe", "--kind", row.answered.kind)
-    if "k" in settings:
-        yield from ("--k", written(settings["k"]))
-    elif "k" in row.answered.chosen:
-        yield from ("--k", "auto")
-    if "place_chosen" in settings:
-        yield from ("--layer", "auto")
-    elif "layer" in settings and row.answered.kind != "finetune":
-        yield from ("--layer", written(settings["layer"]), "--pool", str(settings.get("pool", "")))
-    few = settings.get("few_shot", {})
-    if few:
-        yield from (
-            "--shots",
-            written(few.get("shots")),
-            "--episodes",
-            written(few.get("episodes")),
-        )
-    name = row.answered.protocol.get("name")
-    if name:
-        yield from ("--protocol", str(name))
-    split = row.posed.split
-    if split.get("file"):
-        yield from ("--split-file", str(split["file"]))
-    elif split.get("rule"):
-        yield from ("--split", str(split["rule"]))
-    if row.posed.trained_on:
-        yield from ("--train-data", row.posed.trained_on.dataset)
+def _has_file(of: StoredRow) -> bool:
+    """Whether it asks a feature file; controls and trainings read images."""
+    return of.row.answered.kind not in (CONTROL, FINETUNE)
 
 
 def _model(of: StoredRow) -> str:
@@ -129,16 +93,12 @@ def _model(of: StoredRow) -> str:
 
 def _encoders(rows: Sequence[StoredRow], files: Sequence[Features]) -> Table:
     """Each encoder once for each of its weights and sizes."""
-    by_digest = {file.digest: file for file in files}
+    licences = {_weights(file.key): _licence(file) for file in files}
     lines: dict[tuple[str, ...], None] = {}
     for of in rows:
-        e = of.row.encoded
-        notes = _notes(by_digest.get(e.digest))
-        weights = str(e.key.get("weights") or "").removeprefix("sha256:")[:N_DIGITS]
-        licence = str(notes.get("weights_licence") or "not stated") if notes else "unknown"
-        is_random = bool(notes.get("random_weights"))
+        e, weights = of.row.encoded, _weights(of.row.encoded.key)
         words = (_model(of), e.encoder, f"{e.size}" if e.size else "", weights)
-        lines[(*words, "random weights" if is_random else licence, e.seen)] = None
+        lines[(*words, licences.get(weights, "unknown"), e.seen)] = None
     names = (
         "encoder",
         "full name",
@@ -151,11 +111,18 @@ def _encoders(rows: Sequence[StoredRow], files: Sequence[Features]) -> Table:
     return Table(columns, tuple(tuple(map(Cell, line)) for line in sorted(lines)))
 
 
-def _notes(file: Features | None) -> Mapping[str, Any]:
+def _weights(key: Mapping[str, Any]) -> str:
+    return str(key.get("weights") or "").removeprefix("sha256:")[:N_DIGITS]
+
+
+def _licence(file: Features) -> str:
     try:
-        return {} if file is None else file.notes
+        notes = file.notes
     except (CacheError, OSError, ValueError):
-        return {}
+        return "unknown"
+    if notes.get("random_weights"):
+        return "random weights"
+    return str(notes.get("weights_licence") or "not stated")
 
 
 def _settings(rows: Sequence[StoredRow]) -> Table | None:

@@ -1,16 +1,18 @@
 """What stands on a study's page."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from contending import answer, labels_of, scores_of
-from drawing import kinds, layered
+from drawing import kinds, layered, tuned
 from studying import study_of, usual_rows
 
 from cache.errors import RequestError
 from probe.report.formats.cells import Page
 from probe.report.rows.ledger import read_question
+from probe.report.study.made import made
 from probe.report.study.parts import Commands, Figure
 
 
@@ -113,3 +115,28 @@ def test_folds_are_no_gaps(tmp_path):
             scores = scores_of(labels, 1, fold + len(model))
             rows.append(answer(model, scores, labels, split=split, ids=ids))
     assert "first" in names(study_of(rows, tmp_path))
+
+
+def test_how_it_was_made_knows_licences_by_weights_and_counts_files_that_were_asked():
+    weights = {"weights": "sha256:" + "ab" * 32}
+    rows = [
+        dataclasses.replace(of, row=with_key(of.row, weights))
+        for of in [*kinds(), *tuned("freeze_until", [0, 3])]
+    ]
+    file = SimpleNamespace(
+        digest="another",
+        key=weights,
+        header=SimpleNamespace(attributes={}),
+        notes={"weights_licence": "apache-2.0"},
+    )
+    blocks = made(rows, SimpleNamespace(files=[file]), "report page")
+    features, asked = blocks[0], blocks[1]
+    n_files = len({of.row.encoded.digest for of in kinds()})
+    assert f"; {n_files} feature files of these rows weren't found" in features.note
+    assert any("--each freeze-until=0,3" in line for line in asked.lines)
+    (table,) = next(b for b in blocks if isinstance(b, Page) and b.title == "Encoders").tables
+    assert {row[4].text for row in table.rows} == {"apache-2.0"}
+
+
+def with_key(row, key):
+    return dataclasses.replace(row, encoded=dataclasses.replace(row.encoded, key=key))
