@@ -1,8 +1,9 @@
 """Reading features: a complete file's layers, labels, splits and key, for probes and notebooks."""
 
+import dataclasses
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,22 @@ class Features:
         """Whether each row is one sample, in order; else rows are slices of volumes, or views."""
         # Not by their number alone: rows in another order would be given their neighbours' labels.
         return np.array_equal(self.row_sample, np.arange(self.header.n_samples))
+
+    def laid_over(
+        self, split: NDArray[np.str_], labels: NDArray[Any], task: str, class_names: Sequence[str]
+    ) -> "Features":
+        """The same features with another split, and other labels, of the samples.
+
+        Args:
+            split: (S,) "train", "val" or "test"; "" of samples that are in none.
+            labels: (S,) or (S, C), as ``labels``.
+            task: theirs.
+            class_names: theirs.
+        """
+        attributes = {**self.header.attributes, "task": task, "class_names": [*class_names]}
+        found = Features(dataclasses.replace(self.header, attributes=attributes))
+        vars(found).update(split=split, labels=labels)  # where cached properties look first
+        return found
 
     def by_sample(self, x: NDArray[Any], how: str) -> NDArray[Any]:
         """(N, D) of rows -> (S, D) of samples, several rows of one as ``aggregate_rows`` has it."""

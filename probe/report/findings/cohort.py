@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cache.format.sample_tables import SPLITS
 from cache.task import MULTI_LABEL, REGRESSION
-from probe.arrays import Array, Bools, Doubles
+from probe.arrays import Array, Doubles
+from probe.report.findings.division import Division, known_labels
 from probe.report.findings.reported import Reported
 from probe.report.rows.people import count_patients
 from probe.report.statistics.bands import missing_of, numbers_of
-
-if TYPE_CHECKING:
-    from cache.features import Features
 
 MOST_VALUES = 8  # of a column of texts; the others are counted together
 OTHERS = "others"
@@ -57,63 +54,64 @@ class Characteristic:
 
 
 def count_splits(of: Reported) -> list[Counted]:
-    """The splits of a report, train first.
+    """The splits of a report as it was asked, train first.
 
-    Of a split or of labels that were laid over the stored ones, and of external data, there are the
-    counts of the row, and classes of those whose scores are stored.
+    Of those whose samples nobody knows there are the counts of the row, and classes of those whose
+    scores are stored.
     """
-    row = of.contender.first.row
-    if of.features is not None and of.has_stored_split:
-        return _of_file(of.features)
-    if len(of.folds) > 1:  # whose trains overlap
-        n = sum(each.n.get("test", 0) for each in of.folds)
-        return [Counted(f"test, {len(of.folds)} folds or sites", n, None, None, (), None)]
-    names = of.test.samples.class_names if of.test else ()
-    found = []
+    found, row = [], of.row
+    n_folds, train = len(of.folds), row.posed.trained_on
     for split in SPLITS:
-        n = row.n.get(split)
-        if not n:
-            continue
-        labels = patients = None
-        if split == "test" and of.test:
-            labels, groups = of.test.samples.labels, of.test.samples.groups
-            patients = None if groups is None else count_patients(groups)
-        elif split == "val" and of.val and not of.by_folds:
-            labels = of.val.labels
-        classes = () if labels is None else _classes(labels, row.encoded.task, names)
-        train = row.posed.trained_on
         name = f"{split} of {train.dataset}" if train and split != "test" else split
-        found.append(Counted(name, n, None, patients, classes, None))
-    return found
-
-
-def _of_file(features: Features) -> list[Counted]:
-    labels, found = features.labels, []
-    images = np.bincount(features.row_sample, minlength=len(labels))
-    for split in SPLITS:
-        here = features.split == split
-        if not here.any():
+        if n_folds > 1:  # whose trains overlap
+            name = f"test, {n_folds} folds or sites" if split == "test" else ""
+        if not name:
             continue
-        known = here & known_labels(labels)
-        groups = None if features.groups is None else features.groups[known]
-        found.append(
-            Counted(
-                split,
-                int(known.sum()),
-                int(images[known].sum()),
-                None if groups is None else count_patients(groups),
-                _classes(labels[known], features.task, features.class_names),
-                int((here & ~known).sum()),
-            )
-        )
+        if of.division and split in of.division.known:
+            found.append(count_split(of.division, split, name))
+        elif n := sum(each.n.get(split, 0) for each in of.folds):
+            found.append(_by_scores(of, split, name, n))
     return found
 
 
-def known_labels(labels: Array) -> Bools:
-    """(S,) whether anything is known of a sample."""
-    if labels.dtype.kind == "f":
-        return ~np.isnan(labels)
-    return np.asarray((labels >= 0) if labels.ndim == 1 else (labels >= 0).any(axis=1), bool)
+def count_split(of: Division, split: str, name: str = "") -> Counted:
+    """A split whose samples are known.
+
+    Args:
+        of: the samples.
+        split: one of ``of.known``.
+        name: what it is called.
+    """
+    features, labels = of.features, of.features.labels
+    is_known = known_labels(labels)
+    images = np.bincount(features.row_sample, minlength=len(labels))
+    here = features.split == split
+    known = here & is_known
+    n_unlabelled = int((here & ~is_known).sum())
+    return Counted(
+        name or split,
+        int(known.sum()),
+        int(images[known].sum()),
+        None if features.groups is None else count_patients(features.groups[known]),
+        _classes(labels[known], features.task, features.class_names),
+        # Samples without a label are in no split but the stored one.
+        n_unlabelled if of.is_stored or is_known.all() else None,
+    )
+
+
+def _by_scores(of: Reported, split: str, name: str, n: int) -> Counted:
+    labels = patients = None
+    if split == "test" and of.test:
+        groups = of.test.samples.groups
+        patients = None if groups is None else count_patients(groups)
+        labels = of.test.samples.labels
+        if of.row.answered.settings.get("scores_of") == "patients":  # no samples' labels
+            labels, patients = None, len(of.test.ids)
+    elif split == "val" and of.val and not of.by_folds and n == len(of.val.labels):
+        labels = of.val.labels
+    names = of.test.samples.class_names if of.test else ()
+    classes = () if labels is None else _classes(labels, of.row.encoded.task, names)
+    return Counted(name, n, None, patients, classes, None)
 
 
 def _classes(labels: Array, task: str, names: Sequence[str]) -> tuple[tuple[str, int], ...]:
@@ -126,33 +124,23 @@ def _classes(labels: Array, task: str, names: Sequence[str]) -> tuple[tuple[str,
 
 
 def characterise(of: Reported) -> list[Characteristic]:
-    """What each column says of each split, of patients where they are known.
+    """What each column says of each split whose samples are known, of patients where they are.
 
-    A patient counts once in a split, with what his first sample there says. Where the file's split isn't
-    the row's there is test alone.
+    A patient counts once in a split, with what his first sample there says.
     """
-    features = of.features
-    if features is None or not features.meta:
+    division = of.division
+    if division is None or not division.features.meta:
         return []
-    units = {}
-    for split, here in _members(of, features):
+    features, units = division.features, {}
+    for split in division.known:
+        here = np.flatnonzero(known_labels(features.labels) & (features.split == split))
         if len(here):
-            units[split] = (
-                here if features.groups is None else _first_of_each(features.groups, here)
-            )
+            groups = features.groups
+            units[split] = here if groups is None else _first_of_each(groups, here)
     found = []
     for column, values in features.meta.items():
         found += _characteristics(column, values, units) if units else []
     return found
-
-
-def _members(of: Reported, features: Features) -> Iterator[tuple[str, Array]]:
-    if of.has_stored_split:
-        known = known_labels(features.labels)
-        for split in SPLITS:
-            yield split, np.flatnonzero(known & (features.split == split))
-    elif of.test is not None:
-        yield "test", np.flatnonzero(np.isin(features.ids, of.test.ids))
 
 
 def _first_of_each(groups: Array, here: Array) -> Array:

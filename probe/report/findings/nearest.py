@@ -12,9 +12,9 @@ from cache.aggregate import RowsOfSamples
 from cache.errors import RequestError
 from cache.format.sample_tables import SPLITS
 from cache.leaks import find_twins
-from cache.task import MISSING
 from probe.arrays import Array, Floats, Indices, Singles, Texts
 from probe.places import Place, place_of, read_side_by_side
+from probe.report.findings.division import members_of, places_of
 from probe.report.findings.looks import middle_rows
 from probe.report.rows.people import People
 from probe.report.rows.stored import StoredRow
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 ANEW = "ask by --choose cv, or by knn, linear or ridge, whose rows keep train's ids"
 FROZEN = "head"  # the mode of finetune that trains no encoder
-OF_A_TABLE = "file"  # the rule of splits that may leave samples out
 
 
 @dataclass(frozen=True)
@@ -115,55 +114,20 @@ def _samples(
     of: StoredRow, arrays: Mapping[str, Array], features: Features
 ) -> tuple[Texts, Array, str]:
     """Ids and labels that were learnt from, and of which splits they are."""
-    row, settings = of.row, of.row.answered.settings
-    both = settings.get("refit") == "train+val"
-    if "val_ids" in arrays and "folds" in settings:  # train, and val behind it
-        kept = slice(None if both else row.n["train"])
-        said = "train and val" if both else "train"
-        return arrays["val_ids"][kept], arrays["val_labels"][kept], said
-    if "train_ids" in arrays:
-        parts = ["train", "val"] if both else ["train"]
-        ids, labels = (
-            np.concatenate([arrays[f"{p}_{of}"] for p in parts]) for of in ("ids", "labels")
-        )
-        return ids, labels, " and ".join(parts)
-    posed, tables = row.posed, features.header.tables
-    # Of a split that was drawn, train is what isn't held out: where both others are kept, and nothing
-    # was left out.
-    is_told = posed.split.get("rule") != OF_A_TABLE and (
-        "val_ids" in arrays or not row.n.get("val")
-    )
-    if posed.target or posed.trained_on or (posed.split and not is_told):
-        raise RequestError(
-            f"which samples of {features.dataset} were learnt from isn't kept; {ANEW}"
-        )
-    labels, wanted = features.labels, "train and val" if both else "train"
-    is_known = labels != MISSING if labels.ndim == 1 else (labels >= 0).any(axis=1)
-    if posed.split:
-        held_out = [arrays[f"{s}_ids"] for s in ("val", "test") if f"{s}_ids" in arrays]
-        is_learnt = ~np.isin(features.ids, np.concatenate(held_out))
-    else:
-        own = {name: row.encoded.samples.get(name) for name in ("labels", "split")}
-        if own != {name: tables[f"samples/{name}"] for name in own}:
+    posed = of.row.posed
+    both = of.row.answered.settings.get("refit") == "train+val"
+    there, wanted = members_of(of, arrays, features), SPLITS[: 1 + both]
+    if any(split not in there for split in wanted):
+        if posed.target or posed.trained_on or posed.split:
             raise RequestError(
-                f"{features.path.name} has other labels, or another split, by now; {ANEW}"
+                f"which samples of {features.dataset} were learnt from isn't kept; {ANEW}"
             )
-        is_learnt = np.isin(features.split, SPLITS[: 1 + both])
-    chosen = is_learnt & is_known
-    return features.ids[chosen], labels[chosen], wanted
-
-
-def places_of(features: Features, ids: Texts) -> Indices:
-    """(n,) which sample of a file each id is.
-
-    Raises:
-        RequestError: some aren't there.
-    """
-    order = np.argsort(features.ids)
-    found = order[np.minimum(np.searchsorted(features.ids, ids, sorter=order), len(order) - 1)]
-    if not np.array_equal(features.ids[found], ids):
-        raise RequestError(f"{features.path} hasn't all samples of the row; ask the probe anew")
-    return found
+        raise RequestError(
+            f"{features.path.name} has other labels, or another split, by now; {ANEW}"
+        )
+    ids = np.concatenate([there[split].ids for split in wanted])
+    labels = np.concatenate([there[split].labels for split in wanted])
+    return ids, labels, " and ".join(wanted)
 
 
 def find_nearest(

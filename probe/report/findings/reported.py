@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from cache.errors import RequestError
 from cache.task import BINARY
+from probe.report.findings.division import Division, divide
 from probe.report.findings.headline import Record, headline
 from probe.report.rows.answers import TestSet, test_sets
 from probe.report.rows.comparable import make_blocks
@@ -42,7 +43,7 @@ class Reported:
     test: TestSet | None = None  # its scores; None: see lacking
     val: Val | None = None  # its answers to val, which it wasn't fitted to
     lacking: str = ""  # why scores can't be told
-    features: Features | None = None  # a file with its samples; None: there is none
+    division: Division | None = None  # of its samples; None: no feature file has them
     positive: int = 1  # of two classes the number of the one that is told
 
     @property
@@ -85,10 +86,9 @@ class Reported:
         return "folds" in self.row.answered.settings
 
     @property
-    def has_stored_split(self) -> bool:
-        """Whether its split and labels are those of the feature file."""
-        posed = self.row.posed
-        return self.features is not None and not (posed.split or posed.target or posed.trained_on)
+    def features(self) -> Features | None:
+        """A file with its samples, the split and labels that it was asked with; None: there is none."""
+        return self.division.features if self.division else None
 
 
 @dataclass(frozen=True)
@@ -194,10 +194,7 @@ def _is_same(a: Contender, b: Contender) -> bool:
 
 def _read(of: Reported, people: People) -> Reported:
     row, several = of.contender.first.row, len(of.contender.rows) > 1
-    try:
-        of = replace(of, features=people.file_of(row))
-    except RequestError:
-        pass  # tables say what needs it
+    of = replace(of, division=divide((of.contender, *of.rivals), people))
     if several or row.answered.shots is not None:
         return replace(of, lacking=SEVERAL if row.answered.shots is None else EPISODES)
     try:

@@ -12,13 +12,13 @@ from cache.errors import BrokenCache, RequestError
 from cache.task import MISSING, MULTI_LABEL, REGRESSION
 from probe.arrays import Array, Doubles, Indices, Ints, Texts
 from probe.metrics.classification import MARGIN, THRESHOLD, predict
+from probe.report.findings.division import places_of
 from probe.report.findings.looks import middle_rows
 from probe.report.findings.nearest import (
     Learnt,
     Neighbour,
     find_learnt,
     find_nearest,
-    places_of,
 )
 from probe.report.rows.contenders import Contender
 from probe.report.rows.people import People, Unfound

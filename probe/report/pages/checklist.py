@@ -129,7 +129,11 @@ def _decisions(of: Reported, people: People) -> list[Shown]:
     try:
         if found := from_rows(of.dataset, choose(of.dataset, of.rivals), people, Asked()):
             return found
-        return from_labels(of.features, Asked()) if of.features and of.has_stored_split else []
+        return (
+            from_labels(of.division.features, Asked())
+            if of.division and "test" in of.division.known
+            else []
+        )
     except RequestError:  # scores or patients that are gone
         return []
 

@@ -68,7 +68,7 @@ def _data(of: Reported) -> str:
 
 def _exclusions(of: Reported) -> str:
     skipped = (of.row.encoded.key.get("reading") or {}).get("skipped")
-    notes = () if of.features is None else map(str, of.features.notes.get("data") or ())
+    notes = of.division.notes if of.division else ()
     unread = "" if skipped is None else f"{counted(skipped, 'file')} that can't be read left out"
     return _joined(unread, *notes)
 
@@ -102,8 +102,8 @@ def _reference(of: Reported) -> str:
 
 def _split(of: Reported) -> str:
     rule, seed = of.row.posed.split_words, of.row.posed.split.get("seed")
-    if not rule and of.features is not None:
-        drawn = of.features.notes.get("drawn_split") or {}
+    if not rule and of.division and of.division.is_stored:
+        drawn = of.division.features.notes.get("drawn_split") or {}
         rule, seed = drawn.get("rule", ""), drawn.get("seed")
     sizes = ", ".join(f"{split.split} {split.n}" for split in count_splits(of))
     seeded = "" if seed is None else f"seed {seed}"
