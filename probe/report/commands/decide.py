@@ -20,6 +20,7 @@ from probe.report.findings.deciding import (
     from_labels,
     from_rows,
 )
+from probe.report.findings.division import tested
 from probe.report.pages.deciding import make_page
 from probe.report.rows.contenders import contenders_of
 from probe.report.rows.ledger import read_ledger, read_question, record_question
@@ -148,9 +149,10 @@ def _decide(
     of_set = contenders_of([of for of in rows if of.row.encoded.dataset == name])
     chosen = choose(name, of_set)
     notes = list(chosen.notes)
-    if found := from_rows(name, chosen, people_of(options), asked):
+    people = people_of(options)
+    if found := from_rows(name, chosen, people, asked):
         return found, notes
-    features = next((f for f in files if f.dataset == name), None)
+    features = tested(of_set, people) or next((f for f in files if f.dataset == name), None)
     if features is None:
         raise RequestError(
             f"{name}: no two rows that read one test set, and no feature file of it; name its folder "

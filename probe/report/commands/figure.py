@@ -1,6 +1,7 @@
 """``report figure``: a picture of stored rows or feature files, and the data frame that it is drawn from."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from cache.commands.names import counted
@@ -9,6 +10,7 @@ from cache.commands.terminal import Parser, complain, show
 from cache.errors import RequestError
 from cache.files import write_asked
 from probe.finding import FindConfig, choose_files
+from probe.places import ALL
 from probe.report.commands.which import add_rows, people_of, read_rows
 from probe.report.figures.catalogue import (
     FIGURES,
@@ -34,6 +36,7 @@ from probe.report.statistics.bands import parse_by
 
 WIDTHS = {"one": 89.0, "two": 183.0}  # mm, columns of Nature's journals
 LEAST, MOST = 60.0, 1000.0  # mm
+STORED = "Samples of {}: by the split that the feature files store."
 EXAMPLES = """\
 examples:
   report figure --list                                  which figures there are
@@ -199,6 +202,8 @@ def run(options: argparse.Namespace) -> int:
         if not asked.rows and printed is None:
             return status
     frame = make(name, asked) if printed is None else make_printed(printed, asked)  # type: ignore[arg-type]
+    if isinstance(asked, AskedOfFiles) and asked.split != ALL:
+        frame = replace(frame, caption=f"{frame.caption} {STORED.format(asked.split)}")
     if options.csv is not None:
         with write_asked(options.csv) as file:
             file.write(write(frame.page(), "csv").encode())

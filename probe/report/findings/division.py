@@ -45,15 +45,26 @@ class Division:
 
     features: Features  # with that split and these labels; "" is the split of what is in none
     name: str  # in words; "": as stored
-    n: Mapping[str, int]  # samples with a label of each split, of folds of all their tests
+    n: Mapping[str, int]  # samples of each split, of folds of all their tests
     known: tuple[str, ...]  # splits whose samples are known one by one
     is_stored: bool = False
+    n_folds: int = 1  # or sites, whose test sets stand together
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What the file says of its data, but for a split that these rows weren't asked with."""
         said = map(str, self.features.notes.get("data") or ())
         return tuple(words for words in said if self.is_stored or not words.startswith("split: "))
+
+    def over(self, file: Features) -> Features:
+        """Another encoder's file of the same samples, as these were asked."""
+        if self.is_stored:
+            return file
+        own = self.features
+        order = np.argsort(own.ids)
+        place = order[np.minimum(np.searchsorted(own.ids, file.ids, sorter=order), len(order) - 1)]
+        split = np.where(own.ids[place] == file.ids, own.split[place], "")
+        return file.laid_over(split, own.labels[place], own.task, own.class_names)
 
 
 def divisions(contenders: Sequence[Contender], people: People) -> list[Division]:
@@ -73,6 +84,17 @@ def divisions(contenders: Sequence[Contender], people: People) -> list[Division]
     return [division for division in each if division is not None]
 
 
+def tested(contenders: Sequence[Contender], people: People) -> Features | None:
+    """A feature file whose test samples are those that most rows were asked of; of folds there is none.
+
+    Args:
+        contenders: of one data set.
+        people: that knows feature files.
+    """
+    found = (of for of in divisions(contenders, people) if TEST in of.known and of.n_folds == 1)
+    return next((of.features for of in found), None)
+
+
 def divide(contenders: Sequence[Contender], people: People) -> Division | None:
     """How samples were divided; None where no feature file has them.
 
@@ -85,8 +107,7 @@ def divide(contenders: Sequence[Contender], people: People) -> Division | None:
     if features is None:
         return None
     if is_stored(rows[0], features):
-        known = known_labels(features.labels)
-        n = {split: int((known & (features.split == split)).sum()) for split in SPLITS}
+        n = {split: int((features.split == split).sum()) for split in SPLITS}
         return Division(features, "", n, tuple(s for s in SPLITS if n[s]), is_stored=True)
     folds: dict[str, list[StoredRow]] = defaultdict(list)
     for of in rows:
@@ -126,12 +147,10 @@ def is_stored(of: StoredRow, features: Features) -> bool:
 
 def _sizes(rows: Sequence[StoredRow]) -> dict[str, int]:
     """Samples of each split of this data set, by rows of one split."""
-    full = [of for of in rows if of.row.answered.shots is None] or rows
-    return {
-        split: max(of.row.n.get(split, 0) for of in full)
-        for split in SPLITS
-        if split == TEST or not rows[0].row.posed.trained_on
-    }
+    full = [of for of in rows if of.row.answered.shots is None]
+    has_train = full and not rows[0].row.posed.trained_on  # episodes learnt from some of it
+    splits = SPLITS if has_train else (TEST,)
+    return {split: max(of.row.n.get(split, 0) for of in full or rows) for split in splits}
 
 
 def _joined(
@@ -197,7 +216,9 @@ def _laid(
             labels[places] = of.labels
         known += [name]
     laid = features.laid_over(split, labels, row.encoded.task, names)
-    return Division(laid, _words(first, n_folds), n, tuple(s for s in SPLITS if s in known))
+    return Division(
+        laid, _words(first, n_folds), n, tuple(s for s in SPLITS if s in known), False, n_folds
+    )
 
 
 def _words(of: StoredRow, n_folds: int) -> str:
@@ -260,9 +281,10 @@ def _samples_of(
 ) -> dict[str, Members]:
     """The samples of patients, those who come first first; nothing where it can't be told."""
     row = of.row
-    leaks = row.posed.leaks or {}
-    is_apart = all(leaks.get(name) == 0 for name in ("groups", "val_groups"))
-    if row.posed.target or features.groups is None or not is_apart:
+    by_folds = "folds" in row.answered.settings
+    if by_folds and (row.posed.leaks or {}).get("val_groups") != 0:
+        patients = {split: of for split, of in patients.items() if split == TEST}
+    if row.posed.target or features.groups is None:
         return {}
     names = np.where(features.groups == "", features.ids, features.groups)
     known, found = known_labels(features.labels), {}
@@ -272,8 +294,8 @@ def _samples_of(
         place = order[np.minimum(spots, len(order) - 1)]
         samples = np.flatnonzero(known & (members.ids[place] == names))
         n = row.n[split]
-        n += row.n[TRAIN] if split == VAL and "folds" in row.answered.settings else 0
-        if len(samples) == n:
+        n += row.n[TRAIN] if split == VAL and by_folds else 0
+        if len(samples) == n:  # else some of a patient's are in another split
             found[split] = _taken(features, samples[np.argsort(place[samples], kind="stable")])
     return found
 

@@ -9,6 +9,7 @@ from itertools import groupby
 
 from cache.errors import RequestError
 from probe.report.findings.deciding import Asked, Shown, choose, from_labels, from_rows
+from probe.report.findings.division import tested
 from probe.report.findings.reported import Reported, Reports
 from probe.report.formats.cells import Cell, Column, Page, Table
 from probe.report.pages import reported
@@ -129,11 +130,8 @@ def _decisions(of: Reported, people: People) -> list[Shown]:
     try:
         if found := from_rows(of.dataset, choose(of.dataset, of.rivals), people, Asked()):
             return found
-        return (
-            from_labels(of.division.features, Asked())
-            if of.division and "test" in of.division.known
-            else []
-        )
+        features = tested([of.contender], people)
+        return from_labels(features, Asked()) if features else []
     except RequestError:  # scores or patients that are gone
         return []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,10 +13,11 @@ from cache.commands.names import counted
 from cache.errors import CacheError
 from cache.task import MISSING, MULTI_LABEL, REGRESSION
 from probe.arrays import Array, Bools
+from probe.report.findings.division import Division, divisions
 from probe.report.findings.looks import class_looks, picture
 from probe.report.formats.cells import COUNT, PLAIN, Cell, Column, Page, Table
 from probe.report.rows.contenders import Contender
-from probe.report.rows.people import People, Unfound
+from probe.report.rows.people import People, count_patients
 from probe.report.study.parts import Block, Image, Strip
 
 if TYPE_CHECKING:
@@ -24,7 +26,10 @@ if TYPE_CHECKING:
 SPLITS = ("train", "val", "test")
 MOST_CLASSES = 12  # that are shown as pictures
 N_PICTURES = 8  # of a class
+MOST_DIVISIONS = 3  # splits and labels of a data set that are counted
 NO_LICENCE = "not stated"
+STORED = "the stored split"
+SEVERAL = "these rows were asked with {} splits or labels, one table each"
 
 
 def cards(contenders: Sequence[Contender], people: People) -> Iterator[Block]:
@@ -36,73 +41,90 @@ def cards(contenders: Sequence[Contender], people: People) -> Iterator[Block]:
     """
     for dataset in dict.fromkeys(c.dataset for c in contenders):
         of_set = [c for c in contenders if c.dataset == dataset]
-        features = _features(of_set, people)
-        yield _card(dataset, of_set, features)
-        if features is not None and (strip := _strip(features)):
+        found = divisions(of_set, people)
+        yield _card(dataset, of_set, found)
+        if found and (strip := _strip(found[0])):
             yield strip
 
 
-def _features(of_set: Sequence[Contender], people: People) -> Features | None:
-    """A feature file that any of them was asked of."""
-    tried = set()
-    for c in of_set:
-        digest = c.first.row.encoded.digest
-        if digest in tried:
-            continue
-        tried.add(digest)
-        try:
-            return people.file_of(c.first.row)
-        except Unfound:
-            continue
-    return None
-
-
-def _card(dataset: str, of_set: Sequence[Contender], features: Features | None) -> Page:
+def _card(dataset: str, of_set: Sequence[Contender], found: Sequence[Division]) -> Page:
     row = of_set[0].first.row
     above = [("task", row.encoded.task)]
-    notes: list[str] = []
-    if features is None:
+    if not found:
         cells = tuple(Cell(value=row.n.get(split, 0), form=COUNT) for split in SPLITS)
         columns = (Column(""), *(Column(split, is_right=True) for split in SPLITS))
         table = Table(columns, ((Cell("samples"), *cells),), dataset, tuple(above))
         gone = "no feature file of it was found: classes, patients and pictures stand there"
         return Page((table,), notes=(gone, *_said(of_set)))
+    features = found[0].features
     above += [("images", f"{features.n_rows} of {features.key.get('source_size') or '?'} px")]
     if features.n_rows != len(features.ids):
         above.append(("samples", str(len(features.ids))))
     above.append(
-        ("patients", "unknown" if features.groups is None else str(len(set(features.groups))))
+        ("patients", "unknown" if features.groups is None else str(count_patients(features.groups)))
     )
     above.append(("licence", str(features.notes.get("licence") or NO_LICENCE)))
-    notes += [str(text) for text in features.notes.get("data", ())]
-    rows = [*_classes(features)]
+    notes = [] if len(found) == 1 else [SEVERAL.format(len(found))]
+    notes += dict.fromkeys(words for division in found for words in division.notes)
+    tables = [_table(dataset, division) for division in found[:MOST_DIVISIONS]]
+    tables[0] = replace(tables[0], above=tuple(above))
+    if more := [of.name or STORED for of in found[MOST_DIVISIONS:]]:
+        notes.append(f"not counted here: {'; '.join(more)}")
+    return Page(tuple(tables), notes=(*notes, *_said(of_set)))
+
+
+def _table(dataset: str, of: Division) -> Table:
+    """Samples of each class, and patients, in each split."""
+    features = of.features
+    splits = [split for split in SPLITS if of.n.get(split)]
+    is_whole = SPLITS[0] in of.known and len(of.known) == len(splits)  # else no sums are known
+    columns = [Column("class"), *(Column(name, is_right=True) for name in splits)]
+    columns += [Column("all", is_right=True)] * is_whole
+    rows = [*_classes(of, splits, is_whole)]
     n_classes = len(rows)
-    rows.append(_counts("samples", features, np.ones(len(features.ids), bool)))
+    rows.append(_counts("samples", of, np.ones(len(features.ids), bool), splits, is_whole))
     if features.groups is not None:
-        patients = [len(set(features.groups[features.split == split])) for split in SPLITS]
-        counts = (*patients, len(set(features.groups)))
-        rows.append((Cell("patients"), *(Cell(value=n, form=COUNT) for n in counts)))
-    columns = (Column("class"), *(Column(name, is_right=True) for name in (*SPLITS, "all")))
-    laid = dict.fromkeys(filter(None, (_laid(c) for c in of_set)))
-    notes += [f"rows were asked with {', '.join(laid)}; counts are of the stored split"] * bool(
-        laid
+        each = [features.groups[features.split == split] for split in of.known]
+        patients = dict(zip(of.known, map(count_patients, each), strict=True))
+        if is_whole:
+            patients["all"] = count_patients(features.groups[features.split != ""])
+        names = [*splits, *["all"] * is_whole]
+        rows.append((Cell("patients"), *(_count(patients.get(name)) for name in names)))
+    below = []
+    if is_whole and (n := int((features.split == "").sum())):
+        below.append(f"{n} of {counted(len(features.ids), 'sample')} in none of these splits")
+    return Table(
+        tuple(columns),
+        tuple(rows),
+        ", ".join(filter(None, [dataset, of.name])),
+        feet=len(rows) - n_classes,
+        below=tuple(below),
     )
-    table = Table(columns, tuple(rows), dataset, tuple(above), feet=len(rows) - n_classes)
-    return Page((table,), notes=(*notes, *_said(of_set)))
 
 
-def _classes(features: Features) -> Iterator[tuple[Cell, ...]]:
+def _count(n: int | None) -> Cell:
+    return Cell("") if n is None else Cell(value=n, form=COUNT)
+
+
+def _classes(of: Division, splits: Sequence[str], is_whole: bool) -> Iterator[tuple[Cell, ...]]:
+    features = of.features
     if features.task == REGRESSION:
-        for name, of in (("mean", np.nanmean), ("standard deviation", np.nanstd)):
-            parts = [features.labels[features.split == split] for split in SPLITS]
-            values = [float(of(x)) if len(x) else float("nan") for x in (*parts, features.labels)]
-            yield (Cell(name), *(Cell(value=value, form=PLAIN) for value in values))
+        for name, mean in (("mean", np.nanmean), ("standard deviation", np.nanstd)):
+            parts = [
+                features.labels[features.split == s] if s in of.known else None for s in splits
+            ]
+            parts += [features.labels[features.split != ""]] * is_whole
+            values = [None if x is None or not len(x) else float(mean(x)) for x in parts]
+            cells = (Cell("") if x is None else Cell(value=x, form=PLAIN) for x in values)
+            yield (Cell(name), *cells)
         return
     for number, name in enumerate(features.class_names):
-        yield _counts(str(name), features, _of_class(features, number))
-    missing = features.labels == MISSING
-    if features.task != MULTI_LABEL and missing.any():
-        yield _counts("no label", features, missing)
+        yield _counts(str(name), of, _of_class(features, number), splits, is_whole)
+    if features.task == MULTI_LABEL:
+        return
+    missing = (features.labels == MISSING) & (features.split != "")
+    if missing.any():
+        yield _counts("no label", of, missing, splits, is_whole)
 
 
 def _of_class(features: Features, number: int) -> Bools:
@@ -111,17 +133,15 @@ def _of_class(features: Features, number: int) -> Bools:
     return features.labels == number
 
 
-def _counts(name: str, features: Features, which: Bools) -> tuple[Cell, ...]:
-    each = [int((which & (features.split == split)).sum()) for split in SPLITS]
-    return (Cell(name), *(Cell(value=n, form=COUNT) for n in (*each, int(which.sum()))))
-
-
-def _laid(of: Contender) -> str:
-    """The split and the labels that were laid over the file's own."""
-    posed = of.first.row.posed
-    split = f"the split {posed.split_words}" if posed.split_words else ""
-    labels = f"the labels {posed.target_words}" if posed.target_words else ""
-    return " and ".join(filter(None, [split, labels]))
+def _counts(
+    name: str, of: Division, which: Bools, splits: Sequence[str], is_whole: bool
+) -> tuple[Cell, ...]:
+    there = of.features.split
+    each = [int((which & (there == s)).sum()) if s in of.known else None for s in splits]
+    if which.all():  # rows say how many they are, at least
+        each = [of.n[s] if n is None else n for s, n in zip(splits, each, strict=True)]
+    each += [int((which & (there != "")).sum())] * is_whole
+    return (Cell(name), *map(_count, each))
 
 
 def _said(of_set: Sequence[Contender]) -> Iterator[str]:
@@ -151,21 +171,23 @@ def _leaks(of: Contender) -> str:
     return f"also in an earlier split than {where}: {twins}; {patients}"
 
 
-def _strip(features: Features) -> Strip | None:
-    """A few training images of each class, side by side."""
+def _strip(of: Division) -> Strip | None:
+    """A few training images of each class, side by side; of folds, all of whom are tested, any."""
+    features, split = of.features, (*of.known, SPLITS[0])[0]
     if features.thumbnails is None:
         return None
     try:
-        found = [of for of in class_looks(features, SPLITS[0], N_PICTURES) if of.rows]
+        found = [each for each in class_looks(features, split, N_PICTURES) if each.rows]
     except (CacheError, OSError):  # `cache verify` says what is wrong
         return None
+    what = "training image" if split == SPLITS[0] else f"{split} image"
     images = [
         Image(
-            sheet([picture(features, row) for row in of.rows]),
-            f"{len(of.rows)} training images of {of.name}",
-            (f"{of.name}: {len(of.rows)} of {counted(of.n, 'training image')}",),
+            sheet([picture(features, row) for row in each.rows]),
+            f"{counted(len(each.rows), what)} of {each.name}",
+            (f"{each.name}: {len(each.rows)} of {counted(each.n, what)}",),
         )
-        for of in found[:MOST_CLASSES]
+        for each in found[:MOST_CLASSES]
     ]
     more = len(found) - MOST_CLASSES
     return Strip("", tuple(images), f"{more} more classes aren't pictured" * (more > 0))

@@ -17,6 +17,7 @@ from probe.report.findings.claiming import ACC
 from probe.report.findings.comparisons import Asking, Comparison, compare
 from probe.report.findings.deciding import Asked as Wanted
 from probe.report.findings.deciding import choose, from_labels, from_rows
+from probe.report.findings.division import divisions, tested
 from probe.report.findings.headline import NAMED, Headline, Record, headline, leads
 from probe.report.findings.hints import label_hints
 from probe.report.findings.parts import Part, Shape, make_parts
@@ -261,20 +262,27 @@ def _figures(of: Studied, main: Main) -> tuple[Mapping[str, Sequence[Figure]], t
             title = f"By {word}" if word else TITLES.get(name, figure.told)
             called = f"{name}-{word}".rstrip("-")
             found[PLACES.get(name, ANSWERS)].append(Figure(called, title, frame))
-    files, left = _of_files(of)
+    files, left = _of_files(of, answers)
     found[ALIKE] += files
     return found, (*lacking, *left)
 
 
-def _of_files(of: Studied) -> tuple[list[Figure], list[str]]:
-    """Figures of the feature files that rows were asked of, for each of the first data sets."""
+def _of_files(of: Studied, answers: Sequence[Contender]) -> tuple[list[Figure], list[str]]:
+    """Figures of the feature files that rows were asked of, for each of the first data sets.
+
+    Their test samples are those of the answers in the first table, else of the most rows.
+    """
     found, left = [], []
     used = {source.digest for row in of.rows for source in row.row.sources}
     by_set: dict[str, list[Features]] = defaultdict(list)
     for file in of.people.files:
         if file.digest in used:
             by_set[file.dataset].append(file)
-    for dataset, files in list(by_set.items())[:MOST_GALLERIES]:
+    for dataset, stored in list(by_set.items())[:MOST_GALLERIES]:
+        asked = [[c for c in among if c.dataset == dataset] for among in (answers, of.contenders)]
+        division = next(iter(divisions(asked[0] or asked[1], of.people)), None)
+        files = [division.over(file) for file in stored] if division else stored
+        called = f"{dataset}, {division.name}" if division and division.name else dataset
         n = int((files[0].split == "test").sum())
         if n > MOST_ALIKE:
             left.append(
@@ -291,7 +299,7 @@ def _of_files(of: Studied) -> tuple[list[Figure], list[str]]:
             except (RequestError, CacheError) as error:
                 left.append(f"{name} of {dataset}: {error}")
                 continue
-            found.append(Figure(f"{name}-{dataset}", f"{title}: {dataset}", frame))
+            found.append(Figure(f"{name}-{dataset}", f"{title}: {called}", frame))
     return found, left
 
 
@@ -359,12 +367,14 @@ def _galleries(of: Studied, main: Main) -> Iterator[Block]:
 def _decides(of: Studied) -> Iterator[Block]:
     wanted, shown, notes = Wanted(), [], []
     for dataset in dict.fromkeys(c.dataset for c in of.contenders):
-        chosen = choose(dataset, [c for c in of.contenders if c.dataset == dataset])
+        of_set = [c for c in of.contenders if c.dataset == dataset]
+        chosen = choose(dataset, of_set)
         notes += chosen.notes
         try:
             found = from_rows(dataset, chosen, of.people, wanted)
-            first = next(c for c in of.contenders if c.dataset == dataset)
-            shown += found or from_labels(of.people.file_of(first.first.row), wanted)
+            if not found and (features := tested(of_set, of.people)):
+                found = from_labels(features, wanted)
+            shown += found
         except (RequestError, CacheError) as error:
             notes.append(f"{dataset}: {error}")
     if shown or notes:

@@ -118,6 +118,22 @@ def test_pictures_of_feature_files(files, capsys, tmp_path, words, n, n_lines):
     assert said[0] == f"{frame}: {n_lines} lines"
 
 
+@pytest.mark.parametrize(("split", "is_said"), [("val", True), ("all", False)])
+def test_whose_split_it_is_stands_below_the_picture(
+    files, capsys, tmp_path, monkeypatch, split, is_said
+):
+    captions = []
+
+    def keep(frame, *_):
+        captions.append(frame.caption)
+
+    monkeypatch.setattr("probe.report.commands.figure.write_figure", keep)
+    monkeypatch.setattr("probe.report.commands.figure.check_drawing", lambda: None)
+    answered(capsys, "figure", "scatter", "--split", split, "-o", tmp_path / "x.png")
+    told = f"Samples of {split}: by the split that the feature files store."
+    assert captions[0].endswith(told) == is_said
+
+
 def test_files_may_be_named_by_path(files, capsys, tmp_path):
     pytest.importorskip("matplotlib")
     picture = tmp_path / "cka.png"
