@@ -86,7 +86,7 @@ def test_rows_of_one_split_tell_what_others_do_not_keep(asked):
 
 
 def test_folds_are_their_test_sets_together(asked):
-    contenders, people, features, _ = asked("--kind linear --split kfold:3")
+    contenders, people, *_ = asked("--kind linear --split kfold:3")
     (found,) = divisions(contenders, people)
     assert (found.known, found.n_folds) == (("test",), 3)
     assert (found.features.split == "test").all()
@@ -109,7 +109,7 @@ def test_labels_that_changed_since_are_those_that_were_asked(asked, places):
 
 def test_cards_and_checklists_count_the_split_that_was_asked(asked, places):
     of_file = "--split-file mine.csv"
-    contenders, people, features, _ = asked(
+    contenders, people, *_ = asked(
         f"--kind linear --aggregate patient {of_file}", f"--kind linear {of_file}"
     )
     (card, *_) = cards(contenders, people)
