@@ -43,6 +43,7 @@ CHECKSUM = "sha256"  # of the row's canonical JSON, but for this entry
 SCORES = "scores_sha256"  # of the file of scores, whose name holds the first digits of it
 N_DIGITS = 16
 PATIENTS, IDS, ROWS = "patients", "ids", "images of a sample"  # of Encoded.tables
+SHOTS_ARE_PATIENTS = "shots are patients, with all their images"  # a mark
 ADDED_LATER: dict[str, Any] = {  # what rows without these fields mean by that
     "seen": "unknown",
     "protocol": "",

@@ -26,6 +26,7 @@ from probe.episodes.prior import class_shares, to_prior
 from probe.kinds.kind import Episodes, Kind, Problem
 from probe.metrics import classification as metrics
 from probe.questions.question import Question, Split
+from probe.results import SHOTS_ARE_PATIENTS
 
 
 def answer_few_shot(kind: Kind, problem: Problem) -> Iterator[Answer]:
@@ -144,7 +145,7 @@ def _marks(
     if train.groups is not None and config.rule not in ("first", "bigvision"):
         units = np.where(train.groups == "", train.ids, train.groups)
     if len(np.unique(units)) < len(units):
-        marks.append("shots are patients, with all their images")
+        marks.append(SHOTS_ARE_PATIENTS)
     if question.task.is_continuous:
         return marks
     names = question.task.class_names

@@ -6,7 +6,7 @@ about the same samples.
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -19,9 +19,13 @@ from probe.report.findings.parts import Part, Shape, make_parts, titled
 from probe.report.findings.standing import metric_of
 from probe.report.rows.contenders import Contender
 from probe.report.rows.fields import BY_NAME, is_number, written
+from probe.report.rows.people import count_patients
 from probe.report.rows.stored import StoredRow
+from probe.results import PATIENTS
 
 TEST, VAL, PUBLISHED = "test", "val", "published"
+OUT_OF_FOLD = "train and val, out of fold"
+SHORT = {TEST: "", VAL: "val", OUT_OF_FOLD: OUT_OF_FOLD}  # behind a panel's title
 USUAL = ("encoder-lr", "freeze-until", "cut-after", "k", "n_train")
 OWN = {"layer": "layers", "shots": "shots", "size": "sizes"}  # field -> figure
 LABELS = {
@@ -46,13 +50,14 @@ class Mark:
     along: str  # field of the x axis
     x: float  # inf: all there are
     metric: str
-    of: str  # TEST, VAL, or PUBLISHED by a paper
+    of: str  # TEST, VAL, OUT_OF_FOLD, or PUBLISHED by a paper
     value: float  # nan: it is undefined, a gap
     low: float  # ends of its bar; nan: it has none
     high: float
     bar: str  # INTERVAL, DEVIATION or ""
-    n: int  # samples that it was measured on; 0: unknown
+    n: int  # samples, or patients, that it was measured on; 0: unknown
     chosen: bool  # whether val, or folds, chose it
+    n_patients: int = 0  # that these are of; 0: each is of another, or nobody knows
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,10 @@ class Curves:
     panels: tuple[str, ...]  # fields that tell panels apart, beside how and on what was asked
     lines: tuple[str, ...]  # fields that tell lines apart
     least: int = 2  # numbers that make a line
-    over: str = "over test"  # what bars are of
+    is_whole: bool = False  # whether all lines of a panel make one curve, so one may be a point
+    over: str = "over {units} of test"  # what bars are of
     is_log: bool = False  # whether the x axis is, with a tick at each number
+    told_of: Callable[[Contender], str] = lambda _: ""  # what else its panel says of a contender
 
 
 def make(asked: Asked) -> Frame[Mark]:
@@ -112,35 +119,41 @@ def frame_of_curves(
         chosen: ``place_of`` what val chose.
     """
     marks: list[Mark] = []
-    n_short = 0
+    short: list[Contender] = []
     shape = Shape(by=(*curves.panels, *curves.lines), across=curves.along)
-    for split in (TEST, VAL):
+    for is_test in (True, False):
         known = [
             c
             for c in contenders
             if is_number(written(c.field(curves.along)))
-            and bool(c.first.row.measured.test) == (split == TEST)
+            and bool(c.first.row.measured.test) == is_test
         ]
         parts = make_parts(known, shape) if known else []
         titles = titled(parts, partial(title_of, along=curves.along))
         for title, part in zip(titles, parts, strict=True):
             for panel, lines in _panels(title, part, curves).items():
-                name = f"{panel} (val)" if split == VAL else panel
+                n_whole = len({c.field(curves.along) for of in lines.values() for c in of})
                 for line, of in lines.items():
-                    n_short += len(of) < curves.least
-                    if len(of) >= curves.least:
-                        found = [_mark(c, name, line, curves, asked, split, chosen) for c in of]
-                        marks += sorted(found, key=lambda mark: mark.x)
-    notes = []
-    if n_short:
-        notes.append(f"left out: {counted(n_short, 'line')} of fewer than {curves.least} points")
+                    if (n_whole if curves.is_whole else len(of)) < curves.least:
+                        short += of
+                        continue
+                    found = [_mark(c, panel, line, curves, asked, chosen) for c in of]
+                    marks += sorted(found, key=lambda mark: mark.x)
     if not marks:
         return None
     metric = metric_of(asked.metric)
     return Frame(
-        *("curves", tuple(marks), _caption(marks, curves.over), tuple(notes)),
+        *("curves", tuple(marks), _caption(marks, curves.over), tuple(_left(marks, short, curves))),
         *(curves.label, metric.column or metric.name, curves.is_log),
     )
+
+
+def _left(marks: Sequence[Mark], short: Sequence[Contender], curves: Curves) -> Iterator[str]:
+    """Who has no curve at all, for too few numbers; one that has another isn't looked for."""
+    drawn = {word for mark in marks for word in f"{mark.panel}, {mark.line}".split(", ")}
+    names = dict.fromkeys(c.model for c in short if c.model not in drawn)
+    if names:
+        yield f"Left out: {', '.join(names)}, with fewer than {curves.least} numbers on this axis"
 
 
 def title_of(part: Part, along: str) -> str:
@@ -161,8 +174,20 @@ def _panels(title: str, part: Part, curves: Curves) -> dict[str, dict[str, list[
     n = len(curves.panels)
     for (words, _), contender in part.cells.items():
         said = [said_of(name, word) for name, word in zip(part.names, words, strict=True)]
-        found[", ".join([title, *said[:n]])][", ".join(said[n:])].append(contender)
+        told = filter(None, (curves.told_of(contender), SHORT[_asked_of(contender)]))
+        panel = ", ".join([title, *said[:n]])
+        found[" ".join([panel, *(f"({words})" for words in told)])][", ".join(said[n:])].append(
+            contender
+        )
     return found
+
+
+def _asked_of(contender: Contender) -> str:
+    """Whose numbers it has: test's, or those that were had without test."""
+    row = contender.first.row
+    if row.measured.test:
+        return TEST
+    return OUT_OF_FOLD if "folds" in row.answered.settings else VAL
 
 
 def said_of(name: str, word: str) -> str:
@@ -182,33 +207,54 @@ def _mark(
     line: str,
     curves: Curves,
     asked: Asked,
-    split: str,
     chosen: frozenset[str],
 ) -> Mark:
     value, low, high, bar = math.nan, math.nan, math.nan, ""
+    split = _asked_of(contender)
     if split == TEST and (found := contender.value(asked.metric)):
         value, low, high = found.value, found.low, found.high
         if math.isnan(low) and not math.isnan(found.sd):
             low, high, bar = value - found.sd, value + found.sd, DEVIATION
-    elif split == VAL:
+    elif split != TEST:
         value = contender.val(asked.metric)
         if len(contender.rows) == 1 and (of := val_interval(contender.first, asked)):
             low, high = of.low, of.high
     if not bar and not math.isnan(low):
         bar = INTERVAL
+    n, n_patients = _counts(contender, split, asked)
     return Mark(
         *(panel, line, curves.along, float(written(contender.field(curves.along)))),
         *(asked.metric, split),
-        *(value, low, high, bar, _n(contender, split), place_of(contender) in chosen),
+        *(value, low, high, bar, n, place_of(contender) in chosen, n_patients),
     )
 
 
-def _n(contender: Contender, split: str) -> int:
-    """Samples that were measured; of several folds all, of trainings those of one."""
-    if split == TEST:
-        return sum({of.row.posed.fold: of.row.n.get(TEST, 0) for of in contender.rows}.values())
-    row = contender.first.row  # folds answer train, too
-    return row.n.get(VAL, 0) + ("folds" in row.answered.settings) * row.n.get("train", 0)
+def _counts(contender: Contender, split: str, asked: Asked) -> tuple[int, int]:
+    """Samples, or patients, that were measured, and the patients that samples are of.
+
+    Of several folds all are counted, of trainings those of one.
+    """
+    each = {of.row.posed.fold: of for of in contender.rows}.values()
+    found = [_count(of, split, asked) for of in each if split == TEST or of is contender.first]
+    return sum(n for n, _ in found), sum(patients for _, patients in found)
+
+
+def _count(of: StoredRow, split: str, asked: Asked) -> tuple[int, int]:
+    row = of.row
+    n = row.n.get(TEST, 0) if split == TEST else row.n.get(VAL, 0)
+    n += row.n.get("train", 0) if split == OUT_OF_FOLD else 0
+    are_patients = row.answered.settings.get("scores_of") == PATIENTS
+    if row.encoded.tables.get(PATIENTS) is None and not are_patients:
+        return n, 0
+    try:
+        ids = of.scores()[f"{TEST if split == TEST else VAL}_ids"]
+        groups = asked.people.groups_of(row, ids)
+    except (RequestError, KeyError):  # nobody knows the patients, or no scores are stored
+        return n, 0
+    if groups is None:  # they are what is measured
+        return len(ids), len(ids)
+    n_patients = count_patients(groups)
+    return len(ids), n_patients if n_patients < len(ids) else 0
 
 
 def place_of(contender: Contender) -> str:
@@ -245,12 +291,25 @@ def val_interval(of: StoredRow, asked: Asked) -> Interval | None:
 
 
 def _caption(marks: Sequence[Mark], over: str) -> str:
-    """What bars are, of how many samples."""
+    """What bars are, of how many samples and patients."""
     said = []
     for bar in dict.fromkeys(mark.bar for mark in marks if mark.bar):
-        said.append(f"Bars: {bar} {'over folds or trainings' if bar == DEVIATION else over}.")
-    for split in dict.fromkeys(mark.of for mark in marks):
-        n = sorted({mark.n for mark in marks if mark.of == split})
-        of = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}"
-        said.append(f"n of {split}: {of} samples.")
+        of = [mark for mark in marks if mark.bar == bar]
+        words = "samples" if not all(mark.n_patients for mark in of) else "patients"
+        words = "samples or patients" if 0 < sum(m.n_patients > 0 for m in of) < len(of) else words
+        how = "over folds or trainings" if bar == DEVIATION else over.format(units=words)
+        said.append(f"Bars: {bar} {how}.")
+    alike: dict[tuple[str, bool], list[Mark]] = defaultdict(list)
+    for mark in marks:
+        alike[mark.of, mark.n == mark.n_patients].append(mark)
+    for (split, are_patients), of in alike.items():
+        n = f"{_range([mark.n for mark in of])} {'patients' if are_patients else 'samples'}"
+        if not are_patients and all(mark.n_patients for mark in of):
+            n += f" of {_range([mark.n_patients for mark in of])} patients"
+        said.append(f"n of {split}: {n}.")
     return " ".join(said)
+
+
+def _range(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low:_}" if low == high else f"{low:_} to {high:_}"

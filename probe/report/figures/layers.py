@@ -11,7 +11,8 @@ CURVES = Curves(
     panels=("model", "size"),
     lines=("pool",),
     least=3,
-    over="over the samples",
+    is_whole=True,  # the last layer of a CNN has a pool of its own
+    over="over {units}",
 )
 NO_CHOICE = "No row chose a layer: `probe --layer auto` does."
 

@@ -23,8 +23,13 @@ from probe.report.rows.contenders import Contender
 BEFORE, AFTER = "as answered", "after temperature"
 CAPTION = (
     "Answers in {n} bins of confidence, the largest probability; larger dots are of more answers. "
-    "Bars: 95 % interval of a bin's share (Wilson), where samples are independent. ECE: expected "
-    "calibration error, too large of few samples. T: the temperature, fitted on val; 1 where none helped. n: test samples."
+    "{bars} ECE: expected "
+    "calibration error, too large of few samples. T: the temperature, fitted on val; 1 where none helped. n: answers to test."
+)
+BARS = "Bars: 95 % interval of a bin's share (Wilson){where}."
+SOME, NO_BARS = (
+    ", where no patient has several samples",
+    "No bars: patients have several samples, so answers of a bin aren't independent.",
 )
 OF_VOTES = (
     "tempered neighbours' votes are smoothed by shares of train, which no row holds: not drawn"
@@ -61,9 +66,10 @@ def make(asked: Asked) -> Frame[Bin]:
     of_votes = any(of.contender.field("kind") == "knn" for of in drawn)
     bins = tuple(found for of in drawn for found in _bins(of))
     notes = (*notes, *([OF_VOTES] if of_votes else []))
-    return Frame(
-        "reliability", bins, CAPTION.format(n=N_BINS), notes, "confidence", "share that are right"
-    )
+    has_bar = {not math.isnan(found.low) for found in bins}
+    said = NO_BARS if True not in has_bar else BARS.format(where=SOME if False in has_bar else "")
+    caption = CAPTION.format(n=N_BINS, bars=said)
+    return Frame("reliability", bins, caption, notes, "confidence", "share that are right")
 
 
 def _why_not(of: Contender) -> str:

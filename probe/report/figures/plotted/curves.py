@@ -108,6 +108,12 @@ def _text(mark: Mark) -> str:
     x = "all" if math.isinf(mark.x) else f"{mark.x:g}"
     return hover(
         *(mark.line, f"{mark.along} {x}", f"{mark.metric} {value}{ends(mark.low, mark.high)}"),
-        f"n {mark.n} of {mark.of}" if mark.n else mark.of,
+        f"n {mark.n} of {mark.of}{_patients(mark)}" if mark.n else mark.of,
         "chosen without test" if mark.chosen else "",
     )
+
+
+def _patients(mark: Mark) -> str:
+    if mark.n == mark.n_patients:
+        return ", patients"
+    return f", {mark.n_patients} patients" if mark.n_patients else ""

@@ -59,8 +59,43 @@ def test_layers_whose_test_wasnt_read_have_vals_numbers(places, capsys):
     marks = catalogue.make("layers", asked).points
     stored = {of.row.answered.settings["layer"]: of.row.measured.val["auc"] for of in rows}
     assert {mark.x: mark.value for mark in marks} == stored
-    assert all(mark.of == "val" and mark.panel.endswith("(val)") for mark in marks)
+    folds = "train and val, out of fold"  # val is small, so that folds decide
+    assert all(mark.of == folds and mark.panel.endswith(f"({folds})") for mark in marks)
+    assert {(mark.n, mark.n_patients) for mark in marks} == {(180, 90)}
     assert all(mark.low < mark.value < mark.high for mark in marks)
+
+
+def test_a_cnns_last_layer_with_its_own_pool_is_a_point_and_can_be_ringed():
+    head = layered((4,), ("head",), ("lite",))
+    chosen = layered((4,), ("head",), ("lite",), place_chosen={"among": [[3, "mean"], [4, "head"]]})
+    frame = catalogue.make("layers", asked_of(layered(range(4), ("mean",)) + head + chosen))
+    assert [(m.x, m.chosen) for m in frame.points if m.line == "head"] == [(4, True)]
+    assert not frame.notes
+    alone = layered((3,), ("cls",), ("small",))
+    frame = catalogue.make("layers", asked_of(layered() + alone))
+    assert frame.notes == ("Left out: small, with fewer than 3 numbers on this axis",)
+
+
+@pytest.mark.parametrize(
+    ("which", "label", "panels"),
+    [
+        ((0, 0), "labelled images of each class", {"toys, linear"}),
+        ((1, 1), "labelled patients of each class, with all their images", {"toys, linear"}),
+        (
+            (0, 1),
+            "labelled images, or patients, of each class",
+            {"toys, linear (shots are images)", "toys, linear (shots are patients)"},
+        ),
+    ],
+)
+def test_shots_are_patients_where_rows_say_so(which, label, panels):
+    rows = []
+    for model, is_patients in zip(NAMES, which, strict=False):
+        marks = ("shots are patients, with all their images",) * is_patients
+        for of in few_shot(models=(model,)):
+            rows.append(dataclasses.replace(of, row=dataclasses.replace(of.row, marks=marks)))
+    frame = catalogue.make("shots", asked_of(rows))
+    assert (frame.x, {mark.panel for mark in frame.points}) == (label, panels)
 
 
 def test_few_shot_curves_are_the_rows_numbers():
@@ -184,6 +219,16 @@ def test_reliability_is_that_of_the_calibration_error():
             assert by_bins == pytest.approx(expected)
             assert bins[0].error == pytest.approx(expected)
             assert all(b.above < b.confidence <= b.to + 1e-9 for b in bins)
+
+
+def test_bars_that_arent_drawn_are_not_said(places, capsys):
+    assert "Bars: 95 %" in catalogue.make("reliability", asked_of(kinds())).caption
+    make_toy(places[0], "toys", "binary-class", seed=1, n=(120, 60, 60), patients=True)
+    answered(capsys, "--kind linear --data toys --pool mean")
+    rows, _ = read_stored(places[1], stored_files(places[1]))
+    frame = catalogue.make("reliability", asked_of(rows, people=People(places[0])))
+    assert "No bars: patients have several samples" in frame.caption
+    assert all(math.isnan(found.low) for found in frame.points)
 
 
 def test_subgroups_are_those_of_the_table(places, capsys):
