@@ -52,8 +52,8 @@ def make_parser(prog: str) -> Parser:
         metavar="CLAIM",
         help='the comparison named in advance: "A > B by auc on DATA"',
     )
-    add_format(parser)
-    parser.set_defaults(prog=prog, format="markdown")
+    add_format(parser, usual="markdown")
+    parser.set_defaults(prog=prog)
     return parser
 
 

@@ -11,7 +11,7 @@ from cache.errors import RequestError
 from cache.files import write_asked
 from cache.places import features_root, results_root
 from probe.report.formats.cells import Page
-from probe.report.formats.write import FORMATS, write
+from probe.report.formats.write import ENDINGS, FORMATS, HTML, write
 from probe.report.rows.fields import FIELDS, read_condition
 from probe.report.rows.people import People
 from probe.report.rows.stored import (
@@ -66,20 +66,39 @@ def add_rows(parser: Parser, *, files: bool = True) -> None:
     )
 
 
-def add_format(parser: Parser) -> None:
-    """Add the flags of how a page is written, and where."""
+def add_format(parser: Parser, usual: str = "terminal") -> None:
+    """Add the flags of how a page is written, and where.
+
+    Args:
+        parser: that gets them.
+        usual: the format where neither a flag nor a file's ending says one.
+    """
     how = parser.add_argument_group("how")
-    how.add_argument("--format", choices=FORMATS, default="terminal", help="(terminal)")
-    how.add_argument("--output", "-o", type=Path, metavar="FILE", help="(the terminal)")
+    how.add_argument("--format", choices=FORMATS, help=f"({usual})")
+    how.add_argument(
+        *("--output", "-o"),
+        type=Path,
+        metavar="FILE",
+        help="its ending says the format where --format doesn't: "
+        f"{', '.join(ENDINGS)} (the terminal)",
+    )
+    parser.set_defaults(usual=usual)
 
 
 def print_page(options: argparse.Namespace, page: Page) -> None:
     """Write a page as flags of ``add_format`` say.
 
     Raises:
-        RequestError: the file can't be written.
+        RequestError: the file can't be written, or is called .html and would be none.
     """
-    text = write(page, options.format)
+    ending = options.output.suffix.lower() if options.output else ""
+    said = ENDINGS.get(ending)
+    form = options.format or said or options.usual
+    if said == HTML != form:  # a browser would run what names hold
+        raise RequestError(
+            f"{options.output.name} would hold {form}; leave --format out, or rename it"
+        )
+    text = write(page, form)
     if options.output is None:
         show(text)
         return

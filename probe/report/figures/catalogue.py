@@ -169,6 +169,6 @@ def draw(frame: Frame[Any], width: float) -> Any:
     from probe.report.figures.drawn.style import Sheet
 
     sheet = Sheet(width)
-    import_module(f"probe.report.figures.drawn.{frame.shape}").draw(sheet, frame)
+    import_module(f"probe.report.figures.drawn.{frame.shape}").draw(sheet, frame.legible())
     sheet.finish(frame.caption)
     return sheet.figure

@@ -109,7 +109,7 @@ def _panels(
             low, high = value.value - value.sd, value.value + value.sd
         device = str(find_field("device").of(c.first) or "unknown device") if what in TIMED else ""
         name = ", ".join(map(said_of, part.names, lines[id(c)]))
-        panel = title.format(device=device)
+        panel = title.replace("{device}", device)  # names may hold braces, too
         n = c.first.row.n.get("test", 0)
         of[device].append(
             Spot(panel, name, what, x, asked.metric, value.value, low, high, n, device, False)

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 from cache.commands.names import counted
 from cache.errors import RequestError
 from probe.report.figures.heat import Scale
-from probe.report.formats.cells import PLAIN, Cell, Column, Page, Table
+from probe.report.formats.cells import PLAIN, Cell, Column, Page, Table, line
 from probe.report.rows.contenders import Contender
 from probe.report.rows.people import People
 from probe.report.rows.stored import StoredRow
@@ -60,6 +60,17 @@ class Frame(Generic[Point]):
         rows = tuple(tuple(_cell(getattr(p, name)) for name in names) for p in self.points)
         columns = tuple(Column(name) for name in names)
         return Page((Table(columns, rows),), notes=(self.caption, *self.notes))
+
+    def legible(self) -> "Frame[Point]":
+        """Without letters that no font has and no SVG may hold; lines of a name stay."""
+        points = tuple(map(_legible, self.points))
+        return _legible(dataclasses.replace(self, points=points))
+
+
+def _legible(of: Any) -> Any:
+    texts = {name: text for name, text in vars(of).items() if isinstance(text, str)}
+    clean = {name: "\n".join(map(line, text.split("\n"))) for name, text in texts.items()}
+    return of if clean == texts else dataclasses.replace(of, **clean)
 
 
 def _cell(value: Any) -> Cell:

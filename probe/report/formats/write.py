@@ -4,15 +4,19 @@ from importlib import import_module
 
 from probe.report.formats.cells import Page
 
-TERMINAL = "terminal"
+TERMINAL, HTML = "terminal", "html"
 # Name, as --format has it -> the module whose ``write`` makes a page of it.
 FORMATS = {
     TERMINAL: "terminal",
     "markdown": "markdown",
     "latex": "latex",
     "csv": "csv_file",
-    "html": "html",
+    HTML: "html",
     "json": "json_file",
+}
+ENDINGS = {  # of a file -> its format
+    **{".md": "markdown", ".tex": "latex", ".csv": "csv"},
+    **{".html": HTML, ".htm": HTML, ".json": "json"},
 }
 
 

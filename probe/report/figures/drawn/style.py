@@ -233,7 +233,9 @@ class Sheet:
 
     def _break(self, word: str, room: float, size: float) -> int:
         """Letters of a word that fit into a line; it breaks behind one of BREAKS where it has one."""
-        fits = [n for n in range(1, len(word)) if self.measure(word[:n], size) <= room] or [1]
+        fits = [1]  # as far as it fits: of a very long word the rest isn't measured
+        while fits[-1] + 1 < len(word) and self.measure(word[: fits[-1] + 1], size) <= room:
+            fits.append(fits[-1] + 1)
         return max((n for n in fits if word[n - 1] in BREAKS), default=fits[-1])
 
     def measure(self, text: str, size: float = POINTS) -> float:

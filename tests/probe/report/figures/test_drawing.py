@@ -1,6 +1,7 @@
 """Pictures: written without a screen or a warning, no text cut, none over another."""
 
 import io
+from xml.etree import ElementTree
 
 import pytest
 from drawing import (
@@ -19,7 +20,7 @@ from drawing import (
 pytest.importorskip("matplotlib")
 
 from probe.report.figures import catalogue
-from probe.report.figures.drawn.style import WIDTHS, looks, styled
+from probe.report.figures.drawn.style import WIDTHS, Sheet, looks, styled
 
 BEGINS = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
 
@@ -121,3 +122,31 @@ def test_a_missing_row_is_a_gap():
     by_colour = {line.get_color(): line.get_ydata() for line in axis.lines}
     gaps = sorted(sum(value != value for value in line) for line in by_colour.values())
     assert gaps == [0, 1]
+
+
+ODD = (
+    "{0} {x} %d",
+    "\x1b[31m\x07 \ud800 \u202e",
+    "n" * 200,
+)  # braces, what no font has, one long word
+
+
+@pytest.mark.parametrize("figure", ["cost", "recall"])
+def test_any_name_is_drawn(figure):
+    rows = priced(kinds(("linear",), ODD, dataset="{data} \x1b"))
+    file = io.BytesIO()
+    frame = catalogue.make(figure, asked_of(rows))
+    catalogue.write(frame, file, "svg", WIDTHS["two"])
+    ElementTree.fromstring(file.getvalue())  # a control character makes it none
+    assert all("{data} \x1b" in point.panel for point in frame.points)
+
+
+def test_a_long_word_is_measured_as_far_as_lines_go(monkeypatch):
+    measured = []
+    monkeypatch.setattr(
+        Sheet, "measure", lambda _, text, size=0: measured.append(text) or len(text)
+    )
+    with styled():
+        lines = Sheet(WIDTHS["one"]).wrap("m" * 2000, 40).split("\n")
+    assert lines == ["m" * 40] * 50
+    assert len(measured) < 50 * 50
