@@ -15,6 +15,7 @@ from reporting import answered, refused, run
 
 from probe import cli as probe_cli
 from probe.report.cli import main
+from probe.report.formats.write import ENDINGS
 from probe.report.rows.ledger import record_question
 from probe.report.statistics.decide import assume_accuracy, assume_auc
 from probe.report.statistics.paired import Answers, Samples, differences
@@ -85,6 +86,21 @@ def test_a_page_says_what_it_is_of(asked, capsys):
 @pytest.mark.parametrize("kind", ["markdown", "latex", "csv", "html", "json"])
 def test_all_formats(asked, capsys, kind):
     assert "toys" in answered(capsys, "compare", "toy", "lite", "--format", kind)
+
+
+@pytest.mark.parametrize(("ending", "kind"), ENDINGS.items())
+def test_a_files_ending_says_its_format(asked, capsys, tmp_path, ending, kind):
+    words = ["compare", "toy", "lite"]
+    answered(capsys, *words, "-o", tmp_path / f"file{ending}")
+    text = answered(capsys, *words, "--format", kind)
+    assert (tmp_path / f"file{ending}").read_text() == f"{text.rstrip()}\n"
+
+
+@pytest.mark.parametrize("words", [["compare", "toy", "lite"], ["checklist", "claim2024"]])
+def test_what_is_called_html_is_html(asked, capsys, tmp_path, words):
+    err = refused(capsys, *words, "--format", "markdown", "-o", tmp_path / "a.html")
+    assert "a.html would hold markdown" in err
+    assert not any(tmp_path.glob("*.html"))
 
 
 def test_a_gap_is_named_and_what_fits_nothing_is_refused(asked, capsys):
