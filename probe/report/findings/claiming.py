@@ -59,7 +59,7 @@ def of_pair(pair: Pair, metric: str, people: People) -> Known:
     a, b = describe(pair.a), describe(pair.b)
     if d is None:
         raise RequestError(f"{pair.dataset}: its rows have no {name}")
-    is_single = not (pair.a.is_of_folds or pair.b.is_of_folds) and d.unit == "sample"
+    is_single = not (pair.a.is_of_folds or pair.b.is_of_folds) and d.n_units == d.n
     claim = Claim(a, b, pair.dataset, UNTOLD, n=d.n)
     if name == ACC and is_single:
         (test,) = test_sets([pair.a, pair.b], people)
@@ -69,7 +69,8 @@ def of_pair(pair: Pair, metric: str, people: People) -> Known:
                 for x in test.answers
             ]
             counts = discordance(right[0], right[1])
-            how = f"A alone is right on {counts.only_a} images, B on {counts.only_b}"
+            what = "patients" if test.samples.are_patients else "images"
+            how = f"A alone is right on {counts.only_a} {what}, B on {counts.only_b}"
             return Known(of_answers(a, b, pair.dataset, right[0], right[1]), pair, name, how)
     lead = -d.value if is_loss(name) else d.value
     if math.isnan(d.p):
@@ -79,7 +80,7 @@ def of_pair(pair: Pair, metric: str, people: People) -> Known:
     verdict = HOLDS if chance <= P_FALSE else CONTRADICTED if chance >= P_SURE else UNTOLD
     claim = replace(claim, verdict=verdict, lead=lead, p=chance)
     how = f"one-sided p by {d.test}, {d.n_units} {d.unit}s"
-    if name == ACC and d.unit == "patient":
+    if name == ACC and d.n_units < d.n:
         how += "; of images alone it would be another number, for a patient's aren't independent"
     return Known(claim, pair, name, how)
 

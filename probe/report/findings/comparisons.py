@@ -40,7 +40,6 @@ from probe.report.statistics.paired import (
     Difference,
     Disagreement,
     Equivalence,
-    Samples,
     class_moves,
     differences,
     disagreement,
@@ -176,7 +175,7 @@ def _shifts(name: str, test: TestSet) -> tuple[Shift, ...]:
             disagreement(a, b, test.samples),
             tuple(class_moves(a, b, test.samples)),
             n_units,
-            "patient" if n_units < n else "sample",
+            test.samples.unit(n_units),
         ),
     )
 
@@ -195,7 +194,7 @@ def _pooled_shift(sets: Sequence[TestSet]) -> tuple[Shift, ...]:
     groups = (
         None if any(g is None for g in each) else np.concatenate([g for g in each if g is not None])
     )
-    samples = Samples(labels, task, groups, sets[0].samples.class_names)
+    samples = replace(sets[0].samples, labels=labels, groups=groups)
     whole = replace(
         sets[0], ids=np.concatenate([t.ids for t in sets]), samples=samples, answers=tuple(answers)
     )

@@ -193,6 +193,8 @@ def _column(
 
 def _patients(sets: Sequence[TestSet]) -> int | None:
     """Patients of all folds together; None where nobody knows them."""
+    if sets[0].samples.are_patients:
+        return sum(len(test.ids) for test in sets)
     groups = [test.samples.groups for test in sets]
     known = [g for g in groups if g is not None]
     return count_patients(np.concatenate(known)) if len(known) == len(groups) else None

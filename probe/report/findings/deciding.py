@@ -7,7 +7,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -141,8 +141,11 @@ def from_rows(dataset: str, chosen: Chosen, people: People, asked: Asked) -> lis
     (test,) = test_sets(block, people)
     groups = test.samples.groups
     cluster = None if groups is None else clusters(groups)
+    n = len(test.ids)
+    if test.samples.are_patients:
+        n = block[0].first.row.n["test"]
     return [
-        Shown(dataset, found, len(test.ids), words)
+        Shown(dataset, replace(found, unit=test.samples.unit(found.n_units)), n, words)
         for found, words in (
             _auc(test, block, cluster, asked),
             _accuracy(test, block, cluster, asked),

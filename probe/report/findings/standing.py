@@ -19,7 +19,7 @@ from cache.commands.names import counted
 from cache.errors import RequestError
 from cache.task import REGRESSION
 from probe.arrays import Doubles
-from probe.metrics.intervals import ENOUGH, clusters, unit_of
+from probe.metrics.intervals import ENOUGH, clusters
 from probe.metrics.jackknife import MANY, MANY_OF_A_CLASS, supports
 from probe.metrics.metric import CALIBRATION, TEMPERED, Metric
 from probe.metrics.prepared import METRICS, prepare
@@ -90,7 +90,7 @@ def _hopeless(test: TestSet, level: float) -> str:
     smallest = 2.0 ** (1 - n_units) if n_units <= EXHAUSTIVE else 1 / N_SWAPS
     if smallest * n_pairs <= level:
         return ""
-    unit = unit_of(n_units < len(test.ids))
+    unit = test.samples.unit(n_units)
     return (
         f"{n_units} {unit}s can't separate {n} contenders: the smallest p of a pair is "
         f"{smallest:.2g}, above {level:g} / {n_pairs} whatever the answers"
@@ -108,7 +108,7 @@ def _few(test: TestSet, metric: Metric) -> str:
     weakest = n_units if support is None else support.weakest
     if weakest >= ENOUGH:
         return ""
-    unit = unit_of(n_units < len(test.ids))
+    unit = test.samples.unit(n_units)
     return f"a class has {counted(weakest, unit)}, and {ENOUGH} are needed"
 
 

@@ -4,7 +4,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from probe.report.findings.comparisons import Asking, Comparison, asked_alike, is_loss, over_sets
+from probe.report.findings.comparisons import (
+    Asking,
+    Comparison,
+    Part,
+    asked_alike,
+    is_loss,
+    over_sets,
+)
 from probe.report.findings.headline import EXPLORATORY, Headline
 from probe.report.formats.cells import COUNT, P_VALUE, SIGNED, Cell, Column, Page, Table
 from probe.report.rows.comparable import NOT_TO_COMPARE
@@ -131,7 +138,7 @@ def _differences(comparisons: Sequence[Comparison], asking: Asking, told: Told) 
                 row = [*_first_cells(of, told, part.name, has_parts), Cell(d.metric, notes=loss)]
                 row += [Cell(value=d.a), Cell(value=d.b), _difference(d), _p(d)]
                 row += [_equivalent(d)] if asking.margin is not None else []
-                row.append(Cell(value=d.n, form=COUNT))
+                row.append(_samples(of, part, d))
                 row += [
                     Cell(value=d.n_units, form=COUNT) if d.unit == unit else Cell()
                     for unit in sorted(units)
@@ -148,6 +155,26 @@ def _differences(comparisons: Sequence[Comparison], asking: Asking, told: Told) 
 
 def _difference(d: Difference) -> Cell:
     return Cell(value=d.value, low=d.low, high=d.high, form=SIGNED)
+
+
+def _samples(of: Comparison, part: Part, d: Difference) -> Cell:
+    """Test samples; of patients that are measured, theirs, as rows count them."""
+    if not _is_of_patients(of):
+        return Cell(value=d.n, form=COUNT)
+    if part is not of.whole:  # a site
+        return Cell()
+    rows = {row.row.posed.fold: row.row for row in of.pair.a.rows}
+    return Cell(value=sum(row.n.get("test", 0) for row in rows.values()), form=COUNT)
+
+
+def _is_of_patients(of: Comparison) -> bool:
+    return of.pair.a.field("measured") == "patients"
+
+
+def _noun(comparisons: Sequence[Comparison]) -> str:
+    """What answers are counted in."""
+    each = {_is_of_patients(of) for of in comparisons}
+    return "answers" if len(each) > 1 else "patients" if True in each else "samples"
 
 
 def _p(d: Difference) -> Cell:
@@ -170,7 +197,8 @@ def _answers(comparisons: Sequence[Comparison], told: Told) -> Table | None:
     if not shifts:
         return None
     has_parts = any(shift.name for _, shift in shifts)
-    has_patients = any(shift.unit == "patient" for _, shift in shifts)
+    noun = _noun(comparisons)
+    has_patients = any(shift.unit == "patient" for _, shift in shifts) and noun != "patients"
     rows = []
     for of, shift in shifts:
         found = shift.disagreement
@@ -180,7 +208,7 @@ def _answers(comparisons: Sequence[Comparison], told: Told) -> Table | None:
         if has_patients:
             row.append(Cell(value=shift.n_units, form=COUNT) if shift.unit == "patient" else Cell())
         rows.append(tuple(row))
-    names = ["samples", "differ", "only A right", "only B right"]
+    names = [noun, "differ", "only A right", "only B right"]
     columns = [*_first_columns(told, has_parts), *(Column(n, is_right=True) for n in names)]
     columns += [Column("patients", is_right=True)] if has_patients else []
     below = ("of several trainings or episodes the first",) if _has_runs(comparisons) else ()
@@ -214,7 +242,14 @@ def _classes(comparisons: Sequence[Comparison], told: Told, all_classes: bool) -
                 row += [Cell(value=n, form=COUNT) for n in move.alone]
                 rows.append(tuple(row))
     columns = [*_first_columns(told, has_parts), Column("class")]
-    names = ["samples", "A's recall", "B's recall", "A - B", "only A right", "only B right"]
+    names = [
+        _noun(comparisons),
+        "A's recall",
+        "B's recall",
+        "A - B",
+        "only A right",
+        "only B right",
+    ]
     columns += [Column(name, is_right=True) for name in names]
     more = f"{n_left} more {'class' if n_left == 1 else 'classes'}: --classes"
     return Table(

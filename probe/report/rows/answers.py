@@ -68,7 +68,8 @@ def _test_set(contenders: Sequence[Contender], fold: str, people: People) -> Tes
         answers.append(Answers(of.scores[..., place, :], of.score_type))
     row = rows[0].row
     groups = people.groups_of(row, first.ids)
-    samples = Samples(first.labels, row.encoded.task, groups, first.class_names)
+    are_patients = row.answered.settings.get("scores_of") == "patients"
+    samples = Samples(first.labels, row.encoded.task, groups, first.class_names, are_patients)
     drawn = [of.row.answered.settings.get("few_shot", {}).get("digest") for of in rows]
     is_together = drawn[0] is not None and len(set(drawn)) == 1
     return TestSet(tuple(rows), first.ids, samples, tuple(answers), fold, is_together)

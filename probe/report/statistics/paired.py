@@ -87,6 +87,11 @@ class Samples:
     task: str  # one of cache.task.TASKS
     groups: Texts | None = None  # (N,) patients, where known; an empty text is nobody
     class_names: Sequence[str] = ()  # for words; empty: their numbers
+    are_patients: bool = False  # each is a patient, whose samples' scores were averaged
+
+    def unit(self, n_units: int) -> str:
+        """What counts as one, of so many: "patient" or "sample"."""
+        return unit_of(self.are_patients or n_units < len(self.labels))
 
 
 @dataclass(frozen=True)
@@ -267,7 +272,7 @@ class _Pair:
         n = len(test.labels)
         self.cluster = np.arange(n) if test.groups is None else clusters(test.groups)
         self.n_units = int(self.cluster.max()) + 1
-        self.unit = unit_of(self.n_units < n)
+        self.unit = test.unit(self.n_units)
         self.supports: Mapping[str, Support] = {}
         if test.task != REGRESSION:
             n_classes = a.runs.shape[2]
