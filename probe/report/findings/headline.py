@@ -19,7 +19,7 @@ from probe.report.findings.standing import metric_of
 from probe.report.formats.cells import P_VALUE, number
 from probe.report.rows.comparable import make_blocks
 from probe.report.rows.contenders import Contender, contenders_of
-from probe.report.rows.ledger import Ledger, read_ledger, read_question
+from probe.report.rows.ledger import Ledger, Question, read_ledger, read_question
 from probe.report.rows.people import People
 from probe.report.rows.sides import Pair, facts_of_both, pair_up, read_side
 from probe.report.rows.stored import StoredRow, read_stored, stored_files
@@ -172,7 +172,7 @@ def _not_named(
     a, b = (*ranked[:2], None, None)[:2]
     is_best = bool(ranked and best) and ranked[0] is best[0]
     why = f"{EXPLORATORY}: {'best' if is_best else 'one'} of {looked}"
-    why += f"; {OTHER_VAL}" if len(set(map(_val_samples, on_val))) > 1 else ""
+    why += f"; {OTHER_VAL} ({_told_val(on_val)})" if len(set(map(_val_samples, on_val))) > 1 else ""
     return Headline(EXPLORATORY, metric, why, a, b, is_best)
 
 
@@ -199,8 +199,8 @@ def leads(
         return tuple(head.state(people) for head in shown)
     most = max(record.ledger.looked_at(of[0].first.row.test_set) for of in sets)
     return (
-        f"{EXPLORATORY}: up to {most} looked at on a test set; `--question` says which comparison was "
-        "named in advance, and one data set at a time is compared by `report compare`",
+        f"{EXPLORATORY}: up to {most} looked at on a test set; `--question` names one comparison, "
+        "and one data set at a time is compared by `report compare`",
     )
 
 
@@ -232,6 +232,24 @@ def _val_samples(of: Contender) -> frozenset[object]:
     return frozenset(found)
 
 
+def _told_val(contenders: Sequence[Contender]) -> str:
+    """Of which samples the numbers on val are, the fewest first: "n 60, 95 (patients), 241 (folds)"."""
+    told = {}
+    for of in contenders:
+        settings = of.first.row.answered.settings
+        n = [row.row.n.get("val", 0) for row in of.rows]
+        words = [
+            "out of fold" if "folds" in settings else "",
+            f"--refit {settings['refit']}" if settings.get("refit") else "",
+            f"{settings['scores_of']} measured" if settings.get("scores_of") else "",
+            counted(len(n), "fold") if of.is_of_folds else "",
+        ]
+        least_most = "-".join(map(str, sorted({min(n), max(n)})))
+        said = ", ".join(filter(None, words))
+        told[f"{least_most} ({said})" if said else least_most] = min(n)
+    return f"val n {', '.join(sorted(told, key=lambda of: (told[of], of)))}"
+
+
 def _ranked(contenders: Sequence[Contender], metric: str) -> list[Contender]:
     """Contenders by test, the best first."""
     sign = 1 if metric_of(metric).is_loss else -1
@@ -242,16 +260,26 @@ def _ranked(contenders: Sequence[Contender], metric: str) -> list[Contender]:
 
 def _when(question: Asked, dataset: str, ledger: Ledger, of: Contender) -> str:
     """When a question was named: before test was read, or after."""
-    for known in ledger.questions:
-        if _same(known.text, question):
-            n = known.read_before.get(dataset, 0)
-            before = f"after {counted(n, 'reading')}" if n else "before its test set was read"
-            return f'named on {known.time[:10]}, {before}: "{known.text}"'
+    said, known = named_when(question, ledger), _find(question, ledger)
+    if known:
+        n = known.read_before.get(dataset, 0)
+        before = f"after {counted(n, 'reading')}" if n else "before its test set was read"
+        return f'{said}, {before}: "{known.text}"'
     n_looked = ledger.looked_at(of.first.row.test_set)
     return (
-        f'named now, after {counted(n_looked, "question")} of its test set: "{question}"; '
+        f'{said}, after {counted(n_looked, "question")} of its test set: "{question}"; '
         "`report decide --question` names one before"
     )
+
+
+def named_when(question: Asked, ledger: Ledger) -> str:
+    """When a question was named, by the ledger: "named on 2026-01-02", or "named now"."""
+    known = _find(question, ledger)
+    return f"named on {known.time[:10]}" if known else "named now"
+
+
+def _find(question: Asked, ledger: Ledger) -> Question | None:
+    return next((of for of in ledger.questions if _same(of.text, question)), None)
 
 
 def _recorded(ledger: Ledger) -> list[Asked]:

@@ -18,7 +18,7 @@ from probe.report.findings.comparisons import Asking, Comparison, compare
 from probe.report.findings.deciding import Asked as Wanted
 from probe.report.findings.deciding import choose, from_labels, from_rows
 from probe.report.findings.division import divisions, tested
-from probe.report.findings.headline import NAMED, Headline, Record, headline, leads
+from probe.report.findings.headline import NAMED, Headline, Record, headline, leads, named_when
 from probe.report.findings.hints import label_hints
 from probe.report.findings.parts import Part, Shape, make_parts
 from probe.report.findings.wrong import find_wrong
@@ -104,7 +104,9 @@ def make_study(of: Studied) -> Study:
     main = _main(of)
     shown, answers = main.contenders, main.parts[0].contenders
     lead = leads(main.parts[0].sets(), of.compared, of.record, of.question, of.people)
-    question = (f"Question, named in advance: {of.question}",) if of.question else ()
+    question = ()
+    if of.question:
+        question = (f"Question, {named_when(of.question, of.record.ledger)}: {of.question}",)
     figures, lacking = _figures(of, main)
     sections = [
         Section("data", "Data", tuple(cards(of.contenders, of.people))),
@@ -183,7 +185,7 @@ class Main:
 
 
 def _main(of: Studied) -> Main:
-    """The tables, first that of which a comparison was named in advance, then the fullest.
+    """The tables, first that of which a comparison was named, then the fullest.
 
     Of the last layer and the chosen one, learnt from all of train; of any, where there are none.
 

@@ -203,15 +203,23 @@ def test_val_takes_each_encoder_once():
     assert best_on_val(contenders(rows[0]), "auc") == ()
 
 
-@pytest.mark.parametrize("about", [{"n": 400}, {"refit": "train+val"}, {"folds": {"n": 5}}])
-def test_val_of_other_samples_is_not_ranked(about):
+@pytest.mark.parametrize(
+    ("about", "says"),
+    [
+        ({"n": 400}, "40, 400"),
+        ({"refit": "train+val"}, "40, 40 (--refit train+val)"),
+        ({"folds": {"n": 5}}, "40, 40 (out of fold)"),
+        ({"n": 20, "scores_of": "patients"}, "20 (patients measured), 40"),
+    ],
+)
+def test_val_of_other_samples_is_not_ranked(about, says):
     rows = found(0.7, 0.8, 0.9)
     n = about.pop("n", 40)
     rows[0] = with_val(answer("a", scores_of(LABELS, 3, 0), LABELS, **about), n, auc=0.7)
     assert best_on_val(contenders(*rows), "auc") == ()
     head = headline(contenders(*rows), ("auc",), record(rows))
     assert head.standing == EXPLORATORY
-    assert "val chose none, for its numbers are of different samples" in head.why
+    assert f"val chose none, for its numbers are of different samples (val n {says})" in head.why
 
 
 def test_one_alone_has_nothing_to_be_compared_with():

@@ -11,7 +11,7 @@ from studying import study_of, usual_rows
 
 from cache.errors import RequestError
 from probe.report.formats.cells import Page
-from probe.report.rows.ledger import read_question
+from probe.report.rows.ledger import read_ledger, read_question, record_question
 from probe.report.study.made import made
 from probe.report.study.parts import Commands, Figure
 
@@ -58,12 +58,22 @@ def test_a_question_that_is_named_comes_first(tmp_path):
     rows = [*kinds(), *layered()]
     question = read_question("vit and kind=ridge > lite and kind=ridge by auc")
     study = study_of(rows, tmp_path, question=question)
-    assert study.lead[0] == f"Question, named in advance: {question}"
+    assert study.lead[0] == f"Question, named now: {question}"
     assert "ridge" in study.lead[1]
+    assert "named now, after " in study.lead[1]
     (page,) = section(study, "first").blocks
     assert ("kind", "ridge") in page.tables[0].above
     compared, _ = section(study, "compared").blocks
     assert compared.title.startswith("A: vit · B: lite")
+
+
+def test_a_question_that_the_ledger_knows_has_its_date_above_the_page(tmp_path):
+    text = "vit and kind=ridge > lite and kind=ridge by auc"
+    record_question(tmp_path, text)
+    (named,) = read_ledger(tmp_path, []).questions
+    study = study_of(kinds(), tmp_path, question=read_question(text))
+    assert study.lead[0] == f"Question, named on {named.time[:10]}: {text}"
+    assert f"named on {named.time[:10]}, " in study.lead[1]
 
 
 def test_a_table_of_all_rows_says_what_it_leaves_out(tmp_path, monkeypatch):
