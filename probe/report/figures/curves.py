@@ -221,7 +221,7 @@ def _mark(
             low, high = of.low, of.high
     if not bar and not math.isnan(low):
         bar = INTERVAL
-    n, n_patients = _counts(contender, split, asked)
+    n, n_patients = counts(contender, split, asked)
     return Mark(
         *(panel, line, curves.along, float(written(contender.field(curves.along)))),
         *(asked.metric, split),
@@ -229,7 +229,7 @@ def _mark(
     )
 
 
-def _counts(contender: Contender, split: str, asked: Asked) -> tuple[int, int]:
+def counts(contender: Contender, split: str, asked: Asked) -> tuple[int, int]:
     """Samples, or patients, that were measured, and the patients that samples are of.
 
     Of several folds all are counted, of trainings those of one.

@@ -1,7 +1,8 @@
-"""A metric against what encoders take; those that none beats are in the legend, others grey."""
+"""A metric against what encoders take; a marker each, those that another beats in grey."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from probe.report.figures.cost import Spot
@@ -25,7 +26,7 @@ from probe.report.figures.plotted.picture import (
 )
 
 BEST = Look("no other is as good and takes less", BLUE, dash="solid")
-OTHERS = Look("others", SOFT, "circle")
+OTHERS = Look("grey: another is as good and takes less", SOFT)
 ROOM = 0.08  # of the axis on both sides
 DECADE = 0.9  # of so much, ticks are 1, 2, 5
 
@@ -34,17 +35,22 @@ def plot(frame: Frame[Spot]) -> Picture:
     """A panel for each, x by logarithm."""
     panels, said = first(spot.panel for spot in frame.points)
     shown = {name: [spot for spot in frame.points if spot.panel == name] for name in panels}
-    names = dict.fromkeys(s.name for of in shown.values() for s in of if s.is_undominated)
-    look = {name: Look(name, BLUE, MARKERS[i % len(MARKERS)]) for i, name in enumerate(names)}
+    drawn = [spot for of in shown.values() for spot in of]
+    of_best = {spot.name for spot in drawn if spot.is_undominated}
+    look = {
+        name: Look(name, BLUE if name in of_best else SOFT, MARKERS[i % len(MARKERS)])
+        for i, name in enumerate(dict.fromkeys(spot.name for spot in drawn))
+    }
     found = []
     for panel, every in shown.items():
         spots = sorted(every, key=lambda spot: spot.x)
         x = [math.log10(spot.x) for spot in spots]
         best = [spot for spot in spots if spot.is_undominated]
-        traces = [_trace([s for s in spots if not s.is_undominated], OTHERS)]
-        of_best = {"hoverinfo": "skip", "hovertext": [""] * len(best), "error_y": {}}
-        traces.append({**_trace(best, BEST), **of_best})
-        traces += [_trace([spot], look[spot.name]) for spot in best]
+        bare = {"hoverinfo": "skip", "hovertext": [""] * len(best), "error_y": {}}
+        traces = [{**_trace(best, BEST), **bare}]
+        for spot in sorted(spots, key=lambda spot: spot.is_undominated):
+            colour = BLUE if spot.is_undominated else SOFT
+            traces.append(_trace([spot], replace(look[spot.name], colour=colour)))
         low, high = ruled(min(x), max(x), ROOM)
         ticks = [s * 10.0**d for d in range(int(low) - 1, int(high) + 1) for s in (1, 2, 5)]
         own = {"tickvals": ticks} if high - low > DECADE else {"nticks": 5}
@@ -53,7 +59,8 @@ def plot(frame: Frame[Spot]) -> Picture:
             "yaxis": {"title": named(frame.y), "range": ranged(spots)},
         }
         found.append(Panel(panel, tuple(trace for trace in traces if trace["x"]), layout))
-    return Picture(tuple(found), (*look.values(), BEST, OTHERS), said=said)
+    others = [] if all(spot.is_undominated for spot in drawn) else [OTHERS]
+    return Picture(tuple(found), (*look.values(), BEST, *others), said=said)
 
 
 def _trace(spots: Sequence[Spot], look: Look) -> Any:

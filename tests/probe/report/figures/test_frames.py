@@ -293,7 +293,7 @@ def test_times_of_two_devices_stand_apart_and_old_rows_are_named():
         "toys, linear: images/s of extraction, cpu",
         "toys, linear: images/s of extraction, cuda (one)",
     }
-    assert frame.notes == ("left out: 1 answer that doesn't know what it takes",)
+    assert frame.notes == ("Left out: 1 answer that doesn't know what it takes",)
 
 
 def over_sets(n_sets, models=NAMES, n=120):
@@ -376,6 +376,26 @@ def test_what_a_set_decides_is_that_of_decide_and_leads_are_differences(metric):
     below = sum(mark.value < smallest.value for mark in leads)
     assert f"{below} of 2 lie in the shade" in frame.caption
     assert any(mark.what == "published" for mark in frame.points) == (metric == "acc")
+
+
+def test_costs_of_most_encoders_come_first_and_of_one_alone_or_another_k_are_not_drawn():
+    rows = priced(kinds(("ridge",), NAMES[:1]) + kinds(("linear",), NAMES[:2]))
+    for k in (20, 100):
+        rows += priced(kinds(("knn",), k=k))
+    frame = catalogue.make("cost", asked_of(rows))
+    panels = list(dict.fromkeys(spot.panel.partition(":")[0] for spot in frame.points))
+    assert panels == ["toys, knn, k 20", "toys, linear"]
+    assert frame.notes == (
+        "Left out: the same encoders asked by another k; `--where k=N` shows one",
+    )
+    with pytest.raises(RequestError, match="two encoders that were asked alike"):
+        catalogue.make("cost", asked_of(rows[:1]))
+
+
+def test_panels_of_cost_say_what_differs_within_a_data_set_alone():
+    rows = [*kinds(("linear",)), *kinds(("linear",), dataset="volumes", aggregate="mean")]
+    frame = catalogue.make("cost", asked_of(priced(rows)))
+    assert {s.panel.partition(":")[0] for s in frame.points} == {"toys, linear", "volumes, linear"}
 
 
 @pytest.mark.parametrize("name", ["matrix", "cost", "recall", "calibration", "ranks"])

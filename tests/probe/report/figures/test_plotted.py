@@ -69,6 +69,18 @@ def test_bars_end_where_intervals_do(made):
     assert trace["y"][0] - trace["error_y"]["arrayminus"][0] == pytest.approx(mark.low)
 
 
+def test_each_encoder_has_its_marker_also_where_another_beats_it(made):
+    frame, picture = made["cost"]
+    names = {spot.name for spot in frame.points}
+    assert names <= {look.label for look in picture.keys}
+    of = {}
+    for trace in traces(picture):
+        if "lines" not in trace["mode"]:
+            of.setdefault(trace["marker"]["symbol"], set()).add(trace["name"])
+    assert len(of) == len(names)
+    assert all(len(each) == 1 for each in of.values())
+
+
 def test_a_matrix_holds_shares_and_says_n(made):
     frame, picture = made["confusion"]
     colours, inside = picture.panels[0].traces
