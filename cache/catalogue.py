@@ -8,7 +8,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from cache.commands.names import N_WEIGHTS, choose_named, counted, digest_of, near_names
+from cache.commands.names import (
+    N_WEIGHTS,
+    choose_named,
+    counted,
+    digest_of,
+    near_names,
+    short_label,
+)
 from cache.errors import CacheError, CacheMiss, RequestError
 from cache.features import Features, count_done, incomplete_message
 from cache.format.key import PARTIAL, file_stem, flatten, key_differences
@@ -57,9 +64,9 @@ class Wish:
         return " ".join(words)
 
 
-def _names(features: Features) -> tuple[str, str, str]:
-    """What --model may call it."""
-    return features.label, features.model, features.encoder
+def _names(features: Features) -> tuple[str, ...]:
+    """What --model may call it: as tables print it, too."""
+    return features.label, short_label(features.label), features.model, features.encoder
 
 
 def _one_by_one(values: tuple[T, ...]) -> list[tuple[T, ...]]:

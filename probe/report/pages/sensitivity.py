@@ -7,7 +7,6 @@ sets without a common rank belong to ranks that differ.
 
 import itertools
 import math
-import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +34,7 @@ from probe.report.rows.comparable import NOT_TO_COMPARE, describe_conflicts, mak
 from probe.report.rows.contenders import Contender
 from probe.report.rows.fields import find_field, written
 from probe.report.rows.people import People
+from probe.report.rows.typed import OF_QUESTION, Line, join, line_of
 from probe.report.statistics.across import kendall
 from probe.report.statistics.families import Family, Ranks
 from probe.report.statistics.orders import describe_taus, ranks_of, tau_p
@@ -47,7 +47,7 @@ SAME = (
     *("data", "target", "split", "trained", "prepared", "measured", "shots", "episodes", "scale"),
     *("aggregate", "protocol", "mode"),
 )
-FLAGS = {"kind": "--kind", "k": "--k", "shots": "--shots", "pool": "--pool", "layer": "--layer"}
+WHO = ("--model", "--data", "--size")
 TESTED = (
     "[low high] behind a rank: its simultaneous set. Sets that have no rank in common are of ranks "
     "that differ, at level {level:g} over all {n} probes together; others may differ by noise alone"
@@ -131,7 +131,7 @@ def page_of_sensitivity(
         notes.append(f"left out, for fewer than two probes rank two encoders: {'; '.join(alone)}")
     if any("other " in part.differs for part in parts):
         notes.append(NOT_TO_COMPARE)
-    missing = say_missing(parts, by)
+    missing = say_missing([_reading(part, metrics) for part in parts], by)
     notes += ["Missing answers are made by:", *missing] if missing else []
     return Page(tuple(tables), lead=tuple(lead), notes=tuple(notes))
 
@@ -366,6 +366,13 @@ def _having(part: Part, metric_name: str) -> Part:
     return Part(part.contenders, part.differs, {key: of for key, of in cells.items() if of})
 
 
+def _reading(part: Part, metric_names: Sequence[str]) -> Part:
+    """The contenders that have read test: others leave no gap."""
+    there = [c for c in part.contenders if any(c.value(name) for name in metric_names)]
+    cells = {key: [c for c in of if c in there] for key, of in part.cells.items()}
+    return Part(there, part.differs, {key: of for key, of in cells.items() if of})
+
+
 def _title(part: Part) -> str:
     said = [written(part.contenders[0].field("data"))]
     for name in SAME[1:]:
@@ -387,47 +394,65 @@ def say_missing(parts: Sequence[Part], by: Sequence[str]) -> list[str]:
     """The commands that fill the gaps: probes that other encoders of a data set have answered.
 
     Of the usual probes (kNN, ridge and logistic regression, of the last layer and the best) those
-    that nobody has answered, too.
+    that nobody has answered, too. Each has the labels, split and whatever else says the question
+    of the answers that it stands beside.
     """
-    missing: dict[tuple[str, tuple[str, ...]], dict[str, None]] = {}
-    for part in parts:
-        for flags, models in _missing_of(part, by).items():
-            dataset = part.contenders[0].dataset
-            missing.setdefault((flags, tuple(models)), {})[dataset] = None
-    return [
-        f"probe {flags} {shlex.join(['--data', ','.join(datasets), '--model', ','.join(models)])}"
-        for (flags, models), datasets in missing.items()
-    ]
+    return [str(line) for line in join(line for part in parts for line in _missing_of(part, by))]
 
 
-def _missing_of(part: Part, by: Sequence[str]) -> dict[str, list[str]]:
-    probes = list(part.probes)
-    if tuple(by) == USUAL:
+def _missing_of(part: Part, by: Sequence[str]) -> Iterator[Line]:
+    if not part.contenders:
+        return
+    probes, first = list(part.probes), part.contenders[0].first.row
+    if tuple(by) == USUAL and not first.answered.protocol and first.answered.shots is None:
         there = {asked[:2] for asked in probes}
         usual = itertools.product(KINDS, (LAST, BEST))
         probes += [(*asked, "") for asked in usual if asked not in there]
-    found: dict[str, list[str]] = {}
+    missing = []
     for asked in probes:
-        lacking = [model for model in part.models if (asked, model) not in part.cells]
-        flags = _flags(dict(zip(by, asked, strict=True)))
-        if lacking and flags:
-            found[flags] = lacking
-    for flags, models in list(found.items()):  # --layer auto answers of the last layer, too
-        auto = found.get(f"{flags} --layer auto", [])
-        found[flags] = [model for model in models if model not in auto]
-    return {flags: models for flags, models in found.items() if models}
+        words = dict(zip(by, asked, strict=True))
+        like = next((of[0] for (word, _), of in part.cells.items() if word == asked), None)
+        for model in part.models:
+            if (asked, model) not in part.cells:
+                one = next(c for c in part.contenders if c.model == model)
+                missing += [line] if (line := _line(like, words, one)) else []
+    all_flags = [line.flags for line in missing]
+    for line in missing:  # --layer auto answers of the last layer, too
+        if "--layer" in line.flags or {**line.flags, "--layer": ("auto",)} not in all_flags:
+            yield line
 
 
-def _flags(words: Mapping[str, str]) -> str:
-    """Of `probe`; "" where no flag asks so."""
-    flags = []
-    for name, word in words.items():
-        value = word.removeprefix(f"{name} ")
-        if name == "place":
-            flags += {LAST: [], BEST: ["--layer auto"]}.get(word, [f"--layer {word.split()[-1]}"])
-        elif word and name not in FLAGS:
-            return ""
-        elif word:
-            flags.append(f"{FLAGS[name]} {value}")
-    ordered = sorted(flags, key=lambda flag: (not flag.startswith("--kind"), "auto" in flag))
-    return " ".join(ordered)
+def _line(like: Contender | None, words: Mapping[str, str], one: Contender) -> Line | None:
+    """The line by which an encoder answers as another has; None where it can't.
+
+    Args:
+        like: who has answered; None: nobody, and it is a usual probe.
+        words: the probe.
+        one: an answer of the encoder, to the same question.
+    """
+    mine = line_of(one.first)
+    if like:
+        line = line_of(like.first)
+        question = line.of(*OF_QUESTION)
+        line = line.without("--layer", "--pool", *WHO, *OF_QUESTION)
+    else:
+        line = Line("probe", {"--kind": (words["kind"],)})
+        line = line.asking({"--k": ("auto",)} if words["kind"] == "knn" else {})
+        question = mine.of(*OF_QUESTION)
+    place, layers = words.get("place") or words.get("layer") or LAST, _layers(one)
+    if place == BEST:
+        line = line.asking({"--layer": ("auto",)})
+    elif place != LAST:
+        layer = place.removeprefix("layer ")
+        if layer not in (layers[:-1] if "place" in words else layers):
+            return None
+        line = line.asking({"--layer": (layer,)})
+    if words.get("pool"):
+        line = line.asking({"--pool": (words["pool"].removeprefix("pool "),)})
+    return line.asking({**question, **mine.of(*WHO)})
+
+
+def _layers(contender: Contender) -> list[str]:
+    """The layers of an encoder's file, by number; the last one, which every file has, at the end."""
+    layers = contender.first.row.encoded.key.get("layers", {})
+    return list(map(str, layers.get("stored") or range(layers.get("of") or 0)))

@@ -8,10 +8,11 @@ both together.
 import math
 import shlex
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cache.commands.names import short_label
 from cache.task import ASKED
 from probe.report.rows.fields import natural
 from probe.report.rows.stored import StoredRow
@@ -124,6 +125,10 @@ class Line:
         """The same with other flags beside its own."""
         return replace(self, flags={**self.flags, **flags})
 
+    def of(self, *flags: str) -> dict[str, Values]:
+        """Those of its flags."""
+        return {name: values for name, values in self.flags.items() if name in flags}
+
     def without(self, *flags: str) -> "Line":
         return replace(self, flags={n: of for n, of in self.flags.items() if n not in flags})
 
@@ -145,9 +150,15 @@ def lines_of(rows: Sequence[StoredRow]) -> list[Line]:
         if len(sizes[_file(of)]) > 1:
             line = line.asking({"--size": (str(of.row.encoded.size),)})
         lines.append(line)
+    return join(lines)
+
+
+def join(lines: Iterable[Line]) -> list[Line]:
+    """As few lines as say the same."""
+    found = list(lines)
     for flag in ("--k", "--shots", "--seeds", *EACH, "--data", "--model"):
-        lines = _join(lines, flag)
-    return [_usual_seeds(line) for line in lines]
+        found = _join(found, flag)
+    return [_usual_seeds(line) for line in found]
 
 
 def line_of(of: StoredRow, compared: Mapping[int, Sequence[str]] | None = None) -> Line:
@@ -183,13 +194,20 @@ def line_of(of: StoredRow, compared: Mapping[int, Sequence[str]] | None = None) 
     elif few:
         flags |= _of_episodes(few, settings, changed)
     flags |= _of_data(of)
-    flags |= {"--size": (str(row.encoded.size),)} if is_tuned else {}
+    if is_tuned:
+        flags["--size"] = (str(row.encoded.size),)
+        own_weights = row.encoded.label.removeprefix(row.encoded.model).strip(" ()")
+        if own_weights:
+            flags["--weights"] = ("random" if own_weights == "random" else "FILE",)
     flags |= {} if row.seed == 0 else {"--seed": (str(row.seed),)}
     if settings.get("n_resamples", 1000) != 1000:
         flags["--resamples"] = (str(settings["n_resamples"]),)
     external = row.posed.trained_on
     where = {"--test-data" if external else "--data": (row.encoded.dataset,)}
-    return Line("finetune" if is_tuned else "probe", {**flags, "--model": (_model(of),), **where})
+    return Line(
+        "finetune" if is_tuned else "probe",
+        {**flags, "--model": (row.encoded.model if is_tuned else _model(of),), **where},
+    )
 
 
 def _of_kind(kind: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, Values]]:
@@ -337,7 +355,7 @@ def _file(of: StoredRow) -> tuple[str, str]:
 
 
 def _model(of: StoredRow) -> str:
-    return of.row.encoded.model
+    return short_label(of.row.encoded.label)
 
 
 def _join(lines: Sequence[Line], flag: str) -> list[Line]:

@@ -1,18 +1,22 @@
 """Sensitivity: which answers are ranked together, ranks, gaps, and what is more than noise."""
 
+import shlex
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from features import make_features
 from papers import make_stored
+from probing import answered as ask
 
 from cache.errors import RequestError
 from probe.metrics.classification import evaluate
 from probe.report.cli import main
 from probe.report.pages import sensitivity
-from probe.report.pages.sensitivity import page_of_sensitivity
+from probe.report.pages.sensitivity import USUAL, make_parts, page_of_sensitivity, say_missing
 from probe.report.rows.contenders import contenders_of
 from probe.report.rows.people import People
+from probe.report.rows.stored import read_stored, stored_files
 from probe.results import Posed
 
 AMONG = {"by": "val log-loss", "among": [[5, "cls"], [11, "cls"]]}
@@ -133,11 +137,56 @@ def test_gaps_name_the_commands_that_fill_them():
     assert any(line.startswith("3 encoders") for line in page.tables[1].below)  # that both have
     start = page.notes.index("Missing answers are made by:")
     assert page.notes[start + 1 :] == (
-        "probe --kind knn --k 10 --data dermamnist --model 'd e'",
-        "probe --kind knn --layer auto --data dermamnist --model 'a,b,c,d e'",
-        "probe --kind ridge --layer auto --data dermamnist --model 'a,b,c,d e'",
-        "probe --kind linear --layer auto --data dermamnist --model 'a,b,c,d e'",
+        "probe --kind knn --k 10 --model 'd e' --data dermamnist",
+        "probe --kind knn --k auto --layer auto --model 'a,b,c,d e' --data dermamnist",
+        "probe --kind ridge --layer auto --model 'a,b,c,d e' --data dermamnist",
+        "probe --kind linear --layer auto --model 'a,b,c,d e' --data dermamnist",
     )
+
+
+def test_gaps_are_of_rows_that_read_test_and_of_layers_that_the_encoder_has():
+    rows = rows_of_three()
+    rows += [answer("a", 0.5, layer=4), answer("b", 0.5, layer=4), answer("c", 0.5, layer=1)]
+    named = {"model": "a", "encoder": "a.full", "protocol": "", "prepared": ""}
+    rows += [
+        make_stored("linear", layer=layer, values={}, **named) for layer in (2, 3)
+    ]  # val alone
+    short = replace(rows[1].row.encoded, key={"layers": {"of": 3, "stored": [0, 2]}})
+    rows = [
+        replace(of, row=replace(of.row, encoded=short, answered=of.row.answered))
+        if of.row.encoded.model == "b" and of.row.answered.settings["layer"] == 11
+        else of
+        for of in rows
+    ]
+    said = [note for note in page_of(rows, by=("kind", "place")).notes if "--layer 4" in note]
+    assert said == ["probe --kind linear --layer 4 --model c --data dermamnist"]
+    assert not any("--layer 2" in note for note in page_of(rows).notes)
+
+
+def test_commands_fill_the_gaps_they_stand_for(tmp_path, monkeypatch, capsys):
+    """Of toys whose split is laid over, patients measured, and of which one encoder has less."""
+    monkeypatch.chdir(tmp_path)
+    patients = np.array([f"p{i // 2}" for i in range(120)])
+    for model, layers in (("toy", 3), ("lite", 2)):
+        make_features(
+            tmp_path / "features", "toys", model, n=(60, 30, 30), n_layers=layers, groups=patients,
+            labels=np.arange(120) // 2 % 3,
+        )  # fmt: skip
+    lines = [f"{i:05d},{('train', 'val', 'test')[i // 2 % 5 % 3]}" for i in range(120)]
+    (tmp_path / "split.csv").write_text("\n".join(["id,split", *lines, ""]))
+    asked = "--split-file split.csv --aggregate patient"
+    ask(capsys, f"--kind linear {asked}")
+    ask(capsys, f"--kind ridge --model toy {asked}")
+    ask(capsys, f"--kind ridge --model toy --layer 0 {asked}")
+    ask(capsys, f"--kind ridge --model toy --layer 1 {asked}")
+    for _ in range(2):
+        rows, _ = read_stored(tmp_path / "results", stored_files(tmp_path / "results"))
+        missing = say_missing(make_parts(contenders_of(rows), USUAL), USUAL)
+        for line in missing:
+            ask(capsys, shlex.split(line)[1:])
+    assert missing == []
+    assert {of.row.posed.split["file"] for of in rows} == {"split.csv"}
+    assert {of.row.answered.settings["scores_of"] for of in rows} == {"patients"}
 
 
 def test_of_several_answers_none_is_ranked():
