@@ -17,7 +17,7 @@ from cache.errors import RequestError
 from cache.format.key import canonical_json
 from cache.task import MISSING, MULTI_LABEL, REGRESSION
 from probe.arrays import Array, Bools, Doubles, Indices, Ints
-from probe.metrics.classification import predict
+from probe.metrics.classification import predict, rankings
 from probe.metrics.intervals import clusters
 from probe.report.rows.answers import TestSet, test_sets
 from probe.report.rows.comparable import make_blocks
@@ -34,6 +34,7 @@ from probe.report.statistics.decide import (
     assume_accuracy,
     assume_auc,
     auc_deviations,
+    least_of_auc,
     observe,
     observe_accuracy,
     scatter,
@@ -158,7 +159,13 @@ def _auc(
 ) -> tuple[Decision, str]:
     labels, task = test.samples.labels, test.samples.task
     moved = [auc_deviations(a.runs[0], labels, task) for a in test.answers]
-    return _by_variance(AUC, moved, block, cluster, asked)
+    sides = [
+        (len(p.positives), len(p.negatives))
+        for p in rankings(test.answers[0].runs[0], labels, task)
+    ]
+    share = min((min(side) / sum(side) for side in sides), default=0)
+    least = least_of_auc(share)
+    return _by_variance(AUC, moved, block, cluster, asked, least)
 
 
 def _accuracy(
@@ -188,6 +195,7 @@ def _by_variance(
     block: Sequence[Contender],
     cluster: Indices | None,
     asked: Asked,
+    least: int = 0,
 ) -> tuple[Decision, str]:
     pairs = _pairs(block)
     variances = [scatter(moved[i] - moved[j], cluster) for i, j in pairs]
@@ -200,6 +208,7 @@ def _by_variance(
         variances[place],
         n_units,
         is_grouped=n_units < n,
+        least=least,
         differences=asked.differences,
         power=asked.power,
     )

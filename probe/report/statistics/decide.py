@@ -26,7 +26,7 @@ from cache.errors import RequestError
 from probe.arrays import Bools, Doubles, Floats, Indices, Ints
 from probe.metrics.classification import rankings
 from probe.metrics.delong import mean_deviations
-from probe.metrics.jackknife import student
+from probe.metrics.jackknife import MANY_OF_A_CLASS, student
 
 DIFFERENCES = (0.01, 0.02, 0.05)  # that n is given for
 ACCURACY, AUC = "acc", "auc"
@@ -154,7 +154,8 @@ def assume_accuracy(
         raise RequestError(f"disagreement is a share in 0..1, found {disagreement:g}")
     smallest, why = _smallest_accuracy(disagreement, n_units, power)
     needed = {d: math.ceil(needed_accuracy(d, disagreement, power)) for d in differences}
-    basis = f"assumed: the two disagree on {disagreement:.3g} of {unit}s"
+    needed, few = _enough(needed, 0, unit, power)
+    basis = f"assumed: the two disagree on {disagreement:.3g} of {unit}s{few}"
     return Decision(ACCURACY, n_units, unit, smallest, needed, basis, power, why)
 
 
@@ -196,7 +197,8 @@ def assume_auc(
         return (z + more) * math.sqrt(2 * (1 - correlation)) * float(np.mean(errors))
 
     needed = {d: math.ceil(n * _solve(smallest_of, d, 1 / counts.min())) for d in differences}
-    basis = f"assumed: both AUCs {auc:g}, errors correlated {correlation:g}"
+    needed, few = _enough(needed, least_of_auc(int(counts.min()) / n), unit, power)
+    basis = f"assumed: both AUCs {auc:g}, errors correlated {correlation:g}{few}"
     return Decision(AUC, n, unit, smallest_of(1.0), needed, basis, power)
 
 
@@ -239,7 +241,8 @@ def observe_accuracy(
     smallest, why = _smallest_accuracy(q, n / (effect * few), power)
     units = effect * n_units / n
     needed = {d: math.ceil(needed_accuracy(d, q, power) * units) for d in differences}
-    return Decision(ACCURACY, n_units, unit, smallest, needed, basis, power, why)
+    needed, too_few = _enough(needed, 0, unit, power)
+    return Decision(ACCURACY, n_units, unit, smallest, needed, basis + too_few, power, why)
 
 
 def observe(
@@ -248,6 +251,7 @@ def observe(
     n_units: int,
     *,
     is_grouped: bool = False,
+    least: int = 0,
     differences: Sequence[float] = DIFFERENCES,
     power: Power = USUAL,
 ) -> Decision:
@@ -258,6 +262,7 @@ def observe(
         variance: of the difference of two models' metrics, paired: see ``auc_variance``.
         n_units: samples or patients that it is over.
         is_grouped: whether these are patients with several samples.
+        least: units that its test needs, see ``least_of_auc``.
         differences: that n is given for.
         power: how sure.
     """
@@ -274,7 +279,8 @@ def observe(
     z = sum(power.quantiles(n_units - 1 if is_grouped else math.inf))
     of_many = sum(power.quantiles()) ** 2 * variance * n_units
     needed = {d: math.ceil(of_many / d**2) for d in differences}
-    return Decision(metric, n_units, unit, z * math.sqrt(variance), needed, basis, power)
+    needed, few = _enough(needed, least, unit, power)
+    return Decision(metric, n_units, unit, z * math.sqrt(variance), needed, basis + few, power)
 
 
 def auc_variance(
@@ -335,6 +341,29 @@ def _too_few(n_units: int, power: Power) -> str:
         f"the smallest p of swapping {n_units} patients is {2.0 ** (1 - n_units):.3g}, above "
         f"{power.level:g} whatever the answers"
     )
+
+
+def least_of_auc(share: float) -> int:
+    """Units that DeLong's test needs, by which AUC is planned.
+
+    Args:
+        share: of the smallest class.
+    """
+    return math.ceil(MANY_OF_A_CLASS / share) if share else 0
+
+
+def _enough(
+    needed: dict[float, int], least: int, unit: str, power: Power
+) -> tuple[dict[float, int], str]:
+    """Units that differences need, without those of which no test shows any; and what is to be said.
+
+    A pair that hardly disagrees scatters so little that its variance asks for fewer.
+    """
+    least = max(least, 1 + math.ceil(-math.log2(power.level)))  # swaps: p is 2^(1 - n) or more
+    left = {d: n for d, n in needed.items() if n >= least}
+    gone = ", ".join(f"{d:g}" for d in needed if d not in left)
+    few = f"; for {gone} so little scatter asks for fewer than {least} {unit}s, too few for the test that this is planned by"
+    return left, few if gone else ""
 
 
 def _smallest_accuracy(disagreement: float, n: float, power: Power) -> tuple[float, str]:

@@ -166,3 +166,16 @@ def test_auc_that_cannot_be_compared():
 def test_refuses(ask):
     with pytest.raises(RequestError):
         ask()
+
+
+def test_fewer_units_than_any_test_works_with_are_none():
+    """A pair that hardly disagrees: by its variance one image would show .05."""
+    seen = observe("auc", 1e-5, 28, least=10, differences=(0.004, 0.02, 0.05))
+    assert list(seen.needed) == [0.004]
+    assert "for 0.02, 0.05 so little scatter asks for fewer than 10 samples" in seen.basis
+    assert observe("auc", 1e-5, 28, differences=(0.05,)).needed == {}
+    right = np.ones(1000, bool)
+    other = right.copy()
+    other[:1] = False
+    assert all(n >= 6 for n in observe_accuracy(right, other).needed.values())
+    assert not any(n < 220 for n in assume_auc([1000, 100], 0.999, 0.99).needed.values())
