@@ -32,6 +32,10 @@ def make_page(shown: Sequence[Shown], asked: Asked, notes: Sequence[str]) -> Pag
         f"The smallest difference of two models that is shown {power.power:.0%} of the time, where a "
         f"false one is shown {power.level:.0%} of the time",
     )
-    below = () if units == ["sample"] else ("units are patients where one has several samples, or where they are measured",)
+    below = (
+        ()
+        if units == ["sample"]
+        else ("units are patients where one has several samples, or where they are measured",)
+    )
     tables = (Table(tuple(columns), tuple(rows), below=below),) if rows else ()
     return Page(tables, lead=lead, notes=tuple(notes))
