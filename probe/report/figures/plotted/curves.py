@@ -97,7 +97,7 @@ def _line(
     error = bars(values, low, high, style.colour)
     facts = hollow(style) if is_printed else {}
     yield points(style, list(at.values()), numbers(values), text, error_y=error, **facts)
-    if ring := [mark for mark in line.values() if mark.chosen]:
+    if ring := [mark for mark in line.values() if mark.chosen and math.isfinite(mark.value)]:
         x, y = [at[mark.x] for mark in ring], [mark.value for mark in ring]
         marker = {"color": INK, "symbol": CHOSEN.marker, "size": 13, "line": {"width": 1.2}}
         yield points(CHOSEN, x, y, [""] * len(x), marker=marker, hoverinfo="skip")

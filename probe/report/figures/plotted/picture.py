@@ -115,8 +115,8 @@ def ends(low: float, high: float) -> str:
 
 
 def numbers(values: Iterable[float]) -> list[float | None]:
-    """JSON has no nan: a gap."""
-    return [None if math.isnan(value) else value for value in values]
+    """JSON has neither nan nor infinity: a gap."""
+    return [value if math.isfinite(value) else None for value in values]
 
 
 def points(
@@ -153,7 +153,7 @@ def hollow(look: Look) -> dict[str, Any]:
 
 def ranged(marks: Sequence[Any]) -> list[float]:
     """The range of an axis that holds all values and ends of marks."""
-    every = [each for m in marks for each in (m.value, m.low, m.high) if not math.isnan(each)]
+    every = [each for m in marks for each in (m.value, m.low, m.high) if math.isfinite(each)]
     return ruled(min(every, default=0.0), max(every, default=1.0))
 
 

@@ -1,5 +1,6 @@
 """Frames as plotly draws them: what the picture of matplotlib holds, in plotly's names."""
 
+import dataclasses
 import json
 import math
 
@@ -49,6 +50,17 @@ def test_plotly_knows_every_name_and_value(made, name):
     assert picture.panels
     for panel in picture.panels:  # an unknown name or value is a ValueError
         graph_objects.Figure(data=list(panel.traces), layout=dict(panel.layout))
+    json.dumps([panel.layout for panel in picture.panels] + traces(picture), allow_nan=False)
+
+
+@pytest.mark.parametrize("name", ["layers", "recall"])
+def test_what_is_no_number_is_a_gap_in_json(made, name):
+    first, second, *rest = made[name][0].points
+    facts = {"chosen": True} if name == "layers" else {}  # a ring around nothing
+    nobody = dataclasses.replace(first, value=math.nan, low=math.nan, high=math.nan, **facts)
+    open_end = dataclasses.replace(second, high=math.inf)
+    frame = dataclasses.replace(made[name][0], points=(nobody, open_end, *rest))
+    picture = plot(frame)
     json.dumps([panel.layout for panel in picture.panels] + traces(picture), allow_nan=False)
 
 
