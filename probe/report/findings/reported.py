@@ -1,7 +1,7 @@
 """What a report tells in full: of each test set one answer, and what files know of its samples.
 
-Of several answers to one test set the one is told that the headline names first: the better of a named
-question, val's choice, or the best on test, which is then exploratory. Of external test sets it is the
+Of several answers to one test set the one is told that the headline of a study's first table names first:
+the better of a named question, val's choice, or the best on test, which is then exploratory. Of external test sets it is the
 same encoder, asked the same way, as was reported where it learnt; so that both are of one model.
 """
 
@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from cache.commands.names import counted
 from cache.errors import RequestError
 from cache.task import BINARY
 from probe.report.findings.division import Division, divide
 from probe.report.findings.headline import Record, headline
+from probe.report.findings.leading import compared_by, leading_parts
 from probe.report.rows.answers import TestSet, test_sets
 from probe.report.rows.comparable import make_blocks
 from probe.report.rows.contenders import Contender
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from cache.features import Features
 
 ALONE = "the only answer to its test set"
+ONE_OF = "exploratory: one of {} looked at on this test set"
 SAME = "the encoder and probe that are reported of {}"
 SEVERAL = "folds and trainings have thresholds of their own: ask one of them, by --where"
 EPISODES = "few-shot episodes have thresholds of their own: ask without --shots"
@@ -40,11 +43,30 @@ class Reported:
     contender: Contender
     why: str  # why this one is told
     rivals: tuple[Contender, ...]  # all that answered this test set, itself too
+    beside: tuple[Contender, ...]  # those of them that it was chosen among, asked alike
     test: TestSet | None = None  # its scores; None: see lacking
     val: Val | None = None  # its answers to val, which it wasn't fitted to
     lacking: str = ""  # why scores can't be told
     division: Division | None = None  # of its samples; None: no feature file has them
     positive: int = 1  # of two classes the number of the one that is told
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """What a reader must know of its numbers: of how many episodes or rows they are means."""
+        row, n = self.row, len(self.contender.rows)
+        said = []
+        if row.answered.shots is not None:
+            episodes = row.answered.settings["few_shot"].get("episodes")
+            said.append(f"mean of {episodes} episodes of {counted(row.answered.shots, 'shot')}")
+        if n > 1:
+            of = "folds or sites" if self.contender.is_of_folds else "trainings"
+            said.append(f"mean ± standard deviation of {n} {of}")
+        return tuple(said)
+
+    @property
+    def standing(self) -> str:
+        """What its numbers may be called, in short: "exploratory: best of 14 looked at..."."""
+        return self.why.split("; ")[0]
 
     @property
     def dataset(self) -> str:
@@ -145,11 +167,16 @@ def report_on(
     blocks = [
         (trained, b.contenders) for (_, trained), of in groups.items() for b in make_blocks(of)
     ]
+    having = [c for c in contenders if c.value(metric) is not None]
+    sets = [of for p in leading_parts(having, metric, record, question) for of in p.sets()]
     found: list[Reported] = []
     for trained, block in sorted(blocks, key=lambda one: bool(one[0])):
-        block = [c for c in block if c.first.row.answered.shots is None] or block
-        chosen, why = _choose(trained, block, found, metric, record, question)
-        found.append(_read(Reported(chosen, why, tuple(block)), people))
+        full = [c for c in block if c.first.row.answered.shots is None] or block
+        usual = next((of for of in sets if any(c is of[0] for c in block)), full)
+        chosen, why = _choose(
+            trained, full, usual, found, compared_by(metric, question), record, question
+        )
+        found.append(_read(Reported(chosen, why, tuple(block), tuple(usual)), people))
     return _turned(found, positive) if positive else found
 
 
@@ -171,20 +198,22 @@ def _turned(found: Sequence[Reported], positive: str) -> list[Reported]:
 
 def _choose(
     trained: str,
-    block: Sequence[Contender],
+    full: Sequence[Contender],
+    usual: Sequence[Contender],
     found: Sequence[Reported],
     metric: str,
     record: Record,
     question: Asked | None,
 ) -> tuple[Contender, str]:
     for of in found if trained else ():
-        same = [c for c in block if of.dataset == trained and _is_same(c, of.contender)]
+        same = [c for c in full if of.dataset == trained and _is_same(c, of.contender)]
         if same:
             return same[0], SAME.format(trained)
-    if len(block) == 1:
-        return block[0], ALONE
-    head = headline(block, (metric,), record, question)
-    return (head.a, head.why) if head.a else (block[0], f"the first; {head.why}")
+    if len(usual) == 1:
+        n = record.ledger.looked_at(usual[0].first.row.test_set)
+        return usual[0], ONE_OF.format(n) if n > 1 else ALONE
+    head = headline(usual, (metric,), record, question)
+    return (head.a, head.why) if head.a else (usual[0], f"the first; {head.why}")
 
 
 def _is_same(a: Contender, b: Contender) -> bool:

@@ -149,9 +149,10 @@ def models(reported: Sequence[Reported]) -> list[Table]:
 
 def performance(reported: Sequence[Reported]) -> list[Table]:
     """Every metric on test, with its interval."""
-    rows = []
+    rows, below = [], []
     for of in reported:
         c = of.contender
+        below.append(f"{of.name}: {', '.join([*of.asked, of.standing])}")
         for name in c.first.row.measured.test:
             found = c.value(name)
             if found is None or math.isnan(found.value):
@@ -165,7 +166,7 @@ def performance(reported: Sequence[Reported]) -> list[Table]:
             told = Cell("") if math.isnan(val) else Cell(value=val)
             rows.append([Cell(of.name), Cell(name), told, cell, Cell(METHODS.get(method, method))])
     columns = [DATA, Column("metric"), *right("val"), Column("test [95 %]"), Column("interval by")]
-    return table("Performance", columns, rows)
+    return table("Performance", columns, rows, below)
 
 
 def operations(reported: Sequence[Reported], prevalence: float | None) -> list[Table]:

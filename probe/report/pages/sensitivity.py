@@ -17,6 +17,7 @@ import numpy as np
 from cache.errors import RequestError
 from cache.format.key import canonical_json
 from probe.report.findings.fits import say_several
+from probe.report.findings.leading import BEST, LAST, place_word, places_among
 from probe.report.findings.standing import Untested, metric_of, stand
 from probe.report.formats.cells import (
     P_VALUE,
@@ -40,7 +41,6 @@ from probe.report.statistics.families import Family, Ranks
 from probe.report.statistics.orders import describe_taus, ranks_of, tau_p
 
 KINDS = ("knn", "ridge", "linear")
-LAST, BEST = "last layer", "best layer"
 USUAL = ("kind", "place", "k")  # what tells probes apart
 # What must be the same beside it, for ranks to be of one question.
 SAME = (
@@ -166,19 +166,9 @@ def word_of(contender: Contender, name: str) -> str:
     if name == "k":
         return f"k {settings['k']}" if "k" in settings else ""
     if name == "place":
-        layer, among = settings.get("layer"), _among(contender)
-        n_layers = contender.first.row.encoded.key.get("layers", {}).get("of")
-        if len(among) == 1 or len({layer for layer, _ in among}) > 1:
-            return BEST
-        return LAST if layer is None or n_layers in (None, layer + 1) else f"layer {layer}"
+        return place_word(contender)
     word = written(contender.field(name))
     return word if name in ("kind", "model", "data") or not word else f"{name} {word}"
-
-
-def _among(contender: Contender) -> list[tuple[int, str]]:
-    """Layers and pools that its place was chosen among; none where it was named."""
-    chosen = contender.first.row.answered.settings.get("place_chosen", {})
-    return [(layer, pool) for layer, pool in chosen.get("among", ())]
 
 
 def _order(asked: Asked) -> list[tuple[int, float, str]]:
@@ -248,7 +238,7 @@ class Ranking:
                 found = contender.value(self.metric_name)
                 assert found is not None
                 low, high = (None, None) if isinstance(sets, Untested) else sets[model]
-                notes = (ONE_LAYER,) if len(_among(contender)) == 1 else ()
+                notes = (ONE_LAYER,) if len(places_among(contender)) == 1 else ()
                 cells[model] += [
                     Cell(value=found.value, form=form, notes=notes),
                     Cell(value=ranks[model], low=low, high=high, form=PLAIN),

@@ -9,6 +9,7 @@ from cache.errors import RequestError
 from probe.metrics.classification import PROBABILITY
 from probe.report.findings.cohort import count_splits
 from probe.report.findings.headline import leads
+from probe.report.findings.leading import compared_by
 from probe.report.findings.reported import Reported, Reports
 from probe.report.pages.reported import METHODS, imbalance, leaks_of, unit_of
 from probe.report.rows.fields import written
@@ -58,8 +59,9 @@ def _joined(*words: str) -> str:
 
 
 def _question(reports: Reports) -> Iterable[str]:
-    sets = [each.rivals for each in reports.reported]
-    return leads(sets, reports.metric, reports.record, reports.question, reports.people)
+    sets = [each.beside for each in reports.reported]
+    compared = compared_by(reports.metric, reports.question)
+    return leads(sets, compared, reports.record, reports.question, reports.people)
 
 
 def _data(of: Reported) -> str:
@@ -215,7 +217,7 @@ def _robustness(of: Reported) -> str:
     kinds = dict.fromkeys(c.first.row.answered.kind for c in of.rivals)
     encoders = {c.model for c in of.rivals}
     answers, models = counted(len(of.rivals), "answer"), counted(len(encoders), "encoder")
-    return f"asked of this test set: {answers}, {models}, {', '.join(kinds)}"
+    return f"asked of this test set by these rows: {answers}, {models}, {', '.join(kinds)}"
 
 
 def _numbers(reported: Sequence[Reported], metric: str) -> list[str]:
@@ -224,7 +226,9 @@ def _numbers(reported: Sequence[Reported], metric: str) -> list[str]:
         if found is None or found.value != found.value:
             return ""
         ends = f" [{found.low:.3f} {found.high:.3f}]" if found.low == found.low else ""
-        return f"{metric} {found.value:.3f}{ends} on {'external ' * of.is_external}test"
+        ends += f" ± {found.sd:.3f}" if len(of.contender.rows) > 1 and found.sd == found.sd else ""
+        value = f"{metric} {found.value:.3f}{ends} on {'external ' * of.is_external}test"
+        return ", ".join([value, *of.asked]) + f" ({of.standing})"
 
     return per_set(reported, said)
 
@@ -258,7 +262,12 @@ def _heterogeneity(of: Reported) -> str:
 def _ledger(reports: Reports) -> Iterable[str]:
     def said(of: Reported) -> str:
         n = reports.record.ledger.looked_at(of.row.test_set)
-        return f"test was asked {counted(n, 'question')}: its best is a best of {n}" if n else ""
+        if not n:
+            return ""
+        more = ""
+        if n != len(of.rivals):
+            more = f", {len(of.rivals)} of them by the rows that this is of"
+        return f"test was asked {counted(n, 'question')}{more}: its best is a best of {n}"
 
     return per_set(reports.reported, said)
 

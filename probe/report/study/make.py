@@ -13,21 +13,20 @@ from cache.errors import CacheError, RequestError
 from probe.report.figures.catalogue import FIGURES, make
 from probe.report.figures.files import AskedOfFiles
 from probe.report.figures.frame import Asked
-from probe.report.findings.claiming import ACC
 from probe.report.findings.comparisons import Asking, Comparison, compare
 from probe.report.findings.deciding import Asked as Wanted
 from probe.report.findings.deciding import choose, from_labels, from_rows
 from probe.report.findings.division import divisions, tested
 from probe.report.findings.headline import NAMED, Headline, Record, headline, leads, named_when
 from probe.report.findings.hints import label_hints
-from probe.report.findings.parts import Part, Shape, make_parts
+from probe.report.findings.leading import compared_by, heads_of, leading_parts
+from probe.report.findings.parts import Part, Shape
 from probe.report.findings.wrong import find_wrong
 from probe.report.formats.cells import Page
 from probe.report.pages import comparison, deciding, ledger
 from probe.report.pages.gallery import gallery_of, table_page
 from probe.report.pages.listing import page_of_rows
 from probe.report.pages.matrix import page_of_metric
-from probe.report.pages.sensitivity import BEST, LAST, word_of
 from probe.report.rows.contenders import Contender
 from probe.report.rows.people import People
 from probe.report.rows.sides import Pair, Pairs, Side
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     from cache.features import Features
 
 MOST_TABLES, MOST_COMPARED = 4, 12  # of who can still be first; pairs
-MOST_LOOKED = 40  # tables that may hold a comparison that was named
 MOST_GALLERIES, MOST_SHOWN = 3, 6  # data sets, and samples of each
 MOST_DRAWN = 12  # answers in a picture of answers
 MOST_ROWS = 1000  # in the table of all rows
@@ -92,7 +90,7 @@ class Studied:
     @property
     def compared(self) -> str:
         """The metric of headlines."""
-        return self.question.metric or ACC if self.question else self.metric
+        return compared_by(self.metric, self.question)
 
 
 def make_study(of: Studied) -> Study:
@@ -185,9 +183,7 @@ class Main:
 
 
 def _main(of: Studied) -> Main:
-    """The tables, first that of which a comparison was named, then the fullest.
-
-    Of the last layer and the chosen one, learnt from all of train; of any, where there are none.
+    """The tables, that of the answers that are reported first.
 
     Raises:
         RequestError: no row has the metric on test.
@@ -195,28 +191,9 @@ def _main(of: Studied) -> Main:
     having = [c for c in of.contenders if c.value(of.metric) is not None]
     if not having:
         raise RequestError(f"no row has {of.metric} on test; `report table` lists what there is")
-    usual = [c for c in having if c.first.row.answered.shots is None]
-    usual = [c for c in usual if word_of(c, "place") in (LAST, BEST)] or usual or having
-    parts = sorted(make_parts(usual, Shape()), key=_fullness)
-    heads = {id(part): _heads(of, part) for part in parts[:MOST_LOOKED]}
-    parts.sort(key=lambda part: -sum(h.standing == NAMED for h in heads.get(id(part), ())))
-    return Main(parts[:MOST_TABLES], heads[id(parts[0])], max(0, len(parts) - MOST_TABLES))
-
-
-def _fullness(part: Part) -> tuple[float, ...]:
-    """First those of the most feature files, each once; of equal ones the chosen layer."""
-    n = len({c.first.row.encoded.digest for c in part.contenders})
-    is_chosen = all(c.field("place") == "chosen" for c in part.contenders)
-    return -n, len(part.contenders) - n, not is_chosen
-
-
-def _heads(of: Studied, part: Part) -> list[Headline]:
-    found = [
-        headline(each, (of.compared,), of.record, of.question)
-        for each in part.sets()
-        if len(each) > 1
-    ]
-    return [head for head in found if head.a and head.b]
+    parts = leading_parts(having, of.metric, of.record, of.question)
+    heads = heads_of(parts[0], of.metric, of.record, of.question)
+    return Main(parts[:MOST_TABLES], heads, max(0, len(parts) - MOST_TABLES))
 
 
 def _first_told(n_others: int, metric: str) -> str:
