@@ -160,9 +160,8 @@ def _not_named(
     """What is to be compared of those shown, and called, where no question names it."""
     test_set, here = shown[0].first.row.test_set, {id_of(c): c for c in shown}
     looked = f"{ledger.looked_at(test_set)} looked at on this test set"
-    measured = {
-        c.field("measured") for c in shown
-    }  # images, or patients, who are no rivals of them
+    # Where images are measured, patients are no rivals, and the other way round.
+    measured = {c.field("measured") for c in shown}
     rivals = [c for c in beside if c.first.row.test_set == test_set]
     rivals = [c for c in rivals if c.field("measured") in measured]
     on_val = [c for c in rivals if not math.isnan(c.val(metric))]

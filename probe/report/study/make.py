@@ -17,7 +17,7 @@ from probe.report.findings.comparisons import Asking, Comparison, compare
 from probe.report.findings.deciding import Asked as Wanted
 from probe.report.findings.deciding import choose, from_labels, from_rows
 from probe.report.findings.division import divisions, tested
-from probe.report.findings.headline import NAMED, Headline, Record, headline, leads, named_when
+from probe.report.findings.headline import Headline, Record, leads, named_when
 from probe.report.findings.hints import label_hints
 from probe.report.findings.leading import compared_by, heads_of, leading_parts
 from probe.report.findings.parts import Part, Shape
