@@ -111,6 +111,7 @@ def test_counts_are_those_at_val_s_threshold(asked):
     assert found.ppv.value == pytest.approx(se * 0.1 / (se * 0.1 + (1 - sp) * 0.9))
     assert found.npv.value == pytest.approx(sp * 0.9 / (sp * 0.9 + (1 - se) * 0.1))
     assert found.ppv.low < found.ppv.value < found.ppv.high
+    assert found.specificity.low < sp < found.specificity.high
 
 
 def test_the_other_of_two_classes_may_be_the_yes(asked, places):
@@ -171,6 +172,14 @@ def test_episodes_folds_and_trainings_have_no_threshold(asked):
     folds = next(of for of in found if of.lacking == SEVERAL)
     (counts,) = count_splits(folds)
     assert (counts.split, counts.n) == ("test, 3 folds or sites", sum(N))
+
+
+def test_what_learnt_from_all_of_train_is_told_before_few_shots(asked):
+    shots = "--kind linear --data toys --shots 5 --episodes 3"
+    (few,) = asked(shots)
+    assert few.lacking == EPISODES
+    (of,) = asked(LINEAR)
+    assert (of.lacking, of.why, len(of.rivals)) == ("", ALONE, 1)
 
 
 def test_external_data_are_told_of_the_same_model(asked):
