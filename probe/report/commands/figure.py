@@ -216,6 +216,8 @@ def run(options: argparse.Namespace) -> int:
         show(f"{options.output}: {name}{made_of}")
     for note in frame.notes:
         show(note)
+    if frame.commands:
+        show("\n  ".join([f"{frame.missing}:", *frame.commands]))
     return status
 
 

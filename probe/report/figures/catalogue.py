@@ -11,6 +11,7 @@ from cache.errors import RequestError
 from probe.report.figures.files import AskedOfFiles
 from probe.report.figures.frame import Asked, Frame
 from probe.report.figures.plotted.picture import Picture
+from probe.report.formats.cells import spaced
 
 OF_ROWS, OF_FILES = ("kind", "name", "results"), ("files", "size")  # flags that say which
 PLACES = ("layer", "pool", "split")
@@ -170,5 +171,6 @@ def draw(frame: Frame[Any], width: float) -> Any:
 
     sheet = Sheet(width)
     import_module(f"probe.report.figures.drawn.{frame.shape}").draw(sheet, frame.legible())
-    sheet.finish(frame.caption)
+    missing = f" {frame.missing}: `{frame.lists}` lists them." if frame.missing else ""
+    sheet.finish(spaced(f"{frame.caption}{missing}"))
     return sheet.figure

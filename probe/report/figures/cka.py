@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from cache.commands.names import short_label
 from cache.errors import RequestError
 from probe.places import ALL, Place
 from probe.report.figures.files import AskedOfFiles, caption_of, panel_of
@@ -121,7 +120,7 @@ def pool_of(layers: Sequence[Seen]) -> str:
 
 
 def _axis(layers: Sequence[Seen]) -> str:
-    return f"layer of {short_label(layers[0].encoder)}{pool_of(layers)}"
+    return f"layer of {layers[0].encoder}{pool_of(layers)}"
 
 
 def compare(asked: AskedOfFiles, left: Sequence[Place], right: Sequence[Place] = ()) -> LayersAlike:
@@ -144,7 +143,7 @@ def layer_names(side: Sequence[Seen]) -> tuple[str, ...]:
 
 def encoder_names(places: Sequence[Seen]) -> tuple[str, ...]:
     """Layers of several encoders."""
-    return tuple(f"{short_label(seen.encoder)}, {seen.place}" for seen in places)
+    return tuple(f"{seen.encoder}, {seen.place}" for seen in places)
 
 
 def _frame(panels: Sequence[Compared], notes: tuple[str, ...], y: str, x: str) -> Frame[Alike]:

@@ -41,11 +41,13 @@ class Frame(Generic[Point]):
     shape: str  # which module of drawn and of plotted draws it
     points: tuple[Point, ...]  # one at least, all of one dataclass
     caption: str  # what bars are, of how many, units; it stands below the picture
-    notes: tuple[str, ...] = ()  # what is left out, and why
+    notes: tuple[str, ...] = ()  # what is left out, and why; sentences, a line each
     x: str = ""  # what the axes are, with units; "": the points say it
     y: str = ""
     is_log: bool = False  # whether the x axis is
     scale: Scale | None = None  # of a heat map's colours
+    commands: tuple[str, ...] = ()  # that make what is missing
+    lists: str = ""  # the command that lists these
 
     def __post_init__(self) -> None:
         """Nothing stands twice in one place: two questions must have two titles, or two names."""
@@ -54,12 +56,19 @@ class Frame(Generic[Point]):
             twice = [place for place, n in found.items() if n > 1]
             assert not twice, f"{twice[0]} is in the picture {found[twice[0]]} times"
 
+    @property
+    def missing(self) -> str:
+        """How many commands make what is missing; "" where none does."""
+        n = counted(len(self.commands), "command")
+        verb = "makes" if len(self.commands) == 1 else "make"
+        return f"{n} {verb} what is missing" if self.commands else ""
+
     def page(self) -> Page:
         """As a table, a line a point. What isn't known is empty."""
         names = [field.name for field in dataclasses.fields(self.points[0])]  # type: ignore[arg-type]
         rows = tuple(tuple(_cell(getattr(p, name)) for name in names) for p in self.points)
         columns = tuple(Column(name) for name in names)
-        return Page((Table(columns, rows),), notes=(self.caption, *self.notes))
+        return Page((Table(columns, rows),), notes=(self.caption, *self.notes, *self.commands))
 
     def legible(self) -> "Frame[Point]":
         """Without letters that no font has and no SVG may hold; lines of a name stay."""

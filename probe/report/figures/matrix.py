@@ -57,7 +57,7 @@ def make(asked: Asked) -> Frame[Pair]:
     for title, contest in zip(titles, contests, strict=True):
         found = list(_pairs(title, contest))
         if all(pair.n_sets == 0 for pair in found):
-            notes.append(f"left out: {title}: no two encoders share a data set")
+            notes.append(f"Left out: {title}: no two encoders share a data set")
             continue
         pairs += found
         notes += [

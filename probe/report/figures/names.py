@@ -109,7 +109,7 @@ def answers_of(
             left[str(error)] = left.get(str(error), 0) + 1
         else:
             found.append((c, test))
-    notes = tuple(f"left out: {counted(n, 'answer')}: {why}" for why, n in left.items())
+    notes = tuple(f"Left out: {counted(n, 'answer')}: {why}" for why, n in left.items())
     if not found:
         raise RequestError(
             "; ".join([f"nothing to draw: it needs {what}; `{command}` makes it", *notes])

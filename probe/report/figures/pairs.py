@@ -56,7 +56,7 @@ def pairs_of(asked: AskedOfFiles) -> tuple[list[Both], tuple[str, ...]]:
         found += tuned
         used = {file.path for both in tuned for file in (both.one, both.other)}
         notes += [
-            f"left out: {file.label} on {dataset}, of which there is no tuned one"
+            f"Left out: {short_label(file.label)} on {dataset}, of which there is no tuned one"
             for file in files
             if file.path not in used
         ]

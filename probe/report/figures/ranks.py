@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from cache.errors import RequestError
 from probe.report.figures.frame import Asked, Frame
 from probe.report.formats.cells import Cell
-from probe.report.pages.sensitivity import KINDS, TAU, page_of_sensitivity
+from probe.report.pages.sensitivity import KINDS, MISSING, TAU, page_of_sensitivity
 
 SETS = "Bars: simultaneous sets of ranks, 95 % of each panel together; where they share no rank, ranks differ; without a bar the set is one rank."
+LISTS = "report sensitivity"
 NO_SETS = "No sets of ranks: too many or too few to test."
 
 
@@ -36,7 +37,9 @@ def make(asked: Asked) -> Frame[Rank]:
     usual = [c for c in asked.contenders if c.first.row.answered.kind in KINDS]
     page = page_of_sensitivity(usual, (asked.metric,), asked.people)
     found = []
-    notes = [note for note in page.notes if note != TAU]
+    at = page.notes.index(MISSING) if MISSING in page.notes else len(page.notes)
+    notes = [note for note in page.notes[:at] if note != TAU]
+    commands = page.notes[at + 1 :]
     for table in page.tables:
         probes = list(dict.fromkeys(c.over for c in table.columns if c.name == "rank"))
         panel = table.title.partition(": ranks")[0]
@@ -65,7 +68,8 @@ def make(asked: Asked) -> Frame[Rank]:
         raise RequestError("nothing to draw: no probe ranks two encoders")
     has_sets = any(rank.low == rank.low for rank in found)
     caption = f"Ranks by {asked.metric}, 1 the best. {SETS if has_sets else NO_SETS}"
-    return Frame("ranks", tuple(found), caption, tuple(dict.fromkeys(notes)), y="rank")
+    said = tuple(dict.fromkeys(notes))
+    return Frame("ranks", tuple(found), caption, said, y="rank", commands=commands, lists=LISTS)
 
 
 def _crowded(
@@ -73,4 +77,4 @@ def _crowded(
 ) -> list[str]:
     """Where an encoder has several answers to a probe it has no rank."""
     said = [cell.text for (over, _), cell in cells.items() if over == probe and cell.text]
-    return [f"left out: {panel}, {probe}: {said[0]} of {model}"] if said else []
+    return [f"Left out: {panel}, {probe}: {said[0]} of {model}"] if said else []

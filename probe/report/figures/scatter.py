@@ -7,7 +7,6 @@ from itertools import pairwise
 
 import numpy as np
 
-from cache.commands.names import short_label
 from cache.task import MISSING, MULTI_LABEL, REGRESSION
 from probe.arrays import Array, Ints
 from probe.report.figures.files import AskedOfFiles, caption_of, panel_of
@@ -53,7 +52,7 @@ def make(asked: AskedOfFiles) -> Frame[Spot]:
         places = [place for file in files for place in asked.places(file, LAST)]
         for place, seen in zip(places, name_layers(places), strict=True):
             found = scatter(place, asked.method, split=asked.split, seed=asked.seed)
-            words = f"{short_label(seen.encoder)}, {seen.place}"
+            words = f"{seen.encoder}, {seen.place}"
             if found.shares:
                 words += (
                     f"; {percent(found.shares[0])} and {percent(found.shares[1])} of the variance"

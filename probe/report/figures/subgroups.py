@@ -29,7 +29,7 @@ def make(asked: Asked) -> Frame[Dot]:
         try:
             found = measure(of.contender.first, asked.by, asked.people, [asked.metric], None)
         except RequestError as error:
-            said.append(f"left out: {of.name}: {error}")
+            said.append(f"Left out: {of.name}: {error}")
             continue
         dots += _dots(found, of, asked.metric)
         said += [

@@ -111,7 +111,9 @@ def choose(dataset: str, contenders: Sequence[Contender]) -> Chosen:
         "of other splits, labels, targets or patients than most": n_others,
         f"beyond the first {MOST}": max(0, len(most) - MOST),
     }
-    notes = [f"{dataset}: left out: {counted(n, 'answer')} {what}" for what, n in said.items() if n]
+    notes = [
+        f"Left out of {dataset}: {counted(n, 'answer')} {what}" for what, n in said.items() if n
+    ]
     return Chosen(tuple(most[:MOST]), tuple(notes))
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cache.aggregate import RowsOfSamples
-from cache.commands.names import counted
+from cache.commands.names import counted, short_label
 from cache.errors import RequestError
 from probe.arrays import Floats, Indices, Texts
 from probe.places import Place
@@ -84,7 +84,7 @@ def match_samples(
                 f"the images of one data set have the same ids; `cache diff` says how files differ"
             )
     notes = [
-        f"left out: {counted(len(file.ids) - len(ids), 'sample')} of {file.path.name} that another "
+        f"Left out: {counted(len(file.ids) - len(ids), 'sample')} of {file.path.name} that another "
         "file hasn't"
         for file in dict.fromkeys(files)
         if len(file.ids) > len(ids)
@@ -102,7 +102,7 @@ def match_samples(
                 f"name another of {', '.join(SPLITS)}"
             )
         if n_other := int((says.any(axis=0) & ~kept).sum()):
-            notes.append(f"left out: {counted(n_other, 'sample')} of {split} in some files only")
+            notes.append(f"Left out: {counted(n_other, 'sample')} of {split} in some files only")
         ids, places = ids[kept], {path: found[kept] for path, found in places.items()}
     if most is not None and len(ids) > most:
         notes.append(f"{most} of {len(ids)} samples, drawn (seed {seed})")
@@ -193,7 +193,7 @@ class Seen:
 def name_layers(places: Sequence[Place]) -> tuple[Seen, ...]:
     """What each place is called; files of one name by their size, or the digest of their key."""
     files = files_of(places)
-    names = _names(files)
+    names = file_names(files)
     found = []
     for place in places:
         features = file_of(place)
@@ -202,9 +202,11 @@ def name_layers(places: Sequence[Place]) -> tuple[Seen, ...]:
     return tuple(found)
 
 
-def _names(files: Sequence[Features]) -> dict[Path, str]:
+def file_names(files: Sequence[Features]) -> dict[Path, str]:
+    """What each is called: as tables call its encoder, and as much more as tells all apart."""
     ways: list[Callable[[Features], str]] = [
-        lambda file: file.label,
+        lambda file: short_label(file.label),
+        lambda file: f"{short_label(file.label)}, {file.size} px",
         lambda file: f"{file.label}, {file.size} px",
         lambda file: f"{file.label}, {file.size} px, {file.digest[:N_DIGITS]}",
     ]

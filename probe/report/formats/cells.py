@@ -5,6 +5,7 @@ which cells are marked, which columns there are, what stands above a table is in
 """
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -24,7 +25,13 @@ OF_SD = {
     COUNT: UNIT,
 }  # standard deviations have no sign, and of counts decimals
 
+THOUSANDS = re.compile(r"(?<![\w.])\d{1,3}(?:_\d{3})+(?!\w|\.\w)")  # "1_214", no part of a name
 PROSE = 60  # letters that a line of a table has room for
+
+
+def spaced(text: str) -> str:
+    """Thousands of a text for people, "1_214", with a narrow space between."""
+    return THOUSANDS.sub(lambda found: found[0].replace("_", "\N{NARROW NO-BREAK SPACE}"), text)
 
 
 @dataclass(frozen=True)

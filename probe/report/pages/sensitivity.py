@@ -54,6 +54,7 @@ TESTED = (
 )
 ONE_LAYER = "the best of one: its feature file holds no other layer and pool"
 NOTHING = "nothing was asked to be"
+MISSING = "Missing answers are made by:"  # below it a command a line
 SQUARE = "tau below the diagonal, its p above"
 TAU = (
     "tau: Kendall's tau-b, 1 the same order, -1 turned around. p: the share of all orders that agree "
@@ -128,11 +129,11 @@ def page_of_sensitivity(
         )
     notes = [TAU]
     if alone:
-        notes.append(f"left out, for fewer than two probes rank two encoders: {'; '.join(alone)}")
+        notes.append(f"Left out, for fewer than two probes rank two encoders: {'; '.join(alone)}")
     if any("other " in part.differs for part in parts):
         notes.append(NOT_TO_COMPARE)
     missing = say_missing([_reading(part, metrics) for part in parts], by)
-    notes += ["Missing answers are made by:", *missing] if missing else []
+    notes += [MISSING, *missing] if missing else []
     return Page(tuple(tables), lead=tuple(lead), notes=tuple(notes))
 
 

@@ -23,7 +23,7 @@ from cache.errors import RequestError
 from probe.report.figures.catalogue import plot
 from probe.report.figures.palette import COLOURS
 from probe.report.figures.plotted.picture import Look, Picture
-from probe.report.formats.cells import Page
+from probe.report.formats.cells import Page, spaced
 from probe.report.formats.html import TABLES, escaped, footer, section
 from probe.report.formats.write import write as write_page
 from probe.report.pages.gallery import CARDS, Gallery, cards_html
@@ -72,7 +72,7 @@ def _document(study: Study) -> Iterator[str]:
     yield f"<header>\n<h1>{escaped(study.title)}</h1>"
     yield from (f'<p class="lead">{_prose(text)}</p>' for text in study.lead)
     if study.facts:
-        yield f'<p class="counts">{" · ".join(map(escaped, study.facts))}</p>'
+        yield f'<p class="counts">{" · ".join(map(_words, study.facts))}</p>'
     yield "</header>"
     for part in study.sections:
         yield from _section(part)
@@ -137,25 +137,29 @@ def _figure(figure: Figure) -> Iterator[str]:
     is_wide = len(picture.panels) > 1 or picture.width > COLUMN
     wide = " wide-plots" if is_wide else ""
     name = re.sub(r"[^\w.-]+", "-", figure.name, flags=re.ASCII)
-    yield f'<figure class="plots{wide}" id="figure-{name}">\n<h3>{escaped(figure.title)}</h3>'
+    yield f'<figure class="plots{wide}" id="figure-{name}">\n<h3>{_words(figure.title)}</h3>'
     if picture.keys:
         keys = "".join(
-            f"<li>{_key(look)}<span>{escaped(look.label)}</span></li>" for look in picture.keys
+            f"<li>{_key(look)}<span>{_words(look.label)}</span></li>" for look in picture.keys
         )
         yield f'<ul class="keys">{keys}</ul>'
     own = " own-widths" if any(panel.width for panel in picture.panels) else ""
     yield f'<div class="panels{own}" style="--least: {picture.width}px">'
     for panel in picture.panels:
-        title = f"<h4>{escaped(panel.title)}</h4>" if panel.title else ""
+        title = f"<h4>{_words(panel.title)}</h4>" if panel.title else ""
         box = f'<div class="plot" style="height: {panel.height}px"></div>'
         width = f' style="width: {panel.width}px"' if panel.width else ""
         yield f'<div class="panel"{width}>{title}{box}</div>'
     yield "</div>\n<noscript><p>Plots need JavaScript.</p></noscript>"
-    yield f"<figcaption>{_prose(figure.frame.caption)}"
-    yield from (
-        f" {_prose(_sentence(text))}" for text in (picture.said, *figure.frame.notes) if text
-    )
-    yield f' <a class="csv" hidden download="{name}.csv">Data as CSV</a></figcaption>'
+    frame = figure.frame
+    yield f"<figcaption><p>{_prose(frame.caption)}"
+    yield f' <a class="csv" hidden download="{name}.csv">Data as CSV</a></p>'
+    notes = [text for text in (picture.said, *frame.notes) if text]
+    yield from (f"<p>{_prose(_sentence(text))}</p>" for text in notes)
+    if frame.commands:
+        lines = "\n".join(map(escaped, frame.commands))
+        yield f"<details><summary>{frame.missing}</summary><pre>{lines}</pre></details>"
+    yield "</figcaption>"
     yield f'<script type="text/plain" class="data">{_packed(_data(figure, picture))}</script>'
     yield "</figure>"
 
@@ -193,7 +197,7 @@ _SHAPES = {  # of 24 x 14
 def _strip(strip: Strip) -> Iterator[str]:
     yield '<div class="strip">'
     if strip.title:
-        yield f"<h4>{escaped(strip.title)}</h4>"
+        yield f"<h4>{_words(strip.title)}</h4>"
     yield '<div class="images">'
     for image in strip.images:
         url = f"data:image/png;base64,{base64.b64encode(image.png).decode()}"
@@ -202,15 +206,15 @@ def _strip(strip: Strip) -> Iterator[str]:
         yield f'<figure><img src="{url}" alt="{escaped(image.words)}">{caption}</figure>'
     yield "</div>"
     if strip.note:
-        yield f'<p class="below">{escaped(strip.note)}</p>'
+        yield f'<p class="below">{_words(strip.note)}</p>'
     yield "</div>"
 
 
 def _gallery(gallery: Gallery) -> Iterator[str]:
-    yield f"<h3>{escaped(gallery.title)}</h3>"
-    yield from (f'<p class="told">{escaped(text)}</p>' for text in gallery.lead)
+    yield f"<h3>{_words(gallery.title)}</h3>"
+    yield from (f'<p class="told">{_words(text)}</p>' for text in gallery.lead)
     yield from cards_html(gallery)
-    yield from (f'<p class="below">{escaped(text)}</p>' for text in gallery.notes)
+    yield from (f'<p class="below">{_words(text)}</p>' for text in gallery.notes)
 
 
 def _commands(block: Commands) -> Iterator[str]:
@@ -223,13 +227,20 @@ def _commands(block: Commands) -> Iterator[str]:
 
 
 def _prose(text: str) -> str:
-    """A sentence, with what stands between backticks as code."""
-    return CODE.sub(r"<code>\1</code>", escaped(text))
+    """A sentence, with what stands between backticks as code, and thousands as people write them."""
+    parts = CODE.split(escaped(text))  # every second is code
+    parts[::2] = map(spaced, parts[::2])
+    parts[1::2] = [f"<code>{code}</code>" for code in parts[1::2]]
+    return "".join(parts)
 
 
 def _told(html: str) -> str:
     """A paragraph that is HTML already, with code; tables stay as they are."""
-    return CODE.sub(r"<code>\1</code>", html) if html.startswith("<p") else html
+    return CODE.sub(r"<code>\1</code>", spaced(html)) if html.startswith("<p") else html
+
+
+def _words(text: str) -> str:
+    return escaped(spaced(text))
 
 
 def _sentence(text: str) -> str:

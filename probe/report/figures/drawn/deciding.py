@@ -24,6 +24,7 @@ from probe.report.figures.deciding import (
 from probe.report.figures.drawn.style import BESIDE, SMALL, Look, Sheet
 from probe.report.figures.frame import Frame
 from probe.report.figures.palette import BLACK, BLUE, GREY, RED
+from probe.report.formats.cells import spaced
 from probe.report.statistics.claims import HOLDS, UNTOLD
 
 COLOURS = {SEPARATED: BLUE, HOLDS: BLUE, NOT_SEPARATED: RED, UNTOLD: RED, UNTESTED: GREY}
@@ -85,7 +86,7 @@ def _label_sets(sheet: Sheet, axis: Axes, floors: Sequence[Mark], at: dict[str, 
     middle = moved_apart(np.array([at[mark.data] for mark in order]), room)
     for mark, place in zip(order, middle, strict=True):
         axis.annotate(
-            f"{mark.data}, n {mark.n_units:_}".replace("_", "\N{NARROW NO-BREAK SPACE}"),
+            f"{mark.data}, n {spaced(f'{mark.n_units:_}')}",
             xy=(at[mark.data], 1.0), xytext=(float(place), 1.06),
             xycoords="axes fraction", textcoords="axes fraction",
             rotation=90, ha="center", va="bottom", fontsize=SMALL,

@@ -1,8 +1,10 @@
 """A bump chart of ranks."""
 
-from probe.report.figures.drawn.style import SMALL, Sheet, looks
+from probe.report.figures.drawn.style import BESIDE, SMALL, Sheet, looks
 from probe.report.figures.frame import Frame
 from probe.report.figures.ranks import Rank
+
+HIGH = 1.3  # inches of a probe's name that is turned
 
 
 def draw(sheet: Sheet, frame: Frame[Rank]) -> None:
@@ -14,6 +16,12 @@ def draw(sheet: Sheet, frame: Frame[Rank]) -> None:
     n_probes = max(len({r.place for r in of}) for of in shown.values())
     axes = sheet.panels(
         panels, width=min(sheet.width, 0.9 + 0.42 * n_probes), height=1.3 + 0.18 * most, sharey=True
+    )
+    n_columns = axes[0].get_subplotspec().get_gridspec().ncols  # type: ignore[union-attr]
+    room = 0.95 * (sheet.width / n_columns - BESIDE) / n_probes
+    names = {rank.probe for of in shown.values() for rank in of}
+    is_rotated = any(
+        sheet.measure(word, SMALL) > room for name in names for word in name.split(" ")
     )
     for axis, name in zip(axes, panels, strict=True):
         models = list(dict.fromkeys(rank.model for rank in shown[name]))
@@ -31,8 +39,10 @@ def draw(sheet: Sheet, frame: Frame[Rank]) -> None:
                 for end in ("low", "high")
             )
             axis.vlines(x, low, high, color=style.colour, lw=2.5, alpha=0.3)
-        words = [sheet.wrap(probes.get(place, ""), 1.3, SMALL) for place in range(max(probes) + 1)]
-        axis.set_xticks(range(len(words)), words, rotation=90)
+        most_wide = HIGH if is_rotated else room
+        every = [probes.get(place, "") for place in range(max(probes) + 1)]
+        words = [sheet.wrap(word, most_wide, SMALL) for word in every]
+        axis.set_xticks(range(len(words)), words, rotation=90 if is_rotated else 0)
         axis.set_yticks(range(1, int(most) + 1))
     axes[0].set_ylim(most + 0.5, 0.5)
     sheet.label(axes, frame.x, frame.y)

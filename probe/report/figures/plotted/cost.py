@@ -28,7 +28,8 @@ from probe.report.figures.plotted.picture import (
 BEST = Look("no other is as good and takes less", BLUE, dash="solid")
 OTHERS = Look("grey: another is as good and takes less", SOFT)
 ROOM = 0.08  # of the axis on both sides
-DECADE = 0.9  # of so much, ticks are 1, 2, 5
+DECADE, THIRD = 0.9, 0.3  # of so much and more, ticks are STEPS, or FINE
+STEPS, FINE = (1, 2, 5), (1, 1.5, 2, 3, 5, 7)
 
 
 def plot(frame: Frame[Spot]) -> Picture:
@@ -52,10 +53,17 @@ def plot(frame: Frame[Spot]) -> Picture:
             colour = BLUE if spot.is_undominated else SOFT
             traces.append(_trace([spot], replace(look[spot.name], colour=colour)))
         low, high = ruled(min(x), max(x), ROOM)
-        ticks = [s * 10.0**d for d in range(int(low) - 1, int(high) + 1) for s in (1, 2, 5)]
-        own = {"tickvals": ticks} if high - low > DECADE else {"nticks": 5}
+        steps = STEPS if high - low > DECADE else FINE
+        ticks = [s * 10.0**d for d in range(int(low) - 1, int(high) + 1) for s in steps]
+        own = {"tickvals": ticks} if high - low > THIRD else {"nticks": 4}
         layout = {
-            "xaxis": {"type": "log", "range": [low, high], "title": named(frame.x), **own},
+            "xaxis": {
+                "type": "log",
+                "range": [low, high],
+                "title": named(frame.x),
+                "tickangle": 0,
+                **own,
+            },
             "yaxis": {"title": named(frame.y), "range": ranged(spots)},
         }
         found.append(Panel(panel, tuple(trace for trace in traces if trace["x"]), layout))

@@ -33,6 +33,7 @@ from probe.report.figures.plotted.picture import (
     points,
     words,
 )
+from probe.report.formats.cells import spaced
 from probe.report.statistics.claims import HOLDS, UNTOLD
 
 COLOURS = {SEPARATED: BLUE, HOLDS: BLUE, NOT_SEPARATED: RED, UNTOLD: RED, UNTESTED: SOFT}
@@ -81,7 +82,7 @@ def plot(frame: Frame[Mark]) -> Picture:
 
 
 def _name(mark: Mark) -> str:
-    return f"{mark.data}, n {mark.n_units:_}".replace("_", "\N{NARROW NO-BREAK SPACE}")
+    return f"{mark.data}, n {spaced(f'{mark.n_units:_}')}"
 
 
 def _axis(title: str, low: float, high: float, is_log: bool = False, grid: bool = True) -> Any:

@@ -1,6 +1,7 @@
 """Figures of feature files: their numbers are those of findings; what can't be compared is refused."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from probe.report.figures.cka import in_tile
 from probe.report.figures.pairs import pairs_of, tuned_pairs
 from probe.report.figures.scatter import groups_of
 from probe.report.findings.alike import layers_alike, neighbours_alike, scatter
+from probe.report.findings.matched import file_names
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +95,7 @@ def test_before_and_after_tuning(make):
     asked = of_files(other, after, before)
     pairs, notes = pairs_of(asked)
     assert [(both.one, both.other, both.is_tuned) for both in pairs] == [(before, after, True)]
-    assert notes == ("left out: cnn on toys, of which there is no tuned one",)
+    assert notes == ("Left out: cnn on toys, of which there is no tuned one",)
     frames = [catalogue.make(name, asked) for name in ("cka", "huix2024:fig7")]
     assert frames[0] == frames[1]
     [title] = {tile.panel for tile in frames[0].points}
@@ -126,6 +128,29 @@ def test_last_layers_of_encoders(make):
     expected = layers_alike([last_place(file) for file in files], split="test")
     assert [tile.value for tile in frames[0].points] == expected.cka.ravel().tolist()
     assert frames[0].points[1].column == "cnn, layer 1, cls"
+
+
+LONG_NAMES = [f"vit_small_patch14_dinov2 (a_file_of_{n}.safetensors a91f)" for n in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("labels", "sizes", "names"),
+    [
+        (LONG_NAMES[:1], (224,), ["vit_small_patch14_dinov2 (a91f)"]),
+        (
+            [LONG_NAMES[0]] * 2,
+            (112, 224),
+            [f"vit_small_patch14_dinov2 (a91f), {size} px" for size in (112, 224)],
+        ),
+        (LONG_NAMES, (224, 224), [f"{name}, 224 px" for name in LONG_NAMES]),
+    ],
+)
+def test_a_weight_files_name_stands_only_where_it_tells_two_apart(labels, sizes, names):
+    files = [
+        SimpleNamespace(label=label, size=size, path=i, digest=f"{i}" * 64)
+        for i, (label, size) in enumerate(zip(labels, sizes, strict=True))
+    ]
+    assert list(file_names(files).values()) == names
 
 
 def test_neighbours_stand_beside_chance(make):

@@ -157,7 +157,7 @@ def test_calibration_is_that_of_the_answers():
         ),
     )
     frame = catalogue.make("calibration", asked_of(rows))
-    assert frame.notes == ("left out: 1 answer: its scores are no probabilities",)
+    assert frame.notes == ("Left out: 1 answer: its scores are no probabilities",)
     for row in rows[:-1]:
         own = [dot for dot in frame.points if dot.of.startswith(f"{row.row.encoded.model},")]
         assert len(own) == 6
@@ -285,9 +285,9 @@ def test_cost_is_that_of_rows_and_joins_what_none_beats(metric):
 
 
 def test_times_of_two_devices_stand_apart_and_old_rows_are_named():
-    rows = kinds(("linear",))
-    known = [*priced(rows[:1], "cpu"), *priced(rows[1:2])]
-    frame = catalogue.make("cost", asked_of([*known, rows[2]]))
+    rows = kinds(("linear",), [f"encoder {i}" for i in range(5)])
+    known = [*priced(rows[:2], "cpu"), *priced(rows[2:4])]
+    frame = catalogue.make("cost", asked_of([*known, rows[4]]))
     panels = {spot.panel for spot in frame.points if spot.what == "images_per_second"}
     assert panels == {
         "toys, linear: images/s of extraction, cpu",
@@ -485,10 +485,26 @@ def test_few_shot_rows_are_no_single_answers(name):
         catalogue.make(name, asked_of(few_shot()))
 
 
+def test_commands_that_fill_gaps_stand_by_themselves():
+    rows = [
+        of
+        for of in kinds()
+        if not (of.row.encoded.model == "vit" and of.row.answered.kind == "knn")
+    ]
+    frame = catalogue.make("ranks", asked_of(rows))
+    assert frame.commands
+    assert all(line.startswith("probe --kind") for line in frame.commands)
+    assert not any("probe --kind" in text for text in (frame.caption, *frame.notes))
+    assert frame.missing.startswith(f"{len(frame.commands)} command")
+    assert frame.page().notes[-1] == frame.commands[-1]
+    complete = dataclasses.replace(frame, commands=())
+    assert complete.missing == ""
+
+
 def test_what_is_left_out_is_named():
     frame = catalogue.make("confusion", asked_of(kinds(("linear",)) + few_shot()))
     assert frame.notes == (
-        "left out: 9 answers: means over few-shot episodes are no single answers",
+        "Left out: 9 answers: means over few-shot episodes are no single answers",
     )
     assert len(contenders_of(kinds(("linear",)))) == 3
 

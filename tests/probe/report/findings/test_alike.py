@@ -92,8 +92,8 @@ def test_samples_are_matched_by_id(make):
     expected = cka(one.array(1, "cls")[kept], two.array(1, "cls")[rows])
     assert found.cka[1, 1] == pytest.approx(expected)
     assert found.samples.notes == (
-        f"left out: 10 samples of {one.path.name} that another file hasn't",
-        f"left out: 10 samples of {two.path.name} that another file hasn't",
+        f"Left out: 10 samples of {one.path.name} that another file hasn't",
+        f"Left out: 10 samples of {two.path.name} that another file hasn't",
     )
 
 
@@ -104,7 +104,7 @@ def test_a_split_is_what_all_files_call_so(make):
     one, two = make("one", split=split), make("two", seed=8, split=other)
     found = layers_alike(layers(one), layers(two), split="test")
     assert found.samples.ids.tolist() == one.ids[40:57].tolist()
-    assert found.samples.notes == ("left out: 5 samples of test in some files only",)
+    assert found.samples.notes == ("Left out: 5 samples of test in some files only",)
     assert str(found.samples) == "n = 17 of test"
     x, y = one.array(0, "cls")[40:57], two.array(0, "cls")[40:57]
     assert found.cka[0, 0] == pytest.approx(cka(x, y))

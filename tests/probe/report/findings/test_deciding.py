@@ -65,7 +65,7 @@ def test_few_shots_folds_and_single_rows_decide_nothing():
         chosen = choose("toys", contenders(*rows))
         assert from_rows("toys", chosen, NOBODY, Asked()) == []
         assert len(chosen.notes) == bool(n)
-        assert all(f"toys: left out: {n} answers {says}" in note for note in chosen.notes)
+        assert all(f"Left out of toys: {n} answers {says}" in note for note in chosen.notes)
 
 
 def split_by(file):
@@ -92,7 +92,7 @@ def test_others_of_the_data_set_are_left_out_and_said(kind):
     chosen = choose("toys", contenders(*rows))
     assert [c.model for c in chosen.contenders] == ["m0", "m1", "m2", "m3"]
     assert chosen.notes == (
-        "toys: left out: 2 answers of other splits, labels, targets or patients than most",
+        "Left out of toys: 2 answers of other splits, labels, targets or patients than most",
     )
     alone = from_rows("toys", choose("toys", contenders(*ROWS)), NOBODY, Asked())
     assert from_rows("toys", chosen, NOBODY, Asked()) == alone
@@ -103,11 +103,11 @@ def test_answers_without_scores_and_beyond_the_most_are_left_out_and_said(monkey
 
     lost = dataclasses.replace(ROWS[0], lacking="scores are missing")
     chosen = choose("toys", contenders(lost, *ROWS[1:]))
-    assert chosen.notes == ("toys: left out: 1 answer whose scores are missing or damaged",)
+    assert chosen.notes == ("Left out of toys: 1 answer whose scores are missing or damaged",)
     assert len(chosen.contenders) == 3
     monkeypatch.setattr(deciding, "MOST", 3)
     chosen = choose("toys", contenders(*ROWS))
-    assert chosen.notes == ("toys: left out: 1 answer beyond the first 3",)
+    assert chosen.notes == ("Left out of toys: 1 answer beyond the first 3",)
     assert len(chosen.contenders) == 3
 
 

@@ -28,6 +28,7 @@ from probe.report.formats.cells import (
     line,
     number,
     places,
+    spaced,
     spread,
 )
 from probe.report.formats.write import FORMATS, write
@@ -397,3 +398,15 @@ def test_prose_wraps_where_lines_can_be_broken():
         "prose"
         not in write(Page((Table(columns[:1], ((Cell("short"),),)),)), "html").split("<body>")[1]
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("8 of 1_214", "8 of 1\u202f214"),
+        ("n 1_234_567.", "n 1\u202f234\u202f567."),
+        ("scan_1_214, v1_214, 1_214.png, 1_21", "scan_1_214, v1_214, 1_214.png, 1_21"),
+    ],
+)
+def test_thousands_have_a_narrow_space_and_names_stay(text, shown):
+    assert spaced(text) == shown

@@ -1,6 +1,7 @@
 """One HTML file: nothing of the network, nothing unescaped, all data in it."""
 
 import base64
+import dataclasses
 import gzip
 import hashlib
 import io
@@ -62,6 +63,18 @@ def test_a_figure_holds_its_frame_as_the_csv_that_report_figure_writes(study, pa
     assert len(frames) == len(data) > 4
     for frame, of in zip(frames, data, strict=True):
         assert of["csv"] == write_page(frame.page(), "csv")
+
+
+def test_commands_of_a_figure_are_folded_away_a_line_each(study):
+    figure = next(b for part in study.sections for b in part.blocks if isinstance(b, Figure))
+    frame = dataclasses.replace(
+        figure.frame, commands=("probe --a '<b>'", "probe --b"), notes=("Left out: 1_234 rows",)
+    )
+    part = Section("one", "One", (dataclasses.replace(figure, frame=frame),))
+    text = document.write(Study("", (), (), (part,), ""))
+    assert "<details><summary>2 commands make what is missing</summary><pre>" in text
+    assert "<pre>probe --a &#x27;&lt;b&gt;&#x27;\nprobe --b</pre></details>" in text
+    assert "<p>Left out: 1\u202f234 rows.</p>" in text
 
 
 def test_no_network_and_no_other_script_may_be_asked_for(page):
