@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import re
+import shlex
 from html.parser import HTMLParser
 
 import numpy as np
@@ -16,6 +17,7 @@ from studying import HOSTILE, hostile_rows, study_of, usual_rows
 
 from cache.errors import RequestError
 from probe.report.cli import main
+from probe.report.commands.page import make_parser, typed
 from probe.report.formats.write import write as write_page
 from probe.report.study import document
 from probe.report.study.cards import sheet
@@ -146,3 +148,23 @@ def test_nowhere_to_write_is_refused(capsys, words, said):
     with pytest.raises(SystemExit):
         main(["page", *words])
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "report page -o study.html",
+        "report page --data a,b --where layer=1 --where pool=cls --metric acc --title 'It; `is`' -o x.html",
+        "report page --question 'a > b by auc on toys' -o x.html",
+    ],
+)
+def test_the_line_that_makes_a_page_is_said_as_typed(line, tmp_path):
+    words = shlex.split(line)
+    words[-1] = str(tmp_path / words[-1])  # but for folders
+    options = make_parser("report page").parse_args([*words[2:], "--results", str(tmp_path)])
+    said = typed(options)
+    again = make_parser("report page").parse_args(shlex.split(said)[2:])
+    flags = ("data", "where", "metric", "title", "question")
+    assert [getattr(again, f) for f in flags] == [getattr(options, f) for f in flags]
+    assert ("--metric" in said) == ("--metric" in line)
+    assert str(tmp_path) not in said
