@@ -236,21 +236,30 @@ def _val_samples(of: Contender) -> frozenset[object]:
 
 
 def _told_val(contenders: Sequence[Contender]) -> str:
-    """Of which samples the numbers on val are, the fewest first: "n 60, 95 (patients), 241 (folds)"."""
-    told = {}
-    for of in contenders:
+    """Of which samples the numbers on val are, the fewest first: "60, 95 patients, 241 out of fold"."""
+    told: dict[str, int] = {}
+    for of in {_val_samples(c): c for c in contenders}.values():
         settings = of.first.row.answered.settings
-        n = [row.row.n.get("val", 0) for row in of.rows]
+        n = sorted({_n_val(row) for row in of.rows})
         words = [
+            "-".join(map(str, dict.fromkeys([n[0], n[-1]]))),
+            str(settings.get("scores_of") or ""),
             "out of fold" if "folds" in settings else "",
-            f"--refit {settings['refit']}" if settings.get("refit") else "",
-            f"{settings['scores_of']} measured" if settings.get("scores_of") else "",
-            counted(len(n), "fold") if of.is_of_folds else "",
+            f"before --refit {settings['refit']}"
+            if "folds" not in settings and settings.get("refit")
+            else "",
+            f"in each of {len(of.rows)} folds" if of.is_of_folds else "",
         ]
-        least_most = "-".join(map(str, sorted({min(n), max(n)})))
-        said = ", ".join(filter(None, words))
-        told[f"{least_most} ({said})" if said else least_most] = min(n)
-    return f"val n {', '.join(sorted(told, key=lambda of: (told[of], of)))}"
+        told[" ".join(filter(None, words))] = n[0]
+    return f"val n {', '.join(sorted(told, key=lambda said: (told[said], said)))}"
+
+
+def _n_val(of: StoredRow) -> int:
+    """Samples, or patients, that a row answered without test; of folds of train and val, all of these."""
+    try:
+        return len(of.scores()["val_ids"])
+    except (RequestError, KeyError):
+        return of.row.n.get("val", 0)
 
 
 def _ranked(contenders: Sequence[Contender], metric: str) -> list[Contender]:

@@ -207,9 +207,9 @@ def test_val_takes_each_encoder_once():
     ("about", "says"),
     [
         ({"n": 400}, "40, 400"),
-        ({"refit": "train+val"}, "40, 40 (--refit train+val)"),
-        ({"folds": {"n": 5}}, "40, 40 (out of fold)"),
-        ({"n": 20, "scores_of": "patients"}, "20 (patients measured), 40"),
+        ({"refit": "train+val"}, "40, 40 before --refit train+val"),
+        ({"folds": {"n": 5}}, "40, 40 out of fold"),
+        ({"n": 20, "scores_of": "patients"}, "20 patients, 40"),
     ],
 )
 def test_val_of_other_samples_is_not_ranked(about, says):
