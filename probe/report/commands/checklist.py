@@ -5,10 +5,17 @@ import argparse
 from cache.commands.terminal import Parser
 from cache.errors import RequestError
 from cache.places import results_root
-from probe.report.commands.which import add_format, add_rows, people_of, print_page, read_rows
+from probe.report.commands.which import (
+    USUAL_METRIC,
+    add_format,
+    add_rows,
+    metric_of,
+    people_of,
+    print_page,
+    read_rows,
+)
 from probe.report.published.checklists import CHECKLISTS, find_checklist
 from probe.report.rows.contenders import contenders_of
-from probe.report.rows.fields import metric_named
 from probe.report.rows.ledger import read_question
 
 EXAMPLES = """\
@@ -34,7 +41,7 @@ def make_parser(prog: str) -> Parser:
     parser.add_argument("checklist", choices=names, help="which")
     add_rows(parser, files=False)
     told = parser.add_argument_group("what is told")
-    told.add_argument("--metric", metavar="NAME", default="auc", help="that the best is by (auc)")
+    told.add_argument("--metric", metavar="NAME", help=f"that the best is by {USUAL_METRIC}")
     told.add_argument(
         "--prevalence",
         type=float,
@@ -67,10 +74,10 @@ def run(options: argparse.Namespace) -> int:
     if p is not None and not 0 < p < 1:
         raise RequestError(f"--prevalence lies between 0 and 1, such as 0.05; found {p:g}")
     question = None if options.question is None else read_question(options.question)
-    metric, people = metric_named(options.metric), people_of(options)
     rows, status = read_rows(options, options.prog)
     if not rows:
         return status
+    metric, people = metric_of(options, rows), people_of(options)
     record = read_record(options.results or results_root())
     reported = report_on(contenders_of(rows), metric, record, people, question, options.positive)
     if not reported:

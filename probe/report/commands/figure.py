@@ -11,7 +11,7 @@ from cache.errors import RequestError
 from cache.files import write_asked
 from probe.finding import FindConfig, choose_files
 from probe.places import ALL
-from probe.report.commands.which import add_rows, people_of, read_rows
+from probe.report.commands.which import USUAL_METRIC, add_rows, metric_of, people_of, read_rows
 from probe.report.figures.catalogue import (
     FIGURES,
     FORMATS,
@@ -31,7 +31,6 @@ from probe.report.formats.write import write
 from probe.report.published.figures import FIGURES as PRINTED
 from probe.report.published.figures import find_figure as find_printed
 from probe.report.rows.contenders import contenders_of
-from probe.report.rows.fields import metric_named
 from probe.report.statistics.bands import parse_by
 
 WIDTHS = {"one": 89.0, "two": 183.0}  # mm, columns of Nature's journals
@@ -68,7 +67,7 @@ def make_parser(prog: str) -> Parser:
     )
     add_rows(parser, files=False)
     what = parser.add_argument_group("what is drawn")
-    what.add_argument("--metric", metavar="NAME", help="(auc)")
+    what.add_argument("--metric", metavar="NAME", help=USUAL_METRIC)
     what.add_argument("--by", metavar="COLUMN", help="of subgroups: meta:sex, meta:age:40,60")
     what.add_argument(
         "--across", metavar="FIELD", help="of curves: encoder-lr, freeze-until, k, n_train..."
@@ -193,7 +192,7 @@ def run(options: argparse.Namespace) -> int:
     name = options.figure or options.like
     printed = None if options.figure or name in LIKE else find_printed(name)
     is_of_files = printed is None and find(name).of_files
-    if options.output is not None:
+    if options.csv is None:
         check_drawing()
     if is_of_files:
         asked, status = _read_files(options)
@@ -209,6 +208,7 @@ def run(options: argparse.Namespace) -> int:
             file.write(write(frame.page(), "csv").encode())
         show(f"{options.csv}: {counted(len(frame.points), 'line')}")
     if options.output is not None:
+        check_drawing()
         with write_asked(options.output) as file:
             width = width_of(options.width)
             write_figure(frame, file, _form(options.output), width)
@@ -223,10 +223,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _read(options: argparse.Namespace, may_lack: bool) -> tuple[Asked, int]:
     """Rows, and the status that files that are none ask for."""
-    metric = metric_named(options.metric or "auc")
     by = parse_by(options.by) if options.by else None
     rows, status = read_rows(options, options.prog, may_lack=may_lack)
     people, across = people_of(options), options.across or ""
+    metric = metric_of(options, rows)
     return Asked(rows, contenders_of(rows), people, metric, by, across), status
 
 

@@ -9,9 +9,8 @@ from cache.commands.terminal import Parser, show
 from cache.errors import RequestError
 from cache.files import write_asked
 from cache.places import results_root
-from probe.report.commands.which import add_rows, people_of, read_rows
+from probe.report.commands.which import USUAL_METRIC, add_rows, metric_of, people_of, read_rows
 from probe.report.rows.contenders import contenders_of
-from probe.report.rows.fields import metric_named
 from probe.report.rows.ledger import read_ledger, read_question
 
 EXAMPLES = """\
@@ -37,7 +36,7 @@ def make_parser(prog: str) -> Parser:
     )
     add_rows(parser, files=False)
     what = parser.add_argument_group("what stands on it")
-    what.add_argument("--metric", metavar="NAME", default="auc", help="(auc)")
+    what.add_argument("--metric", metavar="NAME", help=USUAL_METRIC)
     what.add_argument("--title", metavar="TEXT", default="", help="(encoders and data sets)")
     what.add_argument(
         "--question",
@@ -73,12 +72,11 @@ def run(options: argparse.Namespace) -> int:
     from probe.report.study.make import Studied, make_study
 
     check_plotly()
-    metric = metric_named(options.metric)
     question = read_question(options.question) if options.question else None
     rows, status = read_rows(options, options.prog)
     if not rows:
         return status
-    root = options.results or results_root()
+    metric, root = metric_of(options, rows), options.results or results_root()
     is_all = not any(getattr(options, name) for name in WHICH)  # ten thousand are read once then
     record = Record(rows, read_ledger(root, rows)) if is_all else read_record(root)
     studied = Studied(
@@ -97,8 +95,6 @@ def typed(options: argparse.Namespace) -> str:
     words = options.prog.split()
     for name in FLAGS:
         value = getattr(options, name)
-        if name == "metric" and value == "auc":
-            continue
         for each in value if isinstance(value, list) else [value]:
             words += [f"--{name}", each] if each else []
     return shlex.join([*words, "-o", options.output.name])

@@ -4,9 +4,16 @@ import argparse
 
 from cache.commands.terminal import Parser, split_words
 from cache.errors import RequestError
-from probe.report.commands.which import add_format, add_rows, people_of, print_page, read_rows
+from probe.report.commands.which import (
+    USUAL_METRIC,
+    add_format,
+    add_rows,
+    people_of,
+    print_page,
+    read_rows,
+)
 from probe.report.rows.contenders import contenders_of
-from probe.report.rows.fields import find_field, metric_named
+from probe.report.rows.fields import find_field, metric_named, metrics_of, no_metric, usual_metric
 from probe.report.rows.stored import StoredRow
 
 EXAMPLES = """\
@@ -31,7 +38,7 @@ def make_parser(prog: str) -> Parser:
     )
     add_rows(parser)
     which = parser.add_argument_group("ranks")
-    which.add_argument("--metric", metavar="NAMES", default="auc", help="comma separated (auc)")
+    which.add_argument("--metric", metavar="NAMES", help=f"comma separated {USUAL_METRIC}")
     which.add_argument(
         "--by",
         metavar="FIELDS",
@@ -56,13 +63,15 @@ def run(options: argparse.Namespace) -> int:
     metrics = [metric_named(word) for word in split_words("--metric", options.metric)]
     rows, status = read_rows(options, options.prog)
     if rows:
-        _print(options, metrics, rows)
+        _print(options, metrics or [usual_metric(rows)], rows)
     return status
 
 
 def _print(options: argparse.Namespace, metrics: list[str], rows: list[StoredRow]) -> None:
     from probe.report.pages.sensitivity import KINDS, USUAL, page_of_sensitivity
 
+    if not metrics_of(rows) & set(metrics):
+        raise no_metric(metrics[0], rows)
     by = split_words("--by", options.by) or USUAL
     for name in by:
         find_field(name)

@@ -12,7 +12,7 @@ from cache.files import write_asked
 from cache.places import features_root, results_root
 from probe.report.formats.cells import Page
 from probe.report.formats.write import ENDINGS, FORMATS, HTML, write
-from probe.report.rows.fields import FIELDS, read_condition
+from probe.report.rows.fields import FIELDS, metric_named, read_condition, usual_metric
 from probe.report.rows.people import People
 from probe.report.rows.stored import (
     Problem,
@@ -30,6 +30,7 @@ CALLED: Mapping[str, Callable[[StoredRow], Sequence[str]]] = {
     "kind": lambda of: (of.row.answered.kind,),
     "name": lambda of: of.names,
 }
+USUAL_METRIC = "(auc), or mae of rows that predict numbers"  # of --metric
 LISTED = 10  # of the names that there are
 
 
@@ -112,6 +113,15 @@ def parse(parser: Parser, arguments: Sequence[str]) -> argparse.Namespace:
     if getattr(options, "files", None) and options.results:
         parser.error("name rows by file or their folder by --results, not both")
     return options
+
+
+def metric_of(options: argparse.Namespace, rows: Sequence[StoredRow]) -> str:
+    """The metric that is typed, by its name in rows; else the usual one of these rows.
+
+    Raises:
+        RequestError: there is none of this name.
+    """
+    return metric_named(options.metric) if options.metric else usual_metric(rows)
 
 
 def people_of(options: argparse.Namespace) -> People:

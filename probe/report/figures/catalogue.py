@@ -12,6 +12,7 @@ from probe.report.figures.files import AskedOfFiles
 from probe.report.figures.frame import Asked, Frame
 from probe.report.figures.plotted.picture import Picture
 from probe.report.formats.cells import spaced
+from probe.report.rows.fields import metrics_of, no_metric
 
 OF_ROWS, OF_FILES = ("kind", "name", "results"), ("files", "size")  # flags that say which
 PLACES = ("layer", "pool", "split")
@@ -98,7 +99,10 @@ def make(name: str, asked: Asked | AskedOfFiles) -> Frame[Any]:
     Raises:
         RequestError: there is no such figure, or rows or files that it needs are missing.
     """
-    find(name)
+    figure = find(name)
+    if isinstance(asked, Asked) and "metric" in figure.reads:
+        if asked.metric not in metrics_of(asked.rows):
+            raise no_metric(asked.metric, asked.rows)
     module = "cka" if name in LIKE else name
     return getattr(import_module(f"probe.report.figures.{module}"), MAKERS.get(name, "make"))(asked)
 

@@ -18,7 +18,7 @@ from probe.report.figures.frame import Asked, Frame, nothing
 from probe.report.findings.parts import SPELT, Part, Shape, make_parts, titled
 from probe.report.findings.standing import metric_of
 from probe.report.rows.contenders import Contender
-from probe.report.rows.fields import find_field
+from probe.report.rows.fields import find_field, no_metric
 
 RATE, FORWARD, PARAMETERS, BYTES = (  # fields of rows
     *("images_per_second", "inference_seconds", "parameters", "bytes"),
@@ -67,7 +67,9 @@ def make(asked: Asked) -> Frame[Spot]:
     """
     having = [c for c in asked.contenders if c.value(asked.metric) is not None]
     n_unknown = sum(all(_cost(c, what) is None for what in LABELS) for c in having)
-    parts = make_parts(having, SHAPE) if having else []
+    if not having:
+        raise no_metric(asked.metric, asked.rows)
+    parts = make_parts(having, SHAPE)
     groups: dict[tuple[str, ...], list[list[Spot]]] = defaultdict(list)  # alike but for k
     for dataset in dict.fromkeys(column for part in parts for column in part.columns):
         of_set = [part for part in parts if dataset in part.columns]

@@ -16,6 +16,7 @@ from probe.report.findings.contest import Contest, Line, make_contest
 from probe.report.findings.pairwise import Duel, pairwise
 from probe.report.findings.parts import Part, Shape, make_parts, titled
 from probe.report.findings.standing import Untested, metric_of
+from probe.report.rows.fields import no_metric
 
 CAPTION = (
     "Tile: how much {better} the row's {metric} is than the column's, the mean over data sets{shared}. Below it "
@@ -50,7 +51,9 @@ def make(asked: Asked) -> Frame[Pair]:
     """
     metric = metric_of(asked.metric)
     having = [c for c in asked.contenders if c.value(asked.metric) is not None]
-    parts = [part for part in make_parts(having, SHAPE) if len(part.lines) > 1] if having else []
+    if not having:
+        raise no_metric(asked.metric, asked.rows)
+    parts = [part for part in make_parts(having, SHAPE) if len(part.lines) > 1]
     contests = [make_contest(part, metric, SHAPE, asked.people) for part in parts]
     titles = titled(parts, _title)
     pairs, notes = [], []

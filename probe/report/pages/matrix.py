@@ -17,7 +17,7 @@ from probe.report.findings.standing import Untested, metric_of
 from probe.report.formats.cells import COUNT, SHARE, UNIT, Cell, Column, Page, Table
 from probe.report.rows.comparable import NOT_TO_COMPARE
 from probe.report.rows.contenders import Contender
-from probe.report.rows.fields import find_field, natural
+from probe.report.rows.fields import find_field, natural, no_metric
 from probe.report.rows.ledger import Ledger
 from probe.report.rows.people import People
 from probe.report.statistics.families import Family, Ranks
@@ -62,7 +62,7 @@ def page_of_metric(
     metric = metric_of(metric_name)
     having = [c for c in contenders if c.value(metric_name) is not None]
     if not having:
-        raise RequestError(f"no row has {metric_name} on test; `report table` lists what there is")
+        raise no_metric(metric_name, [of for c in contenders for of in c.rows])
     parts = make_parts(having, shape)
     notes = []
     if len(having) < len(contenders):

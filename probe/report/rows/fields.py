@@ -187,6 +187,7 @@ FIELDS = (
 )  # fmt: skip
 BY_NAME = {field.name: field for field in FIELDS}
 METRIC_NAMES = tuple(metric.name for metric in METRICS)
+USUAL_METRICS = ("auc", "mae")  # where none is typed, the first that rows have
 METRIC_WORDS = {m.column: m.name for m in METRICS if m.column} | {"ap": "average_precision"}
 
 
@@ -243,6 +244,28 @@ def metric_named(word: str) -> str:
             f"no metric {word!r}; {near_names(word, METRIC_NAMES, 'metrics are ' + ', '.join(METRIC_NAMES))}"
         )
     return name
+
+
+def usual_metric(rows: Iterable[StoredRow]) -> str:
+    """The metric where none is typed: AUC, and where only numbers were predicted the mean error."""
+    known = metrics_of(rows)
+    return next((name for name in USUAL_METRICS if name in known), USUAL_METRICS[0])
+
+
+def no_metric(name: str, rows: Sequence[StoredRow]) -> RequestError:
+    """The error where no row has a metric on test, which names what rows have."""
+    known = metrics_of(rows)
+    there = [each for each in dict.fromkeys((*USUAL_METRICS, *METRIC_NAMES)) if each in known]
+    if name in there or not there:
+        return RequestError(f"no row has {name} on test: these rows haven't read it")
+    return RequestError(
+        f"no row has {name} on test; they have {', '.join(there)}: --metric {there[0]}"
+    )
+
+
+def metrics_of(rows: Iterable[StoredRow]) -> set[str]:
+    """Metrics that any row has: of those that read test on test, of others on val."""
+    return {name for of in rows for name in of.row.measured.test or of.row.measured.val}
 
 
 def written(value: Any) -> str:

@@ -28,6 +28,7 @@ from probe.report.pages.gallery import gallery_of, table_page
 from probe.report.pages.listing import page_of_rows
 from probe.report.pages.matrix import page_of_metric
 from probe.report.rows.contenders import Contender
+from probe.report.rows.fields import no_metric
 from probe.report.rows.people import People
 from probe.report.rows.sides import Pair, Pairs, Side
 from probe.report.rows.stored import StoredRow
@@ -190,7 +191,7 @@ def _main(of: Studied) -> Main:
     """
     having = [c for c in of.contenders if c.value(of.metric) is not None]
     if not having:
-        raise RequestError(f"no row has {of.metric} on test; `report table` lists what there is")
+        raise no_metric(of.metric, of.rows)
     parts = leading_parts(having, of.metric, of.record, of.question)
     heads = heads_of(parts[0], of.metric, of.record, of.question)
     return Main(parts[:MOST_TABLES], heads, max(0, len(parts) - MOST_TABLES))

@@ -1,5 +1,7 @@
 """``report figure``: files that it writes, and what it refuses."""
 
+import csv
+import dataclasses
 import sys
 
 import pytest
@@ -7,6 +9,7 @@ from drawing import kinds
 from layering import layered_file
 from reporting import answered, refused, run
 
+from probe.metrics.intervals import Interval
 from probe.report.commands.figure import width_of
 from probe.report.figures.catalogue import FIGURES, LIKE
 from probe.report.published.figures import BY_NAME
@@ -77,9 +80,44 @@ def test_without_matplotlib_the_way_to_have_it_is_said(rows, capsys, monkeypatch
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     said = refused(capsys, "figure", "ranks", "-o", "x.png")
     assert "pictures need matplotlib: pip install 'medprobe[report]'" in said
-    assert answered(capsys, "figure", "ranks", "--csv", tmp_path / "x.csv").startswith(
-        str(tmp_path)
-    )
+    frame, picture = tmp_path / "x.csv", tmp_path / "x.png"
+    assert answered(capsys, "figure", "ranks", "--csv", frame).startswith(str(tmp_path))
+    frame.unlink()
+    status, said, why = run(capsys, "figure", "ranks", "-o", picture, "--csv", frame)
+    assert status == 1
+    assert said == f"{frame}: 9 lines\n"
+    assert "pictures need matplotlib" in why
+    assert len(frame.read_text().splitlines()) == 1 + 9
+    assert not picture.exists()
+
+
+@pytest.fixture
+def numbers(places):
+    """Rows of the errors of predicted numbers, no AUC."""
+    for of in kinds():
+        errors = {"mae": Interval(9.5, 9.0, 10.0), "r2": Interval(0.1, 0.0, 0.2)}
+        measured = dataclasses.replace(of.row.measured, test=errors, val={"mae": 9.0})
+        encoded = dataclasses.replace(of.row.encoded, task="regression")
+        write_row(places[1], dataclasses.replace(of.row, encoded=encoded, measured=measured))
+
+
+READ = [name for name, figure in FIGURES.items() if "metric" in figure.reads]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [*(f"figure {name} --csv x.csv" for name in READ), "page -o x.html", "table", "sensitivity"],
+)
+def test_a_metric_that_no_row_has_is_refused_with_those_there_are(numbers, capsys, words):
+    said = refused(capsys, *words.split(), "--metric", "auc")
+    assert "no row has auc on test; they have mae, r2: --metric mae" in said
+
+
+def test_where_no_metric_is_typed_it_is_one_that_rows_have(numbers, capsys, tmp_path):
+    frame = tmp_path / "x.csv"
+    answered(capsys, "figure", "matrix", "--csv", frame)
+    assert {line["metric"] for line in csv.DictReader(frame.read_text().splitlines())} == {"mae"}
+    assert "mae" in answered(capsys, "sensitivity")
 
 
 def test_widths():
