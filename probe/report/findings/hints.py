@@ -117,12 +117,13 @@ def label_hints(
         for i in np.flatnonzero(is_hint).tolist():
             given, other = int(problem.labels[i]), int(likely[i])
             found.append((float(margin[i]), problem, i, given, other))
-        for given, other in np.argwhere(~np.eye(len(problem.names), dtype=bool)).tolist():
-            is_given = problem.labels == given
-            count = int((is_given & is_hint & (likely == other)).sum())
-            if count:
-                names = problem.names[given], problem.names[other]
-                pairs.append(PairOfClasses(*names, count, int(is_given.sum())))
+        both, counts = np.unique(
+            np.column_stack([problem.labels, likely])[is_hint], axis=0, return_counts=True
+        )
+        for (given, other), count in zip(both.tolist(), counts.tolist(), strict=True):
+            names = problem.names[given], problem.names[other]
+            n_given = int((problem.labels == given).sum())
+            pairs.append(PairOfClasses(*names, count, n_given))
     found.sort(key=lambda of: of[0])
     shown = found[:most]
     samples = looks.of(parts, [problem.where[i] for _, problem, i, *_ in shown])
