@@ -19,8 +19,8 @@ from probe.report.findings.standing import Untested, metric_of
 from probe.report.rows.fields import no_metric
 
 CAPTION = (
-    "Tile: how much {better} the row's {metric} is than the column's, the mean over data sets{shared}. Below it "
-    "sets where the row is separated above the column / can't be told / separated below, by tests of "
+    "Tile: how much {better} the row's {metric} is than the column's, the mean over data sets{shared}. Below it, "
+    "where there is room, sets where the row is separated above the column / can't be told / separated below, by tests of "
     "all pairs on each set ({how}). Behind a name its mean where it has all sets. {corner}"
 )
 CORNER = "Corner: p below {level:g} by the signed-rank test over sets, Holm over all pairs."

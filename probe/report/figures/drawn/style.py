@@ -174,7 +174,7 @@ class Sheet:
             location="top", shrink=0.5, ticks=ticks, panchor=False,
             fraction=0.1 / self._height, pad=0.1 / self._height,
         )  # fmt: skip
-        bar.ax.set_xticklabels([f"{tick:g}" for tick in ticks])
+        bar.ax.set_xticklabels([f"{tick:.2g}" for tick in ticks])
         bar.set_label(scale.label)
         self._height += 0.5
 
