@@ -9,15 +9,18 @@ from cache.commands.terminal import Parser, show
 from cache.errors import RequestError
 from cache.files import write_asked
 from probe.report.commands.which import add_rows, people_of, read_rows
+from probe.report.findings.headline import chosen_one
 from probe.report.findings.hints import label_hints
-from probe.report.findings.wrong import MOST, NEAREST, SPLITS, TEST, find_wrong
+from probe.report.findings.wrong import MOST, NEAREST, SPLITS, TEST, TRAIN, VAL, find_wrong, why_not
 from probe.report.formats.write import write
 from probe.report.pages.gallery import draw, gallery_of, table_page, write_html
 from probe.report.rows.contenders import Contender, contenders_of
+from probe.report.rows.fields import usual_metric
 from probe.report.rows.sides import describe, facts
 
 FORMATS = (".png", ".html")
 FLAGS = {"data": "--data", "encoder": "--model", "kind": "--kind", "trainings": "--where seed=..."}
+OTHERS = "haven't read test, or measure patients or numbers"
 LISTED = 5  # of the answers that there are
 EXAMPLES = """\
 examples:
@@ -79,12 +82,16 @@ def run(options: argparse.Namespace) -> int:
     """Find them, print them, draw them.
 
     Raises:
-        RequestError: several answers fit, or what ``find_wrong`` and ``label_hints`` refuse.
+        RequestError: several answers fit and none of them was chosen, or what ``find_wrong`` and ``label_hints`` refuse.
     """
     rows, status = read_rows(options, options.prog)
     if not rows:
         return status
-    contender = _the_one(contenders_of(rows))
+    contender, which = _the_one(
+        contenders_of(rows), "" if options.labels else options.split or TEST
+    )
+    if which:
+        show(which)
     shared = {"most": options.most, "k": options.nearest}
     people = people_of(options)
     if options.labels:
@@ -109,23 +116,44 @@ def run(options: argparse.Namespace) -> int:
     return status
 
 
-def _the_one(contenders: Sequence[Contender]) -> Contender:
-    """The one contender that is asked for.
+def _the_one(contenders: Sequence[Contender], split: str) -> tuple[Contender, str]:
+    """The contender that is asked for, and which of several it is, in words.
+
+    Of several that can be shown it is the one that was chosen without test.
+
+    Args:
+        contenders: that flags fit.
+        split: whose answers are shown; "": of any.
 
     Raises:
-        RequestError: there are several.
+        RequestError: none of several has read test, or none of those that can be shown was chosen.
     """
-    if len(contenders) == 1:
-        return contenders[0]
-    said = [f"{c.dataset}: {describe(c)}" for c in contenders]
+    n, tested = len(contenders), [c for c in contenders if c.first.row.measured.test]
+    if split == TEST and n > 1 and not tested:
+        raise RequestError(
+            f"none of the {n} answers that fit has read test; --split {VAL}, or --all-test"
+        )
+    fit = contenders if split in (VAL, TRAIN) else tested or contenders
+    can = [c for c in fit if not why_not(c)]
+    if n == 1 or not can:
+        return contenders[0], ""
+    of = f"Of {n} answers that fit"
+    if len(can) == 1:
+        return can[0], f"{of} this is the only one that can be shown: others {OTHERS}."
+    if len({c.first.row.test_set for c in can}) == 1:
+        if chosen := chosen_one(can, usual_metric([c.first for c in can])):
+            one, how = chosen
+            left = f", {n - len(can)} of which {OTHERS}" if len(can) < n else ""
+            return one, f"{of}{left}, this is {how}; --where names another."
+    said = [f"{c.dataset}: {describe(c)}" for c in can]
     more = [f"and {len(said) - LISTED} more"] if len(said) > LISTED else []
-    told = [facts(c) | {"data": c.dataset} for c in contenders]
+    told = [facts(c) | {"data": c.dataset} for c in can]
     names = dict.fromkeys(name for of in told for name in of)
     differ = [
         FLAGS.get(n, f"--where {n}=...") for n in names if len({of.get(n) for of in told}) > 1
     ]
     raise RequestError(
         f"{len(said)} answers fit, and a gallery is of one; name it by {', '.join(differ[:4])} or "
-        f"its file, as in `report wrong {contenders[0].first.path}`:\n  "
+        f"its file, as in `report wrong {can[0].first.path}`:\n  "
         + "\n  ".join([*said[:LISTED], *more])
     )

@@ -225,6 +225,29 @@ def best_on_val(contenders: Sequence[Contender], metric: str) -> tuple[Contender
     return two if len(two) == 2 else ()
 
 
+def chosen_one(contenders: Sequence[Contender], metric: str) -> tuple[Contender, str] | None:
+    """The one of several answers that was chosen without test, and how; None where none was.
+
+    That whose layer was chosen, where one was; else, or of several such, the best on val, of the same
+    samples for all.
+
+    Args:
+        contenders: of one data set, that read test.
+        metric: that val chooses by.
+    """
+    chosen = [c for c in contenders if c.field("place") == "chosen"]
+    if len(chosen) == 1:
+        return chosen[0], "the one whose layer was chosen"
+    among = chosen or contenders
+    values = [c.val(metric) for c in among]
+    if any(map(math.isnan, values)) or len(set(map(_val_samples, among))) > 1:
+        return None
+    best = (min if metric_of(metric).is_loss else max)(values)
+    if values.count(best) > 1:
+        return None
+    return among[values.index(best)], f"the best on val ({metric} {best:.3f})"
+
+
 def _val_samples(of: Contender) -> frozenset[object]:
     """What a contender's numbers on val are of, in a test set of one split."""
     found = set()

@@ -177,21 +177,27 @@ def answers_of(contender: Contender, split: str) -> Iterator[Answered]:
     Raises:
         RequestError: rows of numbers, of patients, or without these scores.
     """
-    row = contender.first.row
-    name = contender.first.path or row.encoded.label
-    if row.encoded.task == REGRESSION:
-        raise RequestError(
-            f"{name} predicts numbers, which are never right or wrong; `report table --metric mae` "
-            "says how far off they are"
-        )
-    if row.answered.settings.get("scores_of") == "patients":
-        raise RequestError(
-            f"{name} measures patients, who have several images; name a row that was asked without "
-            "--aggregate patient"
-        )
+    if why := why_not(contender):
+        raise RequestError(f"{contender.first.path or contender.first.row.encoded.label} {why}")
     folds = dict.fromkeys(of.row.posed.fold for of in contender.rows)
     for fold in folds:
         yield _joined([of for of in contender.rows if of.row.posed.fold == fold], split)
+
+
+def why_not(contender: Contender) -> str:
+    """Why no answers of a contender can be shown, in words; "": they can."""
+    row = contender.first.row
+    if row.encoded.task == REGRESSION:
+        return (
+            "predicts numbers, which are never right or wrong; `report table --metric mae` says how "
+            "far off they are"
+        )
+    if row.answered.settings.get("scores_of") == "patients":
+        return (
+            "measures patients, who have several images; name a row that was asked without "
+            "--aggregate patient"
+        )
+    return ""
 
 
 def _joined(rows: Sequence[StoredRow], split: str) -> Answered:

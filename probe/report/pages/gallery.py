@@ -29,7 +29,8 @@ SIDE = 128  # of a picture on a sheet, pixels
 ID_LETTERS = 36  # of an id under a picture: the end tells more than the folder
 # Okabe and Ito's blue and vermilion, which the colour-blind tell apart; words say the same.
 BLUE, VERMILION = "#0072b2", "#d55e00"
-RIMS = "Blue rims are of the class as labelled, orange ones of the other."
+RIMS = "Blue rims are of the class as labelled, orange ones of the other{third}."
+THIRD = "; images without a rim are of a third class"
 HINT = (
     "Hints, not findings: a label is suspect where models that weren't fitted to the image give another "
     "class more than that class's own images get on average. Look at each before you change any."
@@ -97,8 +98,8 @@ def gallery_of(found: WrongAnswers | Hints) -> Gallery:
             )
             for wrong in found.shown
         ]
-    has_rims = any(other.rim for card in cards for other in card.others)
-    lead = (*_lead(found), *([RIMS] if has_rims else []))
+    rims = [bool(other.rim) for card in cards for other in card.others]
+    lead = (*_lead(found), *([RIMS.format(third="" if all(rims) else THIRD)] if any(rims) else []))
     return Gallery(_title(found), lead, tuple(cards), found.notes)
 
 

@@ -342,7 +342,7 @@ def test_other_labels_than_then_have_no_neighbours(toys, capsys):
 REFUSED = {
     "numbers": ("--kind ridge --choose val", [], "predicts numbers, which are never right or wrong"),
     "patients": ("--kind linear --aggregate patient", [], "measures patients"),
-    "test unread": ("--kind linear --layer all", [], "2 answers fit, and a gallery is of one"),
+    "test unread": ("--kind linear --layer all", [], "none of the 2 answers that fit has read test; --split val"),
     "no val": ("--kind linear --shots 2 --episodes 2", ["--split", "val"], "it has --split test"),
     "no train": ("--kind linear --shots 2 --episodes 2", ["--split", "train"],
                  "`probe --choose cv` scores train out of fold"),
@@ -359,6 +359,40 @@ def test_refusals_name_the_next_command(why, places, capsys):
     make_features(places[0], **more)
     probed(capsys, asked)
     assert said in " ".join(refused(capsys, "wrong", *words).split())
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (["--layer all", "--layer auto"], "Of 4 answers that fit, 2 of which haven't read test, "),
+        (["--layer auto", "--layer 0", "--layer 1"], "this is the one whose layer was chosen"),
+        (["--layer 0 --choose val", "--layer 1 --choose val"], "this is the best on val (auc "),
+    ],
+)
+def test_of_several_answers_that_fit_the_chosen_one_is_shown(toys, capsys, asked, says):
+    for words in asked:
+        probed(capsys, f"--kind linear {words}")
+    out = answered(capsys, "wrong", "--most", "1")
+    assert says in out
+    assert "answers are wrong" in out
+
+
+def test_where_val_is_not_alike_and_no_layer_was_chosen_those_that_can_be_shown_are_named(
+    toys, capsys
+):
+    for words in ("--layer all", "--layer 0 --choose val", "--layer 1 --choose cv"):
+        probed(capsys, f"--kind linear {words}")
+    assert "2 answers fit, and a gallery is of one; name it by --where" in refused(capsys, "wrong")
+
+
+def test_a_rim_that_is_missing_is_said(toys, capsys, folder):
+    probed(capsys, "--kind linear --choose val")
+    said = answered(capsys, "wrong", "--most", "20", "-o", "w.html")
+    cards = (folder / "w.html").read_text().split('<div class="card">')[1:]
+    n_near = sum(card.count("<figure>") - 1 for card in cards)
+    has_third = sum(card.count("border: 3px solid") for card in cards) < n_near
+    assert has_third
+    assert "orange ones of the other; images without a rim are of a third class." in said
 
 
 @pytest.mark.parametrize(
