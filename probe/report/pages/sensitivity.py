@@ -7,7 +7,7 @@ sets without a common rank belong to ranks that differ.
 
 import itertools
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -154,6 +154,11 @@ def make_parts(contenders: Sequence[Contender], by: Sequence[str]) -> list[Part]
                 asked = tuple(word_of(contender, name) for name in by)
                 part.cells.setdefault((asked, contender.model), []).append(contender)
             parts.append(part)
+    titles: Counter[str] = Counter()
+    for part in parts:  # which may differ in folds or trainings alone
+        titles[title := _title(part)] += 1
+        if titles[title] > 1:
+            part.differs = "; ".join(filter(None, (part.differs, f"no. {titles[title]}")))
     return parts
 
 

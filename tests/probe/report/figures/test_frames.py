@@ -412,6 +412,13 @@ def test_rows_that_measure_patients_have_panels_of_their_own(name):
     assert {getattr(p, "unit", "patient") for p in frame.points if p.panel in mine} == {"patient"}
 
 
+def test_ranks_of_other_labels_have_panels_of_their_own():
+    rows = [of for n in (1, 8, 9) for of in kinds(samples={"labels": n, "split": 2})]
+    panels = {rank.panel for rank in catalogue.make("ranks", asked_of(rows)).points}
+    other = "toys, other labels of toys"
+    assert panels == {"toys", other, f"{other}; no. 2"}
+
+
 def test_two_points_in_one_place_are_refused():
     frame = catalogue.make("layers", asked_of(layered()))
     with pytest.raises(AssertionError, match="2 times"):
