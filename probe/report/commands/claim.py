@@ -10,6 +10,7 @@ from probe.report.commands.which import add_format, add_rows, people_of, print_p
 from probe.report.findings.claiming import Known, of_pair, printed_claims
 from probe.report.formats.cells import COUNT, P_VALUE, SIGNED, Cell, Column, Page, Table
 from probe.report.pages.comparison import tell
+from probe.report.pages.notes import as_few
 from probe.report.published.numbers import PAPERS
 from probe.report.rows.sides import pair_up, read_side
 from probe.report.rows.stored import StoredRow
@@ -136,7 +137,7 @@ def _of_rows(
                 notes.append(str(error))
     missing = [d for d in asked.datasets if d not in {of.dataset for of in found}]
     notes += [f"{name}: no stored rows" for name in missing]
-    return known, notes
+    return known, as_few(notes)
 
 
 def _rows_table(known: Sequence[Known]) -> Table:

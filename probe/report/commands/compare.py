@@ -10,6 +10,7 @@ from probe.report.commands.which import add_format, add_rows, people_of, print_p
 from probe.report.findings.comparisons import Asking, Comparison, compare, metrics_for
 from probe.report.findings.headline import NAMED, Headline, headline, read_record
 from probe.report.pages.comparison import make_page
+from probe.report.pages.notes import as_few
 from probe.report.rows.fields import metric_named
 from probe.report.rows.ledger import read_question
 from probe.report.rows.sides import pair_up, read_side
@@ -88,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
             comparisons.append(compare(pair, people, asking))
         except RequestError as error:
             failed.append(f"{pair.dataset}: {error}")
-    for text in failed:
+    for text in as_few(failed):
         complain(options.prog, text)
     if not comparisons:
         return 1

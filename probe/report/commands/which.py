@@ -12,6 +12,7 @@ from cache.files import write_asked
 from cache.places import features_root, results_root
 from probe.report.formats.cells import Page
 from probe.report.formats.write import ENDINGS, FORMATS, HTML, write
+from probe.report.pages.notes import as_few
 from probe.report.rows.fields import FIELDS, metric_named, read_condition, usual_metric
 from probe.report.rows.people import People
 from probe.report.rows.stored import (
@@ -147,8 +148,8 @@ def read_rows(
     """
     paths = _paths(options)
     rows, problems = _read(options, paths)
-    for problem in problems:
-        complain(prog, f"{problem.path}: {problem.why}")
+    for text in as_few(f"{problem.path}: {problem.why}" for problem in problems):
+        complain(prog, text)
     if not rows and not problems and not may_lack:
         _refuse(options, paths)
     return rows, 1 if problems else 0

@@ -31,6 +31,7 @@ USUAL = (
     *("depth", "place", "aggregate", "measured", "shots", "scale", "k", "prompts", "target"),
     *("split", "trained", "fold", "seed", "control", "leaks"),
 )
+FIRST = (MODEL, "weights", "data", "size", "kind")  # who answered
 OF_CHOICE = ("encoder_lr", "head_lr", "set", "C", "penalty")  # for whoever has just asked
 QUIET: Mapping[str, Sequence[str]] = {  # values that show no column, beside none
     "leaks": ("0", "0 ?p"),
@@ -82,7 +83,11 @@ def format_rows(rows: Sequence[Row]) -> str:
 
 
 def page_of_rows(
-    rows: Sequence[StoredRow], columns: Sequence[str] = (), *, is_full: bool = False
+    rows: Sequence[StoredRow],
+    columns: Sequence[str] = (),
+    *,
+    is_full: bool = False,
+    is_wide: bool = False,
 ) -> Page:
     """Rows as a page.
 
@@ -93,6 +98,8 @@ def page_of_rows(
         rows: in order.
         columns: fields and numbers to show, in this order; "+C" adds one to the usual; none: those.
         is_full: whether the usual ones are all that there are, with what val or folds chose.
+        is_wide: whether it is for a screen that cuts it off on the right: numbers stand behind who
+            answered, and what else tells rows apart behind them.
 
     Raises:
         RequestError: there is no such field.
@@ -102,7 +109,7 @@ def page_of_rows(
     more = [name.removeprefix("+") for name in columns if name.startswith("+")]
     shown = Shown((*own, *more), False)
     if not own:
-        shown = Shown((*USUAL, *(OF_CHOICE if is_full else ()), *more), True, is_full)
+        shown = Shown((*USUAL, *(OF_CHOICE if is_full else ()), *more), True, is_full, is_wide)
     notes = joined(note for of in rows for note in of.row.marks)
     tables = []
     for number, block in enumerate(blocks, start=1):
@@ -119,6 +126,7 @@ class Shown:
     names: Sequence[str]  # fields and numbers
     is_usual: bool  # fields that say the same of all lines stand above; numbers are the usual ones
     is_full: bool = False
+    is_wide: bool = False
 
 
 def _lines(contender: Contender) -> list[Line]:
@@ -152,7 +160,15 @@ def _table(lines: Sequence[Line], title: str, shown: Shown, notes: Mapping[str, 
         usual = [n for n in ALL_NUMBERS if shown.is_full or n in FEW_NUMBERS]
         columns = [_column(n, lines) for n in dict.fromkeys((*usual, *numbers))]
         asked = {n.heading for n in numbers}
-        fields += [c for c in columns if c[0].name in asked or any(cell != Cell() for cell in c[1])]
+        measured = [
+            c for c in columns if c[0].name in asked or any(cell != Cell() for cell in c[1])
+        ]
+        place = len(fields)
+        if shown.is_wide:
+            order = {find_field(name).title: at for at, name in enumerate(FIRST)}
+            fields.sort(key=lambda field: order.get(field[0].name, len(order)))
+            place = sum(column.name in order for column, _ in fields)
+        fields[place:place] = measured
     said = [tuple(dict.fromkeys(notes.get(n, n) for n in line.notes)) for line in lines]
     of_rows = [of for of, line in zip(said, lines, strict=True) if not line.is_mean]
     every = _shared(of_rows) if len(of_rows) > 1 else ()

@@ -28,6 +28,7 @@ from probe.report.formats.cells import (
     Table,
 )
 from probe.report.pages.listing import MODEL, RIGHT, USUAL
+from probe.report.pages.notes import as_few
 from probe.report.rows.answers import TestSet, test_sets
 from probe.report.rows.contenders import Contender
 from probe.report.rows.fields import BY_NAME, written
@@ -122,12 +123,14 @@ def page_of_subgroups(
     return Page(tables, notes=(*_explained(measured), *narrow, *_said(left_out)))
 
 
-def _said(left_out: Sequence[tuple[StoredRow, str]]) -> Iterator[str]:
+def _said(left_out: Sequence[tuple[StoredRow, str]]) -> list[str]:
     """What is left out, each reason once."""
+    found = []
     for why in dict.fromkeys(why for _, why in left_out):
         names = [_short(of) for of, said in left_out if said == why]
         who = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        yield f"left out: {who}: {why}"
+        found.append(f"left out: {who}: {why}")
+    return as_few(found)
 
 
 def _short(of: StoredRow) -> str:

@@ -372,7 +372,7 @@ def _rows(of: Studied) -> Iterator[Block]:
     if found := marks(of.rows):
         yield found
     rows = of.rows[:MOST_ROWS]
-    page = page_of_rows(rows)
+    page = page_of_rows(rows, is_wide=True)
     if len(of.rows) > MOST_ROWS:
         more = f"the first {MOST_ROWS} of {len(of.rows)} rows; `report table` shows all"
         page = Page(page.tables, page.title, page.lead, (*page.notes, more), page.marked)

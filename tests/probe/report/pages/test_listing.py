@@ -108,6 +108,17 @@ def test_the_model_is_always_a_column_of_one_row_too():
     assert headings([make()])[0] == headings([make("a"), make("b")])[0] == "model"
 
 
+def test_on_a_screen_numbers_stand_behind_who_answered():
+    rows = [make(layer=layer, kind=kind, size=32) for layer in (3, 4) for kind in ("linear", "knn")]
+    usual, wide = headings(rows), headings(rows, is_wide=True)
+    assert usual[:3] == ["model", "kind", "layer"]
+    assert wide[:4] == ["model", "kind", "acc [95 %]", "auc [95 %]"]
+    assert wide.index("layer") > wide.index("auc [95 %]")
+    assert sorted(wide) == sorted(usual)
+    (one,) = page_of_rows([StoredRow(row) for row in rows], is_wide=True).tables
+    assert [row[wide.index("layer")].text for row in one.rows] == ["3", "3", "4", "4"]
+
+
 def weighing(model, digest, **facts):
     return make(model, key={"weights": f"sha256:{digest:0<64}"}, **facts)
 
