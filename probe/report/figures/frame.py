@@ -50,11 +50,19 @@ class Frame(Generic[Point]):
     lists: str = ""  # the command that lists these
 
     def __post_init__(self) -> None:
-        """Nothing stands twice in one place: two questions must have two titles, or two names."""
+        """Nothing stands twice in one place: two questions must have two titles, or two names.
+
+        Raises:
+            RequestError: it does.
+        """
         if names := SHAPES.get(self.shape):
             found = Counter(tuple(getattr(p, name) for name in names) for p in self.points)
             twice = [place for place, n in found.items() if n > 1]
-            assert not twice, f"{twice[0]} is in the picture {found[twice[0]]} times"
+            if twice:  # classes of one name, say: files are anyone's
+                words = ", ".join(map(str, twice[0]))
+                raise RequestError(
+                    f"{words}: {found[twice[0]]} numbers of one name can't be told apart"
+                )
 
     @property
     def missing(self) -> str:

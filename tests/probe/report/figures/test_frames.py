@@ -421,7 +421,7 @@ def test_ranks_of_other_labels_have_panels_of_their_own():
 
 def test_two_points_in_one_place_are_refused():
     frame = catalogue.make("layers", asked_of(layered()))
-    with pytest.raises(AssertionError, match="2 times"):
+    with pytest.raises(RequestError, match="2 numbers of one name"):
         dataclasses.replace(frame, points=(*frame.points, frame.points[0]))
 
 
@@ -540,3 +540,13 @@ def test_equal_steps_of_a_ramp_look_equal(ramp):
     falls = np.diff(lab[:, 0])
     middle = len(falls) // 2
     assert (falls < 0).all() or ((falls[:middle] > 0).all() and (falls[middle:] < 0).all())
+
+
+@pytest.mark.parametrize("figure", ["confusion", "recall"])
+def test_classes_of_one_name_are_refused_in_words(figure):
+    rows = [
+        dataclasses.replace(of, row=dataclasses.replace(of.row, scores={**of.row.scores, "class_names": np.array(["one", "one", "c"])}))
+        for of in kinds(n_classes=3)
+    ]  # fmt: skip
+    with pytest.raises(RequestError, match="one.*can't be told apart"):
+        catalogue.make(figure, asked_of(rows))
