@@ -1,9 +1,11 @@
 """The page of ``report compare``: differences, who answers what, which class moves, all data sets."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from cache.commands.names import counted
 from probe.report.findings.comparisons import (
     Asking,
     Comparison,
@@ -84,8 +86,9 @@ def make_page(
     notes += [f"{of.dataset} is left out: {of.lacking}" for of in found if of.lacking]
     for of in found:
         if of.left_out:
+            whys = ", ".join(f"{n} {why}" for why, n in Counter(of.left_out).most_common())
             notes.append(
-                f"{of.dataset}: nothing of the other side belongs to {'; '.join(of.left_out)}"
+                f"{of.dataset}: in no pair: {counted(len(of.left_out), 'answer')} ({whys})"
             )
     if any(of.pair.block for of in comparisons):
         notes.append(NOT_TO_COMPARE)

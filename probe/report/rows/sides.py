@@ -30,6 +30,10 @@ UNASKED = ("probe.read", "probe.n_resamples", "folds")
 FITTED = "fitted"  # on train, or train and val, as the size of val decided
 
 
+UNREAD = "that haven't read test"
+MOST_NAMES = 2  # of differences that are said of a contender without a counterpart
+
+
 @dataclass(frozen=True)
 class Side:
     """What a user typed, and the rows that it means."""
@@ -73,7 +77,7 @@ class Pairs:
     dataset: str
     pairs: tuple[Pair, ...]
     lacking: str = ""  # why there is none
-    left_out: tuple[str, ...] = ()  # contenders that nothing of the other side belongs to
+    left_out: tuple[str, ...] = ()  # of each contender without a counterpart, why: a word or more
 
 
 def read_side(text: str, rows: Sequence[StoredRow]) -> Side:
@@ -144,9 +148,13 @@ def pair_up(a: Side, b: Side) -> list[Pairs]:
 def _pair_up(
     dataset: str, a: Side, b: Side, of_a: Sequence[Contender], of_b: Sequence[Contender]
 ) -> Pairs:
+    every = [*of_a, *of_b]
     for side, there in ((a, of_a), (b, of_b)):
         if not there:
             return Pairs(dataset, (), f"no row of {side.text}")
+        if not any(map(_is_tested, there)):
+            return Pairs(dataset, (), f"no row of {side.text} has read test")
+    of_a, of_b = [*filter(_is_tested, of_a)], [*filter(_is_tested, of_b)]
     blocks = make_blocks([*of_a, *of_b])
     pairs: list[Pair] = []
     for number, block in enumerate(blocks, start=1):
@@ -156,9 +164,27 @@ def _pair_up(
         pairs += [Pair(p.a, p.b, p.apart, which) for p in _nearest(a, b, *here)]
     if not pairs:
         return Pairs(dataset, (), _why_none(a, b, of_a, of_b))
-    paired = {id(c) for pair in pairs for c in (pair.a, pair.b)}
-    left = [describe(c) for c in [*of_a, *of_b] if id(c) not in paired]
-    return Pairs(dataset, tuple(pairs), left_out=tuple(left))
+    paired = {_rows(c) for pair in pairs for c in (pair.a, pair.b)}
+    left = {_rows(c): c for c in every if _rows(c) not in paired}
+    is_of_a = set(map(id, of_a))
+    whys = [_why_left(a, b, c, of_b if id(c) in is_of_a else of_a) for c in left.values()]
+    return Pairs(dataset, tuple(pairs), left_out=tuple(whys))
+
+
+def _is_tested(of: Contender) -> bool:
+    return bool(of.first.row.measured.test)
+
+
+def _why_left(a: Side, b: Side, of: Contender, others: Sequence[Contender]) -> str:
+    """Why a contender has no counterpart: what it differs in from the nearest of the other side."""
+    if not _is_tested(of):
+        return UNREAD
+    ways = []
+    for y in others:
+        named = named_by(a, b, of, y)
+        ways.append([d.name for d in differences_of(of, y) if not named(d.name)])
+    names = min(ways, key=len)[:MOST_NAMES]
+    return f"other in {' and '.join(names)}" if names else "others are nearer, or of other samples"
 
 
 def _nearest(a: Side, b: Side, of_a: Sequence[Contender], of_b: Sequence[Contender]) -> list[Pair]:

@@ -74,6 +74,13 @@ def test_each_number_is_the_kernel_s(asked, capsys, metric, dataset, groups):
     assert f"{holds} [{expected.equivalence.low:+.3f} " in told
 
 
+def test_answers_in_no_pair_are_counted_by_reason(asked, capsys):
+    ask(capsys, "--kind linear --layer all --model toy --data toys")
+    ask(capsys, "--kind linear --layer 0 --model toy --data toys")
+    told = answered(capsys, "compare", "toy", "lite", "--data", "toys")
+    assert "in no pair: 3 answers (2 that haven't read test, 1 other in kind and " in told
+
+
 def test_a_page_says_what_it_is_of(asked, capsys):
     told = answered(capsys, "compare", "toy", "lite")
     assert "A: toy · B: lite (toy | lite, 32 px, knn, k 5, layer 1 cls)" in told

@@ -8,7 +8,7 @@ import pytest
 from contending import answer, labels_of, scores_of
 
 from cache.errors import RequestError
-from probe.report.rows.sides import describe, pair_up, read_side
+from probe.report.rows.sides import UNREAD, describe, pair_up, read_side
 
 LABELS = labels_of(30)
 
@@ -73,7 +73,7 @@ def test_encoders_pair_where_they_were_asked_alike():
         (["linear", "layer 3 cls"], ["linear", "layer 3 cls"]),
         (["knn", "k 5"], ["knn", "k 5"]),
     ]
-    assert of.left_out == ("lite, 32 px, knn, k 20, layer 3 cls",)
+    assert of.left_out == ("other in k",)
 
 
 def test_sizes_agree_where_they_can_and_are_named_where_they_cannot():
@@ -145,6 +145,21 @@ def test_a_suggested_command_pairs_them_and_what_no_condition_says_suggests_none
     if command:
         sides = shlex.split(command.removesuffix("`"))
         assert len(pairs(*sides, rows)[0]) == 1
+
+
+def unread(of):
+    measured = dataclasses.replace(of.row.measured, test={})
+    return dataclasses.replace(of, row=dataclasses.replace(of.row, measured=measured))
+
+
+def test_rows_that_have_not_read_test_are_in_no_pair():
+    rows = [row("vit"), row("lite"), unread(row("vit", layer=5)), unread(row("lite", layer=5))]
+    found, of = pairs("vit", "lite", rows)
+    assert len(found) == 1
+    assert of.left_out == (UNREAD, UNREAD)
+    found, of = pairs("vit", "lite", [rows[0], rows[3]])
+    assert not found
+    assert of.lacking == "no row of lite has read test"
 
 
 def test_blocks_do_not_pair():
