@@ -18,6 +18,7 @@ from probe.report.rows.contenders import contenders_of
 from probe.report.rows.people import People
 from probe.report.rows.stored import read_stored, stored_files
 from probe.report.study.cards import cards
+from probe.report.study.make import Studied, make_study
 
 ALL = ("train", "val", "test")
 TOYS = {"task": "binary-class", "seed": 3, "n": (60, 40, 60), "patients": True, "looks": "alone"}
@@ -132,3 +133,38 @@ def test_several_splits_have_a_table_each(asked):
     (card, *_) = cards(contenders, people)
     assert sorted(table.title for table in card.tables) == ["toys", "toys, mine.csv"]
     assert "asked with 2 splits or labels" in card.notes[0]
+
+
+def test_figures_of_files_are_of_the_samples_that_were_tested(asked, places):
+    contenders, people, *_ = asked(
+        "--kind linear --target meta:site --split-file mine.csv",
+        "--kind linear --split-file mine.csv",
+    )
+    rows = [row for c in contenders for row in c.rows]
+    study = make_study(Studied(rows, contenders, people, read_record(places[1]), "auc"))
+    (alike,) = (section.blocks for section in study.sections if section.name == "alike")
+    titles = {figure.title for figure in alike}
+    assert all("toys, mine.csv" in title for title in titles)
+    plane = next(figure for figure in alike if figure.name == "scatter-toys")
+    (chosen,) = divisions(contenders[:1], people)
+    is_test = chosen.features.split == "test"
+    assert sorted(p.id for p in plane.frame.points) == sorted(chosen.features.ids[is_test])
+    names = {p.id: p.label for p in plane.frame.points}
+    for name, label in zip(
+        chosen.features.ids[is_test], chosen.features.labels[is_test], strict=True
+    ):
+        assert names[name] == chosen.features.class_names[label]
+
+
+def test_another_file_is_divided_alike(asked, tmp_path):
+    contenders, people, features, _ = asked(
+        "--kind linear --target meta:site --split-file mine.csv"
+    )
+    (found,) = divisions(contenders, people)
+    other = open_features(make_toy(tmp_path, "toys", **TOYS, encoder="wide.full"))
+    laid = found.over(other)
+    assert laid.split.tolist() == found.features.split.tolist()
+    assert laid.labels.tolist() == found.features.labels.tolist()
+    assert laid.class_names == list(found.features.class_names)
+    assert laid.array().shape == other.array().shape
+    assert other.split.tolist() == features.split.tolist()  # the file itself stays as it is
