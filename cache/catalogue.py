@@ -24,6 +24,7 @@ from cache.header_index import HeaderIndex
 
 T = TypeVar("T")
 FLAGS = ("protocol", "precision", "store")  # of ``extract``, that are called as parts of a key
+RANDOM = "random"  # of ``extract --weights``
 NO_NAME = frozenset("/\\:*?[")  # characters of paths and patterns, and of no data set's name
 LINE = 160  # characters of a difference between keys that are shown
 
@@ -93,8 +94,12 @@ def _keep_where(found: list[Features], where: Mapping[str, str]) -> list[Feature
 
 
 def _is(part: str, value: str) -> bool:
-    """Whether a part of a key is meant by a value; of a digest its first digits are enough."""
-    return part == value or (len(value) >= N_WEIGHTS and digest_of(part).startswith(value))
+    """Whether a part of a key is meant by a value; of a digest its first digits are enough.
+
+    Of weights "random, seed 0, sha256:..." the first word is, as ``extract --weights`` calls them.
+    """
+    is_digest = len(value) >= N_WEIGHTS and digest_of(part).startswith(value)
+    return part == value or is_digest or (value == RANDOM and part.startswith(f"{RANDOM}, "))
 
 
 def _key_part(features: Features, name: str) -> str | None:
@@ -215,6 +220,19 @@ def _near(wish: Wish, there: Sequence[Features]) -> str:
     return "".join(f"; {words} (here)" for words in near if words)
 
 
+def _values_there(wish: Wish, there: Sequence[Features]) -> str:
+    """What the files that fit but for ``where`` have of its parts."""
+    fit = [f for f in there if wish.fits(f)]
+    said = []
+    for name in wish.where:
+        values = sorted({_key_part(f, name) or "none" for f in fit})
+        short = [
+            v.rpartition(", ")[0] or digest_of(v)[:N_WEIGHTS] if digest_of(v) else v for v in values
+        ]
+        said.append(f"{name} {' or '.join(short)}")
+    return f"; those that are there have {', '.join(said)}" if fit and said else ""
+
+
 def _missing(root: Path, wish: Wish, there: Sequence[Features]) -> str:
     """What isn't there, what is like it, and the command that makes it."""
     where = str(root) if root.is_dir() else f"{root} (no such folder)"
@@ -222,7 +240,9 @@ def _missing(root: Path, wish: Wish, there: Sequence[Features]) -> str:
         return f"no features in {where}; make some with\n  extract --demo"
     if there and not (wish.models or wish.datasets):
         among = f"the {counted(len(there), 'file')} in {root}"
-        return f"no features {wish} among {among}; `cache ls` lists them"
+        return (
+            f"no features {wish} among {among}{_values_there(wish, there)}; `cache ls` lists them"
+        )
     if odd := [dataset for dataset in wish.datasets if set(dataset) & NO_NAME]:
         names = sorted({features.dataset for features in there})
         stored = _stored_as(odd[0], names)
@@ -239,7 +259,9 @@ def _missing(root: Path, wish: Wish, there: Sequence[Features]) -> str:
     command += [word for dataset in wish.datasets for word in ("--data", dataset)]
     asked = {part: v.partition(",")[0] for part, v in wish.where.items() if v != "none"}
     command += [word for part in FLAGS if part in asked for word in (f"--{part}", asked[part])]
-    return f"no features {wish} in {where}{_near(wish, there)}; make them with\n  {shlex.join(command)}"
+    command += ["--weights", RANDOM] if asked.get("weights") == RANDOM else []
+    near = f"{_values_there(wish, there)}{_near(wish, there)}"
+    return f"no features {wish} in {where}{near}; make them with\n  {shlex.join(command)}"
 
 
 def _stored_as(word: str, names: Sequence[str]) -> str:

@@ -131,6 +131,21 @@ def test_other_weights_have_a_name_of_their_own(stored, notes, weights, label):
     assert open_features(stored("a", notes, weights=weights)).label == label
 
 
+def test_random_weights_are_named_as_extract_names_them_and_values_that_are_there_are_said(
+    tmp_path, stored
+):
+    plain = stored("a", weights="sha256:3f2a99")
+    with pytest.raises(CacheMiss) as error:
+        find_features(tmp_path, Wish(models=("toy",), where={"weights": "random"}))
+    assert "; those that are there have weights 3f2a; make them with" in str(error.value)
+    assert str(error.value).endswith("extract --model toy --weights random")
+    random = stored("b", {"random_weights": True}, weights="random, seed 0, sha256:3f2a00")
+    assert find(tmp_path, weights="random") == [random]
+    assert find(tmp_path) == [plain]
+    with pytest.raises(CacheMiss, match="those that are there have weights 3f2a or random, seed 0"):
+        find_features(tmp_path, Wish(models=("toy",), where={"weights": "4f2a"}))
+
+
 def test_a_name_means_the_published_encoder_where_it_is_there(tmp_path, stored):
     tuned = {
         stored(d, {**OWN, "weights": TUNED}, weights=f"sha256:{d}") for d in ("3f2a00", "3f2b00")
