@@ -161,17 +161,26 @@ def test_a_phone_scrolls_down_alone(page):
 
 def test_paper_is_light_and_its_plots_are_as_wide_as_a_panel_there(page):
     figure = draw(page, "layers")
-    page.emulate_media(color_scheme="dark")
 
     def look():
         return figure.locator(".xtick text").first.evaluate("of => of.style.fill")
 
+    def becomes(is_so):
+        for _ in range(100):  # plots are drawn anew a moment later
+            if is_so():
+                return True
+            page.wait_for_timeout(50)
+        return False
+
+    light = look()
+    page.emulate_media(color_scheme="dark")
+    assert becomes(lambda: look() != light)
     dark = look()
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert look() != dark
-    assert figure.locator(".main-svg").first.bounding_box()["width"] == 310
+    assert becomes(lambda: look() == light)
+    assert becomes(lambda: figure.locator(".main-svg").first.bounding_box()["width"] == 310)
     page.evaluate("dispatchEvent(new Event('afterprint'))")
-    assert look() == dark
+    assert becomes(lambda: look() == dark)
 
 
 def test_hostile_names_are_shown_and_do_nothing(browser, tmp_path):
