@@ -102,6 +102,7 @@ class Sheet:
     _height: float = 0.0  # inches of panels and legends
     later: list[Callable[[], None]] = field(default_factory=list)  # when panels have their places
     _said: list[str] = field(default_factory=list)
+    _wide: dict[tuple[str, float], float] = field(default_factory=dict)  # inches of measured texts
 
     def __post_init__(self) -> None:
         self.figure = Figure(figsize=(self.width, self.width), layout="constrained")
@@ -240,9 +241,12 @@ class Sheet:
 
     def measure(self, text: str, size: float = POINTS) -> float:
         """Inches that one line of text is wide."""
-        renderer = self.figure.canvas.get_renderer()  # type: ignore[attr-defined]
-        font = FontProperties(family="DejaVu Sans", size=size)
-        return renderer.get_text_width_height_descent(text, font, ismath=False)[0] / DPI
+        if (text, size) not in self._wide:  # names are wrapped over and over
+            renderer = self.figure.canvas.get_renderer()  # type: ignore[attr-defined]
+            font = FontProperties(family="DejaVu Sans", size=size)
+            width = renderer.get_text_width_height_descent(text, font, ismath=False)[0]
+            self._wide[text, size] = width / DPI
+        return self._wide[text, size]
 
 
 def styled() -> Any:

@@ -20,6 +20,9 @@ from probe.report.figures.plotted.picture import (
 
 SIDE, LEAST, MOST = 56, 18, 420  # px: of a tile, usual and least, and of a matrix
 LETTER, LINE = 6.8, 14  # px of a letter and of a line of text in a tile
+CROWDED, MOST_CROWDED = 12, 3  # columns of a matrix that fills the page's width, and how many such
+CROWDED_MOST = 790  # px of such a matrix
+LONG_BELOW = 24  # letters of names below a matrix; longer ones are numbered, if beside it, too
 NAMES = (22, 32, 48, 64)  # letters of a line of a name, in as few lines as a tile is high
 BESIDE, BELOW = 46, 60  # px of titles, and of those and names below
 BAR = 46  # px of the bar of colours
@@ -31,7 +34,11 @@ def plot(frame: Frame[Tile]) -> Picture:
     panels, said = first(tile.panel for tile in frame.points)
     shown = [[tile for tile in frame.points if tile.panel == name] for name in panels]
     most = max(len({tile.column for tile in of}) for of in shown)
-    side = max(LEAST, min(SIDE, MOST // most))
+    if most >= CROWDED and len(shown) > MOST_CROWDED:
+        n = len({tile.panel for tile in frame.points})
+        said = f"The first {MOST_CROWDED} of {n} panels; narrow the rows to see others."
+        shown = shown[:MOST_CROWDED]
+    side = max(LEAST, min(SIDE, (CROWDED_MOST if most >= CROWDED else MOST) // most))
     scale = frame.scale or Scale(0, 1, "")
     found = tuple(_panel(tiles, side, scale, frame) for tiles in shown)
     return Picture(found, width=max(panel.width for panel in found), said=said)
@@ -42,6 +49,13 @@ def _panel(tiles: Sequence[Tile], side: int, scale: Scale, frame: Frame[Tile]) -
     columns = list(dict.fromkeys(tile.column for tile in tiles))
     at = {(tile.row, tile.column): tile for tile in tiles}
     grid = [[at.get((row, column)) for column in columns] for row in rows]
+    y_names = _names(rows, side)
+    high = side
+    if _are_numbered(rows, columns, side):
+        rows = [f"{i}:\N{NO-BREAK SPACE}{name}" for i, name in enumerate(rows, 1)]
+        columns = [str(i) for i, _ in enumerate(columns, 1)]
+        y_names = [wrapped(name, NAMES[1]) for name in rows]
+        high = max(side, 6 + LINE * max(name.count("<br>") + 1 for name in y_names))
     known = [[tile if tile and not math.isnan(tile.value) else None for tile in of] for of in grid]
     colours = scale.colours
     has_text = all(_fits(tile.text, side) for tile in tiles)
@@ -76,14 +90,14 @@ def _panel(tiles: Sequence[Tile], side: int, scale: Scale, frame: Frame[Tile]) -
     is_flat = all(
         len(unescape(line)) * LETTER <= side for name in x_names for line in name.split("<br>")
     )
-    step = math.ceil(LINE / side)
+    step = 1 if is_flat else _step(x_names, side)
     x = {
         "tickvals": list(range(len(columns)))[::step],
         "ticktext": x_names[::step],
         "tickangle": 0 if is_flat else -90,
         **{"title": named(frame.x), "range": [-0.5, len(columns) - 0.5], "showgrid": False},
     }
-    y_names = _names(rows, side)
+    step = _step(y_names, high)
     y = {
         "tickvals": list(range(len(rows)))[::step],
         "ticktext": y_names[::step],
@@ -91,11 +105,23 @@ def _panel(tiles: Sequence[Tile], side: int, scale: Scale, frame: Frame[Tile]) -
     }
     longest = max(len(unescape(line)) for name in x_names for line in name.split("<br>"))
     below = BELOW + (0 if is_flat else int(LETTER * longest))
-    height = len(rows) * side + below + (0 if has_text else BAR)
+    height = len(rows) * high + below + (0 if has_text else BAR)
     layout = {"xaxis": x, "yaxis": y, "shapes": corners}
     beside = max(len(unescape(line)) for name in y_names for line in name.split("<br>"))
     width = len(columns) * side + int(LETTER * beside) + BESIDE
     return Panel(tiles[0].panel, tuple(traces), layout, height, width)
+
+
+def _are_numbered(rows: Sequence[str], columns: Sequence[str], side: int) -> bool:
+    """Whether rows and columns are the same things, of names too long to stand below as well."""
+    is_same = len(rows) == len(columns) and all(map(str.startswith, rows, columns))
+    longest = max(len(name) for name in columns)
+    return is_same and longest > max(side / LETTER, LONG_BELOW if len(columns) < CROWDED else 0)
+
+
+def _step(names: Sequence[str], side: int) -> int:
+    """Of how many names one is shown, so that none stands over another."""
+    return math.ceil(max(name.count("<br>") + 1 for name in names) * LINE / side)
 
 
 def _names(names: Sequence[str], side: int) -> list[str]:

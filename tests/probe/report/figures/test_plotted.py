@@ -115,6 +115,33 @@ def test_small_tiles_have_a_bar_of_colours_in_place_of_texts():
     assert len(picture.panels[0].layout["shapes"]) == 30 * 29 / 2
 
 
+def crowded(n, n_panels, name="c{:02d}" + "x" * 57):
+    names = [name.format(i) for i in range(n)]
+    tiles = tuple(
+        Tile(f"p{p}", f"{row}, n 5", column, 0.5, "50", "", False)
+        for p in range(n_panels) for row in names for column in names
+    )  # fmt: skip
+    return plot(Frame("heat", tiles, "", scale=Scale(0, 1, "share")))
+
+
+def test_long_names_of_many_classes_stand_once_and_numbers_below():
+    picture = crowded(30, 5)
+    assert len(picture.panels) == 3
+    assert picture.said == "The first 3 of 5 panels; narrow the rows to see others."
+    panel = picture.panels[0]
+    x, y = panel.layout["xaxis"], panel.layout["yaxis"]
+    assert x["ticktext"] == [str(i) for i in range(1, 31)]
+    assert [text.partition(":")[0] for text in y["ticktext"]] == x["ticktext"]
+    assert panel.height >= 30 * 14 * max(text.count("<br>") + 1 for text in y["ticktext"])
+    assert 800 < panel.width < 1100
+
+
+def test_few_classes_keep_their_names_on_both_sides():
+    picture = crowded(4, 5, "class {}")
+    assert len(picture.panels) == 5
+    assert picture.panels[0].layout["xaxis"]["ticktext"][0].startswith("class")
+
+
 def test_printed_numbers_are_hollow_and_all_stands_behind_the_last():
     ends = (math.nan, math.nan, "")
     marks = [Mark_("p", "a", "shots", x, "acc", of, 0.5, *ends, 0, False) for x in (1, 10, math.inf) for of in ("test", PUBLISHED)]  # fmt: skip
