@@ -78,6 +78,7 @@ class Features:
     def __init__(self, header: Header) -> None:
         self.header = header
         self.path = header.path
+        self._order: NDArray[np.intp] | None = None  # of samples, see ``in_order``
 
     def __repr__(self) -> str:
         if self.is_text:
@@ -222,11 +223,28 @@ class Features:
         vars(found).update(split=split, labels=labels)  # where cached properties look first
         return found
 
+    def in_order(self, ids: NDArray[np.str_]) -> "Features":
+        """The same features, whose samples come in another order; rows stay in the file's.
+
+        Args:
+            ids: (S,) all of its own.
+        """
+        if np.array_equal(ids, self.ids):
+            return self
+        order = np.argsort(self.ids)
+        order = order[np.searchsorted(self.ids, ids, sorter=order)]
+        found = Features(self.header)
+        groups = None if self.groups is None else self.groups[order]
+        tables = {"ids": ids, "labels": self.labels[order], "split": self.split[order]}
+        tables |= {"groups": groups, "meta": {n: of[order] for n, of in self.meta.items()}}
+        vars(found).update(tables, _order=order)  # where cached properties look first
+        return found
+
     def by_sample(self, x: NDArray[Any], how: str) -> NDArray[Any]:
         """(N, D) of rows -> (S, D) of samples, several rows of one as ``aggregate_rows`` has it."""
-        if self.rows_are_samples:
-            return x
-        return aggregate_rows(x, self.row_sample, self.header.n_samples, how)
+        if not self.rows_are_samples:
+            x = aggregate_rows(x, self.row_sample, self.header.n_samples, how)
+        return x if self._order is None else x[self._order]
 
     # ------------------------------------------------------------------ layers
 

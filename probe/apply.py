@@ -22,9 +22,11 @@ from probe.arrays import Doubles, Texts
 from probe.metrics.classification import THRESHOLD
 from probe.places import read_side_by_side
 from probe.questions.external import of_encoder
+from probe.questions.joining import align
 from probe.questions.overlay import CellsConfig, OverlayConfig
 from probe.refit import Classifier, fit_again, question_of, refuse_many
 from probe.results import BrokenRow, find_head
+from probe.row import joined_digest
 from probe.row_names import find_row
 
 BETWEEN = "|"  # several predicted labels
@@ -51,7 +53,13 @@ def make_parser() -> argparse.ArgumentParser:
         "row",
         help="its JSON file, or in $MEDPROBE_RESULTS or ./results its name, or its id's start",
     )
-    parser.add_argument("images", metavar="FEATURES", type=Path, help="a feature file")
+    parser.add_argument(
+        "images",
+        metavar="FEATURES",
+        type=Path,
+        nargs="+",
+        help="a feature file; of encoders side by side one of each",
+    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -87,17 +95,17 @@ def main(arguments: Sequence[str]) -> int:
 def run(options: argparse.Namespace) -> int:
     """Read the row, score the images, write what it says of them."""
     path, row = find_row(options.row, results_root(), "")
-    features = open_features(options.images)
+    files = files_of(row, [open_features(path) for path in options.images], path.stem)
+    features = files[0]
     out = options.out or Path(f"{path.stem}_{file_stem(features.dataset)}.csv")
     _check_place(out, options.overwrite)
-    refuse_other_encoder(row, features, path.stem)
     tables = {"labels": options.labels, "split_file": options.split_file}
     laid = OverlayConfig(**tables, **given(options, CellsConfig))
     classifier = classifier_of(path, row, options.features or features_root(), laid)
-    x = read_side_by_side(classifier.places, classifier.aggregate, features)
+    x = read_side_by_side(classifier.places, files, classifier.aggregate)
     scores = classifier.scores(x)
     write_scores(out, features.ids, scores, classifier.task, row["score_type"])
-    if features.digest in (row["features"]["digest"], row["trained_on"].get("digest")):
+    if joined_digest(files) in (row["features"]["digest"], row["trained_on"].get("digest")):
         show(f"{path.stem} was made of these features: it has learnt from some of them")
     n = counted(len(scores), "sample")
     show(f"{n} of {features.dataset} scored by {path.stem}: {out} and .npz")
@@ -117,18 +125,50 @@ def _check_place(out: Path, overwrite: bool) -> None:
             )
 
 
-def refuse_other_encoder(row: Mapping[str, Any], features: Features, name: str) -> None:
+def files_of(row: Mapping[str, Any], files: Sequence[Features], name: str) -> tuple[Features, ...]:
+    """The feature files in the order of the row's encoders, their samples in one order.
+
+    Raises:
+        RequestError: there is not one of each encoder, another encoder made one, or the same in
+            another way; the message says in what they differ.
+    """
+    own = row["features"]
+    parts = [(part["model"], part["key"]) for part in own.get("joined", ())]
+    parts = parts or [(own["model"], own.get("key", {}))]
+    if len(files) != len(parts):
+        names = " and ".join(model for model, _ in parts)
+        raise RequestError(
+            f"{name} is of {names}: name {len(parts)} feature files of the new images, not {len(files)}"
+        )
+    found = []
+    for model, key in parts:
+        of_model = [features for features in files if features.model == model]
+        fits = [f for f in of_model if not _differences(key, f)] or of_model or files
+        refuse_other_encoder(key, fits[0], name)
+        found.append(fits[0])
+    return align(found)
+
+
+def _differences(key: Mapping[str, Any], features: Features) -> list[str]:
+    """In what features were made in another way than a key says."""
+    keys = of_encoder(key, features.key), of_encoder(features.key, key)
+    return [line for line in key_differences(*keys) if not line.startswith(f"{STORED}:")]
+
+
+def refuse_other_encoder(learnt: Mapping[str, Any], features: Features, name: str) -> None:
     """Refuse features that another encoder made, or the same in another way.
+
+    Args:
+        learnt: the key of the features that were learnt from.
+        features: the new ones.
+        name: of the row, for messages.
 
     Raises:
         RequestError: they are; the message says in what they differ.
     """
     if features.is_text:
         raise RequestError(f"{features.path} holds text features, and images are scored")
-    learnt = row["features"].get("key", {})
-    keys = of_encoder(learnt, features.key), of_encoder(features.key, learnt)
-    lines = [line for line in key_differences(*keys) if not line.startswith(f"{STORED}:")]
-    if lines:
+    if lines := _differences(learnt, features):
         raise RequestError(
             f"{features.path.name} was made in another way than the features of {name} "
             f"({'; '.join(lines[:3])}); extract it as those"

@@ -37,6 +37,8 @@ examples:
   probe --kind sklearn.svm.LinearSVC --set C=0.01,0.1,1 --data breastmnist
   probe --kind my_probe.py:MyProbe                      your own: fit and predict_scores
   probe --kind linear --layer all                       val numbers of every layer
+  probe --kind linear --layer all+ --pool cls+mean      every layer and both pools side by side
+  probe --kind linear --model dinov2+clip               two encoders side by side
   probe --kind zeroshot --data breastmnist              for encoders with `extract --text`
   probe features/demo/*.h5 --kind knn --k 10,20         files by path
   probe --kind linear --data breastmnist --split kfold:5       other splits, no forward pass
@@ -125,7 +127,7 @@ def read_config(arguments: Sequence[str] | None) -> ProbeConfig:
         _refuse_shared(options, kind)
         few_shot = _few_shot(options, preset)
         choosing = given(options, ChoosingConfig)
-        places, per_patient = _read_places(options)
+        places, per_patient = _read_places(options, kind)
         return ProbeConfig(
             kind,
             FindConfig(files=tuple(options.files), **_read_find(options)),
@@ -204,9 +206,9 @@ def _read_find(options: argparse.Namespace) -> dict[str, Any]:
     return {**found, "data": test_data} if test_data else found
 
 
-def _read_places(options: argparse.Namespace) -> tuple[PlacesConfig, bool]:
+def _read_places(options: argparse.Namespace, kind: Kind) -> tuple[PlacesConfig, bool]:
     """Where to take features, and whether patients are measured: --aggregate says both."""
-    typed = given(options, PlacesConfig)
+    typed = {**kind.usual_places, **given(options, PlacesConfig)}
     words = split_words("--aggregate", typed.pop("aggregate", None))
     of_rows = [word for word in words if word != PATIENT]
     if len(set(words)) < len(words) or len(of_rows) > 1:
@@ -274,15 +276,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(config: ProbeConfig) -> int:
     """Find the features, ask them, print the table."""
     # Here, not above: h5py is a quarter of the time that --help may take.
-    from probe.finding import choose_files
+    from probe.finding import choose_asked
     from probe.report.pages.listing import format_rows
     from probe.run import run_probe
 
-    found, failures = choose_files(config.find)
+    found, failures = choose_asked(config.find)
     rows, more = run_probe(config, found, say=lambda line: show(line, flush=True))
     if rows:
         show(f"\n{format_rows(rows)}\n")
-        more += _show_subgroups(config, rows, found) if config.run.by else []
+        files = [features for each in found for features in each]
+        more += _show_subgroups(config, rows, files) if config.run.by else []
         if not config.places.reads_test:
             show("Test wasn't read: --layer auto chooses layer and pool, or name one of each.")
         show(f"{counted(len(rows), 'row')} with scores in {config.run.folder}")

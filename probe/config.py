@@ -93,6 +93,9 @@ class ProbeConfig:
 
     def __post_init__(self) -> None:
         kind, places = self.kind, self.places
+        joins = [word for word in (*self.find.models, *map(str, self.find.files)) if "+" in word]
+        if joins and not kind.joins_encoders:
+            raise RequestError(f"--kind {kind.name} takes one encoder at a time, not {joins[0]}")
         with kind.running():
             kind.check_places(places.layer, places.pools)
         if places.all_test and (not places.is_comparing or places.layer == AUTO):

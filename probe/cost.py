@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from cache.errors import CacheError
@@ -36,14 +36,48 @@ class Cost:
 UNKNOWN = Cost()
 
 
-def cost_of(features: Features, places: Sequence[Place], head: Head | None) -> Cost:
-    """What a probe's answer takes, as far as its feature file knows; of random weights nothing.
+def cost_of(files: Sequence[Features], places: Sequence[Place], head: Head | None) -> Cost:
+    """What a probe's answer takes, as far as its feature files know; of random weights nothing.
 
     Args:
-        features: the file.
+        files: the file; or those of several encoders side by side, which run one after the other.
         places: whose features are seen.
         head: the linear model, if it is one; of episodes E at once.
     """
+    seen = [(f, [p for p in places if p.file == i]) for i, f in enumerate(files)]
+    each = [_cost_of(features, own) for features, own in seen if own]
+    n_heads = math.prod(head.weights.shape[:-2]) if head else 1
+    trained = (head.weights.size + head.intercept.size) // n_heads if head else None
+    if any(cost is UNKNOWN for cost in each):
+        return UNKNOWN
+    if len(each) == 1:
+        return replace(each[0], trained_parameters=trained)
+    of_devices = {(cost.device, cost.precision) for cost in each}
+    device, precision = of_devices.pop() if len(of_devices) == 1 else (None, None)
+    per_second = [cost.images_per_second for cost in each]
+    forward = [cost.inference_seconds_per_image for cost in each]
+    is_alike = device is not None  # times of different devices have no sum
+    return Cost(
+        parameters=_total(cost.parameters for cost in each),
+        trained_parameters=trained,
+        images_per_second=precise(1 / sum(1 / n for n in per_second if n))
+        if is_alike and all(per_second)
+        else None,
+        inference_seconds_per_image=precise(sum(n for n in forward if n))
+        if is_alike and all(forward)
+        else None,
+        bytes_per_image=_total(cost.bytes_per_image for cost in each),
+        device=device,
+        precision=precision,
+    )
+
+
+def _total(values: Iterable[int | None]) -> int | None:
+    known = list(values)
+    return None if None in known else sum(filter(None, known))
+
+
+def _cost_of(features: Features, places: Sequence[Place]) -> Cost:
     if features.notes.get("random_weights"):  # a control: nobody would use it
         return UNKNOWN
     try:
@@ -53,11 +87,9 @@ def cost_of(features: Features, places: Sequence[Place], head: Head | None) -> C
     n_images, forward = _number(said, "images"), _number(said, "forward_seconds")
     per_second, parameters = _number(said, "images_per_s"), _number(said, "parameters")
     arrays = {features.array_name(*at) for place in places for at in place.arrays}
-    n_heads = math.prod(head.weights.shape[:-2]) if head else 1
     device = said.get("device")
     return Cost(
         parameters=int(parameters) if parameters else None,
-        trained_parameters=(head.weights.size + head.intercept.size) // n_heads if head else None,
         images_per_second=per_second if n_images else None,
         inference_seconds_per_image=precise(forward / n_images) if forward and n_images else None,
         bytes_per_image=sum(features.header.arrays[name].row_bytes for name in arrays),

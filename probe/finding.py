@@ -1,9 +1,9 @@
-"""Which feature files are meant: by path, or by what they are of."""
+"""Which feature files are meant: by path, or by what they are of; one, or several side by side."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,11 @@ class FindConfig:
 
     files: tuple[Path, ...] = ()  # by path; empty: found by the wishes below
     models: tuple[str, ...] = setting(
-        (), "encoders, comma separated", flag="--model", short="-m", metavar="NAMES"
+        (),
+        "encoders, comma separated; a+b: side by side; all+: every one that is there",
+        flag="--model",
+        short="-m",
+        metavar="NAMES",
     )
     sizes: tuple[int, ...] = setting(
         (), "input sizes, comma separated", flag="--size", metavar="PX"
@@ -48,6 +52,91 @@ class FindConfig:
     @property
     def folder(self) -> Path:
         return self.features or features_root()
+
+
+Files = tuple["Features", ...]  # of one encoder, or of several side by side
+ALL = "all"  # "all+": every encoder that is there
+
+
+def choose_asked(find: FindConfig) -> tuple[list[Files], list[Failure]]:
+    """What is asked one after the other: a feature file, or those of encoders that a plus joins.
+
+    Raises:
+        CacheError: nothing can be had.
+        RequestError: several keys fit one request, or a join is of less than two encoders.
+    """
+    # A file may have a plus in its own name.
+    together = [path for path in find.files if "+" in str(path) and not path.exists()]
+    joins = [model for model in find.models if "+" in model]
+    found: list[Files] = []
+    failures: list[Failure] = []
+    models = tuple(model for model in find.models if model not in joins)
+    files = tuple(path for path in find.files if path not in together)
+    if files or models or not (together or joins):
+        each, failures = choose_files(replace(find, files=files, models=models))
+        found = [(features,) for features in each]
+    for path in together:
+        parts = tuple(Path(part) for part in str(path).split("+"))
+        each, missing = choose_files(FindConfig(parts))
+        failures += missing
+        found += [] if missing else [_joined(each, str(path))]
+    for model in joins:
+        asked, missing = _by_dataset(find, model)
+        found, failures = found + asked, failures + missing
+    if not found:
+        raise CacheError("; ".join(failure.why for failure in failures))
+    return found, failures
+
+
+def _joined(files: list[Features], what: str) -> Files:
+    if len(files) < 2:
+        raise RequestError(f"{what} joins {len(files)} feature files; name two or more")
+    return tuple(files)
+
+
+def _by_dataset(find: FindConfig, model: str) -> tuple[list[Files], list[Failure]]:
+    """The files of encoders that a word joins, for each data set that has all of them.
+
+    An encoder of which several sizes are there is named with one, as in "dinov2@224".
+    """
+    names = [name for name in model.split("+") if name]
+    is_every = model == f"{ALL}+"
+    if not is_every and (len(names) < 2 or ALL in names):
+        raise RequestError(f"--model {model}: name encoders, as a+b, or {ALL}+ for every one")
+    of_names: list[dict[str, list[Features]]] = []
+    failures: list[Failure] = []
+    for name in names:
+        encoder, _, size = name.partition("@")
+        if size and not size.isdigit():
+            raise RequestError(f"--model takes NAME@PIXELS, as dinov2@224; not {name!r}")
+        models = () if is_every else (encoder,)
+        sizes = (int(size),) if size else find.sizes
+        each, missing = choose_files(replace(find, models=models, sizes=sizes))
+        failures += missing
+        by_dataset: dict[str, list[Features]] = {}
+        for features in each:
+            if not (is_every and features.notes.get("random_weights")):
+                by_dataset.setdefault(features.dataset, []).append(features)
+        of_names.append(by_dataset)
+    found: list[Files] = []
+    for dataset in dict.fromkeys(dataset for of in of_names for dataset in of):
+        lacking = [n for n, of in zip(names, of_names, strict=True) if dataset not in of]
+        files = [features for of in of_names for features in of.get(dataset, [])]
+        if lacking:
+            why = f"no features of {' or '.join(lacking)}; name only data sets that have all, with --data"
+            failures.append(Failure(f"{model} on {dataset}", why))
+        elif not is_every and len(files) > len(names):
+            there = ", ".join(f"{features.label}@{features.size}" for features in files)
+            raise RequestError(
+                f"--model {model} fits {len(files)} files of {dataset}; name one size of each encoder, "
+                f"of {there}"
+            )
+        elif len(files) < 2:
+            why = f"{files[0].label} is the only encoder; extract another"
+            failures.append(Failure(f"{model} on {dataset}", why))
+        else:
+            found.append(tuple(files))
+    return found, failures
 
 
 def choose_files(find: FindConfig) -> tuple[list[Features], list[Failure]]:

@@ -1,4 +1,7 @@
-"""Where in the encoder features are taken: one layer and pool, several to compare, or side by side.
+"""Where in encoders features are taken: one layer and pool, several to compare, or side by side.
+
+In ``--layer``, ``--pool`` and ``--model`` a comma compares and a plus joins: "2,5" is layer 2 and
+layer 5, "2+5" both side by side, "all+" every layer side by side.
 
 The last n layers side by side are DINOv2's form of the linear probe (``dinov2/eval/linear.py``,
 ``create_linear_input``): pool cls is the class tokens of the last n, concat those and the mean over
@@ -9,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +29,10 @@ if TYPE_CHECKING:
 
 POOLS = ("cls", "mean", "head", "proj", "concat")
 ALL, AUTO = "all", "auto"  # of --layer
+EVERY = "all+"  # every layer, or encoder, side by side
 LAST_N = re.compile(r"last([1-9]\d*)")  # "last4": the last four side by side
+NUMBERS = re.compile(r"-?\d+(\+-?\d+)*")  # "11", or "2+5+8+11" side by side
+JOINED = "joined"  # the pool of a row that saw several places side by side
 
 
 PATIENT = "patient"  # the word of --aggregate that is about scores, not features
@@ -48,19 +54,20 @@ class PlacesConfig:
     """
 
     # A number, negative from the end; "all": each stored layer, test unread; "auto": the one that
-    # is best without test, and the last; "last4": the last four side by side.
+    # is best without test, and the last; "last4": the last four side by side; "2+5": these two side
+    # by side; "all+": every one; "2,5+8": compared.
     layer: int | str = setting(
         -1,
-        "number of the block or stage, -1 the last; last4: the last four side by side; all: val "
-        "numbers of every layer; auto: test of the best by val, and of the last",
+        "number of the block or stage, -1 the last; 2+5+8: these side by side; all+: every layer side "
+        "by side; last4: the last four; 2,5: val numbers of each; all: of every layer; auto: test of "
+        "the best by val, and of the last",
         read=_read_layer,
     )
     pools: tuple[str, ...] = setting(
         (),
-        f"{', '.join(POOLS)}; several comma separated are compared on val",
+        f"{', '.join(POOLS)}; cls+mean: side by side; several comma separated are compared on val",
         flag="--pool",
         metavar="NAMES",
-        among=POOLS,
         shown="cls where there is one, else head at the last layer, else mean; with --protocol what "
         "its paper reads; zeroshot: proj",
     )
@@ -75,27 +82,49 @@ class PlacesConfig:
     all_test: bool = setting(False, "where layers or pools are compared: read test for each")
 
     def __post_init__(self) -> None:
-        layer = self.layer
-        if isinstance(layer, str) and layer not in (ALL, AUTO) and not LAST_N.fullmatch(layer):
-            raise RequestError(
-                f"--layer takes a number, -1 for the last, {ALL}, {AUTO}, or last4 for the last four "
-                f"side by side; not {layer!r}"
-            )
+        words = str(self.layer).split(",")
+        alone = (AUTO,) if len(words) == 1 else ()
+        for word in words:
+            is_known = word in (ALL, EVERY, *alone) or LAST_N.fullmatch(word)
+            if not (is_known or NUMBERS.fullmatch(word)):
+                raise RequestError(
+                    f"--layer takes a number, -1 for the last, {ALL}, {AUTO}, 2+5 for layers 2 and 5 "
+                    f"side by side, {EVERY} for every layer or last4 for the last four; not "
+                    f"{self.layer!r}"
+                )
+        _refuse_twice("layer", words)
         check(self)
-        if len(set(self.pools)) < len(self.pools):
-            raise RequestError(f"each pool may be named once, found {', '.join(self.pools)}")
+        _refuse_twice("pool", self.pools)
+        if unknown := [pool for pool in self.single_pools if pool not in POOLS]:
+            raise RequestError(f"--pool takes {', '.join(POOLS)}, not {unknown[0]!r}")
+        if self.layer == AUTO and any("+" in pool for pool in self.pools):
+            raise RequestError(
+                f"--layer {AUTO} chooses among single pools; concat is cls and mean side by side"
+            )
         if self.aggregate not in AGGREGATES:
             raise RequestError(f"--aggregate takes {', '.join(AGGREGATES)}, not {self.aggregate!r}")
 
     @property
+    def single_pools(self) -> list[str]:
+        """Every pool that is named, whether side by side with others or not."""
+        return list(dict.fromkeys(pool for words in self.pools for pool in words.split("+")))
+
+    @property
     def is_comparing(self) -> bool:
         """Whether several layers or pools are compared, and one may be chosen."""
-        return self.layer in (ALL, AUTO) or len(self.pools) > 1
+        return self.layer in (ALL, AUTO) or "," in str(self.layer) or len(self.pools) > 1
 
     @property
     def reads_test(self) -> bool:
         """Whether test is read: not while layers or pools are compared, unless asked for."""
         return not self.is_comparing or self.layer == AUTO or self.all_test
+
+
+def _refuse_twice(what: str, words: Sequence[str]) -> None:
+    """Refuse a word that is compared with itself, or stands beside itself."""
+    for several in (words, *(word.split("+") for word in words)):
+        if len(set(several)) < len(several):
+            raise RequestError(f"each {what} may be named once, found {', '.join(words)}")
 
 
 @dataclass(frozen=True)
@@ -107,12 +136,14 @@ class Place:
     n_last: int = 1  # layers side by side, which end with this one
     # The file that it was found in; places are the same whatever encoder they are of.
     features: Features | None = field(default=None, compare=False, repr=False)
+    file: int = 0  # which of a question's feature files, where it joins several encoders
 
     @property
     def settings(self) -> dict[str, Any]:
         """What a row's question holds of it."""
         several = {"n_last": self.n_last} if self.n_last > 1 else {}
-        return {"layer": self.layer, "pool": self.pool, **several}
+        of_file = {"file": self.file} if self.file else {}
+        return {"layer": self.layer, "pool": self.pool, **several, **of_file}
 
     @property
     def arrays(self) -> list[tuple[int, str]]:
@@ -124,7 +155,8 @@ class Place:
     def __str__(self) -> str:
         first = self.layer - self.n_last + 1
         layers = f"layers {first} to {self.layer}" if self.n_last > 1 else f"layer {self.layer}"
-        return f"{layers}, {self.pool}"
+        of = f" of encoder {self.file + 1}" if self.file else ""
+        return f"{layers}, {self.pool}{of}"
 
 
 def place_of(settings: Mapping[str, Any]) -> Place:
@@ -134,9 +166,115 @@ def place_of(settings: Mapping[str, Any]) -> Place:
         KeyError, TypeError, ValueError: it says none.
     """
     layer, pool, n_last = settings["layer"], settings["pool"], settings.get("n_last", 1)
-    if not (type(layer) is type(n_last) is int and pool in POOLS and 1 <= n_last <= layer + 1):
+    file = settings.get("file", 0)
+    are_whole = all(type(number) is int for number in (layer, n_last, file))
+    if not (are_whole and pool in POOLS and 1 <= n_last <= layer + 1 and file >= 0):
         raise ValueError(f"no place: {dict(settings)}")
-    return Place(layer, pool, n_last)
+    return Place(layer, pool, n_last, file=file)
+
+
+def settings_of(places: Sequence[Place]) -> dict[str, Any]:
+    """What a row's question holds of one place, or of several side by side."""
+    if len(places) == 1:
+        return places[0].settings
+    each = [place.settings for place in places]
+    return {"layer": max(place.layer for place in places), "pool": JOINED, "places": each}
+
+
+def places_in(settings: Mapping[str, Any]) -> tuple[Place, ...]:
+    """The places that ``settings_of`` says.
+
+    Raises:
+        KeyError, TypeError, ValueError: it says none.
+    """
+    if "places" in settings:
+        return tuple(place_of(each) for each in settings["places"])
+    return (place_of(settings),)
+
+
+def name_places(places: Sequence[Place]) -> str:
+    """Places in words."""
+    if len(places) == 1:
+        return str(places[0])
+    layers, pools = (
+        list(dict.fromkeys(str(getattr(place, of)) for place in places)) for of in ("layer", "pool")
+    )
+    return f"layers {'+'.join(layers)}, {'+'.join(pools)}"
+
+
+def find_joins(
+    files: Sequence[Features], layer: int | str, pools: Sequence[str] = (), reading: Reading = USUAL
+) -> list[tuple[Place, ...]]:
+    """Where is asked: of each answer the places that it sees side by side, the first on the left.
+
+    Encoders come one after the other, of each its layers, of each layer its pools. A layer gives
+    those of the pools that it has.
+
+    Args:
+        files: one, or those of several encoders side by side.
+        layer: a word of ``--layer``.
+        pools: those of ``--pool``; none: ``default_pool`` of each layer.
+        reading: what is meant there.
+
+    Raises:
+        RequestError: a file doesn't hold the layer, or none of the pools there; layers of several
+            encoders are to be compared.
+    """
+    is_plain = not ("," in str(layer) or "+" in "".join((str(layer), *pools)))
+    if len(files) == 1 and is_plain:
+        return [(place,) for place in find_places(files[0], layer, pools, reading)]
+    if len(files) > 1 and {ALL, AUTO} & {*str(layer).split(",")}:
+        raise RequestError(
+            f"--layer {layer} compares layers of one encoder; of several side by side name one, "
+            f"as -1, or {EVERY}"
+        )
+    found: list[tuple[Place, ...]] = []
+    for word in str(layer).split(","):
+        each = range(len(files[0].layers)) if word == ALL else [None]
+        for nth in each:
+            at = [_layers(features, word, nth) for features in files]
+            found += [
+                tuple(
+                    place
+                    for file, (features, places) in enumerate(zip(files, at, strict=True))
+                    for place in _pooled(features, file, places, pool, reading)
+                )
+                for pool in pools or ("",)
+            ]
+    return list(dict.fromkeys(found))
+
+
+def _layers(features: Features, word: str, nth: int | None) -> list[Place]:
+    """The layers that a word puts side by side, or the nth that it compares; pools come later."""
+    if LAST_N.fullmatch(word):
+        return [Place(features.last_layer, "", int(word.removeprefix("last")), features)]
+    if word in (ALL, EVERY):
+        numbers = _numbers(features, word)
+        numbers = numbers if nth is None else [numbers[nth]]
+    else:
+        numbers = [features.find_layer(int(number)) for number in word.split("+")]
+    _refuse_twice("layer", [str(number) for number in numbers])
+    return [Place(number, "", features=features) for number in numbers]
+
+
+def _pooled(
+    features: Features, file: int, layers: Sequence[Place], pools: str, reading: Reading
+) -> list[Place]:
+    """Each layer with those of the pools that it has."""
+    found = []
+    for at in layers:
+        names = pools.split("+") if pools else [default_pool(features, at.layer, reading)]
+        if at.n_last > 1:
+            found += [_last(features, at.n_last, pool) for pool in names]
+        else:
+            found += [replace(at, pool=p) for p in names if has_pool(features, at.layer, p)]
+    if not found:
+        there = [pool for pool in POOLS if any(has_pool(features, at.layer, pool) for at in layers)]
+        raise RequestError(
+            f"{features.path.name} has no pool {' or '.join(pools.split('+'))} at the layers of "
+            f"{features.encoder} that are named; there it has {', '.join(there)}"
+        )
+    return [replace(place, file=file) for place in found]
 
 
 def find_places(
@@ -256,32 +394,37 @@ def read_place(features: Features, place: Place, aggregate: str = "mean") -> Flo
 
 
 def read_side_by_side(
-    places: Sequence[Place], aggregate: str = "mean", of: Features | None = None
+    places: Sequence[Place], files: Sequence[Features], aggregate: str = "mean"
 ) -> Floats:
     """(S, D) features of every sample at several places, the first on the left.
 
     Args:
-        places: where, each in the file that it was found in.
+        places: where.
+        files: what each place's ``file`` counts; samples in one order.
         aggregate: what a sample's several rows become.
-        of: another file, to take all of them from.
 
     Raises:
         RequestError, BrokenCache: as ``read_place``.
     """
-    files = [file for place in places if (file := of or place.features)]
     if len(places) == 1:
-        return read_place(files[0], places[0], aggregate)
-    widths = [f.memmap(p.layer, p.pool).shape[1] for f, p in zip(files, places, strict=True)]
+        return read_place(files[places[0].file], places[0], aggregate)
+    widths = [width_of(place, files) for place in places]
+    dtypes = [files[p.file].memmap(*array).dtype for p in places for array in p.arrays]
     x, start = np.empty(0), 0
     # One after the other: all twice would be gigabytes.
-    for file, place, width in zip(files, places, widths, strict=True):
-        part = read_place(file, place, aggregate)
+    for place, width in zip(places, widths, strict=True):
+        part = read_place(files[place.file], place, aggregate)
         if not start:
-            x = np.empty((len(part), sum(widths)), part.dtype)
+            x = np.empty((len(part), sum(widths)), np.result_type(part, *dtypes))
         x[:, start : start + width] = part
         start += width
         del part  # before the next is read
     return x
+
+
+def width_of(place: Place, files: Sequence[Features]) -> int:
+    """Of the features at a place."""
+    return sum(files[place.file].memmap(*array).shape[1] for array in place.arrays)
 
 
 def default_pool(features: Features, layer: int, reading: Reading = USUAL) -> str:

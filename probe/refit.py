@@ -24,7 +24,7 @@ from probe.kinds.knn import Knn
 from probe.kinds.linear import Linear
 from probe.kinds.ridge import Ridge
 from probe.metrics.patients import Scored, by_patient
-from probe.places import Place, place_of, read_place
+from probe.places import Place, places_in, read_side_by_side
 from probe.questions.external import only_test
 from probe.questions.laying import lay_over
 from probe.questions.overlay import META, OverlayConfig
@@ -79,12 +79,16 @@ def fit_again(path: Path, row: Mapping[str, Any], ask: Callable[[], Question]) -
         raise RequestError(f"{name} is of kind {probe['kind']} and keeps no weights; {cure}")
     question = ask()
     try:
-        place = place_of(probe)
+        places = places_in(probe)
     except (KeyError, TypeError, ValueError) as error:
         raise RequestError(f"{name} doesn't say where it took features; ask it anew") from error
     aggregate = probe.get("aggregate", "mean")
 
-    splits = divide(question, lambda one: read_place(one.features, place, aggregate))
+    if "parts" in probe or any(place.file for place in places):
+        raise RequestError(
+            f"{name} saw several places side by side, and isn't fitted again; {LATER}"
+        )
+    splits = divide(question, lambda one: read_side_by_side(places, one.files, aggregate))
     train = splits["train"]
     if probe.get("refit") == "train+val":
         train = join(train, splits["val"])
@@ -92,7 +96,7 @@ def fit_again(path: Path, row: Mapping[str, Any], ask: Callable[[], Question]) -
     # Of folds the stored val is of other fits.
     answered = ["test"] if "folds" in probe or "refit" in probe else ["val", "test"]
     _compare(path, row, {word: splits[word] for word in answered}, fitted)
-    return dataclasses.replace(fitted, places=(place,), aggregate=aggregate)
+    return dataclasses.replace(fitted, places=places, aggregate=aggregate)
 
 
 def refuse_many(row: Mapping[str, Any], name: str) -> None:

@@ -74,6 +74,18 @@ class NewerRow(BrokenRow):
 
 
 @dataclass(frozen=True)
+class Part:
+    """One of the encoders that a row saw side by side."""
+
+    model: str
+    label: str
+    encoder: str
+    size: int
+    digest: str  # of the key
+    key: Mapping[str, Any]  # of its feature file
+
+
+@dataclass(frozen=True)
 class Encoded:
     """Which encoder's features of which samples a row is of; of controls what stands in its place."""
 
@@ -90,6 +102,7 @@ class Encoded:
     seen: str = "unknown"  # whether the encoder saw these images before: "yes: ...", "no"
     protocol: str = ""  # whose preprocessing this is, e.g. "wu2025"; empty: the encoder's own
     marks: tuple[str, ...] = ()  # what a reader must know of it; a stored row has all in one list
+    joined: tuple[Part, ...] = ()  # several encoders side by side, in the order of ``Place.file``
 
     @property
     def label(self) -> str:
@@ -189,10 +202,15 @@ class Row:
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """The feature files that were read: one."""
+        """The feature files that were read: one, or one of each encoder side by side."""
         names = ("layer", "pool", "n_last")
         place = {n: self.answered.settings[n] for n in names if n in self.answered.settings}
-        return (Source(self.encoded.encoder, self.encoded.key, self.encoded.digest, (place,)),)
+        places = self.answered.settings.get("places", [place])
+        parts = self.encoded.joined or (self.encoded,)
+        return tuple(
+            Source(p.encoder, p.key, p.digest, tuple(at for at in places if at.get("file", 0) == i))
+            for i, p in enumerate(parts)
+        )
 
     @property
     def digest(self) -> str:
@@ -261,6 +279,7 @@ def as_json(row: Row) -> dict[str, Any]:
             "key": e.key,
             "samples": e.samples,
             "tables": e.tables,
+            **({"joined": [asdict(part) for part in e.joined]} if e.joined else {}),
         },
         "probe": answered.settings,
         "seed": row.seed,
@@ -305,6 +324,7 @@ def from_json(content: Mapping[str, Any]) -> Row:
             own_label=features.get("label", ""),
             seen=content["seen"],
             protocol=content["protocol"],
+            joined=tuple(Part(**part) for part in features.get("joined", ())),
         ),
         Posed(
             content["target"],

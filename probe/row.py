@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from cache.commands.names import version_of
 from cache.errors import RequestError
 from cache.features import Features
+from cache.format.key import key_digest
 from probe.answer import Answer
 from probe.choosing.plan import HELD_OUT, as_val
 from probe.cost import UNKNOWN, Cost
@@ -25,18 +27,56 @@ from probe.metrics.patients import Scored, by_patient
 from probe.protocols import Followed, reading_of
 from probe.questions.leaks import without_twins
 from probe.questions.question import Question, Split
-from probe.results import IDS, PATIENTS, ROWS, Answered, Encoded, Posed, Row, TrainedOn
+from probe.results import IDS, PATIENTS, ROWS, Answered, Encoded, Part, Posed, Row, TrainedOn
 from probe.solvers.standardise import UNLABELLED
 
 
 def encoded_of(question: Question, protocol: Followed | None = None) -> Encoded:
-    """The encoder of a feature file, as its notes have it.
+    """The encoder of a feature file, as its notes have it; of several side by side all together.
 
     Args:
         question: the question of its samples.
         protocol: the paper whose probe is followed.
     """
-    features, notes = question.features, question.features.notes
+    each = [_encoded_of(features, question, protocol) for features in question.files]
+    return each[0] if len(each) == 1 else _side_by_side(question.files, each)
+
+
+def _side_by_side(files: Sequence[Features], each: Sequence[Encoded]) -> Encoded:
+    sizes = {e.size for e in each}
+    names = [e.label if len(sizes) == 1 else f"{e.label}@{e.size}" for e in each]
+    seen = [e.seen for e in each]
+    saw = [s for s in seen if s.startswith("yes")]
+    alike = seen[0] if len(set(seen)) == 1 else "unknown"
+    papers = dict.fromkeys(e.protocol for e in each)
+    digests = [e.digest for e in each]
+    return replace(
+        each[0],
+        model="+".join(e.model for e in each),
+        encoder="+".join(e.encoder for e in each),
+        size=max(sizes),
+        digest=joined_digest(files),
+        key={"joined": digests},
+        own_label="+".join(names),
+        seen=saw[0] if saw else alike,
+        protocol=" + ".join(paper or "its own" for paper in papers) if any(papers) else "",
+        marks=tuple(
+            dict.fromkeys(
+                f"{name}: {mark}" for name, e in zip(names, each, strict=True) for mark in e.marks
+            )
+        ),
+        joined=tuple(Part(e.model, e.label, e.encoder, e.size, e.digest, e.key) for e in each),
+    )
+
+
+def joined_digest(files: Sequence[Features]) -> str:
+    """What makes the features of one file, or of several side by side, others."""
+    digests = [features.digest for features in files]
+    return digests[0] if len(digests) == 1 else key_digest({"joined": digests})
+
+
+def _encoded_of(features: Features, question: Question, protocol: Followed | None) -> Encoded:
+    notes = features.notes
     # Files from before these notes: nobody knows, and the images were prepared the usual way.
     prepared = str(notes.get("protocol") or "")
     papers = [protocol.name if protocol else "", prepared.partition(",")[0]]
@@ -230,4 +270,4 @@ def _trained_on(train: Question | None) -> TrainedOn | None:
         return None
     features = train.features
     facts = samples_of(train), tables_of(features), train.target, train.division
-    return TrainedOn(train.dataset, features.digest, *facts)
+    return TrainedOn(train.dataset, joined_digest(train.files), *facts)

@@ -63,6 +63,34 @@ METRICS = _each(_maybe(NUMBER))
 # "?": it may be missing. An object's entries stand below it.
 Schema = Mapping[str, "Kind | Schema"]
 INTERVAL: Schema = dict.fromkeys(("value", "low", "high"), _maybe(NUMBER))
+PLACES = Kind(
+    "a list of layers and pools",
+    lambda value: (
+        isinstance(value, list)
+        and all(
+            isinstance(at, dict)
+            and isinstance(at.get("pool"), str)
+            and all(_is_count(at.get(name, 0)) for name in ("layer", "n_last", "file"))
+            for at in value
+        )
+    ),
+)
+PARTS = Kind(
+    "a list of two encoders or more",
+    lambda value: (
+        isinstance(value, list)
+        and len(value) > 1
+        and all(
+            isinstance(part, dict)
+            and part.keys() == {*PART_TEXTS, "size", "key"}
+            and all(isinstance(part[name], str) for name in PART_TEXTS)
+            and _is_count(part["size"])
+            and isinstance(part["key"], dict)
+            for part in value
+        )
+    ),
+)
+PART_TEXTS = ("model", "label", "encoder", "digest")
 LEAKS: Schema = {
     f"{which}{name}{may}": _maybe(COUNT) if name == "groups" else COUNT
     for which, may in (("", ""), ("val_", "?"))
@@ -76,11 +104,13 @@ ROW: Schema = {
         "key?": {"layers?": OBJECT},
         "samples": DIGESTS,
         "tables?": CHECKSUMS,
+        "joined?": PARTS,
     },
     "probe": {
         "kind": TEXT,
         "read?": _list(TEXT),
         "layer?": _maybe(COUNT),
+        "places?": PLACES,
         "few_shot?": {"shots": COUNT},
         "training_seed?": _maybe(COUNT),
         "place_chosen?": {"by": TEXT, "among?": _list(PLACE)},

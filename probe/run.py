@@ -27,6 +27,7 @@ from probe.arrays import Floats
 from probe.choosing.place import Best, Compared
 from probe.config import ProbeConfig
 from probe.cost import UNKNOWN, Cost, cost_of
+from probe.finding import Files
 from probe.kinds.controls import KIND as CONTROL
 from probe.kinds.controls import advise_random, answer_controls, encoded_control, find_random
 from probe.kinds.few_shot import answer_few_shot
@@ -37,37 +38,39 @@ from probe.places import (
     default_pool,
     lacking_pools,
     last_place,
-    read_place,
+    name_places,
+    read_side_by_side,
 )
 from probe.protocols import Followed
 from probe.questions.describe import describe_questions
 from probe.questions.external import choose_training, only_test
+from probe.questions.joining import align
 from probe.questions.laying import lay_over
 from probe.questions.leaks import refuse_leaks, with_leaks
+from probe.questions.overlay import OverlayConfig
 from probe.questions.question import Question, Split, check_known, divide, pick
 from probe.results import Encoded, Row, check_folder, write_row
 from probe.row import encoded_of, make_row, of_patients
 from probe.solvers.head import MAX_BYTES
+from probe.solvers.standardise import UNLABELLED, Standard
 
 Say = Callable[[str], None]  # told a line
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is asked of one feature file."""
+    """What is asked of one feature file, or of several encoders side by side."""
 
     config: ProbeConfig
-    path: Path
+    paths: tuple[Path, ...]  # one file, or those of encoders side by side
 
 
-def run_probe(
-    config: ProbeConfig, found: list[Features], say: Say
-) -> tuple[list[Row], list[Failure]]:
+def run_probe(config: ProbeConfig, found: list[Files], say: Say) -> tuple[list[Row], list[Failure]]:
     """Ask every file and write its rows; what doesn't fit is noted and the others go on.
 
     Args:
         config: the question.
-        found: the files.
+        found: the files; of encoders side by side, all of theirs together.
         say: told a line about each data set.
 
     Returns:
@@ -79,7 +82,7 @@ def run_probe(
     """
     by_ids = config.overlay.split_file or (config.few_shot and config.few_shot.file)
     if config.overlay.labels or (by_ids and not config.external.train_data):
-        _refuse_shared_ids(found)
+        _refuse_shared_ids([files[0] for files in found])
     check_folder(config.run.folder)
     rows: list[Row] = []
     failures: list[Failure] = []
@@ -106,46 +109,48 @@ def run_probe(
             return False
         return True
 
-    for features in _with_random(config, found, say) if config.run.controls else found:
-        paths = [str(features.path)] if alike[_named(features)] > 1 else []
-        answers = answer(Job(config, features.path), say_once, features)
-        if keep(answers, f"{features.label} on {features.dataset}", *paths):
-            of_datasets.setdefault(features.dataset, features)
+    for files in _with_random(config, found, say) if config.run.controls else found:
+        paths = [" + ".join(str(f.path) for f in files)] if alike[_named(files)] > 1 else []
+        answers = answer(Job(config, tuple(f.path for f in files)), say_once, files)
+        names, dataset = "+".join(features.label for features in files), files[0].dataset
+        if keep(answers, f"{names} on {dataset}", *paths):
+            of_datasets.setdefault(dataset, files[0])
     for dataset, features in of_datasets.items() if config.run.controls else ():
         keep(control_rows(config, features), f"controls on {dataset}")
     return rows, failures
 
 
-def answer(
-    job: Job, say: Say = lambda line: None, features: Features | None = None
-) -> Iterator[Row]:
+def answer(job: Job, say: Say = lambda line: None, files: Files = ()) -> Iterator[Row]:
     """The rows of one file, layer by layer, and of each layer every question.
 
     Args:
         job: the file and what is asked of it.
         say: told what a reader of the rows must know before them.
-        features: the file, where it is open already.
+        files: the file, or files side by side, where they are open already.
 
     Raises:
         CacheError, RequestError: what can't be answered; after the rows of what can.
     """
-    config, features = job.config, features or open_features(job.path)
-    questions = make_questions(config, features)
+    config, files = job.config, files or tuple(map(open_features, job.paths))
+    questions = make_questions(config, files)
     with config.kind.running():
-        lines = [*describe_questions(questions), *describe_lacking(config, features)]
+        lines = [*describe_questions(questions), *describe_lacking(config, files)]
         # The bank of an episode is small.
         lines += [] if config.few_shot else [config.kind.describe_memory(questions)]
         for line in filter(None, lines):
             say(line)
-        yield from _Asking(config, features, count_all(config, questions, say)).rows()
+        yield from _Asking(config, questions[0].files, count_all(config, questions, say)).rows()
 
 
-def _with_random(config: ProbeConfig, found: list[Features], say: Say) -> Iterator[Features]:
+def _with_random(config: ProbeConfig, found: list[Files], say: Say) -> Iterator[Files]:
     """The files, each followed by that of the same architecture with random weights, once."""
-    there = {os.path.realpath(features.path) for features in found}
-    for features in found:
-        yield features
-        if features.notes.get("random_weights"):
+    there = {os.path.realpath(features.path) for features, *_ in found}
+    for files in found:
+        yield files
+        features = files[0]
+        if len(files) > 1:
+            say("of encoders side by side there is no control with random weights")
+        if len(files) > 1 or features.notes.get("random_weights"):
             continue
         other = find_random(features, config.find.folder)
         if other is None:
@@ -153,7 +158,7 @@ def _with_random(config: ProbeConfig, found: list[Features], say: Say) -> Iterat
         # By path, or of another encoder that is built alike.
         elif os.path.realpath(other.path) not in there:
             there.add(os.path.realpath(other.path))
-            yield other
+            yield (other,)
 
 
 def control_rows(config: ProbeConfig, features: Features) -> Iterator[Row]:
@@ -163,7 +168,7 @@ def control_rows(config: ProbeConfig, features: Features) -> Iterator[Row]:
         CacheError, RequestError: what can't be answered; after the rows of what can.
     """
     aggregate = config.places.aggregate
-    for question in count_all(config, make_questions(config, features)):
+    for question in count_all(config, make_questions(config, (features,))):
         started = time.perf_counter()
         for control, splits, answer in answer_controls(question, config.choosing, aggregate):
             start = {"kind": CONTROL, "control": control}
@@ -227,30 +232,41 @@ def _refuse_shared_ids(found: Sequence[Features]) -> None:
             )
 
 
-def _named(features: Features) -> tuple[str, str, int]:
+def _named(files: Files) -> tuple[tuple[str, str, int], ...]:
     """What a row of the table names; files by path may share it, and say so in a mark."""
-    return features.dataset, features.label, features.size
+    return tuple((f.dataset, f.label, f.size) for f in files)
 
 
-def make_questions(config: ProbeConfig, features: Features) -> list[Question]:
+def make_questions(config: ProbeConfig, files: Files) -> list[Question]:
     """The labels and splits to ask a file with: one, or one for each fold or site.
 
     Raises:
         CacheError: there are no features of the training data.
-        RequestError: labels or a split that can't be laid over the file, or training features that
-            don't fit it.
+        RequestError: labels or a split that can't be laid over the file, training features that
+            don't fit it, or encoders side by side that aren't of the same samples.
     """
-    train_data = config.external.train_data
+    train_data, files = config.external.train_data, align(files)
+    first, *_ = files
     if not train_data:
-        return lay_over(config.overlay, features)
+        return _lay_over(config.overlay, files)
     # Of the data to test on nothing is divided: it is its test split, or all of it.
     undivided = dataclasses.replace(config.overlay, split=None, split_file=None)
-    training = choose_training(train_data, features, config.find.folder, dict(config.find.where))
+    if len(files) > 1 and train_data.endswith(".h5"):
+        raise RequestError(
+            "of encoders side by side name the data to train on, as --train-data NAME"
+        )
+    folder, where = config.find.folder, dict(config.find.where)
+    training = align([choose_training(train_data, f, folder, where) for f in files])
     if config.overlay.labels:
-        _refuse_shared_ids([features, training])
-    (test,) = lay_over(undivided, features)
-    (train,) = lay_over(config.overlay, training)
+        _refuse_shared_ids([first, training[0]])
+    (test,) = _lay_over(undivided, files)
+    (train,) = _lay_over(config.overlay, training)
     return [only_test(test, train, config.external.test_split)]
+
+
+def _lay_over(overlay: OverlayConfig, files: Files) -> list[Question]:
+    """The first file's labels and split, or others; the other files bring features alone."""
+    return [dataclasses.replace(q, beside=files[1:]) for q in lay_over(overlay, files[0])]
 
 
 def count_all(
@@ -273,19 +289,19 @@ def count_all(
 
 @dataclass
 class _Asking:
-    """One file, asked every question at every place."""
+    """One file, or several side by side, asked every question at every place."""
 
     config: ProbeConfig
-    features: Features
+    files: Files
     questions: list[Question]
 
     def rows(self) -> Iterator[Row]:
         config, kind = self.config, self.config.kind
         for question in self.questions:
             kind.check_question(question)
-        self.config = config = _name_pools(config, self.features)
+        self.config = config = _name_pools(config, self.files[0])
         where = config.places
-        places = kind.find_places(self.features, where.layer, where.pools, config.reading)
+        places = kind.find_places(self.files, where.layer, where.pools, config.reading)
         rows = self._best(places) if where.layer == AUTO else self._each(places)
         settings = []
         for row in rows:
@@ -305,7 +321,7 @@ class _Asking:
         cure = ""
         held: list[tuple[tuple[Place, ...], Floats]] = []
         for number, at in enumerate(places, start=1):
-            held.append((at, read_place(self.features, at[-1], config.places.aggregate)))
+            held.append((at, read_side_by_side(at, self.files, config.places.aggregate)))
             # In training they are float32.
             n_bytes = 4 * sum(x.size for _, x in held)
             if number < len(places) and n_bytes < kind.bytes_together and not config.few_shot:
@@ -322,8 +338,8 @@ class _Asking:
                     try:
                         yield from self._measured(problem, answers, started)
                     except DivergedError as error:
-                        place = problem.places[-1]
-                        which = f"{question.name}, {place}" if question.name else f"{place}"
+                        where = name_places(problem.places)
+                        which = f"{question.name}, {where}" if question.name else where
                         diverged.append(f"{which} ({error.what})")
                         cure = error.cure
                     started = time.perf_counter()
@@ -344,7 +360,7 @@ class _Asking:
         where = config.places
         compared = [Compared([at[-1] for at in places]) for _ in self.questions]
         for at in places:
-            x = read_place(self.features, at[-1], where.aggregate)
+            x = read_side_by_side(at, self.files, where.aggregate)
             for question, found in zip(self.questions, compared, strict=True):
                 problem = self._problem(question, x, at, with_test=False)
                 try:
@@ -353,7 +369,7 @@ class _Asking:
                     raise RequestError(
                         f"no layer can be chosen, for at {at[-1]} {error}, or name one --layer"
                     ) from None
-        last = last_place(self.features, where.pools, config.reading)
+        last = last_place(self.files[0], where.pools, config.reading)
         for question, found in zip(self.questions, compared, strict=True):
             yield from self._at(question, last)
             for number, best in enumerate(found.choose(first=last)):
@@ -363,7 +379,7 @@ class _Asking:
         self, question: Question, place: Place, best: Best | None = None, only: int | None = None
     ) -> Iterator[Row]:
         started = time.perf_counter()
-        x = read_place(self.features, place, self.config.places.aggregate)
+        x = read_side_by_side((place,), self.files, self.config.places.aggregate)
         problem = self._problem(question, x, (place,))
         answers = self.config.kind.answer(problem)
         yield from self._measured(problem, answers, started, best, only)
@@ -380,7 +396,7 @@ class _Asking:
         fitted_on, where = question.trained_on or question, config.places
 
         def read(one: Question) -> Floats:
-            return x if one is question else read_place(one.features, at[-1], where.aggregate)
+            return x if one is question else read_side_by_side(at, one.files, where.aggregate)
 
         splits = divide(question, read)
         if config.kind.learns:
@@ -396,7 +412,11 @@ class _Asking:
         is_one_each = all(features.rows_are_samples for features in files)
         aggregate = "mean" if is_one_each else where.aggregate
         wish = config.choosing, config.few_shot, where.is_comparing, aggregate, where.pools
-        return Problem(question, at, splits, *wish, config.run.keep_heads)
+        standard = None
+        if len(at) > 1 and not config.kind.own_scale:
+            standard = Standard.of(splits["train"].x)
+            splits = {n: dataclasses.replace(s, x=standard(s.x)) for n, s in splits.items()}
+        return Problem(question, at, splits, *wish, config.run.keep_heads, standard)
 
     def _measured(
         self,
@@ -427,13 +447,15 @@ class _Asking:
                     chosen={**answer.chosen, "place": best.said},
                     marks=[*answer.marks, best.mark],
                 )
-            start = {"kind": config.kind.name, **problem.places[-1].settings}
+            start = {"kind": config.kind.name, **config.kind.place_settings(problem.places)}
+            if problem.standard:
+                start["parts"] = f"standardised by {UNLABELLED if config.few_shot else 'train'}"
             encoded = encoded_of(question, config.protocol)
             seen = (answer.head and answer.head.places) or problem.places
             yield _as_row(
                 *(config, question, answer, start, encoded, problem.splits, started),
                 config.protocol,
-                cost_of(question.features, seen, answer.head),
+                cost_of(question.files, seen, answer.head),
             )
             started = time.perf_counter()
 
@@ -453,14 +475,18 @@ def _empty(split: Split) -> Split:
     return pick(split, np.zeros(len(split), bool))
 
 
-def describe_lacking(config: ProbeConfig, features: Features) -> list[str]:
+def describe_lacking(config: ProbeConfig, files: Files) -> list[str]:
     """A line on pools that an encoder hasn't, where it has others that are asked for.
 
     Raises:
-        RequestError: the file doesn't hold the layer.
+        RequestError: a file doesn't hold the layer.
     """
-    lacking = lacking_pools(features, config.places.layer, config.places.pools)
-    there = [pool for pool in config.places.pools if pool not in lacking]
-    if not (lacking and there):
-        return []
-    return [f"{features.model} has no {', '.join(lacking)} there: asked is {', '.join(there)}"]
+    lines, pools = [], config.places.single_pools
+    for features in files:
+        lacking = lacking_pools(features, config.places.layer, pools)
+        there = [pool for pool in pools if pool not in lacking]
+        if lacking and there:
+            lines.append(
+                f"{features.model} has no {', '.join(lacking)} there: asked is {', '.join(there)}"
+            )
+    return lines

@@ -92,6 +92,8 @@ class Heads(Course, Kind):
     paper = "dinov2"  # the grid is DINOv2's, whoever named it
     section = SECTION
     has_layers = False
+    joins_encoders = False
+    own_scale = True
     is_chosen = False
 
     def __post_init__(self) -> None:
@@ -113,7 +115,7 @@ class Heads(Course, Kind):
         return cls(**{**base, **given(options, cls), **refit})
 
     def check_places(self, layer: int | str, pools: tuple[str, ...]) -> None:
-        if layer != -1 or len(pools) > 1:
+        if layer != -1 or len(pools) > 1 or "+" in "".join(pools):
             raise RequestError(
                 "--kind heads chooses among the last layers itself, and their pools; leave out "
                 "--layer, and name one --pool at most"
@@ -127,14 +129,15 @@ class Heads(Course, Kind):
             )
 
     def find_places(
-        self, features: Features, layer: int | str, pools: Sequence[str], reading: Reading
+        self, files: Sequence[Features], layer: int | str, pools: Sequence[str], reading: Reading
     ) -> list[tuple[Place, ...]]:
         """The class tokens of the last layers, and the last one's mean.
 
         Raises:
             RequestError: the file lacks class tokens of a layer, or the pool that is named.
         """
-        ((place,),) = super().find_places(features, -1, pools, reading)
+        (features,) = files
+        ((place,),) = super().find_places(files, -1, pools, reading)
         if place.pool != "cls":
             # linear.py:421-423 of Baharoon et al.: of CNNs one input, without a second pool. Of SAM,
             # which has no class token, the mean (eval/utils.py:265-277); or what --pool names.
@@ -156,6 +159,9 @@ class Heads(Course, Kind):
         has_mean = "mean" in features.layers[last] and not pools
         return [(*tokens, *([replace(place, pool="mean")] if has_mean else []))]
 
+    def place_settings(self, places: tuple[Place, ...]) -> dict[str, Any]:
+        return places[-1].settings  # its pool says that it chose among several
+
     # ------------------------------------------------------------ answers
 
     def answer(self, problem: Problem) -> Iterator[Answer]:
@@ -165,7 +171,8 @@ class Heads(Course, Kind):
             RequestError: val has no images, or what ``fit_grid`` refuses.
         """
         val = problem.val_to_choose("a head")
-        device, inputs, x = check_device(self.device), Inputs.of(problem), problem.read()
+        device, inputs = check_device(self.device), Inputs.of(problem)
+        x = {name: split.x for name, split in problem.splits.items()}
         used = self if inputs.has_cls else replace(self, n_last=(1,))
         train, task = problem.splits["train"], problem.task
         shape = inputs.n_blocks, inputs.has_mean, task.word, task.n_classes
@@ -219,7 +226,8 @@ class Heads(Course, Kind):
             RequestError: all heads of an episode diverged; or see ``fit_episode_grids``.
         """
         val = problem.val_of_paper("a head")
-        device, inputs, x = check_device(self.device), Inputs.of(problem), problem.read()
+        device, inputs = check_device(self.device), Inputs.of(problem)
+        x = {name: split.x for name, split in problem.splits.items()}
         used = self if inputs.has_cls else replace(self, n_last=(1,))
         train, task = problem.splits["train"], problem.task
         shape = inputs.n_blocks, inputs.has_mean, task.word, task.n_classes

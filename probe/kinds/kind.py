@@ -32,7 +32,7 @@ from cache.commands.settings import given
 from cache.errors import RequestError
 from cache.task import Task
 from probe.answer import Answer
-from probe.arrays import Doubles, Floats, Indices
+from probe.arrays import Doubles, Indices
 from probe.choosing.in_episode import (
     NAME_ONE,
     by_patient_settings,
@@ -54,11 +54,11 @@ from probe.choosing.plan import (
 from probe.episodes.draw import FewShotConfig
 from probe.metrics.classification import PROBABILITY, label_shares
 from probe.metrics.losses import is_of_ranks, loss_name, loss_of
-from probe.places import Place, find_places, read_side_by_side
+from probe.places import Place, find_joins, settings_of, width_of
 from probe.protocols import Reading
-from probe.questions.question import Question, Split, divide, pick
+from probe.questions.question import Question, Split, pick
 from probe.solvers.head import Head
-from probe.solvers.standardise import AS_STORED, Prepare, Standardising, standardising
+from probe.solvers.standardise import AS_STORED, Prepare, Standard, Standardising, standardising
 
 if TYPE_CHECKING:
     from cache.features import Features  # h5py: --help shouldn't wait for it
@@ -85,14 +85,16 @@ class Problem:
     """One question at places of one encoder: all that a kind is given."""
 
     question: Question
-    places: tuple[Place, ...]  # one, but for kinds that take several side by side
-    splits: Mapping[str, Split]  # train, val and test at the last place; what isn't read is empty
+    places: tuple[Place, ...]  # one, or several side by side
+    splits: Mapping[str, Split]  # train, val and test at all places; what isn't read is empty
     choosing: ChoosingConfig
     few_shot: FewShotConfig | None = None
     is_compared: bool = False  # with other places: then this one's loss is needed, too
     aggregate: str = "mean"  # what a sample's several rows become
     pools: tuple[str, ...] = ()  # as they were named; (): what the kind reads by itself
     keep_heads: bool = False  # of few-shot episodes, too
+    # What several places' features were standardised by, for kinds that don't do so themselves.
+    standard: Standard | None = None
 
     @property
     def task(self) -> Task:
@@ -147,24 +149,18 @@ class Problem:
         assert self.few_shot
         return standardising(self.few_shot.standardise_word, self.splits["train"].x)
 
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """How many features are of each place, in their order."""
+        return tuple(width_of(place, self.question.files) for place in self.places)
+
     def seen_by(self, head: Head | None, places: tuple[Place, ...] = ()) -> Head | None:
-        """A head that is told what it sees: all places, or some of them."""
+        """A head that is told what it sees: all places, or some of them, as they are stored."""
+        if head and self.standard:
+            folded = self.standard.folded(head.weights, head.intercept)
+            head = replace(head, weights=folded[0], intercept=folded[1], centre=self.standard.mean)
         seen = places or self.places
         return head and replace(head, places=seen, aggregate=self.aggregate)
-
-    def read(self) -> dict[str, Floats]:
-        """Split -> (n, D) features of all places side by side, in their order.
-
-        Raises:
-            BrokenCache: the stored rows don't match their checksums.
-        """
-
-        def read(one: Question) -> Floats:
-            file = None if one is self.question else one.features
-            return read_side_by_side(self.places, self.aggregate, file)
-
-        found = {name: split.x for name, split in divide(self.question, read).items()}
-        return {**found, "test": found["test"][: len(self.splits["test"])]}
 
 
 class Kind:
@@ -184,6 +180,10 @@ class Kind:
     refits: ClassVar[bool] = True  # --refit
     standardises: ClassVar[bool] = False  # --standardise: features of few-shot episodes
     pools: ClassVar[tuple[str, ...]] = ()  # that it reads; (): those that are asked for
+    joins_encoders: ClassVar[bool] = True  # --model a+b
+    own_scale: ClassVar[bool] = False  # it standardises, or not, of several places each by itself
+    # Of PlacesConfig, where it is asked at another than the last layer unless one is named.
+    usual_places: ClassVar[Mapping[str, Any]] = {}
     # Of features of several places, that ``answer_together`` may hold; 0: one place at a time.
     bytes_together: ClassVar[int] = 0
     paper: ClassVar[str | None] = None  # that says which pool is meant where none is named
@@ -279,14 +279,18 @@ class Kind:
             )
 
     def find_places(
-        self, features: Features, layer: int | str, pools: Sequence[str], reading: Reading
+        self, files: Sequence[Features], layer: int | str, pools: Sequence[str], reading: Reading
     ) -> list[tuple[Place, ...]]:
         """Where it is asked: each answer's places.
 
         Raises:
-            RequestError: the file doesn't hold them.
+            RequestError: a file doesn't hold them.
         """
-        return [(place,) for place in find_places(features, layer, self.pools or pools, reading)]
+        return find_joins(files, layer, self.pools or pools, reading)
+
+    def place_settings(self, places: tuple[Place, ...]) -> dict[str, Any]:
+        """What a row's question holds of an answer's places."""
+        return settings_of(places)
 
     @property
     def versions(self) -> dict[str, str]:

@@ -83,6 +83,7 @@ class Linear(Kind):
     candidate = "strength"
     is_ordered = True
     standardises = True
+    own_scale = True
 
     def __post_init__(self) -> None:
         check(self)

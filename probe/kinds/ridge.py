@@ -75,6 +75,7 @@ class Ridge(Kind):
     score_type = MARGIN  # outputs for +1 and -1 aren't probabilities
     takes_numbers = True
     standardises = True
+    own_scale = True
 
     def at(self, n_images: int) -> tuple[float, ...]:
         """The penalties for so many training images."""

@@ -52,6 +52,7 @@ class Zeroshot(Kind):
     name = "zeroshot"
     learns = False
     has_layers = False
+    joins_encoders = False
     is_chosen = False
     refits = False
     pools = ("proj",)  # only that lies in one space with texts
@@ -66,15 +67,16 @@ class Zeroshot(Kind):
             )
 
     def find_places(
-        self, features: Features, layer: int | str, pools: Sequence[str], reading: Reading
+        self, files: Sequence[Features], layer: int | str, pools: Sequence[str], reading: Reading
     ) -> list[tuple[Place, ...]]:
+        (features,) = files
         if "proj" not in features.pools:
             raise RequestError(
                 f"{features.path.name} has no proj, only {', '.join(features.pools)}: "
                 f"{features.encoder} has no projection into a space that it shares with texts, as "
                 "CLIP-like encoders have"
             )
-        return super().find_places(features, layer, pools, reading)
+        return super().find_places(files, layer, pools, reading)
 
     def answer(self, problem: Problem) -> Iterator[Answer]:
         """One answer, from the text file of these images; nothing is fitted, nothing chosen."""

@@ -44,6 +44,13 @@ class Question:
     leaks: Leaks | None = None  # None: not counted yet, or nobody knows; see twins.py
     # As Leaks.summary() has them; also of a file that holds the counts and no images to search.
     n_leaks: Mapping[str, int | None] | None = None
+    # Of further encoders side by side, samples in the same order; see ``probe.questions.joining``.
+    beside: tuple[Features, ...] = ()
+
+    @property
+    def files(self) -> tuple[Features, ...]:
+        """All feature files, in the order that ``Place.file`` counts."""
+        return self.features, *self.beside
 
     @property
     def dataset(self) -> str:

@@ -38,4 +38,4 @@ def rows(results=None):
 
 def probe_file(config, features):
     """The rows of an open file."""
-    return answer(Job(config, features.path), features=features)
+    return answer(Job(config, (features.path,)), files=(features,))

@@ -160,8 +160,8 @@ def test_of_several_k_those_that_fit_are_asked(places, capsys):
 def test_a_file_that_vanishes_does_not_cost_the_others(places):
     from cache import open_features
 
-    found = [open_features(make_features(places[0], name)) for name in ("a", "b")]
-    found[0].path.unlink()
+    found = [(open_features(make_features(places[0], name)),) for name in ("a", "b")]
+    found[0][0].path.unlink()
     config = ProbeConfig(Knn(k=(5,)))
     written, problems = run_probe(config, found, say=lambda line: None)
     assert [row.encoded.dataset for row in written] == ["b"]

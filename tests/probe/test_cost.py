@@ -51,13 +51,13 @@ def with_cost(root, said, **fields):
 )  # fmt: skip
 def test_a_file_knows_what_it_says_and_no_more(tmp_path, said, known):
     features = with_cost(tmp_path, said)
-    found = cost_of(features, [Place(1, "cls")], None)
+    found = cost_of([features], [Place(1, "cls")], None)
     assert found == Cost(bytes_per_image=2 * 8, precision="bf16", **known)
 
 
 def test_of_random_weights_nothing_is_said(tmp_path):
     features = with_cost(tmp_path, SAID, notes={"random_weights": True})
-    assert cost_of(features, [Place(1, "cls")], None) == UNKNOWN
+    assert cost_of([features], [Place(1, "cls")], None) == UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -66,10 +66,10 @@ def test_of_random_weights_nothing_is_said(tmp_path):
 def test_bytes_are_those_of_what_is_read(tmp_path, place):
     features = open_features(make_features(tmp_path, n_layers=3))
     seen = read_place(features, place)
-    cost = cost_of(features, [place], None)
+    cost = cost_of([features], [place], None)
     assert cost.bytes_per_image == seen.nbytes / len(seen)
     # An array that two places share is stored once.
-    assert cost_of(features, [place, place], None) == cost
+    assert cost_of([features], [place, place], None) == cost
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def paths(folder):
 def of_test(row, features):
     """What a row's head says of its test images, and what the row says."""
     head, stored = load_head(row), read_scores(row, read_row(row))
-    x = read_side_by_side(head.places, head.aggregate, features)
+    x = read_side_by_side(head.places, (features,), head.aggregate)
     places = {name: i for i, name in enumerate(features.ids.tolist())}
     return head.scores(x[[places[name] for name in stored["test_ids"]]]), stored["test_scores"]
 

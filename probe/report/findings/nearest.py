@@ -13,7 +13,7 @@ from cache.errors import RequestError
 from cache.format.sample_tables import SPLITS
 from cache.leaks import find_twins
 from probe.arrays import Array, Floats, Indices, Singles, Texts
-from probe.places import Place, place_of, read_side_by_side
+from probe.places import Place, places_in, read_side_by_side
 from probe.report.findings.division import members_of, places_of
 from probe.report.findings.looks import middle_rows
 from probe.report.rows.people import People
@@ -103,7 +103,7 @@ def _places(of: StoredRow, arrays: Mapping[str, Array]) -> tuple[tuple[Place, ..
     try:
         if head := head_of(arrays):
             return head.places, head.aggregate
-        return (place_of(settings),), settings.get("aggregate", "mean")
+        return places_in(settings), settings.get("aggregate", "mean")
     except (KeyError, TypeError, ValueError) as error:
         raise RequestError(
             f"rows of kind {of.row.answered.kind} don't say one layer and pool that was read"
@@ -149,8 +149,8 @@ def find_nearest(
     """
     is_one = features is learnt.features
     queries, bank = places_of(features, ids), places_of(learnt.features, learnt.ids)
-    x = read_side_by_side(learnt.places, learnt.aggregate, learnt.features)
-    of_queries = x if is_one else read_side_by_side(learnt.places, learnt.aggregate, features)
+    x = read_side_by_side(learnt.places, (learnt.features,), learnt.aggregate)
+    of_queries = x if is_one else read_side_by_side(learnt.places, (features,), learnt.aggregate)
     similarities = _cosines(of_queries[queries], x, bank)
     if is_one:
         similarities[queries[:, None] == bank] = -np.inf

@@ -157,7 +157,7 @@ def test_a_job_of_it_goes_to_another_process(folder, word):
         "    def predict_scores(self, x): return np.eye(3)[np.arange(len(x)) % 3]\n"
     )
     path = make_features(folder / "features")
-    job = Job(read_config(["--kind", word]), path)
+    job = Job(read_config(["--kind", word]), (path,))
     if word.startswith("my_kind"):
         job = replace(job, config=replace(job.config, kind=replace(job.config.kind, shrink=(0.2,))))
     (folder / "job").write_bytes(pickle.dumps(job))

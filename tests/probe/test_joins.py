@@ -1,0 +1,319 @@
+"""Several layers, pools and encoders side by side: which are found, matched, read and kept."""
+
+import json
+
+import numpy as np
+import pytest
+from features import make_features, make_spec, write_rows
+from numpy.testing import assert_allclose, assert_array_equal
+from probing import answered, refused, rows, run
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from cache import open_features
+from cache.errors import RequestError
+from probe.cost import Cost, cost_of
+from probe.places import (
+    Place,
+    PlacesConfig,
+    find_joins,
+    place_of,
+    places_in,
+    read_side_by_side,
+    settings_of,
+)
+from probe.questions.joining import align
+from probe.results import Row, find_head, from_json, read_row, read_scores
+
+N = (60, 20, 40)
+
+
+def write_cnn(root, order=slice(None), **fields):
+    """Another encoder on the samples of ``make_features(n=N)``: means alone, of another width."""
+    other = open_features(make_features(root / "aside", n=N))
+    ids, rng = other.ids[order], np.random.default_rng(3)
+    labels = fields.pop("labels", other.labels[order])
+    split = np.searchsorted(["test", "train", "val"], other.split)[order]
+    said = {
+        "model": "cnn",
+        "class_names": tuple(other.class_names),
+        "encoder": "cnn.full",
+        "ids": ids,
+        "row_ids": ids,
+        "labels": labels,
+    }
+    said |= {"split": np.array([2, 0, 1], np.uint8)[split], "key": {"layers": {"of": 3}}, **fields}
+    arrays = {"layers/01/mean": 4, "layers/02/mean": 5}
+    spec = make_spec(len(ids), arrays, "float32", row_sample=np.arange(len(ids)), **said)
+    own = {n: rng.normal(0, 30, (len(other.ids), w))[order] for n, w in arrays.items()}
+    own["layers/02/mean"][:, 0] += 60 * (labels == 1)
+    return write_rows(root / "toys" / "cnn_8_0123456789ab.h5", spec, own)
+
+
+@pytest.fixture
+def vit(places):
+    return open_features(make_features(places[0], n=N, n_layers=3))
+
+
+@pytest.mark.parametrize(
+    ("layer", "pools", "expected"),
+    [
+        ("0+2", ("cls",), [[(0, "cls"), (2, "cls")]]),
+        ("2+0", ("cls",), [[(2, "cls"), (0, "cls")]]),
+        ("all+", (), [[(0, "cls"), (1, "cls"), (2, "cls")]]),
+        ("0,2", ("cls",), [[(0, "cls")], [(2, "cls")]]),
+        ("1,0+-1", ("mean",), [[(1, "mean")], [(0, "mean"), (2, "mean")]]),
+        (1, ("cls+mean",), [[(1, "cls"), (1, "mean")]]),
+        ("all", ("cls+mean",), [[(n, p) for p in ("cls", "mean")] for n in range(3)]),
+        ("1+2", ("mean", "cls+mean"), [[(1, "mean"), (2, "mean")], "both"]),
+        ("last2", ("cls+mean",), [[(2, "cls"), (2, "mean")]]),
+        ("1+2", ("cls+head",), [[(1, "cls"), (2, "cls"), (2, "head")]]),
+    ],
+)
+def test_a_comma_compares_and_a_plus_joins(vit, layer, pools, expected):
+    PlacesConfig(layer, pools)
+    both = [(n, p) for n in (1, 2) for p in ("cls", "mean")]
+    found = find_joins([vit], layer, pools)
+    wanted = [both if at == "both" else at for at in expected]
+    assert [[(place.layer, place.pool) for place in at] for at in found] == wanted
+    assert {place.n_last for at in found for place in at} == {2 if layer == "last2" else 1}
+
+
+@pytest.mark.parametrize(
+    ("layer", "pools", "match"),
+    [
+        ("2+2", (), "each layer may be named once"),
+        ("2,2", (), "each layer may be named once"),
+        ("2+", (), "--layer takes"),
+        ("auto+", (), "--layer takes"),
+        ("auto,2", (), "--layer takes"),
+        ("auto", ("cls+mean",), "chooses among single pools"),
+        (1, ("cls+cls",), "each pool may be named once"),
+        (1, ("cls+mena",), "not 'mena'"),
+    ],
+)
+def test_words_that_are_refused(layer, pools, match):
+    with pytest.raises(RequestError, match=match):
+        PlacesConfig(layer, pools)
+
+
+def test_layers_that_a_file_lacks_or_that_are_one(vit):
+    with pytest.raises(RequestError, match="has no layer 7"):
+        find_joins([vit], "1+7")
+    with pytest.raises(RequestError, match="each layer may be named once"):
+        find_joins([vit], "2+-1")
+
+
+def test_encoders_side_by_side_are_matched_by_id(places, vit):
+    order = np.random.default_rng(1).permutation(sum(N))
+    cnn = open_features(write_cnn(places[0], order))
+    files = align([vit, cnn])
+    assert_array_equal(files[1].ids, vit.ids)
+    assert_array_equal(files[1].labels, vit.labels)
+    at = find_joins(files, "all+", ("cls+mean",))
+    assert [(p.file, p.layer, p.pool) for p in at[0]][-2:] == [(1, 1, "mean"), (1, 2, "mean")]
+    x = read_side_by_side(at[0], files)
+    assert x.shape == (sum(N), 6 * vit.memmap(0, "cls").shape[1] + 9)
+    back = np.argsort(order)
+    assert_array_equal(x[:, -5:], cnn.array(2, "mean")[back])
+    assert_array_equal(x[:, :4], vit.array(0, "cls")[:, :4])
+    # The first one's order is everybody's.
+    assert_array_equal(read_side_by_side(find_joins(align([cnn, vit]), -1)[0], align([cnn, vit]))[:, :5],
+                       cnn.array(2, "mean"))  # fmt: skip
+    with pytest.raises(RequestError, match="compares layers of one encoder"):
+        find_joins(files, "all")
+    with pytest.raises(RequestError, match="has no pool cls at the layers of cnn.full"):
+        find_joins(files, -1, ("cls",))
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"order": np.arange(sum(N) - 3)}, "cnn at 8 px lacks 3 of 120, the first '00117'"),
+        ({"class_names": ("a", "b", "c")}, "classes are class 0, class 1, class 2 and a, b, c"),
+        ({"labels": 0}, "the label of '0.*' is 1 and 0, 80 differ"),
+        ({"split": 0}, "the split of '0.*' is val and train, 60 differ"),
+        ({"groups": 0}, "the patient of '0.*' is  and p, 120 differ"),
+    ],
+)
+def test_what_differs_is_refused_by_name(places, vit, changes, match):
+    full = {
+        "labels": np.zeros(sum(N), int),
+        "split": np.zeros(sum(N), np.uint8),
+        "groups": np.full(sum(N), "p"),
+    }
+    changes = {name: full.get(name, value) for name, value in changes.items()}
+    cnn = open_features(write_cnn(places[0], **changes))
+    with pytest.raises(RequestError, match=f"toy at 32 px and cnn at 8 px on toys.*{match}"):
+        align([vit, cnn])
+
+
+@pytest.mark.parametrize(
+    ("words", "title"),
+    [
+        ("toy+cnn", "toy@32+cnn@8"),
+        ("all+", "cnn@8+toy@32"),
+        ("cnn@8+toy", "cnn@8+toy@32"),
+    ],
+)
+def test_a_row_of_two_encoders(places, vit, capsys, words, title):
+    cnn = open_features(write_cnn(places[0]))
+    answered(capsys, f"--kind linear --strengths 0.01 --layer=1+-1 --model {words}")
+    (row,) = rows()
+    features, probe = row["features"], row["probe"]
+    assert features["label"] == title
+    assert features["model"] == title.replace("@32", "").replace("@8", "")
+    files = [{"toy": vit, "cnn": cnn}[name] for name in features["model"].split("+")]
+    assert [part["digest"] for part in features["joined"]] == [f.digest for f in files]
+    assert (probe["layer"], probe["pool"]) == (2, "joined")
+    assert len(places_in(probe)) == 4
+    assert settings_of(places_in(probe))["places"] == probe["places"]
+    # Reference: every column standardised by train, scikit-learn's solver.
+    x = np.hstack(
+        [f.array(n, "cls" if f is vit else "mean").astype(float) for f in files for n in (1, 2)]
+    )
+    train, test = vit.split == "train", vit.split == "test"
+    scale = StandardScaler().fit(x[train])
+    model = LogisticRegression(C=0.01, tol=1e-10, max_iter=5000)
+    model.fit(scale.transform(x[train]), vit.labels[train])
+    path = next((places[1] / "toys").glob("*.json"))
+    stored = read_row(path)
+    found = read_scores(path, stored)
+    order = np.argsort(found["test_ids"])
+    wanted = model.predict_proba(scale.transform(x[test]))[np.argsort(vit.ids[test])]
+    assert_allclose(found["test_scores"][order], wanted, atol=2e-3)
+    # The head that is kept sees features as they are stored.
+    head = find_head(path, stored)
+    aligned = align(files)
+    assert_allclose(
+        head.scores(read_side_by_side(head.places, aligned))[aligned[0].split == "test"],
+        found["test_scores"],
+        atol=1e-5,
+    )
+    back: Row = from_json(stored)
+    assert back.digest == row["id"]
+    assert [source.digest for source in back.sources] == [f.digest for f in files]
+    assert all(len(source.places) == 2 for source in back.sources)
+
+
+def test_the_question_is_of_all_encoders_and_places(places, vit, capsys):
+    write_cnn(places[0])
+    for words in ("--model toy", "--model toy+cnn", "--model cnn+toy", "--model toy --layer 1+2"):
+        answered(capsys, f"--kind ridge {words}")
+    assert len({row["id"] for row in rows()}) == 4
+
+
+def test_a_kind_without_a_scale_of_its_own_sees_parts_standardised(places, vit, capsys):
+    write_cnn(places[0])  # thirty times the scale
+    answered(capsys, "--kind knn --k 5 --model toy+cnn")
+    (row,) = rows()
+    assert row["probe"]["parts"] == "standardised by train"
+    single = [answered(capsys, f"--kind knn --k 5 --model {name}") for name in ("toy", "cnn")]
+    assert len(single) == 2
+    accuracy = {r["features"]["model"]: r["metrics"]["acc"]["value"] for r in rows()}
+    assert accuracy["toy+cnn"] >= max(accuracy["toy"], accuracy["cnn"]) - 0.05
+
+
+def test_a_trained_head_of_standardised_parts_is_kept_as_features_are(places, vit, capsys):
+    words = "--kind adamw --seeds 0 --epochs 3 --batch-size 16 --layer all+"
+    answered(capsys, words)
+    path = next((places[1] / "toys").glob("*.json"))
+    row = read_row(path)
+    head = find_head(path, row)
+    x = read_side_by_side(head.places, [vit])
+    found = read_scores(path, row)
+    assert_allclose(head.scores(x)[vit.split == "test"], found["test_scores"], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        ("--kind linear --model toy+", "name encoders, as a"),
+        ("--kind linear --model toy+nobody", "no features of nobody"),
+        ("--kind linear --model toy@x+cnn", "NAME@PIXELS"),
+        ("--kind linear --model all+ --layer all", "compares layers of one encoder"),
+    ],
+)
+def test_joins_that_are_refused(places, vit, capsys, words, match):
+    write_cnn(places[0])
+    assert match in refused(capsys, words)
+
+
+@pytest.mark.parametrize("kind", ["heads", "zeroshot"])
+def test_kinds_of_one_encoder(places, vit, capsys, kind):
+    with pytest.raises(SystemExit):
+        run(capsys, f"--kind {kind} --model a+b")
+    assert "takes one encoder at a time" in capsys.readouterr().err
+
+
+def test_a_data_set_that_lacks_an_encoder_is_named(places, vit, capsys):
+    write_cnn(places[0])
+    make_features(places[0], "others", n=N)
+    status, out, err = run(capsys, "--kind ridge --model toy+cnn")
+    assert status == 1
+    assert "1 row" in out
+    assert "no features of cnn on others" in err
+
+
+def test_by_path_and_few_shots_and_folds(places, vit, capsys):
+    cnn = write_cnn(places[0])
+    answered(capsys, f"{vit.path}+{cnn} --kind linear --shots 3 --episodes 4")
+    answered(capsys, f"{vit.path}+{cnn} --kind linear --split kfold:3")
+    found = rows()
+    assert len(found) == 4
+    assert all(row["probe"]["pool"] == "joined" for row in found)
+
+
+def test_external_validation_of_encoders_side_by_side(places, vit, capsys):
+    write_cnn(places[0])
+    make_features(places[0], "others", n=N, n_layers=3, seed=9, key={"images": "others"})
+    status, _, err = run(
+        capsys, "--kind ridge --model toy+cnn --train-data toys --test-data others"
+    )
+    assert status == 1
+    assert "no features of cnn on others" in err
+
+
+def test_apply_takes_a_file_of_each_encoder(places, vit, capsys, tmp_path, monkeypatch):
+    cnn = write_cnn(places[0])
+    answered(capsys, "--kind linear --strengths 0.01 --model toy+cnn")
+    (path,) = (places[1] / "toys").glob("*.json")
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "new.csv"
+    answered(capsys, ["apply", str(path), str(cnn), str(vit.path), "--out", str(out)])
+    with np.load(out.with_suffix(".npz")) as stored:
+        scores, ids = stored["scores"], stored["ids"]
+    found = read_scores(path, read_row(path))
+    is_test = np.isin(ids, found["test_ids"])
+    assert_allclose(scores[is_test], found["test_scores"], atol=1e-5)
+    assert "name 2 feature files" in refused(capsys, ["apply", str(path), str(cnn)])
+
+
+def test_costs_of_encoders_add_up(places, vit):
+    cnn = open_features(write_cnn(places[0]))
+    at = [Place(1, "cls"), Place(2, "mean", file=1)]
+    found = cost_of([vit, cnn], at, None)
+    each = [
+        cost_of([f], [Place(p.layer, p.pool)], None) for f, p in zip((vit, cnn), at, strict=True)
+    ]
+    assert isinstance(found, Cost)
+    assert found.bytes_per_image == sum(cost.bytes_per_image for cost in each)
+
+
+@pytest.mark.parametrize(
+    "said", [{"layer": 1, "pool": "cls", "file": -1}, {"layer": 1, "pool": "joined"}]
+)
+def test_places_that_are_none(said):
+    with pytest.raises((ValueError, KeyError)):
+        place_of(said)
+
+
+def test_a_damaged_list_of_encoders_is_no_row(places, vit, capsys):
+    write_cnn(places[0])
+    answered(capsys, "--kind ridge --model toy+cnn")
+    (path,) = (places[1] / "toys").glob("*.json")
+    row = json.loads(path.read_text())
+    row["features"]["joined"][1].pop("key")
+    path.write_text(json.dumps(row))
+    with pytest.raises(ValueError, match=r"joined|sha256|checksum"):
+        read_row(path)
