@@ -30,8 +30,9 @@ from probe.metrics.losses import log_loss
 from probe.questions.question import Split
 from probe.solvers.episodes import STRENGTH, TOLERANCE, Heads, logistic_scores
 from probe.solvers.head import OVR, SIGMOID, SOFTMAX, Head, of_episodes
-from probe.solvers.logistic import Shared, ahead, learnable, minimise, rotated
+from probe.solvers.logistic import Shared, ahead, learnable, minimise
 from probe.solvers.standardise import PathFit, Standard, check_rows, path_outputs
+from probe.solvers.training_matrix import Rotated, is_rotated, training_matrix
 
 FORMS = ("multinomial", "ovr")
 # Grids by name. DINOv2's (dinov2/eval/log_regression.py, C_POWER_RANGE) has 45 from 1e-6 to 1e5.
@@ -145,7 +146,9 @@ class Linear(Kind):
 
     def left_out(
         self, fitted: Strengths, place: int, train: Split, fold: Indices, task: Task
-    ) -> Doubles:
+    ) -> Doubles | None:
+        if not is_rotated(train.x.shape):
+            return None
         strength = fitted.fits[place].strength
         return left_out_scores(
             train.x, train.y, fold, task.word, task.n_classes, replace(self, strengths=(strength,))
@@ -256,9 +259,10 @@ def fit_path(
     standard, head = Standard.of(features), Shared(task, config.form, columns, constant)
     coupled = task not in (BINARY, MULTI_LABEL) and config.form == "multinomial"
     is_known = labels[:, columns].T != MISSING if task == MULTI_LABEL else None
-    problem, basis = rotated(features, standard, targets, is_known, coupled)
+    problem, unrotate = training_matrix(features, standard, targets, is_known, coupled)
 
-    fits = []
+    found: list[tuple[float, float, int, bool]] = []
+    paths: list[Doubles] = []  # (C', r + 1) of each strength
     solved: list[tuple[float, Doubles]] = []
     for strength in sorted(config.strengths):
         penalty = 1 / (strength * len(labels))
@@ -267,10 +271,16 @@ def fit_path(
             problem, start, penalty, config.tolerance, config.max_iter, config.max_products
         )
         solved = [*solved[-1:], (math.log(strength), weights)]
-        fitted = basis @ weights[:, :-1].T, weights[:, -1].copy(), standard
-        objective *= strength * len(labels)
-        fits.append(LinearFit(*fitted, strength, objective, n_iter, converged, head))
-    return fits
+        paths.append(weights)
+        found.append((strength, objective * strength * len(labels), n_iter, converged))
+    # All at once: features are read once for them.
+    slopes = unrotate(np.vstack([weights[:, :-1] for weights in paths]).T)
+    return [
+        LinearFit(own, weights[:, -1].copy(), standard, *one, head)
+        for own, weights, one in zip(
+            np.split(slopes, len(paths), axis=1), paths, found, strict=True
+        )
+    ]
 
 
 def left_out_scores(
@@ -278,7 +288,8 @@ def left_out_scores(
 ) -> Doubles:
     """Score every image by a fit to the other folds, at one strength.
 
-    All fits share what takes the time, the rotated training matrix. So features are standardised by
+    All fits share what takes the time, the rotated training matrix (see
+    ``probe.solvers.training_matrix.is_rotated``). So features are standardised by
     the mean and standard deviation of all of train; labels of the fold itself aren't seen.
 
     Args:
@@ -298,13 +309,14 @@ def left_out_scores(
     (strength,) = config.strengths
     coupled = task not in (BINARY, MULTI_LABEL) and config.form == "multinomial"
     targets, _, _ = learnable(labels, task, n_classes)
-    whole, _ = rotated(features, Standard.of(features), targets, None, coupled)
+    whole, _ = training_matrix(features, Standard.of(features), targets, None, coupled)
+    assert isinstance(whole, Rotated)
     scores = np.empty((len(labels), n_classes))
     for part in range(int(fold.max()) + 1):
         own, rest = fold == part, fold != part
         targets, columns, constant = learnable(labels[rest], task, n_classes)
         is_known = labels[rest][:, columns].T != MISSING if task == MULTI_LABEL else None
-        problem = replace(whole, matrix=whole.matrix[:, rest], targets=targets, is_known=is_known)
+        problem = replace(whole, matrix=whole.at(rest), targets=targets, is_known=is_known)
         weights, *_ = minimise(
             problem,
             problem.start(),
@@ -313,7 +325,7 @@ def left_out_scores(
             config.max_iter,
             config.max_products,
         )
-        logits = weights @ whole.matrix[:, own]
+        logits = weights @ whole.at(own)
         scores[own] = Shared(task, config.form, columns, constant).scores(logits.T)
     return scores
 

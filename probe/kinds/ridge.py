@@ -37,8 +37,13 @@ from probe.solvers.standardise import (
     PathFit,
     Standard,
     check_rows,
-    chunks,
     path_outputs,
+    row_blocks,
+)
+from probe.solvers.training_matrix import (
+    MOST_ROTATED,
+    back_to_features,
+    eigenbasis_of_images,
 )
 
 # scikit-learn's alpha over the number of training images: the larger, the stronger. Two a
@@ -125,7 +130,9 @@ class Ridge(Kind):
 
     def left_out(
         self, fitted: Penalties, place: int, train: Split, fold: Indices, task: Task
-    ) -> Doubles:
+    ) -> Doubles | None:
+        if min(train.x.shape) > MOST_ROTATED:
+            return None
         chosen = self
         if self.alpha is None:
             chosen = replace(self, penalties=(fitted.fits[place].penalty,))
@@ -268,7 +275,8 @@ def left_out_outputs(features: Floats, targets: Doubles, fold: Indices, config: 
 
     X'X of the others is that of all less the fold's own, which takes less time than five
     eigendecompositions. So features are standardised by the mean and standard deviation of all of
-    train; targets of the fold itself aren't seen. Beside the features it holds six (D, D) matrices.
+    train; targets of the fold itself aren't seen. Beside the features it holds six
+    square matrices of min(N, D).
 
     Args:
         features: as of ``fit_path``.
@@ -279,15 +287,15 @@ def left_out_outputs(features: Floats, targets: Doubles, fold: Indices, config: 
     Returns:
         (N, O).
     """
-    standard, span = Standard.of(features), None
-    if len(features) < features.shape[1]:  # the weights lie in the span of the images
-        span = np.linalg.qr(standard.wide(features[:]).T)[0]
-    width = min(features.shape)
+    standard, rotated = Standard.of(features), None
+    width = features.shape[1]
+    if len(features) < width:  # the weights lie in the span of the images
+        eigenvalues, basis = eigenbasis_of_images(features, standard)
+        rotated, width = basis * np.sqrt(eigenvalues), len(eigenvalues)
 
     def blocks(rows: Indices) -> Iterator[tuple[Indices, Doubles]]:
         for own in np.split(rows, range(CHUNK_ROWS, len(rows), CHUNK_ROWS)):
-            x = standard.wide(features[own])
-            yield own, x if span is None else x @ span
+            yield own, standard.wide(features[own]) if rotated is None else rotated[own]
 
     def products(rows: Indices) -> Doubles:
         """X'X and X'Y, with a column of ones beside X: the sums of X and of Y."""
@@ -321,11 +329,12 @@ def _by_features(
     """Weights (D, p * O) from X'X, (D, D)."""
     n_rows, width = features.shape
     gram, cross = np.zeros((width, width)), np.zeros((width, targets.shape[1]))
-    for rows in chunks(n_rows):
+    for rows in row_blocks(features):
         block = standard.wide(features[rows])
         gram += block.T @ block
         cross += block.T @ targets[rows]
-    eigenvalues, basis = np.linalg.eigh(gram / n_rows)
+    gram /= n_rows
+    eigenvalues, basis = np.linalg.eigh(gram)
     return basis @ _shrunk(basis.T @ cross / n_rows, eigenvalues, penalties)
 
 
@@ -333,26 +342,18 @@ def _by_images(
     features: Floats, standard: Standard, targets: Doubles, penalties: Doubles
 ) -> Doubles:
     """Weights (D, p * O) from XX', (N, N); they lie in the span of the images."""
-    n_rows, width = features.shape
-    mean, scale = standard.mean, standard.scale
-    gram = np.zeros((n_rows, n_rows))
-    for columns in chunks(width):
-        block = (features[:, columns] - mean[columns]) / scale[columns]
-        gram += block @ block.T
-    eigenvalues, basis = np.linalg.eigh(gram / n_rows)
-    of_images = basis @ _shrunk(basis.T @ targets / n_rows, eigenvalues, penalties)  # (N, p * O)
-    weights = np.empty((width, of_images.shape[1]))
-    for columns in chunks(width):
-        block = (features[:, columns] - mean[columns]) / scale[columns]
-        weights[columns] = block.T @ of_images
-    return weights
+    n_rows = len(features)
+    eigenvalues, basis = eigenbasis_of_images(features, standard)
+    shrunk = _shrunk(basis.T @ targets / n_rows, eigenvalues / n_rows, penalties)
+    return back_to_features(features, standard, basis @ shrunk)
 
 
 def _shrunk(rotated: Doubles, eigenvalues: Doubles, penalties: Doubles) -> Doubles:
     """Divide (r, O) by eigenvalue + penalty, for every penalty: (r, p * O)."""
     # Rounding leaves some eigenvalues of 0 below it, and a small penalty would become a negative.
     shrinkage = np.maximum(eigenvalues, 0)[:, None] + penalties  # (r, p)
-    return (rotated[:, None] / shrinkage[:, :, None]).reshape(len(rotated), -1)
+    shape = len(rotated), rotated.shape[1] * len(penalties)
+    return (rotated[:, None] / shrinkage[:, :, None]).reshape(shape)
 
 
 def ridge_targets(labels: Array, task: Task) -> Doubles:

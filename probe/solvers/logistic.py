@@ -1,13 +1,15 @@
 """The solver of logistic regression at one strength after the other.
 
 Method: Newton's, with conjugate gradients for each step (Lin, Weng, Keerthi 2008,
-https://www.jmlr.org/papers/v9/lin08b.html) in the eigenbasis of the features' correlations. In
-that basis the Hessian is nearly diagonal, e_j * mean(p (1 - p)) + 1 / (C N), and dividing by this
-diagonal takes away what makes deep features hard: their eigenvalues span nine decades.
+https://www.jmlr.org/papers/v9/lin08b.html) in the eigenbasis of the features' correlations, see
+``probe.solvers.training_matrix``. In that basis the Hessian is nearly diagonal,
+e_j * mean(p (1 - p)) + 1 / (C N), and dividing by this diagonal takes away what makes deep features
+hard: their eigenvalues span nine decades.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,9 +19,7 @@ from cache.errors import RequestError
 from cache.task import BINARY, MULTI_LABEL
 from probe.arrays import Array, Bools, Doubles, Floats, Indices, Ints
 from probe.metrics.classification import known_shares
-from probe.solvers.standardise import Standard, chunks
 
-SINGLE_ABOVE = 2**20  # numbers in the training matrix; above, it is held in float32
 BLOCK_CELLS, SHORTEST_BLOCK = 2**17, 256  # numbers in work at one time: 1 MB; images at least
 CG_RESIDUAL = 0.2  # how well a Newton step is solved; 0.03 to 0.5 differ by 15 % in time
 # Where it isn't solved by then, the answer is all but separable and the quadratic model a poor one:
@@ -74,46 +74,12 @@ def learnable(labels: Ints, task: str, n_classes: int) -> tuple[Bools, Indices, 
     return labels == columns[:, None], columns, np.zeros(n_classes)
 
 
-def rotated(
-    features: Floats, standard: Standard, targets: Bools, is_known: Bools | None, coupled: bool
-) -> tuple[_Problem, Doubles]:
-    """The problem in the eigenbasis of the standardised features, and that basis (D, r).
-
-    With fewer images than features the weights lie in the span of the images, so nothing is lost
-    in going there first. The basis is orthonormal to the last digit in both cases: the solution
-    doesn't depend on how exact the eigenvalues are.
-    """
-    n_rows, width = features.shape
-    span = None
-    if n_rows < width:
-        span = np.linalg.qr(standard.wide(features[:]).T)[0]  # (D, N)
-    gram = np.zeros((min(n_rows, width),) * 2)
-    for rows in chunks(n_rows):
-        block = standard.wide(features[rows])
-        block = block if span is None else block @ span
-        gram += block.T @ block
-    eigenvalues, basis = np.linalg.eigh(gram / n_rows)
-    basis = basis if span is None else span @ basis  # (D, r)
-
-    rank = basis.shape[1]
-    dtype = np.float64 if n_rows * rank <= SINGLE_ABOVE else np.float32
-    # Images are columns, and the last row is the intercept's: both matrix products of a step are
-    # then twice as fast as the other way round, and sums over classes run along memory.
-    matrix = np.ones((rank + 1, n_rows), dtype=dtype)
-    for rows in chunks(n_rows):
-        matrix[:-1, rows] = (standard.wide(features[rows]) @ basis).T
-    curvatures = np.append(np.maximum(eigenvalues, 0), 1.0)
-    if is_known is not None and is_known.all():
-        is_known = None
-    return _Problem(matrix, curvatures, targets, is_known, coupled), basis
-
-
 # W is (C', r + 1), logits and probabilities are (C', N).
 
 
 @dataclass(frozen=True)
-class _Problem:
-    """Mean log-loss of W @ matrix against the targets.
+class Problem(ABC):
+    """Mean log-loss of W @ matrix against the targets; the matrix is (r + 1, N).
 
     Coupled, the rows of W are one softmax. Otherwise each row is a problem of its own, and every
     inner product, step length and stop below is one number for each row.
@@ -122,16 +88,35 @@ class _Problem:
     which divides loss and penalty alike, so that one matrix serves rows that know different images.
     """
 
-    matrix: Floats  # (r + 1, N)
-    curvatures: Doubles  # (r + 1,) mean square of each row of the matrix
     targets: Bools  # (C', N)
     is_known: Bools | None  # (C', N); None: every target is, as always when coupled
     coupled: bool
+    curvatures: Doubles  # mean squares of the matrix along the directions of ``scaled``
+
+    # ------------------------------------------------------------ what a subclass writes
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """r + 1: rows of the matrix, the last one the intercept's."""
+
+    @abstractmethod
+    def at(self, images: slice) -> Floats:
+        """(r + 1, b) the matrix of some images."""
+
+    @abstractmethod
+    def logits(self, weights: Doubles) -> Doubles: ...
+
+    @abstractmethod
+    def scaled(self, gradient: Doubles, diagonal: Doubles) -> Doubles:
+        """The gradient divided by the Hessian, nearly: ``diagonal`` is of ``curvatures``."""
+
+    # ------------------------------------------------------------ the loss
 
     def start(self) -> Doubles:
         """No slopes, and the intercepts that give the classes' own shares."""
         share = self.targets.mean(axis=1, where=True if self.is_known is None else self.is_known)
-        weights = np.zeros((len(share), len(self.matrix)))
+        weights = np.zeros((len(share), self.width))
         weights[:, -1] = np.log(share) - (0 if self.coupled else np.log1p(-share))
         return weights
 
@@ -142,7 +127,7 @@ class _Problem:
         again for each of ten operations it took four fifths of the time.
         """
         size = max(SHORTEST_BLOCK, BLOCK_CELLS // len(self.targets))
-        return (slice(start, start + size) for start in range(0, self.matrix.shape[1], size))
+        return (slice(start, start + size) for start in range(0, self.targets.shape[1], size))
 
     def over_known(self, values: Doubles, images: slice) -> Doubles:
         """(C', b) values, in place 0 where the target isn't known."""
@@ -154,9 +139,6 @@ class _Problem:
         """Inner product, (1, 1) coupled or (C', 1)."""
         products = np.einsum("cj,cj->c", a, b)[:, None]
         return products.sum(axis=0, keepdims=True) if self.coupled else products
-
-    def logits(self, weights: Doubles) -> Doubles:
-        return (weights.astype(self.matrix.dtype) @ self.matrix).astype(np.float64, copy=False)
 
     def loss(self, logits: Doubles) -> Doubles:
         """Mean log-loss, (1, 1) coupled or (C', 1)."""
@@ -175,7 +157,7 @@ class _Problem:
     def look(self, logits: Doubles) -> _Look:
         """What Newton's method asks of a place."""
         probabilities = np.empty_like(logits)
-        gradient, spread = np.zeros((len(logits), len(self.matrix))), np.zeros((len(logits), 1))
+        gradient, spread = np.zeros((len(logits), self.width)), np.zeros((len(logits), 1))
         for images in self.blocks():
             part = softmax(logits[:, images]) if self.coupled else sigmoid(logits[:, images])
             # Sure answers leave probabilities whose float32 products are denormal numbers, on which
@@ -186,26 +168,27 @@ class _Problem:
             bends = self.over_known(part * (1 - part), images)
             spread += bends.sum(axis=1, keepdims=True)
             part -= self.targets[:, images]
-            gradient += self._pull(self.over_known(part, images), images)
+            gradient += _pull(self.over_known(part, images), self.at(images))
         n_images = logits.shape[1]
         return _Look(probabilities, gradient / n_images, spread / n_images)
 
     def bend(self, probabilities: Doubles, weights: Doubles) -> Doubles:
         """The loss's second derivative, applied to weights: (C', r + 1)."""
         found = np.zeros(weights.shape)
-        narrow = weights.astype(self.matrix.dtype)
         for images in self.blocks():
-            moved = (narrow @ self.matrix[:, images]).astype(np.float64, copy=False)
+            block = self.at(images)
+            moved = (weights.astype(block.dtype) @ block).astype(np.float64, copy=False)
             # How the probabilities move with the logits.
             share = probabilities[:, images]
             moved *= share
             moved -= share * (moved.sum(axis=0) if self.coupled else moved)
-            found += self._pull(self.over_known(moved, images), images)
-        return found / self.matrix.shape[1]
+            found += _pull(self.over_known(moved, images), block)
+        return found / self.targets.shape[1]
 
-    def _pull(self, residuals: Doubles, images: slice) -> Floats:
-        """Sum over a block's images of residual times matrix column, (C', r + 1)."""
-        return residuals.astype(self.matrix.dtype, copy=False) @ self.matrix[:, images].T
+
+def _pull(residuals: Doubles, block: Floats) -> Floats:
+    """Sum over a block's images of residual times matrix column, (C', r + 1)."""
+    return residuals.astype(block.dtype, copy=False) @ block.T
 
 
 @dataclass(frozen=True)
@@ -231,7 +214,7 @@ def ahead(solved: list[tuple[float, Doubles]], log_strength: float) -> Doubles:
 
 
 def minimise(
-    problem: _Problem,
+    problem: Problem,
     weights: Doubles,
     penalty: float,
     tolerance: float,
@@ -244,8 +227,8 @@ def minimise(
         The weights (C', r + 1), the objective, the number of Newton steps, and whether the
         objective's predicted fall is below ``tolerance`` of itself.
     """
-    ridge = np.full(len(problem.curvatures), penalty)
-    ridge[-1] = 0  # the intercept is free
+    ridge = np.append(np.full(problem.width - 1, penalty), 0)  # the intercept is free
+    bent = np.append(np.full(len(problem.curvatures) - 1, penalty), 0)
     logits = problem.logits(weights)
     objective = problem.loss(logits) + problem.inner(weights, ridge * weights) / 2
     n_left = max_products
@@ -253,8 +236,8 @@ def minimise(
         look = problem.look(logits)
         gradient = look.gradient + ridge * weights
         # Nearly the Hessian's diagonal; tiny keeps 0 / 0 away where every answer is sure.
-        diagonal = problem.curvatures * look.spread + ridge + np.finfo(np.float64).tiny
-        fall = problem.inner(gradient, gradient / diagonal) / 2
+        diagonal = problem.curvatures * look.spread + bent + np.finfo(np.float64).tiny
+        fall = problem.inner(gradient, problem.scaled(gradient, diagonal)) / 2
         converged = bool((fall <= tolerance * objective).all())
         if converged or n_iter == max_iter or not n_left:
             break
@@ -282,7 +265,7 @@ def minimise(
 
 
 def _newton_step(
-    problem: _Problem,
+    problem: Problem,
     probabilities: Doubles,
     gradient: Doubles,
     diagonal: Doubles,
@@ -300,7 +283,7 @@ def _newton_step(
     """
     step = np.zeros_like(gradient)
     residual = -gradient
-    direction = residual / diagonal
+    direction = problem.scaled(residual, diagonal)
     size = problem.inner(residual, direction)
     n_products = 0
     while n_products < n_most:
@@ -309,7 +292,7 @@ def _newton_step(
         length = ratio(size, problem.inner(direction, image))
         step += length * direction
         residual -= length * image
-        scaled = residual / diagonal
+        scaled = problem.scaled(residual, diagonal)
         new_size = problem.inner(residual, scaled)
         if (new_size <= enough).all():
             break

@@ -9,6 +9,7 @@ scale without their labels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,10 @@ import numpy as np
 from cache.errors import RequestError
 from probe.arrays import Array, Doubles, Floats, Singles
 
-CHUNK_ROWS = 4096  # rows of features that are in work at one time
+# Rows of features that are in work at one time, and numbers: 32 MB in float64. Up to 1024 features
+# the rows count.
+CHUNK_ROWS, CHUNK_CELLS = 4096, 2**22
+SHORTEST = 64  # numbers of a row that are read together
 UNLABELLED = "train-unlabelled"  # by the means and scales of train's images, labels unseen
 # --standardise: by train's unlabelled images, by the episode's own, or not at all.
 STANDARDISE = ("train", "episode", "none")
@@ -62,12 +66,12 @@ class Standard:
             RequestError: features that are not finite.
         """
         mean = np.zeros(features.shape[1])
-        for rows in chunks(len(features)):
+        for rows in row_blocks(features):
             mean += np.sum(features[rows], axis=0, dtype=np.float64) / len(features)
         refuse_infinite(mean)
         squares = np.zeros(len(mean))
         varies = np.zeros(len(mean), dtype=bool)
-        for rows in chunks(len(features)):
+        for rows in row_blocks(features):
             block = np.asarray(features[rows])
             squares += np.square(block - mean).sum(axis=0)
             # By comparison, not by variance: the rounded mean of a constant leaves a variance of
@@ -77,13 +81,23 @@ class Standard:
 
     def __call__(self, features: Floats) -> Singles:
         found = np.empty(features.shape, np.float32)
-        for rows in chunks(len(features)):
+        for rows in row_blocks(features):
             found[rows] = self.wide(features[rows])
         return found
 
     def wide(self, features: Floats) -> Doubles:
         """A block of features as solvers take them, in float64."""
         return (features - self.mean) / self.scale
+
+    def columns(self, features: Floats) -> Iterator[tuple[slice, Doubles]]:
+        """All images, some features at a time: where those stand, and (N, d) of them as solvers take.
+
+        Args:
+            features: (N, D), of which N are few.
+        """
+        n_rows, width = features.shape
+        for part in chunks(width, max(SHORTEST, CHUNK_CELLS // n_rows)):
+            yield part, Standard(self.mean[part], self.scale[part]).wide(features[:, part])
 
     def folded(self, weights: Floats, intercept: Floats) -> tuple[Floats, Floats]:
         """(..., D, O) weights and (..., O) intercept on features as they are, of those on these."""
@@ -132,7 +146,7 @@ def path_outputs(fits: Sequence[PathFit], features: Floats) -> list[Doubles]:
     weights = np.hstack([fit.weights for fit in fits])  # (D, fits * O)
     intercept = np.concatenate([fit.intercept for fit in fits])
     found = np.empty((len(features), len(intercept)))
-    for rows in chunks(len(features)):
+    for rows in row_blocks(features):
         found[rows] = standard.wide(features[rows]) @ weights + intercept
     return np.split(found, len(fits), axis=1)
 
@@ -179,6 +193,12 @@ def check_width(features: Floats, width: int, what: str) -> None:
             f"the {what} was trained on {width} features, found shape {features.shape}: training "
             "and test features must come from one encoder, layer and pool"
         )
+
+
+def row_blocks(features: Floats) -> Iterator[slice]:
+    """Consecutive rows of features, so few that a block may be float64."""
+    width = math.prod(features.shape[1:])
+    return chunks(len(features), min(CHUNK_ROWS, max(1, CHUNK_CELLS // max(width, 1))))
 
 
 def chunks(n_rows: int, size: int = CHUNK_ROWS) -> Iterator[slice]:

@@ -134,7 +134,7 @@ def test_float32_reaches_the_same_objective(shape, task, monkeypatch):
     n_classes = labels.max() + 1
     exact = fit_path(features, labels, task, n_classes, PRECISE)
     precise_enough = Linear(STRENGTHS, tolerance=1e-9, max_products=10_000)
-    monkeypatch.setattr("probe.solvers.logistic.SINGLE_ABOVE", 0)
+    monkeypatch.setattr("probe.solvers.training_matrix.SINGLE_ABOVE", 0)
     single = fit_path(features, labels, task, n_classes, precise_enough)
     for one, other in some(zip(exact, single, strict=True)):
         assert other.converged

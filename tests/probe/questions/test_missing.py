@@ -167,7 +167,7 @@ def test_float32_reaches_the_same_objective(shape, monkeypatch):
     features, labels = clouds(*shape)
     labels = hidden(labels, (0.2, 0.5, 0.8))
     exact = fit_path(features, labels, MULTI_LABEL, 3, PRECISE)
-    monkeypatch.setattr("probe.solvers.logistic.SINGLE_ABOVE", 0)
+    monkeypatch.setattr("probe.solvers.training_matrix.SINGLE_ABOVE", 0)
     single = fit_path(features, labels, MULTI_LABEL, 3, Linear(PRECISE.strengths))
     for one, other in some(zip(exact, single, strict=True)):
         assert other.converged
