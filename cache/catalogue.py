@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from cache.commands.names import (
     N_WEIGHTS,
+    NORM2,
     choose_named,
     counted,
     digest_of,
@@ -23,7 +24,14 @@ from cache.format.read import Header, read_header
 from cache.header_index import HeaderIndex
 
 T = TypeVar("T")
-FLAGS = ("protocol", "precision", "store")  # of ``extract``, that are called as parts of a key
+# Flags of ``extract`` by the part of a key, or the name of it here, that they set.
+FLAGS = {
+    "protocol": "--protocol",
+    "precision": "--precision",
+    "store": "--store",
+    "layer_norm": "--layer-norm",
+}
+CALLED = {"layer_norm": "layers.norm"}  # as flags call parts of a key that it calls otherwise
 RANDOM = "random"  # of ``extract --weights``
 NO_NAME = frozenset("/\\:*?[")  # characters of paths and patterns, and of no data set's name
 LINE = 160  # characters of a difference between keys that are shown
@@ -105,6 +113,7 @@ def _is(part: str, value: str) -> bool:
 def _key_part(features: Features, name: str) -> str | None:
     """A part of the key by its dotted name, or by the end of it: "interpolation"."""
     flat = _parts(features)
+    name = CALLED.get(name, name)
     if name in flat:
         return flat[name]
     full = [part for part in flat if part.endswith(f".{name}")]
@@ -258,7 +267,11 @@ def _missing(root: Path, wish: Wish, there: Sequence[Features]) -> str:
     command += [word for size in wish.sizes for word in ("--size", str(size))]
     command += [word for dataset in wish.datasets for word in ("--data", dataset)]
     asked = {part: v.partition(",")[0] for part, v in wish.where.items() if v != "none"}
-    command += [word for part in FLAGS if part in asked for word in (f"--{part}", asked[part])]
+    norms = {asked.pop("layer_norm", ""), *(NORM2 for m in wish.models if m.endswith(f"{NORM2})"))}
+    asked |= {"layer_norm": NORM2} if NORM2 in norms else {}
+    command += [
+        word for part, flag in FLAGS.items() if part in asked for word in (flag, asked[part])
+    ]
     command += ["--weights", RANDOM] if asked.get("weights") == RANDOM else []
     near = f"{_values_there(wish, there)}{_near(wish, there)}"
     return f"no features {wish} in {where}{near}; make them with\n  {shlex.join(command)}"

@@ -10,6 +10,7 @@ from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 
 from cache import RequestError
+from cache.commands.names import NORM2
 from cache.commands.settings import check, flags_of, setting
 from cache.format.units import UNIT_ROWS
 from cache.places import features_root
@@ -18,7 +19,7 @@ from extract.datasets.files.options import TableOptions
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
 STORES = ("float16", "float32")
-LAYER_NORMS = ("final", "none")
+LAYER_NORMS = ("final", "none", NORM2)
 PROTOCOL_NAMES = ("wu2025", "doerrich2024", "huix2024", "baharoon2023")  # see prepare/protocols.py
 
 # The words for preprocessing. What each does, exactly, is with Transform in transforms.py.
@@ -171,7 +172,8 @@ class FeaturesConfig:
     layers: str = setting("all", "all, last4, -1, or numbers like 0,5,-1", metavar="L")
     layer_norm: str | None = setting(
         None,
-        "final: the encoder's own final norm on every layer, as its family wants it; none: raw",
+        "final: the encoder's own final norm on every layer, as its family wants it; none: raw; "
+        "norm2: what a block's norm between attention and MLP gives, as attentive layer fusion has it",
         among=LAYER_NORMS,
         shown="final",
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cache import RequestError
-from cache.commands.names import format_bytes
+from cache.commands.names import NORM2, format_bytes
 from cache.format.key import partial_path
 from cache.format.spec import HASH_BYTES, RECORD_WORDS
 from cache.format.units import count_units
@@ -122,7 +122,7 @@ def _describe_encoder(job: Job, config: ExtractConfig, channels: set[int]) -> It
     )
     yield (
         f"  layers     {len(d.layers)} of {anatomy.n_layers} x ({pools}) of "
-        f"{'..'.join(map(str, sorted({widths[0], widths[-1]})))}{head} · norm: {d.norm_rule}"
+        f"{'..'.join(map(str, sorted({widths[0], widths[-1]})))}{head} · norm: {_norm_words(d)}"
     )
     if not anatomy.known:
         yield f"  note       {anatomy.family} isn't in the table of families: layers are raw"
@@ -141,6 +141,12 @@ def _describe_encoder(job: Job, config: ExtractConfig, channels: set[int]) -> It
         yield f"  protocol   {protocol_words(job, config)} ({paper})"
     yield f"  weights    {_describe_weights(d, config)}"
     yield f"  precision  {config.precision}, stored as {config.store}"
+
+
+def _norm_words(d: Description) -> str:
+    if d.layer_norm != NORM2:
+        return d.norm_rule
+    return f"{NORM2} of the next block, of the last layer {d.anatomy.norm_rule}"
 
 
 def _describe_weights(d: Description, config: ExtractConfig) -> str:

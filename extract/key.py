@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cache import CacheError, RequestError
+from cache.commands.names import NORM2
 from cache.format.key import feature_path, untagged
 from extract.config import CHANNELS, COLOUR, INTENSITIES, ExtractConfig
 from extract.datasets.sources import Source
@@ -114,6 +115,8 @@ def feature_key(
         "precision": config.precision,
         "store": config.store,
     }
+    if description.layer_norm == NORM2:  # the last layer is normed as always
+        key["layers"]["last"] = description.anatomy.norm_rule
     if source.reading is not None:
         key["reading"] = dict(source.reading)
     if source.slicing is not None:

@@ -8,14 +8,13 @@ from extract.datasets.statistics import dataset_statistics
 from extract.encoders.encoder import (
     Description,
     Encoder,
-    choose_device,
     find_weights,
     load_encoder,
-    set_precision,
     weights_digest,
 )
 from extract.job import Job, Say
 from extract.key import make_transform, weights_words
+from extract.machine.devices import choose_device, set_precision
 from extract.machine.digests import DigestMemory
 from extract.machine.progress import Progress
 from extract.prepare.transforms import Transform

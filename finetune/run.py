@@ -17,14 +17,13 @@ import torch
 
 from cache.errors import CacheError, Failure, RequestError
 from extract.encoders.encoder import (
-    choose_device,
     find_weights,
     load_encoder,
-    set_precision,
     weights_digest,
 )
 from extract.job import Job
 from extract.key import feature_key, weights_words
+from extract.machine.devices import choose_device, set_precision
 from extract.machine.digests import DigestMemory
 from extract.machine.workers import default_workers
 from extract.spec import encoder_notes

@@ -3,6 +3,9 @@
 In ``--layer``, ``--pool`` and ``--model`` a comma compares and a plus joins: "2,5" is layer 2 and
 layer 5, "2+5" both side by side, "all+" every layer side by side.
 
+Layers have the numbers of the feature file. Of ``extract --layer-norm norm2`` layer i lies half a
+block further on than usual (``norm2`` of block i + 1), and only the last is the usual one.
+
 The last n layers side by side are DINOv2's form of the linear probe (``dinov2/eval/linear.py``,
 ``create_linear_input``): pool cls is the class tokens of the last n, concat those and the mean over
 the patch tokens of the last one. Pool mean is the means of the last n.

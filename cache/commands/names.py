@@ -11,7 +11,8 @@ N_WEIGHTS = 4  # hex digits of the weights' digest in a name: enough for a table
 TUNED = re.compile(r", fine-tuned on (\S+) \(")
 
 LONG_LABEL = 32  # letters
-FROM_FILE = re.compile(rf"(.+) \(.+ ([0-9a-f]{{{N_WEIGHTS}}})\)", re.DOTALL)
+NORM2 = "norm2"  # of ``extract --layer-norm``, and ``layers.norm`` of a key
+FROM_FILE = re.compile(rf"(.+) \(.+ ([0-9a-f]{{{N_WEIGHTS}}}(, {NORM2})?)\)", re.DOTALL)
 
 
 def encoder_label(model: str, notes: Mapping[str, Any], key: Mapping[str, Any]) -> str:
@@ -19,21 +20,32 @@ def encoder_label(model: str, notes: Mapping[str, Any], key: Mapping[str, Any]) 
 
     Its short name is that of its published weights. With others it has a name of its own:
     "dinov2 (tuned on dermamnist 3f2a)" after ``finetune``, "dinov2 (mine.safetensors 3f2a)" of
-    another file, "dinov2 (random)" of none.
+    another file, "dinov2 (random)" of none. So has what its layers are, where that isn't the
+    blocks' output: "dinov2 (norm2)", "dinov2 (random, norm2)".
 
     Args:
         model: the short name.
         notes: of a feature file: random_weights, own_weights, and their file as weights.
-        key: of a feature file: weights, a digest behind a colon.
+        key: of a feature file: weights, a digest behind a colon; layers.
     """
+    which = [
+        _which_weights(notes, key),
+        NORM2 if (key.get("layers") or {}).get("norm") == NORM2 else "",
+    ]
+    words = ", ".join(filter(None, which))
+    return f"{model} ({words})" if words else model
+
+
+def _which_weights(notes: Mapping[str, Any], key: Mapping[str, Any]) -> str:
+    """Of an encoder, in words; "" of published ones."""
     if notes.get("random_weights"):
-        return f"{model} (random)"
+        return "random"
     if not notes.get("own_weights"):
-        return model
+        return ""
     file, digest = str(notes.get("weights") or "a file"), digest_of(str(key.get("weights", "")))
     tuned = TUNED.search(file)
     which = f"tuned on {tuned[1]}" if tuned else file.partition(", ")[0]
-    return f"{model} ({which} {digest[:N_WEIGHTS]})"
+    return f"{which} {digest[:N_WEIGHTS]}"
 
 
 def short_label(label: str) -> str:

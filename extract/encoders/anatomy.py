@@ -37,6 +37,8 @@ class Anatomy:
     has_cls: bool = False
     head_width: int | None = None  # None: no vector before the projection
     proj_width: int | None = None  # None: no projection
+    blocks: str = ""  # class of its blocks of tokens; "" where layers are something else
+    norm2: str = ""  # of a block: name of the norm between its attention and its MLP; "": none
 
     @property
     def n_layers(self) -> int:
@@ -46,3 +48,17 @@ class Anatomy:
     def pools(self, layer: int) -> tuple[str, ...]:
         """The pools of a layer, ``head`` and ``proj`` apart."""
         return ("cls", "mean") if self.has_cls else ("mean",)
+
+    @property
+    def lacks_norm2(self) -> str:
+        """Why its layers can't be those of ``--layer-norm norm2``, and the cure; "" where they can."""
+        cure = "take --layer-norm final or none"
+        if not self.known:
+            return f"isn't in the table of families; {cure}"
+        if not self.blocks and self.taps and self.taps[0].layout == "tokens":
+            return "has the layers that its own code names; name those norms there, and norm=None"
+        if not self.blocks:
+            return f"has stages or maps as layers; {cure}"
+        if not self.norm2:
+            return f"has blocks ({self.blocks}) with none there; {cure}"
+        return "" if self.norm_rule != "none" else f"has no final norm of its tokens; {cure}"

@@ -19,9 +19,9 @@ Made from `extract/encoders/table/` by `python -m extract.encoders.document`; a 
 `layers` counts blocks, stages or maps; `width` is that of the first and the last. `prefix` counts
 the tokens before the patches: class token and registers, which `mean` never holds. `head` is what
 the encoder's own head sees, `proj` its projection into the space of its texts. `norm` is what is
-done to each layer before or after pooling (`extract --help`, `--layer-norm`). `seen` lists the known
-medical sets that pretraining saw; "none" is a closed list without them, "?" means that nobody
-outside can tell. Mean and std: I = ImageNet's {imagenet}, H = 0.5 and 0.5, C = CLIP's {clip}.
+done to each layer before or after pooling (`extract --help`, `--layer-norm`); `norm2` says which
+encoders can give `--layer-norm norm2`. `seen` lists the known medical sets that pretraining saw;
+"none" is a closed list without them, "?" means that nobody outside can tell. Mean and std: I = ImageNet's {imagenet}, H = 0.5 and 0.5, C = CLIP's {clip}.
 """
 
 COLUMNS = (
@@ -35,6 +35,7 @@ COLUMNS = (
     "proj",
     "prefix",
     "norm",
+    "norm2",
     "size",
     "mean, std",
     "interpolation",
@@ -75,6 +76,7 @@ def _architecture(d: Description) -> tuple[str, ...]:
         str(anatomy.proj_width or "-"),
         str(anatomy.n_prefix),
         anatomy.norm_rule,
+        "-" if anatomy.lacks_norm2 else "yes",
         str(d.outline.own_size),
         _statistics(d.statistics),
         d.statistics.interpolation if d.statistics else "?",

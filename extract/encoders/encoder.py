@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +13,8 @@ import torch
 from torch import Tensor
 
 from cache import RequestError
-from extract.encoders.anatomy import Anatomy, Statistics
+from cache.commands.names import NORM2
+from extract.encoders.anatomy import Anatomy, Statistics, Tap
 from extract.encoders.outline import Network, Outline
 from extract.encoders.outline_memory import OutlineMemory
 from extract.encoders.pooling import mean_map, pool_tokens
@@ -46,7 +46,7 @@ class Description:
     entry: Entry
     outline: Outline
     layers: tuple[int, ...]  # to be stored, absolute
-    layer_norm: str  # "final" or "none"
+    layer_norm: str  # one of extract.config.LAYER_NORMS
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process describes it anew: what builds the network can't be sent there."""
@@ -75,7 +75,21 @@ class Description:
     @property
     def norm_rule(self) -> str:
         """How stored layers are normed; "none" also where the family has no rule."""
-        return "none" if self.layer_norm == "none" else self.anatomy.norm_rule
+        return self.anatomy.norm_rule if self.layer_norm == "final" else self.layer_norm
+
+    def read(self, layer: int) -> tuple[Tap, str]:
+        """Where a layer is tapped, and its own norm rule: one of ``anatomy.NORM_RULES``.
+
+        With "norm2" a layer is half a block further than usual, in the next block: what the norm
+        between its attention and its MLP gives. The last one has no next, and is the usual one.
+        """
+        taps = self.anatomy.taps
+        if self.layer_norm != NORM2:
+            return taps[layer], self.norm_rule
+        if layer == self.anatomy.n_layers - 1:
+            return taps[layer], self.anatomy.norm_rule
+        block = taps[layer + 1]
+        return replace(block, module=f"{block.module}.{self.anatomy.norm2}"), "none"
 
     @property
     def has_last(self) -> bool:
@@ -111,11 +125,11 @@ def describe(
         name: anything that ``resolve.find_entry`` takes.
         size: side of the input, pixels; None means the encoder's own.
         layers: "all", "last4", or a comma-separated list of numbers, negative from the end.
-        layer_norm: "final" or "none".
+        layer_norm: "final", "none" or "norm2".
         memory: of outlines made before.
 
     Raises:
-        RequestError: unknown name, a size that the architecture doesn't take, no such layer.
+        RequestError: unknown name, a size that the architecture doesn't take, no such layer or norm.
     """
     entry = find_entry(name)
 
@@ -123,8 +137,18 @@ def describe(
         return _library(entry).outline(entry, size)
 
     outline = memory.get(entry, size, make) if memory else make()
+    if layer_norm == NORM2:
+        _check_norm2(name, outline.anatomy)
     chosen = choose_layers(layers, outline.anatomy.n_layers)
     return Description(name, entry, outline, chosen, layer_norm)
+
+
+def _check_norm2(name: str, anatomy: Anatomy) -> None:
+    if why := anatomy.lacks_norm2:
+        raise RequestError(
+            f"--layer-norm {NORM2} is the norm between attention and MLP of an encoder's blocks, and "
+            f"{name}, a {anatomy.family}, {why} (extract/ENCODERS.md says which encoders have it)"
+        )
 
 
 def _library(entry: Entry) -> ModuleType:
@@ -341,10 +365,10 @@ class Encoder:
         self.model: Any = network.module.requires_grad_(False).eval()
         self._pooled: dict[str, Tensor] = {}
         modules = dict(self.model.named_modules())
-        for layer, tap in enumerate(description.anatomy.taps):
-            if layer in description.layers:
-                hook = partial(self._take, layer, tap.layout)
-                modules[tap.module].register_forward_hook(hook)
+        for layer in description.layers if description.anatomy.taps else ():
+            tap, rule = description.read(layer)
+            hook = partial(self._take, layer, tap.layout, rule)
+            modules[tap.module].register_forward_hook(hook)
 
     def to(self, device: torch.device, precision: str = "fp32") -> Encoder:
         """Move to a device and cast the weights to a precision's type."""
@@ -379,12 +403,13 @@ class Encoder:
         pooled, self._pooled = self._pooled, {}
         return {name: pooled[name] for name in self.description.arrays}
 
-    def _take(self, layer: int, layout: str, module: object, inputs: object, output: Any) -> None:
+    def _take(
+        self, layer: int, layout: str, rule: str, module: object, inputs: object, output: Any
+    ) -> None:
         output = output[0] if isinstance(output, tuple) else output
         in_parts = layout == "tokens" and output.device.type == "cpu"
-        anatomy, rule = self.description.anatomy, self.description.norm_rule
         parts = [
-            pool_layer(self.network, anatomy, rule, layer, part, self.dtype)
+            pool_layer(self.network, self.description.anatomy, rule, layer, part, self.dtype)
             for part in (output.split(CPU_IMAGES) if in_parts else [output])
         ]
         for pool in parts[0]:
@@ -419,45 +444,3 @@ def pool_layer(
     if rule == "each stage" or (rule == "last stage" and layer == anatomy.n_layers - 1):
         output = network.norm_stage(layer, output)
     return {"mean": mean_map(output, layout)}
-
-
-def set_precision(precision: str, device: torch.device) -> None:
-    """Switch TF32 and algorithm choice so that a precision means the same thing everywhere.
-
-    Raises:
-        RequestError: tf32 without CUDA, where it would silently be fp32.
-    """
-    if precision == "tf32" and device.type != "cuda":
-        raise RequestError(f"--precision tf32 needs a CUDA device, found {device.type}; use fp32")
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    # Trying algorithms out would pick others from run to run, and with them other roundings.
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
-
-
-def choose_device(wish: str) -> torch.device:
-    """Turn ``--device`` into a device that is there.
-
-    Args:
-        wish: "auto" (CUDA, else Apple's MPS, else the CPU), "cpu", "cuda", "cuda:1", "mps".
-
-    Raises:
-        RequestError: the named device isn't there.
-    """
-    n_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if wish == "auto":
-        if n_cuda:
-            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % n_cuda)
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(wish)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise RequestError(f"--device takes auto, cpu, cuda, cuda:I or mps, not {wish!r}")
-    if device.type == "cuda" and (device.index or 0) >= n_cuda:
-        raise RequestError(f"--device {wish}: {n_cuda} CUDA devices are here; use --device cpu")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise RequestError("--device mps: no such device here; use --device cpu")
-    return device

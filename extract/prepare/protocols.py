@@ -107,7 +107,7 @@ def wished_size(config: ExtractConfig, entry: Entry) -> int | None:
 
 
 def wished_norm(config: ExtractConfig, entry: Entry) -> str:
-    """ "final" or "none"."""
+    """One of ``extract.config.LAYER_NORMS``."""
     protocol = find_protocol(config)
     raw = protocol is not None and entry.name in protocol.raw_layers
     return config.layer_norm or ("none" if raw else "final")

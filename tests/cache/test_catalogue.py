@@ -8,6 +8,7 @@ from features import make_spec, write_file
 
 from cache import CacheMiss, RequestError, open_features
 from cache.catalogue import Wish, find_features
+from cache.commands.names import encoder_label, short_label
 
 
 @pytest.fixture
@@ -163,6 +164,46 @@ def test_a_name_means_the_published_encoder_where_it_is_there(tmp_path, stored):
     assert find(tmp_path, weights="3f2a9") == [plain]
     with pytest.raises(CacheMiss):
         find(tmp_path, weights="3f")  # too short to mean one
+
+
+def test_norm2_files_have_a_name_of_their_own(tmp_path, stored):
+    usual = stored("a", layers={"of": 2, "stored": [0, 1], "norm": "tokens"})
+    norm2 = stored("b", layers={"of": 2, "stored": [0, 1], "norm": "norm2", "last": "tokens"})
+    assert find_models(tmp_path) == [usual, norm2]  # never two of one name
+    assert find_models(tmp_path, "toy") == [usual]
+    assert find_models(tmp_path, "toy (norm2)") == [norm2]
+    assert (
+        find(tmp_path, layer_norm="norm2") == find(tmp_path, **{"layers.norm": "norm2"}) == [norm2]
+    )
+    assert find(tmp_path, layer_norm="tokens") == [usual]
+    norm2.unlink()
+    for wish in (Wish(("toy (norm2)",)), Wish(("toy",), where={"layer_norm": "norm2"})):
+        with pytest.raises(CacheMiss, match="extract --model toy --layer-norm norm2$"):
+            find_features(tmp_path, wish)
+    with pytest.raises(
+        CacheMiss, match="have layer_norm tokens; make them with\n  extract --model toy$"
+    ):
+        find_features(tmp_path, Wish(("toy",), where={"layer_norm": "none"}))
+
+
+FILE = "weights_of_my_own_training.pth"
+
+
+@pytest.mark.parametrize(
+    ("notes", "norm", "label", "short"),
+    [
+        ({}, "tokens", "toy", "toy"),
+        ({}, "norm2", "toy (norm2)", "toy (norm2)"),
+        ({"random_weights": True}, "norm2", "toy (random, norm2)", "toy (random, norm2)"),
+        (OWN | {"weights": FILE}, "none", f"toy ({FILE} 3f2a)", "toy (3f2a)"),
+        (OWN | {"weights": FILE}, "norm2", f"toy ({FILE} 3f2a, norm2)", "toy (3f2a, norm2)"),
+    ],
+)
+def test_labels(notes, norm, label, short):
+    assert (
+        encoder_label("toy", notes, {"weights": "sha256:3f2a99", "layers": {"norm": norm}}) == label
+    )
+    assert short_label(label) == short
 
 
 def test_digests_that_tell_files_apart_are_shown_in_short(tmp_path, stored):

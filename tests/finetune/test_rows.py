@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 
 from cache import open_features
 from extract.cli import main as extract
-from extract.encoders.encoder import Weights, describe, load_encoder, load_network, set_precision
+from extract.encoders.encoder import Weights, describe, load_encoder, load_network
+from extract.machine.devices import set_precision
 from finetune import trials as running
 from finetune.cli import main
 from finetune.config import FinetuneConfig, ModelConfig

@@ -31,6 +31,9 @@ from extract.encoders.outline import recording
 TimmModel = Any  # an nn.Module with timm's methods, which have no common type
 
 TOKENS = {"VisionTransformer", "VisionTransformerDistilled", "Eva", "Beit"}
+# Of these, the blocks whose ``norm2`` is of the tokens after attention, and what their MLP sees. In
+# others of timm's it is of a branch (ResPostBlock, EvaBlockPostNorm), or isn't (Parallel...).
+PRE_NORM_BLOCKS = {"Block", "EvaBlock"}
 RAW_BLOCKS = {"VisionTransformerSAM"}
 EACH_STAGE_NORMED = {"SeemFocalNet"}
 LAST_STAGE_NORMED = {"SwinTransformer", "SwinTransformerV2", "FocalNet", "MaxxVit"}
@@ -79,6 +82,7 @@ def study(model: TimmModel, size: int) -> Anatomy:
     }
     if family in TOKENS:
         n_layers = len(model.blocks)
+        blocks = type(model.blocks[0]).__name__
         return Anatomy(
             norm_rule="pooled" if _is_identity(model.norm) else "tokens",
             width=(model.embed_dim,) * n_layers,
@@ -86,6 +90,8 @@ def study(model: TimmModel, size: int) -> Anatomy:
             # A prefix token isn't a class token: registers and pool tokens are prefix tokens too.
             has_cls=model.num_prefix_tokens > 0 and getattr(model, "cls_token", None) is not None,
             taps=tuple(Tap(f"blocks.{i}", "tokens") for i in range(n_layers)),
+            blocks=blocks,
+            norm2="norm2" if blocks in PRE_NORM_BLOCKS else "",
             **common,
         )
     found, maps = find_taps(model, size)

@@ -329,5 +329,7 @@ def _study(tower: Any, size: int, embed_dim: int) -> Anatomy:
         n_prefix=1,
         has_cls=True,
         taps=tuple(Tap(f"transformer.resblocks.{i}", "tokens") for i in range(n_layers)),
+        blocks=type(tower.transformer.resblocks[0]).__name__,
+        norm2="ln_2",
         **common,
     )

@@ -107,6 +107,8 @@ MODEL_TYPES = {
         n_prefix=0,
     ),
 }
+# What a block of these calls the norm between its attention and its MLP.
+NORM2_NAMES = ("layernorm_after", "layer_norm2", "norm2")
 # Models of images and texts -> the model type of their image side.
 IMAGE_SIDE = {
     "clip": "clip_vision_model",
@@ -415,6 +417,7 @@ def _study(model: nn.Module, kind: ModelType, config: Any, size: int) -> Anatomy
     n_tokens = n_prefix + (size // config.patch_size) ** 2
     blocks = _find_blocks(model, kind, n_layers)
     names = [f"{blocks}.{i}" for i in range(n_layers)]
+    block = model.get_submodule(names[0])
     with torch.inference_mode(), recording({n: model.get_submodule(n) for n in names}) as runs:
         vectors = TransformersNetwork(model, kind)(torch.empty(1, 3, size, size, device="meta"))
     # Older releases wrap a block's tokens into a tuple.
@@ -432,6 +435,8 @@ def _study(model: nn.Module, kind: ModelType, config: Any, size: int) -> Anatomy
         taps=tuple(Tap(name, "tokens") for name in names),
         n_parameters=sum(p.numel() for p in model.parameters()),
         proj_width=vectors["proj"].shape[1] if "proj" in vectors else None,
+        blocks=type(block).__name__,
+        norm2=next((name for name in NORM2_NAMES if hasattr(block, name)), ""),
     )
 
 

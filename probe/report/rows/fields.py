@@ -138,6 +138,7 @@ FIELDS = (
     Field("encoder", "its full name", lambda of: of.row.encoded.encoder or None, ENCODER),
     Field("weights", "digest of its weights", _weights, ENCODER),
     Field("size", "of its input, in pixels", lambda of: of.row.encoded.size or None, ENCODER),
+    Field("layer_norm", "how its layers are normed", lambda of: _follow(of.row.encoded.key, ("layers", "norm")), ENCODER, "layer norm"),
     Field("prepared", "paper whose image preparation it is", lambda of: of.row.encoded.protocol or None, ENCODER),
     Field("seen", "whether pretraining saw the images", lambda of: of.row.encoded.seen, ENCODER),
     Field("task", "kind of labels", lambda of: of.row.encoded.task, SAMPLES),

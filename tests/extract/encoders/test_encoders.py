@@ -19,17 +19,16 @@ from extract.encoders.encoder import (
     Description,
     Encoder,
     Weights,
-    choose_device,
     choose_layers,
     describe,
     load_encoder,
-    set_precision,
 )
 from extract.encoders.libraries.timm import TimmNetwork
 from extract.encoders.pooling import mean_map, pool_tokens
 from extract.encoders.resolve import find_entry
 from extract.encoders.table.entries import ENTRIES
 from extract.key import make_transform
+from extract.machine.devices import choose_device, set_precision
 from extract.machine.digests import DigestMemory
 from extract.plan import make_plan
 from extract.prepare.protocols import preprocess

@@ -27,6 +27,7 @@ from extract.config import ExtractConfig
 from extract.encoders.anatomy import Statistics
 from extract.encoders.encoder import Description, Encoder, Weights, describe, load_encoder
 from extract.encoders.libraries import open_clip as from_open_clip
+from extract.encoders.outline import recording
 from extract.encoders.resolve import find_entry
 from extract.encoders.table.entry import CLIP as CLIP_STATISTICS
 from extract.encoders.table.entry import Entry
@@ -235,6 +236,30 @@ def test_without_norm_layers_are_raw(case):
             assert_close(stored[name], vectors, name)
     for name in stored.keys() & {"head", "proj"}:  # these are the encoder's own, always
         assert_close(stored[name], case.stored[name])
+
+
+def test_norm2_layers_are_what_mlps_see(case):
+    """Of block i + 1, for layer i; the last is the usual one."""
+    visual, d = case.whole.visual, case.encoder.description
+    if case.kind.norm not in ("tokens", "pooled"):
+        assert d.anatomy.lacks_norm2
+        return
+    trunk = getattr(visual, "trunk", None)
+    blocks = visual.transformer.resblocks if trunk is None else trunk.blocks
+    norms = {str(i): block.ln_2 if trunk is None else block.norm2 for i, block in enumerate(blocks)}
+    with torch.inference_mode(), recording(norms) as runs:
+        visual(case.images)
+    encoder, _ = load_encoder(make_description(d.entry, norm="norm2"), Weights(case.path))
+    stored = encoder(case.images)
+    last = case.kind.n_layers - 1
+    for layer, (_, tokens) in enumerate(runs[1:]):
+        mean = tokens[:, d.anatomy.n_prefix :].mean(dim=1)
+        assert_close(stored.pop(f"layers/{layer:02d}/mean"), mean, relative=1e-5)
+        if case.kind.has_cls:
+            assert_close(stored.pop(f"layers/{layer:02d}/cls"), tokens[:, 0], relative=1e-5)
+    assert f"layers/{last:02d}/mean" in stored
+    for name, vectors in stored.items():
+        assert_close(vectors, case.stored[name], name)
 
 
 def test_the_parameters_are_those_of_the_tower_and_the_rest_is_named(case):

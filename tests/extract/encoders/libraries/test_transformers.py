@@ -35,7 +35,7 @@ from extract.encoders.libraries.transformers import (
     network_values,
     read_config,
 )
-from extract.encoders.outline import Outline
+from extract.encoders.outline import Outline, recording
 from extract.encoders.table.entries import ENTRIES
 from extract.encoders.table.entry import Entry
 from extract.encoders.weights.published import Hub, Local
@@ -348,6 +348,28 @@ def test_layers_have_the_final_norm_by_default(published, size):
     if "CLIP" in type(published.encoder).__name__.upper():  # transformers leaves it raw
         last = norm(last)
     close(stored[f"layers/{DEPTH - 1:02d}/mean"], last[:, n_prefix:].mean(dim=1))
+
+
+def test_norm2_layers_are_what_the_norms_before_mlps_give(published):
+    """Of block i + 1, for layer i; the last is the usual one."""
+    pixels, case = images(), published.case
+    norms = {
+        name: module
+        for name, module in published.encoder.named_modules()
+        if name.rpartition(".")[2] in ("layernorm_after", "layer_norm2", "norm2")
+    }
+    assert len(norms) == DEPTH
+    with recording(norms) as runs:
+        own_outputs(published, pixels)
+    stored, usual = (load(published.folder, layer_norm=norm)(pixels) for norm in ("norm2", "final"))
+    assert list(stored) == list(usual)
+    for layer, (_, tokens) in enumerate(runs[1:DEPTH]):
+        close(stored.pop(f"layers/{layer:02d}/mean"), tokens[:, case.n_prefix :].mean(dim=1))
+        if case.has_cls:
+            close(stored.pop(f"layers/{layer:02d}/cls"), tokens[:, 0])
+    assert f"layers/{DEPTH - 1:02d}/mean" in stored
+    for name, vectors in stored.items():
+        close(vectors, usual[name])
 
 
 @pytest.mark.parametrize("size", [SIDE, 40])
