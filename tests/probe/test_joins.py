@@ -252,7 +252,7 @@ def test_a_data_set_that_lacks_an_encoder_is_named(places, vit, capsys):
     status, out, err = run(capsys, "--kind ridge --model toy+cnn")
     assert status == 1
     assert "1 row" in out
-    assert "no features of cnn on others" in err
+    assert "toy+cnn on others: no features of cnn" in err
 
 
 def test_by_path_and_few_shots_and_folds(places, vit, capsys):
