@@ -55,6 +55,7 @@ from probe.solvers.head import MAX_BYTES
 from probe.solvers.standardise import UNLABELLED, Standard
 
 Say = Callable[[str], None]  # told a line
+MOST_STANDARDISED = 2**32  # bytes of places side by side in float32, for kinds that take them whole
 
 
 @dataclass(frozen=True)
@@ -414,8 +415,7 @@ class _Asking:
         wish = config.choosing, config.few_shot, where.is_comparing, aggregate, where.pools
         standard = None
         if len(at) > 1 and not config.kind.own_scale:
-            standard = Standard.of(splits["train"].x)
-            splits = {n: dataclasses.replace(s, x=standard(s.x)) for n, s in splits.items()}
+            standard, splits = _standardised(splits, config.kind.name)
         return Problem(question, at, splits, *wish, config.run.keep_heads, standard)
 
     def _measured(
@@ -458,6 +458,22 @@ class _Asking:
                 cost_of(question.files, seen, answer.head),
             )
             started = time.perf_counter()
+
+
+def _standardised(splits: Mapping[str, Split], kind: str) -> tuple[Standard, dict[str, Split]]:
+    """Each place's features by train's mean and scale, so that none outweighs the others.
+
+    Raises:
+        RequestError: they would take too much memory.
+    """
+    n_bytes = 4 * sum(split.x.size for split in splits.values())
+    if n_bytes > MOST_STANDARDISED:
+        raise RequestError(
+            f"standardised for --kind {kind}, these places side by side take {format_bytes(n_bytes)}; "
+            "name fewer, or use --kind linear, ridge or fusion, which read them in chunks"
+        )
+    standard = Standard.of(splits["train"].x)
+    return standard, {n: dataclasses.replace(s, x=standard(s.x)) for n, s in splits.items()}
 
 
 def _name_pools(config: ProbeConfig, features: Features) -> ProbeConfig:

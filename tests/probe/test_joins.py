@@ -239,6 +239,12 @@ def test_joins_that_are_refused(places, vit, capsys, words, match):
     assert match in refused(capsys, words)
 
 
+def test_parts_that_would_take_too_much_memory(places, vit, capsys, monkeypatch):
+    monkeypatch.setattr("probe.run.MOST_STANDARDISED", 1000)
+    assert "name fewer, or use --kind linear" in refused(capsys, "--kind knn --k 5 --layer all+")
+    answered(capsys, "--kind ridge --layer all+")
+
+
 @pytest.mark.parametrize("kind", ["heads", "zeroshot"])
 def test_kinds_of_one_encoder(places, vit, capsys, kind):
     with pytest.raises(SystemExit):
