@@ -40,6 +40,7 @@ from probe.places import (
     last_place,
     name_places,
     read_side_by_side,
+    width_of,
 )
 from probe.protocols import Followed
 from probe.questions.describe import describe_questions
@@ -140,7 +141,8 @@ def answer(job: Job, say: Say = lambda line: None, files: Files = ()) -> Iterato
         lines += [] if config.few_shot else [config.kind.describe_memory(questions)]
         for line in filter(None, lines):
             say(line)
-        yield from _Asking(config, questions[0].files, count_all(config, questions, say)).rows()
+        counted = count_all(config, questions, say)
+        yield from _Asking(config, questions[0].files, counted, say).rows()
 
 
 def _with_random(config: ProbeConfig, found: list[Files], say: Say) -> Iterator[Files]:
@@ -295,6 +297,7 @@ class _Asking:
     config: ProbeConfig
     files: Files
     questions: list[Question]
+    say: Say
 
     def rows(self) -> Iterator[Row]:
         config, kind = self.config, self.config.kind
@@ -303,6 +306,10 @@ class _Asking:
         self.config = config = _name_pools(config, self.files[0])
         where = config.places
         places = kind.find_places(self.files, where.layer, where.pools, config.reading)
+        if not config.few_shot:
+            widest = max(sum(width_of(place, self.files) for place in at) for at in places)
+            if line := kind.describe_width(self.questions, widest):
+                self.say(line)
         rows = self._best(places) if where.layer == AUTO else self._each(places)
         settings = []
         for row in rows:

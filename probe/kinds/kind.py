@@ -301,6 +301,10 @@ class Kind:
         """A line, where it will hold more than a machine may have."""
         return ""
 
+    def describe_width(self, questions: Sequence[Question], width: int) -> str:
+        """A line, where so many features side by side will take long, or much memory."""
+        return ""
+
     def check_answered(
         self, questions: Sequence[Question], settings: Sequence[Mapping[str, Any]]
     ) -> None:

@@ -43,7 +43,7 @@ from probe.kinds.kind import Episodes, Kind, Problem
 from probe.metrics.calibration import Votes
 from probe.metrics.classification import UNNORMALISED
 from probe.metrics.losses import loss_name, loss_of
-from probe.questions.question import Question, Split, pick
+from probe.questions.question import Question, Split, n_to_fit, pick
 from probe.solvers.faiss_library import faiss_versions
 from probe.solvers.knn import ByK, Voting, largest_k, left_out_scores, scores
 from probe.solvers.neighbours import METRICS, bytes_held
@@ -305,8 +305,7 @@ class Knn(Voting, Kind):
         stored = [e for e in features.header.arrays.values() if e.dtype.kind == "f"]
         widest, held = max(stored, key=lambda extent: extent.row_bytes), 0
         for question in questions:
-            fitted_on = question.trained_on or question
-            n_bank = int(sum(fitted_on.is_in(name).sum() for name in ("train", "val")))
+            n_bank = n_to_fit(question)
             n_queries = int(sum(question.is_in(name).sum() for name in ("val", "test")))
             searched = bytes_held(n_bank, n_queries, widest.shape[1], max(self.k))
             held = max(held, searched + (n_bank + n_queries) * widest.row_bytes)

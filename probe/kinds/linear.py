@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from cache.commands.names import format_bytes
 from cache.commands.settings import check, given, setting
 from cache.commands.terminal import split_words
 from cache.errors import RequestError
@@ -27,12 +28,12 @@ from probe.episodes.draw import FewShotConfig
 from probe.kinds.kind import Episodes, Kind, Problem
 from probe.metrics.classification import check_labels
 from probe.metrics.losses import log_loss
-from probe.questions.question import Split
+from probe.questions.question import Question, Split, n_to_fit
 from probe.solvers.episodes import STRENGTH, TOLERANCE, Heads, logistic_scores
 from probe.solvers.head import OVR, SIGMOID, SOFTMAX, Head, of_episodes
 from probe.solvers.logistic import Shared, ahead, learnable, minimise
 from probe.solvers.standardise import PathFit, Standard, check_rows, path_outputs
-from probe.solvers.training_matrix import Rotated, is_rotated, training_matrix
+from probe.solvers.training_matrix import Rotated, hours_as_stored, is_rotated, training_matrix
 
 FORMS = ("multinomial", "ovr")
 # Grids by name. DINOv2's (dinov2/eval/log_regression.py, C_POWER_RANGE) has 45 from 1e-6 to 1e5.
@@ -110,6 +111,17 @@ class Linear(Kind):
                 f"an episode has nothing to choose one of {len(self.strengths)} strengths on: name "
                 "one with --strengths, or use --kind ridge, which leaves one sample out"
             )
+
+    def describe_width(self, questions: Sequence[Question], width: int) -> str:
+        shape = max(map(n_to_fit, questions)), width
+        if is_rotated(shape):
+            return ""
+        return (
+            f"linear on {questions[0].dataset}: {shape[0]:_} images x {width:_} features are too many "
+            f"to rotate; read as stored ({format_bytes(2 * shape[0] * width)} of float16), a path takes "
+            f"about {hours_as_stored(shape):.1f} h on one core. Fewer layers take less, as "
+            "--layer 2+5+8+11"
+        )
 
     def fit(self, train: Split, task: Task) -> Strengths:
         return Strengths(fit_path(train.x, train.y, task.word, task.n_classes, self), task)

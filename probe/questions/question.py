@@ -79,6 +79,12 @@ class Split:
         return len(self.y)
 
 
+def n_to_fit(question: Question) -> int:
+    """Samples of train and val that something may be fitted to."""
+    fitted_on = question.trained_on or question
+    return int(sum(fitted_on.is_in(name).sum() for name in ("train", "val")))
+
+
 def divide_samples(x: Floats, question: Question) -> dict[str, Split]:
     """Train, val and test; what is in no split is left out.
 

@@ -18,7 +18,7 @@ from cache.task import BINARY, MISSING, MULTI_LABEL
 from probe.arrays import Bools, Doubles, Floats, Indices, Ints, Singles
 from probe.metrics.classification import check_labels
 from probe.solvers.logistic import ratio, sigmoid, softmax
-from probe.solvers.standardise import Prepare, chunks, refuse_infinite
+from probe.solvers.standardise import Prepare, refuse_infinite, row_blocks
 
 # scikit-learn's C where nobody names one: nothing is there to choose it on, for val belongs to
 # nobody in an episode. Measured on standardised ViT-S features of BreastMNIST (40 episodes, 1 to
@@ -69,7 +69,8 @@ def logistic_scores(
     value. Where fit_path refuses an episode of one class, this one is sure of that class.
 
     Memory is the scores and ``CHUNK_CELLS`` numbers of features a few times over, or one episode's
-    where those are more.
+    where those are more. Queries are prepared anew for each batch of episodes: of 49,152 features
+    and 2,000 queries 100 episodes of 20 take 20 s.
 
     Args:
         features: (S, D) of the training samples; may be a float16 memmap.
@@ -101,7 +102,7 @@ def logistic_scores(
             intercepts = np.where(targets.any(axis=2, keepdims=True), intercepts, NEVER)
         if kept is not None:
             kept.append(_heads(batch, alphas, intercepts, constant))
-        for rows in chunks(len(queries)):
+        for rows in row_blocks(queries):
             logits = _answers(batch, alphas, intercepts, queries[rows])
             found = softmax(logits, 1) if coupled else sigmoid(logits)
             if constant is not None:
@@ -150,7 +151,7 @@ def ridge_scores(
         alphas, intercepts, chosen[part] = _leave_one_out(batch, targets[batch.rows], descending)
         if kept is not None:
             kept.append(_heads(batch, alphas, intercepts))
-        for rows in chunks(len(queries)):
+        for rows in row_blocks(queries):
             answers = _answers(batch, alphas, intercepts, queries[rows])
             found[part, rows] = answers.transpose(0, 2, 1)
     return found, chosen

@@ -1,9 +1,11 @@
 """Linear and ridge probes of many more features than images, and of too many of both to rotate."""
 
+import re
 import tracemalloc
 
 import numpy as np
 import pytest
+from golden import make_toy
 from looking import some
 from numpy.testing import assert_allclose
 from sklearn.linear_model import LogisticRegression
@@ -11,6 +13,7 @@ from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.preprocessing import StandardScaler
 
 from cache.task import BINARY, MISSING, MULTI_CLASS, MULTI_LABEL, ORDINAL, Task
+from probe.cli import main
 from probe.kinds import linear, ridge
 from probe.kinds.linear import Linear
 from probe.kinds.ridge import Ridge
@@ -210,3 +213,22 @@ def test_blocks_of_rows_hold_few_numbers():
     assert next(row_blocks(np.empty((5000, 1024), np.float16))) == slice(0, 4096)
     assert next(row_blocks(np.empty((5000, 49152), np.float16))) == slice(0, 85)
     assert next(row_blocks(np.empty((50, 10, 49152), np.float16))) == slice(0, 8)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("linear", r"linear on wide: 180 images x 48 features .* rotate; .* \d\.\d h"),
+        ("ridge", r"ridge on wide: 180 images x 48 features take about 73.7 kB .* \d\.\d h"),
+    ],
+)
+def test_what_is_too_wide_says_bytes_and_hours_first(kind, said, tmp_path, capsys, monkeypatch):
+    make_toy(tmp_path, "wide", "binary-class", seed=1)
+    words = ["--features", str(tmp_path), "--results", str(tmp_path / "r"), "--kind", kind]
+    words += ["--layer", "all+"]
+    assert main(words) == 0
+    assert "images x" not in "".join(capsys.readouterr())
+    for module in (training_matrix, ridge):
+        monkeypatch.setattr(module, "MOST_ROTATED", 30)
+    assert main(words) == 0
+    assert re.search(said, "".join(capsys.readouterr()))
