@@ -31,6 +31,7 @@ class Answer:
     head: Head | None = None  # the one model whose test scores these are, where it is linear
     # (n, C) of train, each sample by what was fitted without it: see ``probe.choosing.left_out``.
     left_out: Array | None = None
+    trained_parameters: int | None = None  # where no head tells
     extras: Mapping[str, Array] = field(default_factory=dict)  # more arrays for the .npz
 
     @property

@@ -98,6 +98,11 @@ class ProbeConfig:
             raise RequestError(f"--kind {kind.name} takes one encoder at a time, not {joins[0]}")
         with kind.running():
             kind.check_places(places.layer, places.pools)
+        if kind.reads_rows and places.aggregate != "mean":
+            raise RequestError(
+                f"--kind {kind.name} reads each row of a sample, so --aggregate {places.aggregate} has "
+                "no use; leave it out"
+            )
         if places.all_test and (not places.is_comparing or places.layer == AUTO):
             raise RequestError(
                 "--all-test belongs to --layer all, or to several pools; one layer reads test anyway"

@@ -200,9 +200,11 @@ def _as_row(
     if head and (head.n_bytes > MAX_BYTES or not head.is_finite):
         why = f"{format_bytes(head.n_bytes)} of them" if head.is_finite else "beyond float32"
         marks, head = [*marks, f"its weights aren't kept: {why}"], None
+    reads_rows = config.kind.reads_rows and start["kind"] == config.kind.name  # no control does
+    is_averaged = not (one_to_one or reads_rows)
     settings = {
         **start,
-        **({} if one_to_one else {"aggregate": config.places.aggregate}),
+        **({"aggregate": config.places.aggregate} if is_averaged else {}),
         **of_patients(config.measuring, question, config.places.reads_test),
         **answer.settings,
         "read": config.reads,
@@ -459,10 +461,13 @@ class _Asking:
                 start["parts"] = f"standardised by {UNLABELLED if config.few_shot else 'train'}"
             encoded = encoded_of(question, config.protocol)
             seen = (answer.head and answer.head.places) or problem.places
+            cost = cost_of(question.files, seen, answer.head)
+            if answer.trained_parameters and cost is not UNKNOWN:
+                cost = dataclasses.replace(cost, trained_parameters=answer.trained_parameters)
             yield _as_row(
                 *(config, question, answer, start, encoded, problem.splits, started),
                 config.protocol,
-                cost_of(question.files, seen, answer.head),
+                cost,
             )
             started = time.perf_counter()
 

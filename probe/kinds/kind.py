@@ -179,6 +179,9 @@ class Kind:
     is_chosen: ClassVar[bool] = True  # --choose: its candidates are compared, by val or folds
     refits: ClassVar[bool] = True  # --refit
     standardises: ClassVar[bool] = False  # --standardise: features of few-shot episodes
+    reads_rows: ClassVar[bool] = (
+        False  # of each sample, see ``probe.bags``: it takes no --aggregate
+    )
     pools: ClassVar[tuple[str, ...]] = ()  # that it reads; (): those that are asked for
     joins_encoders: ClassVar[bool] = True  # --model a+b
     own_scale: ClassVar[bool] = False  # it standardises, or not, of several places each by itself

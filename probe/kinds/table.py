@@ -1,5 +1,6 @@
 """The kinds of probe, a line each: what ``--kind`` takes, in this order."""
 
+from probe.kinds.abmil import Abmil
 from probe.kinds.adamw import AdamW
 from probe.kinds.heads import Heads
 from probe.kinds.kind import Kind
@@ -8,5 +9,5 @@ from probe.kinds.linear import Linear
 from probe.kinds.ridge import Ridge
 from probe.kinds.zeroshot import Zeroshot
 
-TABLE: tuple[type[Kind], ...] = (Knn, Linear, AdamW, Heads, Ridge, Zeroshot)
+TABLE: tuple[type[Kind], ...] = (Knn, Linear, AdamW, Heads, Ridge, Abmil, Zeroshot)
 KINDS = {kind.name: kind for kind in TABLE}

@@ -125,12 +125,21 @@ def check_training(features: Floats, labels: Ints) -> None:
             not finite.
     """
     check_rows(features, labels)
+    check_classes(labels)
+    check_finite(features)
+
+
+def check_classes(labels: Ints) -> None:
+    """Refuse training labels (N,) of one class.
+
+    Raises:
+        RequestError: there is only one class.
+    """
     if labels.ndim == 1 and (labels == labels[0]).all():
         raise RequestError(
             f"a linear head needs two classes, found only class {labels[0]} among the "
             f"{len(labels)} training images: train on more of them"
         )
-    check_finite(features)
 
 
 def check_finite(features: Floats) -> None:

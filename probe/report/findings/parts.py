@@ -13,7 +13,10 @@ from probe.report.rows.contenders import Contender, differing
 from probe.report.rows.fields import BY_NAME, is_number, natural, written
 
 # What tells contenders of one cell apart, the first that does.
-TELLING = ("size", "layer", "pool", "depth", "aggregate", "weights", "scale", "fitted", "features")
+TELLING = (
+    *("size", "layer", "pool", "depth", "aggregate", "pooling", "weights", "scale", "fitted"),
+    "features",
+)
 N_DIGITS = 8  # of a digest
 # Axis -> parts of a condition that it spells out, and that therefore divide no table.
 SPELT: Mapping[str, Collection[str]] = {

@@ -12,6 +12,7 @@ from cache.errors import BrokenCache, RequestError
 from cache.task import MISSING, MULTI_LABEL, REGRESSION
 from probe.arrays import Array, Doubles, Indices, Ints, Texts
 from probe.metrics.classification import MARGIN, THRESHOLD, predict
+from probe.report.findings.attended import Attended, Attention
 from probe.report.findings.division import places_of
 from probe.report.findings.looks import middle_rows
 from probe.report.findings.nearest import (
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
 TEST, VAL, TRAIN = SPLITS = ("test", "val", "train")
 MOST, NEAREST = 24, 3
 OUT_OF_FOLD = ", out of fold"
+MIDDLE = "of samples with several rows, such as slices, the middle one is shown"
+ATTENDED = (
+    "of test samples with several rows the one with the largest attention is shown, of others the "
+    "middle one; attention sums to 1 over a sample's rows"
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,7 @@ class Answered:
     labels: Ints  # (n,), of several labels (n, C)
     scores: Doubles  # (n, C)
     split: str  # in words
+    attention: Attention | None = None  # to the rows of test's samples
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -61,6 +68,7 @@ class Sample:
     features: Features | None
     neighbours: tuple[Neighbour, ...]  # training images, the nearest first
     learnt: Learnt | None  # whose images the neighbours are
+    attended: Attended | None = None  # why this row, where attention says which one decided
 
 
 @dataclass(frozen=True)
@@ -201,9 +209,10 @@ def why_not(contender: Contender) -> str:
 
 
 def _joined(rows: Sequence[StoredRow], split: str) -> Answered:
-    first, scores = rows[0], []
+    first, scores, each = rows[0], [], []
     for of in rows:
         arrays = dict(of.scores())
+        each.append(arrays)
         if not len(arrays.get(f"{split}_ids", ())):
             raise RequestError(_why_none(of, arrays, split))
         if not np.array_equal(arrays[f"{split}_ids"], first.scores()[f"{split}_ids"]):
@@ -218,7 +227,9 @@ def _joined(rows: Sequence[StoredRow], split: str) -> Answered:
     elif split == TRAIN:
         said = f"train{OUT_OF_FOLD}"
     mean = scores[0] if len(scores) == 1 else np.mean(scores, axis=0)
-    return Answered(first, arrays, arrays[f"{split}_ids"], arrays[f"{split}_labels"], mean, said)
+    attention = Attention.of(each) if split == TEST else None
+    ids, labels = arrays[f"{split}_ids"], arrays[f"{split}_labels"]
+    return Answered(first, arrays, ids, labels, mean, said, attention)
 
 
 def _why_none(of: StoredRow, arrays: dict[str, Array], split: str) -> str:
@@ -242,7 +253,7 @@ class Looks:
 
     @property
     def notes(self) -> list[str]:
-        return [*self._notes]
+        return [note for note in self._notes if note != MIDDLE or ATTENDED not in self._notes]
 
     def of(self, parts: Sequence[Answered], chosen: Sequence[tuple[int, int]]) -> list[Sample]:
         """Some samples: each the number of its part, and its place there."""
@@ -259,19 +270,24 @@ class Looks:
         features = self._file(part)
         learnt, neighbours = self._neighbours(part, features, ids)
         rows: list[int | None] = [None] * len(ids)
+        attended: Sequence[Attended | None] = [None] * len(ids)
         patients, splits = [""] * len(ids), [part.split.removesuffix(OUT_OF_FOLD)] * len(ids)
         if features is not None:
             own = places_of(features, ids)
+            found = part.attention and part.attention.largest(features, own)
+            attended = found or attended
             if features.thumbnails is not None:
-                rows = [*middle_rows(features, own)]
+                rows = [at.row for at in found] if found else [*middle_rows(features, own)]
+            if not features.rows_are_samples:
+                self._notes[ATTENDED if found else MIDDLE] = None
             if features.groups is not None:
                 patients = [str(name) for name in features.groups[own]]
             if not part.of.row.posed.split:
                 splits = [str(name) for name in features.split[own]]
         return [
-            Sample(str(i), split, patient, row, features, near, learnt)
-            for i, split, patient, row, near in zip(
-                ids, splits, patients, rows, neighbours, strict=True
+            Sample(str(i), split, patient, row, features, near, learnt, at)
+            for i, split, patient, row, near, at in zip(
+                ids, splits, patients, rows, neighbours, attended, strict=True
             )
         ]
 
@@ -291,10 +307,6 @@ class Looks:
         except (RequestError, BrokenCache) as error:
             self._notes[f"no pictures: {error}"] = None
             return None
-        if not features.rows_are_samples:
-            self._notes["of samples with several rows, such as slices, the middle one is shown"] = (
-                None
-            )
         if features.thumbnails is None:
             self._notes[
                 f"no pictures: {features.path.name} has no thumbnails; make it anew with "

@@ -107,7 +107,8 @@ def _card(sample: Sample, classes: tuple[str, str], *words: str) -> Card:
     """A sample whose label and answer these classes are."""
     own, other = classes
     patient = (f"patient {sample.patient}",) if sample.patient else ()
-    said = (f"labelled {own}", *words, *_place(sample), *patient)
+    which = (str(sample.attended),) if sample.attended else ()
+    said = (f"labelled {own}", *words, *which, *_place(sample), *patient)
     rims = {own: BLUE, other: VERMILION}
     learnt = sample.learnt.features if sample.learnt else None
     others = tuple(
@@ -191,6 +192,10 @@ def table_page(found: WrongAnswers | Hints, *, is_whole: bool = False) -> Page:
         score = "margin" if found.is_margin else "confidence"
         columns += [Column("label"), Column("answer"), Column(score, is_right=True)]
         facts = [(Cell(w.truth), Cell(w.answer), Cell(value=w.confidence)) for w in found.shown]
+    with_rows = any(sample.attended for sample in of)
+    if with_rows:
+        columns += [Column("row", is_right=True), Column("of", is_right=True)]
+        columns += [Column("attention", is_right=True)]
     k = max((len(sample.neighbours) for sample in of), default=0)
     if is_whole:
         names = ("id", "label", "similarity", "same patient", "twin")
@@ -202,6 +207,11 @@ def table_page(found: WrongAnswers | Hints, *, is_whole: bool = False) -> Page:
         row = [Cell(sample.id), *([Cell(sample.split)] if with_splits else [])]
         row += [Cell(sample.patient)] if with_patients else []
         row += cells
+        if at := sample.attended:
+            row += [Cell(value=at.number, form=COUNT), Cell(value=at.n, form=COUNT)]
+            row.append(Cell(value=at.weight))
+        elif with_rows:  # of val and train it isn't kept
+            row += [Cell()] * 3
         if is_whole:
             row += [cell for near in sample.neighbours for cell in _whole(near)]
             row += [Cell()] * (len(columns) - len(row))

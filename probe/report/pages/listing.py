@@ -28,8 +28,8 @@ MODEL = "model"  # always a column: whose numbers they are
 # Fields that are shown where they tell rows apart, and above the table where they don't.
 USUAL = (
     *("data", MODEL, "weights", "size", "prepared", "kind", "protocol", "mode", "layer", "pool"),
-    *("depth", "place", "aggregate", "measured", "shots", "scale", "k", "prompts", "target"),
-    *("split", "trained", "fold", "seed", "control", "leaks"),
+    *("depth", "place", "aggregate", "measured", "shots", "scale", "k", "prompts", "pooling"),
+    *("target", "split", "trained", "fold", "seed", "control", "leaks"),
 )
 FIRST = (MODEL, "weights", "data", "size", "kind")  # who answered
 OF_CHOICE = ("encoder_lr", "head_lr", "set", "C", "penalty")  # for whoever has just asked

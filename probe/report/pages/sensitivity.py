@@ -45,7 +45,7 @@ USUAL = ("kind", "place", "k")  # what tells probes apart
 # What must be the same beside it, for ranks to be of one question.
 SAME = (
     *("data", "target", "split", "trained", "prepared", "measured", "shots", "episodes", "scale"),
-    *("aggregate", "protocol", "mode"),
+    *("aggregate", "pooling", "protocol", "mode"),
 )
 WHO = ("--model", "--data", "--size")
 TESTED = (

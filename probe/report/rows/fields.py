@@ -154,6 +154,7 @@ FIELDS = (
     Field("depth", "layers side by side", _setting("n_last"), QUESTION, "layers"),
     Field("place", "whether layer and pool were chosen, or named", _place, QUESTION),
     Field("aggregate", "how a sample's rows become one", _setting("aggregate"), QUESTION),
+    Field("pooling", "of abmil: how rows become one, gated attention or the mean", _setting("pooling"), QUESTION),
     Field("measured", "what is measured, where not samples", _setting("scores_of"), QUESTION),
     Field("shots", "few-shot: labelled samples of a class", lambda of: of.row.answered.shots, QUESTION),
     Field("episodes", "few-shot: how many draws", _setting("few_shot", "episodes"), QUESTION),

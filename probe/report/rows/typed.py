@@ -36,6 +36,14 @@ USUAL: Mapping[str, Mapping[str, Any]] = {
         "epochs": None,
         "choose_by": "acc",
     },
+    "abmil": {
+        "lrs": [1e-3, 3e-3, 1e-2, 3e-2],
+        "weight_decays": [1.0, 1e-2],
+        "hidden": 128,
+        "dropout": 0.25,
+        "batch_size": 32,
+        "iterations": None,
+    },
     "heads": {
         "lrs": [1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1],
         "batch_size": 128,
@@ -83,7 +91,13 @@ USUAL_SEEDS = ("0", "1", "2")  # of trainings
 USUAL_STRENGTH = [0.01]  # of linear probes in episodes
 EACH = ("--freeze-until", "--cut-after", "--encoder-lr", "--lr")  # finetune --each joins their rows
 RENAMED = {
-    **{"head_lr": "--lr", "lrs": "--lr", "n_checks": "--checks", "seed": "--seeds"},
+    **{
+        "head_lr": "--lr",
+        "lrs": "--lr",
+        "weight_decays": "--weight-decay",
+        "n_checks": "--checks",
+        "seed": "--seeds",
+    },
     **{"how": "--choose", "pools": "--pool"},
 }
 # Flags that say which question it is, whatever is asked of it.
