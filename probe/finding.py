@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cache.commands.names import is_norm2
 from cache.commands.settings import setting
 from cache.errors import CacheError, Failure, RequestError
 from cache.places import features_root
@@ -114,9 +115,8 @@ def _by_dataset(find: FindConfig, model: str) -> tuple[list[Files], list[Failure
         each, missing = choose_files(replace(find, models=models, sizes=sizes))
         failures += missing
         by_dataset: dict[str, list[Features]] = {}
-        for features in each:
-            if not (is_every and features.notes.get("random_weights")):
-                by_dataset.setdefault(features.dataset, []).append(features)
+        for features in _once(each) if is_every else each:
+            by_dataset.setdefault(features.dataset, []).append(features)
         of_names.append(by_dataset)
     found: list[Files] = []
     for dataset in dict.fromkeys(dataset for of in of_names for dataset in of):
@@ -137,6 +137,21 @@ def _by_dataset(find: FindConfig, model: str) -> tuple[list[Files], list[Failure
         else:
             found.append(tuple(files))
     return found, failures
+
+
+def _once(files: list[Features]) -> list[Features]:
+    """Each encoder once: none of random weights, and its norm2 layers only without the usual ones."""
+
+    def encoder(features: Features) -> tuple[str, int, str]:
+        return str(features.key.get("weights")), features.size, features.dataset
+
+    usual = {encoder(features) for features in files if not is_norm2(features.key)}
+    return [
+        features
+        for features in files
+        if not features.notes.get("random_weights")
+        and not (is_norm2(features.key) and encoder(features) in usual)
+    ]
 
 
 def choose_files(find: FindConfig) -> tuple[list[Features], list[Failure]]:

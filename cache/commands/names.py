@@ -12,7 +12,7 @@ TUNED = re.compile(r", fine-tuned on (\S+) \(")
 
 LONG_LABEL = 32  # letters
 NORM2 = "norm2"  # of ``extract --layer-norm``, and ``layers.norm`` of a key
-FROM_FILE = re.compile(rf"(.+) \(.+ ([0-9a-f]{{{N_WEIGHTS}}}(, {NORM2})?)\)", re.DOTALL)
+FROM_FILE = re.compile(rf"(.+) \(.+ ([0-9a-f]{{{N_WEIGHTS}}}( {NORM2})?)\)", re.DOTALL)
 
 
 def encoder_label(model: str, notes: Mapping[str, Any], key: Mapping[str, Any]) -> str:
@@ -21,19 +21,21 @@ def encoder_label(model: str, notes: Mapping[str, Any], key: Mapping[str, Any]) 
     Its short name is that of its published weights. With others it has a name of its own:
     "dinov2 (tuned on dermamnist 3f2a)" after ``finetune``, "dinov2 (mine.safetensors 3f2a)" of
     another file, "dinov2 (random)" of none. So has what its layers are, where that isn't the
-    blocks' output: "dinov2 (norm2)", "dinov2 (random, norm2)".
+    blocks' output: "dinov2 (norm2)", "dinov2 (random norm2)".
 
     Args:
         model: the short name.
         notes: of a feature file: random_weights, own_weights, and their file as weights.
         key: of a feature file: weights, a digest behind a colon; layers.
     """
-    which = [
-        _which_weights(notes, key),
-        NORM2 if (key.get("layers") or {}).get("norm") == NORM2 else "",
-    ]
-    words = ", ".join(filter(None, which))
+    which = [_which_weights(notes, key), NORM2 if is_norm2(key) else ""]
+    words = " ".join(filter(None, which))  # no comma: --model takes several names
     return f"{model} ({words})" if words else model
+
+
+def is_norm2(key: Mapping[str, Any]) -> bool:
+    """Whether a feature file's layers are those of ``extract --layer-norm norm2``."""
+    return (key.get("layers") or {}).get("norm") == NORM2
 
 
 def _which_weights(notes: Mapping[str, Any], key: Mapping[str, Any]) -> str:

@@ -194,9 +194,9 @@ FILE = "weights_of_my_own_training.pth"
     [
         ({}, "tokens", "toy", "toy"),
         ({}, "norm2", "toy (norm2)", "toy (norm2)"),
-        ({"random_weights": True}, "norm2", "toy (random, norm2)", "toy (random, norm2)"),
+        ({"random_weights": True}, "norm2", "toy (random norm2)", "toy (random norm2)"),
         (OWN | {"weights": FILE}, "none", f"toy ({FILE} 3f2a)", "toy (3f2a)"),
-        (OWN | {"weights": FILE}, "norm2", f"toy ({FILE} 3f2a, norm2)", "toy (3f2a, norm2)"),
+        (OWN | {"weights": FILE}, "norm2", f"toy ({FILE} 3f2a norm2)", "toy (3f2a norm2)"),
     ],
 )
 def test_labels(notes, norm, label, short):

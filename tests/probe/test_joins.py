@@ -11,8 +11,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from cache import open_features
-from cache.errors import RequestError
+from cache.errors import CacheError, RequestError
 from probe.cost import Cost, cost_of
+from probe.finding import FindConfig, choose_asked
 from probe.places import (
     Place,
     PlacesConfig,
@@ -194,6 +195,22 @@ def test_a_row_of_two_encoders(places, vit, capsys, words, title):
     assert back.digest == row["id"]
     assert [source.digest for source in back.sources] == [f.digest for f in files]
     assert all(len(source.places) == 2 for source in back.sources)
+
+
+def test_all_joins_an_encoder_once(places, vit):
+    """Its norm2 file is no encoder of its own, and stands for it where it is alone, or asked for."""
+    norm2 = write_cnn(places[0], key={"layers": {"of": 3, "norm": "norm2"}})
+    norm2 = norm2.rename(norm2.with_name("cnn_8_norm2.h5"))
+
+    def joined(*where):
+        (files,), _ = choose_asked(FindConfig(models=("all+",), where=where, features=places[0]))
+        return {file.path.name for file in files}
+
+    assert joined() == {vit.path.name, norm2.name}
+    usual = write_cnn(places[0])
+    assert joined() == {vit.path.name, usual.name}
+    with pytest.raises(CacheError, match=r"cnn \(norm2\) is the only encoder"):
+        joined(("layer_norm", "norm2"))
 
 
 def test_the_question_is_of_all_encoders_and_places(places, vit, capsys):
