@@ -96,7 +96,7 @@ class Abmil(Kind):
         if not has_bags(features):
             raise RequestError(
                 f"each sample of {features.dataset} is one row, so there is nothing to attend to; "
-                "use --kind linear"
+                "use --kind linear, or make a patient's images one sample: `extract data add --sample-col`"
             )
 
     def answer(self, problem: Problem) -> Iterator[Answer]:

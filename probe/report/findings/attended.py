@@ -25,7 +25,8 @@ class Attended:
     weight: float  # 0 to 1; all rows' sum to 1
 
     def __str__(self) -> str:
-        return f"row {self.number} of {self.n}: attention {self.weight:.3f}"
+        equal = f"{1 / self.n:.3f} if equal"
+        return f"row {self.number} of {self.n}: attention {self.weight:.3f} ({equal})"
 
 
 @dataclass(frozen=True)

@@ -284,6 +284,7 @@ def facts(of: Contender) -> dict[str, str]:
         "encoder": short_label(of.model),
         "size": f"{e.size} px" if e.size else "",
         "kind": row.answered.kind,
+        "pooling": f"pooling {settings['pooling']}" if "pooling" in settings else "",
         "mode": str(settings.get("mode", "")),
         "k": f"k {'chosen' if 'k' in row.answered.chosen else settings['k']}"
         if "k" in settings

@@ -17,6 +17,7 @@ from probe.report.findings.wrong import find_wrong
 from probe.report.rows.contenders import contenders_of
 from probe.report.rows.people import People
 from probe.report.rows.stored import read_stored, stored_files
+from probe.report.rows.typed import lines_of
 
 N = (150, 60, 60)
 SHORT = "--kind abmil --iterations 120 --seeds 0 --lr 0.01 --hidden 16"
@@ -154,7 +155,7 @@ def test_seeds_are_a_contender_and_no_seed_changes_another(places, capsys):
     stored, _ = read_stored(places[1], stored_files(places[1]))
     assert sorted(len(c.rows) for c in contenders_of(stored)) == [2, 2]
     out = reported(capsys, "compare", "pooling=gated", "pooling=mean")
-    assert "A: pooling=gated · B: pooling=mean (toy, 32 px, abmil, 2 trainings" in out
+    assert "(toy, 32 px, abmil, pooling gated | pooling mean, 2 trainings, layer 1 cls)" in out
 
 
 def test_layers_are_compared_without_test(places, capsys):
@@ -163,6 +164,20 @@ def test_layers_are_compared_without_test(places, capsys):
     found = rows()
     assert len(found) == 4
     assert not any("test" in row["metrics"] or row["metrics"] for row in found)
+
+
+def test_each_pooling_has_its_best_layer(places, capsys):
+    make_volumes(places[0])
+    words = f"{SHORT} --iterations 20 --weight-decay 0.1 --lr 0.01,0.003 --layer auto --choose val"
+    answered(capsys, words)
+    found = rows()
+    assert sorted(row["probe"]["pooling"] for row in found) == ["gated", "gated", "mean", "mean"]
+    assert sum("place_chosen" in row["probe"] for row in found) == 2
+    lines = [str(line) for line in lines_of(read_stored(places[1], stored_files(places[1]))[0])]
+    for line in lines:
+        answered(capsys, [*line.split()[1:], "--results", f"{places[1]}_again"])
+    again = rows(places[1].with_name("results_again"))
+    assert {row["id"] for row in again} == {row["id"] for row in found}
 
 
 def test_layers_side_by_side(places, capsys):
@@ -215,6 +230,7 @@ def test_the_slice_that_decided_is_shown(places, capsys, folder):
     assert first is not None
     assert f"{first.number}" in out
     assert "attention" in out
+    assert "abmil, pooling gated, 2 trainings" in out
     reported(capsys, *words, "-o", "w.html", "--csv", "w.csv")
     assert f"row {first.number} of {first.n}: attention 0." in (folder / "w.html").read_text()
     assert "attention" in (folder / "w.csv").read_text()
