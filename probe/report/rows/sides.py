@@ -221,6 +221,8 @@ def named_by(a: Side, b: Side, x: Contender, y: Contender):
     """Whether a difference is one that the sides name."""
     named = a.named | b.named
     is_kind = "kind" in named and x.field("kind") != y.field("kind")
+    # A kind without seeds has one training, whatever another kind has.
+    has_seeds = [c.first.row.answered.training_seed is not None for c in (x, y)]
 
     def is_named(name: str) -> bool:
         if any(path.format(name) in named for path in PATHS):
@@ -229,6 +231,8 @@ def named_by(a: Side, b: Side, x: Contender, y: Contender):
             return True
         if "place" in named and name in ("place", "layer", "pool", "depth"):
             return True
+        if name == "trainings":
+            return is_kind and not all(has_seeds)
         return is_kind and name not in (*OF_ALL_KINDS, *OF_ENCODER, "place", FITTED)
 
     return is_named

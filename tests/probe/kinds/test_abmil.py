@@ -156,6 +156,10 @@ def test_seeds_are_a_contender_and_no_seed_changes_another(places, capsys):
     assert sorted(len(c.rows) for c in contenders_of(stored)) == [2, 2]
     out = reported(capsys, "compare", "pooling=gated", "pooling=mean")
     assert "(toy, 32 px, abmil, pooling gated | pooling mean, 2 trainings, layer 1 cls)" in out
+    answered(capsys, "--kind linear --choose val")  # has no seeds, and so one training
+    assert "pooling gated | -, 2 trainings | -" in reported(
+        capsys, "compare", "pooling=gated", "kind=linear"
+    )
 
 
 def test_layers_are_compared_without_test(places, capsys):
