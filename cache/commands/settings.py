@@ -217,7 +217,8 @@ def add_flags(
             flag = dataclasses.replace(flag, help="", shown="")
         elif shown and flag.field in shown:
             flag = dataclasses.replace(flag, shown=shown[flag.field])
-        if not only or flag.field in only:
+        is_inherited = flag in flags.get(flag.name, [])  # told once
+        if not is_inherited and (not only or flag.field in only):
             flags.setdefault(flag.name, []).append(flag)
     for name, homes in flags.items():
         first = homes[0]

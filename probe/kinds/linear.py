@@ -82,6 +82,7 @@ class Linear(Kind):
     max_products: int = 200
 
     name = "linear"
+    section = "kinds linear and stack"
     candidate = "strength"
     is_ordered = True
     standardises = True

@@ -7,7 +7,8 @@ from probe.kinds.kind import Kind
 from probe.kinds.knn import Knn
 from probe.kinds.linear import Linear
 from probe.kinds.ridge import Ridge
+from probe.kinds.stack import Stack
 from probe.kinds.zeroshot import Zeroshot
 
-TABLE: tuple[type[Kind], ...] = (Knn, Linear, AdamW, Heads, Ridge, Abmil, Zeroshot)
+TABLE: tuple[type[Kind], ...] = (Knn, Linear, AdamW, Heads, Ridge, Stack, Abmil, Zeroshot)
 KINDS = {kind.name: kind for kind in TABLE}

@@ -27,6 +27,10 @@ USUAL: Mapping[str, Mapping[str, Any]] = {
         "strengths": [10 ** (-6 + place / 2) for place in range(17)],
         "form": "multinomial",
     },
+    "stack": {
+        "strengths": [10 ** (-6 + place / 2) for place in range(17)],
+        "form": "multinomial",
+    },
     "ridge": {"penalties": [10 ** (-6 + place / 2) for place in range(25)]},
     "adamw": {
         "lr": 1e-3,
@@ -234,7 +238,7 @@ def _of_kind(kind: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, Valu
     usual = {**USUAL.get(kind, {})}
     if kind == "knn":
         usual["vote"] = "weighted" if settings.get("metric") == "cosine" else "majority"
-    if kind == "linear" and "few_shot" in settings:
+    if kind in ("linear", "stack") and "few_shot" in settings:
         usual["strengths"] = USUAL_STRENGTH
     lora = settings.get("lora") or {}
     held = {**settings, **{f"lora_{name}": value for name, value in lora.items()}}
