@@ -35,6 +35,7 @@ from probe.report.statistics.bands import parse_by
 
 WIDTHS = {"one": 89.0, "two": 183.0}  # mm, columns of Nature's journals
 LEAST, MOST = 60.0, 1000.0  # mm
+CLASS = "class"  # of --by
 STORED = "Samples of {}: by the split that the feature files store."
 EXAMPLES = """\
 examples:
@@ -45,6 +46,7 @@ examples:
   report figure --like huix2024:fig4 -o freezing.pdf
   report figure deciding -o deciding.svg --csv deciding.csv
   report figure subgroups --by meta:sex -o sex.png --data scans
+  report figure attention --by class -o attention.pdf --data breastmnist
   report figure cka -o layers.png --data breastmnist --model dinov2,eva02 --pool cls
   report figure scatter --method tsne -o scatter.png --data breastmnist
 """
@@ -68,7 +70,11 @@ def make_parser(prog: str) -> Parser:
     add_rows(parser, files=False)
     what = parser.add_argument_group("what is drawn")
     what.add_argument("--metric", metavar="NAME", help=USUAL_METRIC)
-    what.add_argument("--by", metavar="COLUMN", help="of subgroups: meta:sex, meta:age:40,60")
+    what.add_argument(
+        "--by",
+        metavar="COLUMN",
+        help=f"of subgroups: meta:sex, meta:age:40,60; of attention: {CLASS}",
+    )
     what.add_argument(
         "--across", metavar="FIELD", help="of curves: encoder-lr, freeze-until, k, n_train..."
     )
@@ -223,11 +229,12 @@ def run(options: argparse.Namespace) -> int:
 
 def _read(options: argparse.Namespace, may_lack: bool) -> tuple[Asked, int]:
     """Rows, and the status that files that are none ask for."""
-    by = parse_by(options.by) if options.by else None
+    by_class = options.by == CLASS
+    by = parse_by(options.by) if options.by and not by_class else None
     rows, status = read_rows(options, options.prog, may_lack=may_lack)
     people, across = people_of(options), options.across or ""
     metric = metric_of(options, rows)
-    return Asked(rows, contenders_of(rows), people, metric, by, across), status
+    return Asked(rows, contenders_of(rows), people, metric, by, across, by_class), status
 
 
 def _read_files(options: argparse.Namespace) -> tuple[AskedOfFiles, int]:

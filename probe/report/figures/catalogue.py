@@ -42,6 +42,10 @@ FIGURES = {  # a module each
         "a metric against images/s, seconds, parameters, bytes; which encoder none beats in both",
         ("metric",),
     ),
+    "attention": Figure(
+        "at which layers and pools fused probes look, of each data set, or with --by class of each class",
+        ("by",),
+    ),
     "confusion": Figure("confusion matrices, counts and shares of each true class"),
     "recall": Figure("recall of each class, with intervals"),
     "subgroups": Figure("a metric in each subgroup of --by, with intervals", ("metric", "by")),

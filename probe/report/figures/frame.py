@@ -108,6 +108,7 @@ class Asked:
     metric: str = "auc"  # by its name in rows
     by: By | None = None  # what divides samples into subgroups
     across: str = ""  # field of the x axis, as it is typed
+    by_class: bool = False  # whether each class is shown by itself
 
     @property
     def counted(self) -> str:

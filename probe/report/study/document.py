@@ -147,7 +147,8 @@ def _figure(figure: Figure) -> Iterator[str]:
     yield f'<div class="panels{own}" style="--least: {picture.width}px">'
     for panel in picture.panels:
         title = f"<h4>{_words(panel.title)}</h4>" if panel.title else ""
-        box = f'<div class="plot" style="height: {panel.height}px"></div>'
+        least = f"; min-width: {panel.least}px" if panel.least else ""
+        box = f'<div class="plot" style="height: {panel.height}px{least}"></div>'
         width = f' style="width: {panel.width}px"' if panel.width else ""
         yield f'<div class="panel"{width}>{title}{box}</div>'
     yield "</div>\n<noscript><p>Plots need JavaScript.</p></noscript>"

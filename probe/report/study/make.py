@@ -50,7 +50,14 @@ MOST_COLUMNS = 4  # of meta, that divide subgroups
 CURVES, ANSWERS, ALIKE = "curves", "answers", "alike"
 # Where a figure stands; those that aren't named stand with the answers.
 PLACES = {
-    **{"layers": CURVES, "shots": CURVES, "sizes": CURVES, "curves": CURVES, "cost": CURVES},
+    **{
+        "layers": CURVES,
+        "attention": CURVES,
+        "shots": CURVES,
+        "sizes": CURVES,
+        "curves": CURVES,
+        "cost": CURVES,
+    },
     **{"deciding": "decides", "matrix": "compared"},
 }
 OF_ANSWERS = ("confusion", "recall", "reliability", "subgroups", "calibration")  # each by itself
@@ -62,6 +69,7 @@ OF_FILES = {
 ALONG = ("k", "encoder-lr", "freeze-until", "cut-after")  # that curves are drawn along, too
 TITLES = {
     "layers": "Layer by layer",
+    "attention": "Where fused probes look",
     "shots": "With few labelled images",
     "sizes": "By the size of the input",
     "cost": "What it takes to be so good",

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,7 +11,7 @@ from matplotlib.image import AxesImage
 
 from probe.report.figures.drawn.style import LINE_HEIGHT, SMALL, Sheet
 from probe.report.figures.frame import Frame
-from probe.report.figures.heat import Scale, Tile
+from probe.report.figures.heat import Group, Scale, Tile, groups_of, short_names
 from probe.report.figures.palette import UNKNOWN
 
 FEW = 6  # rows and columns, whose tiles are larger
@@ -26,6 +27,8 @@ BELOW = (
 BESIDE = 0.42  # of a picture's width that names may take
 AXIS = 0.3  # inches of an axis' label with its pads
 CORNER = 0.35  # of a tile
+MOST_LINES = 3  # of a group's name
+GAP = 2.0  # points between groups
 LEAST = 1.5  # inches of a panel, for its title
 
 
@@ -34,7 +37,7 @@ def draw(sheet: Sheet, frame: Frame[Tile]) -> None:
     panels = sheet.first(tile.panel for tile in frame.points)
     shown = [[tile for tile in frame.points if tile.panel == name] for name in panels]
     rows = [list(dict.fromkeys(tile.row for tile in of)) for of in shown]
-    columns = [list(dict.fromkeys(tile.column for tile in of)) for of in shown]
+    columns = [short_names(of) for of in shown]
     n_rows, n_columns = max(map(len, rows)), max(map(len, columns))
     text, full = (_room(sheet, frame.points, with_more=more) for more in (False, True))
     few = max(n_rows, n_columns) <= FEW
@@ -60,19 +63,24 @@ def draw(sheet: Sheet, frame: Frame[Tile]) -> None:
         left = [_thinned(names, size) for names in left]
     else:
         high = max(size, max(map(_lines, left)) * LINE)
-    is_rotated = max(_longest(sheet, names) for names in below) > size - 0.02
+    room = size * (1 if all(map(all, below)) else 2) - 0.02  # some names may be left out
+    is_rotated = max(_longest(sheet, names) for names in below) > room
     under = max(_longest(sheet, names) for names in below) if is_rotated else 2 * LINE
+    above = [[_above(sheet, group, size) for group in groups_of(of)] for of in shown]
+    over = max((of.height for each in above for of in each), default=0.0)
     label = sheet.wrap(frame.x, max(LEAST, n_columns * size))
     axes = sheet.panels(
         panels,
         width=max(LEAST + beside, n_columns * size + beside),
-        height=n_rows * high + under + AXIS + label.count("\n") * LINE_HEIGHT,
+        height=n_rows * high + under + AXIS + label.count("\n") * LINE_HEIGHT + over,
         beside=beside,
     )
     scale = frame.scale or Scale(0, 1, "")
-    for axis, tiles, ys, xs in zip(axes, shown, left, below, strict=True):
+    for axis, tiles, ys, xs, of in zip(axes, shown, left, below, above, strict=True):
         image = _draw_matrix(axis, tiles, ys, xs, scale, high / size)
         axis.tick_params(axis="x", rotation=90 if is_rotated else 0)
+        _draw_groups(axis, of)
+        axis.set_xlim(-0.5, n_columns - 0.5)  # so that tiles of all matrices are of one size
         for y, x, tile in _placed(tiles):
             words = "\n".join(filter(None, [tile.text, tile.more if size >= full else ""]))
             colour = "white" if scale.is_dark(tile.value) else "black"
@@ -82,8 +90,42 @@ def draw(sheet: Sheet, frame: Frame[Tile]) -> None:
                 right, top = x + 0.5, y - 0.5
                 axis.fill([right - CORNER, right, right], [top, top, top + CORNER], colour, lw=0)
     sheet.label(axes, label, sheet.wrap(frame.y, max(LEAST, n_rows * high)))
-    if size < text:
+    if size < text or scale.marks:
         sheet.colour_bar(image, axes, scale)
+
+
+@dataclass(frozen=True)
+class Above:
+    """What stands above a group of columns."""
+
+    group: Group
+    lines: str
+    is_upright: bool  # where columns have no room for it
+    height: float  # inches
+
+
+def _above(sheet: Sheet, group: Group, size: float) -> Above:
+    """A group's name above columns of a size."""
+    room = (group.last - group.first + 1) * size - 0.02
+    lines = sheet.wrap(group.name, room, SMALL)
+    is_whole = max(sheet.measure(word, SMALL) for word in group.name.split()) <= room
+    if _lines([lines]) <= MOST_LINES and (is_whole or room > SHORT):
+        return Above(group, lines, False, _lines([lines]) * LINE)
+    lines = sheet.wrap(group.name, ROOMS[0], SMALL)
+    return Above(group, lines, True, _longest(sheet, [lines]))
+
+
+def _draw_groups(axis: Axes, above: Sequence[Above]) -> None:
+    """Names of groups, and gaps between them."""
+    for of in above[1:]:
+        axis.axvline(of.group.first - 0.5, color="white", lw=GAP)
+    if above:
+        top = axis.secondary_xaxis("top")
+        top.set_xticks([of.group.middle for of in above], [of.lines for of in above])
+        for of, label in zip(above, top.get_xticklabels(), strict=True):
+            label.set_rotation(90 if of.is_upright else 0)
+        top.tick_params(length=0)
+        top.spines[:].set_visible(False)
 
 
 def _room(sheet: Sheet, tiles: Sequence[Tile], with_more: bool) -> float:

@@ -175,7 +175,9 @@ class Sheet:
             location="top", shrink=0.5, ticks=ticks, panchor=False,
             fraction=0.1 / self._height, pad=0.1 / self._height,
         )  # fmt: skip
-        bar.ax.set_xticklabels([f"{tick:.2g}" for tick in ticks])
+        bar.ax.set_xticklabels([scale.say(tick, ".2g") for tick in ticks])
+        for value in scale.marks:
+            bar.ax.axvline(value, color="white" if scale.is_dark(value) else BLACK, lw=1)
         bar.set_label(scale.label)
         self._height += 0.5
 

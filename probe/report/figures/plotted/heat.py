@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from html import unescape
 from typing import Any
 
+import numpy as np
+
 from probe.report.figures.frame import Frame
-from probe.report.figures.heat import Scale, Tile
+from probe.report.figures.heat import Group, Scale, Tile, groups_of, short_names
 from probe.report.figures.palette import UNKNOWN
 from probe.report.figures.plotted.picture import (
+    PAPER,
     Panel,
     Picture,
     first,
@@ -27,6 +30,12 @@ NAMES = (22, 32, 48, 64)  # letters of a line of a name, in as few lines as a ti
 BESIDE, BELOW = 46, 60  # px of titles, and of those and names below
 BAR = 46  # px of the bar of colours
 CORNER = 0.3  # of a tile
+GAP = 5  # px between groups of columns
+MOST_LINES, NARROW = (
+    2,
+    6,
+)  # lines of a group's name, and letters of a line, at least; else it is upright
+STRIP, STRIP_WIDTH, STEPS = 50, 340, 100  # px of a bar of colours with marks, and its steps
 
 
 def plot(frame: Frame[Tile]) -> Picture:
@@ -41,6 +50,8 @@ def plot(frame: Frame[Tile]) -> Picture:
     side = max(LEAST, min(SIDE, (CROWDED_MOST if most >= CROWDED else MOST) // most))
     scale = frame.scale or Scale(0, 1, "")
     found = tuple(_panel(tiles, side, scale, frame) for tiles in shown)
+    if scale.marks:
+        found = (_strip(scale), *found)
     return Picture(found, width=max(panel.width for panel in found), said=said)
 
 
@@ -51,23 +62,27 @@ def _panel(tiles: Sequence[Tile], side: int, scale: Scale, frame: Frame[Tile]) -
     grid = [[at.get((row, column)) for column in columns] for row in rows]
     y_names = _names(rows, side)
     high = side
+    groups = groups_of(tiles)
     if _are_numbered(rows, columns, side):
         rows = [f"{i}:\N{NO-BREAK SPACE}{name}" for i, name in enumerate(rows, 1)]
         columns = [str(i) for i, _ in enumerate(columns, 1)]
         y_names = [wrapped(name, NAMES[1]) for name in rows]
         high = max(side, 6 + LINE * max(name.count("<br>") + 1 for name in y_names))
+    if groups:
+        columns = short_names(tiles)
     known = [[tile if tile and not math.isnan(tile.value) else None for tile in of] for of in grid]
     colours = scale.colours
     has_text = all(_fits(tile.text, side) for tile in tiles)
+    has_bar = not (has_text or scale.marks)
     trace = {
         "type": "heatmap",
         "z": [[tile.value if tile else None for tile in of] for of in known],
-        "hovertext": [[_text(tile) if tile else "" for tile in of] for of in grid],
+        "hovertext": [[_text(tile, scale) if tile else "" for tile in of] for of in grid],
         "hoverinfo": "text",
         "colorscale": [[n / (len(colours) - 1), colour] for n, colour in enumerate(colours)],
         **{"zmin": scale.low, "zmax": scale.high, "xgap": 1, "ygap": 1, "showscale": False},
     }
-    if not has_text:
+    if has_bar:
         ticks = [scale.low, (scale.low + scale.high) / 2, scale.high]
         bar = {"orientation": "h", "y": 1, "yanchor": "bottom", "thickness": 8, "outlinewidth": 0}
         of_bar = {
@@ -105,11 +120,69 @@ def _panel(tiles: Sequence[Tile], side: int, scale: Scale, frame: Frame[Tile]) -
     }
     longest = max(len(unescape(line)) for name in x_names for line in name.split("<br>"))
     below = BELOW + (0 if is_flat else int(LETTER * longest))
-    height = len(rows) * high + below + (0 if has_text else BAR)
-    layout = {"xaxis": x, "yaxis": y, "shapes": corners}
+    height = len(rows) * high + below + (BAR if has_bar else 0)
+    names, over = _above(groups, side)
+    flat_too = {"minreducedheight": high}  # plotly's own least is that of three lines
+    above = {"annotations": names, "margin": {"t": over}, **flat_too} if groups else {}
+    layout = {"xaxis": x, "yaxis": y, "shapes": [*corners, *_gaps(groups, len(rows))], **above}
     beside = max(len(unescape(line)) for name in y_names for line in name.split("<br>"))
     width = len(columns) * side + int(LETTER * beside) + BESIDE
-    return Panel(tiles[0].panel, tuple(traces), layout, height, width)
+    least = width if groups else 0
+    return Panel(tiles[0].panel, tuple(traces), layout, height + over, width, least)
+
+
+def _strip(scale: Scale) -> Panel:
+    """A bar of colours, with a line at each mark."""
+    steps = np.linspace(scale.low, scale.high, STEPS + 1)
+    colours = scale.colours
+    trace = {
+        **{"type": "heatmap", "z": [(steps[1:] + steps[:-1]).tolist()], "x": steps.tolist()},
+        "colorscale": [[n / (len(colours) - 1), colour] for n, colour in enumerate(colours)],
+        **{"showscale": False, "hoverinfo": "skip"},
+    }
+    lines = [
+        {"type": "line", "x0": value, "x1": value, "y0": 0, "y1": 1, "yref": "paper",
+         "line": {"width": 2, "color": "#fff" if scale.is_dark(value) else "#000"}}
+        for value in scale.marks
+    ]  # fmt: skip
+    ends = [scale.low, scale.high]
+    x = {
+        "tickvals": ends,
+        "ticktext": [words(scale.say(end, ".3g")) for end in ends],
+        "range": ends,
+    }
+    layout = {
+        **{"xaxis": x, "yaxis": {"visible": False}, "shapes": lines},
+        **{"margin": {"t": 2, "l": 12, "r": 24}, "minreducedheight": BAR // 2},
+    }
+    return Panel(scale.label, (trace,), layout, STRIP, STRIP_WIDTH)
+
+
+def _above(groups: Sequence[Group], side: int) -> tuple[list[Any], int]:
+    """Names above groups of columns, upright where they have no room, and the px that they take."""
+    found, over = [], 0
+    for group in groups:
+        room = int((group.last - group.first + 1) * side / LETTER)
+        lines = wrapped(group.name, max(room, 4)).split("<br>")
+        is_upright = len(lines) > MOST_LINES or room < min(NARROW, len(group.name))
+        if is_upright:
+            lines = wrapped(group.name, NAMES[0]).split("<br>")
+        letters = max(len(unescape(line)) for line in lines)
+        over = max(over, int(LETTER * letters) if is_upright else LINE * len(lines))
+        found.append(
+            {"text": "<br>".join(lines), "x": group.middle, "y": 1, "yref": "paper",
+             "yanchor": "bottom", "showarrow": False, "textangle": -90 if is_upright else 0}
+        )  # fmt: skip
+    return found, over + 6 if groups else 0
+
+
+def _gaps(groups: Sequence[Group], n_rows: int) -> list[Any]:
+    """Between groups of columns."""
+    return [
+        {"type": "line", "x0": group.first - 0.5, "x1": group.first - 0.5, "y0": -0.5,
+         "y1": n_rows - 0.5, "line": {"color": PAPER, "width": GAP}}
+        for group in groups[1:]
+    ]  # fmt: skip
 
 
 def _are_numbered(rows: Sequence[str], columns: Sequence[str], side: int) -> bool:
@@ -165,6 +238,6 @@ def _inside(known: Sequence[Sequence[Tile | None]], side: int, scale: Scale) -> 
     }
 
 
-def _text(tile: Tile) -> str:
-    value = "unknown" if math.isnan(tile.value) else f"{tile.value:.3f}"
+def _text(tile: Tile, scale: Scale) -> str:
+    value = "unknown" if math.isnan(tile.value) else scale.say(tile.value, ".3f")
     return hover(f"{tile.row}, {tile.column}", value, *tile.more.splitlines())

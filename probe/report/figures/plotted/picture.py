@@ -47,6 +47,7 @@ class Panel:
     layout: Mapping[str, Any]  # its axes and shapes; fonts, colours and margins are the page's
     height: int = HEIGHT  # px
     width: int = 0  # px that it takes, where it doesn't fill its column
+    least: int = 0  # px that its plot takes at least; on a narrower screen it scrolls
 
 
 @dataclass(frozen=True)
