@@ -109,6 +109,11 @@ class Encoded:
         """The encoder's name beside others of its architecture; see ``cache.commands.names``."""
         return self.own_label or self.model
 
+    @property
+    def parts(self) -> "tuple[Encoded | Part, ...]":
+        """The encoders side by side; of one itself."""
+        return self.joined or (self,)
+
 
 @dataclass(frozen=True)
 class TrainedOn:
@@ -206,7 +211,7 @@ class Row:
         names = ("layer", "pool", "n_last")
         place = {n: self.answered.settings[n] for n in names if n in self.answered.settings}
         places = self.answered.settings.get("places", [place])
-        parts = self.encoded.joined or (self.encoded,)
+        parts = self.encoded.parts
         return tuple(
             Source(p.encoder, p.key, p.digest, tuple(at for at in places if at.get("file", 0) == i))
             for i, p in enumerate(parts)

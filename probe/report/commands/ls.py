@@ -4,12 +4,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from cache.commands.names import counted, format_bytes, short_label
+from cache.commands.names import counted, format_bytes
 from cache.commands.terminal import Parser, complain, cut_text, split_words
 from cache.places import features_root
 from probe.report.commands.which import add_format, add_rows, find_rows, print_page
 from probe.report.formats.cells import Cell, Column, Page, Table
 from probe.report.pages.listing import MOST_SETTINGS, QUIET, RIGHT, USUAL, WIDTH
+from probe.report.rows.beside import short_name
 from probe.report.rows.contenders import Contender, differing
 from probe.report.rows.fields import find_field, sorted_by, written
 from probe.report.rows.stale import Fault, Shelf, read_shelf
@@ -149,7 +150,7 @@ def _alike(rows: Sequence[StoredRow], names: Sequence[str]) -> list[list[StoredR
 def describe_row(of: StoredRow) -> str:
     """A row in a line."""
     e = of.row.encoded
-    return f"{of.id[:N_DIGITS]}  {e.dataset}, {short_label(e.label)}, {of.row.answered.kind}"
+    return f"{of.id[:N_DIGITS]}  {e.dataset}, {short_name(e)}, {of.row.answered.kind}"
 
 
 def size_on_disk(of: StoredRow) -> int:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from probe.report.figures.curves import Curves, Mark, frame_of_curves, place_of
 from probe.report.figures.frame import Asked, Frame, nothing
+from probe.report.rows.beside import is_joined
 
 CURVES = Curves(
     "layer",
@@ -24,7 +25,8 @@ def make(asked: Asked) -> Frame[Mark]:
         RequestError: no encoder has three layers that were asked alike.
     """
     of_all = [c for c in asked.contenders if c.first.row.answered.shots is None]
-    named = [c for c in of_all if c.field("place") == "named"]
+    # Layers side by side stand at no layer.
+    named = [c for c in of_all if c.field("place") == "named" and not is_joined(c.first.row)]
     chosen = frozenset(place_of(c) for c in of_all if c.field("place") == "chosen")
     frame = frame_of_curves(asked, CURVES, named, chosen)
     if frame is None:

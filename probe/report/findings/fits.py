@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from probe.report.published.numbers import STORED, Number
+from probe.report.rows.beside import is_joined
 from probe.report.rows.contenders import Contender
 from probe.report.rows.fields import FIELDS, RECORD, written
 from probe.results import Row
@@ -52,6 +53,7 @@ def is_fit(number: Number, contender: Contender) -> bool:
     is_posed_so = not (row.posed.target or row.posed.split or row.posed.trained_on)
     return (
         is_own
+        and not is_joined(row)
         and is_posed_so
         and settings.get("scores_of") != "patients"
         and any(way.is_of(settings, row.answered.shots) for way in number.our_mode.ways)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from probe.report.findings.claiming import ACC
 from probe.report.findings.headline import NAMED, Headline, Record, headline
 from probe.report.findings.parts import Part, Shape, make_parts
+from probe.report.rows.beside import EVERY, is_joined, layer_from_end, layer_of
 from probe.report.rows.contenders import Contender
 from probe.report.statistics.claims import Asked
 
@@ -35,7 +36,8 @@ def leading_parts(
         question: that was named, if any.
     """
     usual = [c for c in contenders if c.first.row.answered.shots is None]
-    usual = [c for c in usual if place_word(c) in (LAST, BEST)] or usual or [*contenders]
+    of_usual = [c for c in usual if place_word(c) in (LAST, BEST) or is_joined(c.first.row)]
+    usual = of_usual or usual or [*contenders]
     parts = sorted(make_parts(usual, Shape()), key=_fullness) if usual else []
     heads = {id(part): heads_of(part, metric, record, question) for part in parts[:MOST_LOOKED]}
     parts.sort(key=lambda part: -sum(h.standing == NAMED for h in heads.get(id(part), ())))
@@ -57,8 +59,14 @@ def _fullness(part: Part) -> tuple[float, ...]:
 
 
 def place_word(of: Contender) -> str:
-    """ "last layer", "best layer" (chosen among several without test), or its number."""
+    """ "last layer", "best layer" (chosen among several without test), its number, or those side by
+    side: "all layers", "layers 2+5".
+    """
     settings, among = of.first.row.answered.settings, places_among(of)
+    if is_joined(of.first.row):
+        layer = layer_from_end(of.first.row)
+        said = "all layers" if layer == EVERY else f"layers {layer_of(of.first.row)}"
+        return LAST if layer == -1 else said
     layer, n_layers = settings.get("layer"), of.first.row.encoded.key.get("layers", {}).get("of")
     if len(among) == 1 or len({layer for layer, _ in among}) > 1:
         return BEST

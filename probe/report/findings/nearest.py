@@ -13,7 +13,8 @@ from cache.errors import RequestError
 from cache.format.sample_tables import SPLITS
 from cache.leaks import find_twins
 from probe.arrays import Array, Floats, Indices, Singles, Texts
-from probe.places import Place, places_in, read_side_by_side
+from probe.places import Place, name_places, places_in, read_side_by_side
+from probe.questions.joining import align
 from probe.report.findings.division import members_of, places_of
 from probe.report.findings.looks import middle_rows
 from probe.report.rows.people import People
@@ -53,10 +54,20 @@ class Learnt:
     labels: Array  # (m,) or (m, C)
     said: str  # "train", "train and val"
     class_names: tuple[str, ...]
+    others: tuple[Features, ...] = ()  # of encoders side by side with it, in its order of samples
+
+    @property
+    def files(self) -> tuple[Features, ...]:
+        return self.features, *self.others
 
     def describe(self) -> str:
         """Where neighbours are looked for, in words."""
-        where = " beside ".join(map(str, self.places))
+        where = (
+            " beside ".join(map(str, self.places))
+            if len(self.places) < 3
+            else (f"{name_places(self.places)}, side by side")
+        )
+        where += ", the mean over encoders" if self.others else ""
         what = "images" if self.features.rows_are_samples else "samples"
         return f"nearest of {len(self.ids)} {what} of {self.said}, by cosine at {where}"
 
@@ -83,19 +94,24 @@ def find_learnt(of: StoredRow, arrays: Mapping[str, Array], people: People) -> L
     """
     row = of.row
     trained = row.posed.trained_on
-    digest = trained.digest if trained else row.encoded.digest
+    if trained and row.encoded.joined:
+        raise RequestError(
+            f"rows of several encoders don't say which files of {trained.dataset} they read"
+        )
+    digests = [trained.digest] if trained else [part.digest for part in row.encoded.parts]
     places, aggregate = _places(of, arrays)
-    features = next((f for f in people.files if f.digest == digest), None)
-    if features is None:
+    by_digest = {f.digest: f for f in reversed(people.files)}
+    if not all(digest in by_digest for digest in digests):
         raise RequestError(
             f"none of the feature files below {people.folder} is the one that {row.encoded.label}'s row "
             "read; name their folder with --features DIR"
         )
+    features, *others = align([by_digest[digest] for digest in digests])
     ids, labels, said = _samples(of, arrays, features)
     if row.answered.settings.get("mode", FROZEN) != FROZEN:
         said += ", as the encoder saw them before its training"
     names = tuple(str(name) for name in arrays["class_names"])
-    return Learnt(features, places, aggregate, ids, labels, said, names)
+    return Learnt(features, places, aggregate, ids, labels, said, names, tuple(others))
 
 
 def _places(of: StoredRow, arrays: Mapping[str, Array]) -> tuple[tuple[Place, ...], str]:
@@ -149,9 +165,13 @@ def find_nearest(
     """
     is_one = features is learnt.features
     queries, bank = places_of(features, ids), places_of(learnt.features, learnt.ids)
-    x = read_side_by_side(learnt.places, (learnt.features,), learnt.aggregate)
-    of_queries = x if is_one else read_side_by_side(learnt.places, (features,), learnt.aggregate)
-    similarities = _cosines(of_queries[queries], x, bank)
+    files = learnt.files
+    similarities = np.zeros((len(queries), len(bank)), np.float32)
+    for i in range(len(files)):
+        places = [place for place in learnt.places if place.file == i]
+        x = read_side_by_side(places, files, learnt.aggregate)
+        other = x if is_one else read_side_by_side(places, (features,), learnt.aggregate)
+        similarities += _cosines(other[queries], x, bank) / np.float32(len(files))
     if is_one:
         similarities[queries[:, None] == bank] = -np.inf
     order = np.argsort(-similarities, axis=1, kind="stable")[:, : min(k, len(bank) - is_one)]

@@ -20,8 +20,8 @@ QUESTIONS = "Questions named beforehand"
 NO_EXTERNAL = "no external test set among these rows"
 # Settings that other items tell, or that say nothing to a reader.
 TOLD = frozenset(
-    "kind layer pool n_last read groups n_resamples place_chosen chosen_by folds refit scores_of "
-    "training_seed few_shot control aggregate score_type k_among left_out head_from head_weights".split()
+    "kind layer pool n_last places parts read groups n_resamples place_chosen chosen_by folds refit "
+    "scores_of training_seed few_shot control aggregate score_type k_among left_out head_from head_weights".split()
 )
 
 
@@ -69,7 +69,7 @@ def _data(of: Reported) -> str:
 
 
 def _exclusions(of: Reported) -> str:
-    skipped = (of.row.encoded.key.get("reading") or {}).get("skipped")
+    skipped = (_key(of).get("reading") or {}).get("skipped")
     notes = of.division.notes if of.division else ()
     unread = "" if skipped is None else f"{counted(skipped, 'file')} that can't be read left out"
     return _joined(unread, *notes)
@@ -89,7 +89,7 @@ def _preprocessing(of: Reported) -> str:
 
 
 def _acquisition(of: Reported) -> str:
-    key = of.row.encoded.key
+    key = _key(of)
     window, source = (key.get("reading") or {}).get("window"), key.get("source_size")
     return _joined(
         f"images of {source} px were read" if source else "",
@@ -151,9 +151,21 @@ def _specification(of: Reported) -> str:
 
 
 def _initial(of: Reported) -> str:
-    digest = str(of.row.encoded.key.get("weights"))[:19]
+    if of.row.encoded.joined:
+        each = [f"{part.label} ({_weights(part.key)})" for part in of.row.encoded.joined]
+        return f"weights of {', '.join(each)}; `report page` has their licences"
     licence = _file(of, "weights_licence") or "unknown"
+    digest = _weights(of.row.encoded.key)
     return f"weights {_file(of, 'weights') or 'unknown'} ({digest}), licence {licence}"
+
+
+def _weights(key: Mapping[str, Any]) -> str:
+    return str(key.get("weights"))[:19]
+
+
+def _key(of: Reported) -> Mapping[str, Any]:
+    """Of the feature file; of encoders side by side the first one's."""
+    return of.row.encoded.parts[0].key
 
 
 def _overlap(of: Reported) -> str:

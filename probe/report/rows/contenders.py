@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cache.commands.names import short_label
 from cache.format.key import canonical_json
 from probe.folds import asked_of_all, count_splits, describe_choices, how_chosen
+from probe.report.rows.beside import short_name
 from probe.report.rows.fields import find_field
 from probe.report.rows.stored import StoredRow
 from probe.results import PATIENTS
@@ -29,7 +29,7 @@ UNLIKE = "folds of this mean were not all chosen alike: {}"
 # chose by, say, for whether val is large enough is a fact of the data.
 OF_DATA = (
     *("layer", "pool", "n_last", "training_seed", "control", "read", "chosen_by", "score_type"),
-    *("k_among", "left_out", "head_from", "head_weights"),
+    *("k_among", "left_out", "head_from", "head_weights", "places", "parts"),
 )
 OF_EPISODES = ("digest", "images")
 USUAL_FORM = "multinomial"  # of linear probes
@@ -58,7 +58,7 @@ class Contender:
 
     @property
     def model(self) -> str:
-        return short_label(self.first.row.encoded.label)
+        return short_name(self.first.row.encoded)
 
     @property
     def dataset(self) -> str:

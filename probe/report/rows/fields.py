@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from cache.commands.names import near_names, short_label
+from cache.commands.names import near_names
 from cache.errors import RequestError
 from probe.metrics.intervals import Interval
 from probe.metrics.prepared import METRICS
+from probe.report.rows.beside import layer_of, pool_of, short_name
 from probe.report.rows.stored import StoredRow
 from probe.results import as_json
 
@@ -73,8 +74,8 @@ def _mode(of: StoredRow) -> str | None:
 
 
 def _weights(of: StoredRow) -> str | None:
-    key = of.row.encoded.key
-    return str(key["weights"])[:19] if key.get("weights") else None
+    found = [str(part.key.get("weights") or "?")[:19] for part in of.row.encoded.parts]
+    return "/".join(found) if set(found) != {"?"} else None
 
 
 def _set(of: StoredRow) -> str | None:
@@ -134,7 +135,7 @@ def _date(of: StoredRow) -> str | None:
 
 FIELDS = (
     Field("data", "data set", lambda of: of.row.encoded.dataset, SAMPLES),
-    Field("model", "encoder, as it is called beside others", lambda of: short_label(of.row.encoded.label), ENCODER),
+    Field("model", "encoder, as it is called beside others", lambda of: short_name(of.row.encoded), ENCODER),
     Field("encoder", "its full name", lambda of: of.row.encoded.encoder or None, ENCODER),
     Field("weights", "digest of its weights", _weights, ENCODER),
     Field("size", "of its input, in pixels", lambda of: of.row.encoded.size or None, ENCODER),
@@ -149,8 +150,8 @@ FIELDS = (
     Field("kind", "kind of probe, or finetune", lambda of: of.row.answered.kind, QUESTION),
     Field("protocol", "paper whose probe or training it is", _protocol, QUESTION),
     Field("mode", "what was trained of the encoder", _mode, QUESTION),
-    Field("layer", "layer, from 0", _setting("layer"), QUESTION),
-    Field("pool", "pool", _setting("pool"), QUESTION),
+    Field("layer", "layer, from 0; of several side by side 0..11 or 2+5", lambda of: layer_of(of.row), QUESTION),
+    Field("pool", "pool", lambda of: pool_of(of.row), QUESTION),
     Field("depth", "layers side by side", _setting("n_last"), QUESTION, "layers"),
     Field("place", "whether layer and pool were chosen, or named", _place, QUESTION),
     Field("aggregate", "how a sample's rows become one", _setting("aggregate"), QUESTION),

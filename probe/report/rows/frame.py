@@ -55,6 +55,7 @@ def load_results(root: str | Path | None = None, where: str | Sequence[str] = ()
 
         - the fields of --where, by their names (see ``probe.report.rows.fields.FIELDS``): text,
           counts as Int64, ``seconds`` and what was chosen as float64, ``written`` in UTC;
+        - ``layers``: those that a row saw side by side, "0..11" or "2+5"; such rows have no ``layer``;
         - ``marks``: what a reader of the numbers must know, with "; " between;
         - of each metric that any row has ``auc``, ``auc_low`` and ``auc_high``, the ends of its 95 %
           interval, on test, and ``val_auc``, on val. Float64; NaN: undefined, or not of this row.
@@ -77,7 +78,11 @@ def make_frame(rows: Sequence[StoredRow]) -> pd.DataFrame:
     """The rows as ``load_results`` gives them, in their order."""
     columns: dict[str, Any] = {}
     for field in FIELDS:
-        columns[field.name] = _column(field.name, [field.of(of) for of in rows])
+        values = [field.of(of) for of in rows]
+        if field.name == "layer":  # a number, so that frames of joined rows keep its type
+            columns["layers"] = _texts(written(v) if isinstance(v, str) else None for v in values)
+            values = [None if isinstance(v, str) else v for v in values]
+        columns[field.name] = _column(field.name, values)
     seconds = pd.Series([of.written or np.nan for of in rows], dtype="float64").round()
     columns[WRITTEN] = pd.to_datetime(seconds, unit="s", utc=True).astype(TIME)
     columns["marks"] = _column("marks", ["; ".join(of.row.marks) or None for of in rows])

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cache.commands.names import short_label
 from cache.errors import RequestError
 from cache.format.key import file_stem
 from cache.task import BINARY, REGRESSION
 from probe.arrays import Array
 from probe.metrics.classification import MARGIN, UNNORMALISED
+from probe.report.rows.beside import short_name
 from probe.report.rows.stored import StoredRow
 
 FLAG = re.compile(r"[a-z]+mnist(3d)?")  # a data set of MedMNIST
@@ -59,7 +59,7 @@ def standard_files(of: StoredRow) -> Iterator[Standard]:
     scores = _as_probabilities(
         np.asarray(arrays["test_scores"], np.float64), row.answered.score_type
     )
-    run = f"{file_stem(short_label(e.label))}-{row.answered.kind}-{of.id[:N_DIGITS]}"
+    run = f"{file_stem(short_name(e))}-{row.answered.kind}-{of.id[:N_DIGITS]}"
     run = re.sub(r"[@.]", "-", run)  # of which the evaluator cuts the name apart
     if scores.ndim == 2:
         auc, acc = (row.measured.test[name].value for name in ("auc", "acc"))
@@ -73,7 +73,7 @@ def standard_files(of: StoredRow) -> Iterator[Standard]:
 def _make(
     of: StoredRow, run: str, auc: float, acc: float, numbers: list[int], scores: Array
 ) -> Standard:
-    size = of.row.encoded.key.get("source_size")
+    size = of.row.encoded.parts[0].key.get("source_size")
     sized = "" if size in (None, SMALLEST) else f"_{size}"
     name = f"{of.row.encoded.dataset}{sized}_test_[AUC]{auc:.3f}_[ACC]{acc:.3f}@{run}.csv"
     lines = [

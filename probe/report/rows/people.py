@@ -61,7 +61,7 @@ class People:
             Unfound: there is none.
         """
         for files in (self.opened, self.files):
-            own = [f for f in files if f.digest == row.encoded.digest]
+            own = [f for f in files if f.digest == row.encoded.parts[0].digest]
             for features in (*own, *files):
                 if features.dataset == row.encoded.dataset and _is_of(features, row.encoded.tables):
                     return features

@@ -1,17 +1,18 @@
 """The two sides of a comparison: what they name, and which contenders of theirs belong together."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cache.commands.names import choose_named, counted, near_names, short_label
+from cache.commands.names import choose_named, counted, near_names
 from cache.errors import RequestError
+from probe.report.rows.beside import layer_from_end, layer_of, pool_of
 from probe.report.rows.comparable import describe_conflicts, make_blocks
 from probe.report.rows.contenders import Contender, contenders_of
 from probe.report.rows.fields import OPERATOR, find_field, read_condition, written
-from probe.report.rows.stored import StoredRow
+from probe.report.rows.stored import StoredRow, model_names
 
 AND = re.compile(r"\s+and\s+")
 # What --where may call a difference: a field, or the path of a setting.
@@ -109,8 +110,8 @@ def read_side(text: str, rows: Sequence[StoredRow]) -> Side:
     return Side(text, tuple(found), frozenset(named), is_free)
 
 
-def _names(of: StoredRow) -> tuple[str, str]:
-    return of.row.encoded.label, of.row.encoded.model
+def _names(of: StoredRow) -> tuple[str, ...]:
+    return model_names(of)
 
 
 def _is_row(of: StoredRow, word: str) -> bool:
@@ -254,17 +255,10 @@ def asked(of: Contender) -> dict[str, Any]:
             found[name.removeprefix("probe.").removeprefix("few_shot.")] = value
     found["size"] = row.encoded.size
     if "place_chosen" not in settings:
-        found |= {"layer": _from_end(of), "depth": settings.get("n_last", 1)}
-        found["pool"] = settings.get("pool")
+        found |= {"layer": layer_from_end(row), "depth": settings.get("n_last", 1)}
+        found["pool"] = pool_of(row)
     found[FITTED] = settings.get("refit", "train")
     return found | ({"fold": row.posed.fold} if row.posed.fold and not of.is_of_folds else {})
-
-
-def _from_end(of: Contender) -> Any:
-    """The layer from the last, -1: encoders have as many as they have."""
-    layer, layers = of.field("layer"), of.first.row.encoded.key.get("layers", {})
-    n = layers.get("of") if isinstance(layers, Mapping) else None
-    return layer - n if isinstance(layer, int) and isinstance(n, int) else layer
 
 
 def differences_of(x: Contender, y: Contender) -> list[Apart]:
@@ -282,10 +276,10 @@ def facts(of: Contender) -> dict[str, str]:
     row = of.first.row
     settings, posed, e = row.answered.settings, row.posed, row.encoded
     shots, protocol = row.answered.shots, row.answered.protocol.get("name")
-    place = f"layer {settings.get('layer')} {settings.get('pool', '')}".rstrip()
+    place = f"layer {layer_of(row)} {pool_of(row) or ''}".rstrip()
     place = "" if settings.get("layer") is None else place
     found = {
-        "encoder": short_label(of.model),
+        "encoder": of.model,
         "size": f"{e.size} px" if e.size else "",
         "kind": row.answered.kind,
         "pooling": f"pooling {settings['pooling']}" if "pooling" in settings else "",

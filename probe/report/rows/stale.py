@@ -110,11 +110,18 @@ def _parts(of: StoredRow) -> Iterator[_Asked]:
     e, posed, kind = of.row.encoded, of.row.posed, of.row.answered.kind
     laid = _laid_over(posed.target, posed.split)
     checksums = _checksums(e.samples, e.tables, laid)
-    yield _Asked(e.dataset, e.digest, checksums, kind not in OF_NO_FILE)
-    if train := posed.trained_on:
+    needs_file = kind not in OF_NO_FILE
+    # Of encoders side by side the first one's file gave ids and labels, which others have in any order.
+    first, *others = [part.digest for part in e.parts]
+    yield _Asked(e.dataset, first, checksums, needs_file)
+    for digest in others:
+        yield _Asked(e.dataset, digest, {}, needs_file)
+    if (
+        train := posed.trained_on
+    ):  # its digest is of all encoders' files together, if they are several
         laid = _laid_over(train.target, train.split)
         checksums = _checksums(train.samples, train.tables, laid)
-        yield _Asked(train.dataset, train.digest, checksums, kind not in OF_NO_FILE)
+        yield _Asked(train.dataset, train.digest, checksums, needs_file and not e.joined)
 
 
 def _laid_over(target: Mapping[str, Any], split: Mapping[str, Any]) -> tuple[str, ...]:

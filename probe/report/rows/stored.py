@@ -13,6 +13,7 @@ from typing import Any
 from cache.commands.names import choose_named, short_label
 from cache.errors import RequestError
 from probe.arrays import Array
+from probe.report.rows.beside import joined_names
 from probe.report.rows.index import RowIndex
 from probe.results import NO_ROW, BrokenRow, Row, from_json, read_scores
 
@@ -166,6 +167,8 @@ def _is_wanted(found: StoredRow, wanted: Wanted) -> bool:
 def model_names(found: StoredRow) -> tuple[str, ...]:
     """What --model may call the encoder of a row."""
     e = found.row.encoded
+    if e.joined:
+        return joined_names(e)
     return e.label, e.model, short_label(e.label)
 
 

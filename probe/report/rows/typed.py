@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cache.commands.names import short_label
 from cache.task import ASKED
+from probe.report.rows.beside import is_joined, short_name, sized_name, typed_places
 from probe.report.rows.fields import natural
 from probe.report.rows.stored import StoredRow
+from probe.results import Row
 
 Values = tuple[str, ...]  # behind a flag, comma separated; (): it is a switch
 
@@ -153,19 +154,19 @@ class Line:
 
 def lines_of(rows: Sequence[StoredRow]) -> list[Line]:
     """The lines that make rows, as few as say it; of controls, which another line adds, none."""
-    places: dict[tuple[str, str], dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
+    places: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     sizes: dict[tuple[str, str], set[int]] = defaultdict(set)
     asked = [of for of in rows if of.row.answered.kind != CONTROL]
     for of in asked:
-        if of.row.answered.kind != FINETUNE:  # whose lines say it anyway
+        if of.row.answered.kind != FINETUNE and not of.row.encoded.joined:  # they say it anyway
             sizes[_file(of)].add(of.row.encoded.size)
         if _is_compared(of):
-            pools = places[_compared(of)][of.row.answered.settings["layer"]]
-            pools += [of.row.answered.settings["pool"]]
+            layer, pool = _asked_at(of.row)
+            places[_compared(of)][layer].append(pool)
     lines = []
     for of in asked:
         line = line_of(of, places[_compared(of)] if _is_compared(of) else None)
-        if len(sizes[_file(of)]) > 1:
+        if len(sizes.get(_file(of), ())) > 1:
             line = line.asking({"--size": (str(of.row.encoded.size),)})
         lines.append(line)
     return join(lines)
@@ -179,7 +180,7 @@ def join(lines: Iterable[Line]) -> list[Line]:
     return [_usual_seeds(line) for line in found]
 
 
-def line_of(of: StoredRow, compared: Mapping[int, Sequence[str]] | None = None) -> Line:
+def line_of(of: StoredRow, compared: Mapping[str, Sequence[str]] | None = None) -> Line:
     """The line that makes one row.
 
     Args:
@@ -198,7 +199,7 @@ def line_of(of: StoredRow, compared: Mapping[int, Sequence[str]] | None = None) 
         changed = tuple(row.answered.protocol.get("changed", ()))
     own = dict(_of_kind(kind, settings))
     if not is_tuned:
-        own |= _place(settings, compared)
+        own |= _place(row, compared)
         own |= _of_choice(row.n.get("val", 0), settings)
     if changed is not None:  # the others are the paper's
         own = {flag: v for flag, v in own.items() if _is_changed(flag, changed)}
@@ -256,29 +257,39 @@ def _of_kind(kind: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, Valu
             yield f"--set {name}", tuple(map(str, values))
 
 
-def _place(
-    settings: Mapping[str, Any], compared: Mapping[int, Sequence[str]] | None
-) -> dict[str, Values]:
+def _asked_at(row: Row) -> tuple[str, str]:
+    """Words of ``--layer`` and ``--pool``."""
+    if is_joined(row):
+        return typed_places(row)
+    settings = row.answered.settings
+    n_last = settings.get("n_last", 1)
+    return f"last{n_last}" if n_last > 1 else str(settings["layer"]), str(settings["pool"])
+
+
+def _place(row: Row, compared: Mapping[str, Sequence[str]] | None) -> dict[str, Values]:
     """Which layers and pools."""
+    settings = row.answered.settings
     if settings["kind"] in ("heads", "zeroshot") or "layer" not in settings:
         return {}  # they know theirs
     if "place_chosen" in settings:
-        among: dict[int, list[str]] = defaultdict(list)
+        among: dict[str, list[str]] = defaultdict(list)
         for layer, pool in settings["place_chosen"].get("among", ()):
-            among[layer].append(pool)
+            among[str(layer)].append(pool)
         return _several(among, "auto")
-    if compared:
+    if compared and all(layer.isdigit() for layer in compared):
         return _several(compared, "all")
-    n_last = settings.get("n_last", 1)
-    layer = f"last{n_last}" if n_last > 1 else str(settings["layer"])
-    return {"--layer": (layer,), "--pool": (str(settings["pool"]),)}
+    if compared:  # some side by side
+        pools = dict.fromkeys(pool for of in compared.values() for pool in of if pool)
+        return {"--layer": tuple(compared), **({"--pool": tuple(pools)} if pools else {})}
+    layer, pool = _asked_at(row)
+    return {"--layer": (layer,), **({"--pool": (pool,)} if pool else {})}
 
 
-def _several(pools: Mapping[int, Sequence[str]], word: str) -> dict[str, Values]:
+def _several(pools: Mapping[str, Sequence[str]], word: str) -> dict[str, Values]:
     """``--layer auto`` or ``all``, with pools where a layer was asked at others than its usual one."""
     named = tuple(dict.fromkeys(pool for of in pools.values() for pool in of))
     is_of_one = word == "all" and len(pools) == 1 and len(named) > 1
-    layer = {"--layer": (str(next(iter(pools))) if is_of_one else word,)}
+    layer = {"--layer": (next(iter(pools)) if is_of_one else word,)}
     is_usual = all(len(set(of)) == 1 for of in pools.values()) and named not in (
         ("mean",),
         ("proj",),
@@ -373,7 +384,8 @@ def _file(of: StoredRow) -> tuple[str, str]:
 
 
 def _model(of: StoredRow) -> str:
-    return short_label(of.row.encoded.label)
+    e = of.row.encoded
+    return sized_name(e) if e.joined else short_name(e)
 
 
 def _join(lines: Sequence[Line], flag: str) -> list[Line]:

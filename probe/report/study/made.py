@@ -87,18 +87,18 @@ def _has_file(of: StoredRow) -> bool:
     return of.row.answered.kind not in (CONTROL, FINETUNE)
 
 
-def _model(of: StoredRow) -> str:
-    return short_label(of.row.encoded.label)
-
-
 def _encoders(rows: Sequence[StoredRow], files: Sequence[Features]) -> Table:
     """Each encoder once for each of its weights and sizes."""
     licences = {_weights(file.key): _licence(file) for file in files}
+    # Rows of encoders side by side say it of all together.
+    seen_by = {file.digest: str(_notes(file).get("seen") or "unknown") for file in files}
     lines: dict[tuple[str, ...], None] = {}
     for of in rows:
-        e, weights = of.row.encoded, _weights(of.row.encoded.key)
-        words = (_model(of), e.encoder, f"{e.size}" if e.size else "", weights)
-        lines[(*words, licences.get(weights, "unknown"), e.seen)] = None
+        for e in of.row.encoded.parts:
+            weights = _weights(e.key)
+            words = (short_label(e.label), e.encoder, f"{e.size}" if e.size else "", weights)
+            seen = of.row.encoded.seen if e is of.row.encoded else seen_by.get(e.digest, "unknown")
+            lines[(*words, licences.get(weights, "unknown"), seen)] = None
     names = (
         "encoder",
         "full name",
@@ -115,10 +115,15 @@ def _weights(key: Mapping[str, Any]) -> str:
     return str(key.get("weights") or "").removeprefix("sha256:")[:N_DIGITS]
 
 
-def _licence(file: Features) -> str:
+def _notes(file: Features) -> Mapping[str, Any]:
     try:
-        notes = file.notes
+        return file.notes
     except (CacheError, OSError, ValueError):
+        return {}
+
+
+def _licence(file: Features) -> str:
+    if not (notes := _notes(file)):
         return "unknown"
     if notes.get("random_weights"):
         return "random weights"

@@ -80,6 +80,12 @@ LINES = {
     "trainings": ("--kind adamw --epochs 2 --seeds 0,3 --batch-size 16", None),
     "paper": ("--protocol doerrich2024 --kind knn --k 7", None),
     "resamples": ("--kind ridge --seed 4 --shots 2 --episodes 4 --resamples 30", None),
+    "layers side by side": ("--kind ridge --model toy --layer 0+1 --pool cls", "--layer all+"),
+    "pools side by side": ("--kind knn --k 5 --layer 0 --pool cls+mean", "--layer 0 --pool cls+mean"),
+    "encoders": ("--kind ridge --model toy+lite", "--layer=-1 --pool cls --model toy@32+lite@32"),
+    "all of all": ("--kind ridge --model all+ --layer all+ --pool mean+cls", None),
+    "some compared": ("--kind ridge --model toy --layer 0,0+1 --pool cls", None),
+    "last": ("--kind ridge --model toy --layer last2 --pool concat --shots 2 --episodes 3", None),
     "estimator": ("--kind sklearn.linear_model.LogisticRegression --set C=0.1,1", None),
 }  # fmt: skip
 
