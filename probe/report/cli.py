@@ -11,6 +11,7 @@ from cache.errors import RequestError
 COMMANDS = {
     "table": "stored rows as a table; of one metric, encoders x data sets, best ones marked",
     "compare": "paired difference of two models, with interval and p",
+    "pairs": "whether two encoders are better together, and how alike they are",
     "decide": "the smallest difference that a test set can show",
     "claim": "whether a claim such as 'dinov2 > vit on breastmnist' holds",
     "claims": "the same of all that the papers' tables say by their order",

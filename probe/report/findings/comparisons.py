@@ -181,12 +181,17 @@ def _shifts(name: str, test: TestSet) -> tuple[Shift, ...]:
 
 
 def _pooled_shift(sets: Sequence[TestSet]) -> tuple[Shift, ...]:
-    """Of all folds together: answers may be pooled, scores may not."""
-    task = sets[0].samples.task
-    if task == REGRESSION:
+    if sets[0].samples.task == REGRESSION:
         return ()
+    return _shifts(f"{len(sets)} folds", pooled(sets))
+
+
+def pooled(sets: Sequence[TestSet]) -> TestSet:
+    """All folds, or sites, together: answers may be pooled, scores may not."""
+    if len(sets) == 1:
+        return sets[0]
     answers = []
-    for side in (0, 1):
+    for side in range(len(sets[0].answers)):
         runs = [test.answers[side].runs[:1] for test in sets]
         answers.append(Answers(np.concatenate(runs, axis=1)[0], sets[0].answers[side].score_type))
     labels = np.concatenate([test.samples.labels for test in sets])
@@ -195,10 +200,9 @@ def _pooled_shift(sets: Sequence[TestSet]) -> tuple[Shift, ...]:
         None if any(g is None for g in each) else np.concatenate([g for g in each if g is not None])
     )
     samples = replace(sets[0].samples, labels=labels, groups=groups)
-    whole = replace(
+    return replace(
         sets[0], ids=np.concatenate([t.ids for t in sets]), samples=samples, answers=tuple(answers)
     )
-    return _shifts(f"{len(sets)} folds", whole)
 
 
 def _not_common(pair: Pair, sets: Sequence[TestSet], what: str) -> tuple[str, ...]:

@@ -175,7 +175,7 @@ def _not_named(
     a, b = (*ranked[:2], None, None)[:2]
     is_best = bool(ranked and best) and ranked[0] is best[0]
     why = f"{EXPLORATORY}: {'best' if is_best else 'one'} of {looked}"
-    why += f"; {OTHER_VAL} ({_told_val(on_val)})" if len(set(map(_val_samples, on_val))) > 1 else ""
+    why += f"; {OTHER_VAL} ({_told_val(on_val)})" if len(set(map(val_samples, on_val))) > 1 else ""
     return Headline(EXPLORATORY, metric, why, a, b, is_best)
 
 
@@ -215,7 +215,7 @@ def best_on_val(contenders: Sequence[Contender], metric: str) -> tuple[Contender
     """
     sign = 1 if metric_of(metric).is_loss else -1
     known = [c for c in contenders if not math.isnan(c.val(metric))]
-    if len(set(map(_val_samples, known))) > 1:
+    if len(set(map(val_samples, known))) > 1:
         return ()
     known.sort(key=lambda c: sign * c.val(metric))
     best: dict[str, Contender] = {}
@@ -240,7 +240,7 @@ def chosen_one(contenders: Sequence[Contender], metric: str) -> tuple[Contender,
         return chosen[0], "the one whose layer was chosen"
     among = chosen or contenders
     values = [c.val(metric) for c in among]
-    if any(map(math.isnan, values)) or len(set(map(_val_samples, among))) > 1:
+    if any(map(math.isnan, values)) or len(set(map(val_samples, among))) > 1:
         return None
     best = (min if metric_of(metric).is_loss else max)(values)
     if values.count(best) > 1:
@@ -248,7 +248,7 @@ def chosen_one(contenders: Sequence[Contender], metric: str) -> tuple[Contender,
     return among[values.index(best)], f"the best on val ({metric} {best:.3f})"
 
 
-def _val_samples(of: Contender) -> frozenset[object]:
+def val_samples(of: Contender) -> frozenset[object]:
     """What a contender's numbers on val are of, in a test set of one split."""
     found = set()
     for each in of.rows:
@@ -261,7 +261,7 @@ def _val_samples(of: Contender) -> frozenset[object]:
 def _told_val(contenders: Sequence[Contender]) -> str:
     """Of which samples the numbers on val are, the fewest first: "60, 95 patients, 241 out of fold"."""
     told: dict[str, int] = {}
-    for of in {_val_samples(c): c for c in contenders}.values():
+    for of in {val_samples(c): c for c in contenders}.values():
         settings = of.first.row.answered.settings
         n = sorted({_n_val(row) for row in of.rows})
         words = [

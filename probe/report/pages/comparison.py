@@ -139,7 +139,7 @@ def _differences(comparisons: Sequence[Comparison], asking: Asking, told: Told) 
             for d in part.differences.values():
                 loss = (LESS,) if is_loss(d.metric) else ()
                 row = [*_first_cells(of, told, part.name, has_parts), Cell(d.metric, notes=loss)]
-                row += [Cell(value=d.a), Cell(value=d.b), _difference(d), _p(d)]
+                row += [Cell(value=d.a), Cell(value=d.b), difference_cell(d), p_cell(d)]
                 row += [_equivalent(d)] if asking.margin is not None else []
                 row.append(_samples(of, part, d))
                 row += [
@@ -156,7 +156,7 @@ def _differences(comparisons: Sequence[Comparison], asking: Asking, told: Told) 
     return Table(tuple(columns), tuple(rows), title="Differences")
 
 
-def _difference(d: Difference) -> Cell:
+def difference_cell(d: Difference) -> Cell:
     return Cell(value=d.value, low=d.low, high=d.high, form=SIGNED)
 
 
@@ -180,7 +180,7 @@ def _noun(comparisons: Sequence[Comparison]) -> str:
     return "answers" if len(each) > 1 else "patients" if True in each else "samples"
 
 
-def _p(d: Difference) -> Cell:
+def p_cell(d: Difference) -> Cell:
     made = f"p by {d.test}" if not math.isnan(d.p) else ""
     if not math.isnan(d.low):
         made += ", and so the interval" if d.method == d.test else f", interval by {d.method}"

@@ -44,6 +44,12 @@ def joined_names(e: Encoded) -> tuple[str, ...]:
     return tuple(dict.fromkeys([e.label, short_name(e), *found]))
 
 
+def part_names(part: Encoded | Part) -> tuple[str, ...]:
+    """What --model may call one encoder, alone or of several."""
+    own = (part.label, short_label(part.label), part.model)
+    return tuple(dict.fromkeys([*own, *(f"{name}@{part.size}" for name in own)]))
+
+
 def _ways(name: str, size: int) -> tuple[str, str]:
     return name, f"{name}@{size}"
 

@@ -21,6 +21,7 @@ Simulated (benchmarks/all_pairs.py; accuracy .85, pairs that disagree on a tenth
 Of 50 images neither ever does: they are too few to tell anything apart.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -101,6 +102,24 @@ def holm(p: Doubles) -> Doubles:
     factors = np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(factors * p[order]), 1)
     return adjusted
+
+
+def better_than_all(gains: Doubles, p: Doubles) -> float:
+    """p that one is better than each of several others (intersection-union test, Berger 1982).
+
+    The largest of the p, whose level is each test's own; it needs no correction for their number, nor
+    does it matter which of the others looks best on test. 1 where one of them isn't behind.
+
+    Args:
+        gains: (T,) how much better it is than each, above 0 where it is.
+        p: (T,) two-sided, of each difference.
+
+    Returns:
+        nan where a difference has no p.
+    """
+    if np.isnan(p).any() or np.isnan(gains).any():
+        return math.nan
+    return float(np.max(p)) if (gains > 0).all() else 1.0
 
 
 def by_holm(
