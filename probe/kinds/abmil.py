@@ -17,6 +17,7 @@ Classes are not weighted: scores stay probabilities under the classes' shares, a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,7 +28,7 @@ from cache.aggregate import aggregate_rows
 from cache.commands.settings import check, setting
 from cache.errors import RequestError
 from probe.answer import Answer
-from probe.arrays import Array, Indices, Singles
+from probe.arrays import Array, Doubles, Indices, Singles
 from probe.bags import Bags, has_bags, number_samples, numbers_of, read_bags
 from probe.choosing.plan import Choice, Plan, choose
 from probe.episodes.draw import FewShotConfig
@@ -121,20 +122,21 @@ class Abmil(Kind):
             _Pooling(MEAN, self, 0, _means(learnt), _means(tested), outputs),
         ]
         choices = [self._choose(pooling, plan, rounds) for pooling in asked]
+        held, test = [part for _, part in plan.rounds()], numbers_of(splits["test"])
         for seed in self.seeds:
             for pooling, choice in zip(asked, choices, strict=True):
-                rate = self.candidates[choice.place]
+                rate, loss = self.candidates[choice.place], loss_name(problem.task.word)
                 fits = [pooling.train(ground, [rate], seed) for ground in rounds]
-                held_out = [
-                    fit.scores(pooling.learnt, numbers_of(held))[0]
-                    for fit, (_, held) in zip(fits, plan.rounds(), strict=True)
-                ]
                 fit = pooling.train(final, [rate], seed) if plan.is_refitted else fits[0]
-                samples = numbers_of(splits["test"])
-                extras = {}
-                if n_test and pooling.name == GATED:
-                    extras = _attention(fit, tested, samples, question)
-                loss = loss_name(problem.task.word)
+                held_out = [
+                    _alone(one, pooling.learnt, numbers_of(part))
+                    for one, part in zip(fits, held, strict=True)
+                ]
+                scores = {
+                    plan.held_out_name: plan.gather(held_out),
+                    "test": _alone(fit, pooling.tested, test),
+                }
+                is_told = n_test and pooling.name == GATED
                 yield Answer(
                     {
                         "pooling": pooling.name,
@@ -142,13 +144,10 @@ class Abmil(Kind):
                         "training_seed": seed,
                         **plan.settings(loss),
                     },
-                    {**rate._asdict(), **plan.said(choice, loss)},
-                    {
-                        plan.held_out_name: plan.gather(held_out),
-                        "test": fit.scores(pooling.tested, samples)[0],
-                    },
-                    [*plan.marks, *self._ends(rate)],
-                    extras=extras,
+                    {**rate._asdict(), **_said(plan, choice, loss)},
+                    scores,
+                    [*plan.marks, *self._marks(rate, choice)],
+                    extras=_attention(fit, tested, test, question) if is_told else {},
                     trained_parameters=fit.n_parameters,
                 )
 
@@ -158,8 +157,12 @@ class Abmil(Kind):
         losses = []
         for ground, (_, held) in zip(rounds, plan.rounds(), strict=True):
             models = pooling.train(ground, self.candidates, SEARCH_SEED)
-            each = models.scores(pooling.learnt, numbers_of(held))
-            losses.append([loss_of(scores, held.y, pooling.outputs.task) for scores in each])
+            losses.append(
+                [
+                    np.inf if scores is None else loss_of(scores, held.y, pooling.outputs.task)
+                    for scores in models.scores(pooling.learnt, numbers_of(held))
+                ]
+            )
         return choose(np.array(losses), plan.n_held_out)
 
     @property
@@ -169,10 +172,33 @@ class Abmil(Kind):
         about = {"search_seed": SEARCH_SEED, "class_weights": "none", "standardised": True}
         return {**rates, **{name: getattr(self, name) for name in names}, **about}
 
-    def _ends(self, rate: Rate) -> list[str]:
+    def _marks(self, rate: Rate, choice: Choice) -> list[str]:
+        marks = []
+        if n := int(np.isinf(choice.losses).sum()):
+            marks.append(f"{n} of {len(choice.losses)} settings diverged")
         if len(self.lrs) > 1 and rate.lr in (min(self.lrs), max(self.lrs)):
-            return [f"the chosen learning rate {rate.lr:g} is the end of the grid"]
-        return []
+            marks.append(f"the chosen learning rate {rate.lr:g} is the end of the grid")
+        return marks
+
+
+def _said(plan: Plan, choice: Choice, loss: str) -> dict[str, Any]:
+    """``Plan.said``, where a setting that diverged has no loss."""
+    return {
+        name: [None if math.isinf(value) else value for value in values]
+        for name, values in plan.said(choice, loss).items()
+    }
+
+
+def _alone(models: Models, bags: Bags, samples: Indices) -> Doubles:
+    """(n, C) scores of the one setting.
+
+    Raises:
+        RequestError: it diverged.
+    """
+    (scores,) = models.scores(bags, samples)
+    if scores is None:
+        raise RequestError("training diverged; name smaller learning rates with --lr")
+    return scores
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from cache.errors import RequestError
 from probe.arrays import Doubles, Floats, Indices, Singles
 from probe.bags import Bags
 from probe.solvers.adamw import ALIGNED, BETAS, EPSILON
@@ -220,10 +219,15 @@ class Models:
             [np.empty(shape, np.float32), *(f.logits.cpu() for f in self._each(bags, samples))]
         )
 
-    def scores(self, bags: Bags, samples: Indices) -> list[Doubles]:
-        """Of each setting (n, C)."""
+    def scores(self, bags: Bags, samples: Indices) -> list[Doubles | None]:
+        """Of each setting (n, C); None: it diverged."""
         logits = self.logits(bags, samples)
-        return [self.outputs.scores(logits[:, g]) for g in range(logits.shape[1])]
+        each = zip(*self.weights.all, strict=True)
+        are_finite = [all(bool(w.isfinite().all()) for w in own) for own in each]
+        return [
+            self.outputs.scores(logits[:, g]) if is_finite else None
+            for g, is_finite in enumerate(are_finite)
+        ]
 
     def attention(self, bags: Bags, samples: Indices) -> Singles:
         """(R, G) of the rows of some samples, in the order of ``Bags.rows_of``; 1 in each bag."""
@@ -270,8 +274,6 @@ def train(
         scales: of these samples.
         device: where, as torch names it.
 
-    Raises:
-        RequestError: it diverged.
     """
     import torch
 
@@ -290,8 +292,6 @@ def train(
             for of, own_part in zip(gradient, more, strict=True):
                 of.add_(own_part, alpha=1 / len(own))
         step(gradient, (1 + math.cos(math.pi * iteration / course.iterations)) / 2)
-    if not all(bool(w.isfinite().all()) for w in weights.all):
-        raise RequestError("training diverged; name smaller learning rates with --lr")
     return Models(weights, scales, outputs, device)
 
 

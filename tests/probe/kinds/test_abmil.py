@@ -184,6 +184,17 @@ def test_each_pooling_has_its_best_layer(places, capsys):
     assert {row["id"] for row in again} == {row["id"] for row in found}
 
 
+def test_settings_that_diverge_are_not_chosen(places, capsys):
+    make_volumes(places[0])
+    words = "--kind abmil --iterations 20 --hidden 4 --seeds 0 --weight-decay 0 --choose val"
+    answered(capsys, f"{words} --lr 0.01,1e38")
+    for row in rows():
+        assert row["chosen"]["lr"] == 0.01
+        assert row["chosen"]["val_log_loss"][1] is None
+        assert "1 of 2 settings diverged" in row["marks"]
+    assert "training diverged; name smaller" in refused(capsys, f"{words} --lr 1e38")
+
+
 def test_layers_side_by_side(places, capsys):
     make_volumes(places[0])
     answered(capsys, f"{SHORT} --weight-decay 0.1 --layer 0+1 --choose val")

@@ -214,6 +214,14 @@ def test_seeds_differ_and_repeat():
     assert train_toys().logits(bags, samples[:0]).shape == (0, 2, 1)
 
 
+def test_a_setting_that_diverges_takes_no_other_with_it():
+    bags, samples = make_bags(), np.arange(N)
+    found = train_toys(rates=[Rate(1e38, 0.0), RATES[1]])
+    assert [scores is None for scores in found.scores(bags, samples)] == [True, False]
+    logits = found.logits(bags, samples)[:, 1]
+    assert_allclose(logits, train_toys().logits(bags, samples)[:, 1], atol=1e-5)
+
+
 def test_attention_finds_the_row_that_decides():
     """One row of twelve tells the class; the others are noise of the same size."""
     rng = np.random.default_rng(0)
@@ -230,7 +238,9 @@ def test_attention_finds_the_row_that_decides():
     for hidden in (16, 0):
         course = Course(hidden, 0.25, 32, 300)
         found = train(bags, learnt, targets, [Rate(1e-2, 0.01)], 0, outputs, course, scales)
-        right[hidden] = (found.scores(bags, asked)[0].argmax(axis=1) == labels[400:]).mean()
+        (scores,) = found.scores(bags, asked)
+        assert scores is not None
+        right[hidden] = (scores.argmax(axis=1) == labels[400:]).mean()
         if hidden:
             largest = found.attention(bags, asked)[:, 0].reshape(-1, k).argmax(axis=1)
             assert (largest == place[400:]).mean() > 0.95
