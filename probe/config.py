@@ -51,6 +51,15 @@ class RunConfig:
     strict: bool = setting(
         False, "refuse files whose splits share exact copies or patients, or that can't tell"
     )
+    beside: bool = setting(
+        False,
+        "of fusion or stack: also linear probes of the last layer and of the best by val, of all "
+        "places joined, and averaged",
+    )
+    pairs: bool = setting(
+        False,
+        "of linear and encoders side by side: each by itself, and every pair joined and averaged",
+    )
     name: str = setting("", "a tag for the rows of this run")
     keep_heads: bool = setting(
         False, "with the scores keep the weights of heads of folds, sites and episodes, too"
@@ -96,6 +105,7 @@ class ProbeConfig:
         joins = [word for word in (*self.find.models, *map(str, self.find.files)) if "+" in word]
         if joins and not kind.joins_encoders:
             raise RequestError(f"--kind {kind.name} takes one encoder at a time, not {joins[0]}")
+        self._check_beside(bool(joins))
         with kind.running():
             kind.check_places(places.layer, places.pools)
         if kind.reads_rows and places.aggregate != "mean":
@@ -121,6 +131,16 @@ class ProbeConfig:
             raise RequestError(
                 f"--split {split} makes several splits of the training data; external validation "
                 "takes one, as 90/10/0"
+            )
+
+    def _check_beside(self, is_joining: bool) -> None:
+        if self.run.pairs and not (is_joining and self.kind.name == "linear"):
+            raise RequestError(
+                "--pairs takes --kind linear and encoders that a plus joins, as --model all+ or a+b+c"
+            )
+        if self.run.beside and (self.run.pairs or self.few_shot or not self.kind.usual_places):
+            raise RequestError(
+                "--beside belongs to kinds that read all layers, as fusion, without --shots and --pairs"
             )
 
     def _check_few_shot(self, few_shot: FewShotConfig) -> None:

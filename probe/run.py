@@ -24,6 +24,7 @@ from cache.errors import CacheError, Failure, RequestError
 from cache.features import Features, open_features
 from probe.answer import Answer, check_answer
 from probe.arrays import Floats
+from probe.beside import plan_runs
 from probe.choosing.place import Best, Compared
 from probe.config import ProbeConfig
 from probe.cost import UNKNOWN, Cost, cost_of
@@ -111,9 +112,10 @@ def run_probe(config: ProbeConfig, found: list[Files], say: Say) -> tuple[list[R
             return False
         return True
 
-    for files in _with_random(config, found, say) if config.run.controls else found:
+    asked = _with_random(config, found, say) if config.run.controls else found
+    for own, files in plan_runs(config, asked):
         paths = [" + ".join(str(f.path) for f in files)] if alike[_named(files)] > 1 else []
-        answers = answer(Job(config, tuple(f.path for f in files)), say_once, files)
+        answers = answer(Job(own, tuple(f.path for f in files)), say_once, files)
         names, dataset = "+".join(features.label for features in files), files[0].dataset
         if keep(answers, f"{names} on {dataset}", *paths):
             of_datasets.setdefault(dataset, files[0])

@@ -1,0 +1,66 @@
+"""What is asked beside a question: baselines of a fused probe, and pairs of encoders."""
+
+import pytest
+from features import make_features
+from probing import answered, refused, rows, run
+
+N = (60, 30, 40)
+
+
+@pytest.fixture
+def encoders(places):
+    for number, name in enumerate(("a", "b", "c")):
+        make_features(places[0], model=name, n=N, seed=number)
+    return places
+
+
+def test_pairs_are_each_encoder_and_each_two_joined_and_averaged(encoders, capsys):
+    answered(capsys, "--kind linear --strengths 0.01,0.1 --model all+ --pairs")
+    found = [
+        (row["features"]["model"], row["probe"]["kind"], row["probe"].get("weights"))
+        for row in rows()
+    ]
+    single = [(name, "linear", None) for name in "abc"]
+    of_pairs = [
+        (pair, kind, weights)
+        for pair in ("a+b", "a+c", "b+c")
+        for kind, weights in (("linear", None), ("stack", "equal"), ("stack", "stacked"))
+    ]
+    assert sorted(found, key=str) == sorted([*single, *of_pairs], key=str)
+
+
+def test_an_averaged_pair_has_the_strengths_of_the_linear_probe(encoders, capsys):
+    answered(capsys, "--kind linear --strengths 0.01,0.1 --model a+b --pairs --name mine")
+    assert all(row["probe"]["strengths"] == [0.01, 0.1] for row in rows())
+
+
+def test_baselines_beside_a_stack(encoders, capsys):
+    answered(capsys, "--kind stack --model a --beside")
+    found = [(row["probe"]["kind"], row["probe"]["pool"]) for row in rows()]
+    # Last layer and best, all places joined, and two ways to average; not the stack twice.
+    assert sorted(found) == sorted(
+        [("linear", "joined"), *[("stack", "joined")] * 2]
+        + [("linear", row["probe"]["pool"]) for row in rows() if row["probe"]["pool"] != "joined"]
+    )
+    of_one = [row for row in rows() if row["probe"]["pool"] != "joined"]
+    assert any("place_chosen" in row["probe"] for row in of_one)
+    assert any("place_chosen" not in row["probe"] for row in of_one)
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        ("--kind linear --pairs", "--pairs takes --kind linear and encoders"),
+        ("--kind knn --model a+b --pairs", "--pairs takes --kind linear and encoders"),
+        ("--kind linear --beside", "--beside belongs to kinds that read all layers"),
+    ],
+)
+def test_what_has_nothing_beside_it(encoders, capsys, words, match):
+    with pytest.raises(SystemExit):
+        run(capsys, words)
+    assert match in capsys.readouterr().err
+
+
+def test_pairs_of_one_encoder(encoders, capsys):
+    (encoders[0] / "toys").joinpath("a_32_0.h5")
+    assert "name encoders" in refused(capsys, "--kind linear --model a+ --pairs")
