@@ -168,7 +168,8 @@ def _names(panel: Sequence[Fused], by_class: bool) -> tuple[str, list[str]]:
     """The title of a matrix and the name of each of its answers; what they share is in the title."""
     contenders = [fused.of for fused in panel]
     n = f"{len(panel[0].places)} places"
-    models, datasets = {c.model for c in contenders}, {c.dataset for c in contenders}
+    models = {"+".join(fused.encoders) for fused in panel}
+    datasets = {c.dataset for c in contenders}
     if by_class:
         return f"{datasets.pop()}, {models.pop()}, {n}", [""]
     if len(models) == 1:

@@ -73,7 +73,9 @@ def test_encoders_of_one_name_are_told_by_their_size():
     joined = (small, dataclasses.replace(large, size=448))
     encoded = dataclasses.replace(of.row.encoded, joined=joined)
     of = dataclasses.replace(of, row=dataclasses.replace(of.row, encoded=encoded))
-    assert {t.encoder for t in frame_of([of]).points} == {"vit 224 px", "vit 448 px"}
+    points = frame_of([of]).points
+    assert {t.encoder for t in points} == {"vit 224 px", "vit 448 px"}
+    assert {t.panel for t in points} == {"vit 224 px+vit 448 px, 8 places"}
 
 
 @pytest.mark.parametrize(
