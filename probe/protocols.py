@@ -282,6 +282,44 @@ PROTOCOLS = {
         },
         LOGITS_INPUT,  # pre_logits
     ),
+    # lciernik/attentive-layer-fusion at ef86a87: src/tasks/attentive_probe.py, linear_probe.py,
+    # hyperparameter_tuner.py, src/data/data_utils.py, data_loader.py, scripts/helper.py:87-96.
+    "ciernik2026": Protocol(
+        "Ciernik et al. 2026",
+        {
+            "fusion": Preset(
+                {
+                    "lrs": (1e-1, 1e-2, 1e-3),
+                    "weight_decays": tuple(10.0**i for i in range(-6, 1)),
+                    "dropouts": (0.0, 0.1, 0.3),
+                    "iterations": 1000,
+                    "epochs": 40,
+                    "noise": 0.05,
+                    "is_absolute": True,
+                    "standardised": False,
+                    "pads_first": True,
+                    "halves": False,
+                    "chooses_inside": True,
+                    "seeds": (0,),
+                },
+                faults=(
+                    Fault(
+                        "noise_on_val",
+                        True,
+                        "settings are chosen on samples with noise: their part of train keeps it",
+                        "settings are chosen on samples without noise",
+                    ),
+                ),
+                notes=(
+                    "noise of 0.05 on each number is as long as a vector of length 1 and 400 numbers, "
+                    "and longer than a wider one's",
+                    "every block's output, where the paper takes what its MLP sees and leaves out "
+                    "the first block (`extract --layer-norm norm2`)",
+                ),
+            )
+        },
+        USUAL,
+    ),
 }
 PROTOCOL_NAMES = tuple(PROTOCOLS)
 

@@ -57,10 +57,10 @@ class Abmil(Kind):
         (1e-3, 3e-3, 1e-2, 3e-2), "", flag="--lr", above=0, unlike=True
     )
     weight_decays: tuple[float, ...] = setting(
-        (1.0, 1e-2), "of abmil, some to choose from", flag="--weight-decay", least=0, unlike=True
+        (1.0, 1e-2), "", flag="--weight-decay", least=0, unlike=True
     )
     hidden: int = setting(128, "hidden units of its attention", metavar="N", least=1)
-    dropout: float = setting(0.25, "of these units", metavar="P", least=0, below=1)
+    dropout: float = setting(0.25, "of abmil's hidden units", metavar="P", least=0, below=1)
     batch_size: int = setting(32, "", least=1)
     iterations: int | None = setting(
         None, "of abmil in all", least=1, shown=f"{EPOCHS} passes, {LEAST} at least"

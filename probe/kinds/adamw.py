@@ -34,7 +34,10 @@ from probe.solvers.outputs import Outputs, check_finite, check_training
 
 SCHEDULES = ("decay", "cosine")
 CHOSEN_BY = ("acc", "loss")
-SECTION = "kinds adamw, heads and abmil, trained step by step; heads is a grid over --lr and the last layers"
+SECTION = (
+    "kinds adamw, heads, fusion and abmil, trained step by step; heads is a grid over --lr and the "
+    "last layers, fusion attends to every layer"
+)
 
 
 def _read_rate(text: str) -> float:

@@ -175,6 +175,7 @@ class Kind:
     takes_numbers: ClassVar[bool] = False  # continuous labels, too
     # Which of the common flags it has a use for.
     learns: ClassVar[bool] = True  # from train: --shots, --train-data, --controls
+    takes_shots: ClassVar[bool] = True  # --shots
     has_layers: ClassVar[bool] = True  # --layer and --all-test; else it knows its places itself
     is_chosen: ClassVar[bool] = True  # --choose: its candidates are compared, by val or folds
     refits: ClassVar[bool] = True  # --refit

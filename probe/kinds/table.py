@@ -2,6 +2,7 @@
 
 from probe.kinds.abmil import Abmil
 from probe.kinds.adamw import AdamW
+from probe.kinds.fusion import Fusion
 from probe.kinds.heads import Heads
 from probe.kinds.kind import Kind
 from probe.kinds.knn import Knn
@@ -10,5 +11,8 @@ from probe.kinds.ridge import Ridge
 from probe.kinds.stack import Stack
 from probe.kinds.zeroshot import Zeroshot
 
-TABLE: tuple[type[Kind], ...] = (Knn, Linear, AdamW, Heads, Ridge, Stack, Abmil, Zeroshot)
+TABLE: tuple[type[Kind], ...] = (
+    *(Knn, Linear, AdamW, Heads, Fusion),
+    *(Ridge, Stack, Abmil, Zeroshot),
+)
 KINDS = {kind.name: kind for kind in TABLE}

@@ -57,7 +57,7 @@ class Shape:
     @property
     def head_width(self) -> int:
         """d of a head: twice what would fill D."""
-        return 2 * (self.width // self.n_heads)
+        return 2 * max(1, self.width // self.n_heads)
 
     @cached_property
     def parts(self) -> dict[str, tuple[int, ...]]:

@@ -19,7 +19,7 @@ from probe.arrays import Doubles, Floats, Indices, Ints, Singles
 from probe.solvers.epochs import epoch_orders
 from probe.solvers.fusion import NORM_EPSILON, Loss, Models, Rate, Shape, first_weights
 from probe.solvers.outputs import Outputs
-from probe.solvers.standardise import chunks
+from probe.solvers.standardise import Standard, chunks
 
 if TYPE_CHECKING:
     import torch
@@ -68,17 +68,29 @@ class Tokens:
     dtype = "float32"  # of all that is computed
 
     def __init__(
-        self, x: Floats, widths: Sequence[int], pads_first: bool = False, device: str = "cpu"
+        self,
+        x: Floats,
+        widths: Sequence[int],
+        standard: Standard | None = None,
+        pads_first: bool = False,
+        device: str = "cpu",
     ) -> None:
         """
         Args:
             x: (n, sum of widths); may be a float16 memmap.
             widths: (T,) of each place.
+            standard: what each number is standardised by before a vector gets length 1; None: nothing.
             pads_first: narrow tokens are filled up with zeros before noise and norm, which see the
                 zeros, as the release has it; else after, and only what is there is normed.
             device: where tokens are made.
         """
-        self.x, self.pads_first, self.device = x, pads_first, device
+        import torch
+
+        self.x, self.standard, self.pads_first, self.device = x, standard, pads_first, device
+        self._standard = None
+        if standard:
+            of = standard.mean, 1 / standard.scale
+            self._standard = [torch.from_numpy(part).to(device, self._dtype) for part in of]
         self.n_tokens, self.width = len(widths), max(widths)
         self._runs: list[tuple[int, slice, slice]] = []  # of one width: it, columns, tokens
         column = token = 0
@@ -127,6 +139,9 @@ class Tokens:
         from torch.nn import functional
 
         stored = torch.from_numpy(self.x[rows]).to(self.device, self._dtype)
+        if self._standard:
+            mean, factor = self._standard
+            stored = (stored - mean).mul_(factor)
         found = [
             functional.pad(
                 functional.normalize(stored[:, columns].unflatten(1, (-1, width)), dim=2),

@@ -102,7 +102,10 @@ def test_its_row_has_the_form_of_rows(kind, task, choose, folder, capsys):
             assert np.isfinite(found["test_scores"]).all()
 
 
-@pytest.mark.parametrize("kind", [kind for kind in LEARNING if not kind.reads_rows])
+SHOTS = [kind for kind in LEARNING if kind.takes_shots and not kind.reads_rows]
+
+
+@pytest.mark.parametrize("kind", SHOTS)
 def test_it_learns_from_few_shots(kind, folder):
     make_features(folder / "features", n_layers=4)
     status, rows = ask(folder, kind, "--shots", "3", "--episodes", "4")

@@ -144,7 +144,10 @@ def test_flags_over_a_protocol_are_named():
         ("--data toys", "name a probe with --kind .* or a paper's by --protocol"),
         ("--kind adamw --lr 0.1,0.2", "takes one learning rate.*--kind heads"),
         ("--kind adamw --choose-by auc", "--choose-by takes acc, loss, not 'auc'"),
-        ("--kind heads --layer 3", "--layer belongs to --kind knn or linear or adamw or ridge"),
+        (
+            "--kind heads --layer 3",
+            "--layer belongs to --kind knn or linear or adamw or fusion or ridge",
+        ),
         ("--kind heads --pool cls,mean", "name one --pool at most"),
         ("--kind heads --seeds 1,2", "one seed at a time"),
         ("--kind linear --lr 0.1", "--lr belongs to --kind adamw or heads"),

@@ -18,6 +18,7 @@ from probe.solvers.fusion_training import (
     loss_weights,
 )
 from probe.solvers.outputs import Outputs
+from probe.solvers.standardise import Standard
 
 RATES = [Rate(1e-2, 1e-1, 0.0), Rate(3e-3, 1e-3, 0.3)]
 SHAPE = Shape(5, 16, 3)
@@ -279,7 +280,7 @@ def test_those_that_are_dropped_change_nothing_of_the_rest():
 def test_narrow_tokens_are_filled_up(pads_first):
     widths = (4, 4, 6, 3)
     x, _ = samples(widths=widths)
-    tokens = Tokens(x, widths, pads_first)
+    tokens = Tokens(x, widths, pads_first=pads_first)
     rows = np.array([5, 2])
     found = tokens.take(rows)
     assert found.shape == (2, 4, 6)
@@ -293,6 +294,15 @@ def test_narrow_tokens_are_filled_up(pads_first):
             wanted = nn.functional.pad(nn.functional.layer_norm(own, (width,)), (0, 6 - width))
         assert torch.allclose(found[:, place], wanted, atol=1e-6)
         start += width
+
+
+def test_numbers_may_be_standardised_first():
+    x, _ = samples(widths=(12, 12))
+    standard = Standard.of(x)
+    rows = np.array([3, 50])
+    found = Tokens(x, (12, 12), standard).raw(rows)
+    wanted = torch.from_numpy(standard(x)[rows]).view(2, 2, 12)
+    assert torch.allclose(found, nn.functional.normalize(wanted, dim=2), atol=1e-6)
 
 
 @pytest.mark.parametrize(("noise", "wanted"), [(Noise(0.5), 0.5), (Noise(0.1, True), 0.1 * 30)])

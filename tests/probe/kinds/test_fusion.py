@@ -1,0 +1,229 @@
+"""--kind fusion from the command line to the row."""
+
+import json
+
+import numpy as np
+import pytest
+from features import make_features, make_spec, write_rows
+from looking import some
+from probing import answered, refused, rows, run
+from sklearn.metrics import balanced_accuracy_score
+
+from cache import open_features
+from cache.splits.strata import divide
+from cache.task import MULTI_LABEL, ORDINAL
+from probe.cli import read_config
+from probe.kinds.fusion import RUNGS, Fusion
+from probe.solvers.fusion import Rate, Shape
+
+SHORT = "--kind fusion --iterations 8 --epochs 1 --batch-size 32 --seeds 0"
+ONE = f"{SHORT} --lr 1e-2 --weight-decay 1e-2 --dropout 0"
+
+
+def arrays_of(places):
+    (path,) = places[1].glob("*/*.npz")
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files}
+
+
+def test_a_row_says_all_that_changes_its_numbers(places, capsys):
+    make_features(places[0], n_layers=3)
+    answered(capsys, f"{SHORT} --lr 1e-3,1e-2 --dropout 0,0.3 --choose val")
+    (row,) = rows()
+    asked = row["probe"]
+    assert (asked["layer"], asked["pool"]) == (2, "joined")
+    assert [(p["layer"], p["pool"]) for p in asked["places"]] == [
+        (layer, pool) for layer in range(3) for pool in ("cls", "mean")
+    ]
+    assert {name: asked[name] for name in ("lrs", "dropouts", "iterations", "class_weights")} == {
+        "lrs": [1e-3, 1e-2],
+        "dropouts": [0.0, 0.3],
+        "iterations": 8,
+        "class_weights": "balanced",
+    }
+    assert asked["training_seed"] == 0
+    assert asked["chosen_by"] == "val balanced tempered log-loss"
+    assert row["cost"]["trained_parameters"] == Shape(6, 8, 3).n_parameters
+    chosen = row["chosen"]
+    among = chosen["of_settings"]
+    assert len(among) == 8  # two learning rates, weight decays and dropouts
+    full = max(steps for *_, steps in among)
+    assert sorted({steps for *_, steps in among}) == [2, 3, 5, full]
+    lasting = [setting for setting in among if setting[-1] == full]
+    assert [chosen[name] for name in ("lr", "weight_decay", "dropout")] == min(
+        lasting, key=lambda setting: setting[3]
+    )[:3]
+    assert any(
+        "chosen among 8 settings, the worse half dropped three times" in m for m in row["marks"]
+    )
+    assert any(m.startswith("scores are of equally frequent classes") for m in row["marks"])
+
+
+def test_attention_is_kept_by_place_and_class(places, capsys):
+    make_features(places[0], n_layers=2)
+    answered(capsys, ONE)
+    found = arrays_of(places)
+    assert found["attention"].shape == (4,)
+    assert found["attention"].sum() == pytest.approx(1, abs=1e-5)
+    of_classes, labels = found["attention_of_classes"], found["test_labels"]
+    shares = np.bincount(labels) / len(labels)
+    assert np.allclose(shares @ of_classes, found["attention"], atol=1e-5)
+
+
+def test_the_same_is_answered_twice_and_seeds_differ(places, capsys):
+    make_features(places[0], n_layers=2)
+    words = f"{SHORT.replace('--seeds 0', '--seeds 0,3')} --lr 1e-3,1e-2 --weight-decay 0"
+    answered(capsys, words)
+    first = {row["probe"]["training_seed"]: row for row in rows()}
+    answered(capsys, f"{words} --results {places[1].parent / 'again'}")
+    again = {row["probe"]["training_seed"]: row for row in rows(places[1].parent / "again")}
+    assert first.keys() == again.keys() == {0, 3}
+    for seed in some(first):
+        assert first[seed]["metrics"] == again[seed]["metrics"]
+        assert first[seed]["chosen"] == again[seed]["chosen"]
+    assert first[0]["chosen"]["of_settings"] == first[3]["chosen"]["of_settings"]
+    assert first[0]["chosen"]["temperature"] != first[3]["chosen"]["temperature"]
+
+
+@pytest.mark.parametrize(("choose", "n"), [("val", 40), ("cv", 160)])
+def test_val_or_folds_choose(choose, n, places, capsys):
+    make_features(places[0], n_layers=2)
+    answered(capsys, f"{SHORT} --lr 1e-3,1e-2 --weight-decay 0 --choose {choose}")
+    found = arrays_of(places)
+    assert len(found["val_ids"]) == n
+    # What is asked lies in its own order: the places tell the labels, so answers do, too.
+    right = found["val_scores"].argmax(axis=1) == found["val_labels"]
+    assert right.mean() > 0.45
+
+
+@pytest.mark.parametrize("task", [ORDINAL, MULTI_LABEL])
+def test_other_tasks(task, places, capsys):
+    make_features(places[0], n_layers=2, task=task)
+    answered(capsys, f"{ONE} --choose val")
+    found = arrays_of(places)
+    sums = found["test_scores"].sum(axis=1)
+    assert np.allclose(sums, 1) == (task == ORDINAL)
+
+
+def test_encoders_of_several_widths(places, capsys):
+    make_features(places[0], n=(60, 20, 40), n_layers=2)
+    other = open_features(places[0] / "toys" / next((places[0] / "toys").glob("*.h5")).name)
+    split = np.searchsorted(["test", "train", "val"], other.split)
+    spec = make_spec(
+        len(other.ids),
+        {"layers/00/mean": 9},
+        model="cnn",
+        encoder="cnn.full",
+        ids=other.ids,
+        row_ids=other.ids,
+        labels=other.labels,
+        split=np.array([2, 0, 1], np.uint8)[split],
+        key={"layers": {"of": 1}},
+        class_names=tuple(other.class_names),
+    )
+    wide = np.random.default_rng(0).normal(size=(len(other.ids), 9))
+    write_rows(places[0] / "toys" / "cnn_8_0123456789ab.h5", spec, {"layers/00/mean": wide})
+    answered(capsys, f"{ONE} --model toy+cnn")
+    (row,) = rows()
+    assert row["probe"]["places"][-1] == {"layer": 0, "pool": "mean", "file": 1}
+    assert row["probe"]["pads_first"] is False
+    assert row["cost"]["trained_parameters"] == Shape(5, 9, 3).n_parameters
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (f"{ONE} --layer -1 --pool cls", "attention over one place has nothing to choose"),
+        (f"{ONE} --protocol ciernik2026 --choose cv", "chooses on a fifth of train"),
+        (f"{SHORT} --lr 1e30,1e31 --weight-decay 0 --dropout 0", "diverged"),
+    ],
+)
+def test_what_it_refuses(words, said, places, capsys):
+    make_features(places[0], n_layers=2)
+    assert said in refused(capsys, words)
+    assert not [*places[1].glob("*/*.json")]
+
+
+def test_one_class_is_refused(places, capsys):
+    make_features(
+        places[0], n_layers=2, labels=lambda labels: np.where(np.arange(220) < 120, 1, labels)
+    )
+    assert "are of class" in refused(capsys, ONE)
+
+
+def test_few_shots_are_refused_with_the_cure(capsys):
+    with pytest.raises(SystemExit):
+        run(capsys, "--kind fusion --shots 5")
+    assert "use --kind linear --layer all+ --pool cls+mean" in capsys.readouterr().err
+
+
+def test_settings_that_diverge_are_named_and_dropped(places, capsys):
+    make_features(places[0], n_layers=2)
+    answered(capsys, f"{SHORT} --lr 1e30,1e-2 --weight-decay 0 --dropout 0 --choose val")
+    (row,) = rows()
+    assert row["chosen"]["lr"] == 1e-2
+    assert row["chosen"]["of_settings"][0][3] is None
+    assert any("1 of 2 settings diverged (lr 1e+30" in mark for mark in row["marks"])
+    json.dumps(row, allow_nan=False)
+
+
+def test_halving_drops_the_worse_and_trains_the_rest_as_if_they_were_alone(places, capsys):
+    """What is left is what all to the end would have, by its loss."""
+    make_features(places[0], n_layers=2)
+    words = f"{SHORT} --lr 1e-4,1e-3,1e-2 --weight-decay 0 --choose val"
+    answered(capsys, words)
+    (row,) = rows()
+    halved = row["chosen"]["of_settings"]
+    counts = [sum(steps >= n for *_, steps in halved) for n in (2, 3, 5, 10)]
+    assert counts == [6, 3, 2, 1]
+    assert len(RUNGS) == 3
+    (lasting,) = [setting for setting in halved if setting[-1] == 10]
+    lr, decay, dropout, loss, _ = lasting
+    answered(capsys, f"{SHORT} --lr {lr},5 --weight-decay {decay} --dropout {dropout} --choose val")
+    alone = next(r for r in rows() if len(r["chosen"]["of_settings"]) == 2)
+    assert alone["chosen"]["of_settings"][0][3] == pytest.approx(
+        loss, abs=0.02
+    )  # AdamW steps by rounding
+
+
+def test_ciernik2026_is_facts_of_its_release():
+    config = read_config(["--protocol", "ciernik2026"])
+    kind = config.kind
+    assert isinstance(kind, Fusion)
+    assert kind.lrs == (1e-1, 1e-2, 1e-3)
+    assert kind.weight_decays == pytest.approx([10**i for i in range(-6, 1)])
+    assert (kind.dropouts, kind.seeds) == ((0, 0.1, 0.3), (0,))
+    assert len(kind.candidates) == 63
+    assert kind.candidates[0] == Rate(1e-1, 1e-6, 0)
+    assert (kind.iterations, kind.epochs, kind.batch_size) == (1000, 40, 2048)
+    assert (kind.noise, kind.is_absolute, kind.class_weights) == (0.05, True, "balanced")
+    assert (kind.halves, kind.chooses_inside, kind.standardised, kind.pads_first) == (
+        False, True, False, True,
+    )  # fmt: skip
+    assert not kind.noise_on_val
+    assert (config.places.layer, config.places.pools) == ("all+", ("cls+mean",))
+    published = read_config(["--protocol", "ciernik2026", "--as-published"])
+    assert published.kind.noise_on_val
+    assert any("keeps it" in mark for mark in published.protocol.marks)
+
+
+def test_the_protocol_chooses_on_a_fifth_of_train(places, capsys):
+    path = make_features(places[0], n_layers=2, n=(100, 20, 40))
+    words = "--protocol ciernik2026 --iterations 4 --epochs 1 --lr 1e-1,1e-2 --weight-decay 0"
+    answered(capsys, f"{words} --dropout 0")
+    (row,) = rows()
+    assert row["probe"]["chosen_by"] == "a fifth of train 1 - balanced accuracy"
+    features = open_features(path)
+    train = features.split == "train"
+    part = divide((1, 4), features.ids[train], features.labels[train], None, 0)
+    held = features.labels[train][part == 0]
+    assert np.bincount(part).tolist() == [20, 80]
+    sizes = np.bincount(held)
+    for *_, loss, _ in some(row["chosen"]["of_settings"]):
+        hits = 3 * sizes[0] * sizes[1] * sizes[2] * (1 - loss)  # a mean of three shares
+        assert hits == pytest.approx(round(hits), abs=1e-6)
+    found = arrays_of(places)
+    assert len(found["val_ids"]) == 20  # answered as test is
+    assert row["chosen"]["temperature"] == 1
+    again = balanced_accuracy_score(found["test_labels"], found["test_scores"].argmax(axis=1))
+    assert row["metrics"]["balanced_accuracy"]["value"] == pytest.approx(again)
