@@ -60,6 +60,10 @@ FIGURES = {  # a module each
         "each two encoders over data sets: difference, and sets where one is separated",
         ("metric",),
     ),
+    "together": Figure(
+        "each two encoders side by side and averaged: how much better than the better one alone",
+        ("metric",),
+    ),
     "ranks": Figure("ranks of encoders under each probe", ("metric",)),
     "cka": Figure(
         "how alike layers are, of one or two encoders, or the last ones of several", CKA, True

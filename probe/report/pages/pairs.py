@@ -65,7 +65,7 @@ def make_page(studies: Sequence[Study], metric: str, level: float, record: Recor
     notes = [BOTH, ERRORS, CKA]
     notes += [OF_NUMBERS] if any(of.alike is None for s in studies for of in s.pairs) else []
     notes += [f"{s.first.dataset}: {why}" for s in studies for why in s.failed]
-    notes += [words for study in studies for words in _lacking(study)]
+    notes += [words for study in studies for words in lacking_of(study)]
     return Page(
         tuple(tables),
         title=f"{metric} on test, {'less' if metric_of(metric).is_loss else 'larger'} is better",
@@ -214,7 +214,7 @@ def _has_runs(studies: Sequence[Study]) -> bool:
     return any(s.first.is_of_seeds or s.first.first.row.answered.shots for s in studies)
 
 
-def _lacking(study: Study) -> Iterator[str]:
+def lacking_of(study: Study) -> Iterator[str]:
     """Which rows aren't there, and the command that makes them."""
     which = [
         f"{n} {'has' if n == 1 else 'have'} no {ROWS[way]}" for way, n in study.lacking.items() if n

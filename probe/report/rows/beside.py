@@ -27,7 +27,9 @@ def sized_name(e: Encoded) -> str:
 
 
 def joined_names(e: Encoded) -> tuple[str, ...]:
-    """What --model may call encoders side by side: "a+b", "a@112+b", each in full or short."""
+    """What --model may call encoders side by side: "a+b", "a@112+b", each in full or short; two in
+    any order.
+    """
     ways = [
         [_ways(name, part.size) for part, name in zip(e.joined, names, strict=True)]
         for names in (
@@ -41,6 +43,8 @@ def joined_names(e: Encoded) -> tuple[str, ...]:
         for each in ways
         for words in (product(*each) if len(e.joined) <= MOST_NAMED else zip(*each, strict=True))
     ]
+    if len(e.joined) == 2:
+        found += ["+".join(words) for each in ways for words in product(*reversed(each))]
     return tuple(dict.fromkeys([e.label, short_name(e), *found]))
 
 

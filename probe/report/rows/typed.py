@@ -20,7 +20,7 @@ from probe.results import Row
 
 Values = tuple[str, ...]  # behind a flag, comma separated; (): it is a switch
 
-CONTROL, FINETUNE = "control", "finetune"  # kinds of rows
+CONTROL, FINETUNE, STACK = "control", "finetune", "stack"  # kinds of rows
 # Settings of a kind -> their defaults, under the names that rows have.
 USUAL: Mapping[str, Mapping[str, Any]] = {
     "knn": {"metric": "cosine", "vote": None, "temperature": 0.07},
@@ -212,6 +212,9 @@ def line_of(of: StoredRow, compared: Mapping[str, Sequence[str]] | None = None) 
     if not is_tuned:
         own |= _place(row, compared)
         own |= _of_choice(row.n.get("val", 0), settings)
+    if kind == STACK and is_joined(row) and "--pool" not in own:
+        # Its own pools are others; `--pairs` averages those of the joined row.
+        flags |= {"--kind": ("linear",), "--pairs": ()}
     if changed is not None:  # the others are the paper's
         own = {flag: v for flag, v in own.items() if _is_changed(flag, changed)}
     flags |= own
@@ -250,7 +253,7 @@ def _of_kind(kind: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, Valu
     usual = {**USUAL.get(kind, {})}
     if kind == "knn":
         usual["vote"] = "weighted" if settings.get("metric") == "cosine" else "majority"
-    if kind in ("linear", "stack") and "few_shot" in settings:
+    if kind in ("linear", STACK) and "few_shot" in settings:
         usual["strengths"] = USUAL_STRENGTH
     lora = settings.get("lora") or {}
     held = {**settings, **{f"lora_{name}": value for name, value in lora.items()}}

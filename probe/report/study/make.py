@@ -58,7 +58,7 @@ PLACES = {
         "curves": CURVES,
         "cost": CURVES,
     },
-    **{"deciding": "decides", "matrix": "compared"},
+    **{"deciding": "decides", "matrix": "compared", "together": "compared"},
 }
 OF_ANSWERS = ("confusion", "recall", "reliability", "subgroups", "calibration")  # each by itself
 OF_FILES = {
@@ -79,6 +79,7 @@ TITLES = {
     "reliability": "Whether confidence can be believed",
     "calibration": "Calibration slope and intercept",
     "matrix": "Each beside each other",
+    "together": "Two encoders together",
     "deciding": "Smallest difference that each test set shows, and leads",
 }
 

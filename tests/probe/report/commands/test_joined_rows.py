@@ -37,11 +37,13 @@ def test_a_table_has_side_by_side_among_others(stored, capsys):
 
 def test_the_page_of_layers_leaves_them_out(stored, capsys, tmp_path):
     answered(capsys, "--kind ridge --layer all --model toy")
-    status, _, err = report(capsys, "figure", "layers", "--csv", str(tmp_path / "layers.csv"))
+    status, out, err = report(capsys, "figure", "layers", "--csv", str(tmp_path / "layers.csv"))
     assert (status, err) == (0, "")
-    text = (tmp_path / "layers.csv").read_text()
-    assert BOTH not in text
-    assert "all+" not in text
+    lines = (tmp_path / "layers.csv").read_text().splitlines()
+    assert len(lines) == 4  # three layers below the heading
+    assert "Side by side, so at no one layer (auc): " in out
+    assert f"toys, {BOTH}, ridge, 2/1 cls " in out
+    assert "toys, toy, ridge, 0..2 cls " in out
 
 
 def test_they_are_stale_where_one_file_is_gone(stored, capsys):

@@ -8,6 +8,9 @@ from contending import NOBODY, answer, contenders, labels_of, scores_of
 from numpy.testing import assert_allclose
 from sklearn.metrics import cohen_kappa_score
 
+from cache.errors import RequestError
+from probe.report.figures import catalogue
+from probe.report.figures.frame import Asked
 from probe.report.findings.comparisons import Asking, compare
 from probe.report.findings.complement import AVERAGED, JOINED, candidates, study
 from probe.report.rows.people import People
@@ -116,6 +119,33 @@ def test_val_chooses_nothing_that_it_doesnt_know(vals):
             for (x, y), v in zip(pairs, vals, strict=True)]  # fmt: skip
     (found,) = found_of(A, B, c, *rows)
     assert study(found, NOBODY, AUC, has_cka=False).best is None
+
+
+def test_the_figure_has_the_numbers_of_the_page():
+    c = alone("c", 1.1, 3)
+    rows = [A, B, c, both("a", "b", mean_of(A, B)), both("a", "c", mean_of(A, c)),
+            both("a", "b", mean_of(A, B) ** 2, "stack", weights="equal")]  # fmt: skip
+    (found,) = found_of(*rows)
+    done = study(found, NOBODY, AUC, has_cka=False)
+    frame = catalogue.make("together", Asked(rows, contenders(*rows), NOBODY))
+    assert len(frame.points) == 9
+    tiles = {(t.row.partition("\n")[0], t.column): t for t in frame.points}
+    for of in done.pairs:
+        a, b = of.of.a.model, of.of.b.model
+        for key, way in (((a, b), JOINED), ((b, a), AVERAGED)):
+            against = next((w for w in of.ways if w.way == way), None)
+            tile = tiles[key]
+            assert tile.in_common == of.alike.in_common
+            assert np.isnan(tile.value) == (against is None)
+            if against:
+                assert (tile.value, tile.low, tile.high) == (
+                    against.better.value, against.better.low, against.better.high,
+                )  # fmt: skip
+                assert tile.adjusted == against.adjusted
+    assert np.isnan(tiles["a", "a"].value)
+    assert any("have no row of averaged scores" in note for note in frame.notes)
+    with pytest.raises(RequestError, match="--model all\\+ --pairs"):
+        catalogue.make("together", Asked([A, B], contenders(A, B), NOBODY))
 
 
 def test_a_pair_without_rows_of_both_still_says_how_alike_they_are(tmp_path):

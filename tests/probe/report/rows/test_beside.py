@@ -87,9 +87,15 @@ def test_encoders_in_words():
     assert short_name(alike.encoded) == "vit (a91f)+cnn"
     assert sized_name(alike.encoded) == "vit (a91f)@112+cnn@112"
     found = StoredRow(row)
-    for word in ("vit+cnn", "vit@112+cnn", "vit (a91f)+cnn@224", "vit (a91f)@112+cnn@224"):
+    for word in (
+        "vit+cnn",
+        "vit@112+cnn",
+        "vit (a91f)+cnn@224",
+        "vit (a91f)@112+cnn@224",
+        "cnn+vit@112",
+    ):
         assert choose_named([word], [found], model_names) == [found], word
-    for word in ("vit", "cnn", "cnn+vit", "vit@224+cnn", "vit"):
+    for word in ("vit", "cnn", "vit@224+cnn", "cnn+cnn"):
         assert choose_named([word], [found], model_names) == [], word
 
 

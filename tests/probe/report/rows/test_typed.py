@@ -84,6 +84,8 @@ LINES = {
     "pools side by side": ("--kind knn --k 5 --layer 0 --pool cls+mean", "--layer 0 --pool cls+mean"),
     "encoders": ("--kind ridge --model toy+lite", "--layer=-1 --pool cls --model toy@32+lite@32"),
     "all of all": ("--kind ridge --model all+ --layer all+ --pool mean+cls", None),
+    "pairs": ("--kind linear --model all+ --pairs --strengths 0.01,1", None),
+    "averaged": ("--kind stack --model toy --strengths 0.01,1", "--layer all+ --pool cls+mean"),
     "some compared": ("--kind ridge --model toy --layer 0,0+1 --pool cls", None),
     "last": ("--kind ridge --model toy --layer last2 --pool concat --shots 2 --episodes 3", None),
     "estimator": ("--kind sklearn.linear_model.LogisticRegression --set C=0.1,1", None),
