@@ -19,12 +19,13 @@ TASKS |= {"labels": MULTI_LABEL}
 PLACES = [(layer, pool) for layer in range(4) for pool in ("cls", "mean")]
 
 
-def rows_of(folder, *words):
+def rows_of(folder, *words, results="results"):
     """JSON and arrays of each row that a command leaves, by kind, place and weights."""
-    status = main([*words, "--features", str(folder), "--results", str(folder / "results")])
+    folders = ["--features", str(folder), "--results", str(folder / results)]
+    status = main([*words, *folders, "--resamples", "20"])
     assert status == 0
     found = {}
-    for path in folder.glob("results/*/*.json"):
+    for path in folder.glob(f"{results}/*/*.json"):
         row = json.loads(path.read_text())
         with np.load(next(path.parent.glob(f"{path.stem}.*.npz"))) as arrays:
             asked = row["probe"]
@@ -34,8 +35,9 @@ def rows_of(folder, *words):
     return found
 
 
-@pytest.mark.parametrize("choose", ["val", "cv"])
-@pytest.mark.parametrize("data", TASKS)
+@pytest.mark.parametrize(
+    ("data", "choose"), [("two", "cv"), ("many", "val"), ("grades", "val"), ("labels", "cv")]
+)
 def test_it_is_the_average_of_linear_rows(data, choose, tmp_path):
     make_toy(tmp_path, data, TASKS[data], seed=3)
     common = "--data", data, "--choose", choose
@@ -87,25 +89,18 @@ def test_two_encoders_are_an_averaged_pair(tmp_path):
     assert_allclose(pair, np.mean(by_hand, axis=0), atol=1e-6)
 
 
-def test_test_labels_choose_nothing(tmp_path, monkeypatch):
+def test_test_labels_choose_nothing(tmp_path):
     """The same weights and scores, whatever test's labels are."""
     make_toy(tmp_path, "two", "binary-class", seed=3)
     known = rows_of(tmp_path, "--kind", "stack")["stack", "toy", "stacked"]
-    ids, labels = known[1]["test_ids"], known[1]["test_labels"]
-    text = "id,label\n" + "".join(
-        f"{i},{y}\n"
-        for split in ("val", "test")
-        for i, y in zip(
-            known[1][f"{split}_ids"],
-            known[1][f"{split}_labels"] if split == "val" else 1 - labels,
-            strict=True,
-        )
-    )
-    assert len(ids) == 64
-    (tmp_path / "labels.csv").write_text(text)
-    poisoned = rows_of(
-        tmp_path, "--kind", "stack", "--labels", str(tmp_path / "labels.csv"), "--target", "label"
-    )["stack", "toy", "stacked"]
+    arrays = known[1]
+    told = [*zip(arrays["val_ids"], arrays["val_labels"], strict=True)]  # out of fold: train's, too
+    told += zip(arrays["test_ids"], 1 - arrays["test_labels"], strict=True)
+    assert len(told) == 120 + 60 + 64
+    table = tmp_path / "labels.csv"
+    table.write_text("id,label\n" + "".join(f"{i},{y}\n" for i, y in told))
+    words = "--kind", "stack", "--labels", str(table), "--target", "label"
+    poisoned = rows_of(tmp_path, *words, results="poisoned")["stack", "toy", "stacked"]
     assert poisoned[0]["chosen"] == known[0]["chosen"]
     assert_allclose(poisoned[1]["test_scores"], known[1]["test_scores"], atol=1e-12)
     assert poisoned[0]["metrics"]["acc"]["value"] < 0.5 < known[0]["metrics"]["acc"]["value"]
