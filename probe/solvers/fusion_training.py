@@ -29,6 +29,8 @@ SHARE_WITH_NOISE = 0.5  # of the samples of a batch: data_utils.py:16-28
 N_BATCHES = 5  # that an epoch has at least: data_loader.py:22-73
 SMALLEST_BATCH = 17  # as large as the release's search goes down
 TOKEN_BYTES = 2**20  # tokens that are normed at one time
+# Tokens without noise are made once, where all of them are so few.
+HELD_BYTES = 2**28
 ANSWERED = 1024  # samples that are answered at one time
 
 
@@ -237,6 +239,9 @@ class Training:
         shape = Shape(tokens.n_tokens, tokens.width, outputs.n_logits)
         self.models = Models(shape, on_device(first_weights(shape, seed)), rates)
         self._batches = self._endless(seed)
+        n_bytes = 4 * len(rows) * tokens.n_tokens * tokens.width
+        is_held = course.noise is None and n_bytes <= HELD_BYTES
+        self._held = tokens.take(rows) if is_held else None
         # Apart, so that models with dropped attention change nothing for those without.
         self._noise = torch.Generator().manual_seed(2 * seed)
         self._dropping = torch.Generator().manual_seed(2 * seed + 1)
@@ -246,6 +251,11 @@ class Training:
             for start in range(0, len(order), self.batch_size):
                 yield order[start : start + self.batch_size]
 
+    def _take(self, batch: Indices) -> torch.Tensor:
+        if self._held is not None:
+            return self._held[batch]
+        return self.tokens.take(self.rows[batch], self.course.noise, self._noise)
+
     def run(self, until: int) -> None:
         """Take steps, up to this one."""
         import torch
@@ -253,7 +263,7 @@ class Training:
         heads = self.models.shape.n_heads
         while self.n_done < until:
             batch = next(self._batches)
-            tokens = self.tokens.take(self.rows[batch], self.course.noise, self._noise)
+            tokens = self._take(batch)
             rates, draw = self.models.rates, None
             if any(rate.dropout for rate in rates):
                 shape = len(batch), self.tokens.n_tokens, heads

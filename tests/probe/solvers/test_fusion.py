@@ -7,6 +7,7 @@ from looking import some
 from torch import nn
 
 from cache.task import BINARY, MISSING, MULTI_CLASS, MULTI_LABEL
+from probe.solvers import fusion_training
 from probe.solvers.fusion import CLIP, Loss, Models, Rate, Shape, first_weights
 from probe.solvers.fusion_training import (
     LAST_LR,
@@ -274,6 +275,38 @@ def test_those_that_are_dropped_change_nothing_of_the_rest():
     some_of_them.models.keep([1, 2])
     some_of_them.run(whole.n_steps)
     assert torch.allclose(some_of_them.models.flat, whole.models.flat[1:], atol=1e-6)
+
+
+class Watched:
+    """Features that count how many rows are read at one time."""
+
+    def __init__(self, x):
+        self.x, self.most = x, 0
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, rows):
+        self.most = max(self.most, len(rows))
+        return self.x[rows]
+
+
+def test_few_rows_are_read_at_one_time_and_it_changes_nothing(monkeypatch):
+    x, labels = samples()
+    outputs, course = Outputs(MULTI_CLASS, 3), Course(20, 2, 16, None, True)
+
+    def answers(of):
+        tokens = Precise(of, (12,) * 4)
+        training = Training(tokens, np.arange(40), labels[:40], outputs, course, RATES, 0)
+        training.run(training.n_steps)
+        return training.answer(tokens)[0]
+
+    whole, watched = answers(x), Watched(x)
+    monkeypatch.setattr(fusion_training, "HELD_BYTES", 0)
+    monkeypatch.setattr(fusion_training, "ANSWERED", 8)
+    monkeypatch.setattr(fusion_training, "TOKEN_BYTES", 4 * 4 * 12 * 5)
+    assert np.allclose(answers(watched), whole, atol=1e-9)
+    assert watched.most == 5
 
 
 @pytest.mark.parametrize("pads_first", [False, True])
