@@ -46,7 +46,7 @@ from probe.report.statistics.families import better_than_all, holm
 from probe.report.statistics.paired import Difference
 
 JOINED, AVERAGED = "joined", "averaged"
-STACK, EQUAL = "stack", "equal"  # the kind, and the weights, of averaged scores
+LINEAR, STACK, EQUAL = "linear", "stack", "equal"  # kinds; and the weights of averaged scores
 NO_KINDS = (STACK, "control", "finetune")  # whose rows are no encoder's own answer
 
 
@@ -98,7 +98,7 @@ class Study:
     pairs: tuple[Together, ...]
     n_tests: int  # of the family
     best: Together | None  # the pair whose joined row val prefers
-    lacking: Mapping[str, int]  # way -> pairs without such a row
+    lacking: Mapping[str, tuple[Candidate, ...]]  # way -> pairs without such a row
     failed: tuple[str, ...] = ()
 
     @property
@@ -145,8 +145,11 @@ def _of_block(block: Sequence[Contender]) -> Iterator[list[Candidate]]:
 def _candidate(
     a: Contender, b: Contender, joined: Sequence[Contender], averaged: Sequence[Contender]
 ) -> Candidate:
-    is_of_kind = [c for c in joined if c.field("kind") == a.field("kind")]
-    return Candidate(a, b, _nearest(is_of_kind, a, b), _nearest(averaged, a, b))
+    kind = a.field("kind")
+    is_of_kind = [c for c in joined if c.field("kind") == kind]
+    # What is averaged are linear probes.
+    means = averaged if kind == LINEAR else ()
+    return Candidate(a, b, _nearest(is_of_kind, a, b), _nearest(means, a, b))
 
 
 def _is_average(of: Contender) -> bool:
@@ -224,7 +227,8 @@ def study(
     pairs = _adjusted(pairs)
     if has_cka:
         pairs = _with_cka(pairs, people)
-    lacking = {way: sum(of.way(way) is None for of in found) for way in (JOINED, AVERAGED)}
+    ways = (JOINED, AVERAGED) if found[0].a.field("kind") == LINEAR else (JOINED,)
+    lacking = {way: tuple(of for of in found if of.way(way) is None) for way in ways}
     n_tests = sum(not math.isnan(way.p) for of in pairs for way in of.ways)
     return Study(tuple(pairs), n_tests, _best(pairs, metric), lacking, tuple(failed))
 

@@ -12,6 +12,7 @@ from cache.commands.names import counted
 from probe.report.findings.complement import (
     AVERAGED,
     JOINED,
+    LINEAR,
     Against,
     Candidate,
     Study,
@@ -23,6 +24,7 @@ from probe.report.findings.headline import Record
 from probe.report.findings.standing import metric_of
 from probe.report.formats.cells import P_VALUE, Cell, Column, Page, Table
 from probe.report.pages.comparison import difference_cell, p_cell
+from probe.report.rows.beside import sized_name
 from probe.report.rows.contenders import Contender
 from probe.report.rows.typed import OF_QUESTION, Line, line_of
 
@@ -33,7 +35,7 @@ MARKED = "the pair that is best without test, of those of its data set"
 BOTH = (
     "p, both: that it is better than each of the two, the larger of both p (intersection-union, Berger "
     "1982); 1 where it is behind one of them on test. Which one is the better is seen on test, and "
-    "neither p nor Holm's depends on it"
+    "neither p nor Holm's depends on it; an interval is of its own comparison alone"
 )
 ERRORS = (
     "errors in common: wrong in both / wrong in either; by chance: of two independent models with these "
@@ -92,13 +94,15 @@ def _lead(study: Study, metric: str, record: Record) -> str:
     dataset, best = study.first.dataset, study.best
     n = record.ledger.looked_at(study.first.first.row.test_set)
     looked = f"{n} looked at on this test set"
+    n_pairs = sum(any(w.way == JOINED for w in of.ways) for of in study.pairs)
+    if n_pairs < 2:
+        return f"{dataset}: {counted(n_pairs, 'joined row')}, so no pair is chosen; {looked}"
     if best is None:
-        return f"{dataset}: val chooses no pair (it takes two joined rows with {metric} on val); {looked}"
+        return f"{dataset}: val chooses no pair (not all have {metric} on val, of the same samples); {looked}"
     names, joined = names_of(study), best.of.joined
     assert joined is not None
     way = next(way for way in best.ways if way.way == JOINED)
     where = "out of fold" if "folds" in joined.first.row.answered.settings else "on val"
-    n_pairs = sum(any(w.way == JOINED for w in of.ways) for of in study.pairs)
     value = joined.value(metric)
     said = f"{value.value:.3f}" if value else "-"
     return (
@@ -160,8 +164,12 @@ def _where(study: Study, has_sets: bool) -> str:
 def _family(study: Study) -> str:
     if not study.n_tests:
         return "tests: none"
-    whole = "one test" if study.n_tests == 1 else f"all {study.n_tests} tests"
-    return f"tests: Holm over {whole} of these {counted(len(study.pairs), 'pair')}, joined and averaged"
+    if study.n_tests == 1:
+        return "tests: one"
+    return (
+        f"tests: Holm over all {study.n_tests} tests of these {counted(len(study.pairs), 'pair')}, joined "
+        "and averaged"
+    )
 
 
 def _value(of: Contender, metric: str) -> Cell:
@@ -217,19 +225,26 @@ def _has_runs(studies: Sequence[Study]) -> bool:
 def lacking_of(study: Study) -> Iterator[str]:
     """Which rows aren't there, and the command that makes them."""
     which = [
-        f"{n} {'has' if n == 1 else 'have'} no {ROWS[way]}" for way, n in study.lacking.items() if n
+        f"{len(of)} {'has' if len(of) == 1 else 'have'} no {ROWS[way]}"
+        for way, of in study.lacking.items()
+        if of
     ]
     if which:
         yield (
             f"{study.first.dataset}: of {counted(len(study.pairs), 'pair')} {' and '.join(which)}: "
-            f"`{command_of(study.first)}` makes them"
+            f"`{command_of(study)}` makes them"
         )
 
 
-def command_of(of: Contender) -> str:
-    """What makes the rows of all pairs, asked as this encoder alone was."""
-    mine = line_of(of.first)
-    line = Line("probe", {"--kind": (str(of.field("kind")),), "--model": ("all+",), "--pairs": ()})
+def command_of(study: Study) -> str:
+    """What makes the rows that pairs lack, asked as each encoder alone was."""
+    of = study.first
+    kind, mine = str(of.field("kind")), line_of(of.first)
+    line = Line("probe", {"--kind": (kind,), "--model": ("all+",), "--pairs": ()})
+    if kind != LINEAR:
+        each = [(c.a.first.row.encoded, c.b.first.row.encoded) for c in study.lacking[JOINED]]
+        names = tuple(f"{sized_name(a)}+{sized_name(b)}" for a, b in each)
+        line = Line("probe", {"--kind": (kind,), "--model": names})
     layer = mine.flags.get("--layer", ())
     if layer[:1] == ("all+",):
         line = line.asking({"--layer": layer})

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from itertools import product
 
 from cache.commands.names import short_label
-from probe.places import Place, places_in
+from probe.places import Place
 from probe.results import Encoded, Part, Row
 
 EVERY = "all"  # every stored layer
@@ -98,13 +98,16 @@ def layer_from_end(row: Row) -> int | str | None:
 
 
 def _words(row: Row, words: Callable[[Encoded | Part, Sequence[Place]], str]) -> str:
-    each = [words(part, places) for part, places in of_parts(row)]
+    each = [words(part, places) if places else "?" for part, places in of_parts(row)]
     return each[0] if len(set(each)) == 1 else "/".join(each)
 
 
 def of_parts(row: Row) -> list[tuple[Encoded | Part, list[Place]]]:
-    """Each encoder with its places."""
-    places = places_in(row.answered.settings)
+    """Each encoder with its places, whatever they are: a row may be anyone's, or a later medprobe's."""
+    places = [
+        Place(at.get("layer", 0), at["pool"], at.get("n_last", 1), file=at.get("file", 0))
+        for at in row.answered.settings["places"]
+    ]
     return [
         (part, [place for place in places if place.file == i])
         for i, part in enumerate(row.encoded.parts)
@@ -138,6 +141,8 @@ def _are_all(part: Encoded | Part, layers: Sequence[int]) -> bool:
 def typed_places(row: Row) -> tuple[str, str]:
     """``--layer`` and ``--pool`` that ask of these places; "" where the flag isn't needed."""
     parts = of_parts(row)
+    if not all(places for _, places in parts):
+        return "", ""
     return _typed_layer(parts), _typed_pool(parts)
 
 

@@ -25,8 +25,7 @@ def test_the_page(three, capsys):
     assert "tests: Holm over all 2 tests of these 3 pairs" in out
     assert "asked ridge, last layer" in out
     assert out.count("joined ") >= 2
-    assert "of 3 pairs 1 has no joined row and 3 have no row of averaged scores" in out
-    assert "`probe --kind ridge --model all+ --pairs --data toys` makes them" in out
+    assert "of 3 pairs 1 has no joined row: `probe --kind ridge --model lite@32+wide@32" in out
     lines = [line for line in out.splitlines() if line.startswith(("lite ", "toy "))]
     assert len(lines) == 6  # three pairs in two tables
 
@@ -66,8 +65,9 @@ def test_few_patients_have_no_interval(places, capsys):
         make_features(places[0], "toys", model, n=N, seed=seed, groups=patients)
     answered(capsys, "--kind ridge --model toy,lite,toy+lite")
     out = reported(capsys, "pairs")
-    assert "patient" in out
-    assert "p by swaps" in out or "swaps" in out
+    assert "p by swaps of patients" in out
+    assert "no interval: class class 0 has 4 patients, and 5 are needed" in out
+    assert "toys: 1 joined row, so no pair is chosen" in out
 
 
 def test_folds_and_shots(three, capsys):
@@ -80,6 +80,23 @@ def test_folds_and_shots(three, capsys):
     assert "3 shots" in out
     assert "kfold:3" in out
     assert "corrected resampled t" in out
+
+
+def test_what_pairs_writes(places, capsys):
+    for model, layers, seed in (("toy", 3, 0), ("lite", 2, 5), ("wide", 2, 6)):
+        make_features(places[0], "toys", model, n=N, n_layers=layers, seed=seed, strength=0.5)
+    answered(capsys, "--kind linear --model all+ --pairs --strengths 0.01")
+    out = reported(capsys, "pairs", "--metric", "acc")
+    assert "tests: Holm over all 6 tests of these 3 pairs, joined and averaged" in out
+    assert out.count(" averaged ") == 3
+    assert "makes them" not in out
+    for path in places[1].glob("toys/lite-wide*"):
+        path.unlink()
+    out = reported(capsys, "pairs")
+    assert (
+        "of 3 pairs 1 has no joined row and 1 has no row of averaged scores: "
+        "`probe --kind linear --model all+ --pairs --data toys` makes them"
+    ) in out
 
 
 def test_nothing_to_compare(places, capsys):

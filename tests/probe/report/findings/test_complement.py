@@ -75,6 +75,14 @@ def test_which_rows_are_of_two_encoders(row, way):
     assert [name for name in (JOINED, AVERAGED) if of.way(name)] == ([way] if way else [])
 
 
+def test_averaged_linear_probes_stand_beside_linear_ones_alone():
+    rows = [alone(name, seed=i, kind="ridge") for i, name in enumerate("ab")]
+    averaged = both("a", "b", mean_of(A, B), "stack", weights="equal")
+    ((of,),) = found_of(*rows, averaged)
+    assert of.averaged is None
+    assert study([of], NOBODY, AUC, has_cka=False).lacking == {JOINED: (of,)}
+
+
 def test_pairs_are_of_rows_that_were_asked_alike():
     rows = [A, B, alone("c", seed=3), alone("a", layer=2), alone("b", layer=2, kind="ridge")]
     (found,) = found_of(*rows)
@@ -91,7 +99,7 @@ def test_both_against_each():
     (found,) = found_of(*rows, *pairs, averaged)
     done = study(found, NOBODY, AUC, has_cka=False)
     assert done.n_tests == 4
-    assert done.lacking == {JOINED: 0, AVERAGED: 2}
+    assert {way: len(of) for way, of in done.lacking.items()} == {JOINED: 0, AVERAGED: 2}
     p = []
     for of in done.pairs:
         for way in of.ways:

@@ -80,6 +80,25 @@ def test_places_in_words(places, parts, said, typed):
         assert typed_places(row) == typed
 
 
+@pytest.mark.parametrize(
+    "places",
+    [
+        [],
+        [{"layer": 1, "pool": "cls"}],
+        [{"pool": "later", "file": 9}],
+        [{"pool": "cls", "n_last": 4}],
+    ],
+)
+def test_places_of_anyone_s_rows(places):
+    row = make([(3, "cls", 0), (2, "head", 1)], VIT, CNN)
+    settings = {"kind": "linear", "layer": 3, "pool": "joined", "places": places}
+    row = replace(row, answered=replace(row.answered, settings=settings))
+    assert "?" in layer_of(row)
+    assert "?" in pool_of(row)
+    assert "?" in layer_from_end(row)
+    assert typed_places(row) == ("", "")
+
+
 def test_encoders_in_words():
     row = make([(3, "cls", 0), (2, "head", 1)], VIT, CNN)
     assert short_name(row.encoded) == "vit (a91f)@112+cnn@224"
