@@ -13,7 +13,8 @@ from cache import open_features
 from cache.splits.strata import divide
 from cache.task import MULTI_LABEL, ORDINAL
 from probe.cli import read_config
-from probe.kinds.fusion import RUNGS, Fusion
+from probe.kinds.fusion import Fusion
+from probe.kinds.fusion_search import RUNGS
 from probe.solvers.fusion import Rate, Shape
 
 SHORT = "--kind fusion --iterations 8 --epochs 1 --batch-size 32 --seeds 0"
