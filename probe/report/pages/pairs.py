@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -63,7 +63,13 @@ def make_page(studies: Sequence[Study], metric: str, level: float, record: Recor
         for words, of_words in asked.items()
         for table in (_gains(words, of_words, metric, level), _alike(words, of_words))
     ]
-    lead = [_lead(study, metric, record) for study in studies]
+    n_of = Counter(study.first.dataset for study in studies)
+    lead = [
+        f"{study.first.dataset}"
+        f"{f' ({words_of(study.first)})' if n_of[study.first.dataset] > 1 else ''}: "
+        f"{_lead(study, metric, record)}"
+        for study in studies
+    ]
     notes = [BOTH, ERRORS, CKA]
     notes += [OF_NUMBERS] if any(of.alike is None for s in studies for of in s.pairs) else []
     notes += [f"{s.first.dataset}: {why}" for s in studies for why in s.failed]
@@ -91,14 +97,14 @@ def names_of(study: Study) -> dict[int, str]:
 
 def _lead(study: Study, metric: str, record: Record) -> str:
     """Which pair is best without test, and what test says of it."""
-    dataset, best = study.first.dataset, study.best
+    best = study.best
     n = record.ledger.looked_at(study.first.first.row.test_set)
     looked = f"{n} looked at on this test set"
     n_pairs = sum(any(w.way == JOINED for w in of.ways) for of in study.pairs)
     if n_pairs < 2:
-        return f"{dataset}: {counted(n_pairs, 'joined row')}, so no pair is chosen; {looked}"
+        return f"{counted(n_pairs, 'joined row')}, so no pair is chosen; {looked}"
     if best is None:
-        return f"{dataset}: val chooses no pair (not all have {metric} on val, of the same samples); {looked}"
+        return f"val chooses no pair (not all have {metric} on val, of the same samples); {looked}"
     names, joined = names_of(study), best.of.joined
     assert joined is not None
     way = next(way for way in best.ways if way.way == JOINED)
@@ -106,7 +112,7 @@ def _lead(study: Study, metric: str, record: Record) -> str:
     value = joined.value(metric)
     said = f"{value.value:.3f}" if value else "-"
     return (
-        f"{dataset}: best {where} of {n_pairs} pairs joined ({metric} {joined.val(metric):.3f}): "
+        f"best {where} of {n_pairs} pairs joined ({metric} {joined.val(metric):.3f}): "
         f"{names[id(best.of.a)]} + {names[id(best.of.b)]}; on test {said}, less the better of the two "
         f"{_told(way.better)}; {looked}"
     )
@@ -166,10 +172,9 @@ def _family(study: Study) -> str:
         return "tests: none"
     if study.n_tests == 1:
         return "tests: one"
-    return (
-        f"tests: Holm over all {study.n_tests} tests of these {counted(len(study.pairs), 'pair')}, joined "
-        "and averaged"
-    )
+    n = len(study.pairs)
+    pairs = "this pair" if n == 1 else f"these {counted(n, 'pair')}"
+    return f"tests: Holm over all {study.n_tests} tests of {pairs}, joined and averaged"
 
 
 def _value(of: Contender, metric: str) -> Cell:

@@ -80,6 +80,7 @@ def test_folds_and_shots(three, capsys):
     assert "3 shots" in out
     assert "kfold:3" in out
     assert "corrected resampled t" in out
+    assert "toys (ridge, 3 shots, last layer): 1 joined row" in out
 
 
 def test_what_pairs_writes(places, capsys):
