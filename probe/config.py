@@ -8,7 +8,7 @@ from cache.errors import RequestError
 from cache.places import results_root
 from probe.choosing.plan import ChoosingConfig
 from probe.episodes.draw import FewShotConfig
-from probe.finding import FindConfig
+from probe.finding import FindConfig, encoders_of, parts_of
 from probe.kinds.kind import Kind
 from probe.metrics.metric import Measuring
 from probe.places import AUTO, PlacesConfig
@@ -102,7 +102,8 @@ class ProbeConfig:
 
     def __post_init__(self) -> None:
         kind, places = self.kind, self.places
-        joins = [word for word in (*self.find.models, *map(str, self.find.files)) if "+" in word]
+        joins = [model for model in self.find.models if len(encoders_of(model)) > 1]
+        joins += [str(path) for path in self.find.files if len(parts_of(path)) > 1]
         if joins and not kind.joins_encoders:
             raise RequestError(f"--kind {kind.name} takes one encoder at a time, not {joins[0]}")
         self._check_beside(bool(joins))

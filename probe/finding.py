@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,6 +56,16 @@ class FindConfig:
         return self.features or features_root()
 
 
+def parts_of(path: Path) -> tuple[Path, ...]:
+    """The files that a plus joins, as "a.h5+b.h5"; folders and names may have a plus of their own."""
+    return tuple(map(Path, re.split(r"(?<=\.h5)\+", str(path))))
+
+
+def encoders_of(model: str) -> list[str]:
+    """The encoders that a plus joins; one in brackets is of a file's name, as "vit (a+b.pth 3f2a)"."""
+    return re.split(r"\+(?![^(]*\))", model)
+
+
 Files = tuple["Features", ...]  # of one encoder, or of several side by side
 ALL = "all"  # "all+": every encoder that is there
 
@@ -66,9 +77,8 @@ def choose_asked(find: FindConfig) -> tuple[list[Files], list[Failure]]:
         CacheError: nothing can be had.
         RequestError: several keys fit one request, or a join is of less than two encoders.
     """
-    # A file may have a plus in its own name.
-    together = [path for path in find.files if "+" in str(path) and not path.exists()]
-    joins = [model for model in find.models if "+" in model]
+    together = [path for path in find.files if len(parts_of(path)) > 1]
+    joins = [model for model in find.models if len(encoders_of(model)) > 1]
     found: list[Files] = []
     failures: list[Failure] = []
     models = tuple(model for model in find.models if model not in joins)
@@ -77,22 +87,18 @@ def choose_asked(find: FindConfig) -> tuple[list[Files], list[Failure]]:
         each, failures = choose_files(replace(find, files=files, models=models))
         found = [(features,) for features in each]
     for path in together:
-        parts = tuple(Path(part) for part in str(path).split("+"))
+        parts = parts_of(path)
         each, missing = choose_files(FindConfig(parts))
         failures += missing
-        found += [] if missing else [_joined(each, str(path))]
-    for model in joins:
+        if not missing and len(each) < len(parts):
+            raise RequestError(f"{path} names one feature file twice; name each once")
+        found += [] if missing else [tuple(each)]
+    for model in dict.fromkeys(joins):
         asked, missing = _by_dataset(find, model)
         found, failures = found + asked, failures + missing
     if not found:
         raise CacheError("; ".join(failure.why for failure in failures))
-    return found, failures
-
-
-def _joined(files: list[Features], what: str) -> Files:
-    if len(files) < 2:
-        raise RequestError(f"{what} joins {len(files)} feature files; name two or more")
-    return tuple(files)
+    return found, list(dict.fromkeys(failures))  # a broken file is met for each encoder
 
 
 def _by_dataset(find: FindConfig, model: str) -> tuple[list[Files], list[Failure]]:
@@ -100,9 +106,9 @@ def _by_dataset(find: FindConfig, model: str) -> tuple[list[Files], list[Failure
 
     An encoder of which several sizes are there is named with one, as in "dinov2@224".
     """
-    names = [name for name in model.split("+") if name]
     is_every = model == f"{ALL}+"
-    if not is_every and (len(names) < 2 or ALL in names):
+    names = [ALL] if is_every else encoders_of(model)
+    if not is_every and (not all(names) or ALL in names):
         raise RequestError(f"--model {model}: name encoders, as a+b, or {ALL}+ for every one")
     of_names: list[dict[str, list[Features]]] = []
     failures: list[Failure] = []
@@ -131,6 +137,8 @@ def _by_dataset(find: FindConfig, model: str) -> tuple[list[Files], list[Failure
                 f"--model {model} fits {len(files)} files of {dataset}; name one size of each encoder, "
                 f"of {there}"
             )
+        elif len({features.path for features in files}) < len(files):
+            raise RequestError(f"--model {model} names one encoder twice; name each once")
         elif len(files) < 2:
             why = f"{files[0].label} is the only encoder; extract another"
             failures.append(Failure(f"{model} on {dataset}", why))

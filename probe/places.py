@@ -412,17 +412,23 @@ def read_side_by_side(
     if len(places) == 1:
         return read_place(files[places[0].file], places[0], aggregate)
     widths = [width_of(place, files) for place in places]
-    dtypes = [files[p.file].memmap(*array).dtype for p in places for array in p.arrays]
+    dtypes = [_dtype_of(place, files[place.file]) for place in places]
     x, start = np.empty(0), 0
     # One after the other: all twice would be gigabytes.
     for place, width in zip(places, widths, strict=True):
         part = read_place(files[place.file], place, aggregate)
         if not start:
-            x = np.empty((len(part), sum(widths)), np.result_type(part, *dtypes))
+            x = np.empty((len(part), sum(widths)), np.result_type(*dtypes))
         x[:, start : start + width] = part
         start += width
         del part  # before the next is read
     return x
+
+
+def _dtype_of(place: Place, features: Features) -> np.dtype[Any]:
+    """As ``read_place`` gives it: several rows of a sample become float32."""
+    stored = [features.memmap(*array).dtype for array in place.arrays]
+    return np.result_type(*stored, *([] if features.rows_are_samples else [np.float32]))
 
 
 def width_of(place: Place, files: Sequence[Features]) -> int:

@@ -65,6 +65,11 @@ ADDED_LATER: dict[str, Any] = {  # what rows without these fields mean by that
 NO_ROW = "no row of probe or finetune"
 
 
+def rows_of(number: int) -> str:
+    """What says in ``samples`` which rows make a sample of a feature file, as ``Place.file`` counts."""
+    return f"rows {number + 1}" if number else "rows"
+
+
 class BrokenRow(ValueError):
     """A file that holds no row, or another than was written; the message has no path."""
 

@@ -27,7 +27,18 @@ from probe.metrics.patients import Scored, by_patient
 from probe.protocols import Followed, reading_of
 from probe.questions.leaks import without_twins
 from probe.questions.question import Question, Split
-from probe.results import IDS, PATIENTS, ROWS, Answered, Encoded, Part, Posed, Row, TrainedOn
+from probe.results import (
+    IDS,
+    PATIENTS,
+    ROWS,
+    Answered,
+    Encoded,
+    Part,
+    Posed,
+    Row,
+    TrainedOn,
+    rows_of,
+)
 from probe.solvers.standardise import UNLABELLED
 
 
@@ -128,8 +139,11 @@ def samples_of(question: Question) -> dict[str, int | str]:
     Checksums, or digests of what lies over them: other labels or splits are another question of the
     same features.
     """
-    tables = question.features.header.tables
-    rows = {} if question.features.rows_are_samples else {"rows": tables["rows/sample"]}
+    rows = {
+        rows_of(number): features.header.tables["rows/sample"]
+        for number, features in enumerate(question.files)
+        if not features.rows_are_samples
+    }
     return {**question.samples, **rows}
 
 

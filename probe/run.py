@@ -194,7 +194,7 @@ def _as_row(
     cost: Cost = UNKNOWN,
 ) -> Row:
     """The row of an answer, whose settings are all that changes its numbers, with the head it keeps."""
-    one_to_one, head, marks = question.features.rows_are_samples, answer.head, answer.marks
+    one_to_one, head, marks = question.rows_are_samples, answer.head, answer.marks
     if not (head and head.places and config.places.reads_test):
         head = None  # of pixels, or of a model without scores of test
     if question.name and not config.run.keep_heads:
@@ -420,9 +420,7 @@ class _Asking:
         elif not len(splits["test"]):
             raise RequestError(f"{question.title} has no test images")
         # Of one row a sample there is nothing to aggregate, and any word means the same.
-        files = question.features, fitted_on.features
-        is_one_each = all(features.rows_are_samples for features in files)
-        aggregate = "mean" if is_one_each else where.aggregate
+        aggregate = "mean" if question.rows_are_samples else where.aggregate
         wish = config.choosing, config.few_shot, where.is_comparing, aggregate, where.pools
         standard = None
         if len(at) > 1 and not config.kind.own_scale:

@@ -53,6 +53,12 @@ class Question:
         return self.features, *self.beside
 
     @property
+    def rows_are_samples(self) -> bool:
+        """Whether every file that is read has one row a sample: then nothing is aggregated."""
+        of_training = self.trained_on.files if self.trained_on else ()
+        return all(features.rows_are_samples for features in (*self.files, *of_training))
+
+    @property
     def dataset(self) -> str:
         return self.features.dataset
 

@@ -1,6 +1,7 @@
 """Several layers, pools and encoders side by side: which are found, matched, read and kept."""
 
 import json
+from shutil import copy
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from cache import open_features
 from cache.errors import CacheError, RequestError
 from probe.cost import Cost, cost_of
-from probe.finding import FindConfig, choose_asked
+from probe.finding import FindConfig, choose_asked, encoders_of
 from probe.places import (
     Place,
     PlacesConfig,
@@ -24,6 +25,8 @@ from probe.places import (
     settings_of,
 )
 from probe.questions.joining import align
+from probe.report.rows.stale import read_shelf
+from probe.report.rows.stored import read_stored, stored_files
 from probe.results import Row, find_head, from_json, read_row, read_scores
 
 N = (60, 20, 40)
@@ -49,6 +52,24 @@ def write_cnn(root, order=slice(None), **fields):
     own = {n: rng.normal(0, 30, (len(other.ids), w))[order] for n, w in arrays.items()}
     own["layers/02/mean"][:, 0] += 60 * (labels == 1)
     return write_rows(root / "toys" / "cnn_8_0123456789ab.h5", spec, own)
+
+
+def write_views(root, counts, seed=5):
+    """A third encoder on those samples, in another order; each has rows that don't follow one another."""
+    other, rng = open_features(make_features(root / "aside", n=N)), np.random.default_rng(seed)
+    order = rng.permutation(sum(N))
+    sample = rng.permutation(np.repeat(np.arange(sum(N)), counts))
+    said = {"model": "views", "encoder": "views.full", "class_names": tuple(other.class_names)}
+    said |= {"ids": other.ids[order], "labels": other.labels[order], "row_sample": sample}
+    said |= {"row_ids": np.array([f"row {i}" for i in range(len(sample))])}
+    said |= {
+        "split": np.array([2, 0, 1], np.uint8)[
+            np.searchsorted(["test", "train", "val"], other.split)[order]
+        ]
+    }
+    spec = make_spec(len(sample), {"layers/01/mean": 4}, key={"size": 8}, **said)
+    x = rng.normal(9, 1, (len(sample), 4)) + said["labels"][sample][:, None]
+    return write_rows(root / "toys" / "views_8_0123456789ab.h5", spec, {"layers/01/mean": x})
 
 
 @pytest.fixture
@@ -248,6 +269,8 @@ def test_a_trained_head_of_standardised_parts_is_kept_as_features_are(places, vi
         ("--kind linear --model toy+", "name encoders, as a"),
         ("--kind linear --model toy+nobody", "no features of nobody"),
         ("--kind linear --model toy@x+cnn", "NAME@PIXELS"),
+        ("--kind linear --model toy++cnn", "name encoders, as a"),
+        ("--kind linear --model toy@32+cnn+toy", "names one encoder twice"),
         ("--kind linear --model all+ --layer all", "compares layers of one encoder"),
     ],
 )
@@ -260,6 +283,41 @@ def test_parts_that_would_take_too_much_memory(places, vit, capsys, monkeypatch)
     monkeypatch.setattr("probe.run.MOST_STANDARDISED", 1000)
     assert "name fewer, or use --kind linear" in refused(capsys, "--kind knn --k 5 --layer all+")
     answered(capsys, "--kind ridge --layer all+")
+
+
+@pytest.mark.parametrize("words", ["toy+views", "views+toy"])
+@pytest.mark.parametrize("how", ["mean", "max"])
+def test_one_encoder_of_several_rows_a_sample(places, vit, capsys, tmp_path, how, words):
+    """Whichever is the first: its rows are aggregated, as the row and its kept head say."""
+    path = write_views(places[0], np.arange(sum(N)) % 3 + 1)
+    views = open_features(path)
+    answered(capsys, f"--kind linear --strengths 0.01 --model {words} --aggregate {how}")
+    (path,) = (places[1] / "toys").glob("*.json")
+    row = read_row(path)
+    assert row["probe"]["aggregate"] == how
+    head, files = find_head(path, row), align([vit, views] if words[0] == "t" else [views, vit])
+    assert head.aggregate == how
+    x = read_side_by_side(head.places, files, how)
+    assert x.dtype == np.float32
+    for number, name in enumerate(files[0].ids):
+        rows_of_it = views.array(1, "mean")[views.row_sample == views.ids.tolist().index(name)]
+        wanted = getattr(rows_of_it.astype(np.float64), how)(axis=0)
+        assert_allclose(x[number, -4:] if words[0] == "t" else x[number, :4], wanted, rtol=1e-6)
+    found = read_scores(path, row)
+    scores = dict(zip(files[0].ids, head.scores(x), strict=True))
+    assert_allclose([scores[i] for i in found["test_ids"]], found["test_scores"], atol=1e-5)
+
+
+def test_which_rows_make_a_sample_of_any_encoder_is_part_of_the_question(places, vit, capsys):
+    for counts in ([1, 2, 3] * 40, [3, 2, 1] * 40):
+        write_views(places[0], counts)
+        answered(capsys, "--kind ridge --model toy+views")
+        answered(capsys, "--kind ridge --model views+toy")
+    assert len({row["id"] for row in rows()}) == 4
+    stored, _ = read_stored(places[1], stored_files(places[1]))
+    shelf = read_shelf(places[0])
+    why = [fault.why for of in stored for fault in shelf.faults_of(of)]
+    assert why == ["images of a sample of toys changed since"] * 2
 
 
 @pytest.mark.parametrize("kind", ["heads", "zeroshot"])
@@ -276,6 +334,19 @@ def test_a_data_set_that_lacks_an_encoder_is_named(places, vit, capsys):
     assert status == 1
     assert "1 row" in out
     assert "toy+cnn on others: no features of cnn" in err
+
+
+def test_a_plus_in_names_of_folders_and_files_joins_nothing(places, vit, capsys, tmp_path):
+    cnn, folder = write_cnn(places[0]), tmp_path / "c++"
+    folder.mkdir()
+    one, other = (copy(path, folder / name) for path, name in ((vit.path, "a+.h5"), (cnn, "b.h5")))
+    answered(capsys, f"--kind ridge {one}+{other}")
+    (row,) = rows()
+    assert row["features"]["model"] == "toy+cnn"
+    assert "names one feature file twice" in refused(capsys, f"--kind ridge {one}+{other}+{one}")
+    _, _, err = run(capsys, f"--kind abmil {one}")  # it takes one encoder, and this is one
+    assert "each sample of toys is one row" in err
+    assert encoders_of("vit (a+b.pth 3f2a)+cnn") == ["vit (a+b.pth 3f2a)", "cnn"]
 
 
 def test_by_path_and_few_shots_and_folds(places, vit, capsys):

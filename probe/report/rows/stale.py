@@ -15,7 +15,7 @@ from cache.format.key import N_DIGEST
 from cache.format.read import Header
 from cache.header_index import HeaderIndex
 from probe.report.rows.stored import StoredRow
-from probe.results import IDS, PATIENTS, ROW_VERSION, ROWS
+from probe.results import IDS, PATIENTS, ROW_VERSION, ROWS, rows_of
 
 # Kinds whose rows are of images, and not of the feature file that their digest would name: of a
 # fine-tuned encoder it is that of the encoder before the training, of controls that of no encoder.
@@ -114,8 +114,10 @@ def _parts(of: StoredRow) -> Iterator[_Asked]:
     # Of encoders side by side the first one's file gave ids and labels, which others have in any order.
     first, *others = [part.digest for part in e.parts]
     yield _Asked(e.dataset, first, checksums, needs_file)
-    for digest in others:
-        yield _Asked(e.dataset, digest, {}, needs_file)
+    for number, digest in enumerate(others, 1):
+        name = rows_of(number)
+        own = {"rows": e.samples[name]} if name in e.samples else {}
+        yield _Asked(e.dataset, digest, own, needs_file)
     if (
         train := posed.trained_on
     ):  # its digest is of all encoders' files together, if they are several
