@@ -118,9 +118,7 @@ def _parts(of: StoredRow) -> Iterator[_Asked]:
         name = rows_of(number)
         own = {"rows": e.samples[name]} if name in e.samples else {}
         yield _Asked(e.dataset, digest, own, needs_file)
-    if (
-        train := posed.trained_on
-    ):  # its digest is of all encoders' files together, if they are several
+    if train := posed.trained_on:  # whose digest, of several encoders, is no one file's
         laid = _laid_over(train.target, train.split)
         checksums = _checksums(train.samples, train.tables, laid)
         yield _Asked(train.dataset, train.digest, checksums, needs_file and not e.joined)
