@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from probe.config import ProbeConfig
 from probe.finding import Files
@@ -38,10 +38,11 @@ def _baselines(config: ProbeConfig, files: Files) -> Iterator[Run]:
 
     The best is chosen without test, and its row stands beside the last layer's.
     """
-    plain = replace(config, kind=Linear(), protocol=None)
-    own = PlacesConfig(AUTO, ("cls", "mean"), config.places.aggregate)
+    own = _settings(config.kind) if isinstance(config.kind, Linear) else {}
+    plain = replace(config, kind=Linear(**own), protocol=None)
+    chosen = PlacesConfig(AUTO, ("cls", "mean"), config.places.aggregate)
     for features in files:
-        yield Run(replace(plain, places=own), (features,))
+        yield Run(replace(plain, places=chosen), (features,))
     yield Run(plain, files)
     if not isinstance(config.kind, Stack):
         yield Run(replace(plain, kind=Stack()), files)
@@ -50,9 +51,12 @@ def _baselines(config: ProbeConfig, files: Files) -> Iterator[Run]:
 def _pairs(config: ProbeConfig, files: Files) -> Iterator[Run]:
     """Each encoder by itself, and of each pair the joined features and the averaged scores."""
     assert isinstance(config.kind, Linear)
-    own = {field.name: getattr(config.kind, field.name) for field in fields(Linear)}
     for features in files:
         yield Run(config, (features,))
     for pair in itertools.combinations(files, 2):
         yield Run(config, pair)
-        yield Run(replace(config, kind=Stack(**own)), pair)
+        yield Run(replace(config, kind=Stack(**_settings(config.kind))), pair)
+
+
+def _settings(kind: Linear) -> dict[str, Any]:
+    return {field.name: getattr(kind, field.name) for field in fields(Linear)}

@@ -77,17 +77,15 @@ def fit_again(path: Path, row: Mapping[str, Any], ask: Callable[[], Question]) -
         if probe["kind"] in KEPT:
             cure = LATER if row["row_version"] >= 3 else OLDER
         raise RequestError(f"{name} is of kind {probe['kind']} and keeps no weights; {cure}")
-    question = ask()
     try:
         places = places_in(probe)
     except (KeyError, TypeError, ValueError) as error:
         raise RequestError(f"{name} doesn't say where it took features; ask it anew") from error
-    aggregate = probe.get("aggregate", "mean")
-
     if "parts" in probe or any(place.file for place in places):
         raise RequestError(
             f"{name} saw several places side by side, and isn't fitted again; {LATER}"
         )
+    question, aggregate = ask(), probe.get("aggregate", "mean")
     splits = divide(question, lambda one: read_side_by_side(places, one.files, aggregate))
     train = splits["train"]
     if probe.get("refit") == "train+val":

@@ -42,6 +42,7 @@ ROW_VERSION = 3
 CHECKSUM = "sha256"  # of the row's canonical JSON, but for this entry
 SCORES = "scores_sha256"  # of the file of scores, whose name holds the first digits of it
 N_DIGITS = 16
+LONGEST = 120  # letters of the model in a row's name: a file system takes 255 in all
 PATIENTS, IDS, ROWS = "patients", "ids", "images of a sample"  # of Encoded.tables
 SHOTS_ARE_PATIENTS = "shots are patients, with all their images"  # a mark
 ADDED_LATER: dict[str, Any] = {  # what rows without these fields mean by that
@@ -270,7 +271,7 @@ class Row:
     def path(self, root: Path) -> Path:
         """``root/{dataset}/{model}_{size}_{kind}_{digest}.json``."""
         e, kind = self.encoded, file_stem(self.answered.kind)
-        name = f"{file_stem(e.model)}_{e.size}_{kind}_{self.digest[:16]}.json"
+        name = f"{file_stem(e.model)[:LONGEST]}_{e.size}_{kind}_{self.digest[:16]}.json"
         return root / file_stem(e.dataset) / name
 
 

@@ -35,7 +35,8 @@ def test_an_averaged_pair_has_the_strengths_of_the_linear_probe(encoders, capsys
 
 
 def test_baselines_beside_a_stack(encoders, capsys):
-    answered(capsys, "--kind stack --model a --beside")
+    answered(capsys, "--kind stack --model a --beside --strengths 0.01,0.1")
+    assert all(row["probe"]["strengths"] == [0.01, 0.1] for row in rows())
     found = [(row["probe"]["kind"], row["probe"]["pool"]) for row in rows()]
     # Last layer and best, all places joined, and two ways to average; not the stack twice.
     assert sorted(found) == sorted(

@@ -139,3 +139,20 @@ def test_rows_from_before_know_nothing_and_later_ones_may_say_more(tmp_path):
     content = as_json(make_row())
     assert from_json({**content, "cost": {}}).cost == UNKNOWN
     assert from_json({**content, "cost": {"parameters": 3, "watts": 9}}).cost == Cost(3)
+
+
+def test_times_of_encoders_add_up_on_one_device(tmp_path):
+    said = {"images": 10, "forward_seconds": 1.0, "images_per_s": 20.0, "parameters": 5}
+    at = [Place(1, "cls"), Place(1, "cls", file=1)]
+    for devices, times in ((("a", "a"), (12.0, 0.2)), (("a", "b"), (None, None))):
+        each = [
+            {**said, "device": device, "images_per_s": speed}
+            for device, speed in zip(devices, (20.0, 30.0), strict=True)
+        ]
+        files = [
+            with_cost(tmp_path / device, own, seed=n)
+            for n, (device, own) in enumerate(zip("xy", each, strict=True))
+        ]
+        found = cost_of(files, at, None)
+        assert (found.images_per_second, found.inference_seconds_per_image) == times
+        assert (found.device, found.parameters) == (devices[0] if times[0] else None, 10)

@@ -24,7 +24,7 @@ from probe.places import (
     read_side_by_side,
     settings_of,
 )
-from probe.questions.joining import align
+from probe.questions.joining import _first_unlike, align
 from probe.report.rows.stale import read_shelf
 from probe.report.rows.stored import read_stored, stored_files
 from probe.results import Row, find_head, from_json, read_row, read_scores
@@ -32,9 +32,10 @@ from probe.results import Row, find_head, from_json, read_row, read_scores
 N = (60, 20, 40)
 
 
-def write_cnn(root, order=slice(None), **fields):
+def write_cnn(root, order=slice(None), dataset="toys", **fields):
     """Another encoder on the samples of ``make_features(n=N)``: means alone, of another width."""
     other = open_features(make_features(root / "aside", n=N))
+    fields["dataset"] = dataset
     ids, rng = other.ids[order], np.random.default_rng(3)
     labels = fields.pop("labels", other.labels[order])
     split = np.searchsorted(["test", "train", "val"], other.split)[order]
@@ -51,7 +52,7 @@ def write_cnn(root, order=slice(None), **fields):
     spec = make_spec(len(ids), arrays, "float32", row_sample=np.arange(len(ids)), **said)
     own = {n: rng.normal(0, 30, (len(other.ids), w))[order] for n, w in arrays.items()}
     own["layers/02/mean"][:, 0] += 60 * (labels == 1)
-    return write_rows(root / "toys" / "cnn_8_0123456789ab.h5", spec, own)
+    return write_rows(root / dataset / "cnn_8_0123456789ab.h5", spec, own)
 
 
 def write_views(root, counts, seed=5):
@@ -218,6 +219,12 @@ def test_a_row_of_two_encoders(places, vit, capsys, words, title):
     assert all(len(source.places) == 2 for source in back.sources)
 
 
+def test_samples_that_the_first_lacks_are_missed_as_well(places, vit):
+    cnn = open_features(write_cnn(places[0], np.arange(sum(N) - 3)))
+    with pytest.raises(RequestError, match="cnn at 8 px lacks 3 of 120, the first '00117'"):
+        align([cnn, vit])
+
+
 def test_all_joins_an_encoder_once(places, vit):
     """Its norm2 file is no encoder of its own, and stands for it where it is alone, or asked for."""
     norm2 = write_cnn(places[0], key={"layers": {"of": 3, "norm": "norm2"}})
@@ -366,6 +373,101 @@ def test_external_validation_of_encoders_side_by_side(places, vit, capsys):
     )
     assert status == 1
     assert "no features of cnn on others" in err
+
+
+def test_each_data_set_s_samples_are_matched(places, vit, capsys, tmp_path):
+    """Of external validation, and where a row's heads score new images: files in any order."""
+    rng = np.random.default_rng(4)
+    orders = {"toys": rng.permutation(sum(N)), "others": rng.permutation(sum(N))}
+    other = make_features(places[0], "others", n=N, n_layers=3, seed=9, key={"images": "others"})
+    vits, cnns = {"toys": vit, "others": open_features(other)}, {}
+    for name, order in orders.items():
+        cnns[name] = open_features(write_cnn(places[0], order, name))
+    words = "--kind linear --strengths 0.1 --model toy+cnn --layer -1"
+    answered(capsys, f"{words} --train-data toys --test-data others")
+    x = {
+        name: np.hstack(
+            [vits[name].array(2, "cls"), cnns[name].array(2, "mean")[np.argsort(order)]]
+        )
+        for name, order in orders.items()
+    }
+    train, test = (v.split == s for v, s in zip(vits.values(), ("train", "test"), strict=True))
+    scaler = StandardScaler().fit(x["toys"][train].astype(float))
+    model = LogisticRegression(C=0.1, tol=1e-10, max_iter=5000)
+    model.fit(scaler.transform(x["toys"][train].astype(float)), vit.labels[train])
+    wanted = model.predict_proba(scaler.transform(x["others"].astype(float)))
+    (path,) = (places[1] / "others").glob("*.json")
+    assert_allclose(read_scores(path, read_row(path))["test_scores"], wanted[test], atol=2e-3)
+    out = tmp_path / "new.csv"
+    answered(capsys, ["apply", path, cnns["others"].path, other, "--out", out])
+    with np.load(out.with_suffix(".npz")) as stored:
+        assert_array_equal(stored["ids"], vits["others"].ids)
+        assert_allclose(stored["scores"], wanted, atol=2e-3)
+    told = refused(capsys, f"{words[:-11]} --train-data {vit.path} --test-data others")
+    assert "name the data to train on" in told
+
+
+def test_tables_come_in_the_order_that_is_asked(places, vit):
+    order = np.random.default_rng(4).permutation(sum(N))
+    groups = np.array([f"p{i % 50}" for i in range(sum(N))])
+    meta = {"age": np.arange(sum(N)) * 1.0}
+    own = {"groups": groups[order], "meta": {"age": meta["age"][order]}}
+    cnn = open_features(write_cnn(places[0], order, **own)).in_order(vit.ids)
+    assert_array_equal(cnn.groups, groups)
+    assert_array_equal(cnn.meta["age"], meta["age"])
+    assert_array_equal(cnn.split, vit.split)
+    own = {"groups": groups, "dataset": "others"}
+    other = open_features(make_features(places[0], n=N, **own | {"dataset": "grouped"}))
+    with pytest.raises(RequestError, match="the second is of toys"):
+        align([other, cnn])
+
+
+def test_labels_that_nobody_knows_are_the_same():
+    known, unknown = np.array([1.0, 2.0]), np.array([1.0, np.nan])
+    assert _first_unlike(unknown, unknown) is None
+    assert _first_unlike(known, unknown) == (1, 1)
+    assert _first_unlike(np.array([[0, 1], [1, 1]]), np.array([[0, 1], [1, 0]])) == (1, 1)
+
+
+def test_what_a_reader_must_know_of_any_encoder_is_in_the_row(places, capsys):
+    make_features(places[0], n=N, notes={"seen": "no", "fitted": "whitened"})
+    write_cnn(places[0], notes={"seen": "yes: toys", "fitted": "scaled"})
+    answered(capsys, "--kind ridge --model toy+cnn --name all")
+    (row,) = rows()
+    assert (row["seen"], row["features"]["size"]) == ("yes: toys", 32)
+    assert {"toy@32: whitened", "cnn@8: scaled"} <= {*row["marks"]}
+    assert any(mark.startswith("cnn@8: the encoder saw these images") for mark in row["marks"])
+
+
+def test_only_some_encoders_are_joined_by_all(places, vit, capsys):
+    """None of random weights; and a size may be named for one encoder alone."""
+    write_cnn(places[0])
+    make_features(places[0], model="noise", n=N, notes={"random_weights": True})
+    make_features(places[0], n=N, size=64, key={"size": 64, "more": 1})
+    assert "fits 3 files of toys; name one size" in refused(capsys, "--kind ridge --model toy+cnn")
+    answered(capsys, "--kind ridge --model toy@64+cnn")
+    (row,) = rows()
+    assert row["features"]["label"] == "toy@64+cnn@8"
+    answered(capsys, "--kind ridge --model all+ --size 32,8")
+    assert "toy@32+cnn@8" in str(rows()) or "cnn@8+toy@32" in str(rows())
+    assert "noise" not in str(rows())
+
+
+def test_names_of_many_encoders_fit_a_file_system(places, capsys):
+    names = [f"an_encoder_of_a_long_name_{number:02d}" for number in range(12)]
+    for number, name in enumerate(names):
+        make_features(places[0], model=name, n=N, seed=number)
+    answered(capsys, "--kind ridge --model all+")
+    (row,) = rows()
+    assert row["features"]["model"] == "+".join(names)
+
+
+def test_what_is_not_fitted_again_says_so(places, vit, capsys, tmp_path):
+    cnn = write_cnn(places[0])
+    answered(capsys, "--kind knn --k 3 --model toy+cnn")
+    (path,) = (places[1] / "toys").glob("*.json")
+    told = refused(capsys, ["apply", path, vit.path, cnn, "--out", tmp_path / "new.csv"])
+    assert "saw several places side by side, and isn't fitted again" in told
 
 
 def test_apply_takes_a_file_of_each_encoder(places, vit, capsys, tmp_path, monkeypatch):
