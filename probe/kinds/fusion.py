@@ -4,7 +4,7 @@ The model is that of arXiv 2601.09322 (lciernik/attentive-layer-fusion at ef86a8
 why that is fast, is in ``probe.solvers.fusion``. The default is another procedure than the paper's:
 
 * Settings (learning rate, weight decay, dropped attention) are compared by val or by folds of train
-  and val, as all kinds' are. With the first seed all of them start, and the worse half is dropped
+  and val, as all kinds' are. With one seed all of them start, and the worse half is dropped
   after an eighth, a quarter and half of the steps. The chosen one is trained with every seed.
 * Compared is the log-loss at each setting's best temperature, see ``probe.solvers.temperature``:
   its answers are divided by it. Classes weigh alike in the loss, so scores are those of equally
@@ -28,7 +28,7 @@ from probe.answer import Answer
 from probe.choosing.plan import ChoosingConfig, Plan
 from probe.episodes.draw import FewShotConfig
 from probe.kinds.adamw import SECTION
-from probe.kinds.fusion_search import BALANCED, Asking
+from probe.kinds.fusion_search import BALANCED, SEARCH_SEED, Asking
 from probe.kinds.kind import DivergedError, Kind, Problem
 from probe.places import name_places
 from probe.solvers.epochs import check_device
@@ -65,8 +65,9 @@ class Fusion(Kind):
         below=1,
         unlike=True,
     )
-    # At most: fewer where an epoch would have less than five.
-    batch_size: int = setting(2048, "", least=1)
+    # Fewer where an epoch would have less than five; of two the last batch might be one sample,
+    # whose batch norm is nothing.
+    batch_size: int = setting(2048, "", least=3)
     iterations: int = setting(200, "of fusion at least", least=1)
     epochs: int = setting(10, "of fusion at least", least=1)
     noise: float = setting(
@@ -153,4 +154,5 @@ class Fusion(Kind):
         aside += ["pads_first"] if len(set(widths)) == 1 else []
         aside += [] if self.noise else ["is_absolute", "noise_on_val"]
         found = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in aside}
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in found.items()}
+        found = {name: list(v) if isinstance(v, tuple) else v for name, v in found.items()}
+        return found | ({"search_seed": SEARCH_SEED} if len(self.candidates) > 1 else {})

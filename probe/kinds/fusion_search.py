@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 BALANCED = "balanced"  # of --class-weights
 RUNGS = (1 / 8, 1 / 4, 1 / 2)  # of the steps, after which the worse half is dropped
 INNER_SHARES = (1, 4)  # of train: to choose on and to fit on
+SEARCH_SEED = 0  # of the search, whatever --seeds says: a row depends on no other's
 
 
 class Round(NamedTuple):
@@ -104,7 +105,7 @@ class Asking:
             part, n_parts = plan.fold, int(plan.fold.max()) + 1
         elif self.kind.chooses_inside:
             train = plan.train
-            part = divide(INNER_SHARES, train.ids, train.y, None, self.kind.seeds[0])
+            part = divide(INNER_SHARES, train.ids, train.y, None, SEARCH_SEED)
             n_parts = 1
         else:
             rows = np.arange(len(plan.train))
@@ -157,10 +158,8 @@ class Asking:
             groups, rungs = [[*range(n)[part]] for part in chunks(n, size)], (1.0,)
         for group in groups:
             alive = group
-            seed = self.kind.seeds[0]
-            trainings = [
-                self._start(each, [rates[i] for i in alive], seed) for each in self._rounds
-            ]
+            own = [rates[i] for i in alive]
+            trainings = [self._start(each, own, SEARCH_SEED) for each in self._rounds]
             for rung in rungs:
                 for training in trainings:
                     training.run(math.ceil(rung * training.n_steps))
@@ -291,8 +290,7 @@ class Asking:
         if n > 1:
             how = "the worse half dropped three times" if kind.halves else "all to the end"
             what = f"lr {rate.lr:g}, weight decay {rate.weight_decay:g}, dropout {rate.dropout:g}"
-            seed = f" with seed {kind.seeds[0]}" if len(kind.seeds) > 1 else ""
-            marks.append(f"chosen among {n} settings{seed}, {how}: {what}")
+            marks.append(f"chosen among {n} settings with seed {SEARCH_SEED}, {how}: {what}")
         if gone := [
             r for r, loss in zip(kind.candidates, found.losses, strict=False) if loss == math.inf
         ]:

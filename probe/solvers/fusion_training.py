@@ -37,13 +37,15 @@ ANSWERED = 1024  # samples that are answered at one time
 def batch_size_of(n: int, most: int) -> int:
     """Samples of a batch: at least ``N_BATCHES`` full ones, the last one half full or more.
 
-    The largest up to ``most`` that is so (data_loader.py: adjust_batch_size). The release ends with
-    batches of one where n is under 85, which batch norm can't take: there the batches are fewer.
+    The largest that is so, ``most`` or little more (data_loader.py: adjust_batch_size). The release
+    ends with batches of one where n is under 85, which batch norm can't take: there the batches are
+    fewer.
     """
+    smallest = min(SMALLEST_BATCH, most)
     if n // most >= N_BATCHES and _is_filled(n, most):
         return most
     for n_batches in range(max(n // most, N_BATCHES), 0, -1):
-        for size in range(n // n_batches + 1, SMALLEST_BATCH - 1, -1):
+        for size in range(n // n_batches + 1, smallest - 1, -1):
             if n // size >= n_batches and _is_filled(n, size):
                 return size
     return n

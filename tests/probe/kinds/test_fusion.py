@@ -42,7 +42,7 @@ def test_a_row_says_all_that_changes_its_numbers(places, capsys):
         "iterations": 8,
         "class_weights": "balanced",
     }
-    assert asked["training_seed"] == 0
+    assert (asked["training_seed"], asked["search_seed"]) == (0, 0)
     assert asked["chosen_by"] == "val balanced tempered log-loss"
     assert row["cost"]["trained_parameters"] == Shape(6, 8, 3).n_parameters
     chosen = row["chosen"]
@@ -55,7 +55,7 @@ def test_a_row_says_all_that_changes_its_numbers(places, capsys):
         lasting, key=lambda setting: setting[3]
     )[:3]
     assert any(
-        "chosen among 8 settings, the worse half dropped three times" in m for m in row["marks"]
+        "chosen among 8 settings with seed 0, the worse half dropped three times" in m for m in row["marks"]
     )
     assert any(m.startswith("scores are of equally frequent classes") for m in row["marks"])
 
@@ -76,10 +76,14 @@ def test_the_same_is_answered_twice_and_seeds_differ(places, capsys):
     words = f"{SHORT.replace('--seeds 0', '--seeds 0,3')} --lr 1e-3,1e-2 --weight-decay 0"
     answered(capsys, words)
     first = {row["probe"]["training_seed"]: row for row in rows()}
-    answered(capsys, f"{words} --results {places[1].parent / 'again'}")
-    again = {row["probe"]["training_seed"]: row for row in rows(places[1].parent / "again")}
+    again = {}
+    for seed in first:  # alone, as another process would
+        results = places[1].parent / f"again{seed}"
+        answered(capsys, f"{words.replace('0,3', str(seed))} --results {results}")
+        again |= {row["probe"]["training_seed"]: row for row in rows(results)}
     assert first.keys() == again.keys() == {0, 3}
     for seed in some(first):
+        assert first[seed]["id"] == again[seed]["id"]
         assert first[seed]["metrics"] == again[seed]["metrics"]
         assert first[seed]["chosen"] == again[seed]["chosen"]
     assert first[0]["chosen"]["of_settings"] == first[3]["chosen"]["of_settings"]

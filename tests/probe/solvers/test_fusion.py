@@ -368,8 +368,10 @@ def test_batches_are_many_and_filled(n, size):
     assert batch_size_of(n, 2048) == size
 
 
-def test_no_batch_is_of_one_sample():
+@pytest.mark.parametrize(("most", "times"), [(3, 5), (8, 2), (64, 2)])
+def test_no_batch_is_of_one_sample_or_much_larger_than_asked(most, times):
     for n in range(2, 600):
-        size = batch_size_of(n, 64)
+        size = batch_size_of(n, most)
         assert size > 1
         assert n % size != 1
+        assert size < times * most or n < 5 * most
