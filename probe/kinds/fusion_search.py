@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from cache.task import Task
 from probe.answer import Answer
 from probe.arrays import Array, Doubles, Floats, Indices, Singles
 from probe.choosing.plan import Plan
+from probe.kinds.fusion_settings import BALANCED, SEARCH_SEED, FusionSettings
 from probe.kinds.kind import DivergedError, Problem
 from probe.metrics.classification import evaluate
 from probe.questions.question import join
@@ -32,13 +33,8 @@ from probe.solvers.outputs import Outputs, check_finite
 from probe.solvers.standardise import Standard, chunks
 from probe.solvers.temperature import fit_temperature, log_loss
 
-if TYPE_CHECKING:
-    from probe.kinds.fusion import Fusion
-
-BALANCED = "balanced"  # of --class-weights
 RUNGS = (1 / 8, 1 / 4, 1 / 2)  # of the steps, after which the worse half is dropped
 INNER_SHARES = (1, 4)  # of train: to choose on and to fit on
-SEARCH_SEED = 0  # of the search, whatever --seeds says: a row depends on no other's
 
 
 class Round(NamedTuple):
@@ -63,7 +59,7 @@ class Found(NamedTuple):
 class Asking:
     """One problem: rounds, what is held out, and the trainings of both."""
 
-    kind: Fusion
+    kind: FusionSettings
     problem: Problem
     plan: Plan
 
@@ -106,6 +102,8 @@ class Asking:
         elif self.kind.chooses_inside:
             train = plan.train
             part = divide(INNER_SHARES, train.ids, train.y, None, SEARCH_SEED)
+            if part.min():
+                raise RequestError(f"a fifth of {len(train)} training images is none to choose on")
             n_parts = 1
         else:
             rows = np.arange(len(plan.train))

@@ -55,7 +55,8 @@ def test_a_row_says_all_that_changes_its_numbers(places, capsys):
         lasting, key=lambda setting: setting[3]
     )[:3]
     assert any(
-        "chosen among 8 settings with seed 0, the worse half dropped three times" in m for m in row["marks"]
+        "chosen among 8 settings with seed 0, the worse half dropped three times" in m
+        for m in row["marks"]
     )
     assert any(m.startswith("scores are of equally frequent classes") for m in row["marks"])
 
@@ -147,6 +148,11 @@ def test_what_it_refuses(words, said, places, capsys):
     make_features(places[0], n_layers=2)
     assert said in refused(capsys, words)
     assert not [*places[1].glob("*/*.json")]
+
+
+def test_a_fifth_that_is_none_is_refused(places, capsys):
+    make_features(places[0], n_layers=2, n=(2, 20, 40))
+    assert "a fifth of 2 training images is none" in refused(capsys, "--protocol ciernik2026")
 
 
 def test_one_class_is_refused(places, capsys):
