@@ -4,6 +4,9 @@ import pytest
 from features import make_features
 from probing import answered, refused, rows, run
 
+from probe.beside import plan_runs
+from probe.cli import read_config
+
 N = (60, 30, 40)
 
 
@@ -65,3 +68,13 @@ def test_what_has_nothing_beside_it(encoders, capsys, words, match):
 def test_pairs_of_one_encoder(encoders, capsys):
     (encoders[0] / "toys").joinpath("a_32_0.h5")
     assert "name encoders" in refused(capsys, "--kind linear --model a+ --pairs")
+
+
+def test_baselines_of_a_paper_s_probe_are_asked_of_the_same_features_and_follow_no_paper():
+    words = "--kind fusion --protocol ciernik2026 --beside --aggregate max".split()
+    *baselines, fused = [run.config for run in plan_runs(read_config(words), [("a file",)])]
+    assert [config.kind.name for config in baselines] == ["linear", "linear", "stack"]
+    assert [config.places.layer for config in baselines] == ["auto", "all+", "all+"]
+    assert {config.places.aggregate for config in (*baselines, fused)} == {"max"}
+    assert fused.protocol.name == "ciernik2026"
+    assert not any(config.protocol for config in baselines)

@@ -25,9 +25,11 @@ from probe.places import (
     settings_of,
 )
 from probe.questions.joining import _first_unlike, align
+from probe.questions.question import Split
 from probe.report.rows.stale import read_shelf
 from probe.report.rows.stored import read_stored, stored_files
 from probe.results import Row, find_head, from_json, read_row, read_scores
+from probe.run import _standardised
 
 N = (60, 20, 40)
 
@@ -85,6 +87,7 @@ def vit(places):
         ("2+0", ("cls",), [[(2, "cls"), (0, "cls")]]),
         ("all+", (), [[(0, "cls"), (1, "cls"), (2, "cls")]]),
         ("0,2", ("cls",), [[(0, "cls")], [(2, "cls")]]),
+        ("0,-3", ("cls",), [[(0, "cls")]]),
         ("1,0+-1", ("mean",), [[(1, "mean")], [(0, "mean"), (2, "mean")]]),
         (1, ("cls+mean",), [[(1, "cls"), (1, "mean")]]),
         ("all", ("cls+mean",), [[(n, p) for p in ("cls", "mean")] for n in range(3)]),
@@ -243,9 +246,10 @@ def test_all_joins_an_encoder_once(places, vit):
 
 def test_the_question_is_of_all_encoders_and_places(places, vit, capsys):
     write_cnn(places[0])
-    for words in ("--model toy", "--model toy+cnn", "--model cnn+toy", "--model toy --layer 1+2"):
-        answered(capsys, f"--kind ridge {words}")
-    assert len({row["id"] for row in rows()}) == 4
+    make_features(places[0], model="like", n=N, n_layers=3, seed=1)
+    for words in ("toy", "toy+cnn", "cnn+toy", "toy --layer 1+2", "toy+like", "like+toy"):
+        answered(capsys, f"--kind ridge --model {words}")
+    assert len({row["id"] for row in rows()}) == 6
 
 
 def test_a_kind_without_a_scale_of_its_own_sees_parts_standardised(places, vit, capsys):
@@ -257,6 +261,18 @@ def test_a_kind_without_a_scale_of_its_own_sees_parts_standardised(places, vit, 
     assert len(single) == 2
     accuracy = {r["features"]["model"]: r["metrics"]["acc"]["value"] for r in rows()}
     assert accuracy["toy+cnn"] >= max(accuracy["toy"], accuracy["cnn"]) - 0.05
+
+
+def test_train_alone_tells_the_scale_of_parts():
+    rng = np.random.default_rng(0)
+    splits = {
+        name: Split(rng.normal(n, n + 1, (30, 4)), np.zeros(30, int), np.arange(30).astype(str))
+        for n, name in enumerate(("train", "val", "test"))
+    }
+    _, found = _standardised(splits, "knn")
+    scaler = StandardScaler().fit(splits["train"].x)
+    for name, split in splits.items():
+        assert_allclose(found[name].x, scaler.transform(split.x), rtol=1e-5, atol=1e-6)
 
 
 def test_a_trained_head_of_standardised_parts_is_kept_as_features_are(places, vit, capsys):
@@ -460,6 +476,17 @@ def test_names_of_many_encoders_fit_a_file_system(places, capsys):
     answered(capsys, "--kind ridge --model all+")
     (row,) = rows()
     assert row["features"]["model"] == "+".join(names)
+
+
+def test_one_encoder_at_two_sizes_is_applied_in_any_order(places, vit, capsys, tmp_path):
+    large = make_features(places[0], n=N, seed=2, size=64, key={"size": 64, "more": 1})
+    answered(capsys, "--kind linear --strengths 0.1 --model toy@64+toy@32")
+    (path,) = (places[1] / "toys").glob("*.json")
+    out = tmp_path / "new.csv"
+    answered(capsys, ["apply", path, vit.path, large, "--out", out])
+    with np.load(out.with_suffix(".npz")) as stored:
+        scores = stored["scores"][vit.split == "test"]
+    assert_allclose(scores, read_scores(path, read_row(path))["test_scores"], atol=1e-5)
 
 
 def test_what_is_not_fitted_again_says_so(places, vit, capsys, tmp_path):
