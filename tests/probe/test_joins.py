@@ -540,3 +540,9 @@ def test_a_damaged_list_of_encoders_is_no_row(places, vit, capsys):
     path.write_text(json.dumps(row))
     with pytest.raises(ValueError, match=r"joined|sha256|checksum"):
         read_row(path)
+
+
+def test_encoders_side_by_side_have_no_control_with_random_weights(places, vit, capsys):
+    write_cnn(places[0])
+    _, out, _ = run(capsys, "--kind ridge --model toy+cnn --controls")
+    assert "of encoders side by side there is no control with random weights" in out
