@@ -280,7 +280,7 @@ def run(config: ProbeConfig) -> int:
     from probe.report.pages.listing import format_rows
     from probe.run import run_probe
 
-    found, failures = choose_asked(config.find)
+    found, failures = choose_asked(config.find, say=lambda line: show(line, flush=True))
     rows, more = run_probe(config, found, say=lambda line: show(line, flush=True))
     if rows:
         show(f"\n{format_rows(rows)}\n")

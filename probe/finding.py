@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,6 +52,15 @@ class FindConfig:
         None, "", metavar="DIR", shown="$MEDPROBE_FEATURES or ./features"
     )
 
+    def __post_init__(self) -> None:
+        for model in self.models:
+            names = [name.strip() for name in encoders_of(model)]
+            if model != f"{ALL}+" and (ALL in names or not all(names)):
+                raise RequestError(
+                    f"--model takes encoders' names, a+b for two side by side, or {ALL}+ for every one "
+                    f"that is there; not {model!r} (each by itself: leave --model out)"
+                )
+
     @property
     def folder(self) -> Path:
         return self.features or features_root()
@@ -70,8 +80,14 @@ Files = tuple["Features", ...]  # of one encoder, or of several side by side
 ALL = "all"  # "all+": every encoder that is there
 
 
-def choose_asked(find: FindConfig) -> tuple[list[Files], list[Failure]]:
+def choose_asked(
+    find: FindConfig, say: Callable[[str], None] = lambda line: None
+) -> tuple[list[Files], list[Failure]]:
     """What is asked one after the other: a feature file, or those of encoders that a plus joins.
+
+    Args:
+        find: which are meant.
+        say: told a line about what "all+" leaves out.
 
     Raises:
         CacheError: nothing can be had.
@@ -92,24 +108,24 @@ def choose_asked(find: FindConfig) -> tuple[list[Files], list[Failure]]:
         failures += missing
         if not missing and len(each) < len(parts):
             raise RequestError(f"{path} names one feature file twice; name each once")
-        found += [] if missing else [tuple(each)]
+        found += [] if missing else [_in_order(each)]
     for model in dict.fromkeys(joins):
-        asked, missing = _by_dataset(find, model)
+        asked, missing = _by_dataset(find, model, say)
         found, failures = found + asked, failures + missing
     if not found:
         raise CacheError("; ".join(failure.why for failure in failures))
     return found, list(dict.fromkeys(failures))  # a broken file is met for each encoder
 
 
-def _by_dataset(find: FindConfig, model: str) -> tuple[list[Files], list[Failure]]:
+def _by_dataset(
+    find: FindConfig, model: str, say: Callable[[str], None]
+) -> tuple[list[Files], list[Failure]]:
     """The files of encoders that a word joins, for each data set that has all of them.
 
     An encoder of which several sizes are there is named with one, as in "dinov2@224".
     """
     is_every = model == f"{ALL}+"
-    names = [ALL] if is_every else encoders_of(model)
-    if not is_every and (not all(names) or ALL in names):
-        raise RequestError(f"--model {model}: name encoders, as a+b, or {ALL}+ for every one")
+    names = [ALL] if is_every else [name.strip() for name in encoders_of(model)]
     of_names: list[dict[str, list[Features]]] = []
     failures: list[Failure] = []
     for name in names:
@@ -121,7 +137,10 @@ def _by_dataset(find: FindConfig, model: str) -> tuple[list[Files], list[Failure
         each, missing = choose_files(replace(find, models=models, sizes=sizes))
         failures += missing
         by_dataset: dict[str, list[Features]] = {}
-        for features in _once(each) if is_every else each:
+        kept = _once(each) if is_every else each
+        if left_out := [f"{f.label} on {f.dataset}" for f in each if f not in kept]:
+            say(f"{model} leaves out {', '.join(left_out)}: join it by name, as a+b")
+        for features in kept:
             by_dataset.setdefault(features.dataset, []).append(features)
         of_names.append(by_dataset)
     found: list[Files] = []
@@ -143,8 +162,13 @@ def _by_dataset(find: FindConfig, model: str) -> tuple[list[Files], list[Failure
             why = f"{files[0].label} is the only encoder; extract another"
             failures.append(Failure(f"{model} on {dataset}", why))
         else:
-            found.append(tuple(files))
+            found.append(_in_order(files))
     return found, failures
+
+
+def _in_order(files: list[Features]) -> Files:
+    """By name: whichever is named first, the encoders side by side are the same."""
+    return tuple(sorted(files, key=lambda f: (f.label, f.size, f.digest)))
 
 
 def _once(files: list[Features]) -> list[Features]:

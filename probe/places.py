@@ -97,9 +97,11 @@ class PlacesConfig:
                 )
         _refuse_twice("layer", words)
         check(self)
-        _refuse_twice("pool", self.pools)
         if unknown := [pool for pool in self.single_pools if pool not in POOLS]:
             raise RequestError(f"--pool takes {', '.join(POOLS)}, not {unknown[0]!r}")
+        _refuse_twice("pool", self.pools)
+        if any({"concat"} < {*pool.split("+")} for pool in self.pools):
+            raise RequestError(f"concat is cls and mean side by side; not {', '.join(self.pools)}")
         if self.layer == AUTO and any("+" in pool for pool in self.pools):
             raise RequestError(
                 f"--layer {AUTO} chooses among single pools; concat is cls and mean side by side"
@@ -255,7 +257,8 @@ def _layers(features: Features, word: str, nth: int | None) -> list[Place]:
         numbers = _numbers(features, word)
         numbers = numbers if nth is None else [numbers[nth]]
     else:
-        numbers = [features.find_layer(int(number)) for number in word.split("+")]
+        # Sorted: another order of columns is no other question.
+        numbers = sorted(features.find_layer(int(number)) for number in word.split("+"))
     _refuse_twice("layer", [str(number) for number in numbers])
     return [Place(number, "", features=features) for number in numbers]
 
@@ -266,7 +269,8 @@ def _pooled(
     """Each layer with those of the pools that it has."""
     found = []
     for at in layers:
-        names = pools.split("+") if pools else [default_pool(features, at.layer, reading)]
+        names = sorted(pools.split("+"), key=POOLS.index) if pools else []
+        names = names or [default_pool(features, at.layer, reading)]
         if at.n_last > 1:
             found += [_last(features, at.n_last, pool) for pool in names]
         else:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cache.commands.names import version_of
+from cache.commands.names import short_label, version_of
 from cache.errors import RequestError
 from cache.features import Features
 from cache.format.key import key_digest
@@ -56,6 +56,7 @@ def encoded_of(question: Question, protocol: Followed | None = None) -> Encoded:
 def _side_by_side(files: Sequence[Features], each: Sequence[Encoded]) -> Encoded:
     sizes = {e.size for e in each}
     names = [e.label if len(sizes) == 1 else f"{e.label}@{e.size}" for e in each]
+    short = [short_label(e.label) for e in each]
     seen = [e.seen for e in each]
     saw = [s for s in seen if s.startswith("yes")]
     alike = seen[0] if len(set(seen)) == 1 else "unknown"
@@ -73,7 +74,7 @@ def _side_by_side(files: Sequence[Features], each: Sequence[Encoded]) -> Encoded
         protocol=" + ".join(paper or "its own" for paper in papers) if any(papers) else "",
         marks=tuple(
             dict.fromkeys(
-                f"{name}: {mark}" for name, e in zip(names, each, strict=True) for mark in e.marks
+                f"{name}: {mark}" for name, e in zip(short, each, strict=True) for mark in e.marks
             )
         ),
         joined=tuple(Part(e.model, e.label, e.encoder, e.size, e.digest, e.key) for e in each),

@@ -115,8 +115,10 @@ def run_probe(config: ProbeConfig, found: list[Files], say: Say) -> tuple[list[R
     asked = _with_random(config, found, say) if config.run.controls else found
     for own, files in plan_runs(config, asked):
         paths = [" + ".join(str(f.path) for f in files)] if alike[_named(files)] > 1 else []
-        answers = answer(Job(own, tuple(f.path for f in files)), say_once, files)
         names, dataset = "+".join(features.label for features in files), files[0].dataset
+        if config.run.beside or config.run.pairs:
+            say(f"{dataset}: {own.kind.name} of {names}, layer {own.places.layer}")
+        answers = answer(Job(own, tuple(f.path for f in files)), say_once, files)
         if keep(answers, f"{names} on {dataset}", *paths):
             of_datasets.setdefault(dataset, files[0])
     for dataset, features in of_datasets.items() if config.run.controls else ():
@@ -425,7 +427,7 @@ class _Asking:
         standard = None
         if len(at) > 1 and not config.kind.own_scale:
             standard, splits = _standardised(splits, config.kind.name)
-        return Problem(question, at, splits, *wish, config.run.keep_heads, standard)
+        return Problem(question, at, splits, *wish, config.run.keep_heads, standard, self.say)
 
     def _measured(
         self,
@@ -515,6 +517,6 @@ def describe_lacking(config: ProbeConfig, files: Files) -> list[str]:
         there = [pool for pool in pools if pool not in lacking]
         if lacking and there:
             lines.append(
-                f"{features.model} has no {', '.join(lacking)} there: asked is {', '.join(there)}"
+                f"{features.model} has no {', '.join(lacking)}: {', '.join(there)} is read alone"
             )
     return lines

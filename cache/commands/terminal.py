@@ -53,6 +53,9 @@ class Parser(argparse.ArgumentParser):
                     yield from parser._flags()
 
     def error(self, message: str) -> NoReturn:
+        if message.endswith("expected one argument"):
+            flag = message.split()[1].rstrip(":").split("/")[0]
+            message += f" (one that begins with a minus as {flag}=-1)"
         self.exit(2, printable(f"{self.prog}: {message}; see {self.prog} --help\n"))
 
 

@@ -72,6 +72,7 @@ class Fusion(FusionSettings):
         asking = Asking(self, problem, self._plan(problem))
         found, diverged = asking.search(), []
         for seed in self.seeds:
+            problem.say(f"fusion on {problem.question.title}: training with seed {seed}")
             try:
                 yield asking.answer(found, seed)
             except DivergedError as error:

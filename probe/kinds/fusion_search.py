@@ -168,7 +168,11 @@ class Asking:
                     break
                 for training in trainings:
                     training.models.keep([alive.index(place) for place in best])
-                alive = best
+                alive, done = best, trainings[0]
+                self.problem.say(
+                    f"fusion on {self.problem.question.title}: {len(alive)} of {n} settings go on "
+                    f"after {done.n_done} of {done.n_steps} steps"
+                )
         lasting = [i for i in range(n) if steps[i] == max(steps) and losses[i] < math.inf]
         if not lasting:
             raise DivergedError("every setting", f"try --lr {min(self.kind.lrs) / 10:g}")
@@ -298,7 +302,7 @@ class Asking:
             (kind.lrs, rate.lr, "learning rate"),
             (kind.weight_decays, rate.weight_decay, "weight decay"),
         ):
-            if len(values) > 1 and own in (min(values), max(values)):
+            if len(values) > 2 and own in (min(values), max(values)):  # of two each is an end
                 marks.append(f"the chosen {word} {own:g} is the end of the grid")
         if self._course.is_balanced:
             marks.append("scores are of equally frequent classes, as the loss weighs them")

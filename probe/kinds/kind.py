@@ -20,9 +20,9 @@ one solve, all seeds in one loop) overrides ``answer``, ``answer_together`` or `
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -95,6 +95,7 @@ class Problem:
     keep_heads: bool = False  # of few-shot episodes, too
     # What several places' features were standardised by, for kinds that don't do so themselves.
     standard: Standard | None = None
+    say: Callable[[str], None] = field(default=lambda line: None, compare=False)  # told progress
 
     @property
     def task(self) -> Task:

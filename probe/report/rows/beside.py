@@ -21,6 +21,12 @@ def short_name(e: Encoded) -> str:
     return "+".join(_sized(part) if len(sizes) > 1 else short_label(part.label) for part in e.parts)
 
 
+def sizes_of(e: Encoded) -> int | str | None:
+    """Of the input, in pixels: 224, or "112/224" of encoders side by side."""
+    sizes = [part.size for part in e.joined]
+    return "/".join(map(str, sizes)) if len(set(sizes)) > 1 else e.size or None
+
+
 def sized_name(e: Encoded) -> str:
     """Encoders side by side as --model takes them, whatever sizes there are: "vit@112+cnn@112"."""
     return "+".join(map(_sized, e.parts))

@@ -17,7 +17,7 @@ from cache.commands.names import near_names
 from cache.errors import RequestError
 from probe.metrics.intervals import Interval
 from probe.metrics.prepared import METRICS
-from probe.report.rows.beside import layer_of, pool_of, short_name
+from probe.report.rows.beside import layer_of, pool_of, short_name, sizes_of
 from probe.report.rows.stored import StoredRow
 from probe.results import as_json
 
@@ -138,7 +138,7 @@ FIELDS = (
     Field("model", "encoder, as it is called beside others", lambda of: short_name(of.row.encoded), ENCODER),
     Field("encoder", "its full name", lambda of: of.row.encoded.encoder or None, ENCODER),
     Field("weights", "digest of its weights", _weights, ENCODER),
-    Field("size", "of its input, in pixels", lambda of: of.row.encoded.size or None, ENCODER),
+    Field("size", "of its input, in pixels", lambda of: sizes_of(of.row.encoded), ENCODER),
     Field("layer_norm", "how its layers are normed", lambda of: _follow(of.row.encoded.key, ("layers", "norm")), ENCODER, "layer norm"),
     Field("prepared", "paper whose image preparation it is", lambda of: of.row.encoded.protocol or None, ENCODER),
     Field("seen", "whether pretraining saw the images", lambda of: of.row.encoded.seen, ENCODER),
