@@ -131,7 +131,8 @@ def test_encoders_of_several_widths(places, capsys):
     write_rows(places[0] / "toys" / "cnn_8_0123456789ab.h5", spec, {"layers/00/mean": wide})
     answered(capsys, f"{ONE} --model toy+cnn")
     (row,) = rows()
-    assert row["probe"]["places"][-1] == {"layer": 0, "pool": "mean", "file": 1}
+    assert row["probe"]["places"][0] == {"layer": 0, "pool": "mean"}
+    assert [place.get("file", 0) for place in row["probe"]["places"]] == [0, 1, 1, 1, 1]
     assert row["probe"]["pads_first"] is False
     assert row["cost"]["trained_parameters"] == Shape(5, 9, 3).n_parameters
 

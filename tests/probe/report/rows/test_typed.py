@@ -82,7 +82,7 @@ LINES = {
     "resamples": ("--kind ridge --seed 4 --shots 2 --episodes 4 --resamples 30", None),
     "layers side by side": ("--kind ridge --model toy --layer 0+1 --pool cls", "--layer all+"),
     "pools side by side": ("--kind knn --k 5 --layer 0 --pool cls+mean", "--layer 0 --pool cls+mean"),
-    "encoders": ("--kind ridge --model toy+lite", "--layer=-1 --pool cls --model toy@32+lite@32"),
+    "encoders": ("--kind ridge --model toy+lite", "--layer=-1 --pool cls --model lite@32+toy@32"),
     "all of all": ("--kind ridge --model all+ --layer all+ --pool mean+cls", None),
     "pairs": ("--kind linear --model all+ --pairs --strengths 0.01,1", None),
     "averaged": ("--kind stack --model toy --strengths 0.01,1", "--layer all+ --pool cls+mean"),
