@@ -56,7 +56,10 @@ def encoded_of(question: Question, protocol: Followed | None = None) -> Encoded:
 def _side_by_side(files: Sequence[Features], each: Sequence[Encoded]) -> Encoded:
     sizes = {e.size for e in each}
     names = [e.label if len(sizes) == 1 else f"{e.label}@{e.size}" for e in each]
-    short = [short_label(e.label) for e in each]
+    short = [
+        short_label(e.label) if len(sizes) == 1 else f"{short_label(e.label)}@{e.size}"
+        for e in each
+    ]
     seen = [e.seen for e in each]
     saw = [s for s in seen if s.startswith("yes")]
     alike = seen[0] if len(set(seen)) == 1 else "unknown"
