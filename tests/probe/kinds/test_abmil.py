@@ -274,3 +274,15 @@ def test_refusals_name_the_cure(places, capsys, why):
     else:
         found = refused(capsys, f"--kind abmil {words}")
     assert said in " ".join(found.split())
+
+
+def test_the_search_has_a_seed_of_its_own(places, capsys):
+    """So that a row doesn't depend on which other seeds were asked for."""
+    make_volumes(places[0])
+    words = "--kind abmil --iterations 20 --lr 0.01 --weight-decay 0.1,0.01 --hidden 4"
+    chosen = []
+    for seed in (3, 5):
+        answered(capsys, f"{words} --seeds {seed} --results {places[1] / str(seed)}")
+        gated, _ = pair(places[1] / str(seed))
+        chosen.append(gated[0]["chosen"])
+    assert chosen[0] == chosen[1]

@@ -1,6 +1,7 @@
 """--kind stack against linear probes that are averaged by hand, and its weights against scipy's."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from looking import some
 from numpy.testing import assert_allclose
 from scipy.optimize import minimize
 
+from cache.features import open_features
 from cache.task import BINARY, MISSING, MULTI_CLASS, MULTI_LABEL
 from probe.cli import main
 from probe.metrics.losses import log_loss
@@ -55,6 +57,11 @@ def test_it_is_the_average_of_linear_rows(data, choose, tmp_path):
         assert [(p["layer"], p["pool"]) for p in row["probe"]["places"]] == PLACES
         by_hand = np.tensordot(weights, [one["test_scores"] for _, one in each], axes=1)
         assert_allclose(arrays["test_scores"], by_hand, atol=1e-6)
+        assert ("train_scores" in arrays) == (choose == "val")
+        if choose == "val":  # each of train by fits without it
+            of_train = [one["train_scores"] for _, one in each]
+            by_hand = np.tensordot(weights, of_train, axes=1)
+            assert_allclose(arrays["train_scores"], by_hand, atol=1e-6)
     assert_allclose(found["stack", "toy", "equal"][0]["chosen"]["weights"], 1 / 8)
     # Weights are those of the smallest log-loss on what chose the strengths.
     held_out = [one["val_scores"] for _, one in each]
@@ -76,6 +83,32 @@ def test_val_numbers_are_by_weights_of_other_folds(tmp_path):
     fitted = np.tensordot(row["chosen"]["weights"], each, axes=1)
     assert log_loss(fitted, labels, BINARY) < log_loss(arrays["val_scores"], labels, BINARY)
     assert "val numbers are by weights of the other folds" in row["marks"]
+
+
+def test_a_val_of_too_few_for_folds_is_weighed_as_it_is(tmp_path):
+    make_toy(tmp_path, "two", "binary-class", seed=3)
+    ids = open_features(next(tmp_path.glob("two/*.h5"))).ids
+    splits = ["val"] * 3 + ["test"] * 20 + ["train"] * (len(ids) - 23)
+    lines = [f"{i},{split}" for i, split in zip(ids, splits, strict=True)]
+    (tmp_path / "splits.csv").write_text("\n".join(["id,split", *lines]))
+    words = "--choose", "val", "--split-file", str(tmp_path / "splits.csv")
+    row, arrays = rows_of(tmp_path, "--kind", "stack", *words)["stack", "toy", "stacked"]
+    assert len(arrays["val_ids"]) == 3
+    assert any("as no folds can be made" in mark for mark in row["marks"])
+    # What is said of some places says of how many.
+    counts = [int(n) for mark in row["marks"] for n in re.findall(r"grid \(at (\d) of 8", mark)]
+    assert counts
+    assert sum(counts) <= 8
+
+
+@pytest.mark.parametrize("choose", ["val", "cv"])
+def test_one_strength_leaves_weights_to_choose(choose, tmp_path):
+    make_toy(tmp_path, "two", "binary-class", seed=3)
+    found = rows_of(tmp_path, "--kind", "stack", "--strengths", "0.01", "--choose", choose)
+    row, arrays = found["stack", "toy", "stacked"]
+    n_fitted = sum(row["n"][name] for name in ("train", "val"))
+    assert len(arrays["val_scores"]) == (row["n"]["val"] if choose == "val" else n_fitted)
+    assert len(row["chosen"]["weights"]) == 8
 
 
 def test_two_encoders_are_an_averaged_pair(tmp_path):

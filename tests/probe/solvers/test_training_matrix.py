@@ -232,3 +232,11 @@ def test_what_is_too_wide_says_bytes_and_hours_first(kind, said, tmp_path, capsy
         monkeypatch.setattr(module, "MOST_ROTATED", 30)
     assert main(words) == 0
     assert re.search(said, "".join(capsys.readouterr()))
+
+
+def test_images_that_are_there_twice_are_one_direction():
+    x, _ = layers(20, 30, 4)
+    twice = np.concatenate([x, x])
+    eigenvalues, basis = training_matrix.eigenbasis_of_images(twice, Standard.of(twice))
+    assert eigenvalues.shape == (19,)  # centred
+    assert_allclose(basis.T @ basis, np.eye(19), atol=1e-12)
