@@ -2,6 +2,7 @@
 
 import json
 from shutil import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 from cache import open_features
 from cache.errors import CacheError, RequestError
+from cache.task import BINARY, Task
 from probe.cost import Cost, cost_of
 from probe.finding import FindConfig, choose_asked, encoders_of
 from probe.places import (
@@ -25,10 +27,11 @@ from probe.places import (
     settings_of,
 )
 from probe.questions.joining import _first_unlike, align
-from probe.questions.question import Split
+from probe.questions.question import Question, Split
 from probe.report.rows.stale import read_shelf
 from probe.report.rows.stored import read_stored, stored_files
-from probe.results import Row, find_head, from_json, read_row, read_scores
+from probe.results import BrokenRow, Row, find_head, from_json, read_row, read_scores
+from probe.row_schema import check_row
 from probe.run import _standardised
 
 N = (60, 20, 40)
@@ -567,8 +570,22 @@ def test_a_damaged_list_of_encoders_is_no_row(places, vit, capsys):
     row = json.loads(path.read_text())
     row["features"]["joined"][1].pop("key")
     path.write_text(json.dumps(row))
-    with pytest.raises(ValueError, match=r"joined|sha256|checksum"):
+    with pytest.raises(BrokenRow):
         read_row(path)
+    with pytest.raises(ValueError, match=r"features\.joined should be a list of two encoders"):
+        check_row(row)
+
+
+def test_rows_of_training_files_are_aggregated_as_well():
+    def question(*are_samples, trained_on=None):
+        files = [SimpleNamespace(rows_are_samples=one) for one in are_samples]
+        task, none = Task(BINARY, ("a", "b")), np.empty(0, np.uint8)
+        return Question(files[0], task, none, none, beside=tuple(files[1:]), trained_on=trained_on)
+
+    assert question(True, True).rows_are_samples
+    assert not question(True, False).rows_are_samples
+    assert not question(True, trained_on=question(True, False)).rows_are_samples
+    assert question(True, trained_on=question(True)).rows_are_samples
 
 
 def test_encoders_side_by_side_have_no_control_with_random_weights(places, vit, capsys):

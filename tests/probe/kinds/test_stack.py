@@ -101,13 +101,13 @@ def test_a_val_of_too_few_for_folds_is_weighed_as_it_is(tmp_path):
     assert sum(counts) <= 8
 
 
-@pytest.mark.parametrize("choose", ["val", "cv"])
+@pytest.mark.parametrize("choose", ["--choose val", "--choose cv", ""])
 def test_one_strength_leaves_weights_to_choose(choose, tmp_path):
     make_toy(tmp_path, "two", "binary-class", seed=3)
-    found = rows_of(tmp_path, "--kind", "stack", "--strengths", "0.01", "--choose", choose)
+    found = rows_of(tmp_path, "--kind", "stack", "--strengths", "0.01", *choose.split())
     row, arrays = found["stack", "toy", "stacked"]
     n_fitted = sum(row["n"][name] for name in ("train", "val"))
-    assert len(arrays["val_scores"]) == (row["n"]["val"] if choose == "val" else n_fitted)
+    assert len(arrays["val_scores"]) == (row["n"]["val"] if "val" in choose else n_fitted)
     assert len(row["chosen"]["weights"]) == 8
 
 
