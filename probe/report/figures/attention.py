@@ -79,7 +79,11 @@ def make(asked: Asked) -> Frame[Look]:
     if asked.by:
         raise RequestError("attention is kept of each class, --by class, and by no other column")
     left: Counter[str] = Counter()
-    of_kind = [c for c in asked.contenders if c.first.row.answered.kind == FUSION]
+    of_kind = [
+        c
+        for c in asked.contenders
+        if c.first.row.answered.kind == FUSION and c.first.row.measured.test
+    ]
     found = [fused for c in of_kind if (fused := _read(c, asked.by_class, left))]
     notes = tuple(f"Left out: {counted(n, 'row')}: {why}" for why, n in left.items())
     if not found:

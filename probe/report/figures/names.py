@@ -15,7 +15,7 @@ ALWAYS = ("data", "model", "kind")
 TELLING = (
     *("target", "split", "trained", "protocol", "mode", "k", "place", "size", "layer", "pool"),
     *("depth", "aggregate", "measured", "control", "prepared", "fitted", "weights", "features"),
-    *("pooling", "id"),
+    *("pooling", "averaging", "id"),
 )
 OF_SAMPLES = ("target", "split", "fold", "trained")  # which samples test is, and what was learnt
 BARE = {*ALWAYS, "target", "split", "fold", "protocol", "mode", "pool", "control"}

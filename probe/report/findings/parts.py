@@ -14,7 +14,18 @@ from probe.report.rows.fields import BY_NAME, is_number, natural, written
 
 # What tells contenders of one cell apart, the first that does.
 TELLING = (
-    *("size", "layer", "pool", "depth", "aggregate", "pooling", "weights", "scale", "fitted"),
+    *(
+        "size",
+        "layer",
+        "pool",
+        "depth",
+        "aggregate",
+        "pooling",
+        "averaging",
+        "weights",
+        "scale",
+        "fitted",
+    ),
     "features",
 )
 N_DIGITS = 8  # of a digest

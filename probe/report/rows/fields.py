@@ -156,6 +156,7 @@ FIELDS = (
     Field("place", "whether layer and pool were chosen, or named", _place, QUESTION),
     Field("aggregate", "how a sample's rows become one", _setting("aggregate"), QUESTION),
     Field("pooling", "of abmil: how rows become one, gated attention or the mean", _setting("pooling"), QUESTION),
+    Field("averaging", "of stack: equal weights of the places, or stacked ones, chosen without test", _setting("weights"), QUESTION),
     Field("measured", "what is measured, where not samples", _setting("scores_of"), QUESTION),
     Field("shots", "few-shot: labelled samples of a class", lambda of: of.row.answered.shots, QUESTION),
     Field("episodes", "few-shot: how many draws", _setting("few_shot", "episodes"), QUESTION),

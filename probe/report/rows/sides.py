@@ -28,6 +28,7 @@ OF_ALL_KINDS = (
 )
 # Of a condition, what makes no other question: folds that both were asked on are compared alone.
 UNASKED = ("probe.read", "probe.n_resamples", "folds")
+FIELD_OF = {"probe.scores_of": "measured", "probe.weights": "averaging"}
 FITTED = "fitted"  # on train, or train and val, as the size of val decided
 
 
@@ -199,10 +200,12 @@ def _nearest(a: Side, b: Side, of_a: Sequence[Contender], of_b: Sequence[Contend
             if not is_same and (a.is_free or b.is_free or all(_may(d.name, x, y) for d in apart)):
                 able.append(Pair(x, y, apart))
     least: dict[int, int] = {}
-    for pair in able:
+    far = [len(p.apart) + (p.a.model != p.b.model) for p in able]  # another encoder is farther
+    for pair, steps in zip(able, far, strict=True):
         for c in (pair.a, pair.b):
-            least[id(c)] = min(least.get(id(c), len(pair.apart)), len(pair.apart))
-    kept = [p for p in able if len(p.apart) == least[id(p.a)] == least[id(p.b)]]
+            least[id(c)] = min(least.get(id(c), steps), steps)
+    near = zip(able, far, strict=True)
+    kept = [p for p, steps in near if steps == least[id(p.a)] == least[id(p.b)]]
     # Where rows are of both sides, a pair is there twice, once turned round.
     seen: set[frozenset[frozenset[int]]] = set()
     once = []
@@ -249,8 +252,8 @@ def asked(of: Contender) -> dict[str, Any]:
     row, settings = of.first.row, of.first.row.answered.settings
     found: dict[str, Any] = {}
     for name, value in of.condition().items():
-        if name == "probe.scores_of":
-            found["measured"] = value
+        if name in FIELD_OF:
+            found[FIELD_OF[name]] = value
         elif name not in UNASKED:
             found[name.removeprefix("probe.").removeprefix("few_shot.")] = value
     found["size"] = row.encoded.size
@@ -283,6 +286,7 @@ def facts(of: Contender) -> dict[str, str]:
         "size": f"{e.size} px" if e.size else "",
         "kind": row.answered.kind,
         "pooling": f"pooling {settings['pooling']}" if "pooling" in settings else "",
+        "averaging": f"{settings['weights']} weights" if row.answered.kind == "stack" else "",
         "mode": str(settings.get("mode", "")),
         "k": f"k {'chosen' if 'k' in row.answered.chosen else settings['k']}"
         if "k" in settings

@@ -155,6 +155,13 @@ def test_rows_without_attention_are_named(arrays, why):
         frame_of([changed(**arrays)])
 
 
+def test_rows_that_have_not_read_test_are_not_missed():
+    of = fused()
+    measured = dataclasses.replace(of.row.measured, test={})
+    unread = dataclasses.replace(of, row=dataclasses.replace(of.row, measured=measured))
+    assert frame_of([fused(dataset="other"), unread]).notes == ()
+
+
 def test_other_kinds_have_none_and_another_column_is_refused():
     with pytest.raises(RequestError, match="it needs rows of fusion"):
         frame_of(kinds())

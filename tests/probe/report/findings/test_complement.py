@@ -35,7 +35,7 @@ def both(a, b, scores, kind="linear", val=None, at=AT, **settings):
     parts = tuple(Part(m, m, f"{m}.full", 32, f"{m:0<64}", {}) for m in (a, b))
     measured = of.row.measured
     if val is not None:
-        measured = dataclasses.replace(measured, val={"auc": val})
+        measured = dataclasses.replace(measured, val={"auc": val, "brier": 1 - val})
     encoded = dataclasses.replace(of.row.encoded, joined=parts, digest=f"{a}{b}".ljust(64, "1"))
     return dataclasses.replace(
         of, row=dataclasses.replace(of.row, encoded=encoded, measured=measured)
@@ -88,6 +88,8 @@ def test_pairs_are_of_rows_that_were_asked_alike():
     (found,) = found_of(*rows)
     assert [(of.a.model, of.b.model) for of in found] == [("a", "b"), ("a", "c"), ("b", "c")]
     assert found_of(A) == []
+    other = [alone(name, layer=2, seed=5) for name in "ab"]
+    assert [len(of) for of in found_of(A, B, *other)] == [1, 1]
     assert found_of(A, alone("b", place_chosen={"by": "loss"})) == []
 
 
@@ -117,6 +119,21 @@ def test_both_against_each():
     assert_allclose([way.adjusted for of in done.pairs for way in of.ways], holm(np.array(p)))
     # By val, whatever test says.
     assert done.best is done.pairs[1]
+    # Of a loss less is better.
+    of_losses = study(found, NOBODY, Asking(("brier",)), has_cka=False)
+    assert of_losses.best.of is done.best.of
+    for way in (way for of in of_losses.pairs for way in of.ways):
+        assert way.gain == -way.better.value <= -way.worse.value
+
+
+def test_val_chooses_among_numbers_of_the_same_samples():
+    c = alone("c", seed=3)
+    pairs = [
+        both("a", "b", mean_of(A, B), val=0.7),
+        both("a", "c", mean_of(A, c), val=0.9, folds={}),
+    ]
+    (found,) = found_of(A, B, c, *pairs)
+    assert study(found, NOBODY, AUC, has_cka=False).best is None
 
 
 @pytest.mark.parametrize("vals", [(0.7, None), (None, None), (0.7,)])
@@ -129,13 +146,14 @@ def test_val_chooses_nothing_that_it_doesnt_know(vals):
     assert study(found, NOBODY, AUC, has_cka=False).best is None
 
 
-def test_the_figure_has_the_numbers_of_the_page():
+@pytest.mark.parametrize(("metric", "sign"), [("auc", 1), ("brier", -1)])
+def test_the_figure_has_the_numbers_of_the_page(metric, sign):
     c = alone("c", 1.1, 3)
-    rows = [A, B, c, both("a", "b", mean_of(A, B)), both("a", "c", mean_of(A, c)),
+    rows = [A, B, c, both("a", "b", mean_of(A, B)), both("a", "c", scores_of(LABELS, 2.2, 50)),
             both("a", "b", mean_of(A, B) ** 2, "stack", weights="equal")]  # fmt: skip
     (found,) = found_of(*rows)
-    done = study(found, NOBODY, AUC, has_cka=False)
-    frame = catalogue.make("together", Asked(rows, contenders(*rows), NOBODY))
+    done = study(found, NOBODY, Asking((metric,)), has_cka=False)
+    frame = catalogue.make("together", Asked(rows, contenders(*rows), NOBODY, metric))
     assert len(frame.points) == 9
     tiles = {(t.row.partition("\n")[0], t.column): t for t in frame.points}
     for of in done.pairs:
@@ -146,10 +164,11 @@ def test_the_figure_has_the_numbers_of_the_page():
             assert tile.in_common == of.alike.in_common
             assert np.isnan(tile.value) == (against is None)
             if against:
-                assert (tile.value, tile.low, tile.high) == (
-                    against.better.value, against.better.low, against.better.high,
-                )  # fmt: skip
+                d = against.better
+                assert tile.value == sign * d.value
+                assert [tile.low, tile.high] == sorted([sign * d.low, sign * d.high])
                 assert tile.adjusted == against.adjusted
+                assert tile.is_marked == (against.adjusted < 0.05)
     assert np.isnan(tiles["a", "a"].value)
     assert any("have no row of averaged scores" in note for note in frame.notes)
     with pytest.raises(RequestError, match="--model all\\+ --pairs"):

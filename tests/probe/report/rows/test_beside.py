@@ -48,6 +48,7 @@ CASES = {
     "one": ([(3, "cls", 0)], [VIT], (3, "cls", -1), ("3", "cls")),
     "all": ([(n, "cls", 0) for n in range(4)], [VIT], ("0..3", "cls", "all"), ("all+", "cls")),
     "some": ([(0, "cls", 0), (2, "cls", 0)], [VIT], ("0+2", "cls", "-4+-2"), ("0+2", "cls")),
+    "two": ([(0, "cls", 0), (1, "cls", 0)], [VIT], ("0+1", "cls", "-4+-3"), ("0+1", "cls")),
     "pools": (
         [(1, "cls", 0), (1, "mean", 0)], [VIT], ("1", "cls+mean", -3), ("1", "cls+mean"),
     ),

@@ -99,6 +99,19 @@ def test_what_the_sides_name_may_differ(a, b, rows):
     assert of.pairs[0].apart == ()
 
 
+def test_kinds_pair_encoder_by_encoder():
+    rows = [row(model, kind=kind) for model in ("vit", "deit") for kind in ("knn", "linear")]
+    found, _ = pairs("kind=knn", "kind=linear", rows)
+    assert [(a[:4], b[:4]) for a, b in found] == [("vit,", "vit,"), ("deit", "deit")]
+
+
+def test_averages_say_by_which_weights():
+    rows = [row("vit"), *(row("vit", kind="stack", weights=w) for w in ("equal", "stacked"))]
+    found, _ = pairs("kind=linear", "kind=stack", rows)
+    assert ["equal weights" in b for _, b in found] == [True, False]
+    assert len(pairs("averaging=equal", "averaging=stacked", rows)[0]) == 1
+
+
 def test_other_questions_do_not_pair_and_it_says_why():
     found, of = pairs("vit", "lite", [row("vit"), row("lite", kind="knn", k=5)])
     assert not found
