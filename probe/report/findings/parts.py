@@ -40,6 +40,7 @@ SPELT: Mapping[str, Collection[str]] = {
     "fold": ("folds",),
     "seed": ("trainings",),
 }
+OF_TWO_ROWS = ("probe.weights", "probe.pooling")  # of kinds that always write two: stack, abmil
 # Another kind, mode or protocol has other settings anyway, but for those of any kind.
 OTHERWISE = ("kind", "mode", "protocol")
 SHOTS = "probe.few_shot.shots"
@@ -57,7 +58,10 @@ WITHOUT = {  # setting -> what is said of a condition that hasn't it
     "split": "the stored split",
     "target": "the stored labels",
 }
-WITH = {"probe.scores_of": "{} measured", "chosen.k": "k chosen", "place": "layer {}"}
+WITH = {
+    **{"probe.scores_of": "{} measured", "probe.weights": "{} weights"},
+    **{"chosen.k": "k chosen", "place": "layer {}"},
+}
 
 
 @dataclass(frozen=True)
@@ -175,6 +179,7 @@ def _differences(condition: Mapping[str, Any], first: Mapping[str, Any]) -> str:
     telling = [n for n in ("probe.kind", "probe.mode", SHOTS) if condition.get(n) != first.get(n)]
     if "probe.kind" in telling and not (condition.get("probe.mode") and first.get("probe.mode")):
         telling = [name for name in telling if name != "probe.mode"]
+    telling += [name for name in OF_TWO_ROWS if telling and name in condition]
     telling += ["place"] if telling and condition["place"] != first["place"] else []
     names = telling or differing([condition, first])
     said = [describe(name, condition.get(name), first.get(name)) for name in names]

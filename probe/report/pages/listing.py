@@ -29,14 +29,14 @@ MODEL = "model"  # always a column: whose numbers they are
 USUAL = (
     *("data", MODEL, "weights", "size", "prepared", "kind", "protocol", "mode", "layer", "pool"),
     *("depth", "place", "aggregate", "measured", "shots", "scale", "k", "prompts", "pooling"),
-    *("target", "split", "trained", "fold", "seed", "control", "leaks"),
+    *("averaging", "target", "split", "trained", "fold", "seed", "control", "leaks"),
 )
 FIRST = (MODEL, "weights", "data", "size", "kind")  # who answered
 OF_CHOICE = ("encoder_lr", "head_lr", "set", "C", "penalty")  # for whoever has just asked
 QUIET: Mapping[str, Sequence[str]] = {  # values that show no column, beside none
     "leaks": ("0", "0 ?p"),
     "scale": ("train",),
-    "place": ("named",),
+    "place": ("named", "joined"),  # of which layer and pool say more
 }
 HEADINGS = {"chosen.k": "k chosen"}
 MOST_SETTINGS, WIDTH = 3, 24  # columns of further settings, and letters of such a value

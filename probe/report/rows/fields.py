@@ -17,7 +17,7 @@ from cache.commands.names import near_names
 from cache.errors import RequestError
 from probe.metrics.intervals import Interval
 from probe.metrics.prepared import METRICS
-from probe.report.rows.beside import layer_of, pool_of, short_name, sizes_of
+from probe.report.rows.beside import is_joined, layer_of, pool_of, short_name, sizes_of
 from probe.report.rows.stored import StoredRow
 from probe.results import as_json
 
@@ -97,6 +97,8 @@ def _place(of: StoredRow) -> str | None:
     settings = of.row.answered.settings
     if "place_chosen" in settings:
         return "chosen"
+    if is_joined(of.row):
+        return "joined"
     return "named" if "layer" in settings else None
 
 
@@ -153,7 +155,7 @@ FIELDS = (
     Field("layer", "layer, from 0; of several side by side 0..11 or 2+5", lambda of: layer_of(of.row), QUESTION),
     Field("pool", "pool", lambda of: pool_of(of.row), QUESTION),
     Field("depth", "layers side by side", _setting("n_last"), QUESTION, "layers"),
-    Field("place", "whether layer and pool were chosen, or named", _place, QUESTION),
+    Field("place", "whether layer and pool were chosen, or named; joined: several side by side", _place, QUESTION),
     Field("aggregate", "how a sample's rows become one", _setting("aggregate"), QUESTION),
     Field("pooling", "of abmil: how rows become one, gated attention or the mean", _setting("pooling"), QUESTION),
     Field("averaging", "of stack: equal weights of the places, or stacked ones, chosen without test", _setting("weights"), QUESTION),

@@ -179,3 +179,13 @@ def test_lines_without_a_common_set_are_a_gap():
     assert (duel.sets, duel.won + duel.open + duel.lost) == ((), 0)
     assert math.isnan(duel.gain)
     assert math.isnan(duel.p)
+
+
+def test_tables_of_averaged_scores_say_by_which_weights():
+    of = [("linear", {}), *(("stack", {"weights": w}) for w in ("stacked", "equal"))]
+    rows = [r for kind, facts in of for r in rows_of(kind=kind, **facts)]
+    parts = make_parts(contenders(*rows), Shape())
+    assert [part.differs for part in parts[1:]] == [
+        "kind stack, not linear; stacked weights",
+        "kind stack, not linear; equal weights",
+    ]

@@ -343,3 +343,9 @@ def test_what_the_command_refuses(tmp_path, capsys, words, message):
 def test_the_usual_table_fits_a_terminal():
     rows = [StoredRow(make(f"encoder-{i}", layer=i)) for i in range(12)]
     assert max(map(len, write(page_of_rows(rows)).splitlines())) <= 80
+
+
+def test_averaged_scores_have_a_column_of_their_weights():
+    rows = [make(kind="stack", weights=words) for words in ("equal", "stacked")]
+    assert texts(table(rows), "averaging") == ["equal", "stacked"]
+    assert "probe.weights" not in headings(rows)

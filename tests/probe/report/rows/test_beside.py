@@ -16,6 +16,7 @@ from probe.report.rows.beside import (
     typed_places,
 )
 from probe.report.rows.contenders import Contender
+from probe.report.rows.fields import find_field
 from probe.report.rows.sides import describe, differences_of
 from probe.report.rows.stored import StoredRow, model_names
 from probe.results import Part
@@ -77,6 +78,7 @@ CASES = {
 def test_places_in_words(places, parts, said, typed):
     row = make(places, *parts)
     assert (layer_of(row), pool_of(row), layer_from_end(row)) == said
+    assert find_field("place").of(StoredRow(row)) == ("joined" if len(places) > 1 else "named")
     if len(places) > 1:
         assert typed_places(row) == typed
 
