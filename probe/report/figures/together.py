@@ -71,7 +71,7 @@ def make(asked: Asked) -> Frame[Gain]:
     tiles = [tile for of in found for tile in _tiles(of, asked.metric)]
     most = max(LEAST, *(abs(tile.value) for tile in tiles if not math.isnan(tile.value)))
     notes = [f"Left out: {of.first.dataset}: {why}" for of in found for why in of.failed]
-    notes += [words for of in found for words in lacking_of(of)]
+    notes += [words for of in found for words in lacking_of(of, of.first.dataset)]
     scale = Scale(-most, most, f"{asked.metric} over the better one", is_diverging=True)
     return Frame("heat", tuple(tiles), _caption(tiles, asked.metric), tuple(notes), scale=scale)
 

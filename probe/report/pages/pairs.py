@@ -50,11 +50,14 @@ def make_page(studies: Sequence[Study], metric: str, level: float, record: Recor
     """The page.
 
     Args:
-        studies: of one or several data sets.
+        studies: of one or several data sets. Of those in which no two encoders were asked together a
+            line says so, beside others.
         metric: that is compared.
         level: of intervals.
         record: of the folder of results.
     """
+    every = studies
+    studies = [study for study in every if any(of.ways for of in study.pairs)] or every
     asked: dict[str, list[Study]] = defaultdict(list)
     for study in studies:
         asked[words_of(study.first)].append(study)
@@ -63,17 +66,17 @@ def make_page(studies: Sequence[Study], metric: str, level: float, record: Recor
         for words, of_words in asked.items()
         for table in (_gains(words, of_words, metric, level), _alike(words, of_words))
     ]
-    n_of = Counter(study.first.dataset for study in studies)
-    lead = [
-        f"{study.first.dataset}"
-        f"{f' ({words_of(study.first)})' if n_of[study.first.dataset] > 1 else ''}: "
-        f"{_lead(study, metric, record)}"
-        for study in studies
-    ]
+    n_of = Counter(study.first.dataset for study in every)
+
+    def named(study: Study) -> str:
+        dataset = study.first.dataset
+        return f"{dataset} ({words_of(study.first)})" if n_of[dataset] > 1 else dataset
+
+    lead = [f"{named(study)}: {_lead(study, metric, record)}" for study in studies]
     notes = [BOTH, ERRORS, CKA]
     notes += [OF_NUMBERS] if any(of.alike is None for s in studies for of in s.pairs) else []
-    notes += [f"{s.first.dataset}: {why}" for s in studies for why in s.failed]
-    notes += [words for study in studies for words in lacking_of(study)]
+    notes += [f"{s.first.dataset}: {why}" for s in every for why in s.failed]
+    notes += [words for study in every for words in lacking_of(study, named(study))]
     return Page(
         tuple(tables),
         title=f"{metric} on test, {'less' if metric_of(metric).is_loss else 'larger'} is better",
@@ -227,8 +230,8 @@ def _has_runs(studies: Sequence[Study]) -> bool:
     return any(s.first.is_of_seeds or s.first.first.row.answered.shots for s in studies)
 
 
-def lacking_of(study: Study) -> Iterator[str]:
-    """Which rows aren't there, and the command that makes them."""
+def lacking_of(study: Study, name: str) -> Iterator[str]:
+    """Which rows of a study, called so, aren't there, and the command that makes them."""
     which = [
         f"{len(of)} {'has' if len(of) == 1 else 'have'} no {ROWS[way]}"
         for way, of in study.lacking.items()
@@ -236,7 +239,7 @@ def lacking_of(study: Study) -> Iterator[str]:
     ]
     if which:
         yield (
-            f"{study.first.dataset}: of {counted(len(study.pairs), 'pair')} {' and '.join(which)}: "
+            f"{name}: of {counted(len(study.pairs), 'pair')} {' and '.join(which)}: "
             f"`{command_of(study)}` makes them"
         )
 

@@ -100,6 +100,16 @@ def test_what_pairs_writes(places, capsys):
     ) in out
 
 
+def test_an_asking_without_joined_rows_is_one_line_beside_others(three, capsys):
+    answered(capsys, "--kind ridge --model toy,lite --layer=-2")
+    out = reported(capsys, "pairs", "--no-cka")
+    assert "asked ridge, last layer" in out
+    assert "asked ridge, layer 0" not in out
+    assert "toys (ridge, layer 0): of 1 pair 1 has no joined row: `probe --kind ridge" in out
+    answered(capsys, "--kind ridge --model toy,lite,toy+lite --layer=-2")
+    assert "asked ridge, layer 0" in reported(capsys, "pairs", "--no-cka")
+
+
 def test_nothing_to_compare(places, capsys):
     make_features(places[0], "toys", "toy", n=N)
     answered(capsys, "--kind ridge --model toy")

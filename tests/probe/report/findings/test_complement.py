@@ -93,6 +93,15 @@ def test_pairs_are_of_rows_that_were_asked_alike():
     assert found_of(A, alone("b", place_chosen={"by": "loss"})) == []
 
 
+def test_random_weights_are_in_a_pair_only_where_somebody_joined_them():
+    of = alone("c", seed=3)
+    random = dataclasses.replace(of, row=dataclasses.replace(of.row, marks=("random weights",)))
+    (found,) = found_of(A, B, random)
+    assert [(of.a.model, of.b.model) for of in found] == [("a", "b")]
+    (found,) = found_of(A, B, random, both("b", "c", mean_of(B, random)))
+    assert [(of.a.model, of.b.model) for of in found] == [("a", "b"), ("b", "c")]
+
+
 def test_both_against_each():
     rows = [A, B, alone("c", 1.1, 3)]
     pairs = [both(x.row.encoded.model, y.row.encoded.model, mean_of(x, y), val=v)
