@@ -19,10 +19,11 @@ from cache.format.key import file_stem, key_differences
 from cache.places import features_root, results_root
 from cache.task import Task
 from probe.arrays import Doubles, Texts
+from probe.finding import parts_of
 from probe.metrics.classification import THRESHOLD
 from probe.places import read_side_by_side
 from probe.questions.external import of_encoder
-from probe.questions.joining import align
+from probe.questions.joining import LABELS, SPLIT, align
 from probe.questions.overlay import CellsConfig, OverlayConfig
 from probe.refit import Classifier, fit_again, question_of, refuse_many
 from probe.results import BrokenRow, find_head
@@ -58,7 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="FEATURES",
         type=Path,
         nargs="+",
-        help="a feature file; of encoders side by side one of each",
+        help="a feature file; of encoders side by side one of each, as A.h5 B.h5 or A.h5+B.h5",
     )
     parser.add_argument(
         "--out",
@@ -95,7 +96,8 @@ def main(arguments: Sequence[str]) -> int:
 def run(options: argparse.Namespace) -> int:
     """Read the row, score the images, write what it says of them."""
     path, row = find_row(options.row, results_root(), "")
-    files = files_of(row, [open_features(path) for path in options.images], path.stem)
+    images = [part for each in options.images for part in parts_of(each)]
+    files = files_of(row, [open_features(image) for image in images], path.stem)
     features = files[0]
     out = options.out or Path(f"{path.stem}_{file_stem(features.dataset)}.csv")
     _check_place(out, options.overwrite)
@@ -146,7 +148,7 @@ def files_of(row: Mapping[str, Any], files: Sequence[Features], name: str) -> tu
         fits = [f for f in of_model if not _differences(key, f)] or of_model or files
         refuse_other_encoder(key, fits[0], name)
         found.append(fits[0])
-    return align(found)
+    return align(found, (LABELS, SPLIT))
 
 
 def _differences(key: Mapping[str, Any], features: Features) -> list[str]:

@@ -20,7 +20,7 @@ from probe.kinds.estimator import Estimator
 from probe.kinds.kind import Kind
 from probe.kinds.table import KINDS, TABLE
 from probe.metrics.metric import Measuring
-from probe.places import PATIENT, PlacesConfig
+from probe.places import ALL, AUTO, PATIENT, PlacesConfig
 from probe.protocols import PROTOCOL_NAMES, Followed, Preset, find_preset, follow, settings_of
 from probe.questions.overlay import CellsConfig, LabelsConfig, OverlayConfig, SplitConfig
 
@@ -208,7 +208,13 @@ def _read_find(options: argparse.Namespace) -> dict[str, Any]:
 
 def _read_places(options: argparse.Namespace, kind: Kind) -> tuple[PlacesConfig, bool]:
     """Where to take features, and whether patients are measured: --aggregate says both."""
-    typed = {**kind.usual_places, **given(options, PlacesConfig)}
+    typed = given(options, PlacesConfig)
+    if kind.usual_places and typed.get("layer") in (ALL, AUTO):
+        raise RequestError(
+            f"--kind {kind.name} sees layers side by side, all of them unless some are named as 2+5; "
+            f"not --layer {typed['layer']}, which compares single ones"
+        )
+    typed = {**kind.usual_places, **typed}
     words = split_words("--aggregate", typed.pop("aggregate", None))
     of_rows = [word for word in words if word != PATIENT]
     if len(set(words)) < len(words) or len(of_rows) > 1:

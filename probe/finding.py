@@ -53,6 +53,9 @@ class FindConfig:
     )
 
     def __post_init__(self) -> None:
+        for path in self.files:
+            if Path() in parts_of(path):
+                raise RequestError(f"a plus joins two feature files, as a.h5+b.h5; not {path}")
         for model in self.models:
             names = [name.strip() for name in encoders_of(model)]
             if model != f"{ALL}+" and (ALL in names or not all(names)):
@@ -133,9 +136,11 @@ def _by_dataset(
         if size and not size.isdigit():
             raise RequestError(f"--model takes NAME@PIXELS, as dinov2@224; not {name!r}")
         models = () if is_every else (encoder,)
-        sizes = (int(size),) if size else find.sizes
+        sizes = (int(size),) if size else ()
         each, missing = choose_files(replace(find, models=models, sizes=sizes))
         failures += missing
+        if not size:  # not each of several need have every size that is named
+            each = [f for f in each if not find.sizes or f.size in find.sizes]
         by_dataset: dict[str, list[Features]] = {}
         kept = _once(each) if is_every else each
         if left_out := [f"{f.label} on {f.dataset}" for f in each if f not in kept]:
@@ -159,7 +164,8 @@ def _by_dataset(
         elif len({features.path for features in files}) < len(files):
             raise RequestError(f"--model {model} names one encoder twice; name each once")
         elif len(files) < 2:
-            why = f"{files[0].label} is the only encoder; extract another"
+            at = f" at {', '.join(map(str, find.sizes))} px" if find.sizes else ""
+            why = f"{files[0].label} is the only encoder{at} that {model} joins; extract another"
             failures.append(Failure(f"{model} on {dataset}", why))
         else:
             found.append(_in_order(files))

@@ -46,7 +46,7 @@ from probe.places import (
 from probe.protocols import Followed
 from probe.questions.describe import describe_questions
 from probe.questions.external import choose_training, only_test
-from probe.questions.joining import align
+from probe.questions.joining import LABELS, SPLIT, align
 from probe.questions.laying import lay_over
 from probe.questions.leaks import refuse_leaks, with_leaks
 from probe.questions.overlay import OverlayConfig
@@ -254,7 +254,10 @@ def make_questions(config: ProbeConfig, files: Files) -> list[Question]:
         RequestError: labels or a split that can't be laid over the file, training features that
             don't fit it, or encoders side by side that aren't of the same samples.
     """
-    train_data, files = config.external.train_data, align(files)
+    overlay, train_data = config.overlay, config.external.train_data
+    laid_over = [LABELS] if overlay.labels else []
+    laid_over += [SPLIT] if (overlay.split or overlay.split_file) and not train_data else []
+    files = align(files, laid_over)
     first, *_ = files
     if not train_data:
         return _lay_over(config.overlay, files)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,18 +13,24 @@ from probe.arrays import Array, Texts
 if TYPE_CHECKING:
     from cache.features import Features  # h5py: --help shouldn't wait for it
 
+LABELS, SPLIT = "label", "split"
 
-def align(files: Sequence[Features]) -> tuple[Features, ...]:
+
+def align(files: Sequence[Features], laid_over: Collection[str] = ()) -> tuple[Features, ...]:
     """The files, whose samples come in the first one's order.
+
+    Args:
+        files: one of each encoder.
+        laid_over: ``LABELS``, ``SPLIT``: what isn't read of them, and may differ.
 
     Raises:
         RequestError: samples, classes, labels, splits or patients differ; the message says in what.
     """
     first, *others = files
-    return first, *(_aligned(first, other) for other in others)
+    return first, *(_aligned(first, other, laid_over) for other in others)
 
 
-def _aligned(first: Features, other: Features) -> Features:
+def _aligned(first: Features, other: Features, laid_over: Collection[str]) -> Features:
     names = [f"{f.label} at {f.size} px" for f in (first, other)]
     which = f"{' and '.join(names)} on {first.dataset}"
 
@@ -39,17 +45,19 @@ def _aligned(first: Features, other: Features) -> Features:
         if lacking := sorted({*one.ids.tolist()} - {*of.ids.tolist()}):
             refuse(f"{name} lacks {len(lacking):_} of {len(one.ids):_}, the first {lacking[0]!r}")
     own, found = (first.task, first.class_names), (other.task, other.class_names)
-    if own != found:
+    if own != found and LABELS not in laid_over:
         refuse(f"classes are {', '.join(own[1])} and {', '.join(found[1])}")
     other = other.in_order(first.ids)
     for what, ours, theirs in (
-        ("the label", first.labels, other.labels),
-        ("the split", first.split, other.split),
-        ("the patient", _patients(first), _patients(other)),
+        (LABELS, first.labels, other.labels),
+        (SPLIT, first.split, other.split),
+        ("patient", _patients(first), _patients(other)),
     ):
-        if differs := _first_unlike(ours, theirs):
+        if what not in laid_over and (differs := _first_unlike(ours, theirs)):
             i, n = differs
-            refuse(f"{what} of {str(first.ids[i])!r} is {ours[i]} and {theirs[i]}, {n:_} differ")
+            refuse(
+                f"the {what} of {str(first.ids[i])!r} is {ours[i]} and {theirs[i]}, {n:_} differ"
+            )
     return other
 
 

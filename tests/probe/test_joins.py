@@ -371,6 +371,34 @@ def test_what_every_encoder_leaves_out_is_said(places, vit, capsys):
     assert len(rows()[0]["features"]["joined"]) == 2
 
 
+def test_stored_splits_may_differ_where_another_is_laid_over_them(places, vit, capsys):
+    write_cnn(places[0], split=np.zeros(sum(N), np.uint8))
+    assert "the split of" in refused(capsys, "--kind ridge --model toy+cnn")
+    answered(capsys, "--kind ridge --model toy+cnn --split 60/20/20")
+
+
+def test_encoders_of_two_sizes_are_named_by_both_or_by_each(places, vit, capsys):
+    write_cnn(places[0])
+    answered(capsys, "--kind ridge --model toy+cnn --size 8,32")
+    answered(capsys, "--kind ridge --model toy@32+cnn@8")
+    assert len(rows()) == 1
+    told = refused(capsys, "--kind ridge --model all+ --size 8")
+    assert "cnn is the only encoder at 8 px that all+ joins" in told
+
+
+@pytest.mark.parametrize("layer", ["all", "auto"])
+def test_a_kind_of_all_layers_compares_none(places, vit, capsys, layer):
+    with pytest.raises(SystemExit):
+        run(capsys, f"--kind stack --layer {layer}")
+    assert "--kind stack sees layers side by side" in capsys.readouterr().err
+
+
+def test_a_path_on_one_side_of_a_plus(places, vit, capsys):
+    with pytest.raises(SystemExit):
+        run(capsys, [f"{vit.path}+", "--kind", "ridge"])
+    assert "a plus joins two feature files" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["heads", "zeroshot"])
 def test_kinds_of_one_encoder(places, vit, capsys, kind):
     with pytest.raises(SystemExit):
@@ -535,7 +563,10 @@ def test_apply_takes_a_file_of_each_encoder(places, vit, capsys, tmp_path, monke
     (path,) = (places[1] / "toys").glob("*.json")
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "new.csv"
-    answered(capsys, ["apply", str(path), str(cnn), str(vit.path), "--out", str(out)])
+    answered(capsys, ["apply", str(path), f"{cnn}+{vit.path}", "--out", str(out)])
+    answered(
+        capsys, ["apply", str(path), str(cnn), str(vit.path), "--out", str(out), "--overwrite"]
+    )
     with np.load(out.with_suffix(".npz")) as stored:
         scores, ids = stored["scores"], stored["ids"]
     found = read_scores(path, read_row(path))
