@@ -142,8 +142,13 @@ def _by_dataset(
         if not size:  # not each of several need have every size that is named
             each = [f for f in each if not find.sizes or f.size in find.sizes]
         by_dataset: dict[str, list[Features]] = {}
-        kept = _once(each) if is_every else each
-        if left_out := [f"{f.label} on {f.dataset}" for f in each if f not in kept]:
+        kept = _usual(each)
+        if is_every:
+            kept = [features for features in kept if not features.notes.get("random_weights")]
+        elif "norm2" in name:  # as tables call it
+            kept = each
+        left_out = [f"{f.label} on {f.dataset}" for f in each if is_every and f not in kept]
+        if left_out:
             say(f"{model} leaves out {', '.join(left_out)}: join it by name, as a+b")
         for features in kept:
             by_dataset.setdefault(features.dataset, []).append(features)
@@ -177,8 +182,8 @@ def _in_order(files: list[Features]) -> Files:
     return tuple(sorted(files, key=lambda f: (f.label, f.size, f.digest)))
 
 
-def _once(files: list[Features]) -> list[Features]:
-    """Each encoder once: none of random weights, and its norm2 layers only without the usual ones."""
+def _usual(files: list[Features]) -> list[Features]:
+    """Each encoder's usual layers, and its norm2 layers only without those."""
 
     def encoder(features: Features) -> tuple[str, int, str]:
         return str(features.key.get("weights")), features.size, features.dataset
@@ -187,8 +192,7 @@ def _once(files: list[Features]) -> list[Features]:
     return [
         features
         for features in files
-        if not features.notes.get("random_weights")
-        and not (is_norm2(features.key) and encoder(features) in usual)
+        if not (is_norm2(features.key) and encoder(features) in usual)
     ]
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -97,11 +97,11 @@ class PlacesConfig:
                     f"side by side, {EVERY} for every layer or last4 for the last four; not "
                     f"{self.layer!r}"
                 )
-        _refuse_twice("layer", words)
+        refuse_twice("layer", words)
         check(self)
         if unknown := [pool for pool in self.single_pools if pool not in POOLS]:
             raise RequestError(f"--pool takes {', '.join(POOLS)}, not {unknown[0]!r}")
-        _refuse_twice("pool", self.pools)
+        refuse_twice("pool", self.pools)
         if any({"concat"} < {*pool.split("+")} for pool in self.pools):
             raise RequestError(f"concat is cls and mean side by side; not {', '.join(self.pools)}")
         if self.layer == AUTO and any("+" in pool for pool in self.pools):
@@ -127,7 +127,7 @@ class PlacesConfig:
         return not self.is_comparing or self.layer == AUTO or self.all_test
 
 
-def _refuse_twice(what: str, words: Sequence[str]) -> None:
+def refuse_twice(what: str, words: Sequence[str]) -> None:
     """Refuse a word that is compared with itself, or stands beside itself."""
     for several in (words, *(word.split("+") for word in words)):
         if len(set(several)) < len(several):
@@ -209,83 +209,6 @@ def name_places(places: Sequence[Place]) -> str:
     return f"layers {'+'.join(layers)}, {'+'.join(pools)}"
 
 
-def find_joins(
-    files: Sequence[Features], layer: int | str, pools: Sequence[str] = (), reading: Reading = USUAL
-) -> list[tuple[Place, ...]]:
-    """Where is asked: of each answer the places that it sees side by side, the first on the left.
-
-    Encoders come one after the other, of each its layers, of each layer its pools. A layer gives
-    those of the pools that it has.
-
-    Args:
-        files: one, or those of several encoders side by side.
-        layer: a word of ``--layer``.
-        pools: those of ``--pool``; none: ``default_pool`` of each layer.
-        reading: what is meant there.
-
-    Raises:
-        RequestError: a file doesn't hold the layer, or none of the pools there; layers of several
-            encoders are to be compared.
-    """
-    is_plain = not ("," in str(layer) or "+" in "".join((str(layer), *pools)))
-    if len(files) == 1 and is_plain:
-        return [(place,) for place in find_places(files[0], layer, pools, reading)]
-    if len(files) > 1 and {ALL, AUTO} & {*str(layer).split(",")}:
-        raise RequestError(
-            f"--layer {layer} compares layers of one encoder; of several side by side name one, "
-            f"as -1, or {EVERY}"
-        )
-    found: list[tuple[Place, ...]] = []
-    for word in str(layer).split(","):
-        each = range(len(files[0].layers)) if word == ALL else [None]
-        for nth in each:
-            at = [_layers(features, word, nth) for features in files]
-            found += [
-                tuple(
-                    place
-                    for file, (features, places) in enumerate(zip(files, at, strict=True))
-                    for place in _pooled(features, file, places, pool, reading)
-                )
-                for pool in pools or ("",)
-            ]
-    return list(dict.fromkeys(found))
-
-
-def _layers(features: Features, word: str, nth: int | None) -> list[Place]:
-    """The layers that a word puts side by side, or the nth that it compares; pools come later."""
-    if LAST_N.fullmatch(word):
-        return [Place(features.last_layer, "", int(word.removeprefix("last")), features)]
-    if word in (ALL, EVERY):
-        numbers = _numbers(features, word)
-        numbers = numbers if nth is None else [numbers[nth]]
-    else:
-        # Sorted: another order of columns is no other question.
-        numbers = sorted(features.find_layer(int(number)) for number in word.split("+"))
-    _refuse_twice("layer", [str(number) for number in numbers])
-    return [Place(number, "", features=features) for number in numbers]
-
-
-def _pooled(
-    features: Features, file: int, layers: Sequence[Place], pools: str, reading: Reading
-) -> list[Place]:
-    """Each layer with those of the pools that it has."""
-    found = []
-    for at in layers:
-        names = sorted(pools.split("+"), key=POOLS.index) if pools else []
-        names = names or [default_pool(features, at.layer, reading)]
-        if at.n_last > 1:
-            found += [_last(features, at.n_last, pool) for pool in names]
-        else:
-            found += [replace(at, pool=p) for p in names if has_pool(features, at.layer, p)]
-    if not found:
-        there = [pool for pool in POOLS if any(has_pool(features, at.layer, pool) for at in layers)]
-        raise RequestError(
-            f"{features.path.name} has no pool {' or '.join(pools.split('+'))} at the layers of "
-            f"{features.encoder} that are named; there it has {', '.join(there)}"
-        )
-    return [replace(place, file=file) for place in found]
-
-
 def find_places(
     features: Features, layer: int | str, pools: Sequence[str] = (), reading: Reading = USUAL
 ) -> list[Place]:
@@ -304,7 +227,7 @@ def find_places(
     Raises:
         RequestError: the file doesn't hold the layer, or none of the pools there.
     """
-    numbers = _numbers(features, layer)
+    numbers = stored_layers(features, layer)
     lacking = lacking_pools(features, layer, pools)
     if pools and len(lacking) == len(pools):
         where = f"layer {numbers[0]}" if isinstance(layer, int) else "any layer"
@@ -316,7 +239,7 @@ def find_places(
     wanted = [pool for pool in pools if pool not in lacking]
     if isinstance(layer, str) and layer not in (ALL, AUTO):
         pools = wanted or [default_pool(features, -1, reading)]
-        return [_last(features, int(layer.removeprefix("last")), pool) for pool in pools]
+        return [last_layers(features, int(layer.removeprefix("last")), pool) for pool in pools]
     if not wanted:
         wanted_of = {n: [default_pool(features, n, reading)] for n in numbers}
     else:
@@ -328,11 +251,11 @@ def find_places(
 
 def lacking_pools(features: Features, layer: int | str, pools: Sequence[str]) -> list[str]:
     """Those of the pools that none of the layers has: cls and concat, of a CNN."""
-    numbers = _numbers(features, layer)
+    numbers = stored_layers(features, layer)
     return [pool for pool in pools if not any(has_pool(features, n, pool) for n in numbers)]
 
 
-def _numbers(features: Features, layer: int | str) -> list[int]:
+def stored_layers(features: Features, layer: int | str) -> list[int]:
     """The layers that are meant; of several side by side all, for each must have the pool.
 
     Raises:
@@ -351,7 +274,7 @@ def has_pool(features: Features, layer: int, pool: str) -> bool:
     return pool in there
 
 
-def _last(features: Features, n_last: int, pool: str) -> Place:
+def last_layers(features: Features, n_last: int, pool: str) -> Place:
     """The last layers side by side, if the file holds them all.
 
     Raises:

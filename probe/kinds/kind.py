@@ -52,9 +52,10 @@ from probe.choosing.plan import (
     make_plan,
 )
 from probe.episodes.draw import FewShotConfig
+from probe.joins import find_joins
 from probe.metrics.classification import PROBABILITY, label_shares
 from probe.metrics.losses import is_of_ranks, loss_name, loss_of
-from probe.places import Place, find_joins, settings_of, width_of
+from probe.places import Place, settings_of, width_of
 from probe.protocols import Reading
 from probe.questions.question import Question, Split, pick
 from probe.solvers.head import Head

@@ -17,10 +17,10 @@ from cache.errors import CacheError, RequestError
 from cache.task import BINARY, Task
 from probe.cost import Cost, cost_of
 from probe.finding import FindConfig, choose_asked, encoders_of
+from probe.joins import find_joins
 from probe.places import (
     Place,
     PlacesConfig,
-    find_joins,
     place_of,
     places_in,
     read_side_by_side,
