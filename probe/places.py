@@ -9,8 +9,6 @@ block further on than usual (``norm2`` of block i + 1), and only the last is the
 The last n layers side by side are DINOv2's form of the linear probe (``dinov2/eval/linear.py``,
 ``create_linear_input``): pool cls is the class tokens of the last n, concat those and the mean over
 the patch tokens of the last one. Pool mean is the means of the last n.
-
-Long because the words of flags, the places that they mean and how those are read go together.
 """
 
 from __future__ import annotations

@@ -311,10 +311,10 @@ PROTOCOLS = {
                     ),
                 ),
                 notes=(
-                    "noise of 0.05 on each number is as long as a vector of length 1 and 400 numbers, "
-                    "and longer than a wider one's",
-                    "every block's output, where the paper takes what its MLP sees and leaves out "
-                    "the first block (`extract --layer-norm norm2`)",
+                    "noise of 0.05 on each number: as long as a vector of 400 numbers itself, which has "
+                    "length 1, and longer than a wider one",
+                    "the paper reads what blocks' MLPs see (`extract --layer-norm norm2`), which usual "
+                    "files don't hold",
                 ),
             )
         },
