@@ -174,4 +174,5 @@ def _typed_pool(parts: Sequence[tuple[Encoded | Part, Sequence[Place]]]) -> str:
         for layer in dict.fromkeys(place.layer for place in places)
     ]
     is_usual = len(set(pools)) > 1 and all(len(of) == 1 for of in pools)  # cls here, head there
+    pools.sort(key=len, reverse=True)  # those of one that has all are in the order asked
     return "" if is_usual else "+".join(dict.fromkeys(pool for of in pools for pool in of))

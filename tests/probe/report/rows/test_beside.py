@@ -67,6 +67,10 @@ CASES = {
         [*((n, "cls", 0) for n in range(4)), *((n, "mean", 1) for n in range(3))],
         [VIT, CNN], ("0..3/0..2", "cls/mean", "all"), ("all+", ""),
     ),
+    "one pool first": (
+        [(2, "mean", 0), (3, "cls", 1), (3, "mean", 1)],
+        [CNN, VIT], ("2/3", "mean/cls+mean", -1), ("-1", "cls+mean"),
+    ),
     "pools of both": (
         [(3, "cls", 0), (3, "mean", 0), (2, "mean", 1)],
         [VIT, CNN], ("3/2", "cls+mean/mean", -1), ("-1", "cls+mean"),
