@@ -48,7 +48,6 @@ from probe.report.statistics.paired import Difference
 JOINED, AVERAGED = "joined", "averaged"
 LINEAR, STACK, EQUAL = "linear", "stack", "equal"  # kinds; and the weights of averaged scores
 NO_KINDS = (STACK, "control", "finetune")  # whose rows are no encoder's own answer
-RANDOM = "random weights"  # the mark; such encoders are in a pair only where somebody joined them
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,8 @@ def _of_block(block: Sequence[Contender]) -> Iterator[list[Candidate]]:
         for one, other in itertools.combinations(by_encoder.values(), 2):
             each = [_candidate(a, b, joined, averaged) for a in one for b in other]
             having = [of for of in each if of.joined or of.averaged]
-            is_random = any(RANDOM in c.marks for c in (*one, *other))
+            # Random weights are in a pair only where somebody joined them.
+            is_random = any(c.is_random for c in (*one, *other))
             found += having or ([] if is_random else each[:1])
         if found:
             yield found

@@ -17,6 +17,7 @@ from probe.report.findings.claiming import ACC
 from probe.report.findings.comparisons import Asking, compare
 from probe.report.findings.standing import metric_of
 from probe.report.formats.cells import P_VALUE, number
+from probe.report.rows.beside import count_encoders
 from probe.report.rows.comparable import make_blocks
 from probe.report.rows.contenders import Contender, contenders_of
 from probe.report.rows.ledger import Ledger, Question, read_ledger, read_question
@@ -168,8 +169,8 @@ def _not_named(
     chosen = best_on_val(on_val, metric)
     if chosen and all(id_of(c) in here for c in chosen):
         values = " and ".join(f"{c.val(metric):.3f}" for c in chosen)
-        n = len({c.model for c in on_val})
-        why = f"{BY_VAL}: the two best of {n} encoders there ({metric} {values}); {looked}"
+        n = count_encoders(c.first.row.encoded for c in on_val)
+        why = f"{BY_VAL}: the two best of {n} there ({metric} {values}); {looked}"
         return Headline(BY_VAL, metric, why, chosen[0], chosen[1])
     ranked, best = _ranked(shown, metric), _ranked(rivals, metric)
     a, b = (*ranked[:2], None, None)[:2]

@@ -36,7 +36,7 @@ def leading_parts(
         question: that was named, if any.
     """
     usual = [c for c in contenders if c.first.row.answered.shots is None]
-    of_usual = [c for c in usual if place_word(c) in (LAST, BEST) or is_joined(c.first.row)]
+    of_usual = [*filter(is_leading, usual)]
     usual = of_usual or usual or [*contenders]
     parts = sorted(make_parts(usual, Shape()), key=_fullness) if usual else []
     heads = {id(part): heads_of(part, metric, record, question) for part in parts[:MOST_LOOKED]}
@@ -56,6 +56,11 @@ def _fullness(part: Part) -> tuple[float, ...]:
     n = len({c.first.row.encoded.digest for c in part.contenders})
     is_chosen = all(c.field("place") == "chosen" for c in part.contenders)
     return -n, len(part.contenders) - n, not is_chosen
+
+
+def is_leading(of: Contender) -> bool:
+    """Whether it is of the last layer, a chosen one, or several places side by side."""
+    return place_word(of) in (LAST, BEST) or is_joined(of.first.row)
 
 
 def place_word(of: Contender) -> str:

@@ -4,10 +4,10 @@ Layers are "0..11" or "2+5+8", pools "cls+mean". What encoders differ in stands 
 their order: layer "11/4", pool "cls/head".
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 
-from cache.commands.names import short_label
+from cache.commands.names import counted, short_label
 from probe.places import Place
 from probe.results import Encoded, Part, Row
 
@@ -30,6 +30,19 @@ def sizes_of(e: Encoded) -> int | str | None:
 def sized_name(e: Encoded) -> str:
     """Encoders side by side as --model takes them, whatever sizes there are: "vit@112+cnn@112"."""
     return "+".join(map(_sized, e.parts))
+
+
+def encoders_of(of: Iterable[Encoded]) -> tuple[str, ...]:
+    """Encoders in short, alone or of several side by side, each once."""
+    return tuple(dict.fromkeys(short_label(part.label) for e in of for part in e.parts))
+
+
+def count_encoders(of: Iterable[Encoded]) -> str:
+    """How many answered: "3 encoders", "3 encoders and 2 joins of them"."""
+    names = {short_name(e): bool(e.joined) for e in of}
+    n_joins = sum(names.values())
+    said = [counted(len(names) - n_joins, "encoder")] if len(names) > n_joins else []
+    return " and ".join([*said, *([f"{counted(n_joins, 'join')} of them"] if n_joins else [])])
 
 
 def joined_names(e: Encoded) -> tuple[str, ...]:

@@ -93,6 +93,11 @@ class Contender:
         return tuple(dict.fromkeys(mark for of in self.rows for mark in of.row.marks))
 
     @property
+    def is_random(self) -> bool:
+        """Whether nobody trained its encoder."""
+        return "random weights" in self.marks
+
+    @property
     def _ddof(self) -> int:
         return 1 if self.is_of_folds else int(self.first.row.answered.chosen.get("ddof", 1))
 

@@ -16,6 +16,7 @@ from probe.arrays import Array, Bools
 from probe.report.findings.division import Division, divisions
 from probe.report.findings.looks import class_looks, picture
 from probe.report.formats.cells import COUNT, PLAIN, Cell, Column, Page, Table
+from probe.report.rows.beside import encoders_of
 from probe.report.rows.contenders import Contender
 from probe.report.rows.people import People, count_patients
 from probe.report.study.parts import Block, Image, Strip
@@ -145,14 +146,21 @@ def _counts(
 
 
 def _said(of_set: Sequence[Contender]) -> Iterator[str]:
-    """Leaks, as rows count them, and which encoders may have seen the images."""
+    """Leaks, as rows count them, and which encoders may have seen the images.
+
+    Of encoders side by side each stands there alone, mostly; random weights have seen nothing.
+    """
     found = dict.fromkeys(_leaks(c) for c in of_set)
     yield from found
     seen: dict[str, dict[str, None]] = {}
+    alone = {c.model for c in of_set if not c.first.row.encoded.joined}
     for c in of_set:
-        seen.setdefault(str(c.field("seen") or "unknown"), {})[c.model] = None
+        e = c.first.row.encoded
+        if not c.is_random and not (e.joined and alone.issuperset(encoders_of([e]))):
+            seen.setdefault(str(c.field("seen") or "unknown"), {})[c.model] = None
     words = (f"{said} ({', '.join(models)})" for said, models in seen.items())
-    yield f"seen in the encoders' pretraining: {'; '.join(words)}"
+    if seen:
+        yield f"seen in the encoders' pretraining: {'; '.join(words)}"
 
 
 def _leaks(of: Contender) -> str:
@@ -180,7 +188,8 @@ def _strip(of: Division) -> Strip | None:
         found = [each for each in class_looks(features, split, N_PICTURES) if each.rows]
     except (CacheError, OSError):  # `cache verify` says what is wrong
         return None
-    what = "training image" if split == SPLITS[0] else f"{split} image"
+    unit = "image" if features.n_rows == len(features.ids) else "sample"  # of several images
+    what = f"training {unit}" if split == SPLITS[0] else f"{split} {unit}"
     images = [
         Image(
             sheet([picture(features, row) for row in each.rows]),

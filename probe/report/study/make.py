@@ -19,7 +19,7 @@ from probe.report.findings.deciding import choose, from_labels, from_rows
 from probe.report.findings.division import divisions, tested
 from probe.report.findings.headline import Headline, Record, leads, named_when
 from probe.report.findings.hints import label_hints
-from probe.report.findings.leading import compared_by, heads_of, leading_parts
+from probe.report.findings.leading import compared_by, heads_of, is_leading, leading_parts
 from probe.report.findings.parts import Part, Shape
 from probe.report.findings.wrong import find_wrong
 from probe.report.formats.cells import Page
@@ -27,6 +27,7 @@ from probe.report.pages import comparison, deciding, ledger
 from probe.report.pages.gallery import gallery_of, table_page
 from probe.report.pages.listing import page_of_rows
 from probe.report.pages.matrix import page_of_metric
+from probe.report.rows.beside import encoders_of
 from probe.report.rows.contenders import Contender
 from probe.report.rows.fields import no_metric
 from probe.report.rows.people import People
@@ -47,6 +48,8 @@ MOST_DRAWN = 12  # answers in a picture of answers
 MOST_ROWS = 1000  # in the table of all rows
 MOST_ALIKE, MOST_SPREAD = 3000, 3  # test samples of figures of feature files; layers in the plane
 MOST_COLUMNS = 4  # of meta, that divide subgroups
+LINEAR, SEVERAL = "linear", ("fusion", "stack", "abmil")  # kinds of one place, and of more
+SIDE_BY_SIDE = Shape(by=("model", "kind", "place", "seed"))
 CURVES, ANSWERS, ALIKE = "curves", "answers", "alike"
 # Where a figure stands; those that aren't named stand with the answers.
 PLACES = {
@@ -125,6 +128,9 @@ def make_study(of: Studied) -> Study:
             _first_told(main.n_others, of.metric),
         ),
         Section(
+            "together", "Several layers, pools or rows at once", tuple(_together(of)), TOGETHER
+        ),
+        Section(
             "compared", "Comparisons", (*_compared(of, main.heads), *figures["compared"]), COMPARED
         ),
         Section(CURVES, "Curves", tuple(figures[CURVES])),
@@ -157,14 +163,22 @@ COMPARED = (
     "The pair that each test set's headline is of: the difference with its 95 % interval and p, who "
     "answers what, and which class moves. Any other pair: report compare A B."
 )
+TOGETHER = (
+    "Probes of several places or rows beside what they have to beat: linear probes of the last layer, of the "
+    'chosen one, and of places side by side. Each pair of them: `report compare kind=fusion "kind=linear '
+    'and place=joined"`.'
+)
 LEDGER = "The best of many looked at seems better than it is; so this counts every question that was ever asked of a test set."
 
 
 def _title(of: Studied) -> str:
     names = list(dict.fromkeys(c.dataset for c in of.contenders))
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    models = len({c.model for c in of.contenders})
-    return f"{counted(models, 'encoder')} on {', '.join(names[:3])}{more}"
+    return f"{_encoders(of)} on {', '.join(names[:3])}{more}"
+
+
+def _encoders(of: Studied) -> str:
+    return counted(len(encoders_of(c.first.row.encoded for c in of.contenders)), "encoder")
 
 
 def _facts(of: Studied) -> tuple[str, ...]:
@@ -173,7 +187,7 @@ def _facts(of: Studied) -> tuple[str, ...]:
     return (
         counted(len(of.rows), "row"),
         counted(n_sets, "data set"),
-        counted(len({c.model for c in of.contenders}), "encoder"),
+        _encoders(of),
         ", ".join(kinds),
         f"metric: {of.metric}",
     )
@@ -203,7 +217,27 @@ def _main(of: Studied) -> Main:
         raise no_metric(of.metric, of.rows)
     parts = leading_parts(having, of.metric, of.record, of.question)
     heads = heads_of(parts[0], of.metric, of.record, of.question)
+    parts[1:] = [part for part in parts[1:] if part.contenders[0].field("kind") not in SEVERAL]
     return Main(parts[:MOST_TABLES], heads, max(0, len(parts) - MOST_TABLES))
+
+
+def _together(of: Studied) -> Iterator[Block]:
+    """Of each data set where there is a probe of several places or rows, it and its baselines in one
+    table, whatever their kinds and numbers of trainings.
+    """
+    usual = [
+        c
+        for c in of.contenders
+        if c.value(of.metric) is not None
+        and c.first.row.answered.shots is None
+        and (c.field("kind") in SEVERAL or (c.field("kind") == LINEAR and is_leading(c)))
+    ]
+    for dataset in dict.fromkeys(c.dataset for c in usual):
+        of_set = [c for c in usual if c.dataset == dataset]
+        if any(c.field("kind") in SEVERAL for c in of_set):
+            yield page_of_metric(
+                of_set, of.metric, SIDE_BY_SIDE, of.people, ledger=of.record.ledger
+            )
 
 
 def _first_told(n_others: int, metric: str) -> str:
@@ -327,7 +361,8 @@ def _compared(of: Studied, heads: Sequence[Headline]) -> Iterator[Block]:
 
 def _side(heads: Sequence[tuple[Comparison, Headline]], name: str, else_called: str) -> Side:
     models = {getattr(of.pair, name).model for of, _ in heads}
-    return Side(models.pop() if len(models) == 1 else else_called, ())
+    others = {of.pair.a.model == of.pair.b.model for of, _ in heads}
+    return Side(models.pop() if len(models) == 1 and others == {False} else else_called, ())
 
 
 def _galleries(of: Studied, main: Main) -> Iterator[Block]:

@@ -8,6 +8,8 @@ from answering import make_row
 from cache.commands.names import choose_named
 from probe.places import Place, settings_of
 from probe.report.rows.beside import (
+    count_encoders,
+    encoders_of,
     layer_from_end,
     layer_of,
     pool_of,
@@ -112,6 +114,9 @@ def test_encoders_in_words():
     alike = make([(3, "cls", 0), (2, "head", 1)], VIT, ("cnn", 112, 3))
     assert short_name(alike.encoded) == "vit (a91f)+cnn"
     assert sized_name(alike.encoded) == "vit (a91f)@112+cnn@112"
+    alone = make([(3, "cls", 0)], VIT)
+    assert count_encoders([alone.encoded, row.encoded]) == "1 encoder and 1 join of them"
+    assert encoders_of([row.encoded, alike.encoded]) == ("vit (a91f)", "cnn")
     found = StoredRow(row)
     for word in (
         "vit+cnn",

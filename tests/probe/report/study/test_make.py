@@ -14,6 +14,7 @@ from probe.report.formats.cells import Page
 from probe.report.rows.ledger import read_ledger, read_question, record_question
 from probe.report.study.made import made
 from probe.report.study.parts import Commands, Figure
+from probe.results import Part
 
 
 def section(study, name):
@@ -113,6 +114,48 @@ def test_one_answer_alone_is_a_page(tmp_path):
 def test_a_metric_that_no_row_has_is_refused(tmp_path):
     with pytest.raises(RequestError, match="no row has mae on test"):
         study_of(kinds(), tmp_path, metric="mae")
+
+
+def fused():
+    """Fusion of two trainings beside averaged scores and linear probes; and linear ones alone."""
+    labels = labels_of()
+    at = {"pool": "joined", "places": [{"layer": n, "pool": "cls"} for n in (2, 3)]}
+    asked = [
+        {},
+        {"layer": 1, "place_chosen": {"by": "loss", "among": [[1, "cls"], [3, "cls"]]}},
+        at,
+        *({"kind": "stack", "weights": weights, **at} for weights in ("equal", "stacked")),
+        *({"kind": "fusion", "training_seed": seed, **at} for seed in (0, 1)),
+        {"dataset": "others"},
+    ]
+    return [answer("vit", scores_of(labels, 1, i), labels, **a) for i, a in enumerate(asked)]
+
+
+def test_fusion_stands_beside_its_baselines_in_one_table(tmp_path):
+    study = study_of(fused(), tmp_path)
+    (page,) = section(study, "together").blocks
+    (table,) = page.tables
+    heads = [column.name for column in table.columns]
+    kinds_of = [row[heads.index("kind")].text for row in table.rows[: -table.feet]]
+    assert sorted(kinds_of) == ["fusion", *["linear"] * 3, "stack", "stack"]
+    assert "averaging" in heads
+    first = section(study, "first").blocks[0]
+    assert all("stack" not in str(table.above) for table in first.tables)
+    assert "together" not in names(study_of(fused()[:3], tmp_path))
+
+
+def test_joins_and_random_weights_are_no_more_encoders(tmp_path):
+    labels = labels_of()
+    rows = [answer(name, scores_of(labels, 1, i), labels) for i, name in enumerate("abc")]
+    parts = tuple(Part(m, m, f"{m}.full", 32, f"{m:0<64}", {}) for m in "ab")
+    of = answer("a+b", scores_of(labels, 1, 7), labels, pool="joined", places=[])
+    encoded = dataclasses.replace(of.row.encoded, joined=parts)
+    both = dataclasses.replace(of, row=dataclasses.replace(of.row, encoded=encoded))
+    row = dataclasses.replace(rows[2].row, marks=("random weights",))
+    study = study_of([*rows[:2], dataclasses.replace(rows[2], row=row), both], tmp_path)
+    assert study.title == "3 encoders on toys"
+    (page, *_) = section(study, "data").blocks
+    assert page.notes[-1] == "seen in the encoders' pretraining: unknown (a, b)"
 
 
 def test_folds_are_no_gaps(tmp_path):
