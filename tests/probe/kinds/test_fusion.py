@@ -1,6 +1,7 @@
 """--kind fusion from the command line to the row."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,12 +12,24 @@ from sklearn.metrics import balanced_accuracy_score
 
 from cache import open_features
 from cache.splits.strata import divide
-from cache.task import MULTI_LABEL, ORDINAL
+from cache.task import BINARY, MULTI_LABEL, ORDINAL, Task
+from probe.choosing.plan import Plan
 from probe.cli import read_config
 from probe.kinds.fusion import Fusion
-from probe.kinds.fusion_search import RUNGS
+from probe.kinds.fusion_search import RUNGS, Asking, Found
+from probe.kinds.kind import DivergedError
+from probe.questions.question import Split
 from probe.solvers.fusion import Rate, Shape
+from probe.solvers.fusion_training import Course, Tokens, Training
+from probe.solvers.outputs import Outputs
+from probe.solvers.standardise import Standard
 
+PROBLEM = SimpleNamespace(
+    task=Task(BINARY, ("a", "b")),
+    widths=(6, 6),
+    say=lambda line: None,
+    question=SimpleNamespace(title="toys"),
+)
 SHORT = "--kind fusion --iterations 8 --epochs 1 --batch-size 32 --seeds 0"
 ONE = f"{SHORT} --lr 1e-2 --weight-decay 1e-2 --dropout 0"
 
@@ -239,3 +252,104 @@ def test_the_protocol_chooses_on_a_fifth_of_train(places, capsys):
     assert row["chosen"]["temperature"] == 1
     again = balanced_accuracy_score(found["test_labels"], found["test_scores"].argmax(axis=1))
     assert row["metrics"]["balanced_accuracy"]["value"] == pytest.approx(again)
+
+
+@pytest.mark.parametrize("is_by_folds", [True, False])
+def test_an_answer_is_made_of_trainings_that_see_their_own_samples_alone(is_by_folds):
+    """Scales, temperature and order against the same by hand."""
+    rng = np.random.default_rng(0)
+    labels = np.tile([0, 1], 30)
+    signal = np.outer(labels - 0.5, np.tile([1, -1], 6))  # layer norm takes away what all share
+    x = (rng.normal(size=(60, 12)) + signal).astype(np.float16)
+    x[20:40] = 1.5 * x[20:40] + 0.5  # scales of parts differ
+    ids = np.array([f"{i:02d}" for i in range(60)])
+    train, val, test = (Split(x[p], labels[p], ids[p]) for p in np.split(np.arange(60), [20, 40]))
+    fold = rng.permutation(np.arange(40) % 5) if is_by_folds else None
+    plan = Plan(train, val, fold, "train+val" if is_by_folds else "train")
+    problem = SimpleNamespace(**vars(PROBLEM), splits={"test": test})
+    kind = Fusion(lrs=(1e-2, 1e-3), weight_decays=(0.1,), dropouts=(0.0,), iterations=8, epochs=1)
+    asking = Asking(kind, problem, plan)
+    searched = asking.search()
+    found, rate = asking.answer(searched, 0), kind.candidates[searched.place]
+    outputs = Outputs(BINARY, 2, one_logit=False)
+
+    def logits(seen, asked):
+        standard = Standard.of(x[seen])
+        own = Tokens(x[seen], (6, 6), standard), np.arange(len(seen)), labels[seen], outputs
+        training = Training(*own, Course(8, 1, 2048, None, True), [rate], 0)
+        training.run(training.n_steps)
+        return training.answer(Tokens(x[asked], (6, 6), standard))[0][0]
+
+    pool = np.arange(40)
+    if is_by_folds:
+        held, seen, name = np.empty((40, 2)), pool, "train+val"
+        for i in range(5):
+            held[fold == i] = logits(pool[fold != i], pool[fold == i])
+    else:
+        held, seen, name = logits(pool[:20], pool[20:]), pool[:20], "val"
+    y = labels[:40] if is_by_folds else labels[20:40]
+    targets = np.eye(2)[y]
+    t = min(np.exp(np.linspace(-4, 4, 20_001)), key=lambda t: log_loss_of(held / t, targets))
+    assert found.chosen["temperature"] == pytest.approx(t, rel=0.03)
+    assert searched.losses[searched.place] == pytest.approx(
+        log_loss_of(held / t, targets), abs=0.01
+    )
+    assert np.allclose(found.scores[name], outputs.scores(held / t), atol=0.01)
+    of_test = logits(seen, np.arange(40, 60))
+    assert np.allclose(found.scores["test"], outputs.scores(of_test / t), atol=0.01)
+
+
+def log_loss_of(logits, targets):
+    """Of classes that are equally frequent."""
+    top = logits - logits.max(axis=1, keepdims=True)
+    return -(targets * (top - np.log(np.exp(top).sum(axis=1, keepdims=True)))).sum(axis=1).mean()
+
+
+def asking_of(kind, problem, n=50):
+    """Of train alone, as the protocol asks."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(n) % 2
+    x = (rng.normal(size=(n, 12)) + labels[:, None]).astype(np.float16)
+    train = Split(x, labels, np.array([f"{i:02d}" for i in range(n)]))
+    return Asking(kind, problem, Plan(train, train, None, "train"))
+
+
+@pytest.mark.parametrize("noise_on_val", [False, True])
+def test_the_published_fifth_has_noise(noise_on_val):
+    kind = Fusion(noise=0.5, chooses_inside=True, noise_on_val=noise_on_val, iterations=2, epochs=1)
+    asking = asking_of(kind, PROBLEM)
+    (each,) = asking._rounds
+    training = asking._start(each, kind.candidates[:1], 0)
+    clean = training.answer(each.held_tokens, each.held_rows)[0]
+    assert np.array_equal(asking._held_out([training]), clean) != noise_on_val
+    named = kind.row_settings((6, 6))
+    assert named["noise_on_val"] == noise_on_val
+    assert "noise_on_val" not in Fusion().row_settings((6, 6))
+
+
+# Batches of 49 are of 19, which leave one sample of 39; 40 alone would be divided by 20.
+@pytest.mark.parametrize(("n", "size"), [(49, 20), (50, 25), (59, 24)])
+def test_four_fifths_have_the_batches_of_all(n, size):
+    asking = asking_of(Fusion(chooses_inside=True), PROBLEM, n)
+    (each,) = asking._rounds
+    assert asking._start(each, asking.kind.candidates[:1], 0).batch_size == size
+
+
+def test_what_was_dropped_is_not_chosen_and_seeds_that_diverge_come_last(monkeypatch):
+    asking = asking_of(Fusion(iterations=8, epochs=1), PROBLEM)
+    lasting = iter([*([0.1] * 12), *([0.5] * 30)])  # all look better before than at the end
+    monkeypatch.setattr(Asking, "_loss", lambda self, logits: next(lasting))
+    found = asking.search()
+    assert found.steps[found.place] == max(found.steps)
+
+    def answer(self, found: Found, seed):
+        if seed == 0:
+            raise DivergedError("seed 0", "")
+        return seed
+
+    monkeypatch.setattr(Asking, "answer", answer)
+    problem = SimpleNamespace(**vars(PROBLEM), places=(1, 2), plan=lambda n: asking.plan)
+    answers = Fusion(lrs=(1e-2,), weight_decays=(0,), dropouts=(0,)).answer(problem)
+    assert [next(answers), next(answers)] == [1, 2]
+    with pytest.raises(DivergedError, match="seed 0"):
+        next(answers)
