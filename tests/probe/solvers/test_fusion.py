@@ -375,3 +375,29 @@ def test_no_batch_is_of_one_sample_or_much_larger_than_asked(most, times):
         assert size > 1
         assert n % size != 1
         assert size < times * most or n < 5 * most
+
+
+def test_a_large_gradient_is_clipped_before_its_moments():
+    """Of each model by itself; AdamW forgets a gradient's size, but not beside the next one's."""
+    models = Models(SHAPE, first(), RATES)
+    gradients = [torch.randn(2, SHAPE.n_parameters).double() * size for size in (100.0, 0.01)]
+    for gradient in gradients:
+        models._n_steps.add_(1)
+        models._move(slice(0, 2), gradient.clone(), [1e-2, 1e-2])
+    for place, rate in enumerate(RATES):
+        plain = nn.Parameter(first())
+        optimizer = torch.optim.AdamW([plain], 1e-2, weight_decay=rate.weight_decay)
+        for gradient in gradients:
+            plain.grad = gradient[place].clone()
+            nn.utils.clip_grad_norm_([plain], CLIP)
+            optimizer.step()
+        assert torch.allclose(models.flat[place], plain.detach(), atol=1e-6)
+
+
+def test_small_widths_epochs_and_missing_labels():
+    assert Shape(24, 10, 2).head_width == 2  # the release has 0 there
+    training, _ = train(RATES, course=Course(2, 7, 16, None, True))
+    assert training.n_steps == 7 * 2
+    labels = np.array([[1, MISSING], [0, 1]])
+    found = loss_weights(labels, Outputs(MULTI_LABEL, 2), is_balanced=False)
+    assert found.tolist() == [[1, 0], [1, 1]]
