@@ -218,7 +218,7 @@ def run(options: argparse.Namespace) -> int:
         with write_asked(options.output) as file:
             width = width_of(options.width)
             write_figure(frame, file, _form(options.output), width)
-        made_of = f" of {asked.counted}" if printed is None else ""
+        made_of = f" of {frame.counted or asked.counted}" if printed is None else ""
         show(f"{options.output}: {name}{made_of}")
     for note in frame.notes:
         show(note)

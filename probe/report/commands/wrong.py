@@ -105,6 +105,9 @@ def run(options: argparse.Namespace) -> int:
         show(write(table_page(found), "terminal"))
         return status
     gallery = gallery_of(found)
+    if not gallery.cards:
+        show(f"{gallery.lead[0]} There is nothing to draw: {options.output} isn't written.")
+        return status
     with write_asked(options.output) as file:
         if options.output.suffix.lower() == ".png":
             draw(gallery).save(file, "PNG")

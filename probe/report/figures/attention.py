@@ -92,6 +92,7 @@ def make(asked: Asked) -> Frame[Look]:
     panels: dict[object, list[Fused]] = defaultdict(list)
     for nth, fused in enumerate(found):
         panels[nth if asked.by_class else fused.columns].append(fused)
+    is_said = len({len(line.each) for fused in found for line in fused.lines if len(line.each)}) > 1
     titles: Counter[str] = Counter()
     tiles: list[Look] = []
     for panel in panels.values():
@@ -99,12 +100,15 @@ def make(asked: Asked) -> Frame[Look]:
         titles[title] += 1
         title += f" ({titles[title]})" if titles[title] > 1 else ""
         for fused, name in zip(panel, names, strict=True):
-            tiles += _tiles(fused, title, name)
+            tiles += _tiles(fused, title, name, is_said)
     high = max((tile.value for tile in tiles if tile.n_averaged), default=1.0)
     marks = tuple(sorted({tile.uniform for tile in tiles}))
-    label = f"attention; line at {', '.join(f'1/{1 / of:.0f}' for of in marks)}: no preference"
+    where = "line at" if len(marks) == 1 else "lines, from the left, at"
+    label = f"attention; {where} {', '.join(f'1/{1 / of:.0f}' for of in marks)}: no preference"
     scale = Scale(0, math.ceil(high / STEP) * STEP, label, marks=marks, is_percent=True)
-    return Frame("heat", tuple(tiles), _caption(found, tiles), notes, "layer, from 0", scale=scale)
+    n_rows = counted(sum(len(fused.of.rows) for fused in found), "row")
+    said = _caption(found, tiles)
+    return Frame("heat", tuple(tiles), said, notes, "layer, from 0", scale=scale, counted=n_rows)
 
 
 def _read(of: Contender, by_class: bool, left: Counter[str]) -> Fused | None:
@@ -183,8 +187,15 @@ def _names(panel: Sequence[Fused], by_class: bool) -> tuple[str, list[str]]:
     return n, names_of(contenders, ("kind",))
 
 
-def _tiles(fused: Fused, title: str, name: str) -> Iterator[Look]:
-    """The lines of an answer: encoder by encoder, of each pool by pool, of each layer by layer."""
+def _tiles(fused: Fused, title: str, name: str, is_said: bool) -> Iterator[Look]:
+    """The lines of an answer: encoder by encoder, of each pool by pool, of each layer by layer.
+
+    Args:
+        fused: the answer.
+        title: of its matrix.
+        name: its own.
+        is_said: whether lines say how many trainings or folds they are means of, as they differ in it.
+    """
     columns = sorted(
         enumerate(fused.places),
         key=lambda of: (of[1].file, POOLS.index(of[1].pool), of[1].layer, of[1].n_last),
@@ -192,6 +203,8 @@ def _tiles(fused: Fused, title: str, name: str) -> Iterator[Look]:
     for line in fused.lines:
         row = f"{name or line.name}, n\N{NO-BREAK SPACE}{line.n}"
         n_averaged = len(line.each)
+        if is_said and n_averaged:
+            row += f", {counted(n_averaged, 'fold' if fused.of.is_of_folds else 'training')}"
         for t, place in columns:
             values = line.each[:, t]
             mean = float(values.mean()) if n_averaged else math.nan
@@ -226,7 +239,8 @@ def _caption(found: Sequence[Fused], tiles: Sequence[Look]) -> str:
         of = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}"
         most = max(tile.sd for tile in tiles if tile.n_averaged > 1)
         said.append(
-            f"Means of {of} {what}, whose standard deviation is {100 * most:.1f} points at most."
+            f"Means of {of} {what}, whose standard deviation is {100 * most:.1f} points at most"
+            f"{'; of one nobody knows it' if n[0] == 1 else ''}."
         )
     else:
         said.append("Of one training: another may look elsewhere.")

@@ -1,12 +1,13 @@
 """Calibration slope and intercept of each answer, with intervals, beside what perfect ones have."""
 
 import math
+from collections import defaultdict
 
 from cache.errors import RequestError
 from cache.task import REGRESSION
 from probe.metrics.classification import PROBABILITY
 from probe.metrics.intervals import Interval
-from probe.report.figures.dots import Dot, n_said, unit_of, units_said
+from probe.report.figures.dots import Dot, n_said, room_of, unit_of, units_said
 from probe.report.figures.frame import Asked, Frame
 from probe.report.figures.names import answers_of
 from probe.report.findings.standing import cluster_of
@@ -49,6 +50,15 @@ def make(asked: Asked) -> Frame[Dot]:
         raise RequestError("; ".join(["nothing to draw: no answer has a slope", *said]))
     dots.sort(key=lambda dot: dot.metric, reverse=True)  # slopes beside each other
     caption = CAPTION.format(units=units_said(dots), n=n_said(dots))
+    panels: dict[str, list[Dot]] = defaultdict(list)
+    for dot in dots:
+        panels[dot.panel].append(dot)
+    rooms = {panel: room for panel, of in panels.items() if (room := room_of(of))}
+    caption += " What goes on beyond a panel ends at its end." if rooms else ""
+    for dot in dots:
+        low, high = rooms.get(dot.panel, (-math.inf, math.inf))
+        if not low <= dot.value <= high:
+            said.append(f"{dot.of}, {dot.panel}: {dot.value:.3g} of {dot.name} is beyond the panel")
     return Frame("dots", tuple(dots), caption, tuple(said))
 
 

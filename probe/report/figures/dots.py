@@ -1,6 +1,7 @@
 """Numbers of classes, subgroups or encoders with intervals: what figures share."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from probe.report.rows.contenders import Contender
 from probe.results import PATIENTS
 
 PATIENT = "patient"
+FAR, EDGE = 2, 0.05
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,26 @@ def unit_of(of: Contender, cluster: Indices) -> str:
     """
     are_patients = of.field("measured") == PATIENTS or int(cluster.max()) + 1 < len(cluster)
     return PATIENT if are_patients else "sample"
+
+
+def room_of(dots: Sequence[Dot]) -> tuple[float, float] | None:
+    """Ends of the axis of a panel with a line of perfect ones, where few would leave others no room.
+
+    They are FAR times the median dot's distance from perfect away, with its interval, and at least 1.
+
+    Returns:
+        None: all have room, with their intervals.
+    """
+    perfect = dots[0].perfect
+    if math.isnan(perfect):
+        return None
+    each = [[e for e in (dot.value, dot.low, dot.high) if not math.isnan(e)] for dot in dots]
+    far = max(1.0, FAR * statistics.median(max(abs(e - perfect) for e in of) for of in each))
+    low, high = min(map(min, each)), max(map(max, each))
+    if perfect - far <= low and high <= perfect + far:
+        return None
+    edge = EDGE * far
+    return max(low - edge, perfect - far), min(high + edge, perfect + far)
 
 
 def n_said(dots: Sequence[Dot]) -> str:

@@ -48,6 +48,7 @@ class Frame(Generic[Point]):
     scale: Scale | None = None  # of a heat map's colours
     commands: tuple[str, ...] = ()  # that make what is missing
     lists: str = ""  # the command that lists these
+    counted: str = ""  # what it is made of, where that isn't all that was asked for
 
     def __post_init__(self) -> None:
         """Nothing stands twice in one place: two questions must have two titles, or two names.

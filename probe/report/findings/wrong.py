@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 TEST, VAL, TRAIN = SPLITS = ("test", "val", "train")
 MOST, NEAREST = 24, 3
 OUT_OF_FOLD = ", out of fold"
-MIDDLE = "of samples with several rows, such as slices, the middle one is shown"
+MIDDLE = "Of samples with several rows, such as slices, the middle one is shown"
 ATTENDED = (
     "of test samples with several rows the one with the largest attention is shown, of others the "
     "middle one; attention sums to 1 over a sample's rows"

@@ -106,7 +106,8 @@ def gallery_of(found: WrongAnswers | Hints) -> Gallery:
 def _card(sample: Sample, classes: tuple[str, str], *words: str) -> Card:
     """A sample whose label and answer these classes are."""
     own, other = classes
-    patient = (f"patient {sample.patient}",) if sample.patient else ()
+    has_own = sample.patient and sample.patient != sample.id
+    patient = (f"patient {sample.patient}",) if has_own else ()
     which = (str(sample.attended),) if sample.attended else ()
     said = (f"labelled {own}", *words, *which, *_place(sample), *patient)
     rims = {own: BLUE, other: VERMILION}
@@ -149,6 +150,8 @@ def _lead(found: WrongAnswers | Hints) -> tuple[str, ...]:
         looked = f"{found.n} labels ({'; '.join(found.splits)})"
         counts = f"{counted(found.n_hints, 'hint')} in {looked}; {n_shown} shown, the surest first"
         return (f"{who}: {counts}.", *near, HINT)
+    if not found.shown:
+        return (f"{who}: none of {counted(found.n, 'answer')} is wrong, on {found.split}.",)
     share = f" ({found.n_wrong / found.n:.1%})" if found.n else ""
     scale = ". Scores are margins, no probabilities" if found.is_margin else ""
     return (

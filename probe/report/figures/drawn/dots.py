@@ -5,7 +5,7 @@ Dots and no bars: bars must begin at 0, where shares near 1 all look the same.
 
 import math
 
-from probe.report.figures.dots import Dot
+from probe.report.figures.dots import Dot, room_of
 from probe.report.figures.drawn.style import SMALL, Sheet, hollow, looks
 from probe.report.figures.frame import Frame
 from probe.report.figures.palette import GREY
@@ -28,6 +28,8 @@ def draw(sheet: Sheet, frame: Frame[Dot]) -> None:
         dots = shown[panel]
         names = list(dict.fromkeys(dot.name for dot in dots))
         each = list(dict.fromkeys(dot.of for dot in dots))
+        if room := room_of(dots):
+            axis.set_xlim(*room)
         for dot in dots:
             y = names.index(dot.name)
             y += (each.index(dot.of) - (len(each) - 1) / 2) * APART / len(each)
@@ -39,6 +41,9 @@ def draw(sheet: Sheet, frame: Frame[Dot]) -> None:
                 axis.hlines(
                     y, dot.low, dot.high, color=style.colour, ls=style.dash, lw=width, zorder=1
                 )
+                for end, mark, is_out in _beyond(dot, room):
+                    if is_out:
+                        axis.plot(end, y, color=style.colour, marker=mark, ms=4, clip_on=False)
         sizes = {dot.name: dot for dot in sorted(dots, key=lambda dot: dot.n)}
         axis.set_yticks(
             range(len(names)),
@@ -57,3 +62,12 @@ def draw(sheet: Sheet, frame: Frame[Dot]) -> None:
     handles = [style.handle(name) for name, style in look.items()]
     printed = [hollow()] if any(dot.is_published for of in shown.values() for dot in of) else []
     sheet.legend([*handles, *printed])
+
+
+def _beyond(dot: Dot, room: tuple[float, float] | None) -> list[tuple[float, str, bool]]:
+    """Ends of an axis, the arrow there, and whether the dot or its interval is beyond."""
+    if room is None:
+        return []
+    low, high = room
+    is_out = (dot.low < low or dot.value < low, dot.high > high or dot.value > high)
+    return [(low, "<", is_out[0]), (high, ">", is_out[1])]

@@ -72,9 +72,10 @@ def draw(sheet: Sheet, frame: Frame[Tile]) -> None:
     axes = sheet.panels(
         panels,
         width=max(LEAST + beside, n_columns * size + beside),
-        height=n_rows * high + under + AXIS + label.count("\n") * LINE_HEIGHT + over,
+        height=n_rows * high + under + over,
         beside=beside,
     )
+    sheet.add_height(AXIS + label.count("\n") * LINE_HEIGHT)  # below the last alone
     scale = frame.scale or Scale(0, 1, "")
     for axis, tiles, ys, xs, of in zip(axes, shown, left, below, above, strict=True):
         image = _draw_matrix(axis, tiles, ys, xs, scale, high / size)

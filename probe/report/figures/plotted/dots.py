@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from probe.report.figures.dots import Dot
+from probe.report.figures.dots import Dot, room_of
 from probe.report.figures.frame import Frame
 from probe.report.figures.plotted.picture import (
     LINE,
@@ -79,6 +79,8 @@ def plot(frame: Frame[Dot]) -> Picture:
 
 
 def _range(dots: Sequence[Dot]) -> list[float]:
+    if room := room_of(dots):
+        return list(room)
     low, high = ranged(dots)
     perfect = [dot.perfect for dot in dots if not math.isnan(dot.perfect)]
     return [min([low, *perfect]), max([high, *perfect])]

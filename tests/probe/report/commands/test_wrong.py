@@ -71,6 +71,14 @@ def test_wrong_answers_are_those_of_the_scores(places, capsys):
         assert (w.sample.patient, w.sample.row, w.sample.split) == (PATIENTS[place], place, "test")
 
 
+def test_where_nothing_is_wrong_no_picture_is_written(places, capsys, tmp_path):
+    make_features(places[0], looks=LOOKS, strength=9)
+    probed(capsys, "--kind linear --choose val")
+    out = answered(capsys, "wrong", "-o", tmp_path / "wrong.png")
+    assert "none of 60 answers is wrong, on test. There is nothing to draw" in out
+    assert not (tmp_path / "wrong.png").exists()
+
+
 @pytest.mark.parametrize(
     ("asked", "learnt"),
     [

@@ -57,6 +57,16 @@ def test_trainings_of_a_question_are_a_line_of_means_in_the_order_of_places():
     assert not frame.notes
 
 
+def test_lines_of_one_training_and_of_several_say_so():
+    rows = [fused(seed=seed, places=places_of(3), dataset="a") for seed in range(3)]
+    frame = frame_of([*rows, fused(places=places_of(2), dataset="b"), *kinds()])
+    ends = {t.row.rpartition(", ")[2] for t in frame.points}
+    assert ends == {"3 trainings", "1 training"}
+    assert "points at most; of one nobody knows it" in frame.caption
+    assert frame.counted == "4 rows"
+    assert frame.scale.label == "attention; lines, from the left, at 1/6, 1/4: no preference"
+
+
 def test_encoders_side_by_side_are_blocks_with_their_names():
     rows = [fused("vit+cnn", TWO[::-1], encoders=("vit", "cnn"))]
     frame = frame_of(rows)

@@ -14,6 +14,7 @@ from probing import answered
 
 from cache.errors import RequestError
 from probe.report.figures import catalogue, palette
+from probe.report.figures.dots import Dot, room_of
 from probe.report.figures.frame import Frame
 from probe.report.figures.names import names_of
 from probe.report.findings.deciding import Asked, choose, from_rows
@@ -203,6 +204,27 @@ def test_a_confusion_matrix_holds_accuracy_and_recalls():
         assert [dot.value for dot in of] == pytest.approx(recalls)
         assert [dot.n for dot in of] == np.bincount(scores["test_labels"]).tolist()
         assert all(dot.low < dot.value < dot.high for dot in of)
+
+
+def dot(value, low, high, perfect=1.0):
+    return Dot(
+        "toys: slope", "class 1", f"{value}", "slope", value, low, high, 9, 9, "sample", perfect
+    )
+
+
+@pytest.mark.parametrize(
+    ("dots", "room"),
+    [
+        ([dot(0.9, 0.5, 1.2), dot(1.2, 0.2, 2.0)], None),
+        ([dot(36, -100, 200)], None),  # alone it has the room
+        ([dot(0.9, 0.0, 2.0), dot(0.8, 0.5, 2.0), dot(36, -100, 200)], (-1.0, 3.0)),
+        ([dot(0.9, 0.5, 1.5), dot(0.8, 0.5, 1.5), dot(-90, math.nan, math.nan)], (0.0, 1.55)),
+        ([dot(0.9, 0.5, 1.5, math.nan), dot(36, -100, 200, math.nan)], None),
+    ],
+)
+def test_few_leave_others_room(dots, room):
+    found = room_of(dots)
+    assert found == (room and pytest.approx(room))
 
 
 def test_reliability_is_that_of_the_calibration_error():
