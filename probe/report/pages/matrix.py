@@ -138,7 +138,8 @@ def _above(part: Part, shape: Shape) -> tuple[tuple[str, str], ...]:
         if len(words) == 1 and words != {""}:
             found.append((find_field(name).title, words.pop()))
     n = {len(c.rows) for c in part.contenders if c.is_of_seeds}
-    return (*found, *([("trainings", str(n.pop()))] if len(n) == 1 else []))
+    some = "" if all(c.is_of_seeds for c in part.contenders) else ", where a number has ±"
+    return (*found, *([("trainings", f"{n.pop()}{some}")] if len(n) == 1 else []))
 
 
 def _cell(contender: Contender | None, metric: Metric, form: str, is_marked: bool) -> Cell:

@@ -139,6 +139,7 @@ def test_fusion_stands_beside_its_baselines_in_one_table(tmp_path):
     kinds_of = [row[heads.index("kind")].text for row in table.rows[: -table.feet]]
     assert sorted(kinds_of) == ["fusion", *["linear"] * 3, "stack", "stack"]
     assert "averaging" in heads
+    assert ("trainings", "2, where a number has ±") in table.above
     first = section(study, "first").blocks[0]
     assert all("stack" not in str(table.above) for table in first.tables)
     assert "together" not in names(study_of(fused()[:3], tmp_path))
