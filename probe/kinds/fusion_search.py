@@ -201,7 +201,10 @@ class Asking:
         return targets, weights, self._outputs.is_independent
 
     def _temperature(self, logits: Doubles) -> float:
-        if self.kind.chooses_inside or not len(logits):
+        labels = self._held_labels
+        # Of one class the best answer to all is that class, and nothing is learnt of how sure to be.
+        is_of_one = labels.ndim == 1 and len(np.unique(labels)) < 2
+        if self.kind.chooses_inside or not len(logits) or is_of_one:
             return 1.0
         return fit_temperature(logits, *self._wanted())
 

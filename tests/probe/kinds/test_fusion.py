@@ -314,6 +314,14 @@ def asking_of(kind, problem, n=50):
     return Asking(kind, problem, Plan(train, train, None, "train"))
 
 
+def test_one_class_of_val_tells_no_temperature(places, capsys):
+    make_features(places[0], n=(60, 1, 40))
+    answered(capsys, f"{ONE} --choose val")
+    (row,) = rows()
+    assert row["chosen"]["temperature"] == 1
+    assert not any("logits are divided" in mark for mark in row["marks"])
+
+
 @pytest.mark.parametrize("noise_on_val", [False, True])
 def test_the_published_fifth_has_noise(noise_on_val):
     kind = Fusion(noise=0.5, chooses_inside=True, noise_on_val=noise_on_val, iterations=2, epochs=1)
