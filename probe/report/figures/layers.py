@@ -5,7 +5,6 @@ from dataclasses import replace
 
 from probe.report.figures.curves import Curves, Mark, frame_of_curves, place_of
 from probe.report.figures.frame import Asked, Frame, nothing
-from probe.report.rows.beside import is_joined
 from probe.report.rows.contenders import Contender
 
 CURVES = Curves(
@@ -29,8 +28,7 @@ def make(asked: Asked) -> Frame[Mark]:
     """
     of_all = [c for c in asked.contenders if c.first.row.answered.shots is None]
     named = [c for c in of_all if c.field("place") == "named"]
-    beside = [c for c in named if is_joined(c.first.row)]  # which stand at no layer
-    named = [c for c in named if not is_joined(c.first.row)]
+    beside = [c for c in of_all if c.field("place") == "joined"]  # which stand at no layer
     chosen = frozenset(place_of(c) for c in of_all if c.field("place") == "chosen")
     frame = frame_of_curves(asked, CURVES, named, chosen)
     if frame is None:
