@@ -374,7 +374,7 @@ def test_proj_alone_is_the_last_layer(root):
         ),
         ("--all-test", "--all-test belongs to --kind knn or linear or "),
         ("--k 5", "--k belongs to --kind knn, not to zeroshot"),
-        ("--strengths 1", "--strengths belongs to --kind linear, not to zeroshot"),
+        ("--strengths 1", "--strengths belongs to --kind linear or stack, not to zeroshot"),
         ("--pool cls", "takes --pool proj, not cls"),
     ],
 )
