@@ -103,9 +103,32 @@ def read_stored(
     """
     with _uncollected():
         rows, problems = _read_all(root, paths, wanted)
-    kept = choose_named(wanted.models, rows, model_names)
+    kept = _split_by_one_name(choose_named(wanted.models, rows, model_names))
     problems += [Problem(r.path, f"its {r.lacking}") for r in kept if r.lacking and r.path]
     return sorted(kept, key=_place), problems
+
+
+def _split_by_one_name(rows: Sequence[StoredRow]) -> list[StoredRow]:
+    """A split that a rule makes and a file keeps is one, and called as the file.
+
+    ``--split 60/20/20 --split-file F`` writes the file, and its row names the rule; later ones name F.
+    """
+
+    def which(of: StoredRow) -> tuple[str, str]:
+        return of.row.encoded.dataset, str(of.row.posed.split.get("digest"))
+
+    of_files: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for of in rows:
+        if of.row.posed.split.get("rule") == "file":
+            of_files.setdefault(which(of), of.row.posed.split)
+    found = []
+    for of in rows:
+        split = of_files.get(which(of), of.row.posed.split)
+        if split != of.row.posed.split and not of.row.posed.fold:
+            posed = dataclasses.replace(of.row.posed, split=split)
+            of = dataclasses.replace(of, row=dataclasses.replace(of.row, posed=posed))
+        found.append(of)
+    return found
 
 
 @contextlib.contextmanager

@@ -378,7 +378,10 @@ def test_ridge_needs_every_label(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--kind ridge --strengths 1", "--strengths belongs to --kind linear or stack, not to ridge"),
+        (
+            "--kind ridge --strengths 1",
+            "--strengths belongs to --kind linear or stack, not to ridge",
+        ),
         ("--kind linear --penalties 1", "--penalties belongs to --kind ridge, not to linear"),
         ("--kind ridge --penalties 0", "--penalties takes numbers above 0"),
         ("--kind ridge --penalties many", "--penalties takes numbers"),

@@ -13,6 +13,8 @@ import zipfile
 import numpy as np
 import pytest
 from answering import make_earlier, make_row, rewrite, scores_file
+from features import make_features
+from probing import answered
 from reading import printed, rows_printed
 
 from probe.cli import main
@@ -340,3 +342,16 @@ def test_rows_by_file(stored):
     with pytest.raises(SystemExit) as end:
         main(["table", str(paths[0]), "--results", str(stored)])
     assert end.value.code == 2
+
+
+def test_a_split_that_a_rule_made_and_a_file_keeps_is_one(places, capsys, tmp_path):
+    make_features(places[0], n=(60, 30, 40))
+    kept = f"--split-file {tmp_path / 'kept.csv'}"
+    answered(capsys, f"--kind ridge --split 60/20/20 {kept}")  # says the rule
+    answered(capsys, f"--kind knn --k 5 {kept}")  # says the file
+    answered(capsys, "--kind knn --k 3 --split 60/20/20 --split-seed 1")  # is another split
+    found, _ = read_stored(places[1], stored_files(places[1]))
+    said = {(of.row.answered.kind, of.row.answered.settings.get("k")): of.row.posed for of in found}
+    assert said["ridge", None].split == said["knn", 5].split
+    assert said["knn", 5].split["file"] == "kept.csv"
+    assert said["knn", 3].split["rule"] == "60/20/20"
