@@ -40,8 +40,10 @@ def _baselines(config: ProbeConfig, files: Files) -> Iterator[Run]:
     """
     own = _settings(config.kind) if isinstance(config.kind, Linear) else {}
     plain = replace(config, kind=Linear(**own), protocol=None)
-    chosen = PlacesConfig(AUTO, ("cls", "mean"), config.places.aggregate)
     for features in files:
+        # The first is read of the last layer: what is meant there where nobody names a pool.
+        first = "cls" if "cls" in features.pools else "head"
+        chosen = PlacesConfig(AUTO, (first, "mean"), config.places.aggregate)
         yield Run(replace(plain, places=chosen), (features,))
     yield Run(plain, files)
     if not isinstance(config.kind, Stack):

@@ -496,7 +496,7 @@ def _standardised(splits: Mapping[str, Split], kind: str) -> tuple[Standard, dic
 def _name_pools(config: ProbeConfig, features: Features) -> ProbeConfig:
     """The same, whose protocol says which pools a user has it read that the paper doesn't."""
     pools = config.places.pools
-    if not config.protocol or not pools:
+    if not config.protocol or not pools or pools == config.kind.usual_places.get("pools"):
         return config
     usual = default_pool(features, -1, config.reading)
     if pools == (usual,) and (config.kind.has_layers or usual != "cls"):

@@ -1,5 +1,7 @@
 """What is asked beside a question: baselines of a fused probe, and pairs of encoders."""
 
+from types import SimpleNamespace
+
 import pytest
 from features import make_features
 from probing import answered, rows, run
@@ -65,6 +67,12 @@ def test_what_has_nothing_beside_it(encoders, capsys, words, match):
     assert match in capsys.readouterr().err
 
 
+def test_the_last_layer_of_an_encoder_without_a_class_token_is_read_as_ever(places, capsys):
+    config = read_config("--kind stack --beside".split())
+    first, *_ = plan_runs(config, [(SimpleNamespace(pools=["mean", "head"]),)])
+    assert first.config.places.pools == ("head", "mean")
+
+
 def test_pairs_of_one_encoder(encoders, capsys):
     with pytest.raises(SystemExit):
         run(capsys, "--kind linear --model a+ --pairs")
@@ -72,7 +80,10 @@ def test_pairs_of_one_encoder(encoders, capsys):
 
 def test_baselines_of_a_paper_s_probe_are_asked_of_the_same_features_and_follow_no_paper():
     words = "--kind fusion --protocol ciernik2026 --beside --aggregate max".split()
-    *baselines, fused = [run.config for run in plan_runs(read_config(words), [("a file",)])]
+    *baselines, fused = [
+        run.config
+        for run in plan_runs(read_config(words), [(SimpleNamespace(pools=["cls", "mean"]),)])
+    ]
     assert [config.kind.name for config in baselines] == ["linear", "linear", "stack"]
     assert [config.places.layer for config in baselines] == ["auto", "all+", "all+"]
     assert {config.places.aggregate for config in (*baselines, fused)} == {"max"}
