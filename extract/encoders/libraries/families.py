@@ -82,7 +82,7 @@ def study(model: TimmModel, size: int) -> Anatomy:
     }
     if family in TOKENS:
         n_layers = len(model.blocks)
-        blocks = type(model.blocks[0]).__name__
+        blocks = next((type(block).__name__ for block in model.blocks), "")
         return Anatomy(
             norm_rule="pooled" if _is_identity(model.norm) else "tokens",
             width=(model.embed_dim,) * n_layers,

@@ -329,7 +329,7 @@ def _study(tower: Any, size: int, embed_dim: int) -> Anatomy:
         n_prefix=1,
         has_cls=True,
         taps=tuple(Tap(f"transformer.resblocks.{i}", "tokens") for i in range(n_layers)),
-        blocks=type(tower.transformer.resblocks[0]).__name__,
+        blocks=next((type(block).__name__ for block in tower.transformer.resblocks), ""),
         norm2="ln_2",
         **common,
     )

@@ -417,7 +417,7 @@ def _study(model: nn.Module, kind: ModelType, config: Any, size: int) -> Anatomy
     n_tokens = n_prefix + (size // config.patch_size) ** 2
     blocks = _find_blocks(model, kind, n_layers)
     names = [f"{blocks}.{i}" for i in range(n_layers)]
-    block = model.get_submodule(names[0])
+    block = model.get_submodule(names[0]) if names else None
     with torch.inference_mode(), recording({n: model.get_submodule(n) for n in names}) as runs:
         vectors = TransformersNetwork(model, kind)(torch.empty(1, 3, size, size, device="meta"))
     # Older releases wrap a block's tokens into a tuple.
@@ -435,7 +435,7 @@ def _study(model: nn.Module, kind: ModelType, config: Any, size: int) -> Anatomy
         taps=tuple(Tap(name, "tokens") for name in names),
         n_parameters=sum(p.numel() for p in model.parameters()),
         proj_width=vectors["proj"].shape[1] if "proj" in vectors else None,
-        blocks=type(block).__name__,
+        blocks="" if block is None else type(block).__name__,
         norm2=next((name for name in NORM2_NAMES if hasattr(block, name)), ""),
     )
 
