@@ -9,6 +9,7 @@ torchvision's of float tensors, on the device.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from cache import RequestError
+from cache.geometry import CROPPED, Geometry
 from extract.config import (
     BACKENDS,
     CHANNELS,
@@ -29,13 +31,10 @@ from extract.config import (
     RESIZES,
 )
 
-CENTRED = ("pad", "pad-fit", "pad-after-norm")
 BLACK_PADDED = ("pad", "pad-fit")
 MEAN_PADDED = ("pad-after-norm", "longest")
-NEVER_ENLARGED = ("pad", "pad-after-norm")
 DISTORTING = ("scale", "scale-crop")  # whatever an image's shape is, it becomes a square
 UNNOTICED = 1.02  # a stretch that nobody sees: 512 x 502 px are as good as square
-CROPPED = ("crop", "scale-crop")
 
 # Grey levels. In float32 the resize of a constant image leaves up to 5e-4 between its pixels (3000
 # sizes tried), and that stretched to 0..1 would be noise.
@@ -115,10 +114,16 @@ class Transform:
                 f"the encoder takes {len(self.mean)} channels; medprobe gives three (RGB)"
             )
 
+    @cached_property
+    def geometry(self) -> Geometry:
+        """Where an image's pixels go."""
+        corner = self.interpolation == "nearest" and self.backend == "tensor"
+        return Geometry(self.resize, self.size, self.content, corner)
+
     @property
     def side(self) -> int:
         """Of what images are prepared to, before they are cut or padded to ``size``."""
-        return self.content or self.size
+        return self.geometry.side
 
     @property
     def key(self) -> dict[str, Any]:
@@ -163,8 +168,8 @@ class Transform:
         if self.backend != "pil":
             return images
         source = images.shape[1:3]
-        height, width = self._resized(*source)
-        rows, columns = self._kept(height, width)
+        height, width = self.geometry.resized(*source)
+        rows, columns = self.geometry.kept(height, width)
         kept = (rows.stop - rows.start, columns.stop - columns.start)
         if source == (height, width) == kept:
             return images
@@ -281,7 +286,7 @@ class Transform:
 
     def _on_device(self, x: Tensor) -> Tensor:
         """Resize and crop (B, C, H, W) to float32 levels of 0..255, not rounded."""
-        target = self._resized(*x.shape[-2:])
+        target = self.geometry.resized(*x.shape[-2:])
         resizes = x.shape[-2:] != target
         # Plane by plane: interleaved channels are resized up to three times slower (CPU, 224 to
         # 518 px: 10 ms an image against 3.3).
@@ -299,47 +304,21 @@ class Transform:
             )
             x = x if is_plain else x.clamp_(0, 255)  # bicubic overshoots at edges
         if self.resize in CROPPED:
-            rows, columns = self._kept(*target)
+            rows, columns = self.geometry.kept(*target)
             x = x[..., rows, columns]
         return x
 
     def _from_host(self, x: Tensor) -> Tensor:
         """(B, C, h, w), resized and cropped already, to float32 levels of 0..255."""
         height, width = x.shape[-2:]
-        done = (self.side, self.side) if self.resize in CROPPED else self._resized(height, width)
+        cropped = self.resize in CROPPED
+        done = (self.side, self.side) if cropped else self.geometry.resized(height, width)
         if (height, width) != done:
             raise RequestError(
                 f"expected images resized by Pillow ({self.resize} to {self.side} px), found "
                 f"{height} x {width} px; give the batch to on_host first"
             )
         return x.float()
-
-    def _resized(self, height: int, width: int) -> tuple[int, int]:
-        """The height and width to resize to, before any crop or padding."""
-        if self.resize == "scale":
-            return self.side, self.side
-        if self.resize in CROPPED:
-            # 256 for 224 px, in this ratio for any other size.
-            side = round(self.side * 256 / 224)
-            if self.resize == "scale-crop":
-                return side, side
-            # As torchvision's Resize(side) has it: the longer side is rounded down.
-            long = int(side * max(height, width) / min(height, width))
-            return (side, long) if height <= width else (long, side)
-        longest = max(height, width)
-        if self.resize in NEVER_ENLARGED and longest <= self.side:
-            return height, width
-        # As SAM's ResizeLongestSide has it; but a line one pixel thin doesn't vanish.
-        scale = self.side / longest
-        return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
-
-    def _kept(self, height: int, width: int) -> tuple[slice, slice]:
-        """Which rows and columns of a resized image the crop leaves."""
-        if self.resize not in CROPPED:
-            return slice(0, height), slice(0, width)
-        # As torchvision's CenterCrop has it: halves go to the even number.
-        top, left = round((height - self.side) / 2), round((width - self.side) / 2)
-        return slice(top, top + self.side), slice(left, left + self.side)
 
     def _stretched(self, x: Tensor) -> Tensor:
         """Each image's, or channel's, darkest value to 0 and its brightest to 1."""
@@ -351,17 +330,14 @@ class Transform:
 
     def _fitted(self, x: Tensor) -> Tensor:
         """(B, C, side, side) of mean 0 -> (B, C, size, size): its middle, or zeros around it."""
-        if self.content is None:
-            return x
-        more = self.size - self.content
-        return F.pad(x, (more // 2, more - more // 2) * 2)
+        return x if self.content is None else F.pad(x, self.geometry.fitted * 2)
 
     def _padded(self, x: Tensor) -> Tensor:
         """Put zeros around (B, C, h, w), as the rule says where."""
         below, right = self.side - x.shape[-2], self.side - x.shape[-1]
         if not below and not right:
             return x
-        top, left = (below // 2, right // 2) if self.resize in CENTRED else (0, 0)
+        top, left = (self.geometry.before(n) for n in x.shape[-2:])
         return F.pad(x, (left, right - left, top, below - top))
 
 

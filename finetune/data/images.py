@@ -36,6 +36,7 @@ from cache.errors import BrokenCache, RequestError
 from cache.features import Features, open_features
 from cache.format.key import N_DIGEST, canonical_json, file_stem, key_digest
 from cache.format.spec import HASH, HASH_BYTES, LOOKS, THUMBNAIL, FileSpec
+from cache.geometry import NEVER_ENLARGED
 from cache.places import IMAGES
 from cache.store import FeatureWriter
 from cache.task import BINARY
@@ -49,7 +50,7 @@ from extract.key import make_transform
 from extract.machine.digests import DigestMemory
 from extract.machine.prefetch import prefetch
 from extract.machine.progress import Progress
-from extract.prepare.transforms import NEVER_ENLARGED, Transform
+from extract.prepare.transforms import Transform
 from extract.spec import command_line, versions
 from finetune.data.pixels import Pixels, PixelWriter
 
