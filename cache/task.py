@@ -13,6 +13,9 @@ ORDINAL = "ordinal-regression"
 REGRESSION = "regression"  # the one task that MedMNIST has no word for: continuous labels
 CLASSIFICATION = (MULTI_CLASS, BINARY, MULTI_LABEL, ORDINAL)  # MedMNIST's four words
 TASKS = (*CLASSIFICATION, REGRESSION)
+SEGMENTATION = "segmentation"  # of pixels: a question's task, and never a feature file's
+# What is known of each class of a segmented sample, see ``probe.metrics.overlap``.
+OVERLAP = ("both", "predicted", "bound_both", "bound_predicted", "hd95", "nsd")
 ASKED = {  # --task's words -> TASKS
     "binary": BINARY,
     "multi-class": MULTI_CLASS,
@@ -24,9 +27,11 @@ ASKED = {  # --task's words -> TASKS
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be told of a sample: one of C classes, which of C labels, or a number."""
+    """What is to be told of a sample: one of C classes, which of C labels, a number, or the class of
+    each of its pixels.
+    """
 
-    word: str  # one of TASKS
+    word: str  # one of TASKS, or SEGMENTATION
     class_names: tuple[str, ...]  # of regression: the one column's name
 
     @property
@@ -36,13 +41,22 @@ class Task:
 
     @property
     def n_outputs(self) -> int:
-        """How many columns scores have: one each class or label, a single one of regression."""
+        """How many columns scores have: one each class or label, a single one of regression; of
+        pixels all that is measured of each class.
+        """
+        if self.is_dense:
+            return len(OVERLAP) * self.n_classes
         return 1 if self.is_continuous else self.n_classes
 
     @property
     def is_continuous(self) -> bool:
         """Labels are numbers, float64 (S,)."""
         return self.word == REGRESSION
+
+    @property
+    def is_dense(self) -> bool:
+        """Labels are how many pixels are of each class, int64 (S, C)."""
+        return self.word == SEGMENTATION
 
     @property
     def has_several_labels(self) -> bool:

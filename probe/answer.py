@@ -25,6 +25,7 @@ class Answer:
     settings: dict[str, Any]  # what the row's question holds
     chosen: dict[str, Any]  # what val, folds or episodes chose
     # "val", or ``probe.choosing.plan.HELD_OUT``, and "test" -> (n, C), of episodes (E, n, C).
+    # Of masks what overlaps, (n, 6 C): see ``probe.metrics.overlap``.
     scores: dict[str, Array]
     marks: list[str]  # what a reader of the numbers must know
     votes: Votes | None = None  # where the scores are shares of neighbours' votes
@@ -63,7 +64,8 @@ def check_answer(answer: Answer, name: str, task: Task, n_test: int) -> None:
             ) from error
     if not all(isinstance(mark, str) for mark in answer.marks):
         raise RequestError(f"{name}: marks are texts, found {answer.marks!r}")
-    if not task.is_continuous and answer.score_type not in THRESHOLD:
+    has_classes = not (task.is_continuous or task.is_dense)
+    if has_classes and answer.score_type not in THRESHOLD:
         raise RequestError(
             f"{name}: score_type is one of {', '.join(THRESHOLD)}, not {answer.score_type!r}"
         )

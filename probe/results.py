@@ -55,6 +55,7 @@ ADDED_LATER: dict[str, Any] = {  # what rows without these fields mean by that
     "without_twins": {},
     "intervals": {},  # all by the bootstrap of samples
     "per_class": {},
+    "per_size": {},
     "temperature": None,
     "score_type": "probability",
     "episodes": {},
@@ -170,7 +171,7 @@ class Answered:
     chosen: Mapping[str, Any] = field(default_factory=dict)  # what val, or folds, decided
     # Whose probe this is: name, as_published, changed by flags, differs.
     protocol: Mapping[str, Any] = field(default_factory=dict)
-    score_type: str = PROBABILITY  # see probe.metrics.classification; of regression "prediction"
+    score_type: str = PROBABILITY  # see probe.metrics.classification; of regression "prediction", of masks "overlap"
 
     @property
     def kind(self) -> str:
@@ -308,6 +309,7 @@ def as_json(row: Row) -> dict[str, Any]:
         "without_twins": m.without_twins,
         "intervals": m.intervals,
         "per_class": m.per_class,
+        **({"per_size": m.per_size} if m.per_size else {}),
         "temperature": m.temperature,
         "episodes": m.episodes,
         "score_type": answered.score_type,
@@ -316,7 +318,8 @@ def as_json(row: Row) -> dict[str, Any]:
         "chosen": answered.chosen,
         "cost": asdict(row.cost),
     }
-    for name in ("metrics", "val_metrics", "without_twins", "per_class", "episodes"):
+    measured = ("metrics", "val_metrics", "without_twins", "per_class", "per_size", "episodes")
+    for name in content.keys() & measured:
         content[name] = _without_nan(content[name])
     content |= {"row_version": ROW_VERSION, "id": row.digest}
     return json.loads(json.dumps(content, allow_nan=False))
@@ -360,6 +363,7 @@ def from_json(content: Mapping[str, Any]) -> Row:
                 for name, each in content["episodes"].items()
             },
             without_twins=_numbers(content["without_twins"]),
+            per_size=content["per_size"],
         ),
         content["seed"],
         content["n"],

@@ -19,6 +19,7 @@ from cache.format.key import key_digest
 from probe.answer import Answer
 from probe.choosing.plan import HELD_OUT, as_val
 from probe.cost import UNKNOWN, Cost
+from probe.metrics import overlap
 from probe.metrics.intervals import clusters
 from probe.metrics.marks import never_learnt
 from probe.metrics.measure import measure
@@ -225,7 +226,7 @@ def make_row(
         for name in scores
     }
     if measuring.per_patient:
-        scored = {name: by_patient(answers) for name, answers in scored.items()}
+        scored = {name: by_patient(s, task.is_dense) for name, s in scored.items()}
         who = [f"{len(s.ids):_} of {name}" for name, s in scored.items() if len(s.ids)]
         marks = [*marks, f"patients are measured, {' and '.join(who)}"]
     kept = dict(scored)
@@ -235,7 +236,7 @@ def make_row(
         # Nothing is measured of train: where its patients are unknown, or have several labels,
         # the row stands without these scores.
         with contextlib.suppress(RequestError):
-            left_out = by_patient(left_out) if measuring.per_patient else left_out
+            left_out = by_patient(left_out, task.is_dense) if measuring.per_patient else left_out
             kept["train"] = left_out._replace(scores=left_out.scores.astype(np.float32))
     measured = measure(
         scored,
@@ -244,6 +245,8 @@ def make_row(
         learnt=splits[learnt_of].y if is_learnt else None,
         votes=answer.votes,
         measuring=measuring,
+        protocol=protocol.name if protocol else "",
+        patch_pixels=None if measuring.per_patient else answer.extras.get(overlap.PATCH_PIXELS),
     )
     alone = without_twins(
         question,
@@ -251,6 +254,7 @@ def make_row(
         scores["test"],
         score_type=score_type,
         per_patient=measuring.per_patient,
+        protocol=protocol.name if protocol else "",
     )
     return Row(
         encoded,
@@ -261,7 +265,11 @@ def make_row(
             settings,
             answer.chosen,
             dataclasses.asdict(protocol) if protocol else {},
-            "prediction" if task.is_continuous else score_type,
+            overlap.SCORE_TYPE
+            if task.is_dense
+            else "prediction"
+            if task.is_continuous
+            else score_type,
         ),
         dataclasses.replace(measured, without_twins=alone),
         measuring.seed,

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from probe.metrics import overlap
 from probe.metrics.classification import THRESHOLD
 
 WHOLE = range(-(2**63), 2**64)  # what numpy and data frames hold
@@ -50,7 +51,7 @@ NUMBER = Kind("a number", _is_number)
 COUNT = Kind("a whole number from 0", _is_count)
 OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 LIST = Kind("a list", lambda value: isinstance(value, list))
-SCORE_TYPES = (*THRESHOLD, "prediction")
+SCORE_TYPES = (*THRESHOLD, "prediction", overlap.SCORE_TYPE)
 SCORE_TYPE = Kind(f"one of {', '.join(SCORE_TYPES)}", lambda value: value in SCORE_TYPES)
 PLACE = Kind(
     "a layer and a pool",
@@ -131,6 +132,7 @@ ROW: Schema = {
     "without_twins": METRICS,
     "intervals": _each(TEXT),
     "per_class": _each(LIST),
+    "per_size": _each(LIST),
     "temperature": _maybe(NUMBER),
     "episodes": _each(_list(_maybe(NUMBER))),
     "score_type": SCORE_TYPE,

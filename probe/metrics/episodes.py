@@ -22,7 +22,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.task import REGRESSION
 from probe.arrays import Array, Bools, Doubles, Floats, Ints, Singles, Texts
 from probe.metrics import classification as metrics
 from probe.metrics import intervals, jackknife
@@ -53,9 +52,10 @@ def estimate_episodes(
     """Evaluate every episode; the estimates are of the mean over them.
 
     Args:
-        scores: (E, N, C) probabilities or margins, of regression (E, N, 1) predictions.
-        labels: (N,), or (N, C) for the multi-label task.
-        task: one of ``cache.task.TASKS``.
+        scores: (E, N, C) probabilities or margins, of regression (E, N, 1) predictions, of
+            segmentation (E, N, 6 C).
+        labels: (N,), or (N, C) for the multi-label task and segmentation.
+        task: one of ``cache.task.TASKS``, or SEGMENTATION.
         n_resamples: R.
         seed: of the bootstrap.
         score_type: see ``probe.metrics.classification``.
@@ -69,9 +69,7 @@ def estimate_episodes(
     cluster = np.arange(len(labels)) if groups is None else clusters(groups)
     n_units = int(cluster.max()) + 1
     is_grouped = n_units < len(labels)
-    supports = {}
-    if task != REGRESSION:
-        supports = jackknife.supports(labels, task, scores.shape[2], cluster)
+    supports = intervals.supports_of(scores[0], labels, task, cluster)
     is_few = n_units < MANY or any(support.is_few for support in supports.values())
     drawn = multiplicities(
         len(labels), 0 if is_few else n_resamples, seed, groups if is_grouped else None

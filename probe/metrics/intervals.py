@@ -18,8 +18,8 @@ what the units are worth. That every sample of every class is right has the prob
 recalls' product, each as often as its class has samples, so the balanced accuracy's holds every
 mean recall for which that is at least 1 - level; the perfect AUC's goes by disjoint pairs.
 
-Continuous labels have the jackknife of units on a scale of their metric; fewer than 5 units, or
-predictions that are all exact, say too little.
+Continuous labels, and masks, have the jackknife of units on a scale of their metric; fewer than 5
+units (of masks those that have the rarest structure), or answers that are all exact, say too little.
 
 None can see that a calibration error of few samples is too large: of 156 answers by a perfectly
 calibrated probe, the bootstrap's 95 % covered the truth never in 600 test sets, turned around its
@@ -34,10 +34,10 @@ from typing import NamedTuple
 import numpy as np
 
 from cache.errors import RequestError
-from cache.task import MULTI_LABEL, REGRESSION
-from probe.arrays import Doubles, Floats, Indices, Ints, Texts
+from cache.task import MULTI_LABEL, REGRESSION, SEGMENTATION
+from probe.arrays import Array, Doubles, Floats, Indices, Ints, Texts
 from probe.metrics import classification as metrics
-from probe.metrics import jackknife
+from probe.metrics import jackknife, overlap
 from probe.metrics.calibration import Votes
 from probe.metrics.delong import delong, one_sided
 from probe.metrics.jackknife import Support, wilson
@@ -84,9 +84,11 @@ def estimate(
     """Evaluate, with the interval that fits around every metric.
 
     Args:
-        scores: (N, C) probabilities or margins, of regression (N, 1) predictions.
-        labels: (N,), or (N, C) zeros, ones and MISSING for the multi-label task.
-        task: one of ``cache.task.TASKS``.
+        scores: (N, C) probabilities or margins, of regression (N, 1) predictions, of segmentation
+            (N, 6 C).
+        labels: (N,), or (N, C) zeros, ones and MISSING for the multi-label task, and numbers of
+            pixels of segmentation.
+        task: one of ``cache.task.TASKS``, or SEGMENTATION.
         level: how often an interval holds the metric of all images there could be.
         score_type: see ``probe.metrics.classification``.
         temperature: see ``probe.metrics.classification.evaluate``.
@@ -107,9 +109,7 @@ def estimate(
     cluster = np.arange(len(scores)) if groups is None else clusters(groups)
     n_units = int(cluster.max()) + 1
     is_grouped = n_units < len(scores)
-    supports = {}
-    if task != REGRESSION:
-        supports = jackknife.supports(labels, task, scores.shape[1], cluster)
+    supports = supports_of(scores, labels, task, cluster)
     methods = {
         m.name: method_of(m, values[m.name], supports.get(m.name), task, is_grouped, n_units)
         for m in prepared.metrics
@@ -138,6 +138,15 @@ def estimate(
     return Estimates(found, methods, supports, n_units, unit_of(is_grouped))
 
 
+def supports_of(scores: Floats, labels: Array, task: str, cluster: Indices) -> dict[str, Support]:
+    """Name of each metric -> what it stands on, as ``estimate`` takes its arguments."""
+    if task == REGRESSION:
+        return {}
+    if task == SEGMENTATION:
+        return overlap.supports(scores, labels, cluster)
+    return jackknife.supports(labels, task, scores.shape[1], cluster)
+
+
 def unit_of(is_grouped: bool) -> str:
     """What is left out and counted, in words."""
     return "patient" if is_grouped else "sample"
@@ -151,13 +160,13 @@ def method_of(
     Args:
         metric: of the task.
         value: its.
-        support: what it stands on; None: a calibration error, or a metric with a scale.
-        task: one of ``cache.task.TASKS``.
+        support: what it stands on; None: a calibration error, or a metric of continuous labels.
+        task: one of ``cache.task.TASKS``, or SEGMENTATION.
         is_grouped: whether a patient has several samples.
         n_units: patients, or samples.
     """
     if metric.scale:
-        return JACKKNIFE if n_units >= ENOUGH else NONE
+        return JACKKNIFE if (support.weakest if support else n_units) >= ENOUGH else NONE
     if support is None or math.isnan(value):
         return NONE
     is_simple = not is_grouped and task != MULTI_LABEL
@@ -191,7 +200,7 @@ def by_units(
         metric: of the task.
         value: its.
         without: (U,) the metric without each unit; empty where these are fewer than ``ENOUGH``.
-        support: what it stands on; None: a calibration error, or a metric with a scale.
+        support: what it stands on; None: a calibration error, or a metric of continuous labels.
         cluster: (N,) number of each sample's unit.
         level: of the interval.
         more: a variance to add, which isn't that of units; of a metric with a scale, on that.
@@ -199,7 +208,7 @@ def by_units(
     if metric.scale:
         found = None
         if len(without) >= ENOUGH and math.isfinite(more):
-            units = jackknife.worth(cluster)
+            units = support.df + 1 if support else jackknife.worth(cluster)
             found = jackknife.by_scale(metric, value, without, units, level, more)
         return (found, JACKKNIFE) if found else (NO_ENDS, NONE)
     if support is None or math.isnan(value) or support.weakest < FEWEST:

@@ -26,7 +26,7 @@ from statistics import NormalDist
 import numpy as np
 
 from cache.task import BINARY, MISSING, MULTI_LABEL
-from probe.arrays import Array, Doubles, Indices, Ints
+from probe.arrays import Array, Bools, Doubles, Indices, Ints
 from probe.metrics import classification as metrics
 from probe.metrics.metric import (
     F1,
@@ -94,14 +94,7 @@ def supports(labels: Ints, task: str, n_classes: int, cluster: Indices) -> dict[
     columns = slice(1, 2) if task == BINARY else slice(None)
 
     def of(floor: float, counted: Ints, parts: Doubles, trusted: float = TRUSTED) -> Support:
-        weakest, who = int(counted.min()), int(counted.argmin())
-        floor = min(floor, every)
-        is_few = n_units < MANY or weakest < MANY_OF_A_CLASS
-        most = trusted * floor if is_few else answers
-        df = max(1.0, min(every - 1, _satterthwaite(parts)))
-        return Support(
-            floor, min(floor, float(parts.min())), max(most, floor), df, weakest, is_few, who
-        )
+        return _support(floor, counted, parts, every, n_units, answers, trusted)
 
     with_class = counts[:, 0]
     both = (
@@ -131,6 +124,56 @@ def supports(labels: Ints, task: str, n_classes: int, cluster: Indices) -> dict[
         POSITIVES: of(_together(ones), with_class, ones),
     }
     return {m.name: found[m.stands_on] for m in metrics.METRICS if m.stands_on}
+
+
+def of_classes(has: Bools, cluster: Indices) -> Support:
+    """What a mean over classes of means over the samples that have each stands on.
+
+    Args:
+        has: (N, C) which samples have each class; one that none has is in no mean.
+        cluster: (N,) number of each sample's unit, all from 0.
+    """
+    classes = np.flatnonzero(has.any(axis=0))
+    if not len(classes):
+        return Support(0.5, 0.5, 0.5, 1.0, 0, True)
+    units = [cluster[has[:, c]] for c in classes]
+    counted = np.array([len(np.unique(each)) for each in units])
+    worths = np.array([worth(each) for each in units])
+    found = _support(
+        *(len(classes) ** 2 / float((1 / worths).sum()), counted, worths, worth(cluster)),
+        *(int(cluster.max()) + 1, float(has.size)),
+    )
+    assert found.who is not None
+    return replace(found, who=int(classes[found.who]))
+
+
+def _support(
+    floor: float,
+    counted: Ints,
+    parts: Doubles,
+    every: float,
+    n_units: int,
+    answers: float,
+    trusted: float = TRUSTED,
+) -> Support:
+    """Bounds and degrees of freedom: see ``supports``.
+
+    Args:
+        floor: what the units of the classes are worth together.
+        counted: units of each class.
+        parts: what they are worth.
+        every: what all units are worth.
+        n_units: all of them.
+        answers: that were given.
+        trusted: times the floor, up to where v is believed of few units.
+    """
+    weakest, who = int(counted.min()), int(counted.argmin())
+    floor = min(floor, every)
+    is_few = n_units < MANY or weakest < MANY_OF_A_CLASS
+    most = trusted * floor if is_few else answers
+    df = max(1.0, min(every - 1, _satterthwaite(parts)))
+    least = min(floor, float(parts.min()))
+    return Support(floor, least, max(most, floor), df, weakest, is_few, who)
 
 
 def worth(units: Indices) -> float:
@@ -301,7 +344,7 @@ def by_scale(
     level: float = 0.95,
     more: float = 0.0,
 ) -> tuple[float, float] | None:
-    """The interval of a metric of continuous labels, by the jackknife on its scale.
+    """The interval of a metric that is no share, by the jackknife on its scale.
 
     Args:
         metric: one with a scale.

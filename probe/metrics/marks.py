@@ -21,6 +21,8 @@ def marks_of(found: Estimates, labels: Array, task: Task) -> list[str]:
         elif r2 <= 0:
             marks = ["no better than the mean of the test labels"]
         return [*marks, *_few_units_of_regression(found)]
+    if task.is_dense:
+        return _few_units(found, task)
     rate = metrics.larger_class_rate(labels, task.word)
     is_floor = abs(found.metrics["acc"].value - rate) < 1e-12
     marks = ["accuracy equals the larger-class rate"] if is_floor else []
@@ -38,6 +40,10 @@ def _few_units(found: Estimates, task: Task) -> list[str]:
         noun = "label" if task.has_several_labels else "class"
         who = "test" if support.who is None else f"{noun} {task.class_names[support.who]}"
         why = f"{who} has {_counted(support.weakest, found.unit)}"
+        if task.is_dense and support.weakest >= ENOUGH:
+            why = "nothing scatters"
+        elif name == "detection_specificity":
+            why += " without it"
         (none if method == NONE else counts).setdefault(why, []).append(name)
     return [
         *(f"no interval of {', '.join(names)}: {why}" for why, names in none.items()),
@@ -70,6 +76,10 @@ def never_learnt(labels: Array, task: Task) -> list[str]:
     """Which classes, or values of several labels, training labels lack, as marks of the row."""
     if task.is_continuous:
         return []
+    if task.is_dense:
+        absent = labels.sum(axis=0) == 0
+        said = "no training image has {}: nothing was learnt of it"
+        return [said.format(_listed(absent, task.class_names))] if absent.any() else []
     lacking = _lacking(labels, task)
     absent = lacking.sum(axis=1) > 0
     said = "no training image is of class {}: nothing was learnt of it"

@@ -1,6 +1,6 @@
 """From answers to numbers: every metric of the task, and what must be said of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,14 +9,15 @@ import numpy as np
 from cache.task import MISSING, Task
 from probe.arrays import Array, Floats, Ints
 from probe.metrics import classification as metrics
+from probe.metrics import overlap
 from probe.metrics.calibration import N_FOLDS, Votes
 from probe.metrics.classification import PROBABILITY, indicators
 from probe.metrics.episodes import estimate_episodes
 from probe.metrics.intervals import Estimates, Interval, clusters, estimate
 from probe.metrics.marks import marks_of, unlearnt, why_no_auc
-from probe.metrics.metric import Measuring
+from probe.metrics.metric import Measuring, asked_for
 from probe.metrics.patients import Scored
-from probe.metrics.prepared import prepare
+from probe.metrics.prepared import METRICS, prepare
 from probe.metrics.ranking import Ranking
 
 
@@ -30,13 +31,15 @@ class Measured:
     marks: Sequence[str] = ()
     # How each interval of test was made: "wilson", "delong"..., see probe.metrics.intervals.
     intervals: Mapping[str, str] = field(default_factory=dict)
-    # Lists over classes, on test: class, n, recall, auc...; see probe.metrics.measure.
+    # Lists over classes, on test: class, n, recall, auc...; see probe.metrics.measure; of masks
+    # see probe.metrics.overlap, and so of sizes of structures.
     per_class: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     temperature: float | None = None  # fitted on val, of ece_tempered; None: nothing to fit
     # Few-shot: name -> each episode's metric; see probe.metrics.episodes.
     episodes: Mapping[str, Sequence[float]] = field(default_factory=dict)
     # n and every metric of the test samples that have no twin; empty where all have none.
     without_twins: Mapping[str, float] = field(default_factory=dict)
+    per_size: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
 
 def measure(
@@ -47,12 +50,14 @@ def measure(
     learnt: Array | None = None,
     votes: Votes | None = None,
     measuring: Measuring | None = None,
+    protocol: str = "",
+    patch_pixels: Floats | None = None,
 ) -> Measured:
     """Evaluate val, and test with intervals; of few-shot episodes test alone.
 
     Args:
         scored: "val" and "test" -> answers and labels, at times none. Scores are probabilities or
-            margins, of regression predictions. Those of val must be of a probe that wasn't fitted
+            margins, of regression predictions, of segmentation what overlaps. Those of val must be of a probe that wasn't fitted
             to val: the temperature is.
         task: its word, and the names of C classes.
         score_type: ``probe.metrics.classification.PROBABILITY``, ``MARGIN`` or ``UNNORMALISED``; only of
@@ -60,17 +65,19 @@ def measure(
         learnt: labels that the answers to val learnt from, where they learnt.
         votes: what smooths the scores before they are tempered, where they are shares of votes.
         measuring: of episodes, how often their test is drawn.
+        protocol: whose metrics are asked for, beside those of all.
+        patch_pixels: of masks, see ``probe.metrics.overlap.per_size``; None: nothing is told by size.
 
     Raises:
         RequestError: what ``probe.metrics.prepared.prepare`` refuses.
     """
     test, val = scored["test"], scored.get("val")
-    word, is_continuous, of_val = task.word, task.is_continuous, {}
-    marks = [] if is_continuous else [*metrics.SCORE_MARKS[score_type]]
+    word, of_val, has_classes = task.word, {}, not (task.is_continuous or task.is_dense)
+    marks = [*metrics.SCORE_MARKS[score_type]] if has_classes else []
     temperature = None
     if val is not None and len(val.labels):
         of_val = prepare(val.scores, val.labels, word, score_type).evaluate()
-        are_probabilities = score_type == metrics.PROBABILITY and not is_continuous
+        are_probabilities = score_type == metrics.PROBABILITY and has_classes
         if are_probabilities and (val.labels != MISSING).any():
             why = "" if learnt is None else unlearnt(learnt, val.labels, task)
             if not why:
@@ -81,7 +88,7 @@ def measure(
             if temperature is None:
                 why = why or "the truth of a val sample has the probability 0"
                 marks.append(f"no temperature: {why}")
-    found, by_class = Estimates({}, {}, {}, 0, ""), {}
+    found, by_class, by_size = Estimates({}, {}, {}, 0, ""), {}, {}
     if test.scores.ndim == 3:
         drawn = measuring or Measuring()
         of = test.scores, test.labels, word, drawn.n_resamples, drawn.seed
@@ -90,16 +97,34 @@ def measure(
         of = test.scores, test.labels, word
         more = {"score_type": score_type, "temperature": temperature, "votes": votes}
         found = estimate(*of, **more, groups=test.groups)
-        by_class = {} if is_continuous else per_class(test.scores, test.labels, task, score_type)
+        if task.is_dense:
+            by_class = overlap.per_class(test.scores, test.labels, task)
+            if patch_pixels is not None:
+                by_size = overlap.per_size(test.scores, test.labels, task, patch_pixels)
+        elif has_classes:
+            by_class = per_class(test.scores, test.labels, task, score_type)
     if found.metrics:
         marks += marks_of(found, test.labels, task)
+        marks += overlap.marks_of(test.scores, test.labels, task) if task.is_dense else []
     if val is not None and np.isnan(of_val.get("auc", 0)):
         marks.append(why_no_auc("val", val.labels, task))
     if "auc" in found.metrics and np.isnan(found.metrics["auc"].value):
         marks.append(why_no_auc("test", test.labels, task))
+    asked = asked_for({*of_val, *found.metrics}, METRICS, protocol)
     return Measured(
-        of_val, found.metrics, marks, found.methods, by_class, temperature, found.episodes
+        _only(of_val, asked),
+        _only(found.metrics, asked),
+        marks,
+        _only(found.methods, asked),
+        by_class,
+        temperature,
+        _only(found.episodes, asked),
+        per_size=by_size,
     )
+
+
+def _only(values: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name in names}
 
 
 def per_class(

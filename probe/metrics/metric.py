@@ -1,9 +1,9 @@
 """What a metric is: one record, from which rows, intervals, episodes and tables have it.
 
-A new one is an entry of ``probe.metrics.classification.METRICS`` or of ``probe.metrics.regression``'s.
+A new one is an entry of ``METRICS`` of ``probe.metrics.classification``, ``regression`` or ``overlap``.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,14 +16,17 @@ from probe.metrics.ranking import Ranking
 # What a metric needs to know of answers. Sums over samples, see ``classification.sample_parts``
 # and ``regression.sample_moments``:
 COUNTS, ARGMAX, EXPECTED, BRIER, MOMENTS = "counts", "argmax", "expected", "brier", "moments"
-# sums that no single sample has a part of, see ``classification.calibration_sums``; or the order.
-CALIBRATION, TEMPERED, RANKS = "calibration", "tempered", "ranks"
+AREAS = "areas"  # the same, see ``overlap.sample_sums``
+# what no single sample has a part of, see ``classification.calibration_sums`` and
+# ``overlap.medians``; or the order.
+CALIBRATION, TEMPERED, MEDIANS, RANKS = "calibration", "tempered", "medians", "ranks"
 OF_PROBABILITIES = (EXPECTED, BRIER, CALIBRATION, TEMPERED)
 
 # What an interval of few units goes by, see ``jackknife.supports``.
 SHARES, LOSSES, RECALLS, F1, PAIRS, POSITIVES = (
     *("shares", "losses", "recalls", "f1", "pairs", "positives"),
 )
+STRUCTURES, CLASSES, LACKING = "structures", "classes", "lacking"  # see ``overlap.supports``
 Span = tuple[float, float]
 INTERVAL, VAL, SD, REST = "{} [95 %]", "val {}", "{} sd", "{} w/o"  # a table's further columns
 
@@ -44,12 +47,13 @@ class Metric:
     is_share: bool = False  # of right answers: has Wilson's interval where samples are independent
     # RANKS: a ``Ranking`` and each sample's unit -> (U,) without each.
     without: Callable[[Ranking, Indices], Doubles] | None = None
-    # MOMENTS: onto the scale where it is nearest to a normal distribution, and back.
+    # Of no shares: onto the scale where it is nearest to a normal distribution, and back.
     scale: tuple[Callable[..., Any], Callable[..., Any]] | None = None
     column: str = ""  # of a table; empty: it has none
     also: tuple[str, ...] = ()  # further columns: INTERVAL (in the place of its own), VAL, SD, REST
-    has_unit: bool = False  # the labels' own
+    has_unit: bool = False  # the labels' own, or mm
     is_loss: bool = False  # smaller is better
+    protocol: str = ""  # whose rows alone have it; empty: all
 
     @property
     def has_interval(self) -> bool:
@@ -83,6 +87,12 @@ def metrics_of(
 ) -> dict[str, Doubles]:
     """Every metric whose sums are there; their leading axes stay."""
     return {m.name: m.of(sums[m.needs], task) for m in metrics if m.needs in sums}
+
+
+def asked_for(names: Iterable[str], metrics: Collection[Metric], protocol: str) -> list[str]:
+    """Those of the names that rows of a protocol have; "" is none."""
+    others = {m.name for m in metrics if m.protocol not in ("", protocol)}
+    return [name for name in names if name not in others]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""From answers about images to answers about patients: the mean of their scores."""
+"""From answers about images to answers about patients: the mean of their scores, of masks sums."""
 
 from typing import NamedTuple
 
@@ -7,22 +7,24 @@ import numpy as np
 from cache.errors import RequestError
 from cache.task import MISSING
 from probe.arrays import Array, Floats, Indices, Texts
+from probe.metrics import overlap
 
 
 class Scored(NamedTuple):
     """What metrics are computed of. n samples, or patients."""
 
-    scores: Floats  # (n, C), of episodes (E, n, C)
+    scores: Floats  # (n, C), of episodes (E, n, C); of masks 6 C
     labels: Array  # (n,) or (n, C)
     ids: Texts  # (n,)
     groups: Texts | None  # (n,) patients, where known; an empty text is nobody
 
 
-def by_patient(scored: Scored) -> Scored:
+def by_patient(scored: Scored, is_dense: bool = False) -> Scored:
     """One answer for each patient: the mean over the patient's samples.
 
-    Of probabilities the mean is again one; of margins and of predictions in a unit, too. A sample
-    of nobody is a patient of its own.
+    Of probabilities the mean is again one; of margins and of predictions in a unit, too. Of masks
+    pixels add up, and distances are means: see ``overlap.together``. A sample of nobody is a patient
+    of its own.
 
     Returns:
         In the order in which patients first occur. Their ids are patients' names, a sample's own
@@ -46,12 +48,18 @@ def by_patient(scored: Scored) -> Scored:
     place = np.empty(len(first), np.intp)
     place[np.argsort(first)] = np.arange(len(first))
     patient, first = place[patient], np.sort(first)
+    names = np.where(alone, scored.ids, scored.groups)[first]
+    if is_dense:
+        members = [np.flatnonzero(patient == number) for number in range(len(first))]
+        labels = np.stack([scored.labels[each].sum(axis=0) for each in members])
+        parts = np.moveaxis(overlap.shaped(scored.scores), -3, 0)  # (n, 6, C) or (n, E, 6, C)
+        sums = np.stack([overlap.together(parts[each]) for each in members], axis=-3)
+        return Scored(sums.reshape(*sums.shape[:-2], -1), labels, names, None)
     labels = _agreed(scored, patient, first)
     by_sample = np.moveaxis(scored.scores, -2, 0)  # (n, C) or (n, E, C)
     sums = np.zeros((len(first), *by_sample.shape[1:]))
     np.add.at(sums, patient, by_sample)
     means = np.moveaxis(sums, 0, -1) / np.bincount(patient)
-    names = np.where(alone, scored.ids, scored.groups)[first]
     return Scored(np.moveaxis(means, -1, -2), labels, names, None)
 
 

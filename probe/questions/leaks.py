@@ -14,8 +14,9 @@ from cache.leaks import describe_leaks
 from cache.splits.make import LEFT_OUT
 from probe.arrays import Floats
 from probe.metrics import classification as metrics
+from probe.metrics.metric import asked_for
 from probe.metrics.patients import Scored, by_patient
-from probe.metrics.prepared import prepare
+from probe.metrics.prepared import METRICS, prepare
 from probe.questions.laying import stored_split
 from probe.questions.question import Question, Split
 
@@ -101,6 +102,7 @@ def without_twins(
     *,
     score_type: str = metrics.PROBABILITY,
     per_patient: bool = False,
+    protocol: str = "",
 ) -> dict[str, Any]:
     """The metrics of the test samples that have no twin.
 
@@ -110,6 +112,7 @@ def without_twins(
         scores: (n, C) of them; of episodes (E, n, C), and each metric is the mean over them.
         score_type: see ``probe.metrics.classification``.
         per_patient: whether patients are measured: those that have samples left, by these.
+        protocol: whose metrics are asked for, beside those of all.
 
     Returns:
         "n", how many samples they are, and name -> value of every metric, none where n is 0. Empty where
@@ -128,7 +131,8 @@ def without_twins(
     each = []
     for answers in scores if scores.ndim == 3 else [scores]:
         rest = Scored(answers[kept], test.y[kept], test.ids[kept], groups)
-        rest = by_patient(rest) if per_patient else rest
+        rest = by_patient(rest, question.task.is_dense) if per_patient else rest
         each.append(prepare(rest.scores, rest.labels, question.task.word, score_type).evaluate())
-    means = {name: float(np.mean([values[name] for values in each])) for name in each[0]}
+    asked = asked_for(each[0], METRICS, protocol)
+    means = {name: float(np.mean([values[name] for values in each])) for name in asked}
     return {"n": int(kept.sum()), **means}
