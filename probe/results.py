@@ -363,7 +363,7 @@ def from_json(content: Mapping[str, Any]) -> Row:
                 for name, each in content["episodes"].items()
             },
             without_twins=_numbers(content["without_twins"]),
-            per_size=content["per_size"],
+            per_size=content.get("per_size", {}),
         ),
         content["seed"],
         content["n"],
