@@ -18,10 +18,11 @@ from cache.commands.names import (
     short_label,
 )
 from cache.errors import CacheError, CacheMiss, RequestError
-from cache.features import Features, count_done, incomplete_message
+from cache.features import Features
 from cache.format.key import PARTIAL, file_stem, flatten, key_differences
 from cache.format.read import Header, read_header
 from cache.header_index import HeaderIndex
+from cache.stored import count_done, incomplete_message
 
 T = TypeVar("T")
 # Flags of ``extract`` by the part of a key, or the name of it here, that they set.
@@ -45,6 +46,7 @@ class Wish:
     sizes: tuple[int, ...] = ()
     datasets: tuple[str, ...] = ()
     where: Mapping[str, str] = field(default_factory=dict)  # part of the key -> value
+    tokens: bool = False  # files of patch tokens, and not of pooled features
 
     def fits(self, features: Features) -> bool:
         """Whether a file is wanted, whatever ``where`` says."""
@@ -57,7 +59,7 @@ class Wish:
     def parts(self) -> list["Wish"]:
         """The same wish as one for each model, size and data set that is named."""
         return [
-            Wish(models, sizes, datasets, self.where)
+            Wish(models, sizes, datasets, self.where, self.tokens)
             for models in _one_by_one(self.models)
             for sizes in _one_by_one(self.sizes)
             for datasets in _one_by_one(self.datasets)
@@ -182,7 +184,7 @@ def find_features(root: Path, wish: Wish) -> tuple[list[Features], list[str]]:
     troubles: list[str] = []
     index = HeaderIndex(root)
     for features, incomplete in _read_files(list_files(root), troubles, index.read_header):
-        if features.is_text:  # not images: ``find_text`` finds them
+        if features.is_text or features.is_tokens != wish.tokens:  # ``find_text`` finds texts
             continue
         if incomplete:
             unfinished.append((features, incomplete))

@@ -135,8 +135,8 @@ def _summary(header: "Header") -> tuple[str, str, str, str, str, str]:
 
 
 def _state(header: "Header") -> str:
-    from cache.features import count_done
     from cache.format.key import PARTIAL
+    from cache.stored import count_done
 
     done = count_done(header)
     if done == header.n_units and not header.path.name.endswith(PARTIAL):

@@ -10,19 +10,17 @@ import itertools
 import os
 import secrets
 import shlex
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import BrokenCache, RequestError
-from cache.features import Features, read_units
+from cache.errors import RequestError
+from cache.features import Features
 from cache.files import move_whole, work_folder
 from cache.format.read import read_table
-from cache.format.spec import HASH, LOOKS, FileSpec, Samples
-from cache.format.units import unit_rows
+from cache.format.spec import HASH, NO_FEATURES, FileSpec, Samples, is_by_unit
 from cache.leak_memory import count_leaks, counted_leaks
 from cache.sharing import Sharing
 from cache.splits.rules import DRAWN
@@ -118,10 +116,12 @@ def _places(features: Features) -> dict[str, tuple[int, str]]:
     """Name of a feature array -> its layer and pool."""
     places = {}
     for name in features.header.arrays:
+        if is_by_unit(name):
+            continue
         if name.startswith("layers/"):
             _, layer, pool = name.split("/")
             places[name] = int(layer), pool
-        elif name not in LOOKS:
+        elif name not in NO_FEATURES:
             places[name] = features.last_layer, name
     return places
 
@@ -171,7 +171,8 @@ def _make_spec(
         class_names=tuple(features.class_names),
         positive_class=header.attributes["positive_class"] or None,
         key=features.key,
-        arrays={name: header.arrays[name].shape[1] for name in names},
+        arrays={name: shape for name, shape in header.row_shapes.items() if name in names},
+        fixed_unit_rows=header.unit_rows,
         dtype=header.arrays[names[0]].dtype.name,
         row_ids=row_ids,
         row_sample=features.row_sample,
@@ -201,24 +202,7 @@ def _command(features: Features, path: Path, sharing: Sharing) -> str:
 
 def _copy_units(features: Features, writer: FeatureWriter) -> None:
     """Write every unit of the new file, each compared with the old one's checksums before."""
-    header = features.header
-    records = read_units(header)
-    columns = {name: 1 + i for i, name in enumerate(header.arrays)}
-    arrays = {
-        name: features.memmap(*place)
-        for name, place in _places(features).items()
-        if name in writer.spec.arrays
-    }
-    if HASH in writer.spec.arrays and features.hashes is not None:
-        arrays[HASH] = features.hashes
     for unit in writer.todo:
-        start, stop = unit_rows(unit, header.n_rows)
-        rows = {name: array[start:stop] for name, array in arrays.items()}
-        for name, values in rows.items():
-            if zlib.crc32(values.data) != records[unit, columns[name]]:
-                raise BrokenCache(
-                    f"{features.path} is damaged: rows {start}..{stop - 1} of {name} don't match "
-                    f"their checksum; this computes just them again:\n"
-                    f"  {header.cure}"
-                )
-        writer.write_unit(unit, rows)
+        writer.write_stored(
+            unit, {name: features.stored(name, unit) for name in writer.spec.stored}
+        )

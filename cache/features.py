@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import zlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,13 +12,23 @@ from numpy.typing import NDArray
 
 from cache.aggregate import aggregate_rows
 from cache.commands.names import encoder_label
-from cache.errors import BrokenCache, CacheMiss, RequestError
+from cache.errors import CacheMiss, RequestError
 from cache.format.key import PARTIAL, partial_path
-from cache.format.read import Extent, Header, parse_cost, read_header, read_table
+from cache.format.read import Header, parse_cost, read_header, read_table
+from cache.format.rounding import Rounding, summarise_rounding
 from cache.format.sample_tables import SPLITS
-from cache.format.spec import HASH, LOOKS, THUMBNAIL
-from cache.format.units import unit_rows
+from cache.format.spec import (
+    ERROR,
+    HASH,
+    NO_FEATURES,
+    PICTURE,
+    SCALE,
+    THUMBNAIL,
+    TOKENS,
+    is_by_unit,
+)
 from cache.leaks import number_copies
+from cache.stored import StoredArrays, count_done, incomplete_message, read_extent
 
 POOLS = ("cls", "mean", "head", "proj")
 META = "samples/meta/"
@@ -50,25 +59,7 @@ def open_features(path: str | Path) -> "Features":
     return Features(header)
 
 
-def incomplete_message(header: Header, n_done: int) -> str:
-    """What to say of a file whose extraction hasn't ended."""
-    return (
-        f"{header.path} isn't complete: {n_done} of {header.n_units} units are done; finish it "
-        f"with\n  {header.cure}"
-    )
-
-
-def count_done(header: Header) -> int:
-    """How many units of a file are done."""
-    return int((read_units(header)[:, 0] == 1).sum())
-
-
-def read_units(header: Header) -> NDArray[np.uint32]:
-    """(n_units, RECORD_WORDS) records: [0] is 1 when done, [1 + i] the CRC-32 of array i."""
-    return _read(header, header.units)
-
-
-class Features:
+class Features(StoredArrays):
     """One feature file: what each layer of one encoder made of every image of one data set.
 
     N rows (images as the encoder saw them), S samples (what carries a label). In 2D data sets
@@ -76,13 +67,17 @@ class Features:
     """
 
     def __init__(self, header: Header) -> None:
-        self.header = header
-        self.path = header.path
+        super().__init__(header)
         self._order: NDArray[np.intp] | None = None  # of samples, see ``in_order``
 
     def __repr__(self) -> str:
         if self.is_text:
             return f"<Features {self.dataset} · texts of {self.model} · {self.n_rows} prompts>"
+        if self.is_tokens:
+            return (
+                f"<Features {self.dataset} · tokens of {self.model} at {self.size} px · "
+                f"{self.n_rows} rows · {self.n_layers} layers>"
+            )
         return (
             f"<Features {self.dataset} · {self.model} at {self.size} px · {self.n_rows} rows · "
             f"{self.n_layers} layers · pools {', '.join(self.pools)}>"
@@ -126,6 +121,11 @@ class Features:
         return self.header.is_text
 
     @property
+    def is_tokens(self) -> bool:
+        """Whether the features are patch tokens with a grid: see "Token files" in FORMAT.md."""
+        return self.header.is_tokens
+
+    @property
     def dataset(self) -> str:
         return self.header.attributes["dataset"]
 
@@ -156,7 +156,7 @@ class Features:
     @property
     def cost(self) -> Mapping[str, Any]:
         """What the extraction took: images/s, device, when."""
-        raw = _read(self.header, self.header.cost).tobytes()
+        raw = read_extent(self.header, self.header.cost).tobytes()
         return parse_cost(raw, self.path, self.header.cure)
 
     @property
@@ -253,7 +253,7 @@ class Features:
         """Layer number -> its pools, in order."""
         layers: dict[int, list[str]] = {}
         for name in self.header.arrays:
-            if name.startswith("layers/"):
+            if name.startswith("layers/") and not is_by_unit(name):
                 _, layer, pool = name.split("/")
                 layers.setdefault(int(layer), []).append(pool)
         return layers
@@ -264,9 +264,9 @@ class Features:
 
     @property
     def pools(self) -> list[str]:
-        """Every pool that some layer has, in the order cls, mean, head, proj."""
-        names = {name.rsplit("/", 1)[-1] for name in self.header.arrays if name not in LOOKS}
-        return [pool for pool in POOLS if pool in names]
+        """Every pool that some layer has, in the order cls, mean, head, proj; of tokens these."""
+        names = {name.rsplit("/", 1)[-1] for name in self.header.arrays if name not in NO_FEATURES}
+        return [pool for pool in (*POOLS, TOKENS) if pool in names]
 
     @property
     def last_layer(self) -> int:
@@ -290,14 +290,15 @@ class Features:
         )
 
     def array_name(self, layer: int, pool: str) -> str:
-        """The HDF5 name of an array, e.g. "layers/11/cls" or "head".
+        """The HDF5 name of an array, e.g. "layers/11/cls", "layers/11/tokens" or "head".
 
         Raises:
             RequestError: the file doesn't hold it.
         """
         layer = self.find_layer(layer)
-        name = f"layers/{layer:02d}/{pool}" if pool in ("cls", "mean") else pool
-        there = pool in ("cls", "mean") or (pool in POOLS and layer == self.last_layer)
+        of_layer = pool in ("cls", "mean", TOKENS)
+        name = f"layers/{layer:02d}/{pool}" if of_layer else pool
+        there = of_layer or (pool in POOLS and layer == self.last_layer)
         if there and name in self.header.arrays:
             return name
         has = [*self.layers.get(layer, [])]
@@ -334,36 +335,95 @@ class Features:
         """(N, t * t) small grey picture of each row, a read-only map; None in files without."""
         return self._map(THUMBNAIL) if THUMBNAIL in self.header.arrays else None
 
+    @property
+    def pictures(self) -> NDArray[np.uint8] | None:
+        """(N, 224, 224, 3) each row as the encoder sees it, a read-only map; None in files without.
+
+        The square that the grid of its tokens covers, levels 0 to 255.
+        """
+        return self._map(PICTURE) if PICTURE in self.header.arrays else None
+
     def memmap(self, layer: int = -1, pool: str = "mean") -> NDArray[Any]:
         """(N, D) features as a read-only map of the file: nothing is read until it is used.
 
-        Fit for taking a few rows of many. Checksums are not checked; ``array`` does.
+        Fit for taking a few rows of many. Checksums are not checked; ``array`` does. Of "tokens"
+        (N, h, w, D) as they are stored: int8 without its scales, which ``tokens`` multiplies out.
 
         Raises:
             RequestError: the file doesn't hold this layer or pool.
         """
         return self._map(self.array_name(layer, pool))
 
-    def _map(self, name: str) -> NDArray[Any]:
-        extent = self.header.arrays[name]
-        # Plain ndarray, not np.memmap: its subclass makes every slice slower and prints oddly.
-        with self.path.open("rb") as file:
-            self.header.refuse_replaced(file)
-            mapped = np.memmap(file, extent.dtype, "r", extent.offset, extent.shape)
-        return mapped.view(np.ndarray)
-
     def array(self, layer: int = -1, pool: str = "mean") -> NDArray[Any]:
         """(N, D) features in memory, every unit compared with its checksum.
 
         Args:
             layer: number of the block or stage, from 0; negative from the encoder's end.
-            pool: "cls", "mean", or of the last layer "head" or "proj".
+            pool: "cls", "mean", or of the last layer "head" or "proj"; "tokens" gives them all, as
+                ``tokens`` does.
 
         Raises:
             RequestError: the file doesn't hold this layer or pool.
             BrokenCache: a unit's rows are not those that were written.
         """
+        if pool == TOKENS:
+            return self.tokens(layer, slice(None))
         return self._checked(self.array_name(layer, pool))
+
+    # ------------------------------------------------------------------ tokens
+
+    def grid(self, layer: int = -1) -> tuple[int, int]:
+        """(h, w) places of a layer's tokens: rows from the input's top, columns from its left.
+
+        Raises:
+            RequestError: the file doesn't hold tokens of this layer.
+        """
+        h, w = self.header.arrays[self.array_name(layer, TOKENS)].shape[1:3]
+        return h, w
+
+    def tokens(self, layer: int, rows: slice | NDArray[np.integer] | Sequence[int]) -> NDArray[Any]:
+        """Tokens of some rows, in memory; every unit that they lie in is checked once.
+
+        Beside what is returned, one unit is in memory at a time: below 64 MB, or 16 rows.
+
+        Args:
+            layer: number of the block or stage, from 0; negative from the encoder's end.
+            rows: which of the N, in any order; negative ones count from the end.
+
+        Returns:
+            (n, h, w, D) float16 or float32 as stored; int8 multiplied out to float32.
+
+        Raises:
+            RequestError: the file doesn't hold tokens of this layer.
+            BrokenCache: a unit's rows are not those that were written.
+        """
+        name = self.array_name(layer, TOKENS)
+        numbers = np.arange(self.n_rows)[rows]
+        extent = self.header.arrays[name]
+        rounded = extent.dtype == np.int8
+        found = np.empty((len(numbers), *extent.shape[1:]), np.float32 if rounded else extent.dtype)
+        units = numbers // self.header.unit_rows
+        for unit in np.unique(units).tolist():
+            here = np.flatnonzero(units == unit)
+            first = self.header.rows_of(unit)[0]
+            stored = self.stored(name, unit)
+            scale = self.stored(name + SCALE, unit)[0] if rounded else None
+            for at, row in zip(here.tolist(), (numbers[here] - first).tolist(), strict=True):
+                if scale is None:
+                    found[at] = stored[row]
+                else:
+                    np.multiply(stored[row], scale, out=found[at])
+        return found
+
+    def rounding(self, layer: int = -1) -> Rounding | None:
+        """What rounding to int8 did to a layer's tokens; None where nothing was rounded.
+
+        Raises:
+            RequestError: the file doesn't hold tokens of this layer.
+            BrokenCache: a unit's sums are not those that were written.
+        """
+        name = self.array_name(layer, TOKENS) + ERROR
+        return summarise_rounding(self._checked(name)) if name in self.header.arrays else None
 
     def check_thumbnails(self) -> None:
         """Compare the thumbnails with their checksums, which reading them through the map doesn't.
@@ -373,36 +433,6 @@ class Features:
         """
         if self.thumbnails is not None:
             self._compare(THUMBNAIL, self.thumbnails)
-
-    def _checked(self, name: str) -> NDArray[Any]:
-        values = _read(self.header, self.header.arrays[name])
-        self._compare(name, values)
-        values.flags.writeable = False
-        return values
-
-    def _compare(self, name: str, values: NDArray[Any]) -> None:
-        column = 1 + list(self.header.arrays).index(name)
-        records = read_units(self.header)
-        for unit in range(self.header.n_units):
-            start, stop = unit_rows(unit, self.n_rows)
-            if zlib.crc32(values[start:stop].data) != records[unit, column]:
-                raise self.header.damage(
-                    f"rows {start}..{stop - 1} of {name} don't match their checksum",
-                    "this computes just them again",
-                )
-
-
-def _read(header: Header, extent: Extent) -> NDArray[Any]:
-    """An array by plain reads: a disk's error is an error, where a map would kill the process."""
-    count = int(np.prod(extent.shape, dtype=np.int64))
-    with header.path.open("rb") as file:
-        header.refuse_replaced(file)
-        values = np.fromfile(file, extent.dtype, count, offset=extent.offset)
-    if len(values) < count:
-        raise BrokenCache(
-            f"{header.path} could only be read in part; delete it and run\n  {header.cure}"
-        )
-    return values.reshape(extent.shape)
 
 
 def _ranges(numbers: list[int]) -> str:

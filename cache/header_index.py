@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from cache.checked_json import read_checked, write_checked
+from cache.format.arrays import Extent
 from cache.format.key import PARTIAL
-from cache.format.read import Extent, Header, read_header
+from cache.format.read import Header, read_header
+from cache.format.spec import POOLED_VERSION
 
 INDEX = ".index"  # folder below the features
 NAME = "headers.json"
@@ -42,6 +44,8 @@ class HeaderIndex:
         entry = self._entries.get(name)
         if not isinstance(entry, dict) or entry.get("stamp") != stamp:
             header = read_header(path)
+            if header.others or header.attributes["format_version"] != POOLED_VERSION:
+                return header  # an older medprobe would take it from the index without a check
             entry = {"stamp": stamp, "header": _pack(header)}
         else:
             header = _unpack(path, entry["header"], (stamp[0], stamp[1]))
@@ -61,7 +65,8 @@ def _stamp(path: Path) -> list[int]:
 
 def _pack(header: Header) -> dict[str, Any]:
     """A header as JSON, without what is in its attributes already, or follows from the file."""
-    kept = {n: v for n, v in vars(header).items() if n not in ("path", "key", "identity")}
+    left_out = ("path", "key", "identity", "others")
+    kept = {n: v for n, v in vars(header).items() if n not in left_out}
     places = {name: _pack_extent(kept[name]) for name in ("units", "cost")}
     arrays = {name: _pack_extent(extent) for name, extent in header.arrays.items()}
     return {**kept, **places, "arrays": arrays}

@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.features import Features, read_units
+from cache.features import Features
 from cache.files import open_regular, write_whole
 from cache.format.read import read_table
 from cache.format.sample_tables import SPLITS
 from cache.format.spec import LOOKS
 from cache.leaks import WHAT, Leaks, Stack, Twin, find_twins
+from cache.stored import read_units
 
 FOLDER = ".leaks"
 METHOD = b"leaks 1"  # to be raised when the search comes to find something else
@@ -100,7 +101,7 @@ def _digest(parts: Sequence[tuple[Features, NDArray[np.uint8]]]) -> str:
     digest = hashlib.sha256(METHOD)
     for features, split in parts:
         header = features.header
-        columns = [1 + list(header.arrays).index(name) for name in LOOKS]
+        columns = [header.word(name) for name in LOOKS]
         records = read_units(header)[:, columns]
         tables = [header.tables.get(name) for name in ("rows/sample", "samples/groups")]
         for said in (records.tobytes(), split.tobytes(), repr(tables).encode()):

@@ -5,8 +5,9 @@ array's rows). A unit without a record is computed again; a unit with one is who
 written with positioned plain writes and never through a memory map: on a full disk or a truncated
 file a map kills the process with SIGBUS and no message, and its dirty pages count as our memory.
 
-Several processes may write one file: shard I of N owns the units u with u mod N == I. Each holds
-a file lock for as long as it runs, which the kernel frees on any death.
+Several processes may write one file: shard I of N owns the blocks of 256 rows b with b mod N == I, a
+block being one unit, or of tokens several. Each holds a file lock for as long as it runs, which
+the kernel frees on any death.
 
 Long because one class holds the order of writing, which has to be read in one piece.
 """
@@ -26,12 +27,23 @@ from numpy.typing import NDArray
 
 from cache.errors import BrokenCache, CacheError, RequestError, StaleCache
 from cache.files import sync_folder, write_all
+from cache.format.arrays import Extent
 from cache.format.create import create_file, table_checksums
 from cache.format.fingerprint import describe_drift, describe_versions, drift, tolerance
 from cache.format.key import PARTIAL, canonical_json, key_differences, partial_path
-from cache.format.read import Extent, Header, parse_cost, read_header
-from cache.format.spec import COST_BYTES, LOOKS, RECORD_WORDS, FileSpec
-from cache.format.units import unit_rows
+from cache.format.read import Header, parse_cost, read_header
+from cache.format.rounding import round_tokens
+from cache.format.spec import (
+    COST_BYTES,
+    ERROR,
+    NO_FEATURES,
+    PICTURE,
+    RECORD_WORDS,
+    SCALE,
+    FileSpec,
+    is_by_unit,
+)
+from cache.format.units import block_of
 from cache.locks import Locks
 
 COPY_BYTES = 1 << 24
@@ -50,7 +62,7 @@ class FeatureWriter:
         path: where the complete file will be; until then ``.partial`` is added.
         spec: what the file holds; an existing file must hold the same features. Ids, labels and
             splits may differ: then its tables are rewritten around them.
-        shard: (I, N); this process computes the units u with u mod N == I.
+        shard: (I, N); this process computes the blocks b with b mod N == I.
         overwrite: throw away what is there, complete or not.
 
     Raises:
@@ -174,10 +186,12 @@ class FeatureWriter:
     def _check_same(self, header: Header) -> None:
         spec = self.spec
         differences = key_differences(header.key, json.loads(canonical_json(spec.key)))
-        # Files from before the looks were stored are finished as they were begun.
-        wanted = [name for name in spec.arrays if name in header.arrays or name not in LOOKS]
-        if list(header.arrays) != wanted:
-            differences.append(f"arrays: {list(header.arrays)} -> {list(spec.arrays)}")
+        # Files without looks or pictures, and those with pictures, are finished as they were begun.
+        there = header.attributes["arrays"]
+        wanted = [name for name in spec.stored if name in there or name not in NO_FEATURES]
+        wanted += [PICTURE] if PICTURE in there and PICTURE not in wanted else []
+        if there != wanted:
+            differences.append(f"arrays: {there} -> {list(spec.stored)}")
         if header.n_rows != spec.n_rows:
             differences.append(f"rows: {header.n_rows} -> {spec.n_rows}")
         if differences:
@@ -200,7 +214,8 @@ class FeatureWriter:
         old = self.header
         spec = dataclasses.replace(
             self.spec,
-            arrays={name: extent.shape[1] for name, extent in old.arrays.items()},
+            arrays=old.row_shapes,
+            fixed_unit_rows=old.unit_rows,
             fingerprint=old.fingerprint,
             versions=json.loads(old.attributes["versions"]),
         )
@@ -259,7 +274,7 @@ class FeatureWriter:
 
     def _owns(self, unit: int) -> bool:
         index, count = self.shard
-        return unit % count == index
+        return block_of(unit, self.header.unit_rows) % count == index
 
     @property
     def todo(self) -> list[int]:
@@ -268,6 +283,18 @@ class FeatureWriter:
             return []
         done = {*done_units(self._file, self.header)}
         return [u for u in range(self.header.n_units) if u not in done and self._owns(u)]
+
+    @property
+    def todo_blocks(self) -> dict[int, list[int]]:
+        """Block of 256 rows -> its units in ``todo``. Batches are cut from a block's beginning.
+
+        So a file that was resumed equals one that wasn't: of a block some of whose units are done,
+        the batches that touch the missing ones are run again, and only those units written.
+        """
+        blocks: dict[int, list[int]] = {}
+        for unit in self.todo:
+            blocks.setdefault(block_of(unit, self.header.unit_rows), []).append(unit)
+        return blocks
 
     def whole(self) -> Header | None:
         """The file as it can be read now, where every unit of every shard is done; else None."""
@@ -283,37 +310,57 @@ class FeatureWriter:
 
         Args:
             unit: index of the unit.
-            arrays: name -> (rows of the unit, D) float, of ``LOOKS`` uint8; one for each of
-                ``spec.arrays``.
+            arrays: name -> (rows of the unit, D) float, of tokens (rows, h, w, D), of looks and
+                pictures uint8; those of ``header.arrays``. int8 is made here, with its scales.
 
         Raises:
             RequestError: a value is NaN or infinite, or doesn't survive the cast.
             CacheError: the file was deleted or replaced while being written.
             OSError: the disk failed.
         """
-        start, stop = unit_rows(unit, self.header.n_rows)
-        stored = {
-            name: self._stored(name, extent, arrays[name], stop - start)
-            for name, extent in self.header.arrays.items()
-        }
+        stored: dict[str, NDArray[Any]] = {}
+        for name, extent in self.header.arrays.items():
+            if not is_by_unit(name):
+                stored |= self._stored(name, extent, arrays[name], unit)
+        self.write_stored(unit, stored)
+
+    def write_stored(self, unit: int, stored: Mapping[str, NDArray[Any]]) -> None:
+        """As ``write_unit``, of what has its form on disk already, as in another file.
+
+        Args:
+            unit: index of the unit.
+            stored: of every array of ``header.arrays`` its part.
+        """
         record = np.zeros(RECORD_WORDS, "<u4")
-        for i, (name, extent) in enumerate(self.header.arrays.items()):
+        for name, extent in self.header.arrays.items():
             rows = stored[name]
-            self._write_at(extent.offset + start * extent.row_bytes, rows)
-            record[1 + i] = zlib.crc32(rows.data)
+            first = self.header.part(extent, unit).start
+            self._write_at(extent.offset + first * extent.row_bytes, rows)
+            record[self.header.word(name)] = zlib.crc32(rows.data)
         _sync(self._file)
         record[0] = 1
         self._write_at(_record_offset(self.header, unit), record)
         self._check_still_there()
 
-    def _stored(self, name: str, extent: Extent, values: NDArray[Any], n_rows: int) -> NDArray[Any]:
-        """The rows as they will lie on disk."""
-        expected = (n_rows, extent.shape[1])
+    def _stored(
+        self, name: str, extent: Extent, values: NDArray[Any], unit: int
+    ) -> dict[str, NDArray[Any]]:
+        """The rows as they will lie on disk; of int8 tokens their scales and error, too."""
+        start, stop = self.header.rows_of(unit)
+        expected = (stop - start, *extent.shape[1:])
         if values.shape != expected:
             raise ValueError(f"{name}: expected rows of shape {expected}, found {values.shape}")
-        if name not in LOOKS:
-            check_storable(name, values, self.spec.dtype)
-        return np.ascontiguousarray(values, dtype=extent.dtype)
+        if name in NO_FEATURES:
+            return {name: np.ascontiguousarray(values, dtype=extent.dtype)}
+        check_storable(name, values, extent.dtype.name)
+        if extent.dtype != np.int8:
+            return {name: np.ascontiguousarray(values, dtype=extent.dtype)}
+        rounded = round_tokens(values)
+        return {
+            name: rounded.tokens,
+            name + SCALE: rounded.scale[None],
+            name + ERROR: rounded.error[None],
+        }
 
     def _write_at(self, offset: int, values: NDArray[Any]) -> None:
         self._file.seek(offset)
@@ -410,8 +457,8 @@ def check_storable(name: str, values: NDArray[Any], dtype: str) -> None:
 
     Args:
         name: the array, for the message.
-        values: (n, D) float.
-        dtype: "float16" or "float32".
+        values: (n, D) float, or of tokens (n, h, w, D).
+        dtype: "float16", "float32" or "int8".
 
     Raises:
         RequestError: NaN or infinity (the encoder made it) or, for float16, |x| > 65504.
@@ -447,12 +494,12 @@ def bad_arrays(file: Any, header: Header, unit: int) -> list[str]:
     """The arrays of a unit that is done whose rows don't match its record."""
     offset = _record_offset(header, unit)
     record = np.frombuffer(_read_at(file, offset, RECORD_WORDS * 4), "<u4")
-    start, stop = unit_rows(unit, header.n_rows)
     bad = []
-    for i, (name, extent) in enumerate(header.arrays.items()):
-        n_bytes = (stop - start) * extent.row_bytes
-        rows = _read_at(file, extent.offset + start * extent.row_bytes, n_bytes)
-        if zlib.crc32(rows) != record[1 + i]:
+    for name, extent in {**header.arrays, **header.others}.items():
+        part = header.part(extent, unit)
+        n_bytes = (part.stop - part.start) * extent.row_bytes
+        rows = _read_at(file, extent.offset + part.start * extent.row_bytes, n_bytes)
+        if zlib.crc32(rows) != record[header.word(name)]:
             bad.append(name)
     return bad
 

@@ -21,8 +21,7 @@ from cache.format.spec import (
     ALIGNMENT,
     COST_BYTES,
     FORMAT,
-    FORMAT_VERSION,
-    LOOKS,
+    POOLED_VERSION,
     RECORD_WORDS,
     TABLES,
     FileSpec,
@@ -44,7 +43,7 @@ def create_file(path: Path, spec: FileSpec) -> None:
     """
     try:
         _write_envelope(path, spec)
-        _reserve(path)
+        _reserve(path, "--layers" if spec.version == POOLED_VERSION else "--tokens")
     except (OSError, RuntimeError) as error:  # h5py tells a full disk in several lines, or so
         path.unlink(missing_ok=True)
         reason = str(error).splitlines()[0]
@@ -55,7 +54,6 @@ def create_file(path: Path, spec: FileSpec) -> None:
 
 
 def _write_envelope(path: Path, spec: FileSpec) -> None:
-    dtype = np.dtype(spec.dtype).newbyteorder("<")
     with h5py.File(
         path,
         "x",
@@ -70,9 +68,8 @@ def _write_envelope(path: Path, spec: FileSpec) -> None:
             if raw.dtype.kind == "S":
                 raw = raw.astype(h5py.string_dtype("utf-8", raw.dtype.itemsize))
             file.create_dataset(name, data=raw)
-        for name, width in spec.arrays.items():
-            of_bytes = name in LOOKS
-            _reserve_array(file, name, (spec.n_rows, width), np.dtype("u1") if of_bytes else dtype)
+        for name, array in spec.stored.items():
+            _reserve_array(file, name, array.shape, array.dtype)
         _reserve_array(file, "units", (spec.n_units, RECORD_WORDS), np.dtype("<u4"))
         _reserve_array(file, "cost", (), np.dtype(f"S{COST_BYTES}"))
         attributes = _attributes(spec)
@@ -101,7 +98,7 @@ def _write_attribute(file: h5py.File, name: str, value: Any) -> None:
 def _attributes(spec: FileSpec) -> dict[str, Any]:
     attributes = {
         "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format_version": spec.version,
         "model": spec.model,
         "encoder": spec.encoder,
         "size": spec.size,
@@ -110,12 +107,14 @@ def _attributes(spec: FileSpec) -> dict[str, Any]:
         "class_names": list(spec.class_names),
         "positive_class": spec.positive_class or "",
         "key": canonical_json(spec.key),
-        "arrays": list(spec.arrays),
+        "arrays": list(spec.stored),
         "splits": list(SPLITS),
         "command": spec.command,
         "notes": canonical_json(spec.notes),
         "versions": canonical_json(spec.versions),
     }
+    if spec.version > POOLED_VERSION:
+        attributes["unit_rows"] = spec.unit_rows
     if spec.fingerprint:
         attributes["fingerprint"] = canonical_json(spec.fingerprint)
     return {name: _as_utf8(value) for name, value in attributes.items()}
@@ -165,8 +164,13 @@ def _reserve_array(
     )
 
 
-def _reserve(path: Path) -> None:
-    """Make the file's whole length real, so that no later write can find the disk full."""
+def _reserve(path: Path, flag: str) -> None:
+    """Make the file's whole length real, so that no later write can find the disk full.
+
+    Args:
+        path: of the file.
+        flag: which chooses its layers.
+    """
     size = path.stat().st_size
     descriptor = os.open(path, os.O_RDWR)
     try:
@@ -178,7 +182,7 @@ def _reserve(path: Path) -> None:
         raise RequestError(
             f"can't reserve {format_bytes(size)} for {path.name} in {path.parent} "
             f"({format_bytes(free)} free): {error.strerror}; free some space, or choose another "
-            "place with --features DIR, or fewer layers with --layers"
+            f"place with --features DIR, or fewer layers with {flag}"
         ) from error
     finally:
         os.close(descriptor)

@@ -56,9 +56,11 @@ def feature_path(
 ) -> Path:
     """Where the features of this key live: ``root/{dataset}/{model}_{size}_{digest}.h5``.
 
-    Those of texts, which have no size, in ``{model}_text_{digest}.h5``.
+    Those of texts, which have no size, in ``{model}_text_{digest}.h5``; patch tokens in
+    ``{model}_{size}_tokens_{digest}.h5``.
     """
-    name = f"{file_stem(model)}_{size or 'text'}_{key_digest(key)[:N_DIGEST]}.h5"
+    what = f"{size}_tokens" if "tokens" in key else size or "text"
+    name = f"{file_stem(model)}_{what}_{key_digest(key)[:N_DIGEST]}.h5"
     return root / file_stem(dataset) / name
 
 

@@ -12,7 +12,7 @@ import os
 import shlex
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,47 +22,30 @@ from numpy.typing import NDArray
 
 from cache.errors import BrokenCache, CacheError, RequestError
 from cache.files import no_file, open_regular
+from cache.format.arrays import UNIT_SIZES, Extent, is_known, misplaced, misshapen
 from cache.format.fingerprint import is_fingerprint
 from cache.format.key import canonical_json, key_digest
 from cache.format.sample_tables import SPLITS, TableSizes, check_table
 from cache.format.spec import (
-    ALIGNMENT,
-    ARRAY_NAME,
     COST_BYTES,
     FORMAT,
-    FORMAT_VERSION,
-    HASH,
-    HASH_BYTES,
     LISTS,
-    LOOKS,
+    NO_FEATURES,
     OBJECTS,
+    POOLED_VERSION,
     RECORD_WORDS,
     TABLES,
     TEXTS,
+    TOKENS,
+    TOKENS_VERSION,
     attributes_crc,
+    is_by_unit,
     table_type,
 )
-from cache.format.units import count_units
+from cache.format.units import UNIT_ROWS, count_units, unit_rows
 from cache.task import MULTI_CLASS, MULTI_LABEL, TASKS
 
 MAX_THREADS = 1024
-
-
-@dataclass(frozen=True)
-class Extent:
-    """Where an array's bytes lie in the file."""
-
-    offset: int
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    @property
-    def row_bytes(self) -> int:
-        return int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
-
-    @property
-    def end(self) -> int:
-        return self.offset + int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -72,7 +55,7 @@ class Header:
     path: Path
     attributes: Mapping[str, Any]
     key: Mapping[str, Any]
-    arrays: Mapping[str, Extent]  # features and looks, in the order of the units' checksums
+    arrays: Mapping[str, Extent]  # features and looks that we know, in the order of the checksums
     tables: Mapping[str, int]  # name -> CRC-32
     units: Extent
     cost: Extent
@@ -80,10 +63,34 @@ class Header:
     n_samples: int
     fingerprint: Mapping[str, list[float]]  # empty in files that have none
     identity: tuple[int, int] = (0, 0)  # of the very file that was read: device and inode
+    others: Mapping[str, Extent] = field(default_factory=dict)  # of a later writer: by row or unit
+
+    @property
+    def unit_rows(self) -> int:
+        """Rows of a unit: a part of a block of 256, or all of it."""
+        return self.attributes.get("unit_rows", UNIT_ROWS)
 
     @property
     def n_units(self) -> int:
-        return count_units(self.n_rows)
+        return count_units(self.n_rows, self.unit_rows)
+
+    @property
+    def row_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of every array that has one, the shape of a row, as ``FileSpec.arrays`` takes them."""
+        return {n: at.shape[1:] for n, at in self.arrays.items() if not is_by_unit(n)}
+
+    def rows_of(self, unit: int) -> tuple[int, int]:
+        """First row of a unit and the row behind its last."""
+        return unit_rows(unit, self.n_rows, self.unit_rows)
+
+    def word(self, name: str) -> int:
+        """The place of an array's checksum in the record of a unit."""
+        return 1 + self.attributes["arrays"].index(name)
+
+    def part(self, extent: Extent, unit: int) -> slice:
+        """The rows of an array that are a unit's: of one that has a row a unit, this row."""
+        by_unit = extent.shape[0] != self.n_rows
+        return slice(*((unit, unit + 1) if by_unit else self.rows_of(unit)))
 
     @property
     def command(self) -> list[str]:
@@ -99,6 +106,8 @@ class Header:
         if words[:1] in (["extract"], ["cache"], ["finetune"]):
             return words
         usual = ["extract", *(["--text"] if self.is_text else [])]
+        if self.is_tokens:
+            usual += ["--tokens", ",".join(map(str, self.key["layers"]["stored"]))]
         return [*usual, "--model", self.attributes["model"], "--data", self.attributes["dataset"]]
 
     @property
@@ -147,6 +156,11 @@ class Header:
     def is_text(self) -> bool:
         """Whether the rows are prompts, not images."""
         return "text" in self.key
+
+    @property
+    def is_tokens(self) -> bool:
+        """Whether the features are patch tokens, not pooled ones."""
+        return TOKENS in self.key
 
 
 # ---------------------------------------------------------------------------- creating
@@ -210,7 +224,8 @@ def read_header(path: Path) -> Header:
     """
     with open_hdf5(path) as file:
         header = _read_header(path, file)
-    end = max(extent.end for extent in [*header.arrays.values(), header.units, header.cost])
+    arrays = [*header.arrays.values(), *header.others.values()]
+    end = max(extent.end for extent in [*arrays, header.units, header.cost])
     size = path.stat().st_size
     if size < end:
         raise BrokenCache(
@@ -227,10 +242,11 @@ def _read_header(path: Path, file: h5py.File) -> Header:
             f"{path} is an HDF5 file, but no feature file: its attribute 'format' should be "
             f"{FORMAT!r}, found {attributes.get('format')!r}"
         )
-    if attributes.get("format_version") != FORMAT_VERSION:
+    version = attributes.get("format_version")
+    if version not in (POOLED_VERSION, TOKENS_VERSION):
         raise BrokenCache(
-            f"{path} has format version {attributes.get('format_version')}, this medprobe reads "
-            f"{FORMAT_VERSION}; update medprobe, or extract again"
+            f"{path} has format version {version}, this medprobe reads {POOLED_VERSION} and "
+            f"{TOKENS_VERSION}; update medprobe, or extract again"
         )
     if attributes.get("attributes_crc32") != attributes_crc(attributes):
         raise BrokenCache(
@@ -242,6 +258,9 @@ def _read_header(path: Path, file: h5py.File) -> Header:
     wrong += [] if isinstance(attributes.get("size"), int) else ["size"]
     wrong += [] if attributes.get("task") in TASKS else ["task"]
     wrong += [] if attributes.get("splits") == [*SPLITS] else ["splits"]
+    sizes = [UNIT_ROWS] if version == POOLED_VERSION else UNIT_SIZES
+    given = attributes.get("unit_rows", UNIT_ROWS if version == POOLED_VERSION else None)
+    wrong += [] if given in sizes else ["unit_rows"]
     if not isinstance(attributes.get("fingerprint", ""), str):
         wrong.append("fingerprint")
     _refuse(path, wrong, "as FORMAT.md has it")
@@ -261,13 +280,12 @@ def _read_header(path: Path, file: h5py.File) -> Header:
     _refuse(path, sorted(missing), "among the tables")
     n_rows = _dataset(file, "rows/sample").shape[0]
     n_samples = _dataset(file, "samples/split").shape[0]
-    arrays = {name: _extent(file, name) for name in attributes["arrays"]}
+    n_units = count_units(n_rows, given)
+    extents = {name: _extent(file, name) for name in attributes["arrays"]}
+    arrays = {name: at for name, at in extents.items() if is_known(name, TOKENS in key)}
+    others = {name: at for name, at in extents.items() if name not in arrays}
     units, cost = _extent(file, "units"), _extent(file, "cost")
-    wrong = [
-        name
-        for name, extent in arrays.items()
-        if extent.shape[:1] != (n_rows,) or len(extent.shape) != 2 or not _is_known(name, extent)
-    ]
+    wrong = misshapen(arrays, n_rows, n_units, key)
     for name in tables:
         table = _dataset(file, name)
         kind = "S" if table.dtype.kind == "S" else table.dtype.str
@@ -276,14 +294,15 @@ def _read_header(path: Path, file: h5py.File) -> Header:
         several = name == "samples/labels" and attributes["task"] == MULTI_LABEL
         wrong += [] if is_right and table.ndim == 1 + several else [name]
     right = {
-        "units": units.shape == (count_units(n_rows), RECORD_WORDS) and units.dtype == "<u4",
+        "units": units.shape == (n_units, RECORD_WORDS) and units.dtype == "<u4",
         "cost": cost.shape == () and cost.dtype.itemsize == COST_BYTES,
-        "arrays": 0 < len(arrays) < RECORD_WORDS,
+        "arrays": 0 < len({*arrays} - {*NO_FEATURES}) and len(extents) < RECORD_WORDS,
         "rows and samples": n_rows and n_samples,
     }
     wrong += [name for name, is_right in right.items() if not is_right]
     _refuse(path, wrong, f"of the shape and type that {n_rows} rows need")
-    _refuse(path, _misplaced({**arrays, "units": units, "cost": cost}), "in a place of its own")
+    placed = [*misplaced({**extents, "units": units, "cost": cost})]
+    _refuse(path, placed, "in a place of its own")
     return Header(
         path,
         attributes,
@@ -296,6 +315,7 @@ def _read_header(path: Path, file: h5py.File) -> Header:
         n_samples,
         fingerprint,
         _identity(path),
+        {name: at for name, at in others.items() if at.shape[:1] in ((n_rows,), (n_units,))},
     )
 
 
@@ -304,17 +324,12 @@ def _identity(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _is_known(name: str, extent: Extent) -> bool:
-    """Whether an array is one that the format has, of a type that it has there."""
-    if name in LOOKS:
-        right_width = name != HASH or extent.shape[1] == HASH_BYTES
-        return extent.dtype == np.dtype("u1") and right_width
-    known = ARRAY_NAME.fullmatch(name) is not None
-    return known and extent.dtype in (np.dtype("<f2"), np.dtype("<f4"))
-
-
 def _misfits(attributes: Mapping[str, Any], key: Mapping[str, Any]) -> list[str]:
     """What a file of images, or one of texts, can't have."""
+    if (TOKENS in key) != (attributes["format_version"] == TOKENS_VERSION):
+        return ["key"]
+    if TOKENS in key and not isinstance(key[TOKENS], dict):
+        return ["key"]
     if "text" not in key:
         return [] if attributes["size"] > 0 else ["size"]
     right = {
@@ -336,17 +351,6 @@ def _refuse(path: Path, wrong: list[str], expected: str) -> None:
             f"{path} is damaged: {', '.join(wrong[:3])} should be {expected}; delete it and run "
             "extract again"
         )
-
-
-def _misplaced(extents: Mapping[str, Extent]) -> list[str]:
-    """Arrays that don't start on a page or reach into the next: writing them would destroy it."""
-    places = sorted(extents.items(), key=lambda item: item[1].offset)
-    ends = [0, *(extent.end for _, extent in places)]
-    return [
-        name
-        for (name, extent), end in zip(places, ends, strict=False)
-        if extent.offset % ALIGNMENT or extent.offset < end
-    ]
 
 
 def _dataset(file: h5py.File, name: str) -> h5py.Dataset:

@@ -310,7 +310,7 @@ def test_a_kill_leaves_no_file(source, tmp_path):
         "def slow(self, unit, arrays):\n"
         "    print('writing', flush=True)\n"
         "    time.sleep(60)\n"
-        "export.FeatureWriter.write_unit = slow\n"
+        "export.FeatureWriter.write_stored = slow\n"
         "export.export_features(open_features(sys.argv[1]), Path(sys.argv[2]), export.Sharing())\n"
     )
     with subprocess.Popen(

@@ -28,7 +28,6 @@ from here import DATA, REPOSITORY
 
 from cache import BrokenCache, CacheError, CacheMiss, RequestError, StaleCache, open_features
 from cache.cli import main
-from cache.features import read_units
 from cache.format.create import create_file
 from cache.format.fingerprint import summarise
 from cache.format.key import partial_path
@@ -37,6 +36,7 @@ from cache.format.spec import TABLES, Samples, attributes_crc
 from cache.format.units import unit_rows
 from cache.locks import Busy
 from cache.store import FeatureWriter, _read_at, bad_arrays, done_units
+from cache.stored import read_units
 from cache.task import MULTI_LABEL, REGRESSION
 
 

@@ -23,10 +23,10 @@ import numpy as np
 import torch
 
 from cache import CacheError, open_features
-from cache.features import count_done
 from cache.format.key import PARTIAL
 from cache.format.read import read_header
 from cache.format.units import unit_rows
+from cache.stored import count_done
 from extract import cli
 
 
