@@ -22,6 +22,7 @@ from cache.features import Features
 from cache.format.key import PARTIAL, file_stem, flatten, key_differences
 from cache.format.read import Header, read_header
 from cache.header_index import HeaderIndex
+from cache.masks import is_masks
 from cache.stored import count_done, incomplete_message
 
 T = TypeVar("T")
@@ -133,10 +134,10 @@ def _parts(features: Features) -> dict[str, str]:
 
 
 def list_files(root: Path) -> list[Path]:
-    """All feature files below a folder, complete and incomplete, by name."""
+    """All feature files below a folder, complete and incomplete, by name; no masks."""
     if not root.is_dir():
         return []
-    return _glob(root, "*/*.h5")
+    return [path for path in _glob(root, "*/*.h5") if not is_masks(path)]
 
 
 def _glob(folder: Path, pattern: str) -> list[Path]:

@@ -24,8 +24,10 @@ from cache.format.key import feature_path
 from cache.format.units import unit_rows
 from cache.leak_memory import count_leaks
 from cache.leaks import describe_leaks
+from cache.masks import open_masks, write_masks
 from cache.store import FeatureWriter
 from extract.config import ExtractConfig, default_batch_size
+from extract.datasets.masks import describe_masks
 from extract.fingerprint import make_fingerprint
 from extract.forward import compute_blocks, write_blocks
 from extract.job import Job, Say
@@ -116,6 +118,9 @@ def run_job(
     if config.strict:
         refuse_leaks(dataset, path, say)
     share_tables(dataset, config.root, path, data_words(job, config), config.shard, say)
+    if "tokens" in spec.key and dataset.masks is not None:
+        masks = write_masks(path.parent, dataset.name, dataset.row_ids, dataset.masks)
+        say(f"  {job.label}: {describe_masks(open_masks(masks), dataset)}")
     if config.overwrite or not path.exists():
         # First: weights that don't fit must not leave a reserved file behind.
         fingerprint = make_fingerprint(encoder.get(say), transform, dataset.n_channels)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cache.format.spec import Samples
 from cache.labels.target import Target
+from cache.masks import MaskSource
 from cache.splits.rules import DRAWN, Drawn
 from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL
 from extract.datasets.looks import look_at, thumbnail_side
@@ -57,6 +58,7 @@ class Dataset:
     drawn: Drawn | None = None  # how it was divided; None: as its owner has it
     row_bytes: NDArray[np.int64] | None = None  # (N,) decoded; None: a batch is small
     piece_bytes: int | None = None  # of volumes, decoded as a whole; None: PIECE_BYTES, a batch
+    masks: MaskSource | None = None  # labels of pixels, where it has any; in no key
     # Decodes in processes of its own. None: ``stream`` is as fast in a thread.
     load: Callable[[Ranges, Prepare], Iterator[Piece]] | None = field(default=None, compare=False)
 

@@ -25,7 +25,7 @@ ORIGINS: dict[str, tuple[str, ...]] = {
     "fracturemnist3d": ("RibFrac",),
     "vesselmnist3d": ("IntrA",),
     "synapsemnist3d": ("MitoEM",),
-    "demo": ("MNI152",),
+    **dict.fromkeys(("demo", "demo-masks"), ("MNI152",)),
     **{recipe.name: recipe.origins for recipe in RECIPES},
 }
 

@@ -17,7 +17,7 @@ from cache.files import no_file
 from cache.format.key import file_stem
 from cache.header_index import INDEX
 from cache.places import features_root
-from extract.datasets.arrays import demo, medmnist
+from extract.datasets.arrays import demo, demo_masks, medmnist
 from extract.datasets.arrays.npz import check_images, is_volume, open_npz, read_members
 from extract.datasets.dataset import Dataset
 from extract.datasets.drawn import Sampled, find_kept
@@ -31,6 +31,7 @@ from extract.datasets.recipes import RECIPES, find_recipe, open_recipe
 from extract.datasets.volumes import Slicing
 from extract.machine.digests import DigestMemory, file_md5
 
+DEMOS = (demo.NAME, demo_masks.NAME)
 NPZ, FOLDER, CSV = "npz:", "folder:", "csv:"
 
 
@@ -105,7 +106,7 @@ def find_source(
     """The source behind one word of ``--data``.
 
     Args:
-        name: a MedMNIST flag, "demo", "npz:FILE" for a file in MedMNIST's layout, "folder:PATH",
+        name: a MedMNIST flag, "demo", "demo-masks", "npz:FILE" for a file in MedMNIST's layout, "folder:PATH",
             "csv:FILE", a recipe, or a definition of the user's.
         size: side of the encoder's input, pixels.
         source_size: which of MedMNIST's sizes; None chooses by ``size``.
@@ -130,6 +131,11 @@ def find_source(
         n = demo.demo_counts()
         classes = (demo.TASK, demo.CLASS_NAMES)
         return Source(name, name, n, demo.SIDE, 1, _open_demo, classes=classes)
+    if name == demo_masks.NAME:
+        _refuse_slicing(name, slicing)
+        _refuse_source_size(name, source_size, None)
+        n = sum(demo_masks.demo_counts().values())
+        return Source(name, name, n, None, 1, _open_demo_masks, shape=demo_masks.SHAPE)
     if name.startswith(NPZ):
         return _npz_source(Path(name.removeprefix(NPZ)).expanduser(), source_size, slicing)
     if name not in medmnist.FLAGS:
@@ -240,7 +246,7 @@ def _checked_name(name: str, listing: Listing) -> Listing:
 def reserved_names() -> set[str]:
     """Names that stand for data sets that everybody knows."""
     recipes = {recipe.name for recipe in RECIPES}
-    return {*medmnist.FLAGS, *recipes, demo.NAME, "all", "all3d"}
+    return {*medmnist.FLAGS, *recipes, *DEMOS, "all", "all3d"}
 
 
 def _files_source(
@@ -290,6 +296,10 @@ def _open_demo(memory: DigestMemory) -> Dataset:
     return demo.open_demo()
 
 
+def _open_demo_masks(memory: DigestMemory) -> Dataset:
+    return demo_masks.open_demo()
+
+
 def _open_medmnist(
     file: medmnist.MedmnistFile, cut: Slicing | None, memory: DigestMemory
 ) -> Dataset:
@@ -312,7 +322,7 @@ def _npz_source(path: Path, source_size: int | None, slicing: Slicing | None) ->
     if not path.is_file():
         raise RequestError(f"{no_file(path)}; --data npz:FILE takes a file in MedMNIST's layout")
     name = file_stem(path.stem)
-    if name in (*medmnist.FLAGS, demo.NAME):
+    if name in (*medmnist.FLAGS, *DEMOS):
         raise RequestError(
             f"{path} is named like the official set {name}, and its rows would pass for it; rename "
             f"the file, or name its folder with --data {name} --data-root {path.parent}"

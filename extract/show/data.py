@@ -121,6 +121,8 @@ def look_inside(facts: Facts, root: Path | None) -> tuple[Facts, Labelled | None
             return facts, None
         return {**facts, "state": DAMAGED, "problem": str(error)}, None
     target = labels.target
+    if facts.get("mask_classes") and target.is_unlabelled:
+        return {**facts, "state": READY}, None
     known = {"state": READY, "task": target.task, "n_samples": len(target.labels)}
     return {**facts, **known, "classes": list(target.class_names)}, labels
 
@@ -165,6 +167,8 @@ def _cells(facts: Facts) -> tuple[str, ...]:
     words = SHORT_TASKS[task] if task else "-"
     if classes and len(classes) > 2:
         words += f" {len(classes)}"
+    if masks := facts.get("mask_classes"):
+        words = f"masks {len(masks)}"
     state = "missing package" if facts["state"].startswith("missing") else facts["state"]
     sizes = " ".join(map(str, facts["sizes_here"])) or "-"
     licence = facts["licence"] or "unknown"

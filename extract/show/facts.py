@@ -16,12 +16,12 @@ from cache.commands.names import near_names
 from cache.format.sample_tables import SPLITS
 from cache.labels.target import Target
 from cache.task import BINARY
-from extract.datasets.arrays import demo, medmnist
+from extract.datasets.arrays import demo, demo_masks, medmnist
 from extract.datasets.files import definitions
 from extract.datasets.files.options import TableOptions
 from extract.datasets.origins import ORIGINS
 from extract.datasets.recipes import RECIPES, Recipe, recipe_root
-from extract.datasets.sources import list_files
+from extract.datasets.sources import DEMOS, list_files
 from extract.datasets.volumes import Slicing
 from extract.encoders.table.entries import ENTRIES
 from extract.show.samples import ClassSamples, by_class
@@ -46,6 +46,7 @@ def list_facts(root: Path | None) -> list[Facts]:
         *(medmnist_facts(flag, root) for flag in medmnist.FLAGS),
         *(recipe_facts(recipe, root) for recipe in RECIPES),
         demo_facts(),
+        demo_masks_facts(),
     ]
 
 
@@ -116,6 +117,21 @@ def demo_facts() -> Facts:
     )
 
 
+def demo_masks_facts() -> Facts:
+    """Of the demonstration set with masks."""
+    counts = demo_masks.demo_counts()
+    return _facts(
+        name=demo_masks.NAME,
+        state=demo_facts()["state"],
+        title="slices of one averaged brain, with masks; it proves nothing",
+        mask_classes=list(demo_masks.CLASS_NAMES),
+        n_samples=sum(counts.values()),
+        splits=counts,
+        licence=demo_masks.LICENCE,
+        reference=DEMO_PAPER,
+    )
+
+
 def recipe_facts(recipe: Recipe, root: Path | None) -> Facts:
     """Of a published set that a person must fetch."""
     # Of a root that was named only a folder of the set's name counts here: else every set would be
@@ -166,6 +182,7 @@ def _facts(**known: Any) -> Facts:
         "title": known["title"],
         "task": known.get("task"),
         "classes": classes,
+        "mask_classes": known.get("mask_classes"),
         "positive_class": classes[1] if classes and binary else None,
         "n_samples": known.get("n_samples"),
         "sizes_here": known.get("sizes_here", []),
@@ -216,8 +233,8 @@ def read_labels(facts: Facts, root: Path | None) -> Labelled:
     listing = list_files(name, root, TableOptions())
     if listing is not None:
         return Labelled(listing.target, listing.split, listing.notes)
-    if name == demo.NAME:
-        dataset = demo.open_demo()
+    if name in DEMOS:
+        dataset = (demo if name == demo.NAME else demo_masks).open_demo()
     else:
         here = [file for file in medmnist_files(name, root).values() if file.exists]
         if not here:

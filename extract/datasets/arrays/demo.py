@@ -49,7 +49,7 @@ def open_demo() -> Dataset:
     Raises:
         RequestError: nilearn or nibabel isn't installed.
     """
-    volumes = [_read_map(name) for name in MAPS]
+    volumes = [read_map(name) for name in MAPS]
     images, labels, split, ids = [], [], [], []
     for index, name in enumerate(SPLITS):
         for x, y, z in choose_places(volumes[0], name):
@@ -91,7 +91,12 @@ def choose_places(t1: NDArray[np.uint8], split: str) -> list[tuple[int, int, int
     return [places[i] for i in chosen]
 
 
-def _read_map(name: str) -> NDArray[np.uint8]:
+def read_map(name: str) -> NDArray[np.uint8]:
+    """One of the template's maps, (x, y, z) from left, behind and below.
+
+    Raises:
+        RequestError: nilearn or nibabel isn't installed.
+    """
     found = importlib.util.find_spec("nilearn")  # found, not imported: that would take seconds
     if found is None or not found.submodule_search_locations:
         raise RequestError("the demo needs nilearn and nibabel: pip install 'medprobe[demo]'")

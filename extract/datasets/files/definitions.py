@@ -23,7 +23,13 @@ VERSION = 1
 KINDS = {"csv": list_table, "folder": list_folder}
 FIELDS = {"version", "kind", "path", "options"}
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
-RESERVED = ("all", "all3d", "demo", *FLAGS)  # what these words mean to --data is settled
+RESERVED = (
+    "all",
+    "all3d",
+    "demo",
+    "demo-masks",
+    *FLAGS,
+)  # what these words mean to --data is settled
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_all_that_data_can_name_is_listed(capsys):
     every = facts(capsys)
-    assert list(every) == [*medmnist.FLAGS, *RECIPE_NAMES, "demo"]
+    assert list(every) == [*medmnist.FLAGS, *RECIPE_NAMES, "demo", "demo-masks"]
     assert every["dermamnist"]["licence"] == "CC BY-NC 4.0"
     assert every["breastmnist"]["positive_class"] == "normal, benign"
     assert every["chestmnist"]["n_samples"] == 112120
@@ -83,12 +83,14 @@ def test_all_that_data_can_name_is_listed(capsys):
         "needs download"
     }
     assert {every[name]["state"] for name in RECIPE_NAMES} == {"not here"}
-    assert {one["task"] for one in every.values()} <= set(ASKED.values())
+    assert {one["task"] for one in every.values() if one["name"] != "demo-masks"} <= set(
+        ASKED.values()
+    )
 
 
 def test_exactly_what_is_here_is_ready(home, tmp_path, write_npz, capsys):
     before = set(facts(capsys, "--ready"))
-    assert before <= {"demo"}
+    assert before <= {"demo", "demo-masks"}
     write_npz(home / ".medmnist" / "bloodmnist_64.npz")
     (tmp_path / "data" / "aptos2019").mkdir(parents=True)
     ready = facts(capsys, "--ready")
@@ -321,7 +323,7 @@ def test_one_damaged_definition_does_not_hide_the_others(capsys):
     every = facts(capsys)
     assert every["mine"]["state"] == "damaged"
     assert "mine.json" in every["mine"]["problem"]
-    assert len(every) == len(medmnist.FLAGS) + len(RECIPES) + 2
+    assert len(every) == len(medmnist.FLAGS) + len(RECIPES) + 3
 
 
 @pytest.mark.posix
@@ -330,7 +332,7 @@ def test_what_is_no_file_defines_nothing(capsys):
     (folder / "folder.json").mkdir(parents=True)
     (folder / "link.json").symlink_to("nowhere")
     assert definitions.names() == ()
-    assert len(facts(capsys)) == len(medmnist.FLAGS) + len(RECIPES) + 1
+    assert len(facts(capsys)) == len(medmnist.FLAGS) + len(RECIPES) + 2
 
 
 def test_a_definition_older_than_a_recipe_does_not_pass_for_it(scans):
@@ -340,7 +342,7 @@ def test_a_definition_older_than_a_recipe_does_not_pass_for_it(scans):
 
 
 def test_names_that_are_taken(scans, capsys):
-    for name in ("breastmnist", "aptos2019", "demo", "all"):
+    for name in ("breastmnist", "aptos2019", "demo", "demo-masks", "all"):
         text = complaint(capsys, "add", name, f"csv:{scans}", "--label-col", "finding")
         assert f"{name} is the name of a published set" in text
     assert definitions.names() == ()
