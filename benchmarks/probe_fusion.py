@@ -23,9 +23,9 @@ import torch
 from torch import nn
 
 from cache.task import BINARY
-from probe.solvers.fusion import CLIP, Rate
 from probe.solvers.fusion_training import Course, Noise, Tokens, Training
 from probe.solvers.outputs import Outputs
+from probe.solvers.side_by_side import CLIP, Rate
 
 N_TOKENS, WIDTH = 24, 384
 N_STEPS, N_ROUNDS = 50, 3

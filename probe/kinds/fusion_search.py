@@ -20,7 +20,7 @@ from probe.kinds.kind import DivergedError, Problem
 from probe.metrics.classification import evaluate
 from probe.questions.question import join
 from probe.solvers.epochs import MAX_BYTES
-from probe.solvers.fusion import Rate, Shape
+from probe.solvers.fusion import Shape
 from probe.solvers.fusion_training import (
     Course,
     Noise,
@@ -30,6 +30,7 @@ from probe.solvers.fusion_training import (
     loss_weights,
 )
 from probe.solvers.outputs import Outputs, check_finite
+from probe.solvers.side_by_side import Rate
 from probe.solvers.standardise import Standard, chunks
 from probe.solvers.temperature import fit_temperature, log_loss
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from cache.commands.settings import check, setting
 from probe.kinds.kind import Kind
-from probe.solvers.fusion import Rate
+from probe.solvers.side_by_side import Rate
 
 BALANCED, ALIKE = "balanced", "none"  # of --class-weights
 SEARCH_SEED = 0  # of the search, whatever --seeds says: a row depends on no other's

@@ -27,22 +27,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from probe.arrays import Singles
+from probe.solvers.side_by_side import Loss, Parameters, Rate, SideBySide, kept_of, pool
 from probe.solvers.standardise import chunks
 
 if TYPE_CHECKING:
     import torch
 
-BETAS, EPSILON = (0.9, 0.999), 1e-8  # torch.optim.AdamW's
 NORM_EPSILON = 1e-5  # of both norms
-MOMENTUM = 0.1  # of BatchNorm1d's running statistics
-CLIP = 5.0  # of each model's gradient norm: attentive_probe.py:334
 QUERY_SPREAD = 0.02  # attentive_probe.py:254
 # Pooled vectors that are in work at one time: on a processor they stay in its cache.
 PART_BYTES = {"cpu": 2**22, "gpu": 2**30}
 
 
 @dataclass(frozen=True)
-class Shape:
+class Shape(Parameters):
     """The sizes of a model. D is the width of the widest token."""
 
     n_tokens: int  # T
@@ -80,19 +78,6 @@ class Shape:
             "head_bias": (self.n_classes,),
         }
 
-    @property
-    def n_parameters(self) -> int:
-        return sum(map(math.prod, self.parts.values()))
-
-    def split(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Views of (M, P): each part with the models in front."""
-        found, start = {}, 0
-        for name, shape in self.parts.items():
-            size = math.prod(shape)
-            found[name] = flat[:, start : start + size].view(len(flat), *shape)
-            start += size
-        return found
-
 
 def first_weights(shape: Shape, seed: int) -> Singles:
     """(P,) torch's own: layers uniform within 1 / sqrt of their inputs, norms 1 and 0."""
@@ -110,16 +95,7 @@ def first_weights(shape: Shape, seed: int) -> Singles:
     return np.concatenate(found)
 
 
-@dataclass(frozen=True)
-class Rate:
-    """How a model learns."""
-
-    lr: float  # the first; it falls by a cosine to ``LAST_LR``
-    weight_decay: float  # of all parameters
-    dropout: float  # of attention
-
-
-class Models:
+class Models(SideBySide[Shape]):
     """M models of one shape, and what AdamW knows of them.
 
     A few go through a step together, then the next: as many as keep what they pool in the
@@ -133,38 +109,9 @@ class Models:
         rates: Sequence[Rate],
         part_bytes: int | None = None,
     ) -> None:
-        """
-        Args:
-            shape: of each.
-            first: (P,) weights, the same for all.
-            rates: (M,) how each learns.
-            part_bytes: of pooled vectors that are in work at one time.
-        """
-        import torch
-
-        self.shape, self.rates = shape, list(rates)
+        """``part_bytes``: of pooled vectors that are in work at one time; the rest is any model's."""
+        super().__init__(shape, first, rates)
         self._part_bytes = part_bytes or PART_BYTES["cpu" if first.device.type == "cpu" else "gpu"]
-        self.flat = first.repeat(len(rates), 1)  # (M, P)
-        self._mean, self._square = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
-        self._n_steps = first.new_zeros((), dtype=torch.float32)  # the operator's type
-        self.running_mean = first.new_zeros(len(rates), shape.width)
-        self.running_variance = first.new_ones(len(rates), shape.width)
-
-    def keep(self, places: Sequence[int]) -> None:
-        """Go on with some of them."""
-        self.rates = [self.rates[place] for place in places]
-        self.flat, self._mean, self._square, self.running_mean, self.running_variance = (
-            each[places]
-            for each in (
-                *(self.flat, self._mean, self._square),
-                *(self.running_mean, self.running_variance),
-            )
-        )
-
-    def is_finite(self) -> list[bool]:
-        """Of each model, whether its numbers are."""
-        finite = self.flat.isfinite().all(dim=1) & self.running_variance.isfinite().all(dim=1)
-        return finite.tolist()
 
     def _groups(self, n: int) -> Iterator[slice]:
         """Models that go through n samples together."""
@@ -183,14 +130,6 @@ class Models:
     def step(
         self, tokens: torch.Tensor, loss: Loss, draw: torch.Tensor | None, lrs: Sequence[float]
     ) -> None:
-        """One step of each model on the same batch.
-
-        Args:
-            tokens: (B, T, D), each normed.
-            loss: of the batch.
-            draw: (B, T, H) uniform from 0 to 1, by which attention is dropped; None: nothing is.
-            lrs: (M,) the models' learning rates.
-        """
         self._n_steps.add_(1)
         for group in self._groups(len(tokens)):
             self._move(group, self.gradients(group, tokens, loss, draw), lrs)
@@ -209,21 +148,18 @@ class Models:
         g, shape = self.shape.split(gradient), self.shape
         models, heads, width, n = len(own), shape.n_heads, shape.width, len(tokens)
         inner = heads * shape.head_width
-        rates = own.new_tensor([rate.dropout for rate in self.rates[group]])[:, None]
-        is_dropped = draw is not None and bool(rates.any())
+        rates = self.rates[group]
+        is_dropped = any(rate.dropout for rate in rates)
 
-        def kept_of(rows: slice) -> torch.Tensor | None:
-            """(b, T, m * H) what attention is multiplied by."""
-            if draw is None or not is_dropped:
-                return None
-            return ((draw[rows][:, :, None] >= rates) / (1 - rates)).flatten(2)
+        def kept_in(rows: slice) -> torch.Tensor | None:
+            return None if draw is None or not is_dropped else kept_of(draw[rows], rates)
 
         parts = self._parts(n, models)
         attentions: list[torch.Tensor] = []
         pools: list[torch.Tensor | None] = []
         values = tokens.new_empty(models, n, inner)
         for rows in parts:
-            part, kept = tokens[rows], kept_of(rows)
+            part, kept = tokens[rows], kept_in(rows)
             attention = folded.attend(part)
             used = attention if kept is None else attention * kept
             pooled = pool(used, part)
@@ -235,8 +171,7 @@ class Models:
 
         # Batch norm and head.
         variance, mean = torch.var_mean(out, dim=1, correction=0, keepdim=True)
-        self.running_mean[group].lerp_(mean[:, 0], MOMENTUM)
-        self.running_variance[group].lerp_(variance[:, 0] * (n / max(n - 1, 1)), MOMENTUM)
+        self._observe(group, mean, variance, n)
         scale = (variance + NORM_EPSILON).rsqrt_()
         normed = out.sub_(mean).mul_(scale)
         seen = normed * w["batch_norm_scale"][:, None] + w["batch_norm_shift"][:, None]
@@ -259,7 +194,7 @@ class Models:
         of_folded = torch.zeros_like(folded.values)  # (m * H, d, D): of v, but for norm_v's scale
         of_shifts = torch.zeros_like(folded.shifts)
         for rows, attention, held in zip(parts, attentions, pools, strict=True):
-            part, kept = tokens[rows], kept_of(rows)
+            part, kept = tokens[rows], kept_in(rows)
             used = attention if kept is None else attention * kept
             pooled = pool(used, part) if held is None else held
             of_own = of_values[:, :, rows].reshape(models * heads, len(part), -1)  # (m * H, b, d)
@@ -278,36 +213,9 @@ class Models:
         folded.unfold(w, g, of_keys, of_folded, of_shifts)
         return gradient
 
-    def _move(self, group: slice, gradient: torch.Tensor, lrs: Sequence[float]) -> None:
-        """AdamW, each model's gradient clipped to ``CLIP`` as clip_grad_norm_ does."""
-        import torch
-
-        norms = torch.linalg.vector_norm(gradient, dim=1)
-        divisors = ((norms + 1e-6) / CLIP).clamp(min=1).float()
-        for place, own, divisor in zip(
-            range(group.start, group.stop), gradient, divisors, strict=True
-        ):
-            torch._fused_adamw_(  # type: ignore
-                [self.flat[place]],
-                [own],
-                [self._mean[place]],
-                [self._square[place]],
-                [],
-                [self._n_steps],
-                lr=lrs[place],
-                beta1=BETAS[0],
-                beta2=BETAS[1],
-                weight_decay=self.rates[place].weight_decay,
-                eps=EPSILON,
-                amsgrad=False,
-                maximize=False,
-                grad_scale=divisor,
-            )
-
     # ------------------------------------------------------------ answers
 
     def answer(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(M, n, C) logits by the running statistics, and (M, n, T) attention, the mean over heads."""
         import torch
 
         models, n, shape = len(self.flat), len(tokens), self.shape
@@ -327,11 +235,6 @@ class Models:
                 by_head = attention.unflatten(2, (len(own), -1))
                 attentions[group, rows] = by_head.mean(dim=3).permute(2, 0, 1)
         return logits, attentions
-
-
-def pool(attention: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """(m * H, b, D) what each head pools, of (b, T, m * H) attention and (b, T, D) tokens."""
-    return attention.transpose(1, 2).bmm(tokens).transpose(0, 1)
 
 
 @dataclass(frozen=True)
@@ -415,20 +318,3 @@ class Folded:
         along = (of_normed * self.normed).mean(dim=1, keepdim=True) * self.normed
         of_query = of_normed - of_normed.mean(dim=1, keepdim=True) - along
         torch.mul(of_query, self.spread, out=g["query"])
-
-
-@dataclass(frozen=True)
-class Loss:
-    """The weighted loss of one batch: cross-entropy, or of several labels binary cross-entropy.
-
-    As torch's CrossEntropyLoss(weight): the weighted sum over the sum of weights.
-    """
-
-    targets: torch.Tensor  # (B, C) zeros and ones
-    weights: torch.Tensor  # (B, 1), or (B, C) of several labels, 0 where one is missing
-    is_independent: bool  # a sigmoid each
-
-    def gradient(self, logits: torch.Tensor) -> torch.Tensor:
-        """Of (M, B, C) logits."""
-        scores = logits.sigmoid() if self.is_independent else logits.softmax(dim=2)
-        return (scores - self.targets) * (self.weights / self.weights.sum().clamp(min=1e-12))

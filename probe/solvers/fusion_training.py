@@ -7,18 +7,19 @@ learnt is made once a step for all of them. Features stay as they are stored; a 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cache.task import MISSING
 from probe.arrays import Doubles, Floats, Indices, Ints, Singles
 from probe.solvers.epochs import epoch_orders
-from probe.solvers.fusion import NORM_EPSILON, Loss, Models, Rate, Shape, first_weights
+from probe.solvers.fusion import NORM_EPSILON, Models, Shape, first_weights
 from probe.solvers.outputs import Outputs
+from probe.solvers.side_by_side import Loss, Rate, SideBySide
 from probe.solvers.standardise import Standard, chunks
 
 if TYPE_CHECKING:
@@ -238,8 +239,7 @@ class Training:
         n_batches = -(-len(rows) // self.batch_size)
         n_epochs = max(course.n_epochs, -(-course.n_steps // n_batches))
         self.n_steps, self.n_done = n_epochs * n_batches, 0
-        shape = Shape(tokens.n_tokens, tokens.width, outputs.n_logits)
-        self.models = Models(shape, on_device(first_weights(shape, seed)), rates)
+        self.models: SideBySide[Any] = self._begin(on_device, rates, seed)
         self._batches = self._endless(seed)
         n_bytes = 4 * len(rows) * tokens.n_tokens * tokens.width
         is_held = course.noise is None and n_bytes <= HELD_BYTES
@@ -247,6 +247,13 @@ class Training:
         # Apart, so that models with dropped attention change nothing for those without.
         self._noise = torch.Generator().manual_seed(2 * seed)
         self._dropping = torch.Generator().manual_seed(2 * seed + 1)
+
+    def _begin(
+        self, on_device: Callable[[Singles], torch.Tensor], rates: Sequence[Rate], seed: int
+    ) -> SideBySide[Any]:
+        """The models at their first weights."""
+        shape = Shape(self.tokens.n_tokens, self.tokens.width, self.outputs.n_logits)
+        return Models(shape, on_device(first_weights(shape, seed)), rates)
 
     def _endless(self, seed: int) -> Iterator[Indices]:
         for order in epoch_orders(len(self.rows), seed):
@@ -262,13 +269,12 @@ class Training:
         """Take steps, up to this one."""
         import torch
 
-        heads = self.models.shape.n_heads
         while self.n_done < until:
             batch = next(self._batches)
             tokens = self._take(batch)
             rates, draw = self.models.rates, None
             if any(rate.dropout for rate in rates):
-                shape = len(batch), self.tokens.n_tokens, heads
+                shape = len(batch), self.tokens.n_tokens, self.models.shape.n_heads
                 draw = torch.rand(shape, generator=self._dropping).to(tokens.device)
             loss = Loss(self._targets[batch], self._weights[batch], self.outputs.is_independent)
             fallen = (1 + math.cos(math.pi * self.n_done / self.n_steps)) / 2
@@ -289,7 +295,8 @@ class Training:
         rows = np.arange(len(tokens)) if rows is None else rows
         logits = np.empty((len(self.models.rates), len(rows), self.outputs.n_logits))
         attention = np.empty((len(rows), tokens.n_tokens), np.float32)
-        for part in chunks(len(rows), ANSWERED):
+        fitting = HELD_BYTES // (4 * tokens.n_tokens * tokens.width)
+        for part in chunks(len(rows), min(ANSWERED, max(1, fitting))):
             seen = tokens.take(rows[part], noise, self._noise)
             found, attended = self.models.answer(seen)
             logits[:, part] = found.cpu().numpy()

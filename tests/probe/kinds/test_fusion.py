@@ -19,9 +19,10 @@ from probe.kinds.fusion import Fusion
 from probe.kinds.fusion_search import RUNGS, Asking, Found
 from probe.kinds.kind import DivergedError
 from probe.questions.question import Split
-from probe.solvers.fusion import Rate, Shape
+from probe.solvers.fusion import Shape
 from probe.solvers.fusion_training import Course, Tokens, Training
 from probe.solvers.outputs import Outputs
+from probe.solvers.side_by_side import Rate
 from probe.solvers.standardise import Standard
 
 PROBLEM = SimpleNamespace(

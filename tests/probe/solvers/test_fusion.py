@@ -8,7 +8,7 @@ from torch import nn
 
 from cache.task import BINARY, MISSING, MULTI_CLASS, MULTI_LABEL
 from probe.solvers import fusion_training
-from probe.solvers.fusion import CLIP, Loss, Models, Rate, Shape, first_weights
+from probe.solvers.fusion import Models, Shape, first_weights
 from probe.solvers.fusion_training import (
     LAST_LR,
     Course,
@@ -19,6 +19,7 @@ from probe.solvers.fusion_training import (
     loss_weights,
 )
 from probe.solvers.outputs import Outputs
+from probe.solvers.side_by_side import CLIP, Loss, Rate
 from probe.solvers.standardise import Standard
 
 RATES = [Rate(1e-2, 1e-1, 0.0), Rate(3e-3, 1e-3, 0.3)]
