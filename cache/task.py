@@ -49,6 +49,11 @@ class Task:
         return 1 if self.is_continuous else self.n_classes
 
     @property
+    def is_classification(self) -> bool:
+        """Labels are classes of samples: one of MedMNIST's four tasks."""
+        return self.word in CLASSIFICATION
+
+    @property
     def is_continuous(self) -> bool:
         """Labels are numbers, float64 (S,)."""
         return self.word == REGRESSION

@@ -20,7 +20,7 @@ from probe.kinds.estimator import Estimator
 from probe.kinds.kind import Kind
 from probe.kinds.table import KINDS, TABLE
 from probe.metrics.metric import Measuring
-from probe.places import ALL, AUTO, PATIENT, PlacesConfig
+from probe.places import ALL, AUTO, PATIENT, TOKENS, PlacesConfig
 from probe.protocols import PROTOCOL_NAMES, Followed, Preset, find_preset, follow, settings_of
 from probe.questions.overlay import CellsConfig, LabelsConfig, OverlayConfig, SplitConfig
 
@@ -286,7 +286,10 @@ def run(config: ProbeConfig) -> int:
     from probe.report.pages.listing import format_rows
     from probe.run import run_probe
 
-    found, failures = choose_asked(config.find, say=lambda line: show(line, flush=True))
+    of_tokens = config.kind.reads == TOKENS
+    found, failures = choose_asked(
+        config.find, say=lambda line: show(line, flush=True), tokens=of_tokens
+    )
     rows, more = run_probe(config, found, say=lambda line: show(line, flush=True))
     if rows:
         show(f"\n{format_rows(rows)}\n")

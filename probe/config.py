@@ -107,6 +107,10 @@ class ProbeConfig:
         if joins and not kind.joins_encoders:
             raise RequestError(f"--kind {kind.name} takes one encoder at a time, not {joins[0]}")
         self._check_beside(bool(joins))
+        if kind.segments and (self.run.controls or self.external.train_data or self.run.by):
+            raise RequestError(
+                f"--kind {kind.name} takes no --controls, --train-data or --by; leave them out"
+            )
         with kind.running():
             kind.check_places(places.layer, places.pools)
         if kind.reads_rows and places.aggregate != "mean":

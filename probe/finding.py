@@ -84,13 +84,14 @@ ALL = "all"  # "all+": every encoder that is there
 
 
 def choose_asked(
-    find: FindConfig, say: Callable[[str], None] = lambda line: None
+    find: FindConfig, say: Callable[[str], None] = lambda line: None, tokens: bool = False
 ) -> tuple[list[Files], list[Failure]]:
     """What is asked one after the other: a feature file, or those of encoders that a plus joins.
 
     Args:
         find: which are meant.
         say: told a line about what "all+" leaves out.
+        tokens: ask token files, not pooled ones.
 
     Raises:
         CacheError: nothing can be had.
@@ -103,7 +104,7 @@ def choose_asked(
     models = tuple(model for model in find.models if model not in joins)
     files = tuple(path for path in find.files if path not in together)
     if files or models or not (together or joins):
-        each, failures = choose_files(replace(find, files=files, models=models))
+        each, failures = choose_files(replace(find, files=files, models=models), tokens)
         found = [(features,) for features in each]
     for path in together:
         parts = parts_of(path)
@@ -196,8 +197,8 @@ def _usual(files: list[Features]) -> list[Features]:
     ]
 
 
-def choose_files(find: FindConfig) -> tuple[list[Features], list[Failure]]:
-    """The feature files that the settings name, and what can't be had.
+def choose_files(find: FindConfig, tokens: bool = False) -> tuple[list[Features], list[Failure]]:
+    """The feature files that the settings name, of tokens or pooled ones, and what can't be had.
 
     Raises:
         CacheError: none can be had.
@@ -207,7 +208,7 @@ def choose_files(find: FindConfig) -> tuple[list[Features], list[Failure]]:
         found, failures = [], []
         for path in {os.path.realpath(path): path for path in find.files}.values():
             try:
-                found.append(_open_images(path))
+                found.append(_open_images(path, tokens))
             except (CacheError, RequestError, OSError) as error:
                 failures.append(Failure(path.name, str(error)))
         if not found:
@@ -215,15 +216,25 @@ def choose_files(find: FindConfig) -> tuple[list[Features], list[Failure]]:
         return found, failures
     from cache.catalogue import Wish, find_features
 
-    wish = Wish(find.models, find.sizes, find.data, dict(find.where))
+    wish = Wish(find.models, find.sizes, find.data, dict(find.where), tokens=tokens)
     found, troubles = find_features(find.folder, wish)
     return found, [Failure("features", trouble) for trouble in troubles]
 
 
-def _open_images(path: Path) -> Features:
+def _open_images(path: Path, tokens: bool) -> Features:
     from cache.features import open_features
 
     features = open_features(path)
     if features.is_text:
         raise RequestError(f"{path} holds text features; use --kind zeroshot with the image file")
+    if tokens and not features.is_tokens:
+        raise RequestError(
+            f"{path} holds no patch tokens; make them with `extract --tokens -1` and the rest of its "
+            f"command:\n  {features.header.cure}"
+        )
+    if features.is_tokens and not tokens:
+        raise RequestError(
+            f"{path} holds patch tokens, which --kind segment, decoder and attentive read; name the "
+            "pooled file"
+        )
     return features

@@ -13,6 +13,7 @@ from probe.places import (
     EVERY,
     LAST_N,
     POOLS,
+    TOKENS,
     Place,
     default_pool,
     find_places,
@@ -67,6 +68,46 @@ def find_joins(
                 for pool in pools or ("",)
             ]
     return list(dict.fromkeys(found))
+
+
+def find_token_places(
+    features: Features, layer: int | str, pools: Sequence[str] = ()
+) -> list[tuple[Place, ...]]:
+    """Where a token file is asked: of each answer the layers that it sees side by side.
+
+    Args:
+        features: the token file.
+        layer: a word of ``--layer``; -1 is the last one that is stored, where that isn't the
+            encoder's last.
+        pools: of ``--pool``, of which tokens have none.
+
+    Raises:
+        RequestError: the file doesn't hold a layer, or a pool is named.
+    """
+    if pools and {*pools} != {TOKENS}:
+        raise RequestError(f"patches are read one by one, so leave out --pool {','.join(pools)}")
+    stored = sorted(features.layers)
+    found: list[tuple[int, ...]] = []
+    for word in str(layer).split(","):
+        if word in (ALL, AUTO):
+            found += [(number,) for number in stored]
+        elif word == EVERY:
+            found.append(tuple(stored))
+        elif LAST_N.fullmatch(word):
+            numbers = range(-int(word.removeprefix("last")), 0)
+            found.append(tuple(features.find_layer(number) for number in numbers))
+        else:
+            numbers = [_stored(features, stored, int(number)) for number in word.split("+")]
+            refuse_twice("layer", [str(number) for number in numbers])
+            found.append(tuple(sorted(numbers)))
+    return [
+        tuple(Place(number, TOKENS, features=features) for number in numbers)
+        for numbers in dict.fromkeys(found)
+    ]
+
+
+def _stored(features: Features, stored: Sequence[int], number: int) -> int:
+    return stored[-1] if number == -1 else features.find_layer(number)
 
 
 def _layers(features: Features, word: str, nth: int | None) -> list[Place]:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 
 POOLS = ("cls", "mean", "head", "proj", "concat")
+TOKENS = "tokens"  # in a pool's place where patches are read one by one
 ALL, AUTO = "all", "auto"  # of --layer
 EVERY = "all+"  # every layer, or encoder, side by side
 LAST_N = re.compile(r"last([1-9]\d*)")  # "last4": the last four side by side
@@ -137,7 +138,7 @@ class Place:
     """Where features are taken."""
 
     layer: int  # absolute; of several the last
-    pool: str  # one of probe.places.POOLS
+    pool: str  # one of probe.places.POOLS, or TOKENS
     n_last: int = 1  # layers side by side, which end with this one
     # The file that it was found in; places are the same whatever encoder they are of.
     features: Features | None = field(default=None, compare=False, repr=False)
@@ -173,7 +174,7 @@ def place_of(settings: Mapping[str, Any]) -> Place:
     layer, pool, n_last = settings["layer"], settings["pool"], settings.get("n_last", 1)
     file = settings.get("file", 0)
     are_whole = all(type(number) is int for number in (layer, n_last, file))
-    if not (are_whole and pool in POOLS and 1 <= n_last <= layer + 1 and file >= 0):
+    if not (are_whole and pool in (*POOLS, TOKENS) and 1 <= n_last <= layer + 1 and file >= 0):
         raise ValueError(f"no place: {dict(settings)}")
     return Place(layer, pool, n_last, file=file)
 
@@ -360,7 +361,7 @@ def _dtype_of(place: Place, features: Features) -> np.dtype[Any]:
 
 def width_of(place: Place, files: Sequence[Features]) -> int:
     """Of the features at a place."""
-    return sum(files[place.file].memmap(*array).shape[1] for array in place.arrays)
+    return sum(files[place.file].memmap(*array).shape[-1] for array in place.arrays)
 
 
 def default_pool(features: Features, layer: int, reading: Reading = USUAL) -> str:

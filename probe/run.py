@@ -32,13 +32,13 @@ from probe.finding import Files
 from probe.kinds.controls import KIND as CONTROL
 from probe.kinds.controls import advise_random, answer_controls, encoded_control, find_random
 from probe.kinds.few_shot import answer_few_shot
-from probe.kinds.kind import DivergedError, Problem
+from probe.kinds.kind import DivergedError, Kind, Problem
 from probe.places import (
     AUTO,
+    TOKENS,
     Place,
     default_pool,
     lacking_pools,
-    last_place,
     name_places,
     read_side_by_side,
     width_of,
@@ -49,6 +49,7 @@ from probe.questions.external import choose_training, only_test
 from probe.questions.joining import LABELS, SPLIT, align
 from probe.questions.laying import lay_over
 from probe.questions.leaks import refuse_leaks, with_leaks
+from probe.questions.masks import lay_masks
 from probe.questions.overlay import OverlayConfig
 from probe.questions.question import Question, Split, check_known, divide, pick
 from probe.results import Encoded, Row, check_folder, write_row
@@ -259,6 +260,10 @@ def make_questions(config: ProbeConfig, files: Files) -> list[Question]:
     laid_over += [SPLIT] if (overlay.split or overlay.split_file) and not train_data else []
     files = align(files, laid_over)
     first, *_ = files
+    if config.kind.segments:
+        return lay_masks(config.overlay, first)
+    if config.overlay.masks:
+        raise RequestError(f"--masks belongs to kinds that segment, not to {config.kind.name}")
     if not train_data:
         return _lay_over(config.overlay, files)
     # Of the data to test on nothing is divided: it is its test split, or all of it.
@@ -338,7 +343,7 @@ class _Asking:
         cure = ""
         held: list[tuple[tuple[Place, ...], Floats]] = []
         for number, at in enumerate(places, start=1):
-            held.append((at, read_side_by_side(at, self.files, config.places.aggregate)))
+            held.append((at, _read(kind, at, self.files, config.places.aggregate)))
             # In training they are float32.
             n_bytes = 4 * sum(x.size for _, x in held)
             if number < len(places) and n_bytes < kind.bytes_together and not config.few_shot:
@@ -377,7 +382,7 @@ class _Asking:
         where = config.places
         compared = [Compared([at[-1] for at in places]) for _ in self.questions]
         for at in places:
-            x = read_side_by_side(at, self.files, where.aggregate)
+            x = _read(kind, at, self.files, where.aggregate)
             for question, found in zip(self.questions, compared, strict=True):
                 problem = self._problem(question, x, at, with_test=False)
                 try:
@@ -386,7 +391,7 @@ class _Asking:
                     raise RequestError(
                         f"no layer can be chosen, for at {at[-1]} {error}, or name one --layer"
                     ) from None
-        last = last_place(self.files[0], where.pools, config.reading)
+        last = kind.last_place(self.files[0], where.pools, config.reading)
         for question, found in zip(self.questions, compared, strict=True):
             yield from self._at(question, last)
             for number, best in enumerate(found.choose(first=last)):
@@ -396,7 +401,7 @@ class _Asking:
         self, question: Question, place: Place, best: Best | None = None, only: int | None = None
     ) -> Iterator[Row]:
         started = time.perf_counter()
-        x = read_side_by_side((place,), self.files, self.config.places.aggregate)
+        x = _read(self.config.kind, (place,), self.files, self.config.places.aggregate)
         problem = self._problem(question, x, (place,))
         answers = self.config.kind.answer(problem)
         yield from self._measured(problem, answers, started, best, only)
@@ -413,7 +418,7 @@ class _Asking:
         fitted_on, where = question.trained_on or question, config.places
 
         def read(one: Question) -> Floats:
-            return x if one is question else read_side_by_side(at, one.files, where.aggregate)
+            return x if one is question else _read(config.kind, at, one.files, where.aggregate)
 
         splits = divide(question, read)
         if config.kind.learns:
@@ -428,7 +433,7 @@ class _Asking:
         aggregate = "mean" if question.rows_are_samples else where.aggregate
         wish = config.choosing, config.few_shot, where.is_comparing, aggregate, where.pools
         standard = None
-        if len(at) > 1 and not config.kind.own_scale:
+        if len(at) > 1 and not config.kind.own_scale and config.kind.reads != TOKENS:
             standard, splits = _standardised(splits, config.kind.name)
         return Problem(question, at, splits, *wish, config.run.keep_heads, standard, self.say)
 
@@ -477,6 +482,13 @@ class _Asking:
             started = time.perf_counter()
 
 
+def _read(kind: Kind, at: Sequence[Place], files: Files, aggregate: str) -> Floats:
+    """(S, D) features of every sample; of kinds that read patches (S, 1) the samples' numbers."""
+    if kind.reads == TOKENS:
+        return np.arange(len(files[0].ids), dtype=float)[:, None]
+    return read_side_by_side(at, files, aggregate)
+
+
 def _standardised(splits: Mapping[str, Split], kind: str) -> tuple[Standard, dict[str, Split]]:
     """Each place's features by train's mean and scale, so that none outweighs the others.
 
@@ -515,7 +527,7 @@ def describe_lacking(config: ProbeConfig, files: Files) -> list[str]:
         RequestError: a file doesn't hold the layer.
     """
     lines, pools = [], config.places.single_pools
-    for features in files:
+    for features in files if config.kind.reads != TOKENS else ():
         lacking = lacking_pools(features, config.places.layer, pools)
         there = [pool for pool in pools if pool not in lacking]
         if lacking and there:

@@ -175,7 +175,8 @@ def draw_episodes(
         The first of ``default_rng(seed).permutation`` of each class, for seeds from 0 on:
         big_vision, evaluators/fewshot_lsr.py:215-222. Single labels only.
 
-    Continuous labels have no classes: the shots are samples or patients in all, at random.
+    Continuous labels have no classes, and masks several: the shots are samples or patients in all,
+    at random.
 
     The few shots lie within the more, except for paper 003's rule on several labels.
 
@@ -192,7 +193,7 @@ def draw_episodes(
     Raises:
         RequestError: a rule that the task has no classes for.
     """
-    single = not (task.has_several_labels or task.is_continuous)
+    single = task.is_classification and not task.has_several_labels
     if config.rule in ("first", "bigvision"):
         if not single:
             raise RequestError(
@@ -200,8 +201,9 @@ def draw_episodes(
                 f'"{task.word}"; use --draw natural'
             )
         groups = None
-    if config.rule == "patients" and task.is_continuous:
-        raise RequestError("--draw patients counts patients of a class, and labels are continuous")
+    if config.rule == "patients" and not task.is_classification:
+        what = "labels are continuous" if task.is_continuous else "a mask has several"
+        raise RequestError(f"--draw patients counts patients of a class, and {what}")
 
     names, unit_of = np.unique(_units(ids, groups), return_inverse=True)
     place = np.unique(unit_of, return_index=True)[1]  # (U,) of a unit's first sample in the file
@@ -213,7 +215,7 @@ def draw_episodes(
             draws[shots] = [_rows(taken, unit_of)]
         return draws
 
-    at_random = task.is_continuous or (task.has_several_labels and config.rule == "natural")
+    at_random = not task.is_classification or (task.has_several_labels and config.rule == "natural")
     if config.rule == "first":
         episodes = [_by_class(shows, np.argsort(place))]
     elif config.rule == "bigvision":
@@ -228,7 +230,7 @@ def draw_episodes(
         episodes = [_by_class(shows, o) for o in _orders(names, config.first_seed, config.count)]
     for shots in config.shots:
         if at_random:
-            quotas = [shots * task.n_outputs]
+            quotas = [shots * (task.n_classes if task.is_classification else 1)]
         elif config.rule == "natural":
             quotas = seats(shows.sum(axis=0).tolist(), shots * task.n_classes)
         else:
@@ -254,7 +256,7 @@ def _shows(labels: NDArray[np.number], task: Task, unit_of: Indices, n_units: in
 
     Several labels have a last column more: none of them.
     """
-    if task.is_continuous:
+    if not task.is_classification:
         return np.ones((n_units, 1), bool)
     if task.has_several_labels:
         has = labels == 1

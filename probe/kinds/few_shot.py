@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from cache.errors import RequestError
-from cache.task import MULTI_LABEL, REGRESSION
 from probe.answer import Answer
 from probe.arrays import Floats, Ints, Singles, Texts
 from probe.choosing.in_episode import TooFewError
@@ -39,8 +38,8 @@ def answer_few_shot(kind: Kind, problem: Problem) -> Iterator[Answer]:
     few_shot, train, question = problem.few_shot, problem.splits["train"], problem.question
     assert few_shot is not None
     draws, rule = _draw(few_shot, question, train)
-    is_continuous = problem.task.is_continuous
-    if is_continuous and few_shot.prior not in (None, "none"):
+    has_shares = problem.task.is_classification
+    if problem.task.is_continuous and few_shot.prior not in (None, "none"):
         raise RequestError(
             f"--prior {few_shot.prior} is about shares of classes, and {question.dataset} has "
             "continuous labels; leave it out"
@@ -64,7 +63,7 @@ def answer_few_shot(kind: Kind, problem: Problem) -> Iterator[Answer]:
         try:
             for answer in kind.answer_episodes(problem, episodes):
                 scores, more = answer.scores["test"], answer.marks
-                if not is_continuous and answer.score_type == metrics.PROBABILITY:
+                if has_shares and answer.score_type == metrics.PROBABILITY:
                     scores = _corrected(few_shot.prior_word, question, train, episodes, scores)
                     drawn["prior"] = few_shot.prior_word
                     more = [*more, *PRIOR_MARKS[few_shot.prior_word]]
@@ -146,7 +145,7 @@ def _marks(
         units = np.where(train.groups == "", train.ids, train.groups)
     if len(np.unique(units)) < len(units):
         marks.append(SHOTS_ARE_PATIENTS)
-    if question.task.is_continuous:
+    if not question.task.is_classification:
         return marks
     names = question.task.class_names
     counts = np.array(
@@ -169,7 +168,7 @@ def _unlike(
 
     Ids of one data set may be ids of another: an episode is then no longer even by class.
     """
-    if question.task.word in (REGRESSION, MULTI_LABEL):
+    if not question.task.is_classification or question.task.has_several_labels:
         return []
     counts = np.array([_counts(train.y[rows], train.ids[rows], question) for rows in episodes])
     low, high = counts.min(), counts.max()

@@ -52,10 +52,11 @@ from probe.choosing.plan import (
     make_plan,
 )
 from probe.episodes.draw import FewShotConfig
-from probe.joins import find_joins
+from probe.joins import find_joins, find_token_places
+from probe.maps import Maps
 from probe.metrics.classification import PROBABILITY, label_shares
 from probe.metrics.losses import is_of_ranks, loss_name, loss_of
-from probe.places import Place, settings_of, width_of
+from probe.places import TOKENS, Place, last_place, settings_of, width_of
 from probe.protocols import Reading
 from probe.questions.question import Question, Split, pick
 from probe.solvers.head import Head
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
 
 Episodes = Sequence[Indices]  # for each its rows of train
 N_TOLD = 3  # marks of single fits that a row repeats
+POOLED = "pooled"  # what a kind reads: an image's one vector, or TOKENS
 
 
 class DivergedError(RequestError):
@@ -152,6 +154,11 @@ class Problem:
         return standardising(self.few_shot.standardise_word, self.splits["train"].x)
 
     @property
+    def maps(self) -> Maps:
+        """The tokens, and the masks, of a kind that reads them."""
+        return Maps.of(self.question, self.places)
+
+    @property
     def widths(self) -> tuple[int, ...]:
         """How many features are of each place, in their order."""
         return tuple(width_of(place, self.question.files) for place in self.places)
@@ -186,6 +193,8 @@ class Kind:
         False  # of each sample, see ``probe.bags``: it takes no --aggregate
     )
     pools: ClassVar[tuple[str, ...]] = ()  # that it reads; (): those that are asked for
+    reads: ClassVar[str] = POOLED  # or TOKENS: patches, one by one, see ``probe.maps``
+    segments: ClassVar[bool] = False  # it learns from masks
     joins_encoders: ClassVar[bool] = True  # --model a+b
     own_scale: ClassVar[bool] = False  # it standardises, or not, of several places each by itself
     # Of PlacesConfig, where it is asked at another than the last layer unless one is named.
@@ -292,7 +301,15 @@ class Kind:
         Raises:
             RequestError: a file doesn't hold them.
         """
+        if self.reads == TOKENS:
+            return find_token_places(files[0], layer, pools)
         return find_joins(files, layer, self.pools or pools, reading)
+
+    def last_place(self, features: Features, pools: Sequence[str], reading: Reading) -> Place:
+        """Where it is asked where nobody chooses."""
+        if self.reads == TOKENS:
+            return find_token_places(features, -1, pools)[0][0]
+        return last_place(features, pools, reading)
 
     def place_settings(self, places: tuple[Place, ...]) -> dict[str, Any]:
         """What a row's question holds of an answer's places."""

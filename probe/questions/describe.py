@@ -34,19 +34,23 @@ def describe_shares(question: Question) -> str:
     Raises:
         RequestError: labels that don't fit the task or the class names.
     """
-    is_continuous, n_classes = question.task.is_continuous, question.task.n_classes
+    task = question.task
+    is_continuous, n_classes = task.is_continuous, task.n_classes
     parts = []
     for name in SPLITS:
         labels = question.labels[question.is_in(name)]
-        if not is_continuous:
-            metrics.check_labels(labels, question.task.word, n_classes)
-        listed = _spread(labels) if is_continuous else _shares(labels, n_classes)
+        if task.is_dense:
+            listed = _pixels(labels)
+        else:
+            if not is_continuous:
+                metrics.check_labels(labels, task.word, n_classes)
+            listed = _spread(labels) if is_continuous else _shares(labels, n_classes)
         is_told = name != "val" and len(labels)
         parts.append(f"{name} {len(labels):_}" + (f" ({listed})" if is_told else ""))
     if n_left_out := int((question.split == LEFT_OUT).sum()):
         parts.append(f"{n_left_out:_} left out")
     names = [name if len(name) <= 24 else name[:22] + ".." for name in question.task.class_names]
-    what = "labels" if is_continuous else "classes"
+    what = "labels" if is_continuous else "classes of pixels" if task.is_dense else "classes"
     if len(names) > LISTED:
         names = [*names[:LISTED], f"... ({len(names)})"]
     between = "; " if any("," in name for name in names) else ", "  # "normal, benign" is one class
@@ -62,6 +66,15 @@ def _shares(labels: Ints, n_classes: int) -> str:
         shares = np.bincount(labels, minlength=n_classes) / max(len(labels), 1)
     listed = ["?" if np.isnan(share) else f"{share:.0%}" for share in shares]
     return " ".join(listed[:LISTED] + (["..."] if len(listed) > LISTED else []))
+
+
+def _pixels(counts: Ints) -> str:
+    """The share of each class of all pixels, and in brackets how many samples have it."""
+    shares = counts.sum(axis=0) / max(int(counts.sum()), 1)
+    listed = [
+        f"{share:.1%} in {n}" for share, n in zip(shares, (counts > 0).sum(axis=0), strict=True)
+    ]
+    return ", ".join(listed[:LISTED] + (["..."] if len(listed) > LISTED else []))
 
 
 def _spread(labels: Floats) -> str:

@@ -28,6 +28,12 @@ class LabelsConfig:
         f"{META}sex; several comma separated",
         metavar="NAME",
     )
+    masks: Path | None = setting(
+        None,
+        "a masks file, of kinds that segment",
+        metavar="FILE",
+        shown="the only one beside the token file",
+    )
     uncertain: str | None = setting(
         None,
         "what uncertain labels count as",

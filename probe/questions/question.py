@@ -23,6 +23,7 @@ from probe.metrics.classification import label_shares
 if TYPE_CHECKING:
     from cache.features import Features  # h5py: --help shouldn't wait for it
     from cache.leaks import Leaks
+    from cache.masks import Masks
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Question:
     n_leaks: Mapping[str, int | None] | None = None
     # Of further encoders side by side, samples in the same order; see ``probe.questions.joining``.
     beside: tuple[Features, ...] = ()
+    masks: Masks | None = None  # of segmentation: labels are then (S, C) true pixels by class
 
     @property
     def files(self) -> tuple[Features, ...]:

@@ -1,0 +1,262 @@
+"""From patches to masks: what kinds that segment share, by a kind of one line."""
+
+import os
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from shapes import CLASSES, make_masks_file, make_shapes, make_token_file
+
+from cache.errors import CacheError, RequestError
+from probe.config import ProbeConfig, RunConfig
+from probe.episodes.draw import FewShotConfig
+from probe.finding import FindConfig, choose_asked
+from probe.kinds.linear import Linear
+from probe.kinds.segmenting import Segmenting
+from probe.maps import patch_shares
+from probe.places import PlacesConfig
+from probe.questions.overlay import OverlayConfig
+from probe.run import run_probe
+
+
+class Shares:
+    """Least squares from tokens to shares."""
+
+    settings, chosen, marks = {"loss": "squared"}, {"penalty": 0.0}, ["one mark"]
+    trained_parameters = None
+
+    def __init__(self, maps, rows):
+        x = maps.tokens(rows).reshape(-1, maps.width)
+        y = maps.shares(rows).reshape(-1, maps.n_classes)
+        self.weights = np.linalg.lstsq(np.column_stack([x, np.ones(len(x))]), y, rcond=None)[0]
+        self.maps = maps
+
+    def logits(self, rows):
+        for part in self.maps.chunks(rows, n_bytes=1 << 16):
+            x = self.maps.tokens(part)
+            yield (x @ self.weights[:-1] + self.weights[-1]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Squares(Segmenting):
+    """Each patch's shares by least squares."""
+
+    name = "squares"
+
+    def fit_maps(self, problem, train, val):
+        yield Shares(problem.maps, train)
+
+
+@pytest.fixture
+def shapes():
+    return make_shapes(n=24)
+
+
+@pytest.fixture
+def there(tmp_path, shapes):
+    make_token_file(tmp_path, shapes, layers=(5, 11))
+    make_masks_file(tmp_path, shapes)
+    return tmp_path
+
+
+def ask(root, kind=None, **more):
+    config = ProbeConfig(
+        kind or Squares(),
+        FindConfig(features=root),
+        run=RunConfig(results=root / "results"),
+        **more,
+    )
+    found, failures = choose_asked(config.find, tokens=config.kind.reads == "tokens")
+    assert not failures
+    said = []
+    rows, failures = run_probe(config, found, said.append)
+    return rows, failures, said
+
+
+def masks_of(row):
+    """The predicted masks of a row's test, by id."""
+    arrays = row.scores
+    whole = np.repeat(arrays["masks_values"], arrays["masks_lengths"])
+    found, start = {}, 0
+    for name, (height, width) in zip(arrays["masks_ids"], arrays["masks_shapes"], strict=True):
+        found[str(name)] = whole[start : start + height * width].reshape(height, width)
+        start += height * width
+    assert start == len(whole)
+    return found
+
+
+def test_shares_of_patches_are_counted_pixel_by_pixel():
+    rng = np.random.default_rng(0)
+    mask = rng.integers(0, 4, (13, 10)).astype(np.uint8)  # class 3 is none of three
+    found = patch_shares(mask, (4, 3), 3)
+    for i in range(4):
+        for j in range(3):
+            cell = [
+                mask[y, x]
+                for y in range(13)
+                for x in range(10)
+                if (y * 4 // 13, x * 3 // 10) == (i, j)
+            ]
+            expected = [cell.count(c) / len(cell) for c in range(3)]
+            np.testing.assert_allclose(found[i, j], expected, atol=1e-7)
+
+
+def test_a_row_is_measured_by_the_masks_that_it_keeps(there, shapes):
+    (row,), failures, _ = ask(there)
+    assert not failures
+    predicted, truths = masks_of(row), dict(zip(shapes.ids, shapes.masks, strict=True))
+    assert sorted(predicted) == sorted(shapes.ids[16:])
+    for number, name in enumerate(CLASSES[1:], start=1):
+        dice = []
+        for sample, mask in predicted.items():
+            a, b = mask == number, truths[sample] == number
+            if b.any():
+                dice.append(2 * (a & b).sum() / (a.sum() + b.sum()))
+        place = row.measured.per_class["class"].index(name)
+        assert row.measured.per_class["dice"][place] == pytest.approx(np.mean(dice), abs=1e-12)
+    answered = row.answered.settings
+    assert (answered["layer"], answered["pool"], answered["grid"]) == (11, "tokens", "8 x 8")
+    assert row.posed.target["task"] == "segmentation"
+    assert "one mark" in row.marks
+    assert row.posed.target["masks"].startswith("sha256:")
+
+
+def test_what_the_grid_costs_stands_beside(there):
+    (row,), _, _ = ask(there)
+    assert row.measured.test["dice"].value < row.measured.test["bound"].value < 1
+    assert {"4-16", ">16"} <= {*row.measured.per_size["size"]}
+
+
+def test_layers_side_by_side_and_compared(there):
+    (joined,), failures, _ = ask(there, places=PlacesConfig(layer="5+11"))
+    assert not failures
+    assert [p["layer"] for p in joined.answered.settings["places"]] == [5, 11]
+    each, _, _ = ask(there, places=PlacesConfig(layer="all", all_test=True))
+    assert [row.answered.settings["layer"] for row in each] == [5, 11]
+    # Layer 11's tokens are layer 5's and noise: beside them it adds little, alone it is worse.
+    dice = [row.measured.test["dice"].value for row in (*each, joined)]
+    assert dice[1] < dice[0]
+    assert dice[2] > dice[1]
+
+
+def test_few_shots_are_images_in_all_and_all_of_them_are_full(there):
+    rows, failures, _ = ask(there, few_shot=FewShotConfig((2, 8), 3))
+    assert not failures
+    assert [row.n["train"] for row in rows] == [2, 8]
+    (full,), _, _ = ask(there)
+    assert rows[1].measured.test["dice"].value == pytest.approx(full.measured.test["dice"].value)
+    assert "masks_ids" not in rows[0].scores
+
+
+def test_few_shots_are_patients_with_all_their_images(tmp_path, shapes):
+    make_token_file(tmp_path, shapes, groups=np.repeat([f"p{i}" for i in range(12)], 2))
+    make_masks_file(tmp_path, shapes)
+    (row,), failures, _ = ask(tmp_path, few_shot=FewShotConfig((2,), 3))
+    assert not failures
+    assert row.n["train"] == 4
+
+
+def test_a_volume_is_one_sample_of_all_its_slices(tmp_path):
+    shapes = make_shapes(n=24)
+    volumes = np.array([f"v{i}" for i in range(8)])
+    split = np.array([0, 0, 0, 1, 1, 2, 2, 2], np.uint8)
+    make_token_file(
+        *(tmp_path, shapes),
+        row_ids=shapes.ids,
+        row_sample=np.repeat(np.arange(8), 3),
+        ids=volumes,
+        split=split,
+        labels=np.zeros(8, int),
+    )
+    make_masks_file(tmp_path, shapes, spacing=np.tile([1.0, 1.0, 2.0], (24, 1)))
+    (row,), failures, _ = ask(tmp_path)
+    assert not failures
+    assert row.n == {"train": 3, "val": 2, "test": 3}
+    predicted = masks_of(row)
+    truths = dict(zip(shapes.ids, shapes.masks, strict=True))
+    of_volume = [shapes.ids[15 + 3 * v : 18 + 3 * v] for v in range(3)]
+    dice = []
+    for names in of_volume:
+        a = np.stack([predicted[name] for name in names]) == 1
+        b = np.stack([truths[name] for name in names]) == 1
+        dice += [2 * (a & b).sum() / (a.sum() + b.sum())] if b.any() else []
+    assert row.measured.per_class["dice"][1] == pytest.approx(np.mean(dice))
+    assert row.measured.test["hd95"].value > 0
+    assert row.answered.settings["tolerance_mm"] == 1.0
+
+
+def test_images_without_a_mask_are_left_out(tmp_path, shapes):
+    make_token_file(tmp_path, shapes)
+    few = replace(shapes, masks=shapes.masks[:20], ids=shapes.ids[:20])
+    make_masks_file(tmp_path, few)
+    (row,), failures, _ = ask(tmp_path)
+    assert not failures
+    assert row.n["test"] == 4
+    assert "4 of 24 images have no mask: left out" in row.marks
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda s: None, "has no masks in"),
+        (lambda s: replace(s, ids=np.char.add("other", s.ids)), "a mask of none of the images"),
+        (lambda s: replace(s, masks=[np.zeros_like(m) for m in s.masks]), "background alone"),
+    ],
+)
+def test_masks_that_say_nothing_are_refused(tmp_path, shapes, spoil, said):
+    make_token_file(tmp_path, shapes)
+    if (spoilt := spoil(shapes)) is not None:
+        make_masks_file(tmp_path, spoilt)
+    rows, failures, _ = ask(tmp_path)
+    assert not rows
+    assert said in failures[0].why
+
+
+def test_of_several_masks_files_the_newest_answers_and_says_so(there, shapes):
+    (first,) = there.glob("shapes/masks_*.h5")
+    other = make_masks_file(there, replace(shapes, masks=[mask.T for mask in shapes.masks]))
+    os.utime(first, (1, 1))
+    (row,), failures, _ = ask(there)
+    assert not failures
+    assert row.posed.target["file"] == other.name
+    assert any("is the newest of 2 masks files" in mark for mark in row.marks)
+    (row,), failures, _ = ask(there, overlay=OverlayConfig(masks=first))
+    assert not failures
+    assert row.posed.target["file"] == first.name
+
+
+def test_splits_by_rule_are_of_samples_with_masks(there):
+    from cache.splits.rules import SplitRule
+
+    (row,), failures, _ = ask(there, overlay=OverlayConfig(split=SplitRule.parse("50/25/25")))
+    assert not failures
+    assert row.n == {"train": 12, "val": 6, "test": 6}
+
+
+def test_token_files_and_pooled_files_are_not_taken_for_each_other(there):
+    with pytest.raises(CacheError):
+        choose_asked(FindConfig(features=there))
+    (path,) = there.glob("shapes/*_tokens_*.h5")
+    with pytest.raises(CacheError, match="holds patch tokens"):
+        choose_asked(FindConfig((path,)))
+    assert Linear().reads == "pooled"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"overlay": OverlayConfig(target="a")}, "learn from masks"),
+        ({"places": PlacesConfig(pools=("mean",))}, "leave out --pool mean"),
+        ({"few_shot": FewShotConfig((2,), draw="first")}, "counts images of a class"),
+        ({"run": RunConfig(controls=True)}, "takes no --controls"),
+    ],
+)
+def test_flags_without_a_use_are_refused(there, more, said):
+    try:
+        config = ProbeConfig(Squares(), FindConfig(features=there), **more)
+        found, _ = choose_asked(config.find, tokens=True)
+        _, failures = run_probe(config, found, lambda line: None)
+        why = failures[0].why
+    except RequestError as error:
+        why = str(error)
+    assert said in why
