@@ -16,7 +16,7 @@ import numpy as np
 from cache.aggregate import RowsOfSamples
 from cache.errors import RequestError
 from cache.geometry import PADDING, Geometry
-from probe.arrays import Array, Floats, Indices, Ints, Singles, Texts
+from probe.arrays import Array, Doubles, Floats, Indices, Ints, Singles, Texts
 from probe.places import Place
 from probe.questions.question import Question, Split
 
@@ -136,15 +136,19 @@ class Maps:
         """Height and width of each row's image."""
         return [(int(h), int(w)) for h, w in self._masks.shapes[self._mask_of[rows]]]
 
-    def patch_pixels(self, rows: Indices) -> float:
-        """How many of an image's own pixels a patch covers, in the mean over some rows."""
+    def counts(self, rows: Indices) -> Ints:
+        """(n, C) pixels of each class of each row's image."""
+        return self._masks.counts[self._mask_of[rows]]
+
+    def patch_pixels(self, rows: Indices) -> Doubles:
+        """(n,) how many of each image's own pixels a patch of the grid covers."""
         h, w = self.grid
         found = []
         for height, width in self.shapes(rows):
             resized = self.geometry.resized(height, width)
             scale = height * width / (resized[0] * resized[1])
             found.append(scale * self.geometry.size**2 / (h * w))
-        return float(np.mean(found))
+        return np.array(found)
 
     def spacing(self, row: int) -> Floats:
         """(3,) mm of a pixel's height and width, and between slices; NaN where unknown."""

@@ -247,6 +247,9 @@ def make_row(
         measuring=measuring,
         protocol=protocol.name if protocol else "",
         patch_pixels=None if measuring.per_patient else answer.extras.get(overlap.PATCH_PIXELS),
+        images=[answer.extras[n] for n in (overlap.IMAGES, overlap.IMAGES_PIXELS)]
+        if overlap.IMAGES in answer.extras
+        else None,
     )
     alone = without_twins(
         question,

@@ -21,6 +21,8 @@ from probe.episodes.draw import FewShotConfig
 from probe.kinds.kind import Episodes, Kind, Problem
 from probe.maps import Maps
 from probe.metrics.overlap import (
+    IMAGES,
+    IMAGES_PIXELS,
     N_OF_CLASS,
     PATCH_PIXELS,
     TOLERANCE,
@@ -165,22 +167,28 @@ class _Answered:
         sizes = [len(maps.rows_of_sample(int(sample))) for sample in split.x[:, 0]]
         predicted = _Runs()
         scores = np.empty((len(split), N_OF_CLASS * maps.n_classes))
-        patch_pixels = np.empty(len(split))
+        images: list[Doubles] = []
         masks = _masks(maps, head, rows)
         start = 0
         for number, size in enumerate(sizes):
             own = rows[start : start + size]
             start += size
-            patch_pixels[number] = maps.patch_pixels(own)
             said = [next(masks) for _ in own]
-            if distances:
-                for mask in said:
-                    predicted.add(mask)
             tolerance = kind.tolerance_mm if distances else None
             scores[number] = sample_overlap(maps, own, said, tolerance).ravel()
+            if distances:
+                images += [
+                    sample_overlap(maps, own[i : i + 1], [mask], None).ravel()
+                    for i, mask in enumerate(said)
+                    if len(rows) > len(split)
+                ]
+                for mask in said:
+                    predicted.add(mask)
         if not distances:
             return _Answered(scores)
-        extras = {PATCH_PIXELS: patch_pixels}
+        extras: dict[str, Array] = {PATCH_PIXELS: maps.patch_pixels(rows)}
+        if images:
+            extras |= {IMAGES: np.array(images), IMAGES_PIXELS: maps.counts(rows)}
         if predicted.is_full:
             why = ["its masks aren't kept: they have too many borders"]
             return _Answered(scores, why, extras)

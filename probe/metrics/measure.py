@@ -52,6 +52,7 @@ def measure(
     measuring: Measuring | None = None,
     protocol: str = "",
     patch_pixels: Floats | None = None,
+    images: Sequence[Array] | None = None,
 ) -> Measured:
     """Evaluate val, and test with intervals; of few-shot episodes test alone.
 
@@ -67,6 +68,8 @@ def measure(
         measuring: of episodes, how often their test is drawn.
         protocol: whose metrics are asked for, beside those of all.
         patch_pixels: of masks, see ``probe.metrics.overlap.per_size``; None: nothing is told by size.
+        images: of samples that are several images each, what is known of these, as scores and labels
+            have it; sizes are then of images.
 
     Raises:
         RequestError: what ``probe.metrics.prepared.prepare`` refuses.
@@ -99,7 +102,10 @@ def measure(
         found = estimate(*of, **more, groups=test.groups)
         if task.is_dense:
             by_class = overlap.per_class(test.scores, test.labels, task)
-            if patch_pixels is not None:
+            if images is not None and patch_pixels is not None:
+                more, by_size = overlap.per_image(images[0], images[1], task, patch_pixels)
+                by_class |= more
+            elif patch_pixels is not None:
                 by_size = overlap.per_size(test.scores, test.labels, task, patch_pixels)
         elif has_classes:
             by_class = per_class(test.scores, test.labels, task, score_type)

@@ -52,6 +52,8 @@ from probe.metrics.surfaces import apart, diagonal
 NOT_MEASURED, BACKGROUND = -1.0, -2.0
 TOLERANCE = 1.0  # mm, of the normalised surface distance: Metrics Reloaded's default
 SCORE_TYPE = "overlap"  # of rows
+# In a row's .npz, where samples are several images: what is known of each (R, 6 C), and (R, C).
+IMAGES, IMAGES_PIXELS = "images_overlap", "images_pixels"
 PATCH_PIXELS = "patch_pixels"  # in a row's .npz: (N,) of test, see ``per_size``
 N_OF_CLASS = len(OVERLAP)
 # Under these sizes of a structure, in patches of the grid; the last is open.
@@ -460,6 +462,26 @@ def per_size(
                 for column, value in zip(found.values(), line, strict=True):
                     column.append(value)
     return found
+
+
+def per_image(
+    scores: Floats, labels: Ints, task: Task, patch_pixels: Floats
+) -> tuple[dict[str, list[Any]], Mapping[str, list[Any]]]:
+    """Of samples that are several images each, what is known of the images: slices of volumes.
+
+    Args:
+        scores: (R, 6 C) of the images.
+        labels: (R, C).
+        task: the names of C classes.
+        patch_pixels: (R,), see ``per_size``.
+
+    Returns:
+        Further columns of ``per_class``: "n_images" that have the class, and their mean
+        "dice_image" and "jaccard_image"; and ``per_size`` of the images.
+    """
+    of = per_class(scores, labels, task)
+    columns = {"n_images": of["n"], "dice_image": of["dice"], "jaccard_image": of["jaccard"]}
+    return columns, per_size(scores, labels, task, patch_pixels)
 
 
 def marks_of(scores: Floats, labels: Ints, task: Task) -> list[str]:

@@ -181,6 +181,15 @@ def test_a_volume_is_one_sample_of_all_its_slices(tmp_path):
         b = np.stack([truths[name] for name in names]) == 1
         dice += [2 * (a & b).sum() / (a.sum() + b.sum())] if b.any() else []
     assert row.measured.per_class["dice"][1] == pytest.approx(np.mean(dice))
+    of_slices = [
+        2
+        * ((predicted[i] == 1) & (truths[i] == 1)).sum()
+        / ((predicted[i] == 1).sum() + (truths[i] == 1).sum())
+        for i in shapes.ids[15:]
+        if (truths[i] == 1).any()
+    ]
+    assert row.measured.per_class["n_images"][1] == len(of_slices)
+    assert row.measured.per_class["dice_image"][1] == pytest.approx(np.mean(of_slices))
     assert row.measured.test["hd95"].value > 0
     assert row.answered.settings["tolerance_mm"] == 1.0
 
