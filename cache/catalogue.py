@@ -248,13 +248,14 @@ def _values_there(wish: Wish, there: Sequence[Features]) -> str:
 def _missing(root: Path, wish: Wish, there: Sequence[Features]) -> str:
     """What isn't there, what is like it, and the command that makes it."""
     where = str(root) if root.is_dir() else f"{root} (no such folder)"
+    what, flags = ("patch tokens", ["--tokens", "-1"]) if wish.tokens else ("features", [])
     if not str(wish):
-        return f"no features in {where}; make some with\n  extract --demo"
+        return (
+            f"no {what} in {where}; make some with\n  {shlex.join(['extract', '--demo', *flags])}"
+        )
     if there and not (wish.models or wish.datasets):
         among = f"the {counted(len(there), 'file')} in {root}"
-        return (
-            f"no features {wish} among {among}{_values_there(wish, there)}; `cache ls` lists them"
-        )
+        return f"no {what} {wish} among {among}{_values_there(wish, there)}; `cache ls` lists them"
     if odd := [dataset for dataset in wish.datasets if set(dataset) & NO_NAME]:
         names = sorted({features.dataset for features in there})
         stored = _stored_as(odd[0], names)
@@ -262,7 +263,7 @@ def _missing(root: Path, wish: Wish, there: Sequence[Features]) -> str:
         # What extract can read, and hasn't yet, is answered by its command as any other.
         if stored or kind not in ("folder", "csv", "npz") or not Path(place).expanduser().exists():
             return (
-                f"no features {wish} in {where}: --data takes names, and {odd[0]} is none{stored}; "
+                f"no {what} {wish} in {where}: --data takes names, and {odd[0]} is none{stored}; "
                 f"here are: {', '.join(names) or 'none'}"
             )
     models = [model.partition(" (")[0] for model in wish.models] or ["dinov2"]
@@ -275,9 +276,10 @@ def _missing(root: Path, wish: Wish, there: Sequence[Features]) -> str:
     command += [
         word for part, flag in FLAGS.items() if part in asked for word in (flag, asked[part])
     ]
+    command += flags
     command += ["--weights", RANDOM] if asked.get("weights") == RANDOM else []
     near = f"{_values_there(wish, there)}{_near(wish, there)}"
-    return f"no features {wish} in {where}{near}; make them with\n  {shlex.join(command)}"
+    return f"no {what} {wish} in {where}{near}; make them with\n  {shlex.join(command)}"
 
 
 def _stored_as(word: str, names: Sequence[str]) -> str:

@@ -128,10 +128,16 @@ def _summary(header: "Header") -> tuple[str, str, str, str, str, str]:
         format_bytes(header.path.stat().st_size),
         f"{header.n_rows:_}",
         "text" if features.is_text else str(features.n_layers),
-        "+".join(features.pools),
+        "+".join(f"{pool}{_grids(features)}" for pool in features.pools),
         str(features.key.get("store", "")),
         _state(header),
     )
+
+
+def _grids(features: "Features") -> str:
+    """ " 16 x 16", of tokens; of layers with several grids all of them."""
+    grids = {features.grid(layer) for layer in features.layers} if features.is_tokens else ()
+    return "".join(f" {h} x {w}" for h, w in sorted(grids, reverse=True))
 
 
 def _state(header: "Header") -> str:
@@ -165,7 +171,9 @@ def run_show(options: argparse.Namespace) -> int:
         "classes": ", ".join(features.class_names),
         "positive": header.attributes["positive_class"],
         "samples": _samples(features),
-        "arrays": ", ".join(f"{name} {extent.shape[1]}" for name, extent in header.arrays.items()),
+        "arrays": ", ".join(f"{n} {' x '.join(map(str, s))}" for n, s in header.row_shapes.items()),
+        "units": f"{header.n_units} of {header.unit_rows} rows" if features.is_tokens else "",
+        "rounding": _rounding(features),
         "made by": header.attributes["command"],
         "versions": _pairs(features.versions),
         "fingerprint": short_form(features.fingerprint),
@@ -179,6 +187,18 @@ def run_show(options: argparse.Namespace) -> int:
     for name, value in flatten(header.key).items():
         show(f"    {in_line(name):<24} {in_line(value)}")
     return 0
+
+
+def _rounding(features: "Features") -> str:
+    """What int8 did to each layer's tokens; nothing where they weren't rounded, or aren't yet all."""
+    if _state(features.header) != "complete":
+        return ""
+    found = {layer: features.rounding(layer) for layer in features.layers if features.is_tokens}
+    return ", ".join(
+        f"layer {layer}: RMS error {r.rms:.2g} of the tokens' RMS, {r.largest:.2g} at most"
+        for layer, r in found.items()
+        if r
+    )
 
 
 def _samples(features: "Features") -> str:
@@ -295,7 +315,7 @@ def _compare_fingerprints(a: "Features", b: "Features") -> tuple[list[str], bool
     """What the fingerprints of two files tell, as lines, and whether they moved."""
     from cache.format.fingerprint import describe_drift, describe_versions, drift, tolerance
 
-    widths = [{n: e.shape[1] for n, e in f.header.arrays.items()} for f in (a, b)]
+    widths = [f.header.row_shapes for f in (a, b)]
     missing = [f.path.name for f in (a, b) if not f.fingerprint]
     moved = drift(a.fingerprint, b.fingerprint)
     if missing:

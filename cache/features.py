@@ -405,14 +405,9 @@ class Features(StoredArrays):
         units = numbers // self.header.unit_rows
         for unit in np.unique(units).tolist():
             here = np.flatnonzero(units == unit)
-            first = self.header.rows_of(unit)[0]
-            stored = self.stored(name, unit)
+            rows_there = numbers[here] - self.header.rows_of(unit)[0]
             scale = self.stored(name + SCALE, unit)[0] if rounded else None
-            for at, row in zip(here.tolist(), (numbers[here] - first).tolist(), strict=True):
-                if scale is None:
-                    found[at] = stored[row]
-                else:
-                    np.multiply(stored[row], scale, out=found[at])
+            _take(self.stored(name, unit), rows_there, scale, found, here)
         return found
 
     def rounding(self, layer: int = -1) -> Rounding | None:
@@ -433,6 +428,21 @@ class Features(StoredArrays):
         """
         if self.thumbnails is not None:
             self._compare(THUMBNAIL, self.thumbnails)
+
+
+def _take(
+    stored: NDArray[Any],
+    rows: NDArray[np.intp],
+    scale: NDArray[np.float32] | None,
+    found: NDArray[Any],
+    places: NDArray[np.intp],
+) -> None:
+    """Put some rows of a unit in their places, one by one: without a copy of them all."""
+    for row, place in zip(rows.tolist(), places.tolist(), strict=True):
+        if scale is None:
+            found[place] = stored[row]
+        else:
+            np.multiply(stored[row], scale, out=found[place])
 
 
 def _ranges(numbers: list[int]) -> str:

@@ -41,6 +41,7 @@ class StoredArrays:
         self.header = header
         self.path = header.path
         self._right: set[tuple[str, int]] = set()  # array, unit: those that ``stored`` compared
+        self._maps: dict[str, NDArray[Any]] = {}  # of those
 
     def _map(self, name: str) -> NDArray[Any]:
         extent = self.header.arrays[name]
@@ -63,7 +64,9 @@ class StoredArrays:
         extent, header = self.header.arrays[name], self.header
         part = header.part(extent, unit)
         if (name, unit) in self._right:
-            return self._map(name)[part]
+            if name not in self._maps:
+                self._maps[name] = self._map(name)
+            return self._maps[name][part]
         values = read_extent(header, extent, part)
         if zlib.crc32(values.data) != self._records[unit, header.word(name)]:
             raise self._damage(name, unit)

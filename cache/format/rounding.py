@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEVELS = 127  # the largest number in use: -128 would have no counterpart
-ROWS = 4  # images that are rounded at a time, so that memory stays near the result's
 
 
 @dataclass(frozen=True)
@@ -42,12 +41,11 @@ def round_tokens(values: NDArray[np.floating]) -> Rounded:
     divisor = np.where(scale > 0, scale, np.float32(1))
     tokens = np.empty(values.shape, np.int8)
     error = np.zeros(3)
-    for first in range(0, len(values), ROWS):
-        x = values[first : first + ROWS].astype(np.float32)
+    for row, of_row in enumerate(values):  # one by one: memory stays near the result's
+        x = of_row.astype(np.float32)
         levels = np.rint(x / divisor)
         np.clip(levels, -LEVELS, LEVELS, out=levels)  # the scale itself was rounded
-        levels[..., scale == 0] = 0
-        tokens[first : first + ROWS] = levels
+        tokens[row] = levels
         off = np.abs(levels * scale - x)
         error[0] += np.square(off, dtype=np.float64).sum()
         error[1] += np.square(x, dtype=np.float64).sum()

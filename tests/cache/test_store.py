@@ -19,6 +19,7 @@ from features import (
     array_places,
     forge_table,
     make_spec,
+    make_token_spec,
     payload,
     unit_arrays,
     write_file,
@@ -36,7 +37,7 @@ from cache.format.spec import TABLES, Samples, attributes_crc
 from cache.format.units import unit_rows
 from cache.locks import Busy
 from cache.store import FeatureWriter, _read_at, bad_arrays, done_units
-from cache.stored import read_units
+from cache.stored import StoredArrays, read_units
 from cache.task import MULTI_LABEL, REGRESSION
 
 
@@ -773,13 +774,21 @@ def python_path():
 
 
 @pytest.mark.posix
-@pytest.mark.parametrize("n_processes", [1, 2])
-def test_kills_cost_at_most_the_unit_in_work(path, tmp_path, n_processes):
+@pytest.mark.parametrize(
+    ("make", "asked", "n_processes"),
+    [
+        (make_spec, {"n_rows": 256 * 40 + 17}, 1),
+        (make_spec, {"n_rows": 256 * 40 + 17}, 2),
+        (make_token_spec, {"n_rows": 256 * 5 + 17, "dtype": "int8", "fixed_unit_rows": 32}, 2),
+    ],
+)
+def test_kills_cost_at_most_the_unit_in_work(path, tmp_path, make, asked, n_processes):
     """A short version of kill_extraction.py: no unit marked done is ever wrong."""
+    whole = open_features(write_file(tmp_path / "whole.h5", make(**asked)))
     code = (
-        "import sys, time; from features import make_spec, unit_arrays\n"
+        "import sys, time; from features import *\n"
         "from cache.store import FeatureWriter; from pathlib import Path\n"
-        "spec = make_spec(n_rows=256 * 40 + 17)\n"
+        f"spec = {make.__name__}(**{asked})\n"
         "shard = int(sys.argv[2]), int(sys.argv[3])\n"
         "with FeatureWriter(Path(sys.argv[1]), spec, shard=shard) as w:\n"
         "    print('open', flush=True)\n"
@@ -787,7 +796,6 @@ def test_kills_cost_at_most_the_unit_in_work(path, tmp_path, n_processes):
         "        w.write_unit(u, unit_arrays(spec, u)); time.sleep(0.004)\n"
         "    w.finish({})\n"
     )
-    spec = make_spec(n_rows=256 * 40 + 17)
     rng = np.random.default_rng(n_processes)
     n_kills = 0
     while not path.exists():
@@ -810,26 +818,20 @@ def test_kills_cost_at_most_the_unit_in_work(path, tmp_path, n_processes):
                 n_kills += 1
         for child in children:
             child.wait()
-        check_done_units(path, spec)
+        check_done_units(path, whole)
     assert n_kills >= 5
-    whole = write_file(tmp_path / "whole.h5", spec)
-    assert payload(open_features(path)) == payload(open_features(whole))
+    assert payload(open_features(path)) == payload(whole)
 
 
-def check_done_units(path, spec):
+def check_done_units(path, whole):
     """Every unit that is marked done holds the right rows."""
     there = path if path.exists() else partial_path(path)
     if not there.exists():
         return
-    header = read_header(there)
-    with h5py.File(there, "r", locking=False) as file:
-        for unit in np.flatnonzero(file["units"][:, 0]):
-            for name, rows in unit_arrays(spec, int(unit)).items():
-                start = int(unit) * 256
-                np.testing.assert_array_equal(
-                    file[name][start : start + len(rows)], rows.astype("f2")
-                )
-    assert header.n_rows == spec.n_rows
+    found = StoredArrays(read_header(there))
+    for unit in np.flatnonzero(read_units(found.header)[:, 0]).tolist():
+        for name in whole.header.arrays:
+            np.testing.assert_array_equal(found.stored(name, unit), whole.stored(name, unit))
 
 
 def test_layers_and_pools_are_named_when_asked_wrongly(path):

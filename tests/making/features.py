@@ -12,7 +12,7 @@ import numpy as np
 from cache.format.create import _write_attribute
 from cache.format.key import canonical_json
 from cache.format.read import _plain
-from cache.format.spec import HASH, THUMBNAIL, FileSpec, Samples, attributes_crc
+from cache.format.spec import HASH, NO_FEATURES, THUMBNAIL, FileSpec, Samples, attributes_crc
 from cache.format.units import unit_rows
 from cache.store import FeatureWriter
 
@@ -58,6 +58,34 @@ def make_spec(n_rows=700, arrays=ARRAYS, dtype="float16", **fields):
     for name, value in fields.items():
         (samples if name in OF_SAMPLES else said if name in OF_FILE else key)[name] = value
     return FileSpec(key=key, arrays=arrays, dtype=dtype, samples=Samples(**samples), **said)
+
+
+def make_token_spec(n_rows=100, dtype="float16", grids=((2, 3), (2, 3)), width=5, **fields):
+    """Patch tokens of some layers, with what small pictures there are to be.
+
+    Args:
+        n_rows: as of ``make_spec``.
+        dtype: of the tokens.
+        grids: (h, w) of layers 0, 1...
+        width: D.
+        fields: as of ``make_spec``; ``looks`` are the arrays behind the tokens, name -> width.
+    """
+    looks = fields.pop("looks", {HASH: 16, THUMBNAIL: 64})
+    stored = [*range(len(grids))]
+    key = {
+        "layers": {"of": len(grids), "stored": stored},
+        "tokens": {"grids": [list(grid) for grid in grids]},
+        **fields.pop("key", {}),
+    }
+    arrays = {f"layers/{i:02d}/tokens": (*grid, width) for i, grid in enumerate(grids)}
+    return make_spec(
+        n_rows,
+        {**arrays, **looks},
+        dtype,
+        key=key,
+        command="extract --model toy --data toys --tokens all",
+        **fields,
+    )
 
 
 def make_text_spec(labels, class_names=("a", "b", "é"), width=6, notes=None, prompts=(), **fields):
@@ -185,11 +213,16 @@ def make_features(
 
 def unit_arrays(spec, unit):
     """The rows of a unit: a function of nothing but their place."""
-    start, stop = unit_rows(unit, spec.n_rows)
-    return {
-        name: np.random.default_rng([unit, i]).normal(size=(stop - start, width))
-        for i, (name, width) in enumerate(spec.arrays.items())
-    }
+    start, stop = unit_rows(unit, spec.n_rows, spec.unit_rows)
+
+    def rows(name, i):
+        rng = np.random.default_rng([unit, i])
+        shape = (stop - start, *spec.stored[name].shape[1:])
+        if name in NO_FEATURES:
+            return rng.integers(0, 256, shape, dtype=np.uint8)
+        return rng.normal(size=shape)
+
+    return {name: rows(name, i) for i, name in enumerate(spec.arrays)}
 
 
 def write_units(writer, units=None):
@@ -208,7 +241,7 @@ def write_rows(path, spec, content):
     """A complete file of given features: name of an array -> (N, D)."""
     with FeatureWriter(path, spec) as writer:
         for unit in writer.todo:
-            rows = slice(*unit_rows(unit, spec.n_rows))
+            rows = slice(*writer.header.rows_of(unit))
             writer.write_unit(unit, {name: x[rows] for name, x in content.items()})
         assert writer.finish({})
     return path

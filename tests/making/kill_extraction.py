@@ -25,7 +25,6 @@ import torch
 from cache import CacheError, open_features
 from cache.format.key import PARTIAL
 from cache.format.read import read_header
-from cache.format.units import unit_rows
 from cache.stored import count_done
 from extract import cli
 
@@ -144,8 +143,8 @@ def check(folder: Path, whole) -> tuple[Path | None, int]:
         right = np.memmap(whole.path, there.dtype, "r", there.offset, there.shape)
         found = np.memmap(paths[0], extent.dtype, "r", extent.offset, extent.shape)
         for unit in done:
-            start, stop = unit_rows(int(unit), header.n_rows)
-            assert right[start:stop].tobytes() == found[start:stop].tobytes(), (name, unit)
+            part = header.part(extent, int(unit))
+            assert right[part].tobytes() == found[part].tobytes(), (name, unit)
     if paths[0].suffix == ".h5":
         assert len(done) == header.n_units, "complete by name, but not by its records"
     return paths[0], len(done)

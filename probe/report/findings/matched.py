@@ -69,6 +69,8 @@ def match_samples(
     for file in files:
         if file.is_text:
             raise RequestError(f"{file.path} holds texts: name feature files of images")
+        if file.is_tokens:
+            raise RequestError(f"{file.path} holds patch tokens: name files of pooled features")
         if file.dataset != first.dataset:
             raise RequestError(
                 f"representations are compared on the same images: {first.path} is of "
