@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -86,12 +86,16 @@ class Problem(ABC):
 
     A target that isn't known adds nothing to its row's loss. The mean stays one over N images,
     which divides loss and penalty alike, so that one matrix serves rows that know different images.
+
+    Targets may be soft: shares of the classes in an image, or patch, that sum to its mass. It counts
+    as if it were there once for each class, weighted by the share.
     """
 
-    targets: Bools  # (C', N)
+    targets: Bools | Doubles  # (C', N)
     is_known: Bools | None  # (C', N); None: every target is, as always when coupled
     coupled: bool
     curvatures: Doubles  # mean squares of the matrix along the directions of ``scaled``
+    mass: Doubles | None = field(default=None, kw_only=True)  # (N,) of soft targets
 
     # ------------------------------------------------------------ what a subclass writes
 
@@ -135,6 +139,19 @@ class Problem(ABC):
             values *= self.is_known[:, images]
         return values
 
+    def weighed(self, values: Doubles, images: slice) -> Doubles:
+        """(..., b) values, in place times the images' mass."""
+        if self.mass is not None:
+            values *= self.mass[images]
+        return values
+
+    def said(self, logits: Doubles, images: slice) -> Doubles:
+        """Sum over classes of target times logit, (b,)."""
+        truth: Array = self.targets[:, images]
+        if truth.dtype == bool:
+            return logits.sum(axis=0, where=truth)
+        return np.einsum("cb,cb->b", logits, truth)
+
     def inner(self, a: Doubles, b: Doubles) -> Doubles:
         """Inner product, (1, 1) coupled or (C', 1)."""
         products = np.einsum("cj,cj->c", a, b)[:, None]
@@ -144,17 +161,19 @@ class Problem(ABC):
         """Mean log-loss, (1, 1) coupled or (C', 1)."""
         total = np.zeros(1 if self.coupled else len(logits))
         for images in self.blocks():
-            part, truth = logits[:, images], self.targets[:, images]
+            part = logits[:, images]
             if self.coupled:
                 top = part.max(axis=0)
                 partition = np.log(np.exp(part - top).sum(axis=0)) + top  # (b,)
-                total += np.sum(partition - part.sum(axis=0, where=truth))
+                total += np.sum(self.weighed(partition, images) - self.said(part, images))
             else:
-                losses = np.logaddexp(0, part) - part * truth
+                losses = (
+                    self.weighed(np.logaddexp(0, part), images) - part * self.targets[:, images]
+                )
                 total += self.over_known(losses, images).sum(axis=1)
         return total[:, None] / logits.shape[1]
 
-    def look(self, logits: Doubles) -> _Look:
+    def look(self, logits: Doubles) -> Look:
         """What Newton's method asks of a place."""
         probabilities = np.empty_like(logits)
         gradient, spread = np.zeros((len(logits), self.width)), np.zeros((len(logits), 1))
@@ -165,12 +184,13 @@ class Problem(ABC):
             # They weigh nothing.
             part[part < NEGLIGIBLE] = 0
             probabilities[:, images] = part
-            bends = self.over_known(part * (1 - part), images)
+            bends = self.over_known(self.weighed(part * (1 - part), images), images)
             spread += bends.sum(axis=1, keepdims=True)
+            part = self.weighed(part, images)
             part -= self.targets[:, images]
             gradient += _pull(self.over_known(part, images), self.at(images))
         n_images = logits.shape[1]
-        return _Look(probabilities, gradient / n_images, spread / n_images)
+        return Look(probabilities, gradient / n_images, spread / n_images)
 
     def bend(self, probabilities: Doubles, weights: Doubles) -> Doubles:
         """The loss's second derivative, applied to weights: (C', r + 1)."""
@@ -182,7 +202,7 @@ class Problem(ABC):
             share = probabilities[:, images]
             moved *= share
             moved -= share * (moved.sum(axis=0) if self.coupled else moved)
-            found += _pull(self.over_known(moved, images), block)
+            found += _pull(self.over_known(self.weighed(moved, images), images), block)
         return found / self.targets.shape[1]
 
 
@@ -192,7 +212,7 @@ def _pull(residuals: Doubles, block: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
-class _Look:
+class Look:
     """The loss at one place."""
 
     probabilities: Doubles  # (C', N)
@@ -243,7 +263,7 @@ def minimise(
             break
         enough = np.maximum(CG_RESIDUAL**2 * 2 * fall, tolerance * objective)
         n_most = min(CG_STEPS, n_left)
-        step, n_products = _newton_step(
+        step, n_products = newton_step(
             problem, look.probabilities, gradient, diagonal, ridge, enough, n_most
         )
         n_left -= n_products
@@ -264,7 +284,7 @@ def minimise(
     return weights, float(objective.sum()), n_iter, converged
 
 
-def _newton_step(
+def newton_step(
     problem: Problem,
     probabilities: Doubles,
     gradient: Doubles,
