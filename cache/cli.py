@@ -37,7 +37,9 @@ def make_parser() -> argparse.ArgumentParser:
     folder.add_argument(
         "--features", type=Path, metavar="DIR", help="($MEDPROBE_FEATURES or ./features)"
     )
-    commands.add_parser("ls", parents=[folder], help="list the feature files, complete or not")
+    commands.add_parser(
+        "ls", parents=[folder], help="list the feature files, complete or not, and masks"
+    )
     shown = commands.add_parser("show", help="all that a file says of itself")
     shown.add_argument("file", type=Path)
     verify = commands.add_parser(
@@ -94,6 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_ls(options: argparse.Namespace) -> int:
     """One line a file."""
     from cache.header_index import HeaderIndex
+    from cache.masks import is_masks
 
     root = options.features or features_root()
     paths = _found_below(root)
@@ -102,7 +105,9 @@ def run_ls(options: argparse.Namespace) -> int:
     index = HeaderIndex(root)
     for path in paths:
         try:
-            summary = _summary(index.read_header(path))
+            summary = (
+                _summary_of_masks(path) if is_masks(path) else _summary(index.read_header(path))
+            )
             lines.append((*map(in_line, summary), in_line(str(path))))
         except (CacheError, OSError) as error:
             broken.append(str(error))
@@ -140,6 +145,15 @@ def _grids(features: "Features") -> str:
     return "".join(f" {h} x {w}" for h, w in sorted(grids, reverse=True))
 
 
+def _summary_of_masks(path: Path) -> tuple[str, str, str, str, str, str]:
+    from cache.commands.names import format_bytes
+    from cache.masks import open_masks
+
+    masks = open_masks(path)
+    size, classes = format_bytes(path.stat().st_size), f"{len(masks.class_names)} classes"
+    return size, f"{len(masks):_}", "masks", classes, "uint8", "complete"
+
+
 def _state(header: "Header") -> str:
     from cache.format.key import PARTIAL
     from cache.stored import count_done
@@ -157,8 +171,11 @@ def run_show(options: argparse.Namespace) -> int:
     from cache.format.fingerprint import short_form
     from cache.format.key import flatten
     from cache.format.read import read_header
+    from cache.masks import is_masks
 
     path = _existing(options.file)
+    if is_masks(path):
+        return _show_masks(path)
     header = read_header(path)
     features = Features(header)
     show(f"{path}  {format_bytes(path.stat().st_size)}")
@@ -199,6 +216,17 @@ def _rounding(features: "Features") -> str:
         for layer, r in found.items()
         if r
     )
+
+
+def _show_masks(path: Path) -> int:
+    from cache.commands.names import format_bytes
+    from cache.masks import open_masks
+
+    masks = open_masks(path)
+    show(f"{path}  {format_bytes(path.stat().st_size)}")
+    for name, value in masks.facts().items():
+        show(f"  {in_line(name):<15} {in_line(value)}")
+    return 0
 
 
 def _samples(features: "Features") -> str:
@@ -243,9 +271,14 @@ def _verify(path: Path) -> str:
     from cache.features import Features
     from cache.format.key import PARTIAL
     from cache.format.read import read_header, read_table
+    from cache.masks import is_masks, open_masks
     from cache.store import bad_arrays, done_units
 
-    header = read_header(_existing(path))
+    if is_masks(_existing(path)):
+        masks = open_masks(path)
+        masks.verify()
+        return f"{path}: all {len(masks)} masks right"
+    header = read_header(path)
     for name in header.tables:
         read_table(header, name)
     with path.open("rb", buffering=0) as file:
@@ -356,8 +389,14 @@ def run_export(options: argparse.Namespace) -> int:
     from cache.commands.names import format_bytes
     from cache.export import export_features
     from cache.features import open_features
+    from cache.masks import is_masks
 
     sharing = Sharing(**given(options, Sharing))
+    if is_masks(_existing(options.file)):
+        raise RequestError(
+            f"{options.file} is of masks, not features, and isn't made smaller: copy it as it is, if "
+            "its ids may be seen"
+        )
     features = open_features(options.file)
     salt = export_features(features, options.output, sharing, overwrite=options.overwrite)
     made = open_features(options.output)
@@ -376,8 +415,9 @@ def run_export(options: argparse.Namespace) -> int:
 
 def _found_below(root: Path) -> list[Path]:
     from cache.catalogue import list_files
+    from cache.masks import list_masks
 
-    if not (paths := list_files(root)):
+    if not (paths := [*list_files(root), *list_masks(root)]):
         raise CacheMiss(f"no features in {root}; make some with\n  extract --demo")
     return paths
 

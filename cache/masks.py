@@ -23,13 +23,16 @@ from numpy.typing import NDArray
 from cache.errors import BrokenCache, CacheError, RequestError
 from cache.files import move_whole, work_folder
 from cache.format.key import N_DIGEST, canonical_json, file_stem
-from cache.format.read import _dataset, open_hdf5
+from cache.format.read import open_hdf5, own_dataset
 
 FORMAT = "medprobe-masks"
 FORMAT_VERSION = 1
 NAME = re.compile(r"masks_[0-9a-f]{12}\.h5")
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 N_CLASSES = 255  # at most: a mask is of bytes, and 255 is padding (``cache.geometry``)
 AT_ONCE = 16  # masks in memory
+N_SHOWN = 8  # sizes
+MAX_PIXELS = 89_478_485  # of an image, as of all that are read
 TABLES = {
     "ids": "S",
     "shapes": "<u4",
@@ -60,20 +63,24 @@ class MaskSource:
     origin: str | None = None
 
     def __post_init__(self) -> None:
-        n = len(self.class_names)
-        if not 2 <= n <= N_CLASSES or len({*self.class_names}) < n:
-            raise RequestError(
-                f"masks have 2 to {N_CLASSES} classes, each with a name of its own; found "
-                f"{n}: {', '.join(self.class_names[:8])}; name them with --mask-classes"
-            )
-        if self.background is not None and not 0 <= self.background < n:
-            raise RequestError(
-                f"the background is a class number in 0..{n - 1}, found {self.background}"
-            )
-        if self.ignore is not None and not n <= self.ignore <= 255:
-            raise RequestError(
-                f"the ignored value is none of the classes 0..{n - 1} and at most 255, found {self.ignore}"
-            )
+        _check_classes(self.class_names, self.background, self.ignore)
+
+
+def _check_classes(
+    class_names: tuple[str, ...], background: int | None, ignore: int | None
+) -> None:
+    n = len(class_names)
+    if not 2 <= n <= N_CLASSES or len({*class_names}) < n or not all(class_names):
+        raise RequestError(
+            f"masks have 2 to {N_CLASSES} classes, each with a name of its own; found {n}: "
+            f"{', '.join(class_names[:8])}; name them with --mask-classes"
+        )
+    if background is not None and not 0 <= background < n:
+        raise RequestError(f"the background is a class number in 0..{n - 1}, found {background}")
+    if ignore is not None and not n <= ignore <= 255:
+        raise RequestError(
+            f"the ignored value is none of the classes 0..{n - 1} and at most 255, found {ignore}"
+        )
 
 
 @dataclass(frozen=True)
@@ -130,6 +137,26 @@ class Masks:
             raise BrokenCache(f"{self.path} is damaged: the mask of {self.ids[i]}; {CURE}")
         return np.frombuffer(raw, np.uint8).reshape(height, width)
 
+    def facts(self) -> dict[str, str]:
+        """What the file says of itself, in words."""
+        pixels = self.shapes.prod(axis=1).sum()
+        sizes = [f"{height} x {width}" for height, width in np.unique(self.shapes, axis=0)]
+        n_known = int((~np.isnan(self.spacing).any(axis=1)).sum())
+        classes = {
+            f"class {i}": f"{name}: {counts.sum() / pixels:.2%} of all pixels, in {(counts > 0).sum():_} images"
+            for i, (name, counts) in enumerate(zip(self.class_names, self.counts.T, strict=True))
+        }
+        return {
+            "dataset": self.dataset,
+            "masks": f"{len(self):_}",
+            "sizes": ", ".join(sizes[:N_SHOWN]) + (" ..." if len(sizes) > N_SHOWN else ""),
+            "spacing": f"known of {n_known:_}",
+            "background": "none" if self.background is None else self.class_names[self.background],
+            "ignored": "no value" if self.ignore is None else f"value {self.ignore}",
+            "digest": self.digest,
+            **classes,
+        }
+
     def verify(self) -> None:
         """Read every mask, and compare what it says with the tables and the digest.
 
@@ -158,9 +185,17 @@ def is_masks(path: Path) -> bool:
 
 def find_masks(root: Path, dataset: str) -> list[Path]:
     """A data set's masks files below the folder of features, the newest first."""
-    folder = root / file_stem(dataset)
-    found = [path for path in folder.glob("masks_*.h5") if is_masks(path) and path.is_file()]
+    found = _masks_in(root / file_stem(dataset))
     return sorted(found, key=lambda path: (-path.stat().st_mtime_ns, path.name))
+
+
+def list_masks(root: Path) -> list[Path]:
+    """All masks files below the folder of features, by name."""
+    return sorted(path for folder in root.glob("*/") for path in _masks_in(folder))
+
+
+def _masks_in(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("masks_*.h5") if is_masks(path) and path.is_file()]
 
 
 # ---------------------------------------------------------------------------- writing
@@ -263,7 +298,7 @@ def _each(source: MaskSource, n_rows: int) -> Iterator[tuple[int, NDArray[np.uin
 
 
 def _check(mask: NDArray[Any], row_id: str, source: MaskSource) -> None:
-    if mask.dtype != np.uint8 or mask.ndim != 2 or not mask.size:
+    if mask.dtype != np.uint8 or mask.ndim != 2 or not 0 < mask.size <= MAX_PIXELS:
         raise RequestError(
             f"the mask of {row_id} should be (height, width) of bytes, found {mask.dtype} of shape "
             f"{mask.shape}"
@@ -361,15 +396,16 @@ def open_masks(path: Path) -> Masks:
         if zlib.crc32(text) != file.attrs["about_crc32"]:
             raise _damaged(path, "about")
         about = json.loads(text)
+        _check_classes(tuple(about["class_names"]), about["background"], about["ignore"])
         tables: dict[str, Any] = {}
         for name, kind in TABLES.items():
-            raw = np.ascontiguousarray(_dataset(file, name)[()])
+            raw = np.ascontiguousarray(own_dataset(file, name)[()])
             if zlib.crc32(raw.tobytes()) != about["tables_crc32"][name]:
                 raise _damaged(path, name)
             if raw.dtype.kind != "S" and raw.dtype != np.dtype(kind):
                 raise _damaged(path, name)
             tables[name] = raw
-        packed = _dataset(file, "packed")
+        packed = own_dataset(file, "packed")
         place = packed.id.get_offset()
         tables["ids"] = np.char.decode(tables["ids"], "utf-8")
         n, n_classes = len(tables["ids"]), len(about["class_names"])
@@ -387,6 +423,8 @@ def open_masks(path: Path) -> Masks:
             or packed.shape != (ends[-1],)
             or place is None
             or (sizes <= 0).any()
+            or (sizes.prod(1) > MAX_PIXELS).any()
+            or not DIGEST.fullmatch(about["digest"])
             or (tables["counts"] < 0).any()
             or (tables["counts"].sum(1) > sizes.prod(1)).any()
         ):

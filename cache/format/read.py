@@ -278,8 +278,8 @@ def _read_header(path: Path, file: h5py.File) -> Header:
 
     missing = TABLES.keys() - tables.keys() - {"samples/groups"}
     _refuse(path, sorted(missing), "among the tables")
-    n_rows = _dataset(file, "rows/sample").shape[0]
-    n_samples = _dataset(file, "samples/split").shape[0]
+    n_rows = own_dataset(file, "rows/sample").shape[0]
+    n_samples = own_dataset(file, "samples/split").shape[0]
     n_units = count_units(n_rows, given)
     extents = {name: _extent(file, name) for name in attributes["arrays"]}
     arrays = {name: at for name, at in extents.items() if is_known(name, TOKENS in key)}
@@ -287,7 +287,7 @@ def _read_header(path: Path, file: h5py.File) -> Header:
     units, cost = _extent(file, "units"), _extent(file, "cost")
     wrong = misshapen(arrays, n_rows, n_units, key)
     for name in tables:
-        table = _dataset(file, name)
+        table = own_dataset(file, name)
         kind = "S" if table.dtype.kind == "S" else table.dtype.str
         is_right = table.shape[:1] == (n_rows if name.startswith("rows/") else n_samples,)
         is_right &= name not in TABLES or kind == table_type(name, attributes["task"])
@@ -353,7 +353,7 @@ def _refuse(path: Path, wrong: list[str], expected: str) -> None:
         )
 
 
-def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
+def own_dataset(file: h5py.File, name: str) -> h5py.Dataset:
     """A dataset that lies in this very file: no soft or external link leads to another."""
     parts = name.split("/")
     for depth in range(1, len(parts) + 1):
@@ -376,7 +376,7 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
 
 
 def _extent(file: h5py.File, name: str) -> Extent:
-    dataset = _dataset(file, name)
+    dataset = own_dataset(file, name)
     offset = dataset.id.get_offset()
     if offset is None:
         raise BrokenCache(f"{file.filename}: {name} has no place in the file")
@@ -390,7 +390,7 @@ def read_table(header: Header, name: str) -> NDArray[Any]:
         BrokenCache: the table doesn't match its checksum, or holds what no table can.
     """
     with open_hdf5(header.path) as file:
-        raw = np.ascontiguousarray(_dataset(file, name)[()])
+        raw = np.ascontiguousarray(own_dataset(file, name)[()])
     if zlib.crc32(raw.tobytes()) != header.tables[name]:
         raise header.damage(f"{name} doesn't match its checksum", "delete it and run")
     attributes = header.attributes

@@ -1,12 +1,18 @@
 """Masks files: what goes in comes out, and nothing else does."""
 
+import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
+from caching import answered, refused
 
+from cache.catalogue import list_files
+from cache.errors import BrokenCache, RequestError
 from cache.masks import Masks, MaskSource, find_masks, open_masks, write_masks
 
 SHAPES = [(5, 9), (12, 7), (1, 1), (30, 40), (5, 9)]
@@ -94,3 +100,134 @@ def test_the_same_masks_are_written_once_and_read_once(tmp_path: Path) -> None:
     assert isinstance(unread.stream, Reading)
     assert unread.stream.n_read == 0
     assert find_masks(tmp_path, "liver") == [first.path]
+
+
+# ---------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.full((4, 4), 3, np.uint8), r"bild-0-ä holds 3 \(16 pixels\), and classes are 0..2"),
+        (np.zeros((4, 4), np.int64), "bytes, found int64"),
+        (np.zeros((4, 4, 3), np.uint8), r"shape \(4, 4, 3\)"),
+        (None, "none of the 5 images of liver has a mask"),
+    ],
+)
+def test_masks_that_can_not_be_kept(tmp_path: Path, mask, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        write(tmp_path, source_of([mask, None, None, None, None]))
+    assert not [*(tmp_path / "liver").iterdir()]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"class_names": ("a",)},
+        {"class_names": ("a", "a")},
+        {"class_names": tuple(map(str, range(256)))},
+        {"background": 3},
+        {"ignore": 2},
+        {"ignore": 256},
+    ],
+)
+def test_sources_that_make_no_sense(wrong) -> None:
+    with pytest.raises(RequestError):
+        replace(source_of([]), **wrong)
+
+
+@pytest.mark.parametrize("spacing", [np.zeros((5, 3)), np.ones((4, 3)), np.full((5, 3), np.inf)])
+def test_impossible_spacing(tmp_path: Path, spacing) -> None:
+    with pytest.raises(RequestError, match="positive mm"):
+        write(tmp_path, source_of(make_masks(), spacing=spacing))
+
+
+def edit(path: Path, change) -> None:
+    with h5py.File(path, "r+", locking=False) as file:
+        change(file)
+
+
+def relink(file: h5py.File) -> None:
+    del file["packed"]
+    file["packed"] = h5py.ExternalLink("elsewhere.h5", "packed")
+
+
+def set_attribute(name: str, value):
+    return lambda file: file.attrs.modify(name, value)
+
+
+def say(**said):
+    """Other words, with the checksum that makes them pass for right."""
+
+    def change(file: h5py.File) -> None:
+        text = json.dumps(json.loads(bytes(file.attrs["about"])) | said).encode()
+        file.attrs["about"], file.attrs["about_crc32"] = np.bytes_(text), zlib.crc32(text)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda file: file["shapes"].__setitem__(0, (9, 5)), "shapes isn't what was written"),
+        (lambda file: file["counts"].__setitem__((0, 0), 10**6), "counts isn't"),
+        (lambda file: file["crc32"].__setitem__(0, 1), "crc32 isn't"),
+        (relink, "a link to elsewhere"),
+        (set_attribute("about", np.bytes_(b"{}")), "about isn't"),
+        (set_attribute("format_version", 2), "of masks format 2"),
+        (set_attribute("format", np.bytes_(b"medprobe-features")), "no masks file"),
+        (lambda file: file.attrs.__delitem__("about"), "not a readable"),
+        (say(class_names=["a"]), "not a readable"),
+        (say(background=7), "not a readable"),
+        (say(digest="../../etc"), "isn't what was written"),
+        (lambda file: file.__delitem__("ids"), "missing"),
+    ],
+)
+def test_damaged_and_hostile_files(tmp_path: Path, change, message: str) -> None:
+    path = write(tmp_path, source_of(make_masks())).path
+    edit(path, change)
+    with pytest.raises(BrokenCache, match=message):
+        open_masks(path)
+    # Its masks are written anew, and replace it.
+    assert write(tmp_path, source_of(make_masks(), origin="x")).path == path
+
+
+def test_a_flipped_bit_of_a_mask_is_found_when_it_is_read(tmp_path: Path) -> None:
+    masks = write(tmp_path, source_of(make_masks()))
+    with masks.path.open("r+b") as file:
+        file.seek(masks.place + int(masks.ends[1]) + 12)
+        byte = file.read(1)[0]
+        file.seek(-1, 1)
+        file.write(bytes([byte ^ 4]))
+    again = open_masks(masks.path)
+    again.mask(0)
+    with pytest.raises(BrokenCache, match="the mask of bild-3-ä"):
+        again.mask(2)
+    with pytest.raises(BrokenCache, match="extract --tokens"):
+        again.verify()
+
+
+def test_a_mask_never_unpacks_to_more_than_its_shape(tmp_path: Path) -> None:
+    masks = write(tmp_path, source_of([np.zeros((4000, 4000), np.uint8), *make_masks()[1:]]))
+    small = replace(masks, shapes=np.array([[2, 2], *masks.shapes[1:]]))
+    with pytest.raises(BrokenCache, match="bild-0-ä"):
+        small.mask(0)
+
+
+# ---------------------------------------------------------------------------- the command cache
+
+
+def test_commands_know_them(tmp_path: Path, capsys) -> None:
+    masks = write(tmp_path, source_of(make_masks()))
+    assert list_files(tmp_path) == []
+    out = answered(capsys, "ls", "--features", tmp_path)
+    assert out.splitlines()[1].split()[2:7] == ["4", "masks", "3", "classes", "uint8"]
+    out = answered(capsys, "show", masks.path)
+    assert masks.digest in out
+    assert "class 2         Milz: " in out
+    assert (
+        answered(capsys, "verify", "--features", tmp_path) == f"{masks.path}: all 4 masks right\n"
+    )
+    assert "copy it as it is" in refused(capsys, "export", masks.path, "-o", tmp_path / "x.h5")
+    answered(capsys, "rm", "-y", masks.path)
+    assert not masks.path.exists()
