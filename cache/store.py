@@ -278,23 +278,15 @@ class FeatureWriter:
 
     @property
     def todo(self) -> list[int]:
-        """This shard's units that have no record yet, in order."""
+        """This shard's units that have no record yet, in order.
+
+        Batches are cut from the beginning of a block, so that a resumed file equals one that wasn't:
+        of a block some of whose units are done, those that touch the missing ones are run again.
+        """
         if self.was_complete:
             return []
         done = {*done_units(self._file, self.header)}
         return [u for u in range(self.header.n_units) if u not in done and self._owns(u)]
-
-    @property
-    def todo_blocks(self) -> dict[int, list[int]]:
-        """Block of 256 rows -> its units in ``todo``. Batches are cut from a block's beginning.
-
-        So a file that was resumed equals one that wasn't: of a block some of whose units are done,
-        the batches that touch the missing ones are run again, and only those units written.
-        """
-        blocks: dict[int, list[int]] = {}
-        for unit in self.todo:
-            blocks.setdefault(block_of(unit, self.header.unit_rows), []).append(unit)
-        return blocks
 
     def whole(self) -> Header | None:
         """The file as it can be read now, where every unit of every shard is done; else None."""

@@ -1,13 +1,14 @@
 """Files of earlier versions, kept as they were written, are read as ever.
 
-``data/features``: of format 1; a toy of patients, copies and pictures, its texts, slices, and what
-extract made of a tiny network. ``data/rows``: results of these files, of row_version 1 (by the
+``data/features``: of format 1 a toy of patients, copies and pictures, its texts, slices, and what
+extract made of a tiny network; of format 2 patch tokens as int8, with pictures. ``data/rows``: results of these files, of row_version 1 (by the
 last code that wrote it), 2 and 3. Never make them again: what can't read them is wrong.
 """
 
 import gzip
 import json
 import sys
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ FILES = {
     "texts": "two/toy_text_000000000002.h5",
     "slices": "slices/toy_32_p00000000003.h5",
     "extracted": "tiny/test_vit_32_a49661d88fac.h5",
+    "tokens": "kept/toy_32_tokens_000000000004.h5",
 }
 STORED = sorted(path.relative_to(ROWS).as_posix() for path in ROWS.glob("*/*.json"))
 
@@ -60,6 +62,9 @@ def test_features(name, folder, capsys, of_kept):
         for i, pools in features.layers.items()
         for pool in pools
     } | {pool: features.array(-1, pool) for pool in ("head", "proj") if pool in features.pools}
+    if features.is_tokens:
+        tables["pictures"] = features.pictures
+        arrays |= {f"{i} rounding": astuple(features.rounding(i)) for i in features.layers}
     facts = {
         name: getattr(features, name)
         for name in (
@@ -72,7 +77,7 @@ def test_features(name, folder, capsys, of_kept):
         "command": features.header.command,
         "facts": facts,
         "tables": {n: summary(np.asarray(x)) for n, x in tables.items() if x is not None},
-        "arrays": {n: summary(x) for n, x in arrays.items()},
+        "arrays": {n: summary(np.asarray(x)) for n, x in arrays.items()},
     }
     of_kept.check(name, json.loads(json.dumps(found)))
 

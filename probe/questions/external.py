@@ -37,7 +37,7 @@ def choose_training(
     if train_data.endswith(".h5"):
         train = open_features(train_data)
     else:
-        wish = Wish((test.label,), (test.size,), (train_data,), where)
+        wish = Wish((test.label,), (test.size,), (train_data,), where, test.is_tokens)
         (train, *_), _ = find_features(folder, wish)
     if train.dataset == test.dataset or train.key.get("images", 0) == test.key.get("images", 1):
         raise RequestError(

@@ -176,23 +176,18 @@ def test_scales_count_among_the_bytes_of_a_unit():
 def test_units_are_written_one_by_one_and_belong_to_blocks(path, tmp_path):
     spec = make_token_spec(600, "int8", fixed_unit_rows=64)
     with FeatureWriter(path, spec) as writer:
-        assert writer.todo_blocks == {0: [0, 1, 2, 3], 1: [4, 5, 6, 7], 2: [8, 9]}
+        assert writer.todo == [*range(10)]  # blocks 0..3, 4..7, 8 and 9
         write_units(writer, [0, 2, 9, 4])
     with pytest.raises(CacheMiss, match="4 of 10 units are done"):
         open_features(path)
-    for shard, blocks in (((0, 2), {0: [1, 3], 2: [8]}), ((1, 2), {1: [5, 6, 7]})):
+    for shard, todo in (((0, 2), [1, 3, 8]), ((1, 2), [5, 6, 7])):
         with FeatureWriter(path, spec, shard=shard) as writer:
-            assert writer.todo_blocks == blocks
+            assert writer.todo == todo
             write_units(writer)
             assert writer.finish({}) == (shard[0] == 1)
     whole = write_file(tmp_path / "whole.h5", spec)
     assert bytes_of(path) == bytes_of(whole)
     assert open_features(path).rounding(0) == open_features(whole).rounding(0)
-
-
-def test_a_block_of_pooled_features_is_a_unit(path):
-    with FeatureWriter(path, make_spec()) as writer:
-        assert writer.todo_blocks == {0: [0], 1: [1], 2: [2]}
 
 
 @pytest.mark.parametrize(
