@@ -62,7 +62,7 @@ def _add_export(commands: "argparse._SubParsersAction[Parser]") -> None:
     export = commands.add_parser(
         "export",
         help="a small file to share: some layers and pools, ids hashed",
-        description="Write a smaller feature file to share. It holds no thumbnails, no paths, and "
+        description="Write a smaller feature file to share. It holds no pictures, no paths, and "
         "of the notes only what says how the features were made.",
         epilog="Features aren't anonymous: a vector finds its own image again among others, and may "
         "tell age, sex or site. Hashed ids don't change that; share features with those who may "

@@ -49,7 +49,7 @@ def export_features(
 ) -> str | None:
     """Write some of a file's features as a file of their own, under the same key, in the same order.
 
-    Thumbnails are pictures and never go along: how many samples leak is counted before, and holds for
+    Thumbnails and pictures never go along: how many samples leak is counted before, and holds for
     the file's own split alone.
 
     Args:

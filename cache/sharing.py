@@ -34,7 +34,7 @@ class Sharing:
         None, "all, -1, or numbers like 0,5,-1", read=read_layers, shown="all"
     )
     pools: tuple[str, ...] | None = setting(  # None: all that these layers have
-        None, "cls, mean, head, proj, comma separated", flag="--pool", shown="all there are"
+        None, "cls, mean, head, proj, tokens, comma separated", flag="--pool", shown="all there are"
     )
     hash_ids: bool = setting(
         False, "ids and patients as salted hashes; leaves out the hashes of the pixels too"

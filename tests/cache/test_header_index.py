@@ -5,7 +5,7 @@ import os
 import shutil
 
 import pytest
-from features import make_spec, make_text_spec, write_file, write_units
+from features import make_spec, make_text_spec, make_token_spec, write_file, write_units
 
 import cache.header_index
 from cache.catalogue import Wish, find_features, list_files
@@ -52,6 +52,16 @@ def test_remembered_headers_are_those_of_the_files(root, monkeypatch):
     assert sorted(again) == ["a.h5", "a_text.h5", "b.h5.partial"]
     for path in list_files(root):
         assert again[path.name] == first[path.name] == read_header(path)
+
+
+def test_what_an_older_medprobe_does_not_know_is_not_remembered(root, monkeypatch):
+    """It takes what it finds there, and would read tokens as pooled features."""
+    write_file(root / "toys" / "a_8_tokens.h5", make_token_spec(20))
+    read_all(root)
+    assert "tokens" not in (root / INDEX / NAME).read_text()
+    opened = count_opened(monkeypatch)
+    read_all(root)
+    assert opened == ["a_8_tokens.h5", "b.h5.partial"]
 
 
 def replace(path):
