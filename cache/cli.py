@@ -142,7 +142,7 @@ def _summary(header: "Header") -> tuple[str, str, str, str, str, str]:
 def _grids(features: "Features") -> str:
     """ " 16 x 16", of tokens; of layers with several grids all of them."""
     grids = {features.grid(layer) for layer in features.layers} if features.is_tokens else ()
-    return "".join(f" {h} x {w}" for h, w in sorted(grids, reverse=True))
+    return ",".join(f" {h} x {w}" for h, w in sorted(grids, reverse=True))
 
 
 def _summary_of_masks(path: Path) -> tuple[str, str, str, str, str, str]:
