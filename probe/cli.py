@@ -245,7 +245,9 @@ def _followed(
     differs = {
         field.name: getattr(kind, field.name)
         for field in fields(plain)  # type: ignore[arg-type]
-        if getattr(kind, field.name) != getattr(plain, field.name) and field.name != "device"
+        if getattr(kind, field.name) != getattr(plain, field.name)
+        and field.name != "device"
+        and getattr(kind, field.name) not in preset.also.get(field.name, ())
     }
     if options.layer not in (None, "-1"):
         differs["layer"] = options.layer

@@ -65,9 +65,14 @@ class Maps:
         return self.features.grid(self.layers[0])
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        """Features of a patch at each layer."""
+        return tuple(self.features.memmap(layer, "tokens").shape[-1] for layer in self.layers)
+
+    @property
     def width(self) -> int:
-        """Features of a patch."""
-        return sum(self.features.memmap(layer, "tokens").shape[-1] for layer in self.layers)
+        """Features of a patch, of all layers."""
+        return sum(self.widths)
 
     @property
     def n_classes(self) -> int:
@@ -124,9 +129,17 @@ class Maps:
         Raises:
             BrokenCache: stored rows don't match their checksums.
         """
+        parts = self.parts(rows)
+        return np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+
+    def parts(self, rows: Indices) -> list[Singles]:
+        """Of each layer (n, h, w, D) tokens of some rows.
+
+        Raises:
+            BrokenCache: stored rows don't match their checksums.
+        """
         parts = [self.features.tokens(layer, rows) for layer in self.layers]
-        whole = np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
-        return whole.astype(np.float32, copy=False)
+        return [part.astype(np.float32, copy=False) for part in parts]
 
     def truths(self, rows: Indices) -> list[Array]:
         """(H, W) uint8 class numbers of each row's image, as large as its file has it."""

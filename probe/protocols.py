@@ -77,6 +77,8 @@ class Preset:
     few_shot: Mapping[str, Any] = field(default_factory=dict)  # of a FewShotConfig
     faults: tuple[Fault, ...] = ()
     notes: tuple[str, ...] = ()  # in what this can't be the paper's
+    # Setting -> what the paper has of it besides, so that it is no change.
+    also: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -237,9 +239,80 @@ PROTOCOLS = {
                     ),
                 ),
             ),
+            # eval/segmentation/segmentation.py and utils.py:46-126; rates and loss of the text (B.4).
+            "decoder": Preset(
+                {
+                    "head": "unet",
+                    "loss": "dice",
+                    "optimiser": "sgd",
+                    "lrs": (1e-2, 5e-2, 1e-3, 5e-3),
+                    "weight_decay": 0.0,
+                    "iterations": None,
+                    "epochs": 10,
+                    "warmup": 0,
+                    "batch_norm": False,
+                    "choose_by": "dice_jaccard",
+                    "refit": True,
+                    "seeds": (0,),
+                },
+                few_shot={"chosen_on": "val"},
+                faults=(
+                    Fault(
+                        "ends_in_relu",
+                        True,
+                        "a U-Net's logits go through batch norm and ReLU, so none is below 0",
+                        "a U-Net's logits are those of its last convolution, without the release's "
+                        "batch norm and ReLU behind it",
+                    ),
+                    Fault(
+                        "n_test_checks",
+                        2,
+                        "CHOSEN ON TEST: the best of the refit's checkpoints, every 5 epochs; a "
+                        "number too high",
+                        "the refit's last checkpoint is tested, not the best on test",
+                    ),
+                ),
+                notes=(
+                    "maps of one view, where the paper trains on flips and rotations",
+                    "10 epochs as in the release; the paper's number is unknown",
+                    "layers have the encoder's own norm, where the release puts those of Hugging Face "
+                    "through one that isn't trained",
+                ),
+                also={"head": ("linear",)},
+            ),
         },
         # eval/utils.py:204 and :265-277; table 8 of the paper.
         Reading(special={**SAM, "BiomedCLIP": "proj"}),
+    ),
+    # facebookresearch/dinov3 at 6876159: eval/segmentation/, config-ade20k-linear-training.yaml.
+    "dinov3": Protocol(
+        "Siméoni et al. 2025 (DINOv3)",
+        {
+            "decoder": Preset(
+                {
+                    "loss": "ce",
+                    "lrs": (1e-3,),
+                    "iterations": 40_000,
+                    "warmup": 1500,
+                    "dropout": 0.1,
+                    "choose_by": "miou",
+                    "seeds": (0,),
+                },
+                faults=(
+                    Fault(
+                        "n_test_checks",
+                        8,
+                        "CHOSEN ON TEST: the best of eight checkpoints by mIoU; a number too high",
+                        "the last step's head is tested, not the best of eight on test",
+                    ),
+                ),
+                notes=(
+                    "whole images at one size, where the release trains on crops of 512 px at half to "
+                    "double scale, flipped, and tests by sliding windows",
+                ),
+            )
+        },
+        Reading(special=SAM),
     ),
     # joanaapa/Foundation-Medical: defaults/trainer.py:202-207, 516-583; k of datasets.py:23.
     "huix2024": Protocol(

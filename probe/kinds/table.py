@@ -2,6 +2,7 @@
 
 from probe.kinds.abmil import Abmil
 from probe.kinds.adamw import AdamW
+from probe.kinds.decoder import Decoder
 from probe.kinds.fusion import Fusion
 from probe.kinds.heads import Heads
 from probe.kinds.kind import Kind
@@ -13,6 +14,6 @@ from probe.kinds.zeroshot import Zeroshot
 
 TABLE: tuple[type[Kind], ...] = (
     *(Knn, Linear, AdamW, Heads, Fusion),
-    *(Ridge, Stack, Abmil, Zeroshot),
+    *(Ridge, Stack, Abmil, Decoder, Zeroshot),
 )
 KINDS = {kind.name: kind for kind in TABLE}

@@ -25,7 +25,7 @@ import numpy as np
 
 from cache.files import write_whole
 from probe.arrays import Array, Indices, Ints, Singles
-from probe.solvers.decoders import IGNORED, Decoder, Form, loss_of, value_of
+from probe.solvers.decoders import IGNORED, Form, MapHead, loss_of, value_of
 from probe.solvers.epochs import epoch_orders
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class Training:
 
         self.ground, self.rows, self.course, self.lrs, self.seed = ground, rows, course, lrs, seed
         self.heads = [
-            Decoder(course.form, ground.widths, ground.n_classes, seed, ground.device) for _ in lrs
+            MapHead(course.form, ground.widths, ground.n_classes, seed, ground.device) for _ in lrs
         ]
         self._steps = [self._optimiser(head) for head in self.heads]
         self._weights = None
@@ -181,7 +181,7 @@ class Training:
             self._weights = torch.tensor(weights, dtype=torch.float32, device=ground.device)
         self.n_done = 0
 
-    def _optimiser(self, head: Decoder) -> torch.optim.Optimizer:
+    def _optimiser(self, head: MapHead) -> torch.optim.Optimizer:
         import torch
 
         course, weights = self.course, head.modules.parameters()
@@ -213,17 +213,22 @@ class Training:
         wanted = torch.from_numpy(self.ground.masks(rows)).to(self.ground.device)
         return self.ground.maps(rows), wanted.long()
 
-    def run(self, checkpoint: Checkpoint | None = None, until: int | None = None) -> None:
+    def go_on(self, checkpoint: Checkpoint) -> bool:
+        """Begin where a killed training stopped; returns whether there was one."""
+        state = checkpoint.load()
+        if state:
+            self._load(state)
+        return state is not None
+
+    def run(self, until: int | None = None, checkpoint: Checkpoint | None = None) -> None:
         """Take steps, up to the last one or this one.
 
         Args:
-            checkpoint: to go on from, and to write now and then.
             until: steps in all.
+            checkpoint: to write now and then.
         """
-        until, started = self.course.n_steps if until is None else until, time.monotonic()
-        if checkpoint and (state := checkpoint.load()):
-            self._load(state)
-        saved, has_saved = started, False
+        until = self.course.n_steps if until is None else until
+        saved, has_saved = time.monotonic(), False
         with closing(ahead(self._read, self._batches())) as batches:
             while self.n_done < until:
                 self._step(*next(batches))
@@ -272,7 +277,7 @@ class Training:
 
 
 def answer(
-    ground: Ground, heads: Sequence[Decoder], rows: Indices
+    ground: Ground, heads: Sequence[MapHead], rows: Indices
 ) -> Iterator[tuple[Indices, list[torch.Tensor]]]:
     """Some rows after the others, and of each head their (n, C, h', w') logits."""
     import torch
@@ -286,7 +291,7 @@ def answer(
         yield part, found
 
 
-def values(ground: Ground, heads: Sequence[Decoder], rows: Indices, by: str) -> list[float]:
+def values(ground: Ground, heads: Sequence[MapHead], rows: Indices, by: str) -> list[float]:
     """How well the heads' masks fit on the encoder's input, see ``value_of``; nan: not finite."""
     import torch
 

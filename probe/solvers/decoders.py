@@ -48,7 +48,7 @@ class Form:
     ends_in_relu: bool = False
 
 
-class Decoder:
+class MapHead:
     """One head: its modules, and how maps go through them."""
 
     def __init__(

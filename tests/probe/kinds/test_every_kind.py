@@ -14,10 +14,11 @@ from looking import some
 from cache.commands.settings import flags_of
 from cache.task import BINARY, MULTI_CLASS, REGRESSION
 from probe.cli import ESTIMATOR, main, make_parser
-from probe.kinds.kind import Kind
+from probe.kinds.kind import POOLED, Kind
 from probe.kinds.table import KINDS, TABLE
 
-LEARNING = [kind for kind in TABLE if kind.learns]
+# Of vectors; kinds that read patches have tests of their own.
+LEARNING = [kind for kind in TABLE if kind.learns and kind.reads == POOLED]
 # So that a step-by-step kind takes seconds, where it has the flag.
 QUICK = {"--iterations": "20", "--seeds": "0", "--device": "cpu"}
 

@@ -22,8 +22,8 @@ from probe.solvers.decoder_training import (
 from probe.solvers.decoders import (
     HEADS,
     LOSSES,
-    Decoder,
     Form,
+    MapHead,
     balanced_weights,
     loss_of,
     resize,
@@ -85,7 +85,7 @@ def test_linear_heads_are_a_convolution_of_one_pixel(name, batch_norm):
     maps = some_maps()
     if name == "ms":  # as of stages
         maps[-1] = some_maps(grid=2)[-1]
-    head = Decoder(Form(name, batch_norm), WIDTHS, N_CLASSES, seed=0)
+    head = MapHead(Form(name, batch_norm), WIDTHS, N_CLASSES, seed=0)
     assert head.modules["last"].weight.std().item() == pytest.approx(0.01, rel=0.3)
     assert not head.modules["last"].bias.any()
     unsettle(head.modules, by=0.3).eval()
@@ -100,7 +100,7 @@ def test_linear_heads_are_a_convolution_of_one_pixel(name, batch_norm):
 
 
 def test_dropout_leaves_out_whole_features_of_an_image_and_makes_up_for_it():
-    head = Decoder(Form("linear", False, dropout=0.5), [64], N_CLASSES, seed=0)
+    head = MapHead(Form("linear", False, dropout=0.5), [64], N_CLASSES, seed=0)
     maps = [torch.ones(2, 3, 3, 64)]
     dropped = head(maps, torch.Generator().manual_seed(3))
     stays = torch.rand(2, 1, 1, 64, generator=torch.Generator().manual_seed(3)) >= 0.5
@@ -114,7 +114,7 @@ def test_dropout_leaves_out_whole_features_of_an_image_and_makes_up_for_it():
 def test_a_unet_is_four_blocks_that_double_the_grid(n_layers, ends_in_relu):
     maps = some_maps()[-n_layers:]
     widths = WIDTHS[-n_layers:]
-    head = Decoder(Form("unet", ends_in_relu=ends_in_relu), widths, N_CLASSES, seed=0)
+    head = MapHead(Form("unet", ends_in_relu=ends_in_relu), widths, N_CLASSES, seed=0)
     unsettle(head.modules).eval()
     own = head.modules
     assert [own[f"up{i}"].out_channels for i in range(4)] == [8, 4, 2, N_CLASSES]
@@ -146,7 +146,7 @@ def test_a_unet_is_four_blocks_that_double_the_grid(n_layers, ends_in_relu):
 def test_first_weights_follow_from_the_seed_alone(name):
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    one, same, other = (Decoder(Form(name), WIDTHS, N_CLASSES, seed) for seed in (1, 1, 2))
+    one, same, other = (MapHead(Form(name), WIDTHS, N_CLASSES, seed) for seed in (1, 1, 2))
     assert torch.equal(before, torch.get_rng_state())
     states = [torch.cat([p.flatten() for p in d.modules.parameters()]) for d in (one, same, other)]
     assert torch.equal(states[0], states[1])
@@ -245,7 +245,7 @@ def test_values_by_hand():
 
 def bare_loop(ground, how, lr, seed):
     """The same by torch's own layers, a batch after the other."""
-    head = Decoder(how.form, ground.widths, ground.n_classes, seed)
+    head = MapHead(how.form, ground.widths, ground.n_classes, seed)
     weights = head.modules.parameters()
     if how.optimiser == "sgd":
         step = torch.optim.SGD(weights, lr, momentum=0.9, weight_decay=how.weight_decay)
@@ -320,20 +320,24 @@ def test_a_killed_training_that_goes_on_is_as_if_it_had_not_been(tmp_path, monke
     expected.run()
     checkpoint = Checkpoint(tmp_path / "runs" / "last.pt")
     with pytest.raises(OSError, match="killed"):
-        Training(some_ground(parts=dying), rows, how, [0.1, 0.01], seed=1).run(checkpoint)
+        Training(some_ground(parts=dying), rows, how, [0.1, 0.01], seed=1).run(
+            checkpoint=checkpoint
+        )
     state = checkpoint.load()
     assert state
     assert 0 < state["n_done"] < how.n_steps
     calls.extend([None] * 10)
     before, left = len(calls), how.n_steps - state["n_done"]
     again = Training(some_ground(parts=dying), rows, how, [0.1, 0.01], seed=1)
-    again.run(checkpoint)
+    assert again.go_on(checkpoint)
+    again.run(checkpoint=checkpoint)
     assert len(calls) == before + left
     for head, other in zip(again.heads, expected.heads, strict=True):
         for name, found in other.modules.state_dict().items():
             assert torch.equal(found, head.modules.state_dict()[name])
     done = Training(some_ground(parts=dying), rows, how, [0.1, 0.01], seed=1)
-    done.run(checkpoint)  # it ended: nothing is read
+    assert done.go_on(checkpoint)
+    done.run(checkpoint=checkpoint)  # it ended: nothing is read
     assert len(calls) == before + left
     assert torch.equal(
         done.heads[0].modules["last"].weight, expected.heads[0].modules["last"].weight
