@@ -185,7 +185,9 @@ def find_features(root: Path, wish: Wish) -> tuple[list[Features], list[str]]:
     troubles: list[str] = []
     index = HeaderIndex(root)
     for features, incomplete in _read_files(list_files(root), troubles, index.read_header):
-        if features.is_text or features.is_tokens != wish.tokens:  # ``find_text`` finds texts
+        if features.is_text or features.is_part:  # ``find_text`` finds texts; parts are named
+            continue
+        if features.is_tokens != wish.tokens:
             continue
         if incomplete:
             unfinished.append((features, incomplete))

@@ -121,6 +121,11 @@ class Features(StoredArrays):
         return self.header.is_text
 
     @property
+    def is_part(self) -> bool:
+        """Whether it holds only some images of its data set: ``extract --ids``. For maps alone."""
+        return "rows" in self.key
+
+    @property
     def is_tokens(self) -> bool:
         """Whether the features are patch tokens with a grid: see "Token files" in FORMAT.md."""
         return self.header.is_tokens

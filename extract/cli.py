@@ -19,6 +19,7 @@ from extract.config import (
     SourceConfig,
     SplitConfig,
     TextConfig,
+    TokensConfig,
     read_shard,
 )
 from extract.datasets.files.options import TableOptions
@@ -35,6 +36,7 @@ examples:
   extract --model vit --data npz:mine.npz           your images in MedMNIST's layout
   extract --model dinov2 --dry-run                  what it would do, take and download
   extract --protocol wu2025 --model dinov2          prepare the images as a paper's code does
+  extract --model dinov2 --data mine --tokens -1    patch tokens, for probe --kind segment and maps
   extract --model openclip --text                   class prompts, for probe --kind zeroshot
   extract models                                    every encoder, and which are ready here
   extract data                                      every data set, and what is in each
@@ -62,6 +64,8 @@ def make_parser() -> Parser:
     )
     images = parser.add_argument_group("how images are prepared (all of it is in the key)")
     add_flags(images, ProtocolConfig, PreparingConfig)
+    tokens = parser.add_argument_group("patch tokens, for segmentation and maps")
+    add_flags(tokens, TokensConfig)
     texts = parser.add_argument_group("texts, for encoders with a text tower (open_clip)")
     add_flags(texts, TextConfig)
     own = parser.add_argument_group(

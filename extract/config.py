@@ -18,7 +18,7 @@ from cache.splits.rules import SplitRule
 from extract.datasets.files.options import TableOptions
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
-STORES = ("float16", "float32")
+STORES = ("float16", "float32", "int8")
 LAYER_NORMS = ("final", "none", NORM2)
 PROTOCOL_NAMES = ("wu2025", "doerrich2024", "huix2024", "baharoon2023")  # see prepare/protocols.py
 
@@ -182,7 +182,33 @@ class FeaturesConfig:
         "of the arithmetic; a bf16 forward pass changes features by 2.5 to 5 % of their spread",
         among=PRECISIONS,
     )
-    store: str = setting("float16", "type of the stored numbers", among=STORES)
+    store: str = setting(
+        "float16",
+        "type of the stored numbers; int8, of tokens alone, has a scale for each channel and unit",
+        among=STORES,
+    )
+
+
+@dataclass(frozen=True)
+class TokensConfig:
+    """Patch tokens instead of pooled features."""
+
+    tokens: str | None = setting(
+        None,
+        "the layers whose patch tokens are stored, in a file of their own and without pools: -1, "
+        "last4, 5,11 or all",
+        metavar="L",
+        shown="",
+    )
+    ids: tuple[str, ...] = setting(
+        (),
+        "only these images, comma separated: a small file for maps, never taken for the whole; a "
+        "volume is all its slices",
+        shown="all",
+    )
+    pictures: bool = setting(
+        True, "with a colour picture of each image as the encoder sees it, 224 px, for maps"
+    )
 
 
 @dataclass(frozen=True)
@@ -348,6 +374,7 @@ class ExtractConfig(
     ReadingConfig,
     SplitConfig,
     TextConfig,
+    TokensConfig,
     PreparingConfig,
     ProtocolConfig,
     FeaturesConfig,
@@ -381,6 +408,7 @@ class ExtractConfig(
             raise RequestError("--prompts says every prompt; leave --template out")
         if self.text:
             self._refuse_image_options()
+        self._check_tokens()
         for template in self.templates:
             if template.count("{}") != 1:
                 raise RequestError(f"--template needs one {{}} for the class, not {template!r}")
@@ -397,11 +425,25 @@ class ExtractConfig(
         if self.split is not None:
             SplitRule.parse(self.split)
 
+    def _check_tokens(self) -> None:
+        if self.tokens is not None:
+            if self.layers != "all":
+                raise RequestError("--tokens says which layers; leave --layers out")
+            return
+        if self.store == "int8":
+            raise RequestError(
+                "--store int8 is for --tokens, whose many patches share a scale; pooled features "
+                "are small: use float16"
+            )
+        if self.ids or not self.pictures:
+            flag = "--ids" if self.ids else "--no-pictures"
+            raise RequestError(f"{flag} belongs to --tokens; name its layers, as --tokens -1")
+
     def _refuse_image_options(self) -> None:
         """What says how images are read has no effect on texts, and isn't ignored silently."""
         for flag in flags_of(ExtractConfig):
             if flag.field not in OF_TEXTS and getattr(self, flag.field) != flag.default:
-                no = "no-" if flag.field == "antialias" and not self.antialias else ""
+                no = "no-" if getattr(self, flag.field) is False else ""
                 cure = "leave it out with --text"
                 if flag.field == "shard":
                     cure = "texts are few: run --text in one process, without torchrun"

@@ -1,5 +1,7 @@
 """A plan in words, before anything is loaded: what is computed, from what, and how much it takes."""
 
+import dataclasses
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +11,8 @@ import numpy as np
 from cache import RequestError
 from cache.commands.names import NORM2, format_bytes
 from cache.format.key import partial_path
-from cache.format.spec import HASH_BYTES, RECORD_WORDS
-from cache.format.units import count_units
+from cache.format.spec import HASH_BYTES, N_ERROR, PICTURE_SHAPE, RECORD_WORDS
+from cache.format.units import UNIT_ROWS, count_units, fitting_rows
 from cache.labels.target import describe_target
 from extract.config import CHANNELS, COLOUR, ExtractConfig
 from extract.datasets.arrays.medmnist import describe_download, download_bytes
@@ -38,13 +40,26 @@ def fit_words(job: Job, config: ExtractConfig) -> str:
     return f"{d.size} px is the nearest to {asked} px that the encoder takes"
 
 
-def file_bytes(description: Description, store: str, source: Source) -> int:
+def file_bytes(description: Description, config: ExtractConfig, source: Source) -> int:
     """Length of a feature file, but for its small tables."""
-    n_images = source.n_images
-    looks = HASH_BYTES + thumbnail_side(source.source_size) ** 2
-    width = sum(description.arrays.values())
-    units = count_units(n_images) * RECORD_WORDS * 4
-    return n_images * (width * np.dtype(store).itemsize + looks) + units
+    n_images = min(source.n_images, len(config.ids) or source.n_images)
+    looks = HASH_BYTES + thumbnail_side(source.source_size) ** 2 + picture_bytes(config)
+    row = looks + sum(
+        math.prod(shape if isinstance(shape, tuple) else (shape,)) * np.dtype(config.store).itemsize
+        for shape in description.arrays.values()
+    )
+    scales = 0
+    if config.store == "int8":
+        scales = sum(
+            4 * description.anatomy.width[layer] + 8 * N_ERROR for layer in description.layers
+        )
+    rows = fitting_rows(row, scales) if description.tokens else UNIT_ROWS
+    return n_images * row + count_units(n_images, rows) * (RECORD_WORDS * 4 + scales)
+
+
+def picture_bytes(config: ExtractConfig) -> int:
+    """Of the picture that a file of tokens holds of each row."""
+    return math.prod(PICTURE_SHAPE) if config.tokens is not None and config.pictures else 0
 
 
 def describe_plan(plan: Plan, memory: DigestMemory) -> Iterator[str]:
@@ -59,7 +74,7 @@ def describe_plan(plan: Plan, memory: DigestMemory) -> Iterator[str]:
             seen = d.entry.name
             channels = {j.source.n_channels for j in plan.jobs if j.description is d}
             yield from _describe_encoder(job, config, channels)
-        taken = file_bytes(d, config.store, source)
+        taken = file_bytes(d, config, source)
         path = find_file(job, config, memory)
         state = "complete" if path and path.exists() else "to do"
         if state == "to do" and path and partial_path(path).exists() and not config.overwrite:
@@ -120,10 +135,13 @@ def _describe_encoder(job: Job, config: ExtractConfig, channels: set[int]) -> It
         f"{d.entry.name} = {d.entry.encoder} · {anatomy.n_parameters / 1e6:.1f} M parameters · "
         f"{d.size} px"
     )
-    yield (
-        f"  layers     {len(d.layers)} of {anatomy.n_layers} x ({pools}) of "
-        f"{'..'.join(map(str, sorted({widths[0], widths[-1]})))}{head} · norm: {_norm_words(d)}"
-    )
+    if d.tokens:
+        yield from _describe_tokens(d, config)
+    else:
+        yield (
+            f"  layers     {len(d.layers)} of {anatomy.n_layers} x ({pools}) of "
+            f"{'..'.join(map(str, sorted({widths[0], widths[-1]})))}{head} · norm: {_norm_words(d)}"
+        )
     if not anatomy.known:
         yield f"  note       {anatomy.family} isn't in the table of families: layers are raw"
     words = str(make_transform(d.size, job.preprocessing, min(channels), NEUTRAL))
@@ -143,10 +161,26 @@ def _describe_encoder(job: Job, config: ExtractConfig, channels: set[int]) -> It
     yield f"  precision  {config.precision}, stored as {config.store}"
 
 
+def _describe_tokens(d: Description, config: ExtractConfig) -> Iterator[str]:
+    grids = ", ".join(dict.fromkeys(f"{h} x {w} x {c}" for h, w, c in d.token_shapes))
+    raw = ", for the family norms pooled vectors" if d.anatomy.norm_rule == "pooled" else ""
+    yield (
+        f"  layers     {len(d.layers)} of {d.anatomy.n_layers} x tokens of {grids} · norm: "
+        f"{_norm_words(d)}{raw if d.norm_rule == 'none' else ''}"
+    )
+    mega = [math.prod(s) * np.dtype(config.store).itemsize / 1e6 for s in d.token_shapes]
+    sizes = dict.fromkeys([f"{min(mega):.2f}", f"{max(mega):.2f}"])
+    picture = picture_bytes(config)
+    yield (
+        f"  an image   {' to '.join(sizes)} MB a layer"
+        + (f", and its picture {picture / 1e6:.2f} MB (--no-pictures)" if picture else "")
+    )
+
+
 def _norm_words(d: Description) -> str:
     if d.layer_norm != NORM2:
         return d.norm_rule
-    return f"{NORM2} of the next block, of the last layer {d.anatomy.norm_rule}"
+    return f"{NORM2} of the next block, of the last layer {d.final_rule}"
 
 
 def _describe_weights(d: Description, config: ExtractConfig) -> str:
@@ -168,7 +202,7 @@ def bytes_to_reserve(job: Job, config: ExtractConfig, memory: DigestMemory) -> i
     path = find_file(job, config, memory)
     if path and not config.overwrite and (path.exists() or partial_path(path).exists()):
         return 0
-    return file_bytes(job.description, config.store, job.source)
+    return file_bytes(job.description, config, job.source)
 
 
 def check_space(plan: Plan, memory: DigestMemory) -> None:
@@ -182,10 +216,14 @@ def check_space(plan: Plan, memory: DigestMemory) -> None:
     root = existing_parent(config.root)
     free = shutil.disk_usage(root).free
     if features > free and config.shard[1] == 1:
+        fewer = "fewer layers with --layers last4"
+        if config.tokens is not None:
+            fitting = ", ".join(_fitting(plan, features, free)) or "nothing less of it fits"
+            fewer = f"less of it ({fitting}), a smaller --size"
         raise RequestError(
             f"the features take {format_bytes(features)}, and {root} has {format_bytes(free)} "
-            "free; free some space, choose another place with --features DIR, fewer layers with "
-            "--layers last4, or fewer sets with --data"
+            f"free; free some space, choose another place with --features DIR, {fewer}, or fewer "
+            "sets with --data"
         )
     files = {job.source.file for job in plan.jobs if job.source.file and not job.source.present}
     if not files:
@@ -199,6 +237,32 @@ def check_space(plan: Plan, memory: DigestMemory) -> None:
             f"the downloads take {format_bytes(downloads)}, and {folder} has "
             f"{format_bytes(free)} free; free some space, or choose another place with --data-root"
         )
+
+
+def _fitting(plan: Plan, asked: int, free: int) -> Iterator[str]:
+    """What of tokens would fit: the flags, and what they take."""
+    config, layers = plan.config, min(len(job.description.layers) for job in plan.jobs)
+    whole = sum(file_bytes(job.description, config, job.source) for job in plan.jobs)
+    tried: list[tuple[str, ExtractConfig, int]] = [
+        (f"--tokens {'-1' if n == 1 else f'last{n}'}", config, n) for n in range(layers - 1, 0, -1)
+    ]
+    small = dataclasses.replace(config, store="int8", pictures=False)
+    if config.store != "int8":
+        tried[:0] = [("--store int8", dataclasses.replace(config, store="int8"), layers)]
+    if config.pictures:
+        tried[:0] = [("--no-pictures", dataclasses.replace(config, pictures=False), layers)]
+    if small != config:
+        tried += [("--store int8 --no-pictures --tokens -1", small, 1)]
+    fewer_layers = False
+    for words, less, n in tried:
+        taken = 0
+        for job in plan.jobs:
+            d = job.description
+            taken += file_bytes(dataclasses.replace(d, layers=d.layers[-n:]), less, job.source)
+        is_fewer = words.startswith("--tokens")
+        if asked - whole + taken <= free and not (is_fewer and fewer_layers):
+            fewer_layers = fewer_layers or is_fewer
+            yield f"{words} takes {format_bytes(taken)}"
 
 
 def existing_parent(path: Path) -> Path:

@@ -44,7 +44,7 @@ def make_fingerprint(
     device = next(encoder.model.parameters()).device
     with naming_memory(encoder, device, len(images)):
         features = encoder(transform(images.to(device)))
-    vectors = {name: vector[0].cpu().numpy() for name, vector in features.items()}
+    vectors = {name: vector[0].cpu().numpy().ravel() for name, vector in features.items()}
     if not all(np.isfinite(vector).all() for vector in vectors.values()):
         return {}  # the first batch will say what overflowed
     return summarise(vectors)

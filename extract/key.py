@@ -115,8 +115,10 @@ def feature_key(
         "precision": config.precision,
         "store": config.store,
     }
+    if description.tokens:
+        key["tokens"] = {"grids": [list(grid) for grid in description.grids]}
     if description.layer_norm == NORM2:  # the last layer is normed as always
-        key["layers"]["last"] = description.anatomy.norm_rule
+        key["layers"]["last"] = description.final_rule
     if source.reading is not None:
         key["reading"] = dict(source.reading)
     if source.slicing is not None:
@@ -145,6 +147,8 @@ def weights_words(weights: Weights, digest: str) -> str:
 def find_file(job: Job, config: ExtractConfig, memory: DigestMemory) -> Path | None:
     """Where this job's features will be, as far as remembered digests tell without any reading."""
     source = job.source
+    if config.ids:  # which rows they are, only the images tell
+        return None
     try:
         weights = find_weights(job.description, config.weights, config.seed, download=False)
         images = _known_images(source, memory)

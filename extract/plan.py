@@ -138,13 +138,14 @@ def describe_fitting(
     """
     root = memory_root()
     memory = OutlineMemory(root / "encoders.json") if root else None
+    asked = (config.tokens or config.layers, norm, memory, config.tokens is not None)
     try:
-        return describe(model, size, config.layers, norm, memory), None
+        return describe(model, size, *asked), None
     except SizeError as error:
         if config.fit_size is None:
             raise RequestError(f"{error}{error.cure}") from error
         side = error.fitting(config.fit_size)
-    description = describe(model, side, config.layers, norm, memory)
+    description = describe(model, side, *asked)
     return description, None if config.fit_size == "nearest" else size
 
 

@@ -21,12 +21,13 @@ from cache import CacheError, RequestError
 from cache.errors import Failure
 from cache.features import Features
 from cache.format.key import feature_path
-from cache.format.units import unit_rows
+from cache.format.spec import PICTURE
 from cache.leak_memory import count_leaks
 from cache.leaks import describe_leaks
 from cache.masks import open_masks, write_masks
 from cache.store import FeatureWriter
 from extract.config import ExtractConfig, default_batch_size
+from extract.datasets.chosen import choose_rows
 from extract.datasets.masks import describe_masks
 from extract.fingerprint import make_fingerprint
 from extract.forward import compute_blocks, write_blocks
@@ -110,17 +111,20 @@ def run_job(
     """
     if not job.source.present:
         encoder.get(say)  # before a download: weights that don't fit would make it in vain
-    dataset = open_images(job, memory)
+    dataset = all_images = open_images(job, memory)
     transform = find_transform(job, dataset, memory, lambda line: say(f"  {job.label}: {line}"))
+    if config.ids:  # behind the transform, which may be of all training images
+        dataset = choose_rows(dataset, config.ids)
     spec = make_spec(job, dataset, encoder, config, transform)
     d = job.description
     path = feature_path(config.root, dataset.name, d.entry.name, d.size, spec.key)
-    if config.strict:
-        refuse_leaks(dataset, path, say)
-    share_tables(dataset, config.root, path, data_words(job, config), config.shard, say)
-    if "tokens" in spec.key and dataset.masks is not None:
-        masks = write_masks(path.parent, dataset.name, dataset.row_ids, dataset.masks)
-        say(f"  {job.label}: {describe_masks(open_masks(masks), dataset)}")
+    if not config.ids:
+        if config.strict:
+            refuse_leaks(dataset, path, say)
+        share_tables(dataset, config.root, path, data_words(job, config), config.shard, say)
+    if d.tokens and all_images.masks is not None:  # whatever was chosen: one file serves all
+        masks = write_masks(path.parent, dataset.name, all_images.row_ids, all_images.masks)
+        say(f"  {job.label}: {describe_masks(open_masks(masks), all_images)}")
     if config.overwrite or not path.exists():
         # First: weights that don't fit must not leave a reserved file behind.
         fingerprint = make_fingerprint(encoder.get(say), transform, dataset.n_channels)
@@ -137,7 +141,7 @@ def run_job(
         if writer.bad_units:
             say(f"  {job.label}: {len(writer.bad_units)} damaged units are computed again")
         todo = writer.todo
-        ranges = [unit_rows(unit, spec.n_rows) for unit in todo]
+        ranges = [writer.header.rows_of(unit) for unit in todo]
         n_before = spec.n_rows - sum(stop - start for start, stop in ranges)
         if todo and n_before and config.shard[1] == 1:
             say(f"  {job.label}: going on after {n_before:_} of {spec.n_rows:_} images")
@@ -146,12 +150,17 @@ def run_job(
             if todo:
                 network, note = encoder.get(say), progress.advance
                 with same_threads(writer, encoder.device, say):
-                    blocks = compute_blocks(network, dataset, transform, todo, config, note, watch)
-                    write_blocks(writer, blocks)
+                    rows = writer.header.unit_rows
+                    pictures = PICTURE in writer.header.arrays  # as the file was begun
+                    blocks = compute_blocks(
+                        *(network, dataset, transform, todo, config, note, watch, rows),
+                        pictures=pictures,
+                    )
+                    write_blocks(writer, blocks, max(1, batch_size(config, encoder) // rows))
         n_done = progress.done - progress.first
         cost = _cost(encoder, config, n_done, time.monotonic() - started, watch.seconds)
         whole = writer.whole()
-        if whole is not None:
+        if whole is not None and not config.ids:
             with contextlib.suppress(FileNotFoundError):  # another shard has just finished it
                 leaks = count_leaks(Features(whole), say=lambda line: say(f"  {line}"))
                 if leaks is not None:
@@ -182,6 +191,12 @@ def same_threads(writer: FeatureWriter, device: torch.device, say: Say) -> Itera
         torch.set_num_threads(usual)
 
 
+def batch_size(config: ExtractConfig, encoder: LazyEncoder) -> int:
+    """Images of a batch."""
+    usual = default_batch_size(encoder.device.type, encoder.description.size)
+    return config.batch_size or usual
+
+
 def _cost(
     encoder: LazyEncoder, config: ExtractConfig, n: int, seconds: float, forward: float | None
 ) -> dict[str, Any]:
@@ -193,8 +208,7 @@ def _cost(
         **({} if forward is None else {"forward_seconds": round(forward, 6)}),
         "parameters": encoder.description.anatomy.n_parameters,
         "device": describe_device(device),
-        "batch_size": config.batch_size
-        or default_batch_size(device.type, encoder.description.size),
+        "batch_size": batch_size(config, encoder),
         "shards": config.shard[1],
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from cache.commands.names import NOT_INSTALLED, version_of
 from cache.commands.settings import words
-from cache.format.spec import HASH, HASH_BYTES, THUMBNAIL, FileSpec
+from cache.format.spec import HASH, HASH_BYTES, PICTURE, PICTURE_SHAPE, THUMBNAIL, FileSpec
 from cache.task import BINARY
 from extract.config import (
     ExtractConfig,
@@ -22,6 +22,7 @@ from extract.config import (
     ReadingConfig,
     SourceConfig,
     TextConfig,
+    TokensConfig,
 )
 from extract.datasets.dataset import Dataset
 from extract.datasets.files.images import USUAL_SPLIT
@@ -48,11 +49,14 @@ def make_spec(
     """All that the file will say of itself."""
     d = job.description
     key = feature_key(job, config, transform, weights=encoder.words, images=dataset.images_digest)
+    key |= {"rows": dict(dataset.rows)} if dataset.rows else {}
     notes = {
         "transform": str(transform),
         "licence": dataset.licence,
         **encoder_notes(job, encoder.weights, config),
     }
+    if d.tokens and d.norm_rule != d.anatomy.norm_rule == "pooled":
+        notes["tokens"] = f"raw: {d.anatomy.family} norms the pooled vector, and no tokens"
     if config.protocol:
         notes["protocol"] = protocol_words(job, config)
     notes |= dataset.said
@@ -65,7 +69,12 @@ def make_spec(
         class_names=dataset.class_names,
         positive_class=dataset.class_names[1] if dataset.task == BINARY else None,
         key=key,
-        arrays={**d.arrays, HASH: HASH_BYTES, THUMBNAIL: dataset.thumbnail_side**2},
+        arrays={
+            **d.arrays,
+            HASH: HASH_BYTES,
+            THUMBNAIL: dataset.thumbnail_side**2,
+            **({PICTURE: PICTURE_SHAPE} if d.tokens and config.pictures else {}),
+        },
         dtype=config.store,
         row_ids=dataset.row_ids,
         row_sample=dataset.row_sample,
@@ -133,7 +142,7 @@ def command_line(job: Job, config: ExtractConfig) -> str:
     # The order that files have kept since there are files.
     found += words(
         said,
-        *(TextConfig, ProtocolConfig, PreparingConfig, SourceConfig),
+        *(TextConfig, TokensConfig, ProtocolConfig, PreparingConfig, SourceConfig),
         *(FeaturesConfig, ReadingConfig, OutputConfig),
     )
     return shlex.join(found)

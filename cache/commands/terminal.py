@@ -84,10 +84,14 @@ def split_words(flag: str, text: str | None) -> tuple[str, ...]:
 
 
 def join_layers(arguments: Sequence[str]) -> list[str]:
-    """ "--layers", "-4,-1" as one word: argparse takes a list that begins with a minus for a flag."""
+    """ "--layers", "-4,-1" as one word: argparse takes a list that begins with a minus for a flag.
+
+    And of --tokens, which takes layers too.
+    """
     joined: list[str] = []
     for word in arguments:
-        if joined and joined[-1] == "--layers" and word[:1] == "-" and word[1:2].isdecimal():
+        is_list = word[:1] == "-" and word[1:2].isdecimal()
+        if is_list and joined and joined[-1] in ("--layers", "--tokens"):
             joined[-1] += f"={word}"
         else:
             joined.append(word)

@@ -55,6 +55,7 @@ class Dataset:
     # Of files of images: how they were read, for the key; what to say of them; what a row takes.
     reading: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    rows: Mapping[str, Any] | None = None  # for the key, of a part of the images: which; None: all
     drawn: Drawn | None = None  # how it was divided; None: as its owner has it
     row_bytes: NDArray[np.int64] | None = None  # (N,) decoded; None: a batch is small
     piece_bytes: int | None = None  # of volumes, decoded as a whole; None: PIECE_BYTES, a batch

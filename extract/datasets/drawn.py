@@ -72,7 +72,7 @@ class Kept:
 def find_files(root: Path, name: str) -> Iterator[Features]:
     """The complete feature files of a data set, and what ``finetune`` keeps of it; none of texts.
 
-    Not those that were made to share, whose ids may be hashes.
+    Not those that were made to share, whose ids may be hashes, nor those of a few images.
 
     Args:
         root: the folder of features.
@@ -85,7 +85,7 @@ def find_files(root: Path, name: str) -> Iterator[Features]:
             except (CacheError, OSError):
                 continue  # unfinished, or damaged: `cache verify` says so
             is_ours = features.dataset == name and EXPORTED not in features.notes
-            if is_ours and not features.is_text:
+            if is_ours and not features.is_text and not features.is_part:
                 yield features
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+Grid = tuple[int, int]  # rows and columns of patches
 NORM_RULES = ("tokens", "pooled", "each stage", "last stage", "none")
 
 
@@ -38,6 +39,8 @@ class Anatomy:
     head_width: int | None = None  # None: no vector before the projection
     proj_width: int | None = None  # None: no projection
     blocks: str = ""  # class of its blocks of tokens; "" where layers are something else
+    # Rows and columns of each layer's patches or map; None where nobody knows how they lie.
+    grids: tuple[Grid | None, ...] = ()
     norm2: str = ""  # of a block: name of the norm between its attention and its MLP; "": none
 
     @property

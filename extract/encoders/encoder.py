@@ -1,4 +1,7 @@
-"""One frozen encoder: described without weights, then loaded, then run."""
+"""One frozen encoder: described without weights, then loaded, then run.
+
+Long because what an encoder would give and what it gives stand together.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,11 @@ from torch import Tensor
 
 from cache import RequestError
 from cache.commands.names import NORM2
-from extract.encoders.anatomy import Anatomy, Statistics, Tap
+from cache.format.spec import TOKENS
+from extract.encoders.anatomy import Anatomy, Grid, Statistics, Tap
 from extract.encoders.outline import Network, Outline
 from extract.encoders.outline_memory import OutlineMemory
-from extract.encoders.pooling import mean_map, pool_tokens
+from extract.encoders.pooling import mean_map, pool_tokens, to_map
 from extract.encoders.resolve import find_entry
 from extract.encoders.table.entry import Entry
 from extract.encoders.weights import checkpoints
@@ -47,11 +51,12 @@ class Description:
     outline: Outline
     layers: tuple[int, ...]  # to be stored, absolute
     layer_norm: str  # one of extract.config.LAYER_NORMS
+    tokens: bool = False  # whether their patch tokens are stored, and no pools
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process describes it anew: what builds the network can't be sent there."""
         layers = ",".join(map(str, self.layers))
-        return describe, (self.typed, self.size, layers, self.layer_norm)
+        return describe, (self.typed, self.size, layers, self.layer_norm, None, self.tokens)
 
     @property
     def size(self) -> int:
@@ -75,7 +80,13 @@ class Description:
     @property
     def norm_rule(self) -> str:
         """How stored layers are normed; "none" also where the family has no rule."""
-        return self.anatomy.norm_rule if self.layer_norm == "final" else self.layer_norm
+        return self.final_rule if self.layer_norm == "final" else self.layer_norm
+
+    @property
+    def final_rule(self) -> str:
+        """The family's own rule. One that norms the pooled vector alone has no norm for tokens."""
+        rule = self.anatomy.norm_rule
+        return "none" if self.tokens and rule == "pooled" else rule
 
     def read(self, layer: int) -> tuple[Tap, str]:
         """Where a layer is tapped, and its own norm rule: one of ``anatomy.NORM_RULES``.
@@ -87,7 +98,7 @@ class Description:
         if self.layer_norm != NORM2:
             return taps[layer], self.norm_rule
         if layer == self.anatomy.n_layers - 1:
-            return taps[layer], self.anatomy.norm_rule
+            return taps[layer], self.final_rule
         block = taps[layer + 1]
         return replace(block, module=f"{block.module}.{self.anatomy.norm2}"), "none"
 
@@ -97,10 +108,24 @@ class Description:
         return self.anatomy.n_layers - 1 in self.layers
 
     @property
-    def arrays(self) -> dict[str, int]:
-        """Name of each stored array -> its width."""
+    def grids(self) -> list[Grid]:
+        """Rows and columns of patches of each stored layer."""
+        return [grid for layer in self.layers if (grid := self.anatomy.grids[layer])]
+
+    @property
+    def token_shapes(self) -> list[tuple[int, int, int]]:
+        """(h, w, D) of each stored layer."""
+        pairs = zip(self.layers, self.grids, strict=True)
+        return [(*grid, self.anatomy.width[layer]) for layer, grid in pairs]
+
+    @property
+    def arrays(self) -> dict[str, int | tuple[int, ...]]:
+        """Name of each stored array -> its width, or of tokens (h, w, D)."""
         anatomy = self.anatomy
-        arrays = {
+        if self.tokens:
+            names = (f"layers/{layer:02d}/{TOKENS}" for layer in self.layers)
+            return dict(zip(names, self.token_shapes, strict=True))
+        arrays: dict[str, int | tuple[int, ...]] = {
             f"layers/{layer:02d}/{pool}": anatomy.width[layer]
             for layer in self.layers
             for pool in anatomy.pools(layer)
@@ -118,6 +143,7 @@ def describe(
     layers: str = "all",
     layer_norm: str = "final",
     memory: OutlineMemory | None = None,
+    tokens: bool = False,
 ) -> Description:
     """What an encoder would give, from its architecture alone.
 
@@ -127,9 +153,11 @@ def describe(
         layers: "all", "last4", or a comma-separated list of numbers, negative from the end.
         layer_norm: "final", "none" or "norm2".
         memory: of outlines made before.
+        tokens: the layers' patch tokens, not their pools.
 
     Raises:
-        RequestError: unknown name, a size that the architecture doesn't take, no such layer or norm.
+        RequestError: unknown name, a size that the architecture doesn't take, no such layer or norm,
+            or tokens that nobody knows the places of.
     """
     entry = find_entry(name)
 
@@ -139,8 +167,13 @@ def describe(
     outline = memory.get(entry, size, make) if memory else make()
     if layer_norm == NORM2:
         _check_norm2(name, outline.anatomy)
-    chosen = choose_layers(layers, outline.anatomy.n_layers)
-    return Description(name, entry, outline, chosen, layer_norm)
+    chosen = choose_layers(layers, outline.anatomy.n_layers, "--tokens" if tokens else "--layers")
+    if tokens and not all(outline.anatomy.grids[layer] for layer in chosen):
+        raise RequestError(
+            f"--tokens: the patches of {name} fill no square, and nobody says which rows and columns "
+            "they are; add grid=(rows, columns) to its extract.UserEncoder"
+        )
+    return Description(name, entry, outline, chosen, layer_norm, tokens)
 
 
 def _check_norm2(name: str, anatomy: Anatomy) -> None:
@@ -156,12 +189,13 @@ def _library(entry: Entry) -> ModuleType:
     return importlib.import_module(f"extract.encoders.libraries.{entry.library}")
 
 
-def choose_layers(wish: str, n_layers: int) -> tuple[int, ...]:
-    """Turn ``--layers`` into absolute numbers, ascending.
+def choose_layers(wish: str, n_layers: int, flag: str = "--layers") -> tuple[int, ...]:
+    """Turn ``--layers`` or ``--tokens`` into absolute numbers, ascending.
 
     Args:
         wish: "all", "last4" (or any lastN), or numbers like "0,5,-1".
         n_layers: how many the encoder has.
+        flag: for messages.
 
     Raises:
         RequestError: not understood, or out of range.
@@ -174,7 +208,7 @@ def choose_layers(wish: str, n_layers: int) -> tuple[int, ...]:
         numbers = [int(part) for part in wish.split(",")]
     except ValueError:
         raise RequestError(
-            f"--layers takes all, last4 or numbers like 0,5,-1, not {wish!r}"
+            f"{flag} takes all, last4 or numbers like 0,5,-1, not {wish!r}"
         ) from None
     for number in numbers:
         if not -n_layers <= number < n_layers:
@@ -363,7 +397,7 @@ class Encoder:
         self.said = said
         self.network = network
         self.model: Any = network.module.requires_grad_(False).eval()
-        self._pooled: dict[str, Tensor] = {}
+        self._kept: dict[str, Tensor] = {}  # of the forward pass that runs
         modules = dict(self.model.named_modules())
         for layer in description.layers if description.anatomy.taps else ():
             tap, rule = description.read(layer)
@@ -387,34 +421,58 @@ class Encoder:
             images: (B, 3, size, size), normalised, on the encoder's device.
 
         Returns:
-            Name of each stored array -> (B, D) float32, in the order of ``description.arrays``.
+            Name of each stored array -> (B, D) or, of tokens, (B, h, w, D) float32, in the order of
+            ``description.arrays``.
         """
         assert not self.model.training
-        self._pooled = {}
-        images = images.to(self.dtype)
-        if self.description.anatomy.taps:
+        self._kept = {}
+        images, d = images.to(self.dtype), self.description
+        if d.anatomy.taps:
             vectors = self.network(images)
         else:
-            last_normed = self.description.norm_rule == "last stage"
-            vectors, maps = self.network.maps(images, last_normed)
-            for layer in self.description.layers:
-                self._pooled[f"layers/{layer:02d}/mean"] = mean_map(maps[layer], "BDHW")
-        self._pooled |= {name: vector.float() for name, vector in vectors.items()}
-        pooled, self._pooled = self._pooled, {}
-        return {name: pooled[name] for name in self.description.arrays}
+            vectors, maps = self.network.maps(images, d.norm_rule == "last stage")
+            for layer in d.layers:
+                name = f"layers/{layer:02d}"
+                if d.tokens:
+                    self._kept[f"{name}/{TOKENS}"] = maps[layer].permute(0, 2, 3, 1).float()
+                else:
+                    self._kept[f"{name}/mean"] = mean_map(maps[layer], "BDHW")
+        self._kept |= {name: vector.float() for name, vector in vectors.items()}
+        kept, self._kept = self._kept, {}
+        return {name: kept[name] for name in d.arrays}
 
     def _take(
         self, layer: int, layout: str, rule: str, module: object, inputs: object, output: Any
     ) -> None:
         output = output[0] if isinstance(output, tuple) else output
         in_parts = layout == "tokens" and output.device.type == "cpu"
+        network, anatomy = self.network, self.description.anatomy
         parts = [
-            pool_layer(self.network, self.description.anatomy, rule, layer, part, self.dtype)
+            {TOKENS: layer_tokens(network, anatomy, rule, layer, part)}
+            if self.description.tokens
+            else pool_layer(network, anatomy, rule, layer, part, self.dtype)
             for part in (output.split(CPU_IMAGES) if in_parts else [output])
         ]
-        for pool in parts[0]:
-            vectors = torch.cat([part[pool] for part in parts])
-            self._pooled[f"layers/{layer:02d}/{pool}"] = vectors
+        for what in parts[0]:
+            self._kept[f"layers/{layer:02d}/{what}"] = torch.cat([part[what] for part in parts])
+
+
+def layer_tokens(
+    network: Network, anatomy: Anatomy, rule: str, layer: int, output: Tensor
+) -> Tensor:
+    """(B, h, w, D) float32 patch tokens of one tapped layer, normed as the family norms tokens.
+
+    Args:
+        network: that it came from.
+        anatomy: of the network.
+        rule: one of ``anatomy.NORM_RULES``; "pooled" leaves them raw.
+        layer: its number.
+        output: of the tapped module, laid out as its tap says.
+    """
+    grid = anatomy.grids[layer]
+    assert grid is not None, "describe refuses layers without a grid"
+    normed = _norm_layer(network, anatomy, rule, layer, output)
+    return to_map(normed, anatomy.taps[layer].layout, anatomy.n_prefix, grid)
 
 
 def pool_layer(
@@ -434,13 +492,21 @@ def pool_layer(
         Pool -> (B, D) float32.
     """
     layout = anatomy.taps[layer].layout
-    if layout == "tokens":
-        if rule == "tokens":
-            output = network.norm_tokens(output)
-        pooled = pool_tokens(output, anatomy.n_prefix, anatomy.has_cls)
-        if rule == "pooled":
-            pooled = {p: network.norm_pooled(v.to(dtype)).float() for p, v in pooled.items()}
-        return pooled
+    output = _norm_layer(network, anatomy, rule, layer, output)
+    if layout != "tokens":
+        return {"mean": mean_map(output, layout)}
+    pooled = pool_tokens(output, anatomy.n_prefix, anatomy.has_cls)
+    if rule == "pooled":
+        pooled = {p: network.norm_pooled(v.to(dtype)).float() for p, v in pooled.items()}
+    return pooled
+
+
+def _norm_layer(
+    network: Network, anatomy: Anatomy, rule: str, layer: int, output: Tensor
+) -> Tensor:
+    """One layer's output after the norm that its family puts before any pooling."""
+    if anatomy.taps[layer].layout == "tokens":
+        return network.norm_tokens(output) if rule == "tokens" else output
     if rule == "each stage" or (rule == "last stage" and layer == anatomy.n_layers - 1):
-        output = network.norm_stage(layer, output)
-    return {"mean": mean_map(output, layout)}
+        return network.norm_stage(layer, output)
+    return output

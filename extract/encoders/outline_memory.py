@@ -96,8 +96,9 @@ def _unpack(packed: dict[str, Any], make: Callable[[], Outline]) -> Outline:
 
     anatomy, statistics, place = (packed[name] for name in ("anatomy", "statistics", "place"))
     taps = tuple(Tap(**tap) for tap in anatomy["taps"])
+    grids = tuple(grid and tuple(grid) for grid in anatomy["grids"])
     unpacked = {
-        "anatomy": Anatomy(**{**_tuples(anatomy), "taps": taps}),
+        "anatomy": Anatomy(**{**_tuples(anatomy), "taps": taps, "grids": grids}),
         "statistics": statistics and Statistics(**_tuples(statistics)),
         "place": place and PLACES[place[0]](**_tuples(place[1])),
         "build": lambda: whole().build(),

@@ -1,4 +1,4 @@
-"""Pooling one layer's output to one vector an image: the class token, and the mean patch."""
+"""One layer's output as one vector an image, the class token or the mean patch, or as a map."""
 
 from torch import Tensor
 
@@ -22,6 +22,22 @@ def pool_tokens(tokens: Tensor, n_prefix: int, has_cls: bool) -> dict[str, Tenso
     # Summed in float32: a half-precision sum over a thousand patches loses three digits.
     pooled["mean"] = tokens[:, n_prefix:].float().mean(dim=1)
     return pooled
+
+
+def to_map(features: Tensor, layout: str, n_prefix: int, grid: tuple[int, int]) -> Tensor:
+    """(B, h, w, D) float32 of one layer's output; row 0 is the top of the image, column 0 its left.
+
+    Args:
+        features: laid out as ``layout`` says.
+        layout: one of LAYOUTS.
+        n_prefix: tokens before the patches; of "tokens" alone.
+        grid: rows and columns of the patches.
+    """
+    if layout == "BDHW":
+        features = features.permute(0, 2, 3, 1)
+    elif layout == "tokens":
+        features = features[:, n_prefix:]
+    return features.reshape(len(features), *grid, -1).float()
 
 
 def mean_map(features: Tensor, layout: str) -> Tensor:

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from cache import RequestError
+from cache.format.spec import PICTURE_SHAPE
 from cache.geometry import CROPPED, Geometry
 from extract.config import (
     BACKENDS,
@@ -34,6 +35,7 @@ from extract.config import (
 BLACK_PADDED = ("pad", "pad-fit")
 MEAN_PADDED = ("pad-after-norm", "longest")
 DISTORTING = ("scale", "scale-crop")  # whatever an image's shape is, it becomes a square
+PICTURE_SIDE = PICTURE_SHAPE[0]
 UNNOTICED = 1.02  # a stretch that nobody sees: 512 x 502 px are as good as square
 
 # Grey levels. In float32 the resize of a constant image leaves up to 5e-4 between its pixels (3000
@@ -252,6 +254,29 @@ class Transform:
             (B, 3, size, size) float32.
         """
         return self._to_filters(self._normalised(levels.float(), 255.0))
+
+    def pictures(self, inputs: Tensor, side: int = PICTURE_SIDE) -> Tensor:
+        """What the encoder sees, as pictures for people; the same square as its grid of patches.
+
+        Args:
+            inputs: (B, 3, size, size) as ``__call__`` gave them.
+            side: of the pictures, pixels.
+
+        Returns:
+            (B, side, side, 3) uint8; grey images have three equal channels. Larger inputs are
+            averaged over areas, smaller ones enlarged bilinearly.
+        """
+        mean, std = self._statistics(inputs, 255.0)
+        padded = self.resize in MEAN_PADDED or self.content is not None
+        is_grey = self.channels != COLOUR and not (padded and bool((mean != mean[:, :1]).any()))
+        n = 1 if is_grey else mean.shape[1]
+        levels = (inputs[:, :n] * std[:, :n] + mean[:, :n]).clamp_(0, 255)
+        if levels.shape[-2:] != (side, side):
+            levels = F.interpolate(
+                levels, (side, side), mode="bilinear", align_corners=False, antialias=True
+            )
+        pictures = levels.round().to(torch.uint8).expand(-1, 3, -1, -1)
+        return pictures.permute(0, 2, 3, 1)
 
     def _content(self, images: Tensor) -> tuple[Tensor, float]:
         """Resized, cropped and stretched, (B, 1 or 3, h, w) float32; and which level is white."""

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from cache import RequestError
-from extract.encoders.anatomy import Anatomy, Tap
+from extract.encoders.anatomy import Anatomy, Grid, Tap
 from extract.encoders.outline import recording
 
 TimmModel = Any  # an nn.Module with timm's methods, which have no common type
@@ -83,6 +83,7 @@ def study(model: TimmModel, size: int) -> Anatomy:
     if family in TOKENS:
         n_layers = len(model.blocks)
         blocks = next((type(block).__name__ for block in model.blocks), "")
+        grid = _patch_grid(model, size) if n_layers else None
         return Anatomy(
             norm_rule="pooled" if _is_identity(model.norm) else "tokens",
             width=(model.embed_dim,) * n_layers,
@@ -91,6 +92,7 @@ def study(model: TimmModel, size: int) -> Anatomy:
             has_cls=model.num_prefix_tokens > 0 and getattr(model, "cls_token", None) is not None,
             taps=tuple(Tap(f"blocks.{i}", "tokens") for i in range(n_layers)),
             blocks=blocks,
+            grids=(grid,) * n_layers,
             norm2="norm2" if blocks in PRE_NORM_BLOCKS else "",
             **common,
         )
@@ -99,6 +101,7 @@ def study(model: TimmModel, size: int) -> Anatomy:
         norm_rule=_stage_rule(family),
         known=family in RAW_BLOCKS | EACH_STAGE_NORMED | LAST_STAGE_NORMED | RAW_MAPS,
         width=tuple(m.shape[1] for m in maps),
+        grids=tuple((m.shape[2], m.shape[3]) for m in maps),
         taps=found,
         **common,
     )
@@ -119,6 +122,16 @@ def _head_width(model: TimmModel, size: int) -> int:
         images = torch.empty(1, 3, size, size, device="meta")
         head = model.forward_head(model.forward_features(images), pre_logits=True)
     return head.flatten(1).shape[1]
+
+
+def _patch_grid(model: TimmModel, size: int) -> Grid:
+    """Rows and columns of the patches, as timm lays its first block's out."""
+    images = torch.empty(1, 3, size, size, device="meta")
+    with torch.inference_mode():
+        (first,) = model.forward_intermediates(
+            images, indices=[0], stop_early=True, intermediates_only=True
+        )
+    return first.shape[2], first.shape[3]
 
 
 def find_taps(model: TimmModel, size: int) -> tuple[tuple[Tap, ...], list[Tensor]]:

@@ -24,7 +24,7 @@ from cache.commands.names import first_line, near_names
 from extract.encoders.anatomy import Anatomy, Statistics, Tap
 from extract.encoders.libraries.families import study
 from extract.encoders.libraries.timm import TimmNetwork, check_patches
-from extract.encoders.outline import Loaded, Network, Outline
+from extract.encoders.outline import Loaded, Network, Outline, recording
 from extract.encoders.sizes import SizeError, near_sizes
 from extract.encoders.table.entry import Entry
 from extract.encoders.weights import checkpoints
@@ -293,7 +293,8 @@ def _study(tower: Any, size: int, embed_dim: int) -> Anatomy:
     """
     if hasattr(tower, "trunk") and hasattr(tower.head, "pool"):
         raise RequestError("open_clip puts a pool of its own over timm's maps")
-    with torch.inference_mode():
+    stages = {n: m for n, m in tower.named_children() if n in RESNET_STAGES}
+    with torch.inference_mode(), recording(stages) as runs:
         proj = tower(torch.empty(1, 3, size, size, device="meta"))
     if proj.ndim != 2:
         raise RequestError(f"its image tower gives {tuple(proj.shape[1:])} numbers an image")
@@ -310,12 +311,13 @@ def _study(tower: Any, size: int, embed_dim: int) -> Anatomy:
         "proj_width": embed_dim,
     }
     if not hasattr(tower, "transformer"):
-        blocks = [getattr(tower, name)[-1] for name in RESNET_STAGES[1:]]
+        blocks, maps = [getattr(tower, name)[-1] for name in RESNET_STAGES[1:]], dict(runs)
         return Anatomy(
             family="open_clip.ModifiedResNet",
             norm_rule="none",
             width=tuple(module.bn3.num_features for module in (tower, *blocks)),
             taps=tuple(Tap(name, "BDHW") for name in RESNET_STAGES),
+            grids=tuple((maps[name].shape[2], maps[name].shape[3]) for name in RESNET_STAGES),
             **common,
         )
     n_layers, width = len(tower.transformer.resblocks), tower.conv1.out_channels
@@ -330,6 +332,7 @@ def _study(tower: Any, size: int, embed_dim: int) -> Anatomy:
         has_cls=True,
         taps=tuple(Tap(f"transformer.resblocks.{i}", "tokens") for i in range(n_layers)),
         blocks=next((type(block).__name__ for block in tower.transformer.resblocks), ""),
+        grids=(tuple(tower.grid_size),) * n_layers,
         norm2="ln_2",
         **common,
     )

@@ -248,9 +248,9 @@ def check_patches(model: nn.Module, size: int) -> None:
         ValueError: the size isn't a multiple of the patch size.
     """
     patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
-    side = patch[0] if isinstance(patch, Sequence) else patch
-    if isinstance(side, int) and size % side:
-        raise ValueError(f"not a multiple of the patch size {side} of {type(model).__name__}")
+    for side in patch if isinstance(patch, Sequence) else [patch]:
+        if isinstance(side, int) and size % side:
+            raise ValueError(f"not a multiple of the patch size {side} of {type(model).__name__}")
 
 
 @contextlib.contextmanager

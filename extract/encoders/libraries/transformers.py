@@ -414,7 +414,8 @@ def outline(entry: Entry, size: int | None) -> Outline:
 def _study(model: nn.Module, kind: ModelType, config: Any, size: int) -> Anatomy:
     n_layers, width = config.num_hidden_layers, config.hidden_size
     n_prefix = kind.n_prefix + getattr(config, "num_register_tokens", 0)
-    n_tokens = n_prefix + (size // config.patch_size) ** 2
+    side = size // config.patch_size
+    n_tokens = n_prefix + side**2
     blocks = _find_blocks(model, kind, n_layers)
     names = [f"{blocks}.{i}" for i in range(n_layers)]
     block = model.get_submodule(names[0]) if names else None
@@ -436,6 +437,7 @@ def _study(model: nn.Module, kind: ModelType, config: Any, size: int) -> Anatomy
         n_parameters=sum(p.numel() for p in model.parameters()),
         proj_width=vectors["proj"].shape[1] if "proj" in vectors else None,
         blocks="" if block is None else type(block).__name__,
+        grids=((side, side),) * n_layers,
         norm2=next((name for name in NORM2_NAMES if hasattr(block, name)), ""),
     )
 

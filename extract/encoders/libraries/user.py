@@ -43,7 +43,7 @@ from cache import RequestError
 from cache.commands.names import first_line, near_names
 from cache.commands.user_code import Function, Wanted, user_code, where
 from extract.config import INTERPOLATIONS
-from extract.encoders.anatomy import Anatomy, Statistics, Tap
+from extract.encoders.anatomy import Anatomy, Grid, Statistics, Tap
 from extract.encoders.libraries.families import study
 from extract.encoders.libraries.timm import TimmNetwork, check_patches
 from extract.encoders.outline import Network, Outline, recording
@@ -72,6 +72,7 @@ class UserEncoder:
         has_cls: whether the first of them is a class token; for "tokens".
         norm: name of the module that is applied to every layer's tokens; None: raw.
         interpolation: "bicubic", "bilinear" or "nearest".
+        grid: rows and columns of the patches, for ``--tokens``; None: as many rows as columns.
         licence: of the weights.
     """
 
@@ -86,6 +87,7 @@ class UserEncoder:
     norm: str | None = None
     interpolation: str = "bicubic"
     licence: str = ""
+    grid: tuple[int, int] | None = None
 
 
 class UserNetwork(Network):
@@ -164,6 +166,7 @@ def _read(
         "n_prefix": anatomy.n_prefix,
         "has_cls": anatomy.has_cls,
         "norm": made.norm,
+        **({} if made.grid is None else {"grid": list(made.grid)}),
     }
     return Outline(
         size=made.size,
@@ -230,6 +233,14 @@ def _numbers(values: Any) -> tuple[float, ...]:
     return numbers if all(map(math.isfinite, numbers)) else ()
 
 
+def _is_grid(grid: Any) -> bool:
+    return (
+        isinstance(grid, tuple)
+        and len(grid) == 2
+        and all(isinstance(n, int) and n > 0 for n in grid)
+    )
+
+
 def _faults(made: UserEncoder, size: int | None) -> Iterator[str]:
     """What is wrong with a user's description of an encoder, the most telling first."""
     if not isinstance(made.model, nn.Module) or not any(True for _ in made.model.parameters()):
@@ -249,6 +260,10 @@ def _faults(made: UserEncoder, size: int | None) -> Iterator[str]:
         yield f"interpolation is one of {', '.join(INTERPOLATIONS)}, not {made.interpolation!r}"
     if made.layout not in LAYOUTS:
         yield f"layout is one of {', '.join(LAYOUTS)}, not {made.layout!r}"
+    if made.grid is not None and not _is_grid(made.grid):
+        yield f"grid is (rows, columns) of the patches, not {made.grid!r}"
+    if made.grid is not None and made.layout not in TOKENS:
+        yield f"grid is for tokens, and layout {made.layout!r} has maps, which show theirs"
     if made.layout == "tokens" and made.has_cls and made.n_prefix < 1:
         yield "has_cls means that n_prefix is 1 or more"
     if made.norm and made.layout not in TOKENS:
@@ -313,10 +328,26 @@ def _study(made: UserEncoder, network: UserNetwork, name: str, folder: Path) -> 
         n_prefix=made.n_prefix if tokens else 0,
         has_cls=made.has_cls and tokens,
         taps=tuple(Tap(layer, layout) for layer in made.layers),
+        grids=tuple(_grid(made, outputs[layer]) for layer in made.layers),
         n_parameters=sum(p.numel() for p in made.model.parameters()),
     )
 
 
+def _grid(made: UserEncoder, output: Tensor) -> Grid | None:
+    """Rows and columns of a layer's patches; None: they fill no square, and nobody says."""
+    if made.layout not in TOKENS:
+        rows, columns = SIDES[made.layout]
+        return output.shape[rows], output.shape[columns]
+    n_patches = _n_patches(made, output)
+    side = math.isqrt(n_patches)
+    return made.grid or ((side, side) if side**2 == n_patches else None)
+
+
+def _n_patches(made: UserEncoder, output: Tensor) -> int:
+    return output.shape[1] - (made.n_prefix if made.layout == "tokens" else 0)
+
+
+SIDES = {"BDHW": (2, 3), "BHWD": (1, 2)}
 SHAPES = {"tokens": "(B, T, D)", "BTD": "(B, T, D)", "BDHW": "(B, D, H, W)", "BHWD": "(B, H, W, D)"}
 
 
@@ -324,7 +355,7 @@ def _misfit(made: UserEncoder, network: UserNetwork, output: Any) -> str | None:
     """Why a layer's output for two square pictures isn't what was said of it."""
     if not isinstance(output, Tensor) or not output.is_floating_point():
         return f"gives a {type(output).__name__}, not a tensor of real numbers"
-    shape, sides = tuple(output.shape), {"BDHW": (2, 3), "BHWD": (1, 2)}.get(made.layout)
+    shape, sides = tuple(output.shape), SIDES.get(made.layout)
     fits = len(shape) == (4 if sides else 3) and shape[0] == 2
     if not fits or (sides and shape[sides[0]] != shape[sides[1]]):
         return (
@@ -333,6 +364,8 @@ def _misfit(made: UserEncoder, network: UserNetwork, output: Any) -> str | None:
         )
     if made.layout == "tokens" and shape[1] <= made.n_prefix:
         return f"gives {shape[1]} tokens, and n_prefix says that {made.n_prefix} aren't patches"
+    if made.grid is not None and math.prod(made.grid) != _n_patches(made, output):
+        return f"gives {_n_patches(made, output)} patches, and grid is {made.grid}"
     if made.norm:
         try:
             with torch.inference_mode():

@@ -3,6 +3,7 @@
 Models are tiny and random, of the very classes that published ones have; nothing is downloaded.
 """
 
+import dataclasses
 import json
 import sys
 import warnings
@@ -225,6 +226,22 @@ def test_layers_are_open_clips_own_pooled_by_hand(case):
     assert expected.keys() == case.stored.keys() - {"head", "proj"}
     for name, vectors in expected.items():
         assert_close(case.stored[name], vectors, name)
+
+
+def test_tokens_are_open_clips_own_maps(case):
+    """(B, D, h, w) each; raw where the norm is of the pooled vector."""
+    d = dataclasses.replace(case.encoder.description, tokens=True)
+    stored = Encoder(d, case.encoder.network)(case.images)
+    normed = case.kind.norm in ("tokens", "last stage")
+    with torch.inference_mode():
+        found = case.whole.visual.forward_intermediates(
+            case.images, normalize_intermediates=normed, intermediates_only=True
+        )
+    maps = found["image_intermediates"]
+    assert len(maps) == case.kind.n_layers
+    for (name, tokens), expected in zip(stored.items(), maps, strict=True):
+        assert tuple(tokens.shape[1:]) == d.arrays[name]
+        assert_close(tokens.permute(0, 3, 1, 2), expected, name)
 
 
 def test_without_norm_layers_are_raw(case):

@@ -333,7 +333,10 @@ def test_raw_layers_are_transformers_hidden_states(published, size):
 @pytest.mark.parametrize("size", [SIDE, 40])
 def test_layers_have_the_final_norm_by_default(published, size):
     pixels, n_prefix = images(size), published.case.n_prefix
-    stored = load(published.folder, size)(pixels)
+    encoder = load(published.folder, size)
+    stored = encoder(pixels)
+    with_tokens = dataclasses.replace(encoder.description, tokens=True)
+    maps = Encoder(with_tokens, encoder.network)(pixels)
     own = own_outputs(published, pixels)
     norm = next(
         getattr(published.encoder, name)
@@ -342,6 +345,9 @@ def test_layers_have_the_final_norm_by_default(published, size):
     )
     for i, tokens in enumerate(own["layers"]):
         close(stored[f"layers/{i:02d}/mean"], norm(tokens)[:, n_prefix:].mean(dim=1))
+        patches = maps[f"layers/{i:02d}/tokens"]
+        assert patches.shape[1:3] == (size // PATCH, size // PATCH)
+        close(patches.flatten(1, 2), norm(tokens)[:, n_prefix:])
         if published.case.has_cls:
             close(stored[f"layers/{i:02d}/cls"], norm(tokens)[:, 0])
     last = own["last"]
