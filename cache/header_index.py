@@ -44,7 +44,8 @@ class HeaderIndex:
         entry = self._entries.get(name)
         if not isinstance(entry, dict) or entry.get("stamp") != stamp:
             header = read_header(path)
-            if header.others or header.attributes["format_version"] != POOLED_VERSION:
+            knows_all = len(header.arrays) == len(header.attributes["arrays"])
+            if not knows_all or header.attributes["format_version"] != POOLED_VERSION:
                 return header  # an older medprobe would take it from the index without a check
             entry = {"stamp": stamp, "header": _pack(header)}
         else:

@@ -260,7 +260,7 @@ def _read_header(path: Path, file: h5py.File) -> Header:
     wrong += [] if attributes.get("splits") == [*SPLITS] else ["splits"]
     sizes = [UNIT_ROWS] if version == POOLED_VERSION else UNIT_SIZES
     given = attributes.get("unit_rows", UNIT_ROWS if version == POOLED_VERSION else None)
-    wrong += [] if given in sizes else ["unit_rows"]
+    wrong += [] if type(given) is int and given in sizes else ["unit_rows"]
     if not isinstance(attributes.get("fingerprint", ""), str):
         wrong.append("fingerprint")
     _refuse(path, wrong, "as FORMAT.md has it")

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import h5py
@@ -155,10 +155,13 @@ def flip(path, offset, bit=4):
         file.write(bytes([byte ^ 1 << bit]))
 
 
-def test_any_flipped_bit_is_noticed_or_harmless(path):
+@pytest.mark.parametrize(
+    "spec", [make_spec(), make_token_spec(90, "int8", fixed_unit_rows=32)], ids=["pooled", "tokens"]
+)
+def test_any_flipped_bit_is_noticed_or_harmless(path, spec):
     """Damage anywhere ends in a CacheError or changes nothing that a reader gets."""
-    picture = {name: np.arange(9.0) for name in make_spec().arrays}
-    write_file(path, replace(make_spec(), fingerprint=summarise(picture)))
+    picture = {name: np.arange(9.0) for name in spec.arrays}
+    write_file(path, replace(spec, fingerprint=summarise(picture)))
     right = everything(path)
     content = np.fromfile(path, np.uint8)
     header = read_header(path)
@@ -190,7 +193,11 @@ def everything(path):
     features = open_features(path)
     arrays = [features.array(*place) for place in array_places(features).values()]
     tables = [features.labels, features.split, features.ids, features.row_sample]
-    values = [values.tolist() for values in arrays + tables]
+    if features.is_tokens:
+        arrays += [astuple(features.rounding(i)) for i in features.layers] + [features.hashes]
+        features.check_thumbnails()
+        arrays.append(features.thumbnails)
+    values = [np.asarray(values).tolist() for values in arrays + tables]
     return values, features.key, features.class_names, features.cost, features.fingerprint
 
 

@@ -430,6 +430,7 @@ def forge(path, **attributes):
         ({"format_version": 1}, "unit_rows should be"),
         ({"format_version": 3}, "format version 3, this medprobe reads 1 and 2; update"),
         ({"unit_rows": 48}, "unit_rows should be"),
+        ({"unit_rows": 32.0}, "unit_rows should be"),
         ({"unit_rows": 16}, "units should be of the shape"),
         ({"key": {"layers": {"of": 2, "stored": [0, 1]}}}, "key should be as a file of images"),
         ({"key": {"layers": {"of": 2, "stored": [0, 1]}, "tokens": 7}}, "key should be"),
