@@ -14,6 +14,7 @@ REGRESSION = "regression"  # the one task that MedMNIST has no word for: continu
 CLASSIFICATION = (MULTI_CLASS, BINARY, MULTI_LABEL, ORDINAL)  # MedMNIST's four words
 TASKS = (*CLASSIFICATION, REGRESSION)
 SEGMENTATION = "segmentation"  # of pixels: a question's task, and never a feature file's
+NEVER_WRONG = (REGRESSION, SEGMENTATION)  # of these no sample's answer is simply right or wrong
 # What is known of each class of a segmented sample, see ``probe.metrics.overlap``.
 OVERLAP = ("both", "predicted", "bound_both", "bound_predicted", "hd95", "nsd")
 ASKED = {  # --task's words -> TASKS

@@ -9,7 +9,7 @@ import numpy as np
 from cache.task import MISSING, Task
 from probe.arrays import Array, Floats, Ints
 from probe.metrics import classification as metrics
-from probe.metrics import overlap
+from probe.metrics import structures
 from probe.metrics.calibration import N_FOLDS, Votes
 from probe.metrics.classification import PROBABILITY, indicators
 from probe.metrics.episodes import estimate_episodes
@@ -32,7 +32,7 @@ class Measured:
     # How each interval of test was made: "wilson", "delong"..., see probe.metrics.intervals.
     intervals: Mapping[str, str] = field(default_factory=dict)
     # Lists over classes, on test: class, n, recall, auc...; see probe.metrics.measure; of masks
-    # see probe.metrics.overlap, and so of sizes of structures.
+    # see probe.metrics.structures, and so of sizes of structures.
     per_class: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     temperature: float | None = None  # fitted on val, of ece_tempered; None: nothing to fit
     # Few-shot: name -> each episode's metric; see probe.metrics.episodes.
@@ -67,7 +67,7 @@ def measure(
         votes: what smooths the scores before they are tempered, where they are shares of votes.
         measuring: of episodes, how often their test is drawn.
         protocol: whose metrics are asked for, beside those of all.
-        patch_pixels: of masks, see ``probe.metrics.overlap.per_size``; None: nothing is told by size.
+        patch_pixels: of masks, see ``probe.metrics.structures.per_size``; None: nothing is told by size.
         images: of samples that are several images each, what is known of these, as scores and labels
             have it; sizes are then of images.
 
@@ -101,17 +101,17 @@ def measure(
         more = {"score_type": score_type, "temperature": temperature, "votes": votes}
         found = estimate(*of, **more, groups=test.groups)
         if task.is_dense:
-            by_class = overlap.per_class(test.scores, test.labels, task)
+            by_class = structures.per_class(test.scores, test.labels, task)
             if images is not None and patch_pixels is not None:
-                more, by_size = overlap.per_image(images[0], images[1], task, patch_pixels)
+                more, by_size = structures.per_image(images[0], images[1], task, patch_pixels)
                 by_class |= more
             elif patch_pixels is not None:
-                by_size = overlap.per_size(test.scores, test.labels, task, patch_pixels)
+                by_size = structures.per_size(test.scores, test.labels, task, patch_pixels)
         elif has_classes:
             by_class = per_class(test.scores, test.labels, task, score_type)
     if found.metrics:
         marks += marks_of(found, test.labels, task)
-        marks += overlap.marks_of(test.scores, test.labels, task) if task.is_dense else []
+        marks += structures.marks_of(test.scores, test.labels, task) if task.is_dense else []
     if val is not None and np.isnan(of_val.get("auc", 0)):
         marks.append(why_no_auc("val", val.labels, task))
     if "auc" in found.metrics and np.isnan(found.metrics["auc"].value):

@@ -18,18 +18,16 @@ Conventions:
       without the structure are in none of these: whether anything is predicted there is what the
       detection's specificity tells.
     - A class that no sample has is out of the means.
-
-Long because the table of metrics stands with what counts for it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import RequestError
-from cache.task import OVERLAP, SEGMENTATION, Task
+from cache.task import OVERLAP, SEGMENTATION
 from probe.arrays import Array, Bools, Doubles, Floats, Indices, Ints
 from probe.metrics import jackknife
 from probe.metrics.counts import divided
@@ -54,10 +52,8 @@ TOLERANCE = 1.0  # mm, of the normalised surface distance: Metrics Reloaded's de
 SCORE_TYPE = "overlap"  # of rows
 # In a row's .npz, where samples are several images: what is known of each (R, 6 C), and (R, C).
 IMAGES, IMAGES_PIXELS = "images_overlap", "images_pixels"
-PATCH_PIXELS = "patch_pixels"  # in a row's .npz: (N,) of test, see ``per_size``
+PATCH_PIXELS = "patch_pixels"  # in a row's .npz: (N,) of test, see ``structures.per_size``
 N_OF_CLASS = len(OVERLAP)
-# Under these sizes of a structure, in patches of the grid; the last is open.
-SIZES = (("<1", 1.0), ("1-4", 4.0), ("4-16", 16.0), (">16", np.inf))
 
 
 # The kernel: one sample.
@@ -300,7 +296,7 @@ METRICS = (
         MEDIANS,
         (SEGMENTATION,),
         None,
-        column="median",
+        column="hd95 median",
         **MM,
     ),
     _metric(
@@ -314,13 +310,13 @@ METRICS = (
         "detection_sensitivity",
         lambda s: _each(s.found, s.having, s.structures),
         STRUCTURES,
-        column="found",
+        column="det. sens",
     ),
     _metric(
         "detection_specificity",
         lambda s: _each(s.quiet, s.lacking, s.structures),
         LACKING,
-        column="quiet",
+        column="det. spec",
     ),
     # Of Baharoon et al. 2023 alone: neither tells what the other does.
     _metric(
@@ -388,123 +384,3 @@ def supports(scores: Floats, labels: Ints, cluster: Indices) -> dict[str, Suppor
         LACKING: jackknife.of_classes(lacks & structure, cluster),
     }
     return {m.name: found[m.stands_on] for m in METRICS if m.stands_on}
-
-
-# Tables of a row, and what must be said of it.
-
-
-def per_class(scores: Floats, labels: Ints, task: Task) -> dict[str, list[Any]]:
-    """What is known of each class on test.
-
-    Args:
-        scores: (N, 6 C).
-        labels: (N, C).
-        task: the names of C classes.
-
-    Returns:
-        Lists of C: "class", its name; "background", whether it is that; "n", how many samples have
-        it, "dice" and "jaccard", means over these, nan where none has; "hd95", "hd95_median" and
-        "nsd", mm and share, nan where not measured; "missed", in how many of n nothing is
-        predicted; "n_empty", how many samples lack it, and "false_alarms", in how many of these
-        something is predicted; "bound", the Dice of the true mask pooled to the grid and back.
-    """
-    s = Sums(*sample_sums(scores, labels).sum(axis=0))
-    counts = {
-        "n": s.having,
-        "missed": s.having - s.found,
-        "n_empty": s.lacking,
-        "false_alarms": s.lacking - s.quiet,
-    }
-    n = {name: values.astype(int).tolist() for name, values in counts.items()}
-    return {
-        "class": [str(name) for name in task.class_names],
-        "background": (s.structures == 0).tolist(),
-        "n": n["n"],
-        "dice": divided(s.dice, s.having).tolist(),
-        "jaccard": divided(s.jaccard, s.having).tolist(),
-        "hd95": divided(s.hd95, s.measured).tolist(),
-        "hd95_median": medians(scores, labels).tolist(),
-        "nsd": divided(s.nsd, s.measured).tolist(),
-        **{name: n[name] for name in ("missed", "n_empty", "false_alarms")},
-        "bound": divided(s.bound, s.bounded).tolist(),
-    }
-
-
-def per_size(
-    scores: Floats, labels: Ints, task: Task, patch_pixels: Floats
-) -> Mapping[str, list[Any]]:
-    """How well structures of each size are found: a grid can't see what is smaller than its patches.
-
-    Args:
-        scores: (N, 6 C).
-        labels: (N, C).
-        task: the names of C classes.
-        patch_pixels: (N,) pixels of a sample's masks that one patch of the grid covers.
-
-    Returns:
-        Lists, a line for each structure and size that occurs: "class"; "size" in patches, see
-        ``SIZES``: all pixels of the structure in the sample, be they in several pieces or slices;
-        "n", how many samples; their mean "dice" and "bound" (nan where not measured).
-    """
-    s = Sums(*np.moveaxis(sample_sums(scores, labels), -2, 0))
-    patches = labels / np.asarray(patch_pixels, np.float64)[:, None]
-    is_structure = (s.having > 0) & (s.structures > 0)
-    found: dict[str, list[Any]] = {name: [] for name in ("class", "size", "n", "dice", "bound")}
-    for c, name in enumerate(task.class_names):
-        least = 0.0
-        for size, most in SIZES:
-            of = is_structure[:, c] & (patches[:, c] >= least) & (patches[:, c] < most)
-            least = most
-            if n := int(of.sum()):
-                known = float(s.bounded[of, c].sum())
-                bound = float(s.bound[of, c].sum() / known) if known else np.nan
-                line = str(name), size, n, float(s.dice[of, c].mean()), bound
-                for column, value in zip(found.values(), line, strict=True):
-                    column.append(value)
-    return found
-
-
-def per_image(
-    scores: Floats, labels: Ints, task: Task, patch_pixels: Floats
-) -> tuple[dict[str, list[Any]], Mapping[str, list[Any]]]:
-    """Of samples that are several images each, what is known of the images: slices of volumes.
-
-    Args:
-        scores: (R, 6 C) of the images.
-        labels: (R, C).
-        task: the names of C classes.
-        patch_pixels: (R,), see ``per_size``.
-
-    Returns:
-        Further columns of ``per_class``: "n_images" that have the class, and their mean
-        "dice_image" and "jaccard_image"; and ``per_size`` of the images.
-    """
-    of = per_class(scores, labels, task)
-    columns = {"n_images": of["n"], "dice_image": of["dice"], "jaccard_image": of["jaccard"]}
-    return columns, per_size(scores, labels, task, patch_pixels)
-
-
-def marks_of(scores: Floats, labels: Ints, task: Task) -> list[str]:
-    """What a reader of the numbers of test must know of them.
-
-    Args:
-        scores: (N, 6 C), of episodes (E, N, 6 C): the first tells for all.
-        labels: (N, C).
-        task: the names of C classes.
-    """
-    one = scores[0] if scores.ndim == 3 else scores
-    s = Sums(*sample_sums(one, labels).sum(axis=0))
-    structure = s.structures > 0
-    absent = [str(name) for name in np.array(task.class_names)[structure & (s.having == 0)]]
-    marks = [f"no test image has {', '.join(absent)}: out of all means"] if absent else []
-    n_have, n_measured = int(s.having[structure].sum()), int(s.measured[structure].sum())
-    if n_have and not n_measured:
-        marks.append("no distances: the spacing of pixels is unknown")
-    elif n_measured < n_have:
-        marks.append(
-            f"distances of {n_measured:_} of {n_have:_} structures: of others the spacing is unknown"
-        )
-    if structure.any() and not s.lacking[structure].any():
-        marks.append("no detection specificity: every test image has every structure")
-    uncounted = int((labels.sum(axis=1) == 0).sum())
-    return [*marks, f"{uncounted:_} test images have ignored pixels only"] if uncounted else marks

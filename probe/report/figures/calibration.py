@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 
 from cache.errors import RequestError
-from cache.task import REGRESSION
+from cache.task import NEVER_WRONG
 from probe.metrics.classification import PROBABILITY
 from probe.metrics.intervals import Interval
 from probe.report.figures.dots import Dot, n_said, room_of, unit_of, units_said
@@ -64,6 +64,6 @@ def make(asked: Asked) -> Frame[Dot]:
 
 def _why_not(of: Contender) -> str:
     row = of.first.row
-    if row.encoded.task == REGRESSION:
-        return "numbers have no classes"
+    if row.encoded.task in NEVER_WRONG:
+        return "numbers and masks are given without confidence"
     return "" if row.answered.score_type == PROBABILITY else "its scores are no probabilities"

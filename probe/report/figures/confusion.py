@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cache.task import MULTI_LABEL, REGRESSION
+from cache.task import MULTI_LABEL, NEVER_WRONG
 from probe.metrics.classification import predict
 from probe.report.figures.frame import Asked, Frame
 from probe.report.figures.heat import Scale, Tile
@@ -55,6 +55,6 @@ def make(asked: Asked) -> Frame[Answered]:
 
 
 def _why_not(of: Contender) -> str:
-    if of.first.row.encoded.task in (MULTI_LABEL, REGRESSION):
-        return "several labels at once, and numbers, have no confusion matrix"
+    if of.first.row.encoded.task in (MULTI_LABEL, *NEVER_WRONG):
+        return "several labels at once, numbers and masks have no confusion matrix"
     return ""

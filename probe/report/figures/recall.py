@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cache.task import MULTI_LABEL, REGRESSION
+from cache.task import MULTI_LABEL, NEVER_WRONG
 from probe.metrics.classification import predict
 from probe.report.figures.dots import Dot, n_said, unit_of, units_said
 from probe.report.figures.frame import Asked, Frame
@@ -46,4 +46,4 @@ def make(asked: Asked) -> Frame[Dot]:
 
 
 def _why_not(of: Contender) -> str:
-    return "numbers have no classes" if of.first.row.encoded.task == REGRESSION else ""
+    return "numbers and masks have no recall" if of.first.row.encoded.task in NEVER_WRONG else ""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cache.task import MULTI_LABEL, REGRESSION
+from cache.task import MULTI_LABEL, NEVER_WRONG
 from probe.arrays import Doubles, Floats, Ints
 from probe.metrics.calibration import N_BINS, calibration_error_of, gap_sums, temper
 from probe.metrics.classification import PROBABILITY
@@ -74,8 +74,8 @@ def make(asked: Asked) -> Frame[Bin]:
 
 def _why_not(of: Contender) -> str:
     row = of.first.row
-    if row.encoded.task in (MULTI_LABEL, REGRESSION):
-        return "several labels at once, and numbers, have no single confidence"
+    if row.encoded.task in (MULTI_LABEL, *NEVER_WRONG):
+        return "several labels at once, numbers and masks have no single confidence"
     return "" if row.answered.score_type == PROBABILITY else "its scores are no probabilities"
 
 

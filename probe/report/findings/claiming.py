@@ -9,7 +9,7 @@ from cache.commands.names import near_names
 from cache.errors import RequestError
 from cache.task import CLASSIFICATION, MULTI_LABEL
 from probe.metrics.classification import predict
-from probe.report.findings.comparisons import Asking, compare, is_loss
+from probe.report.findings.comparisons import Asking, compare, is_loss, metrics_for
 from probe.report.published.names import SHORT_NAMES
 from probe.report.published.numbers import Number, published
 from probe.report.rows.answers import TestSet, test_sets
@@ -58,7 +58,8 @@ def of_pair(pair: Pair, metric: str, people: People) -> Known:
     d = found.whole.differences.get(name)
     a, b = describe(pair.a), describe(pair.b)
     if d is None:
-        raise RequestError(f"{pair.dataset}: its rows have no {name}")
+        usual = metrics_for(pair.a.first.row.encoded.task, Asking())[0]
+        raise RequestError(f'{pair.dataset}: its rows have no {name}; say "by {usual}"')
     is_single = not (pair.a.is_of_folds or pair.b.is_of_folds) and d.n_units == d.n
     claim = Claim(a, b, pair.dataset, UNTOLD, n=d.n)
     if name == ACC and is_single:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cache.format.sample_tables import SPLITS
-from cache.task import MULTI_LABEL, REGRESSION
+from cache.task import MULTI_LABEL, REGRESSION, SEGMENTATION
 from probe.arrays import Array, Doubles
 from probe.report.findings.division import Division, known_labels
 from probe.report.findings.reported import Reported
@@ -118,6 +118,7 @@ def _classes(labels: Array, task: str, names: Sequence[str]) -> tuple[tuple[str,
     if task == REGRESSION:
         return ()
     counts = (labels == 1).sum(axis=0) if task == MULTI_LABEL else None
+    counts = (labels > 0).sum(axis=0) if task == SEGMENTATION else counts
     if counts is None:
         counts = np.bincount(labels[labels >= 0], minlength=len(names))
     return tuple((str(name), int(n)) for name, n in zip(names, counts, strict=True))

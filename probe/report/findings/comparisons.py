@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cache.task import MULTI_LABEL, ORDINAL, REGRESSION
+from cache.task import MULTI_LABEL, NEVER_WRONG, ORDINAL, REGRESSION, SEGMENTATION
 from probe.arrays import Doubles
 from probe.metrics.prepared import prepare
 from probe.report.findings.standing import metric_of
@@ -51,6 +51,7 @@ USUAL: Mapping[str, tuple[str, ...]] = {
     MULTI_LABEL: ("auc", "average_precision"),
     ORDINAL: ("auc", "acc", "kappa"),
     REGRESSION: ("mae", "r2"),
+    SEGMENTATION: ("dice",),
 }
 OTHERWISE = ("auc", "acc")
 SITES = "a mean over sites has no interval: they are few, and nobody drew them by chance"
@@ -91,7 +92,7 @@ class Comparison:
 
     pair: Pair
     parts: tuple[Part, ...]  # at least one; the first is what counts
-    shifts: tuple[Shift, ...] = ()  # of numbers, none
+    shifts: tuple[Shift, ...] = ()  # of numbers and masks, none
     notes: tuple[str, ...] = ()
 
     @property
@@ -151,7 +152,8 @@ def _of_set(name: str, test: TestSet, asking: Asking) -> list[Part]:
     together = test.is_together and len(a.runs) == len(b.runs)
     found = differences(a, b, test.samples, metrics, level=level, margin=margin, together=together)
     parts = [Part(name, found)]
-    has_trainings = any(
+    # Counts of what overlaps have no mean that a model would answer.
+    has_trainings = test.samples.task != SEGMENTATION and any(
         len(x.runs) > 1 and "few_shot" not in of.row.answered.settings
         for x, of in zip(test.answers, test.rows, strict=True)
     )
@@ -163,7 +165,7 @@ def _of_set(name: str, test: TestSet, asking: Asking) -> list[Part]:
 
 
 def _shifts(name: str, test: TestSet) -> tuple[Shift, ...]:
-    if test.samples.task == REGRESSION:
+    if test.samples.task in NEVER_WRONG:
         return ()
     a, b = test.answers
     n = len(test.ids)
@@ -181,7 +183,7 @@ def _shifts(name: str, test: TestSet) -> tuple[Shift, ...]:
 
 
 def _pooled_shift(sets: Sequence[TestSet]) -> tuple[Shift, ...]:
-    if sets[0].samples.task == REGRESSION:
+    if sets[0].samples.task in NEVER_WRONG:
         return ()
     return _shifts(f"{len(sets)} folds", pooled(sets))
 

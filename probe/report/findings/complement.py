@@ -19,7 +19,7 @@ import numpy as np
 
 from cache.errors import CacheError, RequestError
 from cache.format.key import canonical_json
-from cache.task import REGRESSION
+from cache.task import NEVER_WRONG
 from probe.places import Place, places_in
 from probe.report.findings.alike import layers_alike
 from probe.report.findings.comparisons import Asking, compare, pooled
@@ -257,7 +257,7 @@ def _gain(of: Difference) -> float:
 
 def _alike_of(of: Candidate, people: People) -> Agreement | None:
     sets = test_sets([of.a, of.b], people)
-    if sets[0].samples.task == REGRESSION:
+    if sets[0].samples.task in NEVER_WRONG:
         return None
     whole = pooled(sets)
     a, b = whole.answers

@@ -15,7 +15,7 @@ import numpy as np
 from cache.commands.names import counted
 from cache.errors import RequestError
 from cache.format.key import canonical_json
-from cache.task import MISSING, MULTI_LABEL, REGRESSION
+from cache.task import MISSING, MULTI_LABEL, NEVER_WRONG, REGRESSION
 from probe.arrays import Array, Bools, Doubles, Indices, Ints
 from probe.metrics.classification import predict, rankings
 from probe.metrics.intervals import clusters
@@ -139,7 +139,7 @@ def from_rows(dataset: str, chosen: Chosen, people: People, asked: Asked) -> lis
         RequestError: as ``rows.answers.test_sets``.
     """
     block = chosen.contenders
-    if len(block) < 2 or block[0].first.row.encoded.task == REGRESSION:
+    if len(block) < 2 or block[0].first.row.encoded.task in NEVER_WRONG:
         return []
     (test,) = test_sets(block, people)
     groups = test.samples.groups

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cache.errors import RequestError
-from cache.task import BINARY, MULTI_LABEL, REGRESSION
+from cache.task import BINARY, MULTI_LABEL, NEVER_WRONG
 from probe.arrays import Array, Bools, Ints
 from probe.metrics.classification import THRESHOLD, predict
 from probe.metrics.intervals import Interval
@@ -91,7 +91,7 @@ class Confusion:
 
 def has_classes(of: Reported) -> bool:
     """Whether there are scores of classes or labels."""
-    return of.test is not None and of.test.samples.task != REGRESSION
+    return of.test is not None and of.test.samples.task not in NEVER_WRONG
 
 
 def operate(of: Reported, prevalence: float | None = None) -> Operations:

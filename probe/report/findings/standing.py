@@ -17,11 +17,10 @@ import numpy as np
 
 from cache.commands.names import counted
 from cache.errors import RequestError
-from cache.task import REGRESSION
 from probe.arrays import Doubles
-from probe.metrics.intervals import ENOUGH, clusters
-from probe.metrics.jackknife import MANY, MANY_OF_A_CLASS, supports
-from probe.metrics.metric import CALIBRATION, TEMPERED, Metric
+from probe.metrics.intervals import ENOUGH, clusters, supports_of
+from probe.metrics.jackknife import MANY, MANY_OF_A_CLASS, Support
+from probe.metrics.metric import CALIBRATION, MEDIANS, TEMPERED, Metric
 from probe.metrics.prepared import METRICS, prepare
 from probe.report.rows.answers import TestSet
 from probe.report.statistics.families import Family, by_holm, by_max_t
@@ -31,7 +30,7 @@ from probe.report.statistics.resampled import crossed, draw_units, resampled, st
 from probe.report.statistics.swaps import EXHAUSTIVE, N_SWAPS
 
 MOST = 40  # contenders: 780 pairs
-NO_TEST = "no test holds for errors of calibration"
+NO_TEST = "no test holds for errors of calibration, or medians"
 SITES = "sites are populations of their own: compare them one by one"
 ALONE = "one alone is compared with nothing"
 TOO_MANY = "{n} contenders are too many to test all pairs of (at most {most}): name fewer"
@@ -58,7 +57,7 @@ def stand(sets: Sequence[TestSet], name: str, level: float = 0.05) -> Family | U
         level: the chance of any false difference.
     """
     metric, n = metric_of(name), len(sets[0].answers)
-    if metric.needs in (CALIBRATION, TEMPERED):
+    if metric.needs in (CALIBRATION, TEMPERED, MEDIANS):
         return Untested(NO_TEST)
     if n > MOST:
         return Untested(TOO_MANY.format(n=n, most=MOST))
@@ -100,11 +99,7 @@ def _hopeless(test: TestSet, level: float) -> str:
 def _few(test: TestSet, metric: Metric) -> str:
     """Why units are too few for a bootstrap; "" where they aren't."""
     cluster = cluster_of(test)
-    n_units, n_classes = int(cluster.max()) + 1, test.answers[0].runs.shape[2]
-    support = None
-    if test.samples.task != REGRESSION:
-        found = supports(test.samples.labels, test.samples.task, n_classes, cluster)
-        support = found.get(metric.name)
+    n_units, support = int(cluster.max()) + 1, _support(test, metric, cluster)
     weakest = n_units if support is None else support.weakest
     if weakest >= ENOUGH:
         return ""
@@ -117,12 +112,13 @@ def has_many(test: TestSet, metric: Metric) -> bool:
     cluster = cluster_of(test)
     if int(cluster.max()) + 1 < MANY:
         return False
-    if test.samples.task == REGRESSION:
-        return True
-    n_classes = test.answers[0].runs.shape[2]
-    found = supports(test.samples.labels, test.samples.task, n_classes, cluster)
-    support = found.get(metric.name)
+    support = _support(test, metric, cluster)
     return support is None or support.weakest >= MANY_OF_A_CLASS
+
+
+def _support(test: TestSet, metric: Metric, cluster: np.ndarray) -> Support | None:
+    of = test.answers[0].runs[0], test.samples.labels, test.samples.task, cluster
+    return supports_of(*of).get(metric.name)
 
 
 def cluster_of(test: TestSet) -> np.ndarray:

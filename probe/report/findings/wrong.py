@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cache.errors import BrokenCache, RequestError
-from cache.task import MISSING, MULTI_LABEL, REGRESSION
+from cache.task import MISSING, MULTI_LABEL, REGRESSION, SEGMENTATION
 from probe.arrays import Array, Doubles, Indices, Ints, Texts
 from probe.metrics.classification import MARGIN, THRESHOLD, predict
 from probe.report.findings.attended import Attended, Attention
@@ -200,6 +200,8 @@ def why_not(contender: Contender) -> str:
             "predicts numbers, which are never right or wrong; `report table --metric mae` says how "
             "far off they are"
         )
+    if row.encoded.task == SEGMENTATION:
+        return "predicts masks: `report maps FILE --images wrong` shows those with the lowest Dice"
     if row.answered.settings.get("scores_of") == "patients":
         return (
             "measures patients, who have several images; name a row that was asked without "

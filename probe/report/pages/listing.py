@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cache.commands.terminal import cut_text
-from probe.metrics import classification, regression
+from probe.metrics import classification, overlap, regression
 from probe.metrics.metric import INTERVAL, REST, SD, VAL, Metric
 from probe.metrics.prepared import METRICS
 from probe.report.formats.cells import SHARE, UNIT, Cell, Column, Page, Table
@@ -22,6 +22,12 @@ from probe.results import Row
 LEAKS = (
     "leaks: exact copies + near twins in an earlier split; p: patients there; ?: unknown (?p: "
     "patients unknown)"
+)
+OF_MASKS = (
+    "dice, jaccard, hd95, nsd: means over classes of the mean over test samples that have the "
+    "structure; a missed one counts 0, in hd95 (mm) the diagonal of its image; det.: whether anything "
+    "is predicted of a structure where it is (sens), and nothing where it isn't (spec); bound: dice of "
+    "the true masks pooled to the grid and back"
 )
 WITHOUT = "w/o: without test samples that leak"
 MODEL = "model"  # always a column: whose numbers they are
@@ -176,7 +182,11 @@ def _table(lines: Sequence[Line], title: str, shown: Shown, notes: Mapping[str, 
     if any(own):
         fields.append((Column("note"), [Cell(notes=of) for of in own]))
     headings = [*(name for name, _ in above), *(column.name for column, _ in fields)]
-    explained = {LEAKS: "leaks" in headings, WITHOUT: any("w/o" in name for name in headings)}
+    explained = {
+        LEAKS: "leaks" in headings,
+        OF_MASKS: DICE in headings,
+        WITHOUT: any("w/o" in name for name in headings),
+    }
     below = (*(text for text, is_needed in explained.items() if is_needed), *every)
     rows = tuple(zip(*(cells for _, cells in fields), strict=True))
     return Table(tuple(column for column, _ in fields), rows, title, tuple(above), below)
@@ -308,7 +318,7 @@ def _form(metric: Metric) -> str:
 def _all_numbers() -> tuple[Numbers, ...]:
     """Those of test, those with an interval first; then val's, episodes' and the others'."""
     found: list[Numbers] = []
-    for metrics in (classification.METRICS, regression.METRICS):
+    for metrics in (classification.METRICS, regression.METRICS, overlap.METRICS):
         first = [m for m in metrics if INTERVAL in m.also]
         found += [_of_test(m, with_interval=True) for m in first]
         rest = [m for m in metrics if m.column and m not in first]
@@ -324,6 +334,7 @@ PREFIXES: Mapping[str, Callable[[Metric], Numbers]] = {
     "rest": _of_rest,
 }
 ALL_NUMBERS = _all_numbers()
-# In a table of many rows: no f1, standard deviations of episodes, or numbers without twins.
-SELDOM = re.compile(r"f1|.* (sd|w/o)")
+# In a table of many rows: no f1, IoU of whole sets, standard deviations of episodes, or numbers without twins.
+SELDOM = re.compile(r"f1|miou|.* (sd|w/o)")
+DICE = INTERVAL.format("dice")
 FEW_NUMBERS = tuple(n for n in ALL_NUMBERS if not SELDOM.fullmatch(n.heading))

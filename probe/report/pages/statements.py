@@ -6,6 +6,7 @@ from typing import Any
 
 from cache.commands.names import counted
 from cache.errors import RequestError
+from probe.metrics import overlap
 from probe.metrics.classification import PROBABILITY
 from probe.report.findings.cohort import count_splits
 from probe.report.findings.headline import leads
@@ -255,7 +256,7 @@ def _external(reports: Reports) -> Iterable[str]:
 
 def _uncalibrated(of: Reported) -> str:
     kind = of.row.answered.score_type
-    is_told = kind in (PROBABILITY, "prediction") or of.lacking
+    is_told = kind in (PROBABILITY, "prediction", overlap.SCORE_TYPE) or of.lacking
     return "" if is_told else f"no calibration: scores are {kind}, no probabilities"
 
 

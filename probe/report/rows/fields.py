@@ -193,7 +193,7 @@ FIELDS = (
 )  # fmt: skip
 BY_NAME = {field.name: field for field in FIELDS}
 METRIC_NAMES = tuple(metric.name for metric in METRICS)
-USUAL_METRICS = ("auc", "mae")  # where none is typed, the first that rows have
+USUAL_METRICS = ("auc", "mae", "dice")  # where none is typed, the first that rows have
 METRIC_WORDS = {m.column: m.name for m in METRICS if m.column} | {"ap": "average_precision"}
 
 
@@ -253,7 +253,9 @@ def metric_named(word: str) -> str:
 
 
 def usual_metric(rows: Iterable[StoredRow]) -> str:
-    """The metric where none is typed: AUC, and where only numbers were predicted the mean error."""
+    """The metric where none is typed: AUC; where only numbers were predicted the mean error, and of
+    masks Dice.
+    """
     known = metrics_of(rows)
     return next((name for name in USUAL_METRICS if name in known), USUAL_METRICS[0])
 

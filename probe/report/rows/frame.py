@@ -22,7 +22,7 @@ import pandas as pd
 from cache.errors import RequestError
 from cache.format.sample_tables import SPLITS
 from cache.places import results_root
-from cache.task import REGRESSION
+from cache.task import OVERLAP, REGRESSION, SEGMENTATION
 from probe.arrays import Array
 from probe.metrics.intervals import Interval
 from probe.report.rows.fields import FIELDS, METRIC_NAMES, read_condition, written
@@ -113,7 +113,9 @@ def scores_of(row: pd.Series | str | Path, root: str | Path | None = None) -> pd
           ``label_{name}``, Int64, missing where nobody knows;
         - ``class``: the class's name, where there is one label of classes;
         - ``score_{name}`` of each class or label, float64. The row's ``score_type`` says what they
-          are: probabilities, margins, or a number.
+          are: probabilities, margins, or a number;
+        - of masks ``label_{name}`` is how many pixels are of a class, and a column ``{what}_{name}``
+          stands for each of ``cache.task.OVERLAP`` in the place of scores.
 
     Raises:
         RequestError: there is no such row, there are several, or its scores are missing or damaged.
@@ -165,8 +167,10 @@ def _of_split(split: str, arrays: Mapping[str, Array], task: str) -> pd.DataFram
         columns["label"] = labels
         if task != REGRESSION:
             columns["class"] = _texts(names[int(label)] for label in labels)
-    for name, score in zip(names, scores.reshape(-1, scores.shape[-1]).T, strict=True):
-        columns[f"score_{name}"] = score
+    of = [f"score_{name}" for name in names]
+    if task == SEGMENTATION:
+        of = [f"{what}_{name}" for what in OVERLAP for name in names]
+    columns |= dict(zip(of, scores.reshape(-1, scores.shape[-1]).T, strict=True))
     return pd.DataFrame(columns)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from cache.errors import RequestError
 from cache.format.key import file_stem
-from cache.task import BINARY, REGRESSION
+from cache.task import BINARY, NEVER_WRONG
 from probe.arrays import Array
 from probe.metrics.classification import MARGIN, UNNORMALISED
 from probe.report.rows.beside import short_name
@@ -43,7 +43,7 @@ def standard_files(of: StoredRow) -> Iterator[Standard]:
         RequestError: it isn't of MedMNIST's own test set and labels, or its scores are lost.
     """
     row, e = of.row, of.row.encoded
-    if not FLAG.fullmatch(e.dataset) or e.task == REGRESSION:
+    if not FLAG.fullmatch(e.dataset) or e.task in NEVER_WRONG:
         raise RequestError(f"{e.dataset} is no data set of MedMNIST")
     if row.posed.target or row.posed.split:
         raise RequestError("it was asked with other labels or another split than MedMNIST's")

@@ -364,12 +364,13 @@ def _of_data(of: StoredRow) -> dict[str, Values]:
     external = posed.trained_on
     target = external.target if external else posed.target
     found: dict[str, Values] = {}
-    if target.get("file"):
+    is_dense = "masks" in target  # the newest masks beside the features
+    if target.get("file") and not is_dense:
         found["--labels"] = (str(target["file"]),)
     for name in ("target", "uncertain"):
         if target.get(name):
             found[f"--{name}"] = (str(target[name]),)
-    if target.get("file") or str(target.get("target", "")).startswith("meta:"):
+    if found.keys() & {"--labels"} or str(target.get("target", "")).startswith("meta:"):
         words = {task: word for word, task in ASKED.items()}
         found["--task"] = (words[of.row.encoded.task],)
     split = external.split if external else posed.split

@@ -35,7 +35,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cache.task import MULTI_LABEL, REGRESSION
+from cache.task import MULTI_LABEL, REGRESSION, SEGMENTATION
 from probe.arrays import Array, Bools, Doubles, Indices
 from probe.metrics import jackknife
 from probe.metrics.metric import RANKS, Metric, Prepared
@@ -83,8 +83,9 @@ def members(subgroup: Indices, cluster: Indices, labels: Array, task: str) -> Me
         subgroup: (N,) number of each sample's, all from 0.
         cluster: (N,) number of each sample's patient.
         labels: (N,) or (N, C).
-        task: one of ``cache.task.TASKS``. Strata are the sets of classes that a unit has; of several
-            labels, how many it has, for their patterns are too many; of numbers there is one.
+        task: one of ``cache.task.TASKS``, or SEGMENTATION. Strata are the sets of classes that a unit
+            has; of several labels, and of structures, how many it has, for their patterns are too
+            many; of numbers there is one.
     """
     pairs = np.stack([cluster, subgroup], axis=1)
     distinct, unit = np.unique(pairs, axis=0, return_inverse=True)
@@ -92,9 +93,9 @@ def members(subgroup: Indices, cluster: Indices, labels: Array, task: str) -> Me
     n_units = len(distinct)
     if task == REGRESSION:
         return Members(distinct[:, 1], unit, np.zeros(n_units, np.intp))
-    if task == MULTI_LABEL:
+    if task in (MULTI_LABEL, SEGMENTATION):
         present = np.zeros((n_units, labels.shape[1]), np.bool_)
-        np.logical_or.at(present, unit, labels == 1)
+        np.logical_or.at(present, unit, labels > 0)
         return Members(distinct[:, 1], unit, present.sum(axis=1))
     present = np.zeros((n_units, int(labels.max()) + 1), np.bool_)
     present[unit, labels] = True

@@ -28,21 +28,21 @@ say so (6 to 8 % of the time with 60 images); notes then say it.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
 
 from cache.errors import RequestError
-from cache.task import MISSING, MULTI_LABEL, REGRESSION
+from cache.task import MISSING, MULTI_LABEL
 from probe.arrays import Array, Bools, Doubles, Floats, Ints, Texts
 from probe.metrics import classification
 from probe.metrics.classification import PROBABILITY
 from probe.metrics.delong import mean_deviations
-from probe.metrics.intervals import ENOUGH, NO_ENDS, NONE, clusters, unit_of
-from probe.metrics.jackknife import MANY, MANY_OF_A_CLASS, Support, supports, worth
-from probe.metrics.metric import RANKS, Metric, Prepared
+from probe.metrics.intervals import ENOUGH, NO_ENDS, NONE, clusters, supports_of, unit_of
+from probe.metrics.jackknife import MANY, MANY_OF_A_CLASS, worth
+from probe.metrics.metric import MEDIANS, RANKS, Metric, Prepared
 from probe.metrics.prepared import prepare
 from probe.report.statistics.discordant import Discordance, discordance, mid_p, newcombe
 from probe.report.statistics.resampled import (
@@ -66,7 +66,9 @@ TOST_LEVEL = 0.90  # of the interval: two one-sided tests at 5 % each (Schuirman
 class Answers:
     """One model's answers to N test samples."""
 
-    scores: Floats  # (N, C), of S trainings or episodes (S, N, C); of regression C is 1
+    scores: (
+        Floats  # (N, C), of S trainings or episodes (S, N, C); of regression C is 1, of masks 6 C
+    )
     score_type: str = PROBABILITY  # see probe.metrics.classification
 
     @property
@@ -84,7 +86,7 @@ class Samples:
     """The test samples that two models are compared on. N of them."""
 
     labels: Array  # (N,), or (N, C) for the multi-label task; of regression floats
-    task: str  # one of cache.task.TASKS
+    task: str  # one of cache.task.TASKS, or SEGMENTATION
     groups: Texts | None = None  # (N,) patients, where known; an empty text is nobody
     class_names: Sequence[str] = ()  # for words; empty: their numbers
     are_patients: bool = False  # each is a patient, whose samples' scores were averaged
@@ -273,10 +275,7 @@ class _Pair:
         self.cluster = np.arange(n) if test.groups is None else clusters(test.groups)
         self.n_units = int(self.cluster.max()) + 1
         self.unit = test.unit(self.n_units)
-        self.supports: Mapping[str, Support] = {}
-        if test.task != REGRESSION:
-            n_classes = a.runs.shape[2]
-            self.supports = supports(test.labels, test.task, n_classes, self.cluster)
+        self.supports = supports_of(a.runs[0], test.labels, test.task, self.cluster)
         self._drawn: Ints | None = None
 
     @property
@@ -314,7 +313,8 @@ class _Pair:
     def _why_not(self, metric: Metric, value: float) -> str:
         """Why there is nothing to say at all; empty where there is."""
         if metric.needs != RANKS and metric.needs not in self.a[0].parts:
-            return "no interval and no test holds for an error of calibration"
+            what = "a median" if metric.needs == MEDIANS else "an error of calibration"
+            return f"no interval and no test holds for {what}"
         if math.isnan(value):
             return "a class has no samples, or the metric isn't defined"
         return ""

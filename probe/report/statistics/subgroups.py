@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cache.errors import RequestError
-from cache.task import MULTI_LABEL, REGRESSION
+from cache.task import MULTI_LABEL, NEVER_WRONG, REGRESSION, SEGMENTATION
 from probe.arrays import Array, Bools, Floats, Indices, Texts
 from probe.metrics.intervals import Interval, clusters, estimate, unit_of
 from probe.metrics.prepared import prepare
@@ -119,7 +119,7 @@ def subgroups(
     unit = "sample" if test.groups is None else unit_of(int(cluster.max()) + 1 < n)
     notes: list[str] = []
     thresholds: tuple[Threshold, ...] = ()
-    if test.task != REGRESSION:
+    if test.task not in NEVER_WRONG:
         thresholds, why = _thresholds(val, answers, test, sensitivity)
         notes += why
     of = _Measuring(answers, test, cluster, unit, thresholds, level)
@@ -137,6 +137,8 @@ def subgroups(
         gaps = of.gaps(names, shown, metrics, n_permutations, seed)
     if gaps and test.task == MULTI_LABEL:
         notes.append(f"names are permuted over {unit}s with the same number of labels")
+    elif gaps and test.task == SEGMENTATION:
+        notes.append(f"names are permuted over {unit}s with the same number of structures")
     elif gaps and test.task == REGRESSION:
         notes.append(f"names are permuted over all {unit}s, whatever their value")
     return Subgroups(groups, unknown, gaps, thresholds, unit, tuple(notes))
@@ -187,7 +189,8 @@ class _Measuring:
     ) -> None:
         self.answers, self.test, self.cluster = answers, test, cluster
         self.unit, self.thresholds, self.level = unit, thresholds, level
-        self.n_classes = answers.scores.shape[1]
+        by_class = test.labels if test.task == SEGMENTATION else answers.scores
+        self.n_classes = by_class.shape[1]
 
     def subgroup(self, name: str, who: Bools) -> Subgroup:
         """One with metrics, if its classes have enough units; of labels with rates of those that do."""
@@ -209,7 +212,7 @@ class _Measuring:
 
     def counted(self, name: str, who: Bools) -> Subgroup:
         """One with counts, and why there may be no more."""
-        labels, cluster = self.test.labels, self.cluster[who]
+        cluster = self.cluster[who]
         n_units = len(np.unique(cluster))
         if self.test.task == REGRESSION:
             why = self._too_few(n_units, "there") if n_units < FEWEST_UNITS else ""
@@ -217,7 +220,7 @@ class _Measuring:
         several = self.test.task == MULTI_LABEL
         counts, few = [], []
         for c in range(self.n_classes):
-            column = labels[:, c] if several else (labels == c).astype(np.int64)
+            column = self._has(c)
             ones = cluster[column[who] == 1]
             with_class = without = len(np.unique(ones))
             if several:
@@ -235,6 +238,13 @@ class _Measuring:
             why = self._too_few(counts[c].n_fewer, what) + side
             why += f", as {len(few) - 1} more" if len(few) > 1 else ""
         return Subgroup(name, int(who.sum()), n_units, tuple(counts), why=why)
+
+    def _has(self, c: int) -> Array:
+        """(N,) 1 where a sample has the class, the label or the structure."""
+        labels, task = self.test.labels, self.test.task
+        if task == SEGMENTATION:
+            return (labels[:, c] > 0).astype(np.int64)
+        return labels[:, c] if task == MULTI_LABEL else (labels == c).astype(np.int64)
 
     def _too_few(self, n: int, what: str) -> str:
         units = f"{n} {self.unit}{'' if n == 1 else 's'}"

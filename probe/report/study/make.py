@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cache.commands.names import counted
 from cache.errors import CacheError, RequestError
+from cache.task import SEGMENTATION
 from probe.report.figures.catalogue import FIGURES, make
 from probe.report.figures.files import AskedOfFiles
 from probe.report.figures.frame import Asked
@@ -24,6 +25,7 @@ from probe.report.findings.parts import Part, Shape
 from probe.report.findings.wrong import find_wrong
 from probe.report.formats.cells import Page
 from probe.report.pages import comparison, deciding, ledger
+from probe.report.pages.classes import page_of_classes
 from probe.report.pages.gallery import gallery_of, table_page
 from probe.report.pages.listing import page_of_rows
 from probe.report.pages.matrix import page_of_metric
@@ -133,6 +135,7 @@ def make_study(of: Studied) -> Study:
         Section(
             "compared", "Comparisons", (*_compared(of, main.heads), *figures["compared"]), COMPARED
         ),
+        Section("masks", "Masks by class and by size", tuple(_masks(of)), MASKS),
         Section(CURVES, "Curves", tuple(figures[CURVES])),
         Section(
             ANSWERS, "Answers", tuple(figures[ANSWERS]), _answers_told(answers, len(main.parts))
@@ -159,6 +162,10 @@ WRONG = (
     "Of each data set the answers of one row of the first table: the better one of its headline. "
     "`report wrong` shows those of any other."
 )
+MASKS = (
+    "How well masks cover the true ones, with the bound that the grid of patches sets beside it. Small "
+    "structures are where they differ."
+)
 COMPARED = (
     "The pair that each test set's headline is of: the difference with its 95 % interval and p, who "
     "answers what, and which class moves. Any other pair: report compare A B."
@@ -169,6 +176,20 @@ TOGETHER = (
     'and place=joined"`.'
 )
 LEDGER = "The best of many looked at seems better than it is; so this counts every question that was ever asked of a test set."
+
+
+def _masks(of: Studied) -> Iterator[Block]:
+    """Rows of segmentation, by class and by size of the structure."""
+    rows = [row for row in of.rows if row.row.encoded.task == SEGMENTATION]
+    having = [row for row in rows if row.row.measured.per_class]
+    if having:
+        page = page_of_classes(having[:MOST_ROWS])
+        if len(having) > MOST_ROWS:
+            more = (
+                f"the first {MOST_ROWS} of {len(having)} rows; `report table --by class` shows all"
+            )
+            page = replace(page, notes=(more,))
+        yield page
 
 
 def _title(of: Studied) -> str:
@@ -299,7 +320,7 @@ def _of_files(of: Studied, answers: Sequence[Contender]) -> tuple[list[Figure], 
     used = {source.digest for row in of.rows for source in row.row.sources}
     by_set: dict[str, list[Features]] = defaultdict(list)
     for file in of.people.files:
-        if file.digest in used:
+        if file.digest in used and not file.is_tokens:
             by_set[file.dataset].append(file)
     for dataset, stored in list(by_set.items())[:MOST_GALLERIES]:
         asked = [[c for c in among if c.dataset == dataset] for among in (answers, of.contenders)]
