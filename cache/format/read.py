@@ -296,7 +296,9 @@ def _read_header(path: Path, file: h5py.File) -> Header:
     right = {
         "units": units.shape == (n_units, RECORD_WORDS) and units.dtype == "<u4",
         "cost": cost.shape == () and cost.dtype.itemsize == COST_BYTES,
-        "arrays": 0 < len({*arrays} - {*NO_FEATURES}) and len(extents) < RECORD_WORDS,
+        # An encoder without layers is none: tables and looks of images that are trained on.
+        "arrays": len({*arrays} - {*NO_FEATURES}) >= min(key["layers"]["of"], 1)
+        and 0 < len(extents) < RECORD_WORDS,
         "rows and samples": n_rows and n_samples,
     }
     wrong += [name for name, is_right in right.items() if not is_right]

@@ -44,7 +44,7 @@ from extract import loaded
 from extract.config import ExtractConfig
 from extract.datasets.dataset import Dataset, as_stored
 from extract.describe import existing_parent
-from extract.forward import decode_pieces
+from extract.forward import Run, decode_pieces
 from extract.job import Job
 from extract.key import make_transform
 from extract.machine.digests import DigestMemory
@@ -321,13 +321,16 @@ def _unpack(
     units = [*range(writer.header.n_units)] if packs else todo
     # Where prepared pixels alone are kept, those who decode prepare them too.
     on_host = transform.on_host if [*packs] == [PREPARED] else as_stored
-    pieces = decode_pieces(dataset, units, AT_ONCE, pin=False, prepare=on_host)
+    rows = {unit: writer.header.rows_of(unit) for unit in units}
+    runs = [Run(*of, ((unit, *of),)) for unit, of in rows.items()]
+    pieces = decode_pieces(dataset, runs, AT_ONCE, pin=False, prepare=on_host)
     of_unit: list[Mapping[str, NDArray[np.uint8]]] = []
     with (
         closing(prefetch(pieces, 1 if dataset.piece_bytes else 2)) as ahead,
         Progress(dataset.name, dataset.n_rows) as progress,
     ):
-        for unit, is_last, groups, looks in ahead:
+        for run, is_last, groups, looks in ahead:
+            ((unit, *_),) = run.units
             of_unit.append(looks)
             for group in groups:
                 for form, pack in packs.items():
