@@ -263,7 +263,11 @@ def _missing(root: Path, wish: Wish, there: Sequence[Features]) -> str:
         stored = _stored_as(odd[0], names)
         kind, _, place = odd[0].partition(":")
         # What extract can read, and hasn't yet, is answered by its command as any other.
-        if stored or kind not in ("folder", "csv", "npz") or not Path(place).expanduser().exists():
+        if (
+            stored
+            or kind not in ("folder", "seg-folder", "csv", "npz")
+            or not Path(place).expanduser().exists()
+        ):
             return (
                 f"no {what} {wish} in {where}: --data takes names, and {odd[0]} is none{stored}; "
                 f"here are: {', '.join(names) or 'none'}"
@@ -289,7 +293,7 @@ def _stored_as(word: str, names: Sequence[str]) -> str:
     if word.endswith(".h5"):
         return " (a feature file is named without --data)"
     kind, _, place = word.partition(":")
-    name = file_stem(Path(place).name if kind == "folder" else Path(place).stem)
+    name = file_stem(Path(place).name if kind.endswith("folder") else Path(place).stem)
     return f" (it is stored as {name})" if name in names else ""
 
 

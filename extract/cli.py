@@ -69,7 +69,8 @@ def make_parser() -> Parser:
     texts = parser.add_argument_group("texts, for encoders with a text tower (open_clip)")
     add_flags(texts, TextConfig)
     own = parser.add_argument_group(
-        "your own images: --data folder:PATH or csv:FILE (labels and splits are in no key)"
+        "your own images: --data folder:PATH, seg-folder:PATH or csv:FILE (labels, masks and splits are "
+        "in no key)"
     )
     add_flags(own, TableOptions, SplitConfig)
     how = parser.add_argument_group("how (none of it changes the key)")

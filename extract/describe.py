@@ -115,7 +115,7 @@ def describe_files(source: Source) -> Iterator[str]:
     assert source.files is not None
     listing = source.files.listing
     lines = [*describe_target(listing.target), *source.files.notes, source.files.split_words]
-    lines += filter(None, [source.files.kept_words])
+    lines += filter(None, [source.files.kept_words, listing.masks and listing.masks.words])
     if source.files.window:
         lines.append(f"window: {source.files.window}")
     if source.n_images != len(listing.ids):

@@ -27,7 +27,7 @@ from extract.config import (
 from extract.datasets.dataset import Dataset
 from extract.datasets.files.images import USUAL_SPLIT
 from extract.datasets.origins import describe_seen
-from extract.datasets.sources import CSV, FOLDER
+from extract.datasets.sources import CSV, FOLDER, SEG_FOLDER
 from extract.describe import fit_words
 from extract.encoders.encoder import Weights
 from extract.encoders.weights.published import Hub
@@ -151,7 +151,7 @@ def command_line(job: Job, config: ExtractConfig) -> str:
 def data_words(job: Job, config: ExtractConfig) -> list[str]:
     """Of ``command_line``, what says which labels and which split there are."""
     found = ["--data", job.source.wish]
-    if job.source.wish.startswith((CSV, FOLDER)):
+    if job.source.wish.startswith((CSV, FOLDER, SEG_FOLDER)):
         found += words(config.table)
     if drawn := job.source.files and job.source.files.drawn:
         usual = str(drawn.rule) == USUAL_SPLIT and not config.split

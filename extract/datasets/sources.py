@@ -32,7 +32,7 @@ from extract.datasets.volumes import Slicing
 from extract.machine.digests import DigestMemory, file_md5
 
 DEMOS = (demo.NAME, demo_masks.NAME)
-NPZ, FOLDER, CSV = "npz:", "folder:", "csv:"
+NPZ, FOLDER, CSV, SEG_FOLDER = "npz:", "folder:", "csv:", "seg-folder:"
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def find_source(
 
     Args:
         name: a MedMNIST flag, "demo", "demo-masks", "npz:FILE" for a file in MedMNIST's layout, "folder:PATH",
-            "csv:FILE", a recipe, or a definition of the user's.
+            "seg-folder:PATH", "csv:FILE", a recipe, or a definition of the user's.
         size: side of the encoder's input, pixels.
         source_size: which of MedMNIST's sizes; None chooses by ``size``.
         root: folder of MedMNIST's files, or of a recipe's.

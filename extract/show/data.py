@@ -38,7 +38,7 @@ examples:
   extract data add scans csv:scans.csv --path-col file --label-col finding --group-col patient
   extract data remove scans
 
-Besides these, --data takes folder:PATH, csv:FILE and npz:FILE.
+Besides these, --data takes folder:PATH, seg-folder:PATH, csv:FILE and npz:FILE.
 
 states: ready · needs download (extract fetches it) · not here (a person must get it: `extract data
 NAME` says where) · missing package · damaged
@@ -232,7 +232,7 @@ def make_add_parser() -> Parser:
         description="Name a data set of your own once; later commands say --data NAME.",
     )
     parser.add_argument("name", metavar="NAME", help="a-z, 0-9, dot, dash and underscore")
-    parser.add_argument("source", metavar="SOURCE", help="csv:FILE or folder:PATH")
+    parser.add_argument("source", metavar="SOURCE", help="csv:FILE, folder:PATH or seg-folder:PATH")
     parser.add_argument("--licence", default="", metavar="TEXT", help="told with the features")
     parser.add_argument(
         "--window", metavar="W", help="of values beyond 8 bit, as extract --window takes it"
@@ -251,7 +251,7 @@ def run_add(options: argparse.Namespace) -> int:
     kind, colon, path = options.source.partition(":")
     if not colon or kind not in definitions.KINDS:
         raise RequestError(
-            f"a data set of your own is csv:FILE or folder:PATH, not {options.source!r}"
+            f"a data set of your own is csv:FILE, folder:PATH or seg-folder:PATH, not {options.source!r}"
         )
     if options.window is not None:
         Window.parse(options.window)
@@ -279,6 +279,8 @@ def describe_listing(listing: Listing) -> Iterator[str]:
         yield f"splits: {', '.join(of_split)}"
     if listing.groups is not None:
         yield f"patients: {grouped(len(np.unique(listing.groups)))}"
+    if listing.masks:
+        yield listing.masks.words
     if listing.meta:
         yield f"kept beside the labels: {', '.join(listing.meta)}"
     for note in listing.notes:

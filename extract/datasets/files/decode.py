@@ -68,7 +68,7 @@ def inspect(path: Path, window: Window | None, slicing: Slicing | None) -> Image
             window was given.
     """
     with reading(path):
-        stored = _decode(path)
+        stored = decode_file(path)
         stored.check()
         chosen = _choose(stored, window, path)
         decoder = stored.decoder
@@ -137,7 +137,7 @@ def read_image(
         UnreadableImage, RequestError: as ``inspect``.
     """
     with reading(path):
-        stored = _decode(path)
+        stored = decode_file(path)
         if not checked:
             stored.check()
         chosen = _choose(stored, window, path)
@@ -158,7 +158,12 @@ def is_image_file(path: str | Path) -> bool:
     return str(path).lower().endswith(IMAGE_SUFFIXES) or is_unnamed_dicom(Path(path))
 
 
-def _decode(path: Path) -> Stored:
+def decode_file(path: Path) -> Stored:
+    """What a file holds, as stored.
+
+    Raises:
+        Exception: whatever its decoder raises; see ``reading``.
+    """
     name = path.name.lower()
     for format in (pillow, nifti, mat, dicom):
         if name.endswith(format.SUFFIXES):

@@ -17,10 +17,11 @@ from extract.datasets.arrays.medmnist import FLAGS
 from extract.datasets.files.folders import list_folder
 from extract.datasets.files.listing import Listing
 from extract.datasets.files.options import TableOptions
+from extract.datasets.files.seg_folders import list_seg_folder
 from extract.datasets.files.tables import list_table
 
 VERSION = 1
-KINDS = {"csv": list_table, "folder": list_folder}
+KINDS = {"csv": list_table, "folder": list_folder, "seg-folder": list_seg_folder}
 FIELDS = {"version", "kind", "path", "options"}
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 RESERVED = (
@@ -70,7 +71,7 @@ def save(
 
     Args:
         name: what ``--data`` will call it.
-        kind: "csv" or "folder".
+        kind: one of KINDS.
         path: of the table or the folder; made absolute, and so is the options' root.
         options: what is said of its columns.
         reserved: names that are taken besides ``RESERVED``: those of recipes.

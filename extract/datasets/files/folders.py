@@ -54,15 +54,15 @@ def list_folder(
     root = root.expanduser().absolute()
     if not root.is_dir():
         raise RequestError(f"no folder at {root}; {LAYOUT}")
-    files, folders = _walk(root)
-    images, others = _divide(files, lambda path: is_image_file(f"{root}{os.sep}{path}"))
+    files, folders = walk(root)
+    images, others = divide(files, lambda path: is_image_file(f"{root}{os.sep}{path}"))
     splits = {} if options.unlabelled else _find_splits(root, images)
     # Where the class stands in a path; what has none may lie anywhere.
     depth = -1 if options.unlabelled else 1 if splits else 0
-    images, loose = _divide(images, lambda path: path.count("/") > depth)
+    images, loose = divide(images, lambda path: path.count("/") > depth)
     if not images:
         raise RequestError(_say_no_images(root, loose, others))
-    ids, sample = _make_samples(_make_ids(root, images), depth, options.samples)
+    ids, sample = make_samples(make_ids(root, images), depth, options.samples)
     first = np.unique(sample, return_index=True)[1].tolist()
     firsts = [images[i] for i in first]
     of_first = [splits[path.split("/", 1)[0]] for path in firsts if splits]
@@ -98,7 +98,7 @@ def list_folder(
     )
 
 
-def _walk(root: Path) -> tuple[list[str], list[str]]:
+def walk(root: Path) -> tuple[list[str], list[str]]:
     """All files and all folders below the root, relative to it, in one order everywhere."""
     real_root = os.path.realpath(root)
     files: list[str] = []
@@ -127,7 +127,7 @@ def _check_link(link: Path, real_root: str) -> None:
         raise RequestError(f"{link} is a link to a folder, whose images would be there twice")
 
 
-def _divide(paths: Sequence[str], keep: Callable[[str], bool]) -> tuple[list[str], list[str]]:
+def divide(paths: Sequence[str], keep: Callable[[str], bool]) -> tuple[list[str], list[str]]:
     """Those to keep, and the others."""
     kept: list[str] = []
     others: list[str] = []
@@ -180,7 +180,7 @@ def _empty_classes(
     return sorted({composed(place[0]) for place in places if len(place) == 1} - classes)
 
 
-def _make_ids(root: Path, paths: Sequence[str]) -> tuple[str, ...]:
+def make_ids(root: Path, paths: Sequence[str]) -> tuple[str, ...]:
     """Paths in one spelling.
 
     Raises:
@@ -199,7 +199,7 @@ def _make_ids(root: Path, paths: Sequence[str]) -> tuple[str, ...]:
     return tuple(ids)
 
 
-def _make_samples(
+def make_samples(
     names: Sequence[str], depth: int, samples: str
 ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """Ids of the samples, and which of them each image belongs to.

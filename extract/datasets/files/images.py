@@ -17,6 +17,7 @@ from cache import RequestError
 from cache.commands.names import counted
 from cache.format.sample_tables import SPLITS
 from cache.format.spec import Samples
+from cache.masks import MaskSource
 from cache.splits.make import LEFT_OUT, continue_split, make_splits
 from cache.splits.rules import Drawn, SplitRule
 from extract.datasets.dataset import Dataset, Images, Piece, Prepare, Ranges, make_piece
@@ -33,6 +34,7 @@ from extract.datasets.files.index import (
     refuse_unreadable,
 )
 from extract.datasets.files.listing import Listing
+from extract.datasets.files.mask_files import MaskFiles
 from extract.datasets.files.windows import FULL, HEADER, Window
 from extract.datasets.looks import thumbnail_side
 from extract.datasets.volumes import Slicing
@@ -332,8 +334,21 @@ def open_dataset(images: FileImages) -> Dataset:
         drawn=drawn,
         row_bytes=_row_bytes(images),
         piece_bytes=VOLUME_PIECE_BYTES if images.slicing else None,
+        masks=_masks(images),
         load=load,
     )
+
+
+def _masks(images: FileImages) -> MaskSource | None:
+    listing = images.listing
+    if listing.masks is None:
+        return None
+    slicing = Slicing(images.slicing.axis) if images.slicing else Slicing()
+    shapes = tuple((f.n_frames, f.height, f.width) for f in images.facts)
+    files = MaskFiles(
+        listing.root, listing.paths, listing.masks.paths, shapes, slicing, listing.masks.classes
+    )
+    return files.source()
 
 
 def _split(images: FileImages) -> tuple[NDArray[np.uint8], list[str]]:

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import RequestError
+from cache.commands.names import counted
 from cache.labels.target import Target
+from extract.datasets.files.mask_classes import MaskClasses
 
 SHOWN = 3  # names in a message
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -20,6 +22,25 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 def first_of(names: Sequence[str], n: int = SHOWN) -> str:
     """ "a, b, c ...": the first n names, and whether there are more."""
     return ", ".join(names[:n]) + (" ..." if len(names) > n else "")
+
+
+@dataclass(frozen=True)
+class MaskListing:
+    """The masks of a listing's files. F files."""
+
+    paths: tuple[str | None, ...]  # (F,) below the listing's root; None: without a mask
+    classes: MaskClasses
+
+    @property
+    def words(self) -> str:
+        """What was understood."""
+        n = sum(path is not None for path in self.paths)
+        of = "all" if n == len(self.paths) else f"{n:_}"
+        names, background = self.classes.names, self.classes.background
+        left_out = (
+            "no class is background" if background is None else f"{names[background]} is background"
+        )
+        return f"masks: of {of} of {counted(len(self.paths), 'file')}; {self.classes.words}; {left_out}"
 
 
 @dataclass(frozen=True)
@@ -42,6 +63,7 @@ class Listing:
     licence: str = ""
     window: str | None = None  # how values beyond 8 bit become grey levels; None: nobody says
     notes: tuple[str, ...] = ()  # what a user should be told once, e.g. "3 rows without a label"
+    masks: MaskListing | None = None  # labels of pixels
     split_words: str = "the owner's"  # whose split it is
 
     def __post_init__(self) -> None:
@@ -71,4 +93,8 @@ class Listing:
             split=None if self.split is None else self.split[samples],
             groups=None if self.groups is None else self.groups[samples],
             meta={name: values[samples] for name, values in self.meta.items()},
+            masks=self.masks
+            and dataclasses.replace(
+                self.masks, paths=tuple(self.masks.paths[i] for i in files.tolist())
+            ),
         )

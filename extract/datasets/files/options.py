@@ -1,7 +1,7 @@
 """What a user says of a table or a folder of images, besides where it is."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from cache.errors import RequestError
 from cache.task import ASKED
 
 OF_FOLDERS = {"samples", "task", "positive", "unlabelled"}  # the others are a table's only
+OF_MASKS = {"mask_col", "mask_classes", "mask_ignore", "mask_background"}
 OF_LABELS = {"label_cols", "label_sep", "task", "positive"}
 SAMPLES = ("files", "folders")
 
@@ -62,6 +63,28 @@ class TableOptions:
         "a series, the views of a patient",
         among=SAMPLES,
     )
+    mask_col: str | None = setting(
+        None,
+        "of masks' paths: labels of pixels, for --tokens; other labels are then no must",
+        metavar="COLUMN",
+        shown="none",
+    )
+    mask_classes: tuple[str, ...] = setting(
+        (),
+        "of masks, comma separated: the names of values 0, 1, ..; or VALUE=NAME of any, as in "
+        "0=background,255=lesion, or of colours, '#ff0000=lesion'",
+        metavar="NAMES",
+        shown="0 is background, the one other value foreground",
+    )
+    mask_ignore: str | None = setting(
+        None, "of masks: pixels that count nowhere", metavar="VALUE", shown="none"
+    )
+    mask_background: str | None = setting(
+        None,
+        "the class of masks that is left out of means over classes, or none",
+        metavar="NAME",
+        shown="the one called background",
+    )
     task: str | None = setting(
         None,
         "what the labels are; ordinal and regression only by request",
@@ -94,6 +117,8 @@ class TableOptions:
             raise RequestError("--label-col takes one or more columns, comma separated")
         if self.sample_col and self.id_col:
             raise RequestError("--sample-col names the samples already; leave --id-col out")
+        if self.mask_background and self.mask_classes == ():
+            raise RequestError("--mask-background is one of the names of --mask-classes; give both")
         if self.unlabelled:
             said = changed(self, TableOptions())
             wrong = [f.name for f in flags_of(TableOptions) if f.field in said.keys() & OF_LABELS]
@@ -130,16 +155,23 @@ class TableOptions:
             values[name] = value
         return cls(**values)
 
-    def refuse_columns(self, where: str) -> None:
+    def refuse_columns(self, where: str, has: Collection[str] = OF_FOLDERS) -> None:
         """Refuse what is said of columns, where there are none.
+
+        Args:
+            where: is meant.
+            has: the fields that make sense there.
 
         Raises:
             RequestError: an option that only a table has.
         """
         said = changed(self, TableOptions())
-        wrong = [f.name for f in flags_of(TableOptions) if f.field in said.keys() - OF_FOLDERS]
+        wrong = [f.name for f in flags_of(TableOptions) if f.field in said.keys() - {*has}]
+        of_masks = (
+            " and seg-folder:PATH" if any(name.startswith("--mask-") for name in wrong) else ""
+        )
         if wrong:
             raise RequestError(
-                f"{where} is a folder, and {', '.join(wrong)} is for tables; leave it out, or name a "
-                "table: --data csv:FILE"
+                f"{where} is a folder, and {', '.join(wrong)} is for tables{of_masks}; leave it out, or "
+                "name a table: --data csv:FILE"
             )

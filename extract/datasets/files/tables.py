@@ -20,7 +20,8 @@ from cache.task import MISSING, MULTI_LABEL, REGRESSION
 from extract.datasets.files.below import Root, composed
 from extract.datasets.files.decode import IMAGE_SUFFIXES
 from extract.datasets.files.folders import SPLIT_WORDS
-from extract.datasets.files.listing import Listing, first_of
+from extract.datasets.files.listing import Listing, MaskListing, first_of
+from extract.datasets.files.mask_classes import MaskClasses
 from extract.datasets.files.options import TableOptions
 
 PATH_COLUMNS = ("path", "image", "file", "filename")  # the first that is there
@@ -60,7 +61,7 @@ def list_table(path: Path, options: TableOptions | None = None, name: str | None
     kept = kept[known]
     target = Target(target.task, target.class_names, target.labels[known])
     groups, group_notes = rows.read_groups(kept)
-    paths, sample = rows.find_files(kept)
+    paths, sample, of_file = rows.find_files(kept)
     return Listing(
         name=name or file_stem(path.stem),
         root=rows.root.path,
@@ -73,6 +74,7 @@ def list_table(path: Path, options: TableOptions | None = None, name: str | None
         meta=rows.read_meta(kept),
         licence=options.licence,
         window=options.window,
+        masks=rows.find_masks(of_file),
         notes=(*notes, *group_notes, *rows.note_unused(), *warn_of_classes(target)),
     )
 
@@ -97,8 +99,14 @@ class _Rows:
         if self.split_col is None and SPLIT_COLUMN in table.columns:
             self.split_col = SPLIT_COLUMN
         self.label_cols = () if options.unlabelled else options.label_cols
-        if "label" not in table.columns and self.label_cols == TableOptions.label_cols:
-            cure = "name the column of labels with --label-col, or say --unlabelled"
+        if (
+            options.mask_col
+            and "label" not in table.columns
+            and options.label_cols == TableOptions.label_cols
+        ):
+            self.label_cols = ()  # those of pixels are enough
+        elif "label" not in table.columns and self.label_cols == TableOptions.label_cols:
+            cure = "name the column of labels with --label-col, that of masks with --mask-col, or say --unlabelled"
             raise RequestError(_lacks(table, "label", cure))
         for name in self.used_columns():
             column(table, name)  # all of them are there, before anything is read
@@ -111,7 +119,7 @@ class _Rows:
 
     def used_columns(self) -> list[str]:
         asked = self.options
-        others = [self.split_col, asked.group_col, asked.id_col, asked.sample_col]
+        others = [self.split_col, asked.group_col, asked.id_col, asked.sample_col, asked.mask_col]
         known = [name for name in others if name is not None]
         return [self.path_col, *self.label_cols, *known, *asked.meta_cols]
 
@@ -186,7 +194,7 @@ class _Rows:
         return np.array(splits, np.uint8)
 
     def read_target(self, samples: NDArray[np.int64]) -> Target:
-        if self.options.unlabelled:
+        if not self.label_cols:
             return unlabelled(len(samples))
         return read_target(
             {name: self.cells(name, samples) for name in self.label_cols},
@@ -235,8 +243,10 @@ class _Rows:
 
     # ------------------------------------------------------------------------ files
 
-    def find_files(self, samples: NDArray[np.int64]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-        """The files of some samples, (F,), and which of these samples each belongs to, (F,).
+    def find_files(
+        self, samples: NDArray[np.int64]
+    ) -> tuple[tuple[str, ...], NDArray[np.int64], list[int]]:
+        """The files of some samples, (F,), which of these samples each belongs to, (F,), and its row.
 
         Raises:
             RequestError: files are missing (all are counted), or one stands there twice.
@@ -261,7 +271,29 @@ class _Rows:
                 )
         if missing:
             raise RequestError(self._say_missing(missing, len(rows)))
-        return tuple(found), of_row[rows]
+        return tuple(found), of_row[rows], rows
+
+    def find_masks(self, rows: Sequence[int]) -> MaskListing | None:
+        """The masks of some rows; None without a column.
+
+        Raises:
+            RequestError: one isn't there, or none is named.
+        """
+        name = self.options.mask_col
+        if name is None:
+            return None
+        found: list[str | None] = []
+        for row in rows:
+            cell = self.table.columns[name][row]
+            try:
+                found.append(self.root.find(self.root.place(cell)) if cell else None)
+            except RequestError as error:
+                raise RequestError(f"{self.at(row, name)}: {error}") from error
+            if cell and found[-1] is None:
+                raise RequestError(f"{self.at(row, name)}: no file {cell} in {self.root.path}")
+        if not any(found):
+            raise RequestError(f"{self.table.path}: column {name} is empty in every row")
+        return MaskListing(tuple(found), MaskClasses.of(self.options))
 
     def _say_missing(self, missing: Sequence[int], n_rows: int) -> str:
         named = [f"{self.places[row]} (line {self.table.lines[row]})" for row in missing]

@@ -4,13 +4,20 @@ import contextlib
 import gzip
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from extract.datasets.files.formats.stored import Stored, UnreadableImage, check_size, needs
+from extract.datasets.files.formats.stored import (
+    Stored,
+    UnreadableImage,
+    check_size,
+    needs,
+    reading,
+)
 
 SUFFIXES = (".nii", ".nii.gz")
 # Asked of the file, because nibabel takes the header of a pair (.hdr, .img) for a volume as well,
@@ -70,6 +77,70 @@ def read(path: Path) -> Stored:
         is_stack=True,
         notes=() if placed else ("no-orientation",),
     )
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a volume lies, by its header, its axes as ``read`` turns them."""
+
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]  # mm along each axis
+    corners: NDArray[np.float64]  # (2, 3) of the first and the last voxel, mm
+
+    def difference(self, other: "Placement", alike: float, near: float) -> str:
+        """What differs, in words; nothing where they lie on each other.
+
+        Args:
+            other: another volume's.
+            alike: share of a voxel's side that spacing may differ.
+            near: sides of a voxel that corners may lie apart.
+        """
+        if self.shape != other.shape:
+            return f"{self.shape} and {other.shape} voxels"
+        own, its = np.array(self.spacing), np.array(other.spacing)
+        if (np.abs(own - its) > alike * own).any():
+            return f"voxels of {_mm(own)} and {_mm(its)}"
+        if (np.abs(self.corners - other.corners).max(axis=0) > near * own.max()).any():
+            return f"first voxels at {_mm(self.corners[0])} and {_mm(other.corners[0])}"
+        return ""
+
+
+def _mm(values: NDArray[Any]) -> str:
+    return " x ".join(f"{mm:.3g}" for mm in values) + " mm"
+
+
+UNITS = {"meter": 1000.0, "micron": 0.001}  # in mm; what a header doesn't say is mm
+
+
+def read_placement(path: Path) -> Placement:
+    """Where a volume lies; its voxels aren't read.
+
+    Raises:
+        UnreadableImage: no NIfTI, or its affine leads nowhere.
+    """
+    with reading(path), _quiet():
+        import nibabel
+        from nibabel.orientations import io_orientation
+
+        image: Any = nibabel.load(path)  # type: ignore[attr-defined]
+        shape = (*image.shape, 1, 1)[:3]
+        affine = image.affine * UNITS.get(image.header.get_xyzt_units()[0], 1.0)
+        orientation = io_orientation(affine)
+        if np.isnan(orientation).any():
+            raise UnreadableImage("its affine doesn't say where the axes lead")
+        sides = np.linalg.norm(affine[:3, :3], axis=0)
+        first, last = np.zeros(3), np.array(shape) - 1.0
+        # Upright axes lead downwards, backwards and to the left.
+        order = [int(np.flatnonzero(orientation[:, 0] == axis)[0]) for axis in (2, 1, 0)]
+        for axis in range(3):
+            if orientation[axis, 1] > 0:
+                first[axis], last[axis] = last[axis], first[axis]
+        corners = np.stack([affine[:3, :3] @ end + affine[:3, 3] for end in (first, last)])
+        return Placement(
+            tuple(int(shape[axis]) for axis in order),  # type: ignore[arg-type]
+            tuple(float(sides[axis]) for axis in order),  # type: ignore[arg-type]
+            corners,
+        )
 
 
 def _upright(values: NDArray[Any], affine: NDArray[Any]) -> NDArray[Any]:

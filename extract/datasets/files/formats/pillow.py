@@ -86,6 +86,23 @@ def read(path: Path) -> Stored:
     )
 
 
+def read_numbers(path: Path) -> NDArray[Any]:
+    """Values as a mask has them, (n, H, W) or in colour (n, H, W, 3): nothing is scaled.
+
+    A palette's indices stay what they are, and so do grey levels of 1, 2 and 4 bit.
+    """
+    with _open(path) as image:
+        rawmode = _rawmode(image)
+        if image.mode in ("P", "1") and _count_pages(image) == 1:
+            check_size(image.height, image.width)
+            _turn_upright(image)
+            return np.asarray(image)[None].astype(np.uint8)
+    values = read(path).values
+    if rawmode in ("L;2", "L;4"):  # which Pillow stretches to 0..255
+        values = values // (255 // (2 ** int(rawmode[2:]) - 1))
+    return values
+
+
 @contextlib.contextmanager
 def _open(path: Path) -> Iterator[Any]:
     # Given a path, Pillow maps uncompressed files into memory, and garbles those that are to be
