@@ -106,7 +106,7 @@ class _Rows:
         ):
             self.label_cols = ()  # those of pixels are enough
         elif "label" not in table.columns and self.label_cols == TableOptions.label_cols:
-            cure = "name the column of labels with --label-col, that of masks with --mask-col, or say --unlabelled"
+            cure = "name the column of labels with --label-col, or say --unlabelled"
             raise RequestError(_lacks(table, "label", cure))
         for name in self.used_columns():
             column(table, name)  # all of them are there, before anything is read

@@ -212,7 +212,10 @@ def test_a_damaged_file_is_said_not_hidden(home, capsys):
         (["folder:x"], "`extract data add NAME folder:x` gives it one"),
         (["remove", "scans"], "no data set 'scans' was added; there are: none"),
         (["add", "show", "folder:x"], "show is a word of `extract data`"),
-        (["add", "x", "scans/table.csv"], "a data set of your own is csv:FILE or folder:PATH"),
+        (
+            ["add", "x", "scans/table.csv"],
+            "a data set of your own is csv:FILE, folder:PATH or seg-",
+        ),
         (["add", "x", "csv:none.csv"], "none.csv"),
         (["add", "x", "folder:none"], "no folder"),
         (["add", "x", "folder:~nobody.here/x"], "~ leads to no home folder"),
