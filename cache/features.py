@@ -123,7 +123,7 @@ class Features(StoredArrays):
     @property
     def is_part(self) -> bool:
         """Whether it holds only some images of its data set: ``extract --ids``. For maps alone."""
-        return "rows" in self.key
+        return self.header.is_part
 
     @property
     def is_tokens(self) -> bool:

@@ -158,6 +158,11 @@ class Header:
         return "text" in self.key
 
     @property
+    def is_part(self) -> bool:
+        """Whether it holds some images of its data set alone."""
+        return "rows" in self.key
+
+    @property
     def is_tokens(self) -> bool:
         """Whether the features are patch tokens, not pooled ones."""
         return TOKENS in self.key

@@ -2,6 +2,7 @@
 
     python tests/making/kill_extraction.py                  # 100 kills, one writer
     python tests/making/kill_extraction.py --processes 2    # 100 kills, two writers of one file
+    python tests/making/kill_extraction.py --tokens         # of patch tokens, two units a block
 
 Each round forks writers (torch is imported once, in the parent), sends SIGKILL a random time after
 a random unit of theirs is done, and then checks that the file opens and that no unit marked done
@@ -33,20 +34,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--images", type=int, default=12_000)
+    parser.add_argument("--images", type=int, help="(12,000; of tokens 1,500)")
+    parser.add_argument("--tokens", action="store_true", help="patch tokens as int8, with pictures")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rng = random.Random(options.seed)
     torch.set_num_threads(1)  # two writers on two cores; thread pools don't survive a fork either
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_images(folder / "kills.npz", options.images)
-        whole, seconds = run_whole(folder)
+        write_images(folder / "kills.npz", options.images or (1_500 if options.tokens else 12_000))
+        whole, seconds = run_whole(folder, options.tokens)
         print(f"uninterrupted: {seconds:.1f} s, {whole.header.n_units} units")
         kills = completed = done_at_kill = n_done = 0
         while kills < options.kills:
             victims = [
-                fork(folder, "killed", i, options.processes) for i in range(options.processes)
+                fork(folder, "killed", i, options.processes, options.tokens)
+                for i in range(options.processes)
             ]
             wait_for(folder / "killed", n_done + rng.randrange(4), victims)
             time.sleep(rng.uniform(0, seconds / whole.header.n_units))
@@ -62,7 +65,10 @@ def main() -> int:
                 n_done = 0
                 path.unlink()
         while not list((folder / "killed").glob("*/*.h5")):
-            last = [fork(folder, "killed", i, options.processes) for i in range(options.processes)]
+            last = [
+                fork(folder, "killed", i, options.processes, options.tokens)
+                for i in range(options.processes)
+            ]
             for process in last:
                 assert os.waitpid(process, 0)[1] == 0, "a writer failed"
         check(folder / "killed", whole)
@@ -84,20 +90,24 @@ def write_images(path: Path, n: int) -> None:
     np.savez_compressed(path, **arrays)
 
 
-def arguments(folder: Path, where: str, shard: int, n_shards: int) -> list[str]:
-    words = "--model test_vit --weights random --size 32 --batch-size 64 --device cpu".split()
+def arguments(folder: Path, where: str, shard: int, n_shards: int, tokens: bool) -> list[str]:
+    words = "--model test_vit --weights random --batch-size 64 --device cpu".split()
+    # Its six layers, 18 x 18 x 64 each: units of 128 rows.
+    words += "--size 288 --tokens all --store int8".split() if tokens else ["--size", "32"]
     words += ["--data", f"npz:{folder / 'kills.npz'}", "--features", str(folder / where)]
     return [*words, "--shard", f"{shard}/{n_shards}"]
 
 
-def run_whole(folder: Path):
+def run_whole(folder: Path, tokens: bool):
     started = time.monotonic()
-    assert os.waitpid(fork(folder, "whole", 0, 1), 0)[1] == 0, "the uninterrupted run failed"
+    assert os.waitpid(fork(folder, "whole", 0, 1, tokens), 0)[1] == 0, (
+        "the uninterrupted run failed"
+    )
     (path,) = (folder / "whole").glob("*/*.h5")
     return open_features(path), time.monotonic() - started
 
 
-def fork(folder: Path, where: str, shard: int, n_shards: int) -> int:
+def fork(folder: Path, where: str, shard: int, n_shards: int, tokens: bool) -> int:
     """Start a writer; its number of process."""
     process = os.fork()
     if process:
@@ -106,7 +116,7 @@ def fork(folder: Path, where: str, shard: int, n_shards: int) -> int:
     try:
         with Path(os.devnull).open("w") as null:
             os.dup2(null.fileno(), sys.stdout.fileno())
-        status = cli.main(arguments(folder, where, shard, n_shards))
+        status = cli.main(arguments(folder, where, shard, n_shards, tokens))
     finally:
         os._exit(status)
 

@@ -76,7 +76,8 @@ class Shelf:
 
     @property
     def _of_images(self) -> list[Header]:
-        return [header for header in self.headers if not header.is_text]
+        """Of all images of a data set: those of some have other tables."""
+        return [header for header in self.headers if not (header.is_text or header.is_part)]
 
     def _why_stale(self, asked: _Asked) -> Iterator[str]:
         own = [h for h in self.headers if h.digest == asked.digest]

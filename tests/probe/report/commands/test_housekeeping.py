@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from answering import make_earlier, make_row, rewrite, scores_file
-from features import Looks, make_features
+from features import Looks, make_features, make_token_spec, write_file
 from reporting import answered, refused, run
 
 from cache.format.key import canonical_json
@@ -151,6 +151,18 @@ def test_what_needs_no_file_is_stale_where_no_file_has_its_labels(shelf, capsys)
     assert n > 2  # controls, too
     assert f"{n} rows" in out
     assert out.count("labels of toys changed since") == n
+
+
+def test_a_file_of_some_images_makes_no_row_stale(shelf, capsys):
+    """It has other tables than rows of all; controls need no file of their own."""
+    folder = shelf / "features" / "toys"
+    for path in folder.glob("*.h5"):
+        path.unlink()
+    key = {"rows": {"of": 100, "stored": [0, 1, 2]}}
+    write_file(folder / "toy_8_tokens_0.h5", make_token_spec(3, key=key, dataset="toys"))
+    stale = answered(capsys, "ls", "--stale", "--data", "toys")
+    assert "feature file of toys is gone" in stale
+    assert "changed since" not in stale
 
 
 def test_a_feature_file_that_is_gone_makes_its_rows_stale(shelf, capsys):
