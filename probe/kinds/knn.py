@@ -105,6 +105,7 @@ class Knn(Voting, Kind):
     cut_off: bool = False
 
     name = "knn"
+    section = "kinds knn and segment-knn"
     candidate = "k"
     takes_numbers = True
     refits = True

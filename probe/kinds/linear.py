@@ -47,7 +47,8 @@ STRENGTHS = {"dinov2": tuple(float(c) for c in 10 ** np.linspace(-6, 5, 45))}
 USUAL = tuple(float(c) for c in 10 ** np.linspace(-6, 2, 17))
 
 
-def _read_strengths(text: str) -> tuple[float, ...]:
+def read_strengths(text: str) -> tuple[float, ...]:
+    """Strengths of --strengths: a grid by name, or numbers."""
     return STRENGTHS.get(text) or tuple(float(word) for word in split_words("--strengths", text))
 
 
@@ -66,7 +67,7 @@ class Linear(Kind):
         metavar="C",
         above=0,
         unlike=True,
-        read=_read_strengths,
+        read=read_strengths,
         shown=f"{','.join(f'{c:g}' for c in USUAL)}; with --shots {STRENGTH:g}",
     )
     # "ovr" is one class against the rest.
@@ -82,7 +83,7 @@ class Linear(Kind):
     max_products: int = 200
 
     name = "linear"
-    section = "kinds linear and stack"
+    section = "kinds linear, stack and segment"
     candidate = "strength"
     is_ordered = True
     standardises = True

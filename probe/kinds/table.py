@@ -9,11 +9,13 @@ from probe.kinds.kind import Kind
 from probe.kinds.knn import Knn
 from probe.kinds.linear import Linear
 from probe.kinds.ridge import Ridge
+from probe.kinds.segment import Segment
+from probe.kinds.segment_knn import SegmentKnn
 from probe.kinds.stack import Stack
 from probe.kinds.zeroshot import Zeroshot
 
 TABLE: tuple[type[Kind], ...] = (
     *(Knn, Linear, AdamW, Heads, Fusion),
-    *(Ridge, Stack, Abmil, Decoder, Zeroshot),
+    *(Ridge, Stack, Abmil, Segment, SegmentKnn, Decoder, Zeroshot),
 )
 KINDS = {kind.name: kind for kind in TABLE}

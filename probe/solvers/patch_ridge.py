@@ -22,6 +22,7 @@ class PatchRidge(PathFit):
     """The weights at one penalty, an output for every class."""
 
     penalty: float  # scikit-learn's alpha over the sum of shares
+    told: Told
 
     def outputs(self, features: Floats) -> Singles:
         """(b, C) nearly shares, of (b, D) patches."""
@@ -53,7 +54,7 @@ def fit_ridge(patches: Patches, penalties: Sequence[float]) -> list[PatchRidge]:
     for penalty in sorted(penalties, reverse=True):
         # Rounding leaves some eigenvalues of 0 below it, and a small penalty would become a negative.
         weights = basis @ (rotated / (np.maximum(eigenvalues, 0) + penalty)[:, None])
-        found.append(PatchRidge(weights, shares - mean @ weights, told.standard, penalty))
+        found.append(PatchRidge(weights, shares - mean @ weights, told.standard, penalty, told))
     return found
 
 

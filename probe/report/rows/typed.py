@@ -67,6 +67,8 @@ USUAL: Mapping[str, Mapping[str, Any]] = {
         "noise": 0.0,
         "class_weights": "balanced",
     },
+    "segment": {"strengths": [10.0**power for power in range(-6, 3)], "solver": "logistic"},
+    "segment-knn": {"temperature": 0.07},
     "decoder": {
         "head": "linear",
         "loss": "ce+dice",
