@@ -62,12 +62,12 @@ class Segment(Segmenting):
 
     strengths: tuple[float, ...] = setting(
         USUAL,
-        "",
+        f"of segment one a decade from {USUAL[0]:g} to {USUAL[-1]:g}, chosen on val; in episodes {STRENGTH:g}",
         metavar="C",
         above=0,
         unlike=True,
         read=read_strengths,
-        shown=f"segment: one a decade from 1e-6 to 100; with --shots {STRENGTH:g}",
+        shown="",
     )
     solver: str = setting(
         "logistic", "of segment: logistic regression, or least squares", among=SOLVERS
@@ -85,11 +85,12 @@ class Segment(Segmenting):
 
     @classmethod
     def read(cls, options: argparse.Namespace, base: Mapping[str, Any]) -> Segment:
-        typed = given(options, cls)
-        if typed.get("solver", base.get("solver")) == "ridge" and "strengths" in typed:
+        typed = {**base, **given(options, cls)}
+        is_ridge = typed.get("solver") == "ridge"
+        if is_ridge and "strengths" in typed:
             raise RequestError("--strengths are of --solver logistic, not of ridge")
-        of_episodes = {"strengths": (STRENGTH,), "penalties": (PENALTY,)} if options.shots else {}
-        return cls(**{**base, **of_episodes, **typed})
+        one = {"penalties": (PENALTY,)} if is_ridge else {"strengths": (STRENGTH,)}
+        return cls(**{**(one if options.shots else {}), **typed})
 
     def check_few_shot(self, few_shot: FewShotConfig, by_protocol: bool) -> None:
         super().check_few_shot(few_shot, by_protocol)

@@ -44,11 +44,11 @@ class SegmentKnn(Segmenting):
 
     k: tuple[int, ...] = setting(
         USUAL,
-        "",
+        f"of segment-knn always the best on val; in episodes {K_OF_EPISODES}",
         least=1,
         unlike=True,
         takes="numbers from 1 up, each once",
-        shown=f"segment-knn: of these the best on val; with --shots {K_OF_EPISODES}",
+        shown="",
     )
     temperature: float = setting(0.07, "", above=0, shown="")
     bank: int = setting(
@@ -122,7 +122,8 @@ class SegmentKnn(Segmenting):
             "metric": "cosine",
             "vote": "weighted",
             "temperature": self.temperature,
-            "bank": {"patches": len(x), "of": patches.n_rows, "seed": self.sample_seed},
+            "bank": self.bank,
+            "drawn": {"patches": len(x), "of": patches.n_rows, "seed": self.sample_seed},
             "chosen_by": chosen_by,
         }
         chosen: dict[str, Any] = {"k": k}

@@ -68,7 +68,7 @@ USUAL: Mapping[str, Mapping[str, Any]] = {
         "class_weights": "balanced",
     },
     "segment": {"strengths": [10.0**power for power in range(-6, 3)], "solver": "logistic"},
-    "segment-knn": {"temperature": 0.07},
+    "segment-knn": {"temperature": 0.07, "bank": 100_000},
     "decoder": {
         "head": "linear",
         "loss": "ce+dice",
@@ -119,6 +119,7 @@ USUAL: Mapping[str, Mapping[str, Any]] = {
 }
 USUAL_SEEDS = ("0", "1", "2")  # of trainings
 USUAL_STRENGTH = [0.01]  # of linear probes in episodes
+USUAL_K = {False: [10, 20, 100, 200], True: [10]}  # of segment-knn, and of it in episodes
 EACH = ("--freeze-until", "--cut-after", "--encoder-lr", "--lr")  # finetune --each joins their rows
 RENAMED = {
     **{
@@ -265,10 +266,13 @@ def _of_kind(kind: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, Valu
             yield "--k", (f"auto:{','.join(map(str, sorted(settings['k_among'])))}",)
         elif "k" in settings:
             yield "--k", (str(settings["k"]),)
+    if kind == "segment-knn" and "k_among" in settings:
+        if (ks := sorted(settings["k_among"])) != USUAL_K["few_shot" in settings]:
+            yield "--k", tuple(map(str, ks))
     usual = {**USUAL.get(kind, {})}
     if kind == "knn":
         usual["vote"] = "weighted" if settings.get("metric") == "cosine" else "majority"
-    if kind in ("linear", STACK) and "few_shot" in settings:
+    if kind in ("linear", STACK, "segment") and "few_shot" in settings:
         usual["strengths"] = USUAL_STRENGTH
     lora = settings.get("lora") or {}
     held = {**settings, **{f"lora_{name}": value for name, value in lora.items()}}
@@ -330,8 +334,8 @@ def _several(pools: Mapping[str, Sequence[str]], word: str) -> dict[str, Values]
 def _of_choice(n_val: int, settings: Mapping[str, Any]) -> dict[str, Values]:
     """``--choose`` and ``--refit``, where they aren't what anybody would get."""
     by, refit = str(settings.get("chosen_by", "")), settings.get("refit")
-    if "few_shot" in settings or settings["kind"] == "heads":
-        return {}
+    if "few_shot" in settings or settings["kind"] == "heads" or "grid" in settings:
+        return {}  # heads and kinds that segment choose as they do
     if "folds" in settings:
         found = {} if n_val < FEW_OF_VAL else {"--choose": ("cv",)}
         return found if refit else {**found, "--refit": ("train",)}

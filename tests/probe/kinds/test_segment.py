@@ -1,5 +1,7 @@
 """Linear segmentation and segmentation by neighbours, on a set made of shapes."""
 
+import shlex
+
 import numpy as np
 import pytest
 from looking import some
@@ -7,6 +9,7 @@ from numpy.testing import assert_allclose
 from shapes import make_masks_file, make_shapes, make_token_file
 
 from cache.errors import RequestError
+from probe.cli import make_parser
 from probe.config import ProbeConfig, RunConfig
 from probe.episodes.draw import FewShotConfig
 from probe.finding import FindConfig, choose_asked
@@ -15,6 +18,8 @@ from probe.kinds import segment_knn
 from probe.kinds.segment import Segment, draw_rows, patches_of
 from probe.kinds.segment_knn import Bank, SegmentKnn, draw_patches
 from probe.places import PlacesConfig
+from probe.report.rows.stored import read_stored, stored_files
+from probe.report.rows.typed import line_of
 from probe.run import run_probe
 from probe.solvers import patches as solver
 from probe.solvers.neighbours import neighbours
@@ -210,8 +215,40 @@ def test_a_bank_is_drawn_by_chance_and_in_order():
 def test_the_bank_is_said_in_the_row(there, tmp_path):
     (row,), failures, _ = ask(there, SegmentKnn((5, 20), bank=500), tmp_path)
     assert not failures
-    assert row.answered.settings["bank"] == {"patches": 500, "of": 3072, "seed": 0}
+    assert row.answered.settings["drawn"] == {"patches": 500, "of": 3072, "seed": 0}
     assert "its bank is 500 of 3_072 training patches, by chance" in row.marks
     rows, (why,), _ = ask(there, SegmentKnn((501,), bank=500), tmp_path / "k")
     assert not rows
     assert "the bank has 500 patches, which are fewer than --k 501" in why
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "flags"),
+    [
+        (Segment(), {}, "--kind segment"),
+        (Segment(solver="ridge"), {}, "--kind segment --solver ridge"),
+        (Segment((0.1, 1.0)), {}, "--kind segment --strengths 0.1,1.0"),
+        (Segment((0.01,)), {"few_shot": FewShotConfig((2,), 2)}, "--kind segment"),
+        (SegmentKnn(), {}, "--kind segment-knn"),
+        (SegmentKnn((5,), 0.1, 900), {}, "--kind segment-knn --k 5 --temperature 0.1 --bank 900"),
+    ],
+)
+def test_a_row_tells_the_line_that_makes_it(there, tmp_path, kind, more, flags):
+    rows, failures, _ = ask(there, kind, tmp_path, **more)
+    assert not failures
+    stored, _ = read_stored(tmp_path / "results", stored_files(tmp_path / "results"))
+    line = line_of(stored[0]).without("--layer", "--pool", "--model", "--data", "--size")
+    line = line.without("--shots", "--episodes", "--draw")
+    assert str(line) == f"probe {flags}"
+    words = [*shlex.split(str(line))[1:], *(["--shots", "2"] if more else [])]
+    options = make_parser().parse_args(words)
+    assert type(kind).read(options, {}) == kind
+    assert len(rows) == 1
+
+
+def test_strengths_are_not_of_ridge():
+    options = make_parser().parse_args("--kind segment --solver ridge --strengths 1".split())
+    with pytest.raises(RequestError, match="--strengths are of --solver logistic"):
+        Segment.read(options, {})
+    options = make_parser().parse_args("--kind segment --solver ridge --shots 2".split())
+    assert Segment.read(options, {}).penalties == (0.1,)
