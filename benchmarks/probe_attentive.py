@@ -70,7 +70,7 @@ def plain(x: np.ndarray, labels: np.ndarray, n_steps: int) -> None:
 
 def start(x: np.ndarray, labels: np.ndarray, n_models: int) -> PatchTraining:
     rows, outputs = np.arange(len(x)), Outputs(BINARY, 2, one_logit=False)
-    rates = [Rate(1e-3, 1e-2, 0.0)] * n_models
+    rates = [Rate(1e-3, 1e-2)] * n_models
     tokens = Patches(x, Moments.of(x[:8]).standard(np.arange(8)))
     return PatchTraining(N_QUERIES, tokens, rows, labels, outputs, COURSE, rates, 0, BATCH)
 

@@ -141,6 +141,15 @@ class Maps:
         parts = [self.features.tokens(layer, rows) for layer in self.layers]
         return [part.astype(np.float32, copy=False) for part in parts]
 
+    def stored(self, rows: Indices) -> Floats:
+        """(n, h, w, D) tokens as they are stored: in float16, too.
+
+        Raises:
+            BrokenCache: stored rows don't match their checksums.
+        """
+        parts = [self.features.tokens(layer, rows) for layer in self.layers]
+        return np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+
     def truths(self, rows: Indices) -> list[Array]:
         """(H, W) uint8 class numbers of each row's image, as large as its file has it."""
         return [self._masks.mask(int(number)) for number in self._mask_of[rows]]

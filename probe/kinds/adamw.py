@@ -35,8 +35,8 @@ from probe.solvers.outputs import Outputs, check_finite, check_training
 SCHEDULES = ("decay", "cosine")
 CHOSEN_BY = ("acc", "loss")
 SECTION = (
-    "kinds adamw, heads, fusion, abmil and decoder, trained step by step; heads is a grid over --lr and "
-    "the last layers, fusion attends to every layer, decoder segments"
+    "kinds adamw, heads, fusion, abmil, attentive and decoder, trained step by step; heads is a grid over "
+    "--lr and the last layers, fusion attends to every layer, attentive to patch tokens, decoder segments"
 )
 
 

@@ -28,7 +28,7 @@ from probe.episodes.draw import FewShotConfig
 from probe.kinds.adamw import SECTION
 from probe.kinds.fusion_search import Asking
 from probe.kinds.fusion_settings import FusionSettings
-from probe.kinds.kind import DivergedError, Problem
+from probe.kinds.kind import Problem
 from probe.places import name_places
 from probe.solvers.epochs import check_device
 
@@ -69,16 +69,7 @@ class Fusion(FusionSettings):
                 f"--pool cls+mean, or use --kind linear (asked was {name_places(problem.places)})"
             )
         check_device(self.device)
-        asking = Asking(self, problem, self._plan(problem))
-        found, diverged = asking.search(), []
-        for seed in self.seeds:
-            problem.say(f"fusion on {problem.question.title}: training with seed {seed}")
-            try:
-                yield asking.answer(found, seed)
-            except DivergedError as error:
-                diverged.append(error.what)
-        if diverged:
-            raise DivergedError(", ".join(diverged), f"try --lr {min(self.lrs) / 10:g}")
+        yield from Asking(self, problem, self._plan(problem)).answers()
 
     def _plan(self, problem: Problem) -> Plan:
         if not self.chooses_inside:

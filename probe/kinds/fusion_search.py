@@ -18,19 +18,20 @@ from probe.choosing.plan import Plan
 from probe.kinds.fusion_settings import BALANCED, SEARCH_SEED, FusionSettings
 from probe.kinds.kind import DivergedError, Problem
 from probe.metrics.classification import evaluate
-from probe.questions.question import join
+from probe.questions.question import Split, join
 from probe.solvers.epochs import MAX_BYTES
 from probe.solvers.fusion import Shape
 from probe.solvers.fusion_training import (
     Course,
     Noise,
+    Source,
     Tokens,
     Training,
     batch_size_of,
     loss_weights,
 )
 from probe.solvers.outputs import Outputs, check_finite
-from probe.solvers.side_by_side import Rate
+from probe.solvers.side_by_side import Parameters, Rate
 from probe.solvers.standardise import Standard, chunks
 from probe.solvers.temperature import fit_temperature, log_loss
 
@@ -41,10 +42,10 @@ INNER_SHARES = (1, 4)  # of train: to choose on and to fit on
 class Round(NamedTuple):
     """What is fitted to and asked: rows of all samples that are at hand."""
 
-    tokens: Tokens
+    tokens: Source
     rows: Indices
     labels: Array
-    held_tokens: Tokens
+    held_tokens: Source
     held_rows: Indices
 
 
@@ -74,8 +75,8 @@ class Asking:
         )
         needs_both = plan.fold is not None or plan.refit != "train"
         self._pool = join(plan.train, plan.val) if needs_both else plan.train
-        check_finite(self._pool.x)
         check_classes(plan.train.y, task)
+        self._read()
         self._rounds = [*self._make_rounds()]
         self._held_labels = self._labels_held()
         # As many batches as of all of train, of which four fifths are fitted to.
@@ -85,14 +86,32 @@ class Asking:
             # check_batch_size of the release: batch norm takes no batch of one.
             self._size = size + (len(self._rounds[0].rows) % size == 1)
 
+    def _read(self) -> None:
+        """Look at the pool's features before anything is fitted.
+
+        Raises:
+            RequestError: they aren't finite.
+        """
+        check_finite(self._pool.x)
+
     def _standard(self, rows: Indices) -> Standard | None:
+        """Of some of the pool; None: tokens are taken as they are."""
         if not self.kind.standardised:
             return None
         x = self._pool.x
         return Standard.of(x if len(rows) == len(x) else x[rows])
 
-    def _tokens_of(self, x: Floats, standard: Standard | None) -> Tokens:
-        return Tokens(x, self.problem.widths, standard, self.kind.pads_first, self.kind.device)
+    def _tokens_of(self, split: Split, standard: Standard | None) -> Source:
+        widths, kind = self.problem.widths, self.kind
+        return Tokens(split.x, widths, standard, kind.pads_first, kind.device)
+
+    def _shape(self) -> Parameters:
+        widths = self.problem.widths
+        return Shape(len(widths), max(widths), self._outputs.n_logits)
+
+    def _train(self, *given: Any) -> Training:
+        """``given``: what ``Training`` takes."""
+        return Training(*given)
 
     # ------------------------------------------------------------ rounds
 
@@ -109,12 +128,12 @@ class Asking:
         else:
             rows = np.arange(len(plan.train))
             standard = self._standard(rows)
-            tokens, held = (self._tokens_of(x, standard) for x in (self._pool.x, plan.val.x))
+            tokens, held = (self._tokens_of(x, standard) for x in (self._pool, plan.val))
             yield Round(tokens, rows, self._pool.y[rows], held, np.arange(len(plan.val)))
             return
         for held_out in range(n_parts):
             rows = np.flatnonzero(part != held_out)
-            tokens = self._tokens_of(self._pool.x, self._standard(rows))
+            tokens = self._tokens_of(self._pool, self._standard(rows))
             held_rows = np.flatnonzero(part == held_out)
             yield Round(tokens, rows, self._pool.y[rows], tokens, held_rows)
 
@@ -125,7 +144,7 @@ class Asking:
 
     def _start(self, each: Round, rates: Sequence[Rate], seed: int) -> Training:
         fitted = each.tokens, each.rows, each.labels, self._outputs, self._course
-        return Training(*fitted, rates, seed, self._size)
+        return self._train(*fitted, rates, seed, self._size)
 
     def _held_out(self, trainings: Sequence[Training]) -> Doubles:
         """(M, n, C) logits of what the rounds hold out."""
@@ -151,9 +170,7 @@ class Asking:
         if self.kind.halves:
             groups, rungs = [[*range(n)]], (*RUNGS, 1.0)
         else:  # no setting knows of the others
-            widths = self.problem.widths
-            shape = Shape(len(widths), max(widths), self._outputs.n_logits)
-            size = max(1, MAX_BYTES // (12 * shape.n_parameters))
+            size = max(1, MAX_BYTES // (12 * self._shape().n_parameters))
             groups, rungs = [[*range(n)[part]] for part in chunks(n, size)], (1.0,)
         for group in groups:
             alive = group
@@ -171,7 +188,7 @@ class Asking:
                     training.models.keep([alive.index(place) for place in best])
                 alive, done = best, trainings[0]
                 self.problem.say(
-                    f"fusion on {self.problem.question.title}: {len(alive)} of {n} settings go on "
+                    f"{self.kind.name} on {self.problem.question.title}: {len(alive)} of {n} settings go on "
                     f"after {done.n_done} of {done.n_steps} steps"
                 )
         lasting = [i for i in range(n) if steps[i] == max(steps) and losses[i] < math.inf]
@@ -218,6 +235,23 @@ class Asking:
 
     # ------------------------------------------------------------ one seed
 
+    def answers(self) -> Iterator[Answer]:
+        """Search, then an answer for each seed.
+
+        Raises:
+            DivergedError: all settings, or the chosen one with some seed; after the others' answers.
+        """
+        found, diverged = self.search(), []
+        for seed in self.kind.seeds:
+            what = f"{self.kind.name} on {self.problem.question.title}"
+            self.problem.say(f"{what}: training with seed {seed}")
+            try:
+                yield self.answer(found, seed)
+            except DivergedError as error:
+                diverged.append(error.what)
+        if diverged:
+            raise DivergedError(", ".join(diverged), f"try --lr {min(self.kind.lrs) / 10:g}")
+
     def answer(self, found: Found, seed: int) -> Answer:
         """The chosen setting trained with one seed.
 
@@ -237,17 +271,17 @@ class Asking:
         if plan.is_refitted or not trainings:
             rows = np.arange(len(plan.final))
             labels = self._pool.y[rows]
-            tokens = self._tokens_of(self._pool.x, self._standard(rows))
-            last = Training(tokens, rows, labels, self._outputs, self._course, [rate], seed)
+            tokens = self._tokens_of(self._pool, self._standard(rows))
+            last = self._train(tokens, rows, labels, self._outputs, self._course, [rate], seed)
             last.run(last.n_steps)
         else:
             (last,) = trainings
         test = self.problem.splits["test"]
         seen = last.tokens.standard
-        (of_test,), attention = last.answer(self._tokens_of(test.x, seen))
+        (of_test,), attention = last.answer(self._tokens_of(test, seen))
         self._refuse_infinite(of_test, seed)
         if kind.chooses_inside:  # val is asked as test is: nothing has seen it
-            (held,), _ = last.answer(self._tokens_of(plan.val.x, seen))
+            (held,), _ = last.answer(self._tokens_of(plan.val, seen))
         elif plan.fold is not None:
             order = np.concatenate([each.held_rows for each in self._rounds])
             held = held[np.argsort(order)]
@@ -260,7 +294,7 @@ class Asking:
             {**self._said(found), "temperature": temperature},
             scores,
             [*self._marks(found), *self._temperature_mark(temperature)],
-            extras=self._extras(attention, test.y) if len(test) else {},
+            extras=self._extras(attention, test) if len(test) else {},
             trained_parameters=last.models.shape.n_parameters,
         )
 
@@ -277,15 +311,19 @@ class Asking:
             return {"chosen_by": f"a fifth of train {self._loss_name}"}
         return self.plan.settings(self._loss_name)
 
+    def _named(self, rate: Rate) -> dict[str, float]:
+        """What differs between settings."""
+        return {"lr": rate.lr, "weight_decay": rate.weight_decay, "dropout": rate.dropout}
+
     def _said(self, found: Found) -> dict[str, Any]:
-        rate = self.kind.candidates[found.place]
-        named = {"lr": rate.lr, "weight_decay": rate.weight_decay, "dropout": rate.dropout}
+        candidates = self.kind.candidates
+        named = self._named(candidates[found.place])
         if not found.losses:
             return named
-        each = zip(self.kind.candidates, found.losses, found.steps, strict=True)
+        each = zip(candidates, found.losses, found.steps, strict=True)
         of_settings = [
-            [r.lr, r.weight_decay, r.dropout, loss if loss < math.inf else None, n]
-            for r, loss, n in each
+            [*self._named(rate).values(), loss if loss < math.inf else None, n]
+            for rate, loss, n in each
         ]
         return {**named, "of_settings": of_settings}
 
@@ -295,7 +333,8 @@ class Asking:
         marks = [] if kind.chooses_inside else self.plan.marks
         if n > 1:
             how = "the worse half dropped three times" if kind.halves else "all to the end"
-            what = f"lr {rate.lr:g}, weight decay {rate.weight_decay:g}, dropout {rate.dropout:g}"
+            named = self._named(rate).items()
+            what = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in named)
             marks.append(f"chosen among {n} settings with seed {SEARCH_SEED}, {how}: {what}")
         if gone := [
             r for r, loss in zip(kind.candidates, found.losses, strict=False) if loss == math.inf
@@ -318,9 +357,9 @@ class Asking:
         where = "val" if self.plan.fold is None else "the folds"
         return [f"logits are divided by {temperature:.3g}, the best temperature on {where}"]
 
-    def _extras(self, attention: Singles, labels: Array) -> dict[str, Array]:
+    def _extras(self, attention: Singles, test: Split) -> dict[str, Array]:
         """Attention by place, the mean over heads and samples of test, and of each class."""
-        task = self.problem.task
+        task, labels = self.problem.task, test.y
         if not task.has_several_labels:
             labels = labels[:, None] == np.arange(task.n_classes)
         of_classes = np.full((task.n_classes, attention.shape[1]), np.nan, np.float32)

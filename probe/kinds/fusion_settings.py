@@ -24,11 +24,15 @@ class FusionSettings(Kind):
     """
 
     lrs: tuple[float, ...] = setting(
-        (1e-4, 1e-3, 1e-2), "fusion and abmil choose one", flag="--lr", above=0, unlike=True
+        (1e-4, 1e-3, 1e-2),
+        "fusion, abmil and attentive choose one",
+        flag="--lr",
+        above=0,
+        unlike=True,
     )
     weight_decays: tuple[float, ...] = setting(
         (1.0, 1e-2),
-        "of fusion and abmil, some to choose from",
+        "of fusion, abmil and attentive, some to choose from",
         flag="--weight-decay",
         least=0,
         unlike=True,
@@ -45,8 +49,8 @@ class FusionSettings(Kind):
     # Fewer where an epoch would have less than five; of two the last batch might be one sample,
     # whose batch norm is nothing.
     batch_size: int = setting(2048, "", least=3)
-    iterations: int = setting(200, "of fusion at least", least=1)
-    epochs: int = setting(10, "of fusion at least", least=1)
+    iterations: int = setting(200, "of fusion and attentive at least", least=1)
+    epochs: int = setting(10, "of fusion and attentive at least", least=1)
     noise: float = setting(
         0.0,
         "that fusion adds to half of a batch: its length in shares of a vector's",
@@ -59,7 +63,9 @@ class FusionSettings(Kind):
     standardised: bool = True
     pads_first: bool = False  # narrow vectors are filled up with zeros before they are normed
     class_weights: str = setting(
-        BALANCED, "of fusion's loss: classes weigh alike, or as they come", among=(BALANCED, ALIKE)
+        BALANCED,
+        "of the loss of fusion and attentive: classes weigh alike, or as they come",
+        among=(BALANCED, ALIKE),
     )
     halves: bool = True  # drop the worse half of the settings three times
     # On a fifth of train by balanced accuracy, val unread; then fitted on all of train.

@@ -2,6 +2,7 @@
 
 from probe.kinds.abmil import Abmil
 from probe.kinds.adamw import AdamW
+from probe.kinds.attentive import Attentive
 from probe.kinds.decoder import Decoder
 from probe.kinds.fusion import Fusion
 from probe.kinds.heads import Heads
@@ -16,6 +17,6 @@ from probe.kinds.zeroshot import Zeroshot
 
 TABLE: tuple[type[Kind], ...] = (
     *(Knn, Linear, AdamW, Heads, Fusion),
-    *(Ridge, Stack, Abmil, Segment, SegmentKnn, Decoder, Zeroshot),
+    *(Ridge, Stack, Abmil, Attentive, Segment, SegmentKnn, Decoder, Zeroshot),
 )
 KINDS = {kind.name: kind for kind in TABLE}

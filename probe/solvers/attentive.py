@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from probe.arrays import Doubles, Indices, Singles
-from probe.solvers.fusion_training import Training
-from probe.solvers.side_by_side import Loss, Parameters, Rate, SideBySide, kept_of
+from probe.solvers.fusion_training import Noise, Training
+from probe.solvers.side_by_side import Loss, Parameters, Rate, SideBySide
 from probe.solvers.standardise import Standard, chunks, refuse_infinite
 
 if TYPE_CHECKING:
@@ -46,11 +46,6 @@ class Shape(Parameters):
     n_queries: int  # Q, a divisor of D
     width: int  # D
     n_classes: int  # C
-
-    @property
-    def n_heads(self) -> int:
-        """As attention that is dropped is drawn: for each query by itself."""
-        return self.n_queries
 
     @cached_property
     def parts(self) -> dict[str, tuple[int, ...]]:
@@ -102,35 +97,27 @@ class Models(SideBySide[Shape]):
     def step(
         self, tokens: torch.Tensor, loss: Loss, draw: torch.Tensor | None, lrs: Sequence[float]
     ) -> None:
+        """``draw`` is nothing to it: no attention is dropped."""
         self._n_steps.add_(1)
         for group in self._groups(len(tokens)):
-            self._move(group, self.gradients(group, tokens, loss, draw), lrs)
+            self._move(group, self.gradients(group, tokens, loss), lrs)
 
-    def gradients(
-        self, group: slice, tokens: torch.Tensor, loss: Loss, draw: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def gradients(self, group: slice, tokens: torch.Tensor, loss: Loss) -> torch.Tensor:
         """(m, P) gradients of some of the models; their running statistics are updated, too."""
         import torch
 
-        own, rates = self.flat[group], self.rates[group]
+        own = self.flat[group]
         gradient = torch.empty_like(own)
         w, g = self.shape.split(own), self.shape.split(gradient)
         n, models, n_queries, width = len(tokens), len(own), self.shape.n_queries, self.shape.width
         keys, values = self._keys(w), self._values(w)
 
-        def kept_in(rows: slice) -> torch.Tensor | None:
-            if draw is None or not any(rate.dropout for rate in rates):
-                return None
-            return kept_of(draw[rows], rates)
-
         parts = self._parts(tokens)
         attention = tokens.new_empty(n, tokens.shape[1], len(keys))
         pooled = tokens.new_empty(n, len(keys), width)  # (B, m * Q, D)
         for rows in parts:
-            own_attention, kept = attention[rows], kept_in(rows)
-            _attend(tokens[rows], keys, own_attention)
-            used = own_attention if kept is None else own_attention * kept
-            torch.bmm(used.transpose(1, 2), tokens[rows], out=pooled[rows])
+            _attend(tokens[rows], keys, attention[rows])
+            torch.bmm(attention[rows].transpose(1, 2), tokens[rows], out=pooled[rows])
         out = _project(pooled, values, models)  # (m, B, D)
 
         # Batch norm and head.
@@ -154,11 +141,9 @@ class Models(SideBySide[Shape]):
         del pooled, out, normed
         of_keys = torch.zeros_like(keys)
         for rows in parts:
-            part, own_attention, kept = tokens[rows], attention[rows], kept_in(rows)
+            part, own_attention = tokens[rows], attention[rows]
             of_pooled = of_slices[:, rows].bmm(values)  # (m * Q, b, D)
             of_attention = part.bmm(of_pooled.permute(1, 2, 0))  # (b, N, m * Q)
-            if kept is not None:
-                of_attention *= kept
             of_scores = of_attention.mul_(own_attention)
             of_scores -= own_attention * of_scores.sum(dim=1, keepdim=True)
             of_keys.addmm_(of_scores.view(-1, len(keys)).T, part.reshape(-1, width))
@@ -280,7 +265,9 @@ class Patches:
     def __len__(self) -> int:
         return self.x.shape[0]
 
-    def take(self, rows: Indices, noise: None = None, draw: object = None) -> torch.Tensor:
+    def take(
+        self, rows: Indices, noise: Noise | None = None, draw: torch.Generator | None = None
+    ) -> torch.Tensor:
         """(n, N, D); a few images at a time, which stay in the processor's cache."""
         import torch
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from probe.arrays import Singles
-from probe.solvers.side_by_side import Loss, Parameters, Rate, SideBySide, kept_of, pool
+from probe.solvers.side_by_side import Loss, Parameters, Rate, SideBySide
 from probe.solvers.standardise import chunks
 
 if TYPE_CHECKING:
@@ -235,6 +235,17 @@ class Models(SideBySide[Shape]):
                 by_head = attention.unflatten(2, (len(own), -1))
                 attentions[group, rows] = by_head.mean(dim=3).permute(2, 0, 1)
         return logits, attentions
+
+
+def pool(attention: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """(m * H, b, D) what each head pools, of (b, T, m * H) attention and (b, T, D) tokens."""
+    return attention.transpose(1, 2).bmm(tokens).transpose(0, 1)
+
+
+def kept_of(draw: torch.Tensor, rates: Sequence[Rate]) -> torch.Tensor:
+    """(b, T, m * H) what dropped attention is multiplied by."""
+    dropped = draw.new_tensor([rate.dropout for rate in rates])[:, None]
+    return ((draw[:, :, None] >= dropped) / (1 - dropped)).flatten(2)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -65,6 +65,24 @@ class Noise:
 
     size: float  # its length in shares of a token's; or, ``is_absolute``, each number's deviation
     is_absolute: bool = False
+
+
+class Source(Protocol):
+    """Where a training's tokens come from."""
+
+    dtype: str  # of all that is computed
+    device: str
+    standard: Standard | None
+    n_tokens: int  # T
+    width: int  # D
+
+    def __len__(self) -> int: ...
+
+    def take(
+        self, rows: Indices, noise: Noise | None = None, draw: torch.Generator | None = None
+    ) -> torch.Tensor:
+        """(n, T, D) as the model sees them."""
+        ...
 
 
 class Tokens:
@@ -207,7 +225,7 @@ class Training:
 
     def __init__(
         self,
-        tokens: Tokens,
+        tokens: Source,
         rows: Indices,
         labels: Ints,
         outputs: Outputs,
@@ -283,7 +301,7 @@ class Training:
             self.n_done += 1
 
     def answer(
-        self, tokens: Tokens, rows: Indices | None = None, noise: Noise | None = None
+        self, tokens: Source, rows: Indices | None = None, noise: Noise | None = None
     ) -> tuple[Doubles, Singles]:
         """(M, n, C) logits, and (n, T) attention of the first model, the mean over its heads.
 

@@ -53,7 +53,7 @@ class Rate:
 
     lr: float  # the first; it falls by a cosine
     weight_decay: float  # of all parameters
-    dropout: float  # of attention
+    dropout: float = 0.0  # of attention
 
 
 class SideBySide(ABC, Generic[Sizes]):
@@ -138,17 +138,6 @@ class SideBySide(ABC, Generic[Sizes]):
                 maximize=False,
                 grad_scale=divisor,
             )
-
-
-def pool(attention: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """(m * H, b, D) what each head pools, of (b, T, m * H) attention and (b, T, D) tokens."""
-    return attention.transpose(1, 2).bmm(tokens).transpose(0, 1)
-
-
-def kept_of(draw: torch.Tensor, rates: Sequence[Rate]) -> torch.Tensor:
-    """(b, T, m * H) what dropped attention is multiplied by."""
-    dropped = draw.new_tensor([rate.dropout for rate in rates])[:, None]
-    return ((draw[:, :, None] >= dropped) / (1 - dropped)).flatten(2)
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,15 @@ USUAL: Mapping[str, Mapping[str, Any]] = {
         "noise": 0.0,
         "class_weights": "balanced",
     },
+    "attentive": {
+        "lrs": [1e-4, 1e-3, 1e-2],
+        "weight_decays": [1.0, 1e-2],
+        "queries": None,
+        "batch_size": 64,
+        "iterations": 200,
+        "epochs": 20,
+        "class_weights": "balanced",
+    },
     "segment": {"strengths": [10.0**power for power in range(-6, 3)], "solver": "logistic"},
     "segment-knn": {"temperature": 0.07, "bank": 100_000},
     "decoder": {

@@ -15,7 +15,7 @@ from probe.solvers.outputs import Outputs
 from probe.solvers.side_by_side import CLIP, Loss, Rate
 from probe.solvers.standardise import Standard
 
-RATES = [Rate(1e-2, 1e-1, 0.0), Rate(3e-3, 1e-3, 0.3)]
+RATES = [Rate(1e-2, 1e-1), Rate(3e-3, 1e-3)]
 SHAPE = Shape(4, 16, 3)
 N_TOKENS = 9
 WEIGHTS = torch.tensor([0.5, 1.0, 2.5], dtype=torch.float64)
@@ -29,14 +29,14 @@ class Plain(nn.Module):
         self.queries = nn.Parameter(torch.zeros(shape.n_queries, shape.width))
         self.values = nn.Linear(shape.width, shape.width, bias=False)
         self.norm = nn.BatchNorm1d(shape.width, affine=False, eps=1e-6)
-        self.head, self.kept = nn.Linear(shape.width, shape.n_classes), 1
+        self.head = nn.Linear(shape.width, shape.n_classes)
 
     def forward(self, tokens):
         n, _, width = tokens.shape
         scores = self.queries @ tokens.transpose(1, 2) / width**0.5  # (n, Q, N)
         self.attention = scores.softmax(dim=2)
         values = self.values(tokens).unflatten(2, (len(self.queries), -1))  # (n, N, Q, d)
-        pooled = torch.einsum("bqn,bnqd->bqd", self.attention * self.kept, values)
+        pooled = torch.einsum("bqn,bnqd->bqd", self.attention, values)
         return self.head(self.norm(pooled.reshape(n, width)))
 
     def named(self):
@@ -52,18 +52,12 @@ def plain_from(shape, flat):
     return model
 
 
-def kept(draw, dropout):
-    """(B, Q, N) what a plain model's attention is multiplied by."""
-    return ((draw >= dropout) / (1 - dropout)).transpose(1, 2)
-
-
 def batch(shape=SHAPE, n=13, seed=0):
-    """Tokens, labels, and draws that drop attention; float64."""
+    """Tokens in float64, and labels."""
     made = torch.Generator().manual_seed(seed)
     tokens = torch.randn(n, N_TOKENS, shape.width, generator=made, dtype=torch.float64)
     labels = torch.randint(shape.n_classes, (n,), generator=made)
-    draw = torch.rand(n, N_TOKENS, shape.n_queries, generator=made, dtype=torch.float64)
-    return tokens, labels, draw
+    return tokens, labels
 
 
 def first(shape=SHAPE, seed=0):
@@ -80,12 +74,11 @@ def loss_of(labels, n_classes=3):
 
 @pytest.mark.parametrize("part_bytes", [2**22, 2**12, 1], ids=["whole", "parts", "one by one"])
 def test_gradients_are_those_of_a_plain_module(part_bytes):
-    tokens, labels, draw = batch()
+    tokens, labels = batch()
     models = Models(SHAPE, first(), RATES, part_bytes)
-    found = models.gradients(slice(0, 2), tokens, loss_of(labels), draw)
-    for own, rate, place in zip(found, RATES, range(2), strict=True):
+    found = models.gradients(slice(0, 2), tokens, loss_of(labels))
+    for place, own in enumerate(found):
         plain = plain_from(SHAPE, first())
-        plain.kept = kept(draw, rate.dropout)
         nn.CrossEntropyLoss(weight=WEIGHTS)(plain(tokens), labels).backward()
         wanted = torch.cat([p.grad.flatten() for p in plain.named()])
         assert torch.allclose(own, wanted, rtol=1e-8, atol=1e-12)
@@ -95,7 +88,7 @@ def test_gradients_are_those_of_a_plain_module(part_bytes):
 
 @pytest.mark.parametrize("pooled_bytes", [2**28, 1], ids=["together", "model by model"])
 def test_fifty_steps_lead_where_a_plain_loop_does(pooled_bytes, monkeypatch):
-    """In float64, with the same first weights, batches and dropped attention."""
+    """In float64, with the same first weights, and batches."""
     monkeypatch.setattr(attentive, "POOLED_BYTES", pooled_bytes)
     n_steps = 50
     models = Models(SHAPE, first(), RATES, 2**12)
@@ -105,20 +98,18 @@ def test_fifty_steps_lead_where_a_plain_loop_does(pooled_bytes, monkeypatch):
         for plain, rate in zip(plains, RATES, strict=True)
     ]
     for step in range(n_steps):
-        tokens, labels, draw = batch(seed=step)
-        models.step(tokens, loss_of(labels), draw, [rate.lr for rate in RATES])
-        for plain, rate, optimizer in zip(plains, RATES, optimizers, strict=True):
-            plain.kept = kept(draw, rate.dropout)
+        tokens, labels = batch(seed=step)
+        models.step(tokens, loss_of(labels), None, [rate.lr for rate in RATES])
+        for plain, optimizer in zip(plains, optimizers, strict=True):
             optimizer.zero_grad()
             nn.CrossEntropyLoss(weight=WEIGHTS)(plain(tokens), labels).backward()
             nn.utils.clip_grad_norm_(plain.parameters(), CLIP)
             optimizer.step()
-    tokens, _, _ = batch(n=40, seed=n_steps)
+    tokens, _ = batch(n=40, seed=n_steps)
     logits, attention = models.answer(tokens)
     for place, plain in enumerate(plains):
         wanted = torch.cat([p.detach().flatten() for p in plain.named()])
         assert torch.allclose(models.flat[place], wanted, rtol=0, atol=1e-6)
-        plain.kept = 1
         with torch.no_grad():
             assert torch.allclose(logits[place], plain.eval()(tokens), rtol=0, atol=1e-6)
         assert torch.allclose(attention[place], plain.attention.mean(dim=1), atol=1e-6)
@@ -185,7 +176,7 @@ def test_it_finds_the_token_that_tells(task):
         labels[::9, 2] = -1  # missing
     outputs = Outputs(task, n_classes, one_logit=False)
     course = Course(150, 1, 40, None, True)
-    given = Patches(x), np.arange(300), labels[:300], outputs, course, [Rate(1e-2, 1e-2, 0.0)], 0
+    given = Patches(x), np.arange(300), labels[:300], outputs, course, [Rate(1e-2, 1e-2)], 0
     training = PatchTraining(4, *given)
     assert training.batch_size <= 40
     training.run(training.n_steps)
@@ -209,6 +200,6 @@ def test_a_setting_does_not_depend_on_those_beside_it():
         training.run(training.n_steps)
         return training.answer(training.tokens)[0]
 
-    together = answered([RATES[0], Rate(1e-4, 0, 0.0)])
+    together = answered([RATES[0], Rate(1e-4, 0)])
     np.testing.assert_allclose(together[0], answered(RATES[:1])[0], atol=1e-3)
     assert loss_weights(labels, outputs, False).max() == 1
