@@ -14,6 +14,7 @@ from extract.config import ExtractConfig, PreparingConfig, ReadingConfig, Source
 from extract.datasets.files.options import TableOptions
 from finetune import config
 from finetune.config import Request, settle
+from finetune.decoder import is_of_masks, settle_decoder
 from finetune.each import EachConfig, each_of
 from finetune.protocols import Subject
 from probe.questions.overlay import META, LabelsConfig, OverlayConfig, SplitConfig
@@ -29,6 +30,7 @@ examples:
   finetune --model dinov2 --data dermamnist --cut-after 5       without the blocks after 5
   finetune --model dinov2 --data dermamnist --mode head --augment flip
   finetune --model dinov2 --data dermamnist --mode head --head deit
+  finetune --model dinov2 --data demo-masks --mode head --head unet    on masks, no token file
   finetune --protocol wu2025 --model dinov2 --data dermamnist   as a paper's code does it
   finetune --model dinov2 --data dermamnist --shots 5 --episodes-like ROW    a probe's episodes
   finetune --model dinov2 --data dermamnist --init-head-from ROW             a probe's head first
@@ -44,6 +46,7 @@ NUMBERS = {
     "which encoder, which images": (SourceConfig, config.WeightsConfig),
     "what trains": (config.NetworkConfig, config.LoraConfig),
     "how it trains": (config.PaperConfig, config.TrainConfig),
+    "on masks: --mode head with --head linear, ms or unet": (config.MasksConfig,),
     "where it begins, and few-shot": (config.StartConfig, config.FewShotWish),
     "how images are prepared (as extract does)": (PreparingConfig,),
     "your own images: --data folder:PATH or csv:FILE": (TableOptions,),
@@ -123,7 +126,7 @@ def request_of(options: argparse.Namespace) -> Request:
             raise RequestError(
                 f"{flag.name} takes the episodes of a probe's row: name it, --episodes-like ROW"
             )
-    typed = given(options, config.ModelConfig, config.TrainConfig)
+    typed = given(options, config.ModelConfig, config.TrainConfig, config.MasksConfig)
     typed |= {f"lora_{name}": value for name, value in given(options, config.LoraConfig).items()}
     request = Request(
         images=ExtractConfig(
@@ -140,7 +143,8 @@ def request_of(options: argparse.Namespace) -> Request:
         few_shot=config.FewShotWish(**episodes) if episodes else None,
         **given(options, Request),
     )
-    settle(request, Subject())  # contradictions are known before anything is loaded
+    # Contradictions are known before anything is loaded.
+    settle_decoder(request) if is_of_masks(request) else settle(request, Subject())
     return request
 
 

@@ -27,6 +27,7 @@ from finetune.protocols import (
 from probe.metrics.metric import Measuring
 from probe.protocols import Followed
 from probe.questions.overlay import OverlayConfig
+from probe.solvers.decoders import LOSSES
 
 MODES = (
     "full",  # every parameter trains
@@ -35,7 +36,9 @@ MODES = (
     "lora",  # adapters of low rank in the encoder's linear layers (Hu et al. 2022)
     "bitfit",  # the encoder's biases alone (Ben Zaken et al. 2022)
 )
-HEADS = ("linear", "deit")  # "deit": a whole DeiT-B behind the patch tokens (Huix et al. 2024)
+MAP_HEADS = ("ms", "unet")  # on masks alone, as "linear" may be: finetune/segmenting.py
+# "deit": a whole DeiT-B behind the patch tokens (Huix et al. 2024)
+HEADS = ("linear", "deit", *MAP_HEADS)
 POOLS = ("head", "cls", "mean", "proj")  # what a linear head sees of the last layer
 BATCHNORMS = ("auto", "train", "eval")
 OPTIMISERS = ("adamw", "sgd")
@@ -99,7 +102,10 @@ class NetworkConfig:
         shown="full, or the protocol's; partial with --freeze-until",
     )
     head: str = setting(
-        "linear", "deit: a DeiT-B behind the patch tokens (Huix et al. 2024)", among=HEADS
+        "linear",
+        "deit: a DeiT-B behind the patch tokens (Huix et al. 2024); of masks ms: the last four layers "
+        "side by side, unet: four blocks that double the grid",
+        among=HEADS,
     )
     pool: str = setting(
         "head",
@@ -137,6 +143,17 @@ class NetworkConfig:
         among=BATCHNORMS,
     )
     drop_path: float = setting(0.0, "stochastic depth", metavar="P", least=0, below=1)
+
+
+@dataclass(frozen=True)
+class MasksConfig:
+    """Of heads on masks, what isn't among the others: the settings of ``probe --kind decoder``."""
+
+    loss: str = setting("ce+dice", "of heads on masks", among=LOSSES)
+    class_weights: str = setting("none", "of the loss of masks", among=("balanced", "none"))
+    dropout: float = setting(
+        0.0, "of the features of linear and ms, on masks", metavar="P", least=0, below=1
+    )
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 
 from cache.errors import CacheError, Failure, RequestError
+from cache.labels.target import UNLABELLED
+from extract import loaded
 from extract.encoders.encoder import (
     find_weights,
     load_encoder,
@@ -31,6 +33,7 @@ from finetune.config import FinetuneConfig, Request, settle
 from finetune.data.augment import make_augmentation
 from finetune.data.batches import Loader
 from finetune.data.images import find_transform, open_images
+from finetune.decoder import is_of_masks
 from finetune.model.classifier import check_model, load_trained, what_trains
 from finetune.model.heads import find_deit
 from finetune.ranks import Ranks, join_ranks
@@ -42,6 +45,7 @@ from finetune.rows import (
     probe_settings,
     say_trains,
 )
+from finetune.segmenting import run_decoder
 from finetune.setting import OF_EPISODES, READ, Asked, Say, Setting, Trial, named_rate, subject_of
 from finetune.start.episodes import episodes_like
 from finetune.training.objective import make_objective
@@ -129,6 +133,9 @@ def run_job(
     Raises:
         RequestError, CacheError, OSError: as the message says; rows and checkpoints stay.
     """
+    if is_of_masks(request) or _has_masks_alone(job, memory):
+        yield from run_decoder(request, job, memory, device, ranks, say)
+        return
     setting = prepare(request, job, memory, device, ranks, say)
     questions = lay_over(request.overlay, setting.images.features)
     for line in describe_questions(questions):
@@ -140,6 +147,11 @@ def run_job(
             refuse_leaks(question)
     for question in questions:
         yield from answer(setting, question)
+
+
+def _has_masks_alone(job: Job, memory: DigestMemory) -> bool:
+    dataset = loaded.open_images(job, memory)
+    return dataset.masks is not None and dataset.class_names == (UNLABELLED,)
 
 
 def prepare(

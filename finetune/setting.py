@@ -21,6 +21,7 @@ from extract.plan import Plan
 from finetune.config import FinetuneConfig, Request, settle
 from finetune.data.batches import Loader
 from finetune.data.images import Images
+from finetune.decoder import describe_decoder, is_of_masks
 from finetune.model.classifier import check_model
 from finetune.protocols import Subject
 from finetune.ranks import Ranks
@@ -136,6 +137,10 @@ def describe_plan(request: Request, plan: Plan) -> Iterator[str]:
     """
     for job in plan.jobs:
         d = job.description
+        what = f"{job.label} · {d.entry.encoder} · {d.size} px"
+        if is_of_masks(request):
+            yield from describe_decoder(request, what)
+            continue
         config, followed = settle(request, subject_of(d))
         check_model(d, config.model)
         check_start(request, config)
@@ -149,7 +154,7 @@ def describe_plan(request: Request, plan: Plan) -> Iterator[str]:
             if t.epochs
             else f"whole epochs up to {t.iterations:_} iterations"
         )
-        yield f"{job.label} · {d.entry.encoder} · {d.size} px · {describe_mode(config)}"
+        yield f"{what} · {describe_mode(config)}"
         yield (
             f"  training   {length} of {t.batch_size} · {t.optimiser} · head lr {head}"
             + (f" · encoder lr {rates}" if config.model.encoder_trains else "")

@@ -6,10 +6,10 @@ Nothing here holds all tokens: ten thousand images of one layer of a ViT-L are 5
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -55,6 +55,11 @@ class Maps:
     # ------------------------------------------------------------------ what there is
 
     @property
+    def key(self) -> Mapping[str, Any]:
+        """Of the token file: what its tokens are."""
+        return self.features.key
+
+    @property
     def layers(self) -> list[int]:
         """The layers that are read, the first on the left."""
         return [layer for place in self.places for layer, _ in place.arrays]
@@ -81,7 +86,7 @@ class Maps:
     @cached_property
     def geometry(self) -> Geometry:
         """From an image's own pixels to the encoder's input, and back."""
-        return Geometry.of(self.features.key)
+        return Geometry.of(self.key)
 
     @cached_property
     def _rows(self) -> RowsOfSamples:

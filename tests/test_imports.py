@@ -76,6 +76,9 @@ FROM_PROBE = {
     "metrics.classification", "metrics.metric", "metrics.patients",
     "questions.describe", "questions.leaks", "questions.overlay", "questions.question", "episodes.draw", "episodes.prior", "solvers.epochs", "solvers.outputs",
     "protocols", "questions.laying",
+    # Heads on masks are the probe's, on maps that are made on the way.
+    "arrays", "choosing.plan", "kinds.decoder", "kinds.kind", "maps", "places", "questions.masks",
+    "solvers.decoders",
 }  # fmt: skip
 # A head that begins with a probe's weights; where a row keeps none, the probe is fitted again.
 OF_FIRST_HEADS = {"refit", "solvers.head"}

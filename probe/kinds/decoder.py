@@ -28,7 +28,6 @@ from cache.commands.names import version_of
 from cache.commands.settings import check, given, setting
 from cache.errors import RequestError
 from cache.format.key import N_DIGEST, file_stem, key_digest
-from cache.places import runs_root
 from probe.arrays import Array, Indices, Singles
 from probe.episodes.draw import FewShotConfig
 from probe.joins import find_token_places
@@ -363,7 +362,7 @@ class _Fit:
         features, masks = self.maps.features, self.maps.masks
         assert masks is not None
         what = {
-            "features": key_digest(features.key),
+            "features": key_digest(self.maps.key),
             "masks": masks.digest,
             "layers": self.maps.layers,
             "rows": hashlib.sha256(training.rows.astype(np.int64).tobytes()).hexdigest(),
@@ -374,7 +373,7 @@ class _Fit:
             "versions": [version_of("medprobe"), version_of("torch")],
         }
         name = f"{file_stem(features.model)}_decoder_{key_digest(what)[:N_DIGEST]}.pt"
-        return runs_root() / file_stem(features.dataset) / name
+        return self.problem.runs / file_stem(features.dataset) / name
 
 
 def ground_of(maps: Maps, n_rows: int, device: str) -> Ground:

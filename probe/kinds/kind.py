@@ -24,12 +24,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from cache.commands.settings import given
 from cache.errors import RequestError
+from cache.places import runs_root
 from cache.task import Task
 from probe.answer import Answer
 from probe.arrays import Doubles, Indices
@@ -157,6 +159,11 @@ class Problem:
     def maps(self) -> Maps:
         """The tokens, and the masks, of a kind that reads them."""
         return Maps.of(self.question, self.places)
+
+    @property
+    def runs(self) -> Path:
+        """The folder where a training leaves what it goes on from after a kill."""
+        return runs_root()
 
     @property
     def widths(self) -> tuple[int, ...]:

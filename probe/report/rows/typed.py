@@ -278,7 +278,9 @@ def _of_kind(kind: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, Valu
     if kind == "segment-knn" and "k_among" in settings:
         if (ks := sorted(settings["k_among"])) != USUAL_K["few_shot" in settings]:
             yield "--k", tuple(map(str, ks))
-    usual = {**USUAL.get(kind, {})}
+    # On masks finetune has the settings of the probe's heads.
+    is_of_masks = kind == FINETUNE and settings.get("pool") in ("tokens", "joined")
+    usual = {**USUAL.get("decoder" if is_of_masks else kind, {})}
     if kind == "knn":
         usual["vote"] = "weighted" if settings.get("metric") == "cosine" else "majority"
     if kind in ("linear", STACK, "segment") and "few_shot" in settings:
