@@ -2,6 +2,7 @@
 
     python benchmarks/extract_overhead.py
     python benchmarks/extract_overhead.py --model vit_small_patch16_224 --size 224 --n 192
+    python benchmarks/extract_overhead.py ... --tokens -1 --store int8      patch tokens, with pictures
 
 Within one run and in turns, so that a busy machine disturbs all alike:
 
@@ -31,10 +32,10 @@ import numpy as np
 import torch
 
 from cache.store import FeatureWriter
-from extract.config import ExtractConfig, default_batch_size
+from extract.config import STORES, ExtractConfig, default_batch_size
 from extract.datasets.sources import find_source
 from extract.encoders.encoder import DTYPES, describe
-from extract.forward import compute_blocks, decode_pieces, write_blocks
+from extract.forward import compute_blocks, decode_pieces, plan_runs, write_blocks
 from extract.job import Job
 from extract.key import make_transform
 from extract.loaded import LazyEncoder
@@ -68,12 +69,15 @@ def measure(folder: Path, options: argparse.Namespace) -> tuple[Measured, Measur
         weights="random",
         precision=options.precision,
         batch_size=options.batch_size,
+        tokens=options.tokens,
+        store=options.store,
         device=options.device,
         features=folder / "features",
         overwrite=True,
     )
     memory = DigestMemory(folder / "digests.json")
-    description = describe(options.model, options.size)
+    is_tokens = options.tokens is not None
+    description = describe(options.model, options.size, options.tokens or "all", tokens=is_tokens)
     encoder = LazyEncoder(description, config, memory)
     device = encoder.device
     batch_size = options.batch_size or default_batch_size(device.type, description.size)
@@ -88,20 +92,25 @@ def measure(folder: Path, options: argparse.Namespace) -> tuple[Measured, Measur
     job = Job(description, source, preprocessing)
     spec = make_spec(job, dataset, encoder, config, transform)
     units = list(range(spec.n_units))
+    runs = plan_runs(units, spec.unit_rows, spec.n_rows, batch_size)
     taps = encoder.get(print)
 
     def extract_all() -> None:
         with FeatureWriter(folder / "x.h5", spec, overwrite=True) as writer:
             with Progress("extract", None) as progress:
-                note = progress.advance
-                write_blocks(writer, compute_blocks(taps, dataset, transform, units, config, note))
+                rows = spec.unit_rows
+                blocks = compute_blocks(
+                    *(taps, dataset, transform, units, config, progress.advance, None, rows),
+                    pictures=is_tokens,
+                )
+                write_blocks(writer, blocks, max(1, batch_size // rows))
             writer.finish({})
 
     def decode() -> None:
-        for _ in decode_pieces(dataset, units, batch_size, pin=False):
+        for _ in decode_pieces(dataset, runs, batch_size, pin=False):
             pass
 
-    pieces = decode_pieces(dataset, units, batch_size, pin=False)
+    pieces = decode_pieces(dataset, runs, batch_size, pin=False)
     batches = [group for _, _, images, _ in pieces for group in images]
 
     def prepare() -> None:
@@ -170,6 +179,8 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=1024, help="images")
     parser.add_argument("--batch-size", type=int, default=None)
     parser.add_argument("--precision", default="fp32", choices=tuple(DTYPES))
+    parser.add_argument("--tokens", default=None, help="as extract's, with pictures")
+    parser.add_argument("--store", default="float16", choices=STORES)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()

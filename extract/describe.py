@@ -5,6 +5,7 @@ import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -168,13 +169,11 @@ def _describe_tokens(d: Description, config: ExtractConfig) -> Iterator[str]:
         f"  layers     {len(d.layers)} of {d.anatomy.n_layers} x tokens of {grids} · norm: "
         f"{_norm_words(d)}{raw if d.norm_rule == 'none' else ''}"
     )
-    mega = [math.prod(s) * np.dtype(config.store).itemsize / 1e6 for s in d.token_shapes]
-    sizes = dict.fromkeys([f"{min(mega):.2f}", f"{max(mega):.2f}"])
-    picture = picture_bytes(config)
-    yield (
-        f"  an image   {' to '.join(sizes)} MB a layer"
-        + (f", and its picture {picture / 1e6:.2f} MB (--no-pictures)" if picture else "")
-    )
+    sizes = {math.prod(shape) * np.dtype(config.store).itemsize for shape in d.token_shapes}
+    words = " to ".join(map(format_bytes, sorted({min(sizes), max(sizes)})))
+    picture = format_bytes(picture_bytes(config))
+    beside = f", and its picture {picture} (--no-pictures)" if config.pictures else ""
+    yield f"  an image   {words} a layer{beside}"
 
 
 def _norm_words(d: Description) -> str:
@@ -218,7 +217,7 @@ def check_space(plan: Plan, memory: DigestMemory) -> None:
     if features > free and config.shard[1] == 1:
         fewer = "fewer layers with --layers last4"
         if config.tokens is not None:
-            fitting = ", ".join(_fitting(plan, features, free)) or "nothing less of it fits"
+            fitting = ", ".join(_fitting(plan, free)) or "nothing less of it fits"
             fewer = f"less of it ({fitting}), a smaller --size"
         raise RequestError(
             f"the features take {format_bytes(features)}, and {root} has {format_bytes(free)} "
@@ -239,30 +238,28 @@ def check_space(plan: Plan, memory: DigestMemory) -> None:
         )
 
 
-def _fitting(plan: Plan, asked: int, free: int) -> Iterator[str]:
-    """What of tokens would fit: the flags, and what they take."""
-    config, layers = plan.config, min(len(job.description.layers) for job in plan.jobs)
-    whole = sum(file_bytes(job.description, config, job.source) for job in plan.jobs)
-    tried: list[tuple[str, ExtractConfig, int]] = [
-        (f"--tokens {'-1' if n == 1 else f'last{n}'}", config, n) for n in range(layers - 1, 0, -1)
+def _fitting(plan: Plan, free: int) -> Iterator[str]:
+    """What of tokens would fit: flags, and what they take."""
+    config = plan.config
+    most = max(len(job.description.layers) for job in plan.jobs)
+    small = {"store": "int8", "pictures": False}
+    ways: list[list[tuple[str, dict[str, Any], int]]] = [
+        [("--store int8", {"store": "int8"}, most)],
+        [("--no-pictures", {"pictures": False}, most)],
+        [(f"--tokens last{n}", {}, n) for n in range(most - 1, 0, -1)],
+        [("--tokens last1 --store int8 --no-pictures", small, 1)],
     ]
-    small = dataclasses.replace(config, store="int8", pictures=False)
-    if config.store != "int8":
-        tried[:0] = [("--store int8", dataclasses.replace(config, store="int8"), layers)]
-    if config.pictures:
-        tried[:0] = [("--no-pictures", dataclasses.replace(config, pictures=False), layers)]
-    if small != config:
-        tried += [("--store int8 --no-pictures --tokens -1", small, 1)]
-    fewer_layers = False
-    for words, less, n in tried:
-        taken = 0
-        for job in plan.jobs:
-            d = job.description
-            taken += file_bytes(dataclasses.replace(d, layers=d.layers[-n:]), less, job.source)
-        is_fewer = words.startswith("--tokens")
-        if asked - whole + taken <= free and not (is_fewer and fewer_layers):
-            fewer_layers = fewer_layers or is_fewer
-            yield f"{words} takes {format_bytes(taken)}"
+    for alike in ways:
+        for words, change, n in alike:
+            less = dataclasses.replace(config, **change)
+            taken = sum(
+                file_bytes(dataclasses.replace(d, layers=d.layers[-n:]), less, job.source)
+                for job in plan.jobs
+                for d in [job.description]
+            )
+            if taken <= free and (less != config or n < most):
+                yield f"{words} takes {format_bytes(taken)}"
+                break
 
 
 def existing_parent(path: Path) -> Path:

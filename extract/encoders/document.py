@@ -20,7 +20,8 @@ Made from `extract/encoders/table/` by `python -m extract.encoders.document`; a 
 the tokens before the patches: class token and registers, which `mean` never holds. `head` is what
 the encoder's own head sees, `proj` its projection into the space of its texts. `norm` is what is
 done to each layer before or after pooling (`extract --help`, `--layer-norm`); `norm2` says which
-encoders can give `--layer-norm norm2`. `seen` lists the known medical sets that pretraining saw;
+encoders can give `--layer-norm norm2`. `tokens` is the grid of the last layer
+at the encoder's own size (`extract --tokens`), "raw" where the family has no norm for tokens. `seen` lists the known medical sets that pretraining saw;
 "none" is a closed list without them, "?" means that nobody outside can tell. Mean and std: I = ImageNet's {imagenet}, H = 0.5 and 0.5, C = CLIP's {clip}.
 """
 
@@ -36,6 +37,7 @@ COLUMNS = (
     "prefix",
     "norm",
     "norm2",
+    "tokens",
     "size",
     "mean, std",
     "interpolation",
@@ -77,11 +79,19 @@ def _architecture(d: Description) -> tuple[str, ...]:
         str(anatomy.n_prefix),
         anatomy.norm_rule,
         "-" if anatomy.lacks_norm2 else "yes",
+        _tokens(d),
         str(d.outline.own_size),
         _statistics(d.statistics),
         d.statistics.interpolation if d.statistics else "?",
         d.outline.licence or "?",
     )
+
+
+def _tokens(d: Description) -> str:
+    """ "37 x 37" patches of the last layer, or "7 x 7, raw"."""
+    grid = d.anatomy.grids[-1]
+    raw = ", raw" if d.anatomy.norm_rule in ("pooled", "none") else ""
+    return f"{grid[0]} x {grid[1]}{raw}" if grid else "-"
 
 
 def _origin(d: Description) -> tuple[str, ...]:
