@@ -24,10 +24,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL, ORDINAL
+from cache.task import BINARY, MULTI_CLASS, MULTI_LABEL, ORDINAL, SEGMENTATION
 from probe.metrics.classification import rankings
 from probe.metrics.delong import delong
 from probe.metrics.intervals import NONE, clusters, estimate, percentiles
+from probe.metrics.overlap import BACKGROUND
 from probe.metrics.prepared import METRICS, prepare
 
 GATE = 0.92
@@ -42,7 +43,7 @@ REGRESSION = "regression"
 class Drawn(NamedTuple):
     """A test set of N images."""
 
-    scores: NDArray[np.float64]  # (N, C)
+    scores: NDArray[np.float64]  # (N, C), of masks (N, 6 C)
     labels: NDArray[Any]  # (N,) or (N, C); of regression floats
     groups: NDArray[np.str_]  # (N,)
 
@@ -54,7 +55,9 @@ class Case:
     name: str
     task: str
     shares: tuple[float, ...]  # of the classes, or of each label's ones
-    skill: float  # how far classes lie apart, in standard deviations
+    skill: (
+        float  # how far classes lie apart, in standard deviations; of masks the usual Dice's logit
+    )
     images: tuple[int, ...] = (1,)  # of a patient: each of these equally often
     own: float = 0.0  # correlation of a patient's images
     by_image: bool = False  # whether images of one patient may be of several classes
@@ -73,6 +76,8 @@ class Case:
         if self.task == REGRESSION:
             age = rng.normal(size=n_patients)[patient]
             return Drawn((age + noise[:, 0])[:, None], age, groups)
+        if self.task == SEGMENTATION:
+            return Drawn(*_masks(rng, noise, shares, self.skill), groups)
         if self.task == MULTI_LABEL:
             ones = (rng.random((n, n_classes)) < shares).astype(int)
             labels = ones if self.by_image else ones[patient]
@@ -86,6 +91,33 @@ class Case:
             z += 0.5 * self.skill * (np.abs(labels[:, None] - np.arange(n_classes)) == 1)
         powers = np.exp(self.skill * z + np.log(shares))
         return Drawn(powers / powers.sum(axis=1, keepdims=True), labels, groups)
+
+
+def _masks(
+    rng: np.random.Generator, noise: NDArray[np.float64], shares: NDArray[np.float64], skill: float
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """What overlaps of a background and structures, each in its share of images; small ones are
+    missed as often as not, and one of twelve is seen where it isn't.
+    """
+    shape = noise.shape
+    has = rng.random(shape) < shares
+    size = np.exp(rng.normal(6, 1, shape))  # pixels, of 65 536
+    true = np.where(has, np.clip(size, 10, 20_000), 0).round()
+    dice = 1 / (1 + np.exp(-skill - noise - 0.3 * (np.log(size) - 6)))
+    missed = rng.random(shape) < 0.5 * (size < 150)
+    predicted = np.where(missed, 0, true)
+    alarm = (rng.random(shape) < 1 / 12) & ~has
+    both, predicted = (dice * predicted).round(), predicted + 50 * alarm
+    hd95 = np.where(has, np.where(missed, 362, np.exp(3 - noise - 2 * dice)), -1)
+    nsd = np.where(has, np.where(missed, 0, dice**0.5), -1)
+    rest = 65_536 - true.sum(axis=1)
+    background = [rest - 60, rest, rest - 60, rest, np.full_like(rest, BACKGROUND)]
+    each = [both, predicted, (0.9 * true).round(), true, hd95, nsd]
+    columns = [
+        np.column_stack([first, structures])
+        for first, structures in zip([*background, background[-1]], each, strict=True)
+    ]
+    return np.concatenate(columns, axis=1), np.column_stack([rest, true]).astype(np.int64)
 
 
 EVEN, RARE = (0.5, 0.5), (0.73, 0.27)
@@ -106,6 +138,8 @@ CASES = (
     Case("3 labels of patient", MULTI_LABEL, THREE_LABELS, AUC_80, (2,), 0.5),
     Case("3 labels of image, unequal", MULTI_LABEL, THREE_LABELS, AUC_80, UNEQUAL, 0.5, True),
     Case("regression, unequal", REGRESSION, (1.0,), 0.0, (1, 2, 2, 3), 0.3),
+    Case("masks", SEGMENTATION, (0.9, 0.5), 1.0, UNEQUAL, 0.5),
+    Case("masks of images, good", SEGMENTATION, (1.0, 0.3), 2.5),
     Case("images, 27 % positive", BINARY, RARE, AUC_80),
     Case("images, 10 % positive, good", BINARY, (0.9, 0.1), 2.0),
     Case("images, 4 grades", ORDINAL, SKEWED, 1.8),

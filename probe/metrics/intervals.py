@@ -117,7 +117,7 @@ def estimate(
     without: dict[str, Doubles] = {}
     if wanted := [name for name, method in methods.items() if method == JACKKNIFE]:
         without = jackknife.left_out(prepared, cluster, wanted)
-    found = {}
+    found, more = {}, overlap.unseen(scores, labels, cluster) if task == SEGMENTATION else {}
     for metric in prepared.metrics:
         name, value, ends = metric.name, values[metric.name], NO_ENDS
         method = methods[name]
@@ -131,7 +131,7 @@ def estimate(
             ends = perfect_recall(np.bincount(labels), level)
         else:
             of_units = without.get(name, np.empty(0)), supports.get(name), cluster, level
-            ends, methods[name] = by_units(metric, value, *of_units)
+            ends, methods[name] = by_units(metric, value, *of_units, more.get(name, 0.0))
         low, high = ends
         # Rounding may take an end past the value.
         found[name] = Interval(value, min(low, value), max(high, value))
@@ -166,7 +166,7 @@ def method_of(
         n_units: patients, or samples.
     """
     if metric.scale:
-        return JACKKNIFE if (support.weakest if support else n_units) >= ENOUGH else NONE
+        return JACKKNIFE if (support.weakest if support else n_units) >= metric.fewest else NONE
     if support is None or math.isnan(value):
         return NONE
     is_simple = not is_grouped and task != MULTI_LABEL
@@ -207,7 +207,8 @@ def by_units(
     """
     if metric.scale:
         found = None
-        if len(without) >= ENOUGH and math.isfinite(more):
+        weakest = support.weakest if support else len(without)
+        if min(weakest, len(without)) >= metric.fewest and math.isfinite(more):
             units = support.df + 1 if support else jackknife.worth(cluster)
             found = jackknife.by_scale(metric, value, without, units, level, more)
         return (found, JACKKNIFE) if found else (NO_ENDS, NONE)

@@ -8,7 +8,9 @@ from cache.task import Task
 from probe.arrays import Array, Bools, Ints
 from probe.metrics import classification as metrics
 from probe.metrics.intervals import COUNTS, ENOUGH, NONE, Estimates
+from probe.metrics.prepared import METRICS
 
+FEWEST = {metric.name: metric.fewest for metric in METRICS}
 NAMED = 3  # labels that a mark names; the others are counted
 
 
@@ -40,7 +42,7 @@ def _few_units(found: Estimates, task: Task) -> list[str]:
         noun = "label" if task.has_several_labels else "class"
         who = "test" if support.who is None else f"{noun} {task.class_names[support.who]}"
         why = f"{who} has {_counted(support.weakest, found.unit)}"
-        if task.is_dense and support.weakest >= ENOUGH:
+        if task.is_dense and support.weakest >= FEWEST[name]:
             why = "nothing scatters"
         elif name == "detection_specificity":
             why += " without it"

@@ -53,6 +53,7 @@ class Metric:
     also: tuple[str, ...] = ()  # further columns: INTERVAL (in the place of its own), VAL, SD, REST
     has_unit: bool = False  # the labels' own, or mm
     is_loss: bool = False  # smaller is better
+    fewest: int = 5  # units of a class, without which there is no interval on a scale
     protocol: str = ""  # whose rows alone have it; empty: all
 
     @property

@@ -226,6 +226,29 @@ def test_intervals_go_by_the_rarest_structure():
     assert found.methods["detection_sensitivity"] == COUNTS
 
 
+def test_a_miss_that_is_not_in_test_is_reckoned_with():
+    scores, labels = by_hand(*[THERE] * 5, ABSENT)
+    found = overlap.unseen(scores, labels, np.arange(6))
+    half = 0.5 / 6
+    variance = half * (1 - half) / 5 * 0.8**2
+    assert found["dice"] == pytest.approx(variance / (2 * 0.8 * 0.2) ** 2)
+    assert found["hd95"] == 0  # nothing is farther than another
+    seen = overlap.unseen(*by_hand(*[THERE] * 5, MISSED), np.arange(6))
+    assert (seen["dice"], seen["hd95"]) == (0, 0)
+
+
+@pytest.mark.parametrize(("n", "method"), [(4, NONE), (5, JACKKNIFE), (9, JACKKNIFE)])
+def test_few_structures_have_no_interval(n, method):
+    other = (5, 9, 8, 3.0), (7, 8, 9, 1.0)
+    scores, labels = by_hand(*[THERE, *other] * 3, *[ABSENT] * 9)
+    kept = np.r_[np.arange(n), np.arange(9, 18)]
+    answers = {"test": Scored(scores[kept], labels[kept], np.arange(n + 9).astype(str), None)}
+    found = measure(answers, Task(SEGMENTATION, ("background", "spot")))
+    assert found.intervals["dice"] == method
+    assert found.intervals["hd95"] == NONE
+    assert any(f"class spot has {n} samples" in mark and "hd95" in mark for mark in found.marks)
+
+
 def test_patients_sum_their_images():
     true = true_masks(10)
     scores, labels = measured(true, predicted_masks(true, 0.5))
