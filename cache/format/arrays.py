@@ -75,17 +75,15 @@ def _is_right(
     name: str, extent: Extent, arrays: Mapping[str, Extent], key: Mapping[str, Any]
 ) -> bool:
     row, dtype = extent.shape[1:], extent.dtype
-    if name in NO_FEATURES or is_by_unit(name):
+    if is_by_unit(name):
         tokens = arrays.get(name.removesuffix(SCALE).removesuffix(ERROR))
-        if is_by_unit(name) and tokens is None:
+        if tokens is None:
             return False
-        if name == PICTURE:
-            right = row == PICTURE_SHAPE
-        elif tokens is not None and is_by_unit(name):
-            right = row == (tokens.shape[-1:] if name.endswith(SCALE) else (N_ERROR,))
-        else:
-            right = len(row) == 1 and (name != HASH or row == (HASH_BYTES,))
-        return right and dtype == array_type(name, "int8")
+        right = tokens.shape[-1:] if name.endswith(SCALE) else (N_ERROR,)
+        return row == right and dtype == array_type(name, "int8")
+    if name in NO_FEATURES:
+        right = {PICTURE: PICTURE_SHAPE, HASH: (HASH_BYTES,)}.get(name, (extent.row_bytes,))
+        return row == right and dtype == array_type(name, "int8")
     if TOKENS not in key:
         return len(row) == 1 and dtype in FLOATS
     has_scale = name + SCALE in arrays or dtype != np.dtype("i1")
