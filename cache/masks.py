@@ -6,6 +6,7 @@ no forward pass. FORMAT.md says what stands in it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -245,7 +246,7 @@ def write_masks(
     for path in find_masks(folder.parent, folder.name) if origin else []:
         try:
             if open_masks(path).origin == origin:
-                return path
+                return _asked(path)
         except (CacheError, OSError):
             continue  # it is damaged: its masks are written anew, and replace it
     digest = _Digest(source.class_names, source.background, source.ignore)
@@ -273,7 +274,7 @@ def write_masks(
             raise RequestError(f"none of the {len(row_ids):_} images of {dataset_name} has a mask")
         path = masks_path(folder, digest.text)
         if origin is None and _is_whole(path, digest.text):
-            return path
+            return _asked(path)
         about = {
             "dataset": dataset_name,
             "class_names": list(source.class_names),
@@ -338,6 +339,13 @@ def _origin(
     digest = hashlib.sha256(canonical_json([*about, row_ids.tolist()]).encode())
     digest.update(np.nan_to_num(spacing).astype("<f4").tobytes())
     return f"sha256:{digest.hexdigest()}"
+
+
+def _asked(path: Path) -> Path:
+    """A file that was there already is the newest now: its masks are those that the data set has."""
+    with contextlib.suppress(OSError):
+        path.touch()
+    return path
 
 
 def _is_whole(path: Path, digest: str) -> bool:

@@ -121,8 +121,8 @@ class SourceConfig:
     data: tuple[str, ...] = setting(
         ("all",),
         "MedMNIST flags, comma separated; all = the twelve 2D sets; all3d = the six 3D sets; "
-        "demo; demo-masks; npz:FILE; folder:PATH; seg-folder:PATH; csv:FILE; a "
-        "recipe or a name of your own (`extract data` lists them)",
+        "demo; demo-masks; npz:FILE; folder:PATH; seg-folder:PATH; csv:FILE; a recipe or a name of "
+        "your own (`extract data` lists them)",
         metavar="NAMES",
         keyed=False,
     )

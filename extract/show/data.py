@@ -121,8 +121,11 @@ def look_inside(facts: Facts, root: Path | None) -> tuple[Facts, Labelled | None
             return facts, None
         return {**facts, "state": DAMAGED, "problem": str(error)}, None
     target = labels.target
-    if facts.get("mask_classes") and target.is_unlabelled:
-        return {**facts, "state": READY}, None
+    if labels.mask_classes:
+        facts = {**facts, "mask_classes": list(labels.mask_classes)}
+        if target.is_unlabelled:
+            n = {"state": READY, "n_samples": len(target.labels)}
+            return {**facts, **n, "notes": list(labels.notes)}, None
     known = {"state": READY, "task": target.task, "n_samples": len(target.labels)}
     return {**facts, **known, "classes": list(target.class_names)}, labels
 

@@ -211,6 +211,7 @@ class Labelled:
     target: Target
     split: NDArray[np.uint8] | None  # (S,) index into SPLITS; None: the owner has none
     notes: tuple[str, ...] = ()
+    mask_classes: tuple[str, ...] = ()
 
     def by_class(self) -> list[tuple[ClassSamples, list[int]]]:
         """Each class, and its samples in every split; in all, where there is no split."""
@@ -232,7 +233,8 @@ def read_labels(facts: Facts, root: Path | None) -> Labelled:
     name = facts["name"]
     listing = list_files(name, root, TableOptions())
     if listing is not None:
-        return Labelled(listing.target, listing.split, listing.notes)
+        masks = listing.masks.classes.names if listing.masks else ()
+        return Labelled(listing.target, listing.split, listing.notes, masks)
     if name in DEMOS:
         dataset = (demo if name == demo.NAME else demo_masks).open_demo()
     else:
@@ -242,4 +244,5 @@ def read_labels(facts: Facts, root: Path | None) -> Labelled:
         cut = Slicing() if name in medmnist.FLAGS_3D else None
         # Labels alone are wanted: its MD5 would cost reading all images.
         dataset = medmnist.open_medmnist(here[0], lambda _: here[0].md5, cut)
-    return Labelled(dataset.target, dataset.samples.split)
+    masks = dataset.masks.class_names if dataset.masks else ()
+    return Labelled(dataset.target, dataset.samples.split, mask_classes=masks)

@@ -1,5 +1,6 @@
 """Masks files: what goes in comes out, and nothing else does."""
 
+import hashlib
 import json
 import zlib
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 from caching import answered, refused
+from here import REPOSITORY
 
 from cache.catalogue import list_files
 from cache.errors import BrokenCache, RequestError
@@ -83,7 +85,9 @@ def test_all_that_means_something_is_in_the_digest(tmp_path: Path, change) -> No
     source = source_of(masks)
     first, second = write(tmp_path, source), write(tmp_path, change(masks, source))
     assert first.digest != second.digest
-    assert {*find_masks(tmp_path, "liver")} == {first.path, second.path}
+    assert find_masks(tmp_path, "liver") == [second.path, first.path]
+    write(tmp_path, source)  # the newest are those that the data set has now
+    assert find_masks(tmp_path, "liver") == [first.path, second.path]
     first.verify()
 
 
@@ -231,3 +235,38 @@ def test_commands_know_them(tmp_path: Path, capsys) -> None:
     assert "copy it as it is" in refused(capsys, "export", masks.path, "-o", tmp_path / "x.h5")
     answered(capsys, "rm", "-y", masks.path)
     assert not masks.path.exists()
+
+
+# ---------------------------------------------------------------------------- the format
+
+
+def test_a_reader_without_our_code(tmp_path: Path) -> None:
+    """As FORMAT.md tells it: h5py, zlib, and the digest by hand."""
+    masks = make_masks()
+    spacing = np.full((5, 3), np.nan)
+    spacing[3] = 0.5, 0.25, 5
+    path = write(tmp_path, source_of(masks, spacing=spacing)).path
+    with h5py.File(path, "r") as file:
+        about = json.loads(bytes(file.attrs["about"]))
+        ids, ends, packed = file["ids"].asstr()[()], file["ends"][()], file["packed"][()]
+        shapes, mm, crc32 = file["shapes"][()], file["spacing"][()], file["crc32"][()]
+        assert file.attrs["format"] == b"medprobe-masks"
+        assert file.attrs["format_version"] == 1
+
+    def canonical(value) -> bytes:
+        return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+    digest = hashlib.sha256(canonical([about["class_names"], about["background"], about["ignore"]]))
+    for i, row in enumerate([0, 2, 3, 4]):
+        raw = zlib.decompress(packed[ends[i - 1] if i else 0 : ends[i]].tobytes())
+        assert zlib.crc32(raw) == crc32[i]
+        assert np.array_equal(np.frombuffer(raw, np.uint8).reshape(shapes[i]), masks[row])
+        known = [None if np.isnan(v) else float(v) for v in mm[i]]
+        digest.update(canonical([ids[i], *shapes[i].tolist(), *known]) + raw)
+    assert about["digest"] == f"sha256:{digest.hexdigest()}"
+
+
+def test_a_file_of_version_1_is_read_for_ever() -> None:
+    masks = open_masks(REPOSITORY / "tests" / "data" / "masks_v1.h5")
+    masks.verify()
+    assert masks.mask(0).tolist() == [[0, 1, 2, 255]]

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import RequestError
-from cache.commands.names import counted
 from cache.labels.target import Target
 from extract.datasets.files.mask_classes import MaskClasses
 
@@ -34,13 +33,11 @@ class MaskListing:
     @property
     def words(self) -> str:
         """What was understood."""
-        n = sum(path is not None for path in self.paths)
-        of = "all" if n == len(self.paths) else f"{n:_}"
-        names, background = self.classes.names, self.classes.background
-        left_out = (
-            "no class is background" if background is None else f"{names[background]} is background"
-        )
-        return f"masks: of {of} of {counted(len(self.paths), 'file')}; {self.classes.words}; {left_out}"
+        n, n_files = sum(path is not None for path in self.paths), len(self.paths)
+        of = "all" if n == n_files else f"{n:_} of"
+        names, number = self.classes.names, self.classes.background
+        background = "none" if number is None else names[number]
+        return f"masks of {of} {n_files:_} files: {self.classes.words}; background: {background}"
 
 
 @dataclass(frozen=True)
