@@ -18,6 +18,7 @@ COMMANDS = {
     "sensitivity": "whether the order of encoders depends on the probe",
     "checklist": "CLAIM, TRIPOD+AI or STARD-AI, filled in with what rows and files know",
     "figure": "a picture of rows, and its data frame",
+    "maps": "what patch tokens see: components, parts, attention; masks and errors over images",
     "page": "a whole study as one HTML file that works without a network",
     "wrong": "the most confident wrong answers with their nearest training images; labels to look at",
     "export": "rows as csv, parquet, or MedMNIST's evaluator has them",

@@ -116,7 +116,7 @@ def check(options: argparse.Namespace) -> None:
     if options.output is None and options.csv is None:
         raise RequestError("name a file: -o FILE.png, or --csv FILE of its data frame")
     if options.output is not None:
-        _form(options.output)
+        form_of(options.output)
     width_of(options.width)
     name, typed = options.figure or options.like, _typed(options)
     if options.like is not None and name not in LIKE:
@@ -148,7 +148,12 @@ def _find(options: argparse.Namespace) -> FindConfig:
     return FindConfig(files=tuple(options.by_path or ()), **wishes)
 
 
-def _form(path: Path) -> str:
+def form_of(path: Path) -> str:
+    """The format of a picture, by its file's ending.
+
+    Raises:
+        RequestError: it is none.
+    """
     form = path.suffix.lower().removeprefix(".")
     if form not in FORMATS:
         ends = ", ".join(f".{name}" for name in FORMATS)
@@ -217,7 +222,7 @@ def run(options: argparse.Namespace) -> int:
         check_drawing()
         with write_asked(options.output) as file:
             width = width_of(options.width)
-            write_figure(frame, file, _form(options.output), width)
+            write_figure(frame, file, form_of(options.output), width)
         made_of = f" of {frame.counted or asked.counted}" if printed is None else ""
         show(f"{options.output}: {name}{made_of}")
     for note in frame.notes:

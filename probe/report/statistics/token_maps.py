@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cache.errors import RequestError
-from probe.arrays import Array, Bools, Doubles, Floats, Ints
+from probe.arrays import Bools, Doubles, Floats, Ints
 from probe.report.statistics.projections import pca
 
 OTSU, ZERO = "otsu", "zero"  # thresholds by name
@@ -38,6 +38,7 @@ class Coloured:
     shares: Doubles  # (3,) of the variance of the foreground
     n_agree: int  # images whose border lies below their middle, as the sign has it
     is_clear: bool  # whether border and middle differ by enough, in most images, to give the sign
+    between: float  # share of the first component's variance that lies between images
 
 
 def foreground_pca(
@@ -81,8 +82,10 @@ def foreground_pca(
     found = pca(inside, 3)
     colours = np.zeros((n, h, w, 3))
     colours[foreground] = stretched(found.points)
+    between = float(first.mean(axis=(1, 2)).var() / first.var())
     return Coloured(
-        first, cut, foreground, colours, float(plane.shares[0]), found.shares, n_agree, is_clear
+        *(first, cut, foreground, colours, float(plane.shares[0]), found.shares),
+        *(n_agree, is_clear, between),
     )
 
 
@@ -198,11 +201,3 @@ def grid_cell(y: float, x: float, grid: tuple[int, int]) -> tuple[int, int]:
     """Row and column of the patch at a place of the picture, 0 to 1 from its top left corner."""
     h, w = grid
     return min(int(y * h), h - 1), min(int(x * w), w - 1)
-
-
-def as_patches(values: Array, side: int) -> Array:
-    """(h, w, ...) -> (side, side, ...): each patch as the square of pixels that it is, unsmoothed."""
-    rows, columns = (
-        np.minimum((np.arange(side) + 0.5) * n // side, n - 1).astype(int) for n in values.shape[:2]
-    )
-    return values[rows[:, None], columns]

@@ -14,7 +14,6 @@ from probe.report.statistics.token_maps import (
     EDGES,
     OTSU,
     ZERO,
-    as_patches,
     cosines,
     foreground_pca,
     grid_cell,
@@ -82,6 +81,13 @@ def test_where_border_and_middle_are_alike_the_sign_is_not_clear():
     x, _ = pictured()
     x[0] = -x[0] + 6  # one of four is the other way round
     assert foreground_pca(x).n_agree == N - 1
+
+
+def test_what_tells_images_apart_is_told_from_what_tells_places_apart():
+    x, _ = pictured()
+    assert foreground_pca(x).between < 0.01
+    x[3] += 40  # an image unlike the others takes the first component for itself
+    assert foreground_pca(x).between > 0.9
 
 
 def test_without_a_threshold_all_is_foreground():
@@ -175,7 +181,3 @@ def test_places_of_the_picture():
     assert grid_cell(0.0, 0.0, (4, 8)) == (0, 0)
     assert grid_cell(0.49, 0.99, (4, 8)) == (1, 7)
     assert grid_cell(1.0, 1.0, (4, 8)) == (3, 7)
-    shown = as_patches(np.arange(6).reshape(2, 3), 12)
-    assert shown.shape == (12, 12)
-    assert (shown[:6, 4:8] == 1).all()
-    assert (shown[6:, 8:] == 5).all()
