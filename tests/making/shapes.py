@@ -7,7 +7,7 @@ import numpy as np
 from features import make_spec
 
 from cache.format.key import feature_path
-from cache.format.spec import HASH, HASH_BYTES, THUMBNAIL
+from cache.format.spec import HASH, HASH_BYTES, PICTURE, PICTURE_SHAPE, THUMBNAIL
 from cache.masks import MaskSource, write_masks
 from cache.store import FeatureWriter
 
@@ -55,7 +55,9 @@ def make_shapes(n=30, width=12, noise=0.3, seed=0, grid=(GRID, GRID), side=SIDE)
     return Shapes(masks, np.array([f"im{i:03d}" for i in range(n)]), tokens.astype(np.float32))
 
 
-def make_token_file(root, shapes, *, layers=(11,), size=SIDE, dtype="float16", **fields):
+def make_token_file(
+    root, shapes, *, layers=(11,), size=SIDE, dtype="float16", model="toy", pictures=False, **fields
+):
     """The token file of a set of shapes below ``root``; further layers are the first one, noisier.
 
     Args:
@@ -64,6 +66,8 @@ def make_token_file(root, shapes, *, layers=(11,), size=SIDE, dtype="float16", *
         layers: whose tokens are stored.
         size: of the encoder's input, pixels.
         dtype: as stored.
+        model: the encoder's name.
+        pictures: keep each image's picture: its mask in levels of grey.
         fields: of ``making.features.make_spec``.
     """
     n, h, w, width = shapes.tokens.shape
@@ -77,17 +81,18 @@ def make_token_file(root, shapes, *, layers=(11,), size=SIDE, dtype="float16", *
     }
     thirds = np.minimum(np.arange(n) * 3 // n, 2).astype(np.uint8)
     said = {"ids": shapes.ids, "row_ids": shapes.ids, "split": thirds, **fields}
-    looks = {HASH: HASH_BYTES, THUMBNAIL: 16}
+    looks = {HASH: HASH_BYTES, THUMBNAIL: 16, **({PICTURE: PICTURE_SHAPE} if pictures else {})}
     spec = make_spec(
         len(said["row_ids"]),
         {**arrays, **looks},
         dtype,
         dataset="shapes",
+        model=model,
         size=size,
         key=key,
         **said,
     )
-    path = feature_path(Path(root), "shapes", "toy", size, spec.key)
+    path = feature_path(Path(root), "shapes", model, size, spec.key)
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(7)
     with FeatureWriter(path, spec) as writer:
@@ -100,9 +105,17 @@ def make_token_file(root, shapes, *, layers=(11,), size=SIDE, dtype="float16", *
             }
             rows[HASH] = rng.integers(0, 256, (stop - start, HASH_BYTES)).astype(np.uint8)
             rows[THUMBNAIL] = rng.integers(0, 256, (stop - start, 16)).astype(np.uint8)
+            if pictures:
+                rows[PICTURE] = np.stack([picture_of(m) for m in shapes.masks[start:stop]])
             writer.write_unit(unit, rows)
         writer.finish({})
     return path
+
+
+def picture_of(mask):
+    """(224, 224, 3) uint8: a square mask in levels of grey."""
+    place = np.arange(PICTURE_SHAPE[0]) * len(mask) // PICTURE_SHAPE[0]
+    return np.repeat((60 + 90 * mask[place[:, None], place])[..., None], 3, axis=2).astype(np.uint8)
 
 
 def make_masks_file(root, shapes, *, ignore=None, background=0, spacing=None, names=CLASSES):

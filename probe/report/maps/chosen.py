@@ -186,7 +186,7 @@ def _worst(asked: AskedOfMaps, features: Features, common: set[str], of: StoredR
     has = (dice >= 0).any(axis=1)
     mean = np.full(len(dice), np.nan)
     mean[has] = np.nanmean(dice[has], axis=1)
-    order = [i for i in np.argsort(mean, kind="stable").tolist() if has[i]]
+    order = [i for i in np.argsort(mean, kind="stable").tolist() if not np.isnan(mean[i])]
     there = [i for i in order if str(ids[i]) in common]
     if not there:
         names = [str(ids[i]) for i in order[: asked.n]]

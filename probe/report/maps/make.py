@@ -138,7 +138,15 @@ def make_sheet(asked: AskedOfMaps, given: Given) -> Sheet:
         )
     chosen = choose_images(asked, given.files, given.rows, given.people)
     if asked.patch is not None and all(asked.patch.image != image.id for image in chosen.images):
-        chosen = replace(chosen, images=(Image(asked.patch.image), *chosen.images))
+        name = asked.patch.image
+        for features in given.files:
+            if name not in row_ids(features):
+                raise RequestError(
+                    f"--patch: {features.path.name} has no image {name}; name one that it has, such as "
+                    f"{chosen.images[0].id}"
+                )
+        how = f"{chosen.how}, and {name},"
+        chosen = replace(chosen, images=(Image(name), *chosen.images), how=how)
     what = asked.what or (PCA, *([OVERLAY] if given.masks is not None else []))
     made = _Made(asked, given, chosen, what)
     columns = tuple(made.columns())
@@ -274,10 +282,6 @@ class _OfFile:
 
     # ------------------------------------------------------------------ of tokens
 
-    def _tokens(self, layer: int, more: Sequence[int] = ()) -> Floats:
-        """(n, h, w, D) of the images in their order, then of further rows."""
-        return self.features.tokens(layer, [*self.rows.tolist(), *more])
-
     def _of_tokens(self, what: str, layer: int) -> Maps:
         if what == COSINE:
             return self._cosine(layer)
@@ -336,8 +340,7 @@ class _OfFile:
 
     def _cosine(self, layer: int) -> Maps:
         image, row, column = self._seed(layer)
-        x = self._tokens(layer, [image])
-        found = cosines(x, len(x) - 1, row, column)[:-1]
+        found = cosines(self.features.tokens(layer, self.rows), image, row, column)
         assert self.asked.patch is not None
         self.made.told[
             f"Cosine of each token with that of the framed patch of {self.asked.patch.image}."
@@ -345,24 +348,19 @@ class _OfFile:
         return self._scaled("cosine", f"layer {layer}", found)
 
     def _seed(self, layer: int) -> tuple[int, int, int]:
-        """Row of the file, and row and column of its grid, of the patch that is named."""
+        """Which image, and row and column of its grid, the patch that is named is of."""
         patch, features = self.asked.patch, self.features
         assert patch is not None
-        places = {str(name): i for i, name in enumerate(row_ids(features).tolist())}
-        if patch.image not in places:
-            raise RequestError(
-                f"--patch: {features.path.name} has no image {patch.image}; name one that is shown, such "
-                f"as {self.images[0].id}"
-            )
+        place = next(i for i, image in enumerate(self.images) if image.id == patch.image)
         h, w = features.grid(layer)
         if patch.is_share:
-            return places[patch.image], *grid_cell(patch.y, patch.x, (h, w))
+            return place, *grid_cell(patch.y, patch.x, (h, w))
         if patch.y >= h or patch.x >= w:
             raise RequestError(
                 f"--patch: the grid of {features.path.name} is {h} x {w}, rows 0..{h - 1} and columns "
                 f"0..{w - 1}; or name a place of the picture, as in {patch.image}:50%,50%"
             )
-        return places[patch.image], int(patch.y), int(patch.x)
+        return place, int(patch.y), int(patch.x)
 
     def _mark(self, number: int) -> tuple[float, float, float, float] | None:
         """The frame of the named patch in its image."""

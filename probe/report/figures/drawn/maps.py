@@ -143,7 +143,9 @@ def _head(pen: style.Sheet, column: Maps, side: float) -> str:
 def _draw_cell(drawn: _Drawn, cell: Cell, x: float, y: float, side: float, smooth: bool) -> None:
     axis = drawn.axes(x, y, side, side)
     axis.set(xlim=(0, 1), ylim=(1, 0))
-    axis.add_patch(Rectangle((0, 0), 1, 1, facecolor="black" if cell.layers else "#EEEEEE", lw=0, zorder=-1))
+    axis.add_patch(
+        Rectangle((0, 0), 1, 1, facecolor="black" if cell.layers else "#EEEEEE", lw=0, zorder=-1)
+    )
     for layer in cell.layers:
         how = "bilinear" if smooth and layer.is_grid else "nearest"
         axis.imshow(layer.rgba, extent=(0, 1, 1, 0), interpolation=how, aspect="auto")
