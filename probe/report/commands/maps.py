@@ -12,7 +12,8 @@ from probe.finding import FindConfig, choose_files
 from probe.report.commands.figure import WIDTHS, form_of, width_of
 from probe.report.figures.catalogue import FORMATS, check_drawing
 from probe.report.maps.asked import AskedOfMaps
-from probe.report.maps.make import find_given, make_sheet
+from probe.report.maps.given import find_given
+from probe.report.maps.make import make_sheet
 
 EXAMPLES = """\
 examples:

@@ -12,7 +12,8 @@ from shapes import make_token_file
 from cache.errors import RequestError
 from cache.features import open_features
 from probe.report.maps.asked import AskedOfMaps, Patch, _read_patch
-from probe.report.maps.make import find_given, make_sheet
+from probe.report.maps.given import find_given
+from probe.report.maps.make import make_sheet
 from probe.results import write_row
 
 
