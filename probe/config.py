@@ -54,7 +54,7 @@ class RunConfig:
     beside: bool = setting(
         False,
         "of fusion or stack: also linear probes of the last layer and of the best by val, of all "
-        "places joined, and averaged",
+        "places joined, and averaged; of attentive: of the class token, and of the patches' mean",
     )
     pairs: bool = setting(
         False,
@@ -143,9 +143,10 @@ class ProbeConfig:
             raise RequestError(
                 "--pairs takes --kind linear and encoders that a plus joins, as --model all+ or a+b+c"
             )
-        if self.run.beside and (self.run.pairs or self.few_shot or not self.kind.usual_places):
+        if self.run.beside and (self.run.pairs or self.few_shot or not self.kind.has_baselines):
             raise RequestError(
-                "--beside belongs to kinds that read all layers, as fusion, without --shots and --pairs"
+                "--beside belongs to kinds that read all layers, as fusion, and to attentive, without "
+                "--shots and --pairs"
             )
 
     def _check_few_shot(self, few_shot: FewShotConfig) -> None:

@@ -114,7 +114,7 @@ def run_probe(config: ProbeConfig, found: list[Files], say: Say) -> tuple[list[R
         return True
 
     asked = _with_random(config, found, say) if config.run.controls else found
-    for own, files in plan_runs(config, asked):
+    for own, files in plan_runs(config, asked, say):
         paths = [" + ".join(str(f.path) for f in files)] if alike[_named(files)] > 1 else []
         names, dataset = "+".join(features.label for features in files), files[0].dataset
         if config.run.beside or config.run.pairs:

@@ -75,6 +75,7 @@ class Attentive(FusionSettings):
     joins_encoders = False
     own_scale = True
     takes_shots = False
+    has_baselines = True
 
     def check_few_shot(self, few_shot: FewShotConfig, by_protocol: bool) -> None:
         raise RequestError(

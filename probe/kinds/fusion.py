@@ -48,6 +48,7 @@ class Fusion(FusionSettings):
     own_scale = True
     usual_places: ClassVar[Mapping[str, Any]] = {"layer": "all+", "pools": ("cls+mean",)}
     takes_shots = False
+    has_baselines = True
 
     def check_few_shot(self, few_shot: FewShotConfig, by_protocol: bool) -> None:
         raise RequestError(

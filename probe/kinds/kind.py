@@ -203,6 +203,7 @@ class Kind:
     reads: ClassVar[str] = POOLED  # or TOKENS: patches, one by one, see ``probe.maps``
     segments: ClassVar[bool] = False  # it learns from masks
     joins_encoders: ClassVar[bool] = True  # --model a+b
+    has_baselines: ClassVar[bool] = False  # --beside: see ``probe.beside``
     own_scale: ClassVar[bool] = False  # it standardises, or not, of several places each by itself
     # Of PlacesConfig, where it is asked at another than the last layer unless one is named.
     usual_places: ClassVar[Mapping[str, Any]] = {}

@@ -39,6 +39,7 @@ class Stack(Linear):
 
     name = "stack"
     usual_places: ClassVar[Mapping[str, Any]] = {"layer": "all+", "pools": ("cls+mean",)}
+    has_baselines = True
 
     def describe_width(self, questions: Sequence[Question], width: int) -> str:
         return ""  # nothing is fitted to all places at once

@@ -20,14 +20,17 @@ def draw_patches(n=N, n_classes=3, grid=GRID, width=WIDTH, seed=0):
     return tokens.reshape(total, *grid, width), labels, at
 
 
-def make_patches(root, *, n=N, n_classes=3, pooled=True, layers=(1,), dataset="toys", **fields):
+def make_patches(
+    root, *, n=N, n_classes=3, tokens=True, pooled=True, layers=(1,), dataset="toys", **fields
+):
     """The token file, and beside it the pooled one of the same encoder and images.
 
     Args:
         root: the folder of features.
         n: samples of train, val and test.
         n_classes: C.
-        pooled: whether the pooled file is made.
+        tokens: whether the token file is made.
+        pooled: whether the pooled file is.
         layers: of tokens, all alike; the pooled file has 0 and 1.
         dataset: its name.
         fields: of ``making.features.make_spec``, of both files.
@@ -35,7 +38,7 @@ def make_patches(root, *, n=N, n_classes=3, pooled=True, layers=(1,), dataset="t
     Returns:
         The token file's path, and (N,) the patches that tell.
     """
-    tokens, labels, at = draw_patches(n, n_classes)
+    x, labels, at = draw_patches(n, n_classes)
     about = {
         "dataset": dataset,
         "labels": labels,
@@ -50,19 +53,19 @@ def make_patches(root, *, n=N, n_classes=3, pooled=True, layers=(1,), dataset="t
         path = feature_path(root, dataset, "toy", 8, spec.key)
         return write_rows(path, spec, content) or path
 
-    names = [f"layers/{layer:02d}" for layer in layers]
-    path = write(
-        {f"{name}/tokens": tokens.shape[1:] for name in names},
-        {f"{name}/tokens": tokens for name in names},
-        layers={"of": 2, "stored": list(layers)},
-        tokens={"grids": [list(tokens.shape[1:3])] * len(layers)},
-    )
+    path, names = None, [f"layers/{layer:02d}" for layer in layers]
+    if tokens:
+        path = write(
+            {f"{name}/tokens": x.shape[1:] for name in names},
+            {f"{name}/tokens": x for name in names},
+            layers={"of": 2, "stored": list(layers)},
+            tokens={"grids": [list(x.shape[1:3])] * len(layers)},
+        )
     if pooled:
-        mean, cls = tokens.mean(axis=(1, 2)), tokens[:, 0, 0]
         content = {
-            f"layers/{i:02d}/{pool}": x
-            for i in (0, 1)
-            for pool, x in (("cls", cls), ("mean", mean))
+            f"layers/{layer:02d}/{pool}": vectors
+            for layer in (0, 1)
+            for pool, vectors in (("cls", x[:, 0, 0]), ("mean", x.mean(axis=(1, 2))))
         }
-        write({name: WIDTH for name in content}, content)
+        write(dict.fromkeys(content, WIDTH), content)
     return path, at

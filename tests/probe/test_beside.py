@@ -4,7 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 from features import make_features
+from patches import make_patches
 from probing import answered, rows, run
+from reporting import answered as reported
 
 from probe.beside import plan_runs
 from probe.cli import read_config
@@ -71,6 +73,45 @@ def test_the_last_layer_of_an_encoder_without_a_class_token_is_read_as_ever(plac
     config = read_config("--kind stack --beside".split())
     first, *_ = plan_runs(config, [(SimpleNamespace(pools=["mean", "head"]),)])
     assert first.config.places.pools == ("head", "mean")
+
+
+ATTENTIVE = "--kind attentive --iterations 5 --epochs 1 --seeds 0 --lr 0.01 --weight-decay 0.01"
+
+
+@pytest.mark.parametrize(
+    ("words", "beside"),
+    [
+        ("", [(1, "cls"), (1, "mean")]),
+        ("--layer 0", [(0, "cls"), (0, "mean")]),
+        ("--layer 0+1", [(1, "joined"), (1, "joined")]),
+        ("--layer 0,1", [(0, "cls"), (0, "mean"), (1, "cls"), (1, "mean")]),
+    ],
+)
+def test_linear_probes_of_the_pooled_file_beside_an_attentive_one(places, capsys, words, beside):
+    make_patches(places[0], layers=(0, 1), n=N)
+    answered(capsys, f"{ATTENTIVE} --beside {words}")
+    found = [row["probe"] for row in rows()]
+    linear = [(p["layer"], p["pool"]) for p in found if p["kind"] == "linear"]
+    assert sorted(linear) == beside
+    assert {p["kind"] for p in found} == {"linear", "attentive"}
+
+
+def test_without_a_pooled_file_its_command_is_said_and_the_attentive_row_stands(places, capsys):
+    command = "extract --model toy --data toys --tokens 1 --store int8 --weights w.pt"
+    make_patches(places[0], pooled=False, n=N, command=command)
+    make_patches(places[0], tokens=False, n=N, weights="sha256:1")  # of other weights
+    out = answered(capsys, f"{ATTENTIVE} --beside")
+    assert "no pooled features of toy on toys" in out
+    assert "  extract --model toy --data toys --weights w.pt\n" in out
+    assert [row["probe"]["kind"] for row in rows()] == ["attentive"]
+
+
+def test_an_attentive_probe_and_its_baselines_are_paired(places, capsys):
+    make_patches(places[0])
+    answered(capsys, f"{ATTENTIVE} --beside")
+    out = reported(capsys, "compare", "kind=attentive", "kind=linear and pool=cls")
+    assert "A: kind=attentive" in out
+    assert "Who answers what" in out
 
 
 def test_pairs_of_one_encoder(encoders, capsys):
