@@ -127,6 +127,36 @@ def test_other_norms_are_those_of_the_pools(tmp_path, images, wish):
         np.testing.assert_allclose(means, pooled.array(layer, "mean"), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("store", "allowed"), [("float32", 1e-4), ("float16", 1e-3), ("int8", 0.02)]
+)
+def test_a_real_vit_on_real_images(tmp_path, real_data, real_weights, store, allowed):
+    """Four ultrasounds through a ViT-S/14, against timm's own maps; the error's share of the largest."""
+    ids = "train/000000,train/000007,val/000003,test/000155"
+    words = ["--model", "vit_small_patch14_dinov2", "--size", "224", "--weights", str(real_weights)]
+    words += ["--data", "breastmnist", "--source-size", "28", "--data-root", str(real_data)]
+    words += ["--tokens", "5,-1", "--store", store, "--ids", ids, "--features", str(tmp_path)]
+    assert main([*words, "--device", "cpu"]) == 0
+    (path,) = tmp_path.rglob("*.h5")
+    features = open_features(path)
+    d = describe("vit_small_patch14_dinov2", 224, "5,-1", tokens=True)
+    network: Any = load_encoder(d, Weights(real_weights))[0].network
+    with np.load(real_data / "breastmnist.npz") as file:
+        every = np.concatenate([file[f"{split}_images"] for split in ("train", "val", "test")])
+    rows = features.key["rows"]["stored"]
+    usual = preprocess(ExtractConfig(()), d.entry, d.statistics)
+    x = make_transform(224, usual, 1)(torch.from_numpy(every[rows]))
+    with torch.inference_mode():
+        maps = network.model.forward_intermediates(x, [5, 11], norm=True, intermediates_only=True)
+    for layer, expected in zip((5, 11), maps, strict=True):
+        assert features.grid(layer) == (16, 16)
+        found = torch.from_numpy(features.tokens(layer, slice(None))).float()
+        off = (found.permute(0, 3, 1, 2) - expected).abs()
+        assert float(off.max()) <= allowed * float(expected.abs().max())
+        assert float(off.max()) > 0 or store == "float32"
+
+
 # ---------------------------------------------------------------------------- pictures
 
 
