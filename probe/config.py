@@ -113,6 +113,10 @@ class ProbeConfig:
             )
         with kind.running():
             kind.check_places(places.layer, places.pools)
+        if self.measuring.nsd_tolerance != Measuring().nsd_tolerance and not kind.segments:
+            raise RequestError(
+                f"--nsd-tolerance is about masks, and --kind {kind.name} makes none; leave it out"
+            )
         if kind.reads_rows and places.aggregate != "mean":
             raise RequestError(
                 f"--kind {kind.name} reads each row of a sample, so --aggregate {places.aggregate} has "

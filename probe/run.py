@@ -435,7 +435,8 @@ class _Asking:
         standard = None
         if len(at) > 1 and not config.kind.own_scale and config.kind.reads != TOKENS:
             standard, splits = _standardised(splits, config.kind.name)
-        return Problem(question, at, splits, *wish, config.run.keep_heads, standard, self.say)
+        more = config.run.keep_heads, standard, config.measuring.nsd_tolerance, self.say
+        return Problem(question, at, splits, *wish, *more)
 
     def _measured(
         self,

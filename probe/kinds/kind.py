@@ -100,6 +100,7 @@ class Problem:
     keep_heads: bool = False  # of few-shot episodes, too
     # What several places' features were standardised by, for kinds that don't do so themselves.
     standard: Standard | None = None
+    nsd_tolerance: float = 1.0  # of segmentation, mm; see ``probe.metrics.metric.Measuring``
     say: Callable[[str], None] = field(default=lambda line: None, compare=False)  # told progress
 
     @property

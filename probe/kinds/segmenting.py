@@ -76,11 +76,6 @@ class Segmenting(Kind):
         """
         raise NotImplementedError
 
-    @property
-    def tolerance_mm(self) -> float:
-        """Of the normalised surface distance."""
-        return TOLERANCE
-
     def check_question(self, question: Question) -> None:
         if len(question.task.class_names) < 2:
             raise RequestError(
@@ -107,11 +102,11 @@ class Segmenting(Kind):
         train, val = (maps.rows_of(splits[name]) for name in ("train", "val"))
         for head in self.fit_maps(problem, train, val):
             found = {
-                name: _Answered.of(self, maps, head, splits[name], distances=name == "test")
-                for name in ("val", "test")
+                name: _Answered.of(maps, head, splits[name], nsd_tolerance=tolerance)
+                for name, tolerance in (("val", None), ("test", problem.nsd_tolerance))
             }
             yield Answer(
-                {**head.settings, **self._measured_by(maps)},
+                {**head.settings, **_measured_by(problem)},
                 head.chosen,
                 {name: answered.scores for name, answered in found.items()},
                 [*head.marks, *_unseen(maps, splits), *found["test"].marks],
@@ -130,25 +125,25 @@ class Segmenting(Kind):
             list(self.fit_maps(problem, maps.rows_of(pick(train, rows)), None)) for rows in episodes
         ]
         for of_seed in zip(*heads, strict=True):
-            found = [
-                _Answered.of(self, maps, head, problem.splits["test"], distances=False)
-                for head in of_seed
-            ]
+            found = [_Answered.of(maps, head, problem.splits["test"]) for head in of_seed]
             chosen = {name: [head.chosen[name] for head in of_seed] for name in of_seed[0].chosen}
             told = dict.fromkeys(mark for head in of_seed for mark in head.marks)
             yield Answer(
-                {**of_seed[0].settings, **self._measured_by(maps)},
+                {**of_seed[0].settings, **_measured_by(problem)},
                 chosen,
                 {"test": np.stack([answered.scores for answered in found])},
                 [*told][:N_TOLD],
                 trained_parameters=of_seed[0].trained_parameters,
             )
 
-    def _measured_by(self, maps: Maps) -> dict[str, Any]:
-        assert maps.masks is not None
-        grid = f"{maps.grid[0]} x {maps.grid[1]}"
-        known = not np.isnan(maps.masks.spacing[:, :2]).any()
-        return {"grid": grid, **({"tolerance_mm": self.tolerance_mm} if known else {})}
+
+def _measured_by(problem: Problem) -> dict[str, Any]:
+    """What the row's question holds of how masks are measured."""
+    maps = problem.maps
+    assert maps.masks is not None
+    known = not (problem.few_shot or np.isnan(maps.masks.spacing[:, :2]).any())
+    tolerance = {"nsd_tolerance": problem.nsd_tolerance} if known else {}
+    return {"grid": f"{maps.grid[0]} x {maps.grid[1]}", **tolerance}
 
 
 @dataclass(frozen=True)
@@ -161,8 +156,9 @@ class _Answered:
 
     @staticmethod
     def of(
-        kind: Segmenting, maps: Maps, head: Segmenter, split: Split, *, distances: bool
+        maps: Maps, head: Segmenter, split: Split, *, nsd_tolerance: float | None = None
     ) -> _Answered:
+        """Ask a head; without a tolerance distances aren't measured, and masks aren't kept."""
         rows = maps.rows_of(split)
         sizes = [len(maps.rows_of_sample(int(sample))) for sample in split.x[:, 0]]
         predicted = _Runs()
@@ -174,9 +170,8 @@ class _Answered:
             own = rows[start : start + size]
             start += size
             said = [next(masks) for _ in own]
-            tolerance = kind.tolerance_mm if distances else None
-            scores[number] = sample_overlap(maps, own, said, tolerance).ravel()
-            if distances:
+            scores[number] = sample_overlap(maps, own, said, nsd_tolerance).ravel()
+            if nsd_tolerance is not None:
                 images += [
                     sample_overlap(maps, own[i : i + 1], [mask], None).ravel()
                     for i, mask in enumerate(said)
@@ -184,7 +179,7 @@ class _Answered:
                 ]
                 for mask in said:
                     predicted.add(mask)
-        if not distances:
+        if nsd_tolerance is None:
             return _Answered(scores)
         extras: dict[str, Array] = {PATCH_PIXELS: maps.patch_pixels(rows)}
         if images:

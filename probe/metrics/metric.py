@@ -103,6 +103,9 @@ class Measuring:
     # Of episodes and test, for their intervals.
     n_resamples: int = setting(1000, "of few-shot episodes' bootstrap", flag="--resamples", least=1)
     seed: int = setting(0, "of few-shot episodes' bootstrap", least=0)  # of these
+    nsd_tolerance: float = setting(
+        1.0, "of segmentation: mm that surfaces may be apart", metavar="MM", above=0
+    )
     per_patient: bool = False  # by the mean of a patient's scores
 
     def __post_init__(self) -> None:

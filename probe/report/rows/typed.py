@@ -145,7 +145,15 @@ RENAMED = {
 OF_QUESTION = (
     *("--labels", "--target", "--uncertain", "--task", "--split", "--split-seed", "--split-file"),
     *("--train-data", "--test-data", "--test-split", "--aggregate", "--shots", "--episodes"),
-    *("--episode-seed", "--draw", "--prior", "--standardise", "--resamples", "--seed"),
+    *(
+        "--episode-seed",
+        "--draw",
+        "--prior",
+        "--standardise",
+        "--resamples",
+        "--nsd-tolerance",
+        "--seed",
+    ),
 )
 STANDARDISE = {"by each episode": "episode", "none (L2)": "none"}  # a row's words -> the flag's
 FEW_OF_VAL = 500  # samples, below which folds are taken anyway
@@ -258,6 +266,8 @@ def line_of(of: StoredRow, compared: Mapping[str, Sequence[str]] | None = None) 
         if own_weights:
             flags["--weights"] = ("random" if own_weights == "random" else "FILE",)
     flags |= {} if row.seed == 0 else {"--seed": (str(row.seed),)}
+    if settings.get("nsd_tolerance", 1.0) != 1.0:
+        flags["--nsd-tolerance"] = (str(settings["nsd_tolerance"]),)
     if settings.get("n_resamples", 1000) != 1000:
         flags["--resamples"] = (str(settings["n_resamples"]),)
     external = row.posed.trained_on

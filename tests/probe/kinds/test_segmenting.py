@@ -14,6 +14,7 @@ from probe.finding import FindConfig, choose_asked
 from probe.kinds.linear import Linear
 from probe.kinds.segmenting import Segmenting
 from probe.maps import patch_shares
+from probe.metrics.metric import Measuring
 from probe.places import PlacesConfig
 from probe.questions.overlay import OverlayConfig
 from probe.run import run_probe
@@ -191,7 +192,9 @@ def test_a_volume_is_one_sample_of_all_its_slices(tmp_path):
     assert row.measured.per_class["n_images"][1] == len(of_slices)
     assert row.measured.per_class["dice_image"][1] == pytest.approx(np.mean(of_slices))
     assert row.measured.test["hd95"].value > 0
-    assert row.answered.settings["tolerance_mm"] == 1.0
+    assert row.answered.settings["nsd_tolerance"] == 1.0
+    (wide,), _, _ = ask(tmp_path, measuring=Measuring(nsd_tolerance=5.0))
+    assert wide.measured.test["nsd"].value > row.measured.test["nsd"].value
 
 
 def test_images_without_a_mask_are_left_out(tmp_path, shapes):
@@ -258,11 +261,12 @@ def test_token_files_and_pooled_files_are_not_taken_for_each_other(there):
         ({"places": PlacesConfig(pools=("mean",))}, "leave out --pool mean"),
         ({"few_shot": FewShotConfig((2,), draw="first")}, "counts images of a class"),
         ({"run": RunConfig(controls=True)}, "takes no --controls"),
+        ({"kind": Linear(), "measuring": Measuring(nsd_tolerance=2.0)}, "is about masks"),
     ],
 )
 def test_flags_without_a_use_are_refused(there, more, said):
     try:
-        config = ProbeConfig(Squares(), FindConfig(features=there), **more)
+        config = ProbeConfig(**{"kind": Squares(), "find": FindConfig(features=there), **more})
         found, _ = choose_asked(config.find, tokens=True)
         _, failures = run_probe(config, found, lambda line: None)
         why = failures[0].why
