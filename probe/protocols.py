@@ -4,6 +4,8 @@ Which vector of an encoder they read is one answer for ``probe`` and ``finetune`
 What a release gets wrong (a loss that is summed where the text averages, a checkpoint chosen on
 test) is put right by default, and the row says so; ``--as-published`` repeats it. What features of
 one view can't do is said in every row, or refused.
+
+Long because it is a table of papers, each a preset of its own.
 """
 
 from __future__ import annotations
