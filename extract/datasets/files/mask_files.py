@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from cache import RequestError
 from cache.masks import MaskSource
 from extract.datasets.dataset import Ranges
-from extract.datasets.files.decode import decode_file
-from extract.datasets.files.formats import nifti, pillow
+from extract.datasets.files.decode import IMAGE_SUFFIXES, decode_file
+from extract.datasets.files.formats import dicom, nifti, pillow
 from extract.datasets.files.formats.stored import UnreadableImage, reading
 from extract.datasets.files.index import FRESH_SECONDS, file_stamp
 from extract.datasets.files.mask_classes import IGNORED, MaskClasses
@@ -110,7 +110,7 @@ class MaskFiles:
             return unknown
         of_volume = [path.lower().endswith(nifti.SUFFIXES) for path in (image, name)]
         if not any(of_volume):
-            return unknown
+            return self._plane(file)
         if not all(of_volume):
             raise RequestError(
                 f"image {image} and mask {name}: one is NIfTI, which is turned upright by its header, and "
@@ -128,6 +128,15 @@ class MaskFiles:
         axis = self.slicing.axis
         rows, columns = (mm for i, mm in enumerate(own.spacing) if i != axis)
         return rows, columns, own.spacing[axis]
+
+    def _plane(self, file: int) -> tuple[float, float, float]:
+        """Of a single image: what DICOM says of its plane."""
+        path = self.root / self.images[file]
+        is_other = (
+            path.name.lower().endswith(IMAGE_SUFFIXES) and path.suffix.lower() not in dicom.SUFFIXES
+        )
+        found = None if is_other or self.shapes[file][0] > 1 else dicom.read_spacing(path)
+        return (*(found or (np.nan, np.nan)), np.nan)
 
     def _origin(self) -> str | None:
         """What the masks are made of; None of files so new that their times tell nothing yet."""

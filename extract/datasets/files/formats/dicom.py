@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from extract.datasets.files.formats.dicom_files import GREY, PALETTE, open_dataset
 from extract.datasets.files.formats.dicom_pixels import read_pixels
 from extract.datasets.files.formats.dicom_tables import read_palette, read_table
-from extract.datasets.files.formats.stored import Shown, Stored, UnreadableImage
+from extract.datasets.files.formats.stored import Shown, Stored, UnreadableImage, reading
 from extract.datasets.files.windows import to_levels
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -60,6 +60,22 @@ def read(path: Path) -> Stored:
         notes=_describe(dataset),
         decoder=max(decoder, newest),
     )
+
+
+def read_spacing(path: Path) -> tuple[float, float] | None:
+    """mm from row to row and from column to column, in the patient; None where the header says none.
+
+    That at the detector (ImagerPixelSpacing), which is larger, doesn't count.
+
+    Raises:
+        UnreadableImage: no DICOM.
+    """
+    with reading(path):
+        try:
+            row, column = (float(mm) for mm in open_dataset(path).get("PixelSpacing") or ())
+        except (TypeError, ValueError):
+            return None
+        return (row, column) if min(row, column) > 0 and math.isfinite(row + column) else None
 
 
 def _describe(dataset: Any) -> tuple[str, ...]:

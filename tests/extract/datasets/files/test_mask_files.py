@@ -461,3 +461,22 @@ def test_a_picture_is_no_mask_of_a_volume(tmp_path) -> None:
     save(tmp_path / "s" / "masks" / "v.png", ONES)
     with pytest.raises(RequestError, match="store both as NIfTI"):
         opened(list_seg_folder(tmp_path / "s"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("tags", "spacing"),
+    [
+        ({"PixelSpacing": [0.5, 0.25]}, (0.5, 0.25)),
+        ({"ImagerPixelSpacing": [0.5, 0.25]}, (np.nan, np.nan)),
+        ({"PixelSpacing": [0, 0.25]}, (np.nan, np.nan)),
+        ({}, (np.nan, np.nan)),
+    ],
+)
+def test_dicom_says_how_far_pixels_lie_apart(tmp_path, tags, spacing) -> None:
+    making_dicom = pytest.importorskip("making_dicom")
+    for folder in ("images", "masks"):
+        (tmp_path / "s" / folder).mkdir(parents=True)
+    making_dicom.write_dicom(tmp_path / "s" / "images" / "a.dcm", image(), **tags)
+    save(tmp_path / "s" / "masks" / "a.png", ONES)
+    found = written(opened(list_seg_folder(tmp_path / "s"), tmp_path), tmp_path)
+    assert np.array_equal(found.spacing, [[*spacing, np.nan]], equal_nan=True)
