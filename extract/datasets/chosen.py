@@ -69,6 +69,7 @@ def choose_rows(dataset: Dataset, ids: Sequence[str]) -> Dataset:
         stream=stream,
         row_bytes=None if dataset.row_bytes is None else dataset.row_bytes[rows],
         load=load if dataset.load is not None else None,
+        masks=None,  # those of all images serve: they are joined by id
     )
 
 

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 import extract.run
-from cache import RequestError, open_features
+from cache import CacheMiss, RequestError, open_features
+from cache.catalogue import Wish, find_features
 from cache.format import units
 from cache.format.key import partial_path
 from cache.format.read import read_header
@@ -344,6 +345,8 @@ def test_a_part_is_never_taken_for_the_whole(tmp_path, images, capsys):
     words = ["--data", images, "--tokens=-1", "--ids", "train/000001,test/000002"]
     part = extract_to(tmp_path / "f", *words)
     before = part.read_bytes()
+    with pytest.raises(CacheMiss):
+        find_features(tmp_path / "f", Wish(tokens=True))
     capsys.readouterr()
     assert main([*MODEL, "--data", images, "--features", str(tmp_path / "f")]) == 0
     assert "keeps its tables" not in capsys.readouterr().out
