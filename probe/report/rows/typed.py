@@ -3,6 +3,8 @@
 A row holds every setting that changes its numbers, and no line. What the defaults are is declared
 with the flags, in classes that ``report`` doesn't load: here they stand once more, and a test holds
 both together.
+
+Long because a row's settings are one question, which is typed as one line.
 """
 
 import math
