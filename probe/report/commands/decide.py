@@ -9,7 +9,7 @@ from cache.commands.terminal import Parser, split_words
 from cache.errors import RequestError
 from cache.features import Features
 from cache.places import features_root, results_root
-from cache.task import REGRESSION
+from cache.task import NEVER_WRONG, REGRESSION
 from probe.report.commands.which import add_format, add_rows, people_of, print_page, read_rows
 from probe.report.findings.deciding import (
     NO_SHARES,
@@ -152,6 +152,8 @@ def _decide(
     people = people_of(options)
     if found := from_rows(name, chosen, people, asked):
         return found, notes
+    if of_set and all(of.first.row.encoded.task in NEVER_WRONG for of in of_set):
+        return [], [*notes, f"{name}: {NO_SHARES}"]
     features = tested(of_set, people) or next((f for f in files if f.dataset == name), None)
     if features is None:
         raise RequestError(

@@ -45,7 +45,7 @@ if TYPE_CHECKING:  # h5py takes a while, and tables of one metric ask for no fea
 
 MOST = 60  # contenders whose pairs are looked at: 1770 pairs
 UNREAD = "test wasn't read"
-NO_SHARES = "numbers have neither accuracy nor AUC"
+NO_SHARES = "numbers and masks have neither accuracy nor AUC"
 
 
 @dataclass(frozen=True)

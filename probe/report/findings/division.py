@@ -16,7 +16,7 @@ import numpy as np
 
 from cache.errors import RequestError
 from cache.format.sample_tables import SPLITS
-from cache.task import MISSING
+from cache.task import MISSING, MULTI_LABEL, SEGMENTATION
 from probe.arrays import Array, Bools, Indices, Texts
 from probe.report.rows.contenders import Contender
 from probe.report.rows.people import People, Unfound
@@ -85,12 +85,15 @@ def divisions(contenders: Sequence[Contender], people: People) -> list[Division]
 
 
 def tested(contenders: Sequence[Contender], people: People) -> Features | None:
-    """A feature file whose test samples are those that most rows were asked of; of folds there is none.
+    """A feature file whose test samples are those that most rows were asked of; of folds there is
+    none, and of masks none whose labels were asked.
 
     Args:
         contenders: of one data set.
         people: that knows feature files.
     """
+    if all(c.first.row.encoded.task == SEGMENTATION for c in contenders):
+        return None
     found = (of for of in divisions(contenders, people) if TEST in of.known and of.n_folds == 1)
     return next((of.features for of in found), None)
 
@@ -215,7 +218,10 @@ def _laid(
         if not has_own:
             labels[places] = of.labels
         known += [name]
-    laid = features.laid_over(split, labels, row.encoded.task, names)
+    task = row.encoded.task
+    if task == SEGMENTATION:  # which structures each sample has
+        labels, task = np.where(labels < 0, MISSING, labels > 0), MULTI_LABEL
+    laid = features.laid_over(split, labels, task, names)
     return Division(
         laid, _words(first, n_folds), n, tuple(s for s in SPLITS if s in known), False, n_folds
     )
