@@ -8,7 +8,7 @@ from cache.errors import RequestError
 from cache.places import results_root
 from probe.report.commands.which import add_format, add_rows, people_of, print_page, read_rows
 from probe.report.formats.cells import Page
-from probe.report.pages.classes import CLASS, page_of_classes
+from probe.report.pages.classes import CLASS, SIZE, page_of_classes
 from probe.report.pages.listing import numbers_named, page_of_rows
 from probe.report.rows.contenders import Contender, contenders_of
 from probe.report.rows.fields import find_field, metric_named, sorted_by
@@ -27,7 +27,8 @@ examples:
   report table --like wu2025:results1         in the shape of a paper's table
   report table --published                    beside what papers printed
   report table --by meta:sex --data scans     by subgroup
-  report table --by class --kind segment      by class; masks by size of the structure, too
+  report table --by class --data liver        by class
+  report table --by size --data liver         masks by the size of the structure
 """
 ROWS, METRIC, SUBGROUPS, CLASSES = "rows", "metric", "subgroups", "classes"
 LIKE, PUBLISHED = "like", "published"
@@ -43,7 +44,7 @@ CALLED = {
     ROWS: "a table of rows, without --metric",
     METRIC: "a table of one metric: add --metric auc",
     SUBGROUPS: "subgroups: --by meta:COLUMN",
-    CLASSES: "numbers by class: --by class",
+    CLASSES: "numbers by class or by size of structures: --by class, --by size",
     LIKE: "a paper's table: --like PAPER:TABLE",
     PUBLISHED: "printed numbers: --published",
 }
@@ -71,8 +72,8 @@ def make_parser(prog: str) -> Parser:
         "--by",
         metavar="FIELDS",
         help="with --metric: what a line is (model); meta:COLUMN: each row by subgroup of its test "
-        "samples, as meta:sex, or meta:age:40,60 in bands; class: each class of each row, and of masks "
-        "each size of structures",
+        "samples, as meta:sex, or meta:age:40,60 in bands; class: each class of each row; size, without "
+        "--metric: of masks each size of structures",
     )
     shape.add_argument(
         "--sensitivity",
@@ -136,7 +137,7 @@ def which_page(options: argparse.Namespace) -> str:
         return PUBLISHED
     if str(options.by or "").startswith(PREFIX):
         return SUBGROUPS
-    if options.by == CLASS:
+    if options.by == CLASS or (options.by == SIZE and options.metric is None):
         return CLASSES
     return ROWS if options.metric is None else METRIC
 
@@ -166,7 +167,7 @@ def make_page(options: argparse.Namespace, rows: list[StoredRow]) -> Page:
         return _of_groups(options, rows)
     if page == CLASSES:
         metrics = [metric_named(word) for word in split_words("--metric", options.metric)]
-        return page_of_classes(_sorted(options, rows), metrics)
+        return page_of_classes(_sorted(options, rows), metrics, [options.by])
     if page in (LIKE, PUBLISHED):
         return _of_papers(options, rows)
     if page == METRIC:

@@ -11,7 +11,7 @@ from probe.report.pages.listing import MODEL, QUIET, RIGHT, USUAL
 from probe.report.rows.fields import BY_NAME, written
 from probe.report.rows.stored import StoredRow
 
-CLASS = "class"  # what --by calls this page
+CLASS, SIZE = "class", "size"  # what --by calls these tables
 FIELDS = tuple(name for name in USUAL if name != "data")
 COUNTS = ("n", "missed", "n_empty", "false_alarms", "n_images")
 HEADINGS = {
@@ -24,7 +24,7 @@ HEADINGS = {
     "dice_image": "dice of images",
     "jaccard_image": "jaccard of images",
 }
-WORDS = (CLASS, "size")
+WORDS = (CLASS, SIZE)
 OF_MASKS = (
     "n: test samples that have the structure, which dice, jaccard, hd95 (mm), nsd and bound are means "
     "over; missed: of these, nothing is predicted: 0, in hd95 the diagonal of the image; false alarms: "
@@ -35,22 +35,28 @@ OF_SIZES = (
     "smaller than a patch; n: images that have it, of volumes slices"
 )
 NONE = (
-    "few-shot episodes, numbers, and rows that haven't read test have no numbers by class: ask with all "
-    "of train"
+    "few-shot episodes, numbers, and rows that haven't read test have no numbers by class, and masks "
+    "alone have them by size"
 )
 
 
-def page_of_classes(rows: Sequence[StoredRow], metrics: Sequence[str] = ()) -> Page:
+def page_of_classes(
+    rows: Sequence[StoredRow], metrics: Sequence[str] = (), by: Sequence[str] = WORDS
+) -> Page:
     """Each row's numbers of each class on test, a table for each data set and kind of labels.
 
     Args:
         rows: in order.
         metrics: which numbers, beside counts; none: all.
+        by: CLASS, or SIZE of structures, or both.
 
     Raises:
         RequestError: no row has any.
     """
-    having = [of for of in rows if of.row.measured.per_class]
+    of_sizes = CLASS not in by
+    having = [
+        of for of in rows if (of.row.measured.per_size if of_sizes else of.row.measured.per_class)
+    ]
     if not having:
         raise RequestError(f"nothing to show: {NONE}")
     alike: dict[tuple[str, ...], list[StoredRow]] = {}
@@ -58,21 +64,24 @@ def page_of_classes(rows: Sequence[StoredRow], metrics: Sequence[str] = ()) -> P
         e = of.row.encoded
         key = e.dataset, e.task, of.row.posed.target_words
         alike.setdefault(key, []).append(of)
-    tables = tuple(table for of_set in alike.values() for table in _tables(of_set, metrics))
+    tables = tuple(table for of_set in alike.values() for table in _tables(of_set, metrics, by))
     n = len(rows) - len(having)
     return Page(tables, notes=(f"{counted(n, 'row')} left out: {NONE}",) if n else ())
 
 
-def _tables(alike: Sequence[StoredRow], metrics: Sequence[str]) -> Iterator[Table]:
+def _tables(
+    alike: Sequence[StoredRow], metrics: Sequence[str], by: Sequence[str]
+) -> Iterator[Table]:
     dataset = alike[0].row.encoded.dataset
     by_class = [of.row.measured.per_class for of in alike]
     is_dense = "background" in by_class[0]
     below = [OF_MASKS] if is_dense else []
     for name in dict.fromkeys(_backgrounds(by_class)):
         below.append(f"{name} is the background, no structure: in no mean but those of all classes")
-    yield _table(f"{dataset}, by class", alike, by_class, metrics, below)
+    if CLASS in by:
+        yield _table(f"{dataset}, by class", alike, by_class, metrics, below)
     sized = [of for of in alike if of.row.measured.per_size]
-    if sized:
+    if sized and SIZE in by:
         by_size = [of.row.measured.per_size for of in sized]
         yield _table(f"{dataset}, by size of the structure", sized, by_size, metrics, [OF_SIZES])
 

@@ -69,13 +69,14 @@ def test_tables_by_class_and_by_size(capsys, results):
     of = {name: values[2] for name, values in stored["per_class"].items()}
     assert (int(lesion["n"]), int(lesion["missed"])) == (of["n"], of["missed"])
     assert float(lesion["bound"]) == pytest.approx(of["bound"], abs=1e-3)
-    text = answered(capsys, *words, "--metric", "dice", "--format", "csv")
-    sizes = [line for line in csv.DictReader(text.splitlines()) if line["size in patches"]]
+    of_dice = answered(capsys, *words, "--metric", "dice", "--format", "csv")
+    assert "jaccard" not in of_dice.splitlines()[0]
+    words = "table", "--results", results, "--by", "size", "--data", "dots", "--format", "csv"
+    sizes = list(csv.DictReader(answered(capsys, *words).splitlines()))
     n = sum(
         int(line["n"]) for line in sizes if (line["model"], line["class"]) == ("blunt", "lesion")
     )
     assert n == (true_masks(30) == 2).any((1, 2)).sum()
-    assert "jaccard" not in text.splitlines()[0]
 
 
 def test_few_shot_rows_alone_have_no_table_by_class(capsys, results):
