@@ -195,7 +195,7 @@ def _worst(asked: AskedOfMaps, features: Features, common: set[str], of: StoredR
             f"small file of the worst:\n  {command(features, names)}"
         )
     images = tuple(Image(str(ids[i]), (f"Dice {mean[i]:.2f}",)) for i in there[: asked.n])
-    how = f"the {len(images)} of smallest Dice of {len(order)} test images, by {said_of(of)}"
+    how = f"the {len(images)} of {len(order)} test images with the smallest Dice by {said_of(of)}"
     return Chosen(images, how)
 
 

@@ -313,7 +313,7 @@ class OfFile:
             )
         over = Overlays(masks, Geometry.of(self.features.key))
         rows = segmentations(self.given.rows, self.features)
-        if rows and not self.given.named:
+        if rows and not self.given.is_named:
             best = best_of(rows)
             if len(rows) > 1:
                 self.said.noted[

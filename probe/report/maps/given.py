@@ -23,7 +23,7 @@ class Given:
 
     files: Sequence[Features]  # token files of one data set
     rows: Sequence[StoredRow]  # stored rows of it
-    named: bool  # whether the rows were named
+    is_named: bool  # whether the rows were named
     masks: Masks | None
     people: People
 
@@ -47,8 +47,6 @@ def find_given(
     Raises:
         RequestError: a file that is named is no row, or of another data set.
     """
-    from cache.masks import find_masks, open_masks  # h5py takes a while
-
     dataset, root = files[0].dataset, results or results_root()
     found, problems = read_stored(root, rows or stored_files(root))
     if rows and problems:
@@ -59,9 +57,23 @@ def find_given(
         raise RequestError(
             f"--row {other.path} is of {other.row.encoded.dataset}, not of {dataset}"
         )
+    return given_of(files, own, people=People(folder), is_named=bool(rows), masks=masks)
+
+
+def given_of(
+    files: Sequence[Features],
+    rows: Sequence[StoredRow],
+    *,
+    people: People,
+    is_named: bool = False,
+    masks: Path | None = None,
+) -> Given:
+    """Rows of a data set with its masks: those of a row, else the newest; or those that are named."""
+    from cache.masks import find_masks, open_masks  # h5py takes a while
+
     if masks is None:
-        there = find_masks(files[0].path.parent.parent, dataset)
-        names = [of.row.posed.target.get("file") for of in own]
+        there = find_masks(files[0].path.parent.parent, files[0].dataset)
+        names = [of.row.posed.target.get("file") for of in rows]
         masks = next((path for path in there if path.name in names), next(iter(there), None))
     opened = None if masks is None else open_masks(masks)
-    return Given(files, own, bool(rows), opened, People(folder))
+    return Given(files, rows, is_named, opened, people)

@@ -37,7 +37,7 @@ def make_sheet(asked: AskedOfMaps, given: Given) -> Sheet:
                     f"--patch: {features.path.name} has no image {name}; name one that it has, such as "
                     f"{chosen.images[0].id}"
                 )
-        how = f"{chosen.how}, and {name},"
+        how = f"{chosen.how}, and {name}"
         chosen = replace(chosen, images=(Image(name), *chosen.images), how=how)
     what = asked.what or (PCA, *([OVERLAY] if given.masks is not None else []))
     said = Said()
@@ -53,7 +53,7 @@ def make_sheet(asked: AskedOfMaps, given: Given) -> Sheet:
 
 def _caption(files: Sequence[Features], chosen: Chosen, said: Said, *, smooth: bool) -> str:
     encoders = dict.fromkeys(_encoder(features) for features in files)
-    first = f"Patch tokens of {' and '.join(encoders)}; {chosen.how} of {files[0].dataset}."
+    first = f"Patch tokens of {' and '.join(encoders)} on {files[0].dataset}: {chosen.how}."
     between = "Colours between patches are interpolated: nothing is known there."
     return " ".join([first, *said.told, *([between] if smooth else [])])
 

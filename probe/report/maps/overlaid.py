@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 ALPHA = 0.55  # of classes over the picture
 MISSED, FALSE, CONFUSED = range(3)
-# Each brighter than the dimmed picture below them, and of a lightness of its own (L* 53, 70, 90), so
+# Each brighter than the dimmed picture below them, and of a lightness of its own (L* 70, 53, 90), so
 # that a grey print says the same; Okabe and Ito's, so that the colour-blind tell them apart.
 ERRORS = {
-    FALSE: ("#D55E00", "false: seen where there is none"),
     MISSED: ("#56B4E9", "missed"),
+    FALSE: ("#D55E00", "seen where nothing is"),
     CONFUSED: ("#F0E442", "another structure"),
 }
 RIGHT, RIGHT_ALPHA = "#9A9A9A", 0.45  # structures that are found: grey
@@ -135,14 +135,18 @@ class Overlays:
     def keys(self, *, with_errors: bool) -> list[Key]:
         """What the colours mean."""
         names = [
-            Key(colour, name)
-            for number, name in enumerate(self.masks.class_names)
-            if (colour := self._colours[number])
+            Key("masks", colour, name)
+            for name, colour in zip(self.masks.class_names, self._colours, strict=True)
+            if colour
         ]
-        of = [Key(colour, words) for colour, words in ERRORS.values()] if with_errors else []
-        if self.masks.background is None:
-            of = of[-1:]
-        return names + of + ([Key(RIGHT, "found")] if with_errors else [])
+        if not with_errors:
+            return names
+        of = [CONFUSED] if self.masks.background is None else [*ERRORS]
+        return [
+            *names,
+            *(Key("errors", *ERRORS[number]) for number in of),
+            Key("errors", RIGHT, "found"),
+        ]
 
     def unseen(self, row_id: str) -> float:
         """The share of an image that a crop keeps from the encoder, which isn't shown."""

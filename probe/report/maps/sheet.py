@@ -55,6 +55,7 @@ class Maps:
 class Key:
     """What a colour means."""
 
+    of: str  # what it is a colour of
     colour: str
     label: str
 

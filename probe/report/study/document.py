@@ -26,8 +26,10 @@ from probe.report.figures.plotted.picture import Look, Picture
 from probe.report.formats.cells import Page, spaced
 from probe.report.formats.html import TABLES, escaped, footer, section
 from probe.report.formats.write import write as write_page
+from probe.report.maps.sheet import SIDE
 from probe.report.pages.gallery import CARDS, Gallery, cards_html
-from probe.report.study.parts import Block, Commands, Figure, Section, Strip, Study
+from probe.report.study.maps import encoded
+from probe.report.study.parts import Block, Commands, Figure, MapSheet, Section, Strip, Study
 
 HERE = Path(__file__).parent
 COLUMN = 350  # px that a figure beside another has
@@ -116,6 +118,8 @@ def _block(block: Block, prefix: str) -> Iterator[str]:
         return _figure(block)
     if isinstance(block, Strip):
         return _strip(block)
+    if isinstance(block, MapSheet):
+        return _maps(block)
     return _gallery(block) if isinstance(block, Gallery) else _commands(block)
 
 
@@ -209,6 +213,45 @@ def _strip(strip: Strip) -> Iterator[str]:
     if strip.note:
         yield f'<p class="below">{_words(strip.note)}</p>'
     yield "</div>"
+
+
+def _maps(block: MapSheet) -> Iterator[str]:
+    """A table of pictures, each inside the page."""
+    sheet, n_bytes = block.sheet, 0
+    yield f'<figure class="maps">\n<h3>{_words(block.title)}</h3>'
+    for name, keys in groupby(sheet.keys, lambda key: key.of):
+        swatches = "".join(
+            f'<li><i style="background: {key.colour}"></i><span>{_words(key.label)}</span></li>'
+            for key in keys
+        )
+        yield f'<ul class="keys"><li>{_words(name)}</li>{swatches}</ul>'
+    yield '<div class="table"><table>\n<thead><tr><th></th>'
+    for column in sheet.columns:
+        under = [*([column.group] if column.group else []), *column.under]
+        if column.scale:
+            under.append(f"{column.scale.low:.3g} (light) to {column.scale.high:.3g}")
+        lines = "".join(f"<br><small>{_words(words)}</small>" for words in under)
+        yield f'<th scope="col">{_words(column.title)}{lines}</th>'
+    yield "</tr></thead>\n<tbody>"
+    for place, (name, *lines) in enumerate(sheet.names):
+        said = "".join(f"<br><small>{_words(words)}</small>" for words in lines)
+        yield f'<tr><th scope="row">{_words(name)}{said}</th>'
+        for column in sheet.columns:
+            cell = column.cells[place]
+            below = f"<small>{_words(cell.said)}</small>" if cell.said else ""
+            if not cell.layers:
+                yield f"<td>{below}</td>"
+                continue
+            picture, kind = encoded(cell)
+            n_bytes += len(picture)
+            url = f"data:{kind};base64,{base64.b64encode(picture).decode()}"
+            told = escaped(f"{column.title} of {name}")
+            yield f'<td><img src="{url}" alt="{told}" width="{SIDE}" height="{SIDE}">{below}</td>'
+        yield "</tr>"
+    yield f"</tbody></table></div>\n<figcaption><p>{_prose(sheet.caption)} Pictures of {SIDE} px, "
+    yield f"{n_bytes / 1e6:.2g} MB together.</p>"
+    yield from (f"<p>{_prose(_sentence(text))}</p>" for text in sheet.notes)
+    yield "</figcaption></figure>"
 
 
 def _gallery(gallery: Gallery) -> Iterator[str]:

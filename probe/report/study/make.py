@@ -39,6 +39,7 @@ from probe.report.statistics.bands import PREFIX, parse_by
 from probe.report.statistics.claims import Asked as Question
 from probe.report.study.cards import cards
 from probe.report.study.made import made, marks
+from probe.report.study.maps import MAPS, maps_of
 from probe.report.study.parts import Block, Figure, Section, Study
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ def make_study(of: Studied) -> Study:
         ),
         Section(ALIKE, "Encoders beside each other", tuple(figures[ALIKE])),
         Section("wrong", "Wrong answers", tuple(_galleries(of, main)), WRONG),
+        Section("maps", "Maps", tuple(maps_of(of.rows, of.people)), MAPS),
         Section("decides", "What the test sets can decide", (*figures["decides"], *_decides(of))),
         Section("ledger", "How often test was read", tuple(_ledger(of)), LEDGER),
         Section("rows", "All rows", tuple(_rows(of))),

@@ -5,6 +5,7 @@ from typing import Any
 
 from probe.report.figures.frame import Frame
 from probe.report.formats.cells import Page
+from probe.report.maps.sheet import Sheet
 from probe.report.pages.gallery import Gallery
 
 
@@ -36,6 +37,14 @@ class Strip:
 
 
 @dataclass(frozen=True)
+class MapSheet:
+    """Maps of patch tokens."""
+
+    title: str
+    sheet: Sheet
+
+
+@dataclass(frozen=True)
 class Commands:
     """Lines of a shell."""
 
@@ -44,7 +53,7 @@ class Commands:
     note: str = ""
 
 
-Block = Page | Figure | Strip | Gallery | Commands
+Block = Page | Figure | Strip | MapSheet | Gallery | Commands
 
 
 @dataclass(frozen=True)

@@ -34,12 +34,16 @@ class _Drawn:
     height: float
     figure: Figure
 
-    def text(self, x: float, y: float, words: str, size: float = SMALL, **how: Any) -> None:
-        """Words whose first line's top is at y."""
-        self.figure.text(
-            *(x / self.width, 1 - y / self.height, words),
-            fontsize=size, va="top", color=how.pop("color", DARK), linespacing=1.25, **how,
-        )  # fmt: skip
+    def text(
+        self, x: float, y: float, words: str, size: float = SMALL, color: str = DARK, **how: Any
+    ) -> None:
+        """Words whose first line's top is at y; all lines of a size have their baselines alike."""
+        for number, words in enumerate(words.split("\n")):
+            baseline = y + (0.95 + 1.3 * number) * size / 72
+            self.figure.text(
+                *(x / self.width, 1 - baseline / self.height, words),
+                fontsize=size, va="baseline", color=color, **how,
+            )  # fmt: skip
 
     def axes(self, x: float, y: float, width: float, height: float) -> Axes:
         """Bare axes whose top left corner is there."""
@@ -47,6 +51,15 @@ class _Drawn:
         axis = self.figure.add_axes((*place, width / self.width, height / self.height))
         axis.set_axis_off()
         return axis
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A word of the legend."""
+
+    x: float
+    colour: str  # of its swatch; "": it has none
+    label: str
 
 
 def write(sheet: Sheet, file: IO[bytes], form: str, width: float, *, smooth: bool = False) -> None:
@@ -170,27 +183,31 @@ def _draw_bar(drawn: _Drawn, column: Maps, x: float, y: float, side: float) -> N
     drawn.text(x + side, below, column.scale.say(column.scale.high, ".3g"), ha="right")
 
 
-def _rows_of_keys(
-    pen: style.Sheet, keys: Sequence[Key], room: float
-) -> list[list[tuple[float, Key]]]:
-    """Keys in lines, each with its place."""
-    rows: list[list[tuple[float, Key]]] = []
-    x = room
-    for key in keys:
-        label = pen.wrap(line(key.label), room / 2).split("\n")[0]
-        needs = SWATCH + 0.06 + pen.measure(label) + 0.18
-        if x + needs > room:
-            rows.append([])
-            x = 0.0
-        rows[-1].append((x, Key(key.colour, label)))
-        x += needs
+def _rows_of_keys(pen: style.Sheet, keys: Sequence[Key], room: float) -> list[list[_Placed]]:
+    """Keys in lines, each with its place; those of one thing begin a line, behind its name."""
+    rows: list[list[_Placed]] = []
+    left = max((pen.measure(key.of) for key in keys), default=0.0) + 0.14
+    for name, of in groupby(keys, lambda key: key.of):
+        rows.append([_Placed(0.0, "", name)])
+        x = left
+        for key in of:
+            label = pen.wrap(line(key.label), room / 2).split("\n")[0]
+            needs = SWATCH + 0.06 + pen.measure(label) + 0.18
+            if x > left and x + needs > room:
+                rows.append([])
+                x = left
+            rows[-1].append(_Placed(x, key.colour, label))
+            x += needs
     return rows
 
 
-def _draw_keys(drawn: _Drawn, rows: Sequence[Sequence[tuple[float, Key]]]) -> None:
+def _draw_keys(drawn: _Drawn, rows: Sequence[Sequence[_Placed]]) -> None:
     for number, row in enumerate(rows):
         y = MARGIN + number * (LINE_HEIGHT + 0.02)
-        for x, key in row:
-            axis = drawn.axes(MARGIN + x, y, SWATCH, SWATCH)
-            axis.add_patch(Rectangle((0, 0), 1, 1, facecolor=key.colour, lw=0))
-            drawn.text(MARGIN + x + SWATCH + 0.06, y - 0.005, key.label, POINTS, color="black")
+        for of in row:
+            x = MARGIN + of.x
+            if of.colour:
+                axis = drawn.axes(x, y, SWATCH, SWATCH)
+                axis.add_patch(Rectangle((0, 0), 1, 1, facecolor=of.colour, lw=0))
+                x += SWATCH + 0.06
+            drawn.text(x, y - 0.005, of.label, POINTS, color="black" if of.colour else DARK)

@@ -46,7 +46,7 @@ def test_what_is_shown_unasked(shown):
         ("errors", "segment, layer 3"),
     ]
     assert ids_of(sheet) == shown.shapes.ids[-N_TEST:].tolist()  # the test images, all of them
-    assert "4 test images of shapes" in sheet.caption
+    assert "on shapes: 4 test images." in sheet.caption
     assert [key.label for key in sheet.keys][:2] == ["disc", "square"]
     assert sheet.columns[-1].cells[0].said == "Dice 1.00"  # the first isn't moved
 
