@@ -8,6 +8,7 @@ import numpy as np
 from overlapping import measured, runs, segmented
 from shapes import Shapes, make_masks_file, make_shapes, make_token_file
 
+from cache.format.read import read_header
 from probe.results import write_row
 
 SIDE = 32  # as ``overlapping`` has masks
@@ -36,15 +37,15 @@ def make_shown(root, **fields):
     )
     masks = make_masks_file(features, shapes)
     predicted = [np.roll(mask, 3 * i, axis=1) for i, mask in enumerate(shapes.masks[-N_TEST:])]
-    row = write_row(results, row_of(shapes, predicted))
+    row = write_row(results, row_of(shapes, predicted, digest=read_header(path).digest))
     return Shown(shapes, path, masks, row, features, results, predicted)
 
 
-def row_of(shapes, predicted, **arrays):
-    """A row of ``--kind segment`` with these masks of the last images."""
+def row_of(shapes, predicted, digest="", **arrays):
+    """A row of ``--kind segment`` with these masks of the last images; ``digest``: of its file."""
     row = segmented("toy", n=N_TEST, dataset="shapes").row
     scores, labels = measured(np.stack(shapes.masks[-N_TEST:]), np.stack(predicted))
     said = {"test_scores": scores, "test_labels": labels, "test_ids": shapes.ids[-N_TEST:]}
     said |= {"masks_ids": shapes.ids[-N_TEST:], **runs(predicted), **arrays}
-    encoded = dataclasses.replace(row.encoded, size=SIDE)
+    encoded = dataclasses.replace(row.encoded, size=SIDE, digest=digest or row.encoded.digest)
     return dataclasses.replace(row, encoded=encoded, scores={**row.scores, **said})

@@ -15,7 +15,7 @@ import numpy as np
 from cache.commands.names import counted
 from cache.errors import RequestError
 from cache.format.key import canonical_json
-from cache.task import MISSING, MULTI_LABEL, NEVER_WRONG, REGRESSION
+from cache.task import MISSING, MULTI_LABEL, NEVER_WRONG, REGRESSION, SEGMENTATION
 from probe.arrays import Array, Bools, Doubles, Indices, Ints
 from probe.metrics.classification import predict, rankings
 from probe.metrics.intervals import clusters
@@ -238,11 +238,13 @@ def _pair(a: Contender, b: Contender, n: int) -> str:
 
 
 def from_labels(features: Features, asked: Asked) -> list[Shown]:
-    """From a feature file's labels of test, counted, and what is assumed.
+    """From a feature file's labels of test, counted, and what is assumed; of masks nothing.
 
     Raises:
         RequestError: it has no test samples.
     """
+    if features.task == SEGMENTATION:
+        return []
     is_test = features.split == "test"
     labels = features.labels
     if features.task not in (MULTI_LABEL, REGRESSION):

@@ -10,7 +10,7 @@ import numpy as np
 
 from cache.aggregate import RowsOfSamples
 from cache.format.sample_tables import SPLITS
-from cache.task import MISSING, MULTI_LABEL, REGRESSION
+from cache.task import MISSING, MULTI_LABEL, REGRESSION, SEGMENTATION
 from probe.arrays import Array, Indices
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def class_looks(
 ) -> tuple[ClassLooks, ...]:
     """Some samples of each class, evenly spread in the order of the file.
 
-    Of several labels a sample stands with each that it has. Numbers have no classes: all are one.
+    Of several labels, and of masks, a sample stands with each class that it has. Numbers have no classes: all are one.
 
     Args:
         features: a file of images, its stored labels.
@@ -77,8 +77,8 @@ def class_looks(
     labels, is_in = features.labels, features.split == split
     if features.task == REGRESSION:
         members = {name: ~np.isnan(labels) for name in features.class_names}
-    elif features.task == MULTI_LABEL:
-        members = {name: labels[:, c] == 1 for c, name in enumerate(features.class_names)}
+    elif features.task in (MULTI_LABEL, SEGMENTATION):  # 1, or pixels of the class
+        members = {name: labels[:, c] > 0 for c, name in enumerate(features.class_names)}
     else:
         members = {name: labels == c for c, name in enumerate(features.class_names)}
         members |= {"no label": labels == MISSING} if (labels[is_in] == MISSING).any() else {}

@@ -11,7 +11,7 @@ import numpy as np
 
 from cache.commands.names import counted
 from cache.errors import CacheError
-from cache.task import MISSING, MULTI_LABEL, REGRESSION
+from cache.task import MISSING, MULTI_LABEL, REGRESSION, SEGMENTATION
 from probe.arrays import Array, Bools
 from probe.report.findings.division import Division, divisions
 from probe.report.findings.looks import class_looks, picture
@@ -121,7 +121,7 @@ def _classes(of: Division, splits: Sequence[str], is_whole: bool) -> Iterator[tu
         return
     for number, name in enumerate(features.class_names):
         yield _counts(str(name), of, _of_class(features, number), splits, is_whole)
-    if features.task == MULTI_LABEL:
+    if features.task in (MULTI_LABEL, SEGMENTATION):
         return
     missing = (features.labels == MISSING) & (features.split != "")
     if missing.any():
@@ -129,8 +129,8 @@ def _classes(of: Division, splits: Sequence[str], is_whole: bool) -> Iterator[tu
 
 
 def _of_class(features: Features, number: int) -> Bools:
-    if features.task == MULTI_LABEL:
-        return features.labels[:, number] == 1
+    if features.task in (MULTI_LABEL, SEGMENTATION):  # 1, or pixels of the class
+        return features.labels[:, number] > 0
     return features.labels == number
 
 

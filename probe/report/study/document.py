@@ -225,7 +225,7 @@ def _maps(block: MapSheet) -> Iterator[str]:
             for key in keys
         )
         yield f'<ul class="keys"><li>{_words(name)}</li>{swatches}</ul>'
-    yield '<div class="table"><table>\n<thead><tr><th></th>'
+    yield '<div class="wide" tabindex="0"><table>\n<thead><tr><th></th>'
     for column in sheet.columns:
         under = [*([column.group] if column.group else []), *column.under]
         if column.scale:

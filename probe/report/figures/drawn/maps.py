@@ -38,10 +38,10 @@ class _Drawn:
         self, x: float, y: float, words: str, size: float = SMALL, color: str = DARK, **how: Any
     ) -> None:
         """Words whose first line's top is at y; all lines of a size have their baselines alike."""
-        for number, words in enumerate(words.split("\n")):
+        for number, text in enumerate(words.split("\n")):
             baseline = y + (0.95 + 1.3 * number) * size / 72
             self.figure.text(
-                *(x / self.width, 1 - baseline / self.height, words),
+                *(x / self.width, 1 - baseline / self.height, text),
                 fontsize=size, va="baseline", color=color, **how,
             )  # fmt: skip
 
