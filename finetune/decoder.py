@@ -37,6 +37,8 @@ def settle_decoder(request: Request) -> tuple[Decoder, Followed | None]:
             "masks are learned from by a head on the frozen encoder: --mode head --head unet, ms or "
             "linear"
         )
+    if request.given.get("head") == "deit":
+        raise RequestError("--head deit is of classes; masks take --head linear, ms or unet")
     if request.few_shot or request.init_head_from:
         raise RequestError(
             "--episodes-like and --init-head-from are of classes; few shots of masks are "

@@ -68,7 +68,7 @@ class LiveMaps(Maps):
 
     @property
     def grid(self) -> tuple[int, int]:
-        return self.encoder.description.grids[-1]
+        return self.encoder.description.grids[0]
 
     @property
     def widths(self) -> tuple[int, ...]:

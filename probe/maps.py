@@ -37,20 +37,8 @@ class Maps:
 
     @staticmethod
     def of(question: Question, places: Sequence[Place]) -> Maps:
-        """Those of a question's file.
-
-        Raises:
-            RequestError: layers side by side have different grids.
-        """
-        features = question.features
-        grids = {features.grid(layer) for place in places for layer, _ in place.arrays}
-        if len(grids) > 1:
-            told = " and ".join(f"{h} x {w}" for h, w in sorted(grids))
-            raise RequestError(
-                f"layers side by side need one grid, and these of {features.path.name} have {told}; "
-                "name one layer"
-            )
-        return Maps(features, tuple(places), question.masks)
+        """Those of a question's file."""
+        return Maps(question.features, tuple(places), question.masks)
 
     # ------------------------------------------------------------------ what there is
 
@@ -66,7 +54,7 @@ class Maps:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches."""
+        """Rows and columns of patches, of the first layer."""
         return self.features.grid(self.layers[0])
 
     @property
@@ -129,11 +117,18 @@ class Maps:
             yield rows[start : start + n]
 
     def tokens(self, rows: Indices) -> Singles:
-        """(n, h, w, D) tokens of some rows.
+        """(n, h, w, D) tokens of some rows, of several layers side by side.
 
         Raises:
             BrokenCache: stored rows don't match their checksums.
+            RequestError: layers have different grids.
         """
+        if len(grids := {self.features.grid(layer) for layer in self.layers}) > 1:
+            told = " and ".join(f"{h} x {w}" for h, w in sorted(grids))
+            raise RequestError(
+                f"layers side by side need one grid, and these of {self.features.path.name} have "
+                f"{told}; name one layer, or use --kind decoder --head ms"
+            )
         parts = self.parts(rows)
         return np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
 

@@ -84,10 +84,10 @@ class Decoder(Segmenting):
     )
     loss: str = setting("ce+dice", "of decoder", among=LOSSES)
     optimiser: str = setting("adamw", "of decoder", among=OPTIMISERS)
-    lrs: tuple[float, ...] = setting((1e-4, 1e-3, 1e-2), "", flag="--lr", above=0, unlike=True)
+    lrs: tuple[float, ...] = setting((1e-3, 1e-2, 1e-1), "", flag="--lr", above=0, unlike=True)
     weight_decay: float = setting(1e-3, "", least=0)
     batch_size: int = setting(16, "", least=1)
-    iterations: int | None = setting(500, "of decoder in all", least=1)
+    iterations: int | None = setting(300, "of decoder in all", least=1)
     epochs: int | None = setting(None, "", least=1, shown="")
     warmup: int | None = setting(
         None,

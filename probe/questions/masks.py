@@ -44,7 +44,7 @@ def lay_masks(config: OverlayConfig, features: Features) -> list[Question]:
     if not has_mask.any():
         raise RequestError(
             f"{masks.path} has a mask of none of the images of {features.path.name}: its ids look "
-            f"like {masks.ids[0]!r}, these like {features.ids[0]!r}"
+            f"like {str(masks.ids[0])!r}, these like {str(features.ids[0])!r}"
         )
     counts = np.zeros((len(features.ids), len(masks.class_names)), np.int64)
     np.add.at(counts, row_sample[has_mask], masks.counts[number[has_mask]])
