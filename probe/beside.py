@@ -123,12 +123,13 @@ def _whole(key: Mapping[str, Any]) -> dict[str, Any]:
 
 def advise_pooled(tokens: Features, root: Path) -> str:
     """What a user can do where there is no pooled file: the command that makes it."""
-    words = tokens.header.command
-    for flag in FLAGS_OF_TOKENS:
-        if flag in words:
-            place = words.index(flag)
-            del words[place : place + 2]
-    words = [word for word in words if word != "--no-pictures"]
+    words: list[str] = []
+    typed = iter(tokens.header.command)
+    for word in typed:
+        if word in FLAGS_OF_TOKENS:
+            next(typed, None)  # its value
+        elif word.partition("=")[0] not in (*FLAGS_OF_TOKENS, "--no-pictures"):
+            words.append(word)
     words += [] if root == features_root() else ["--features", str(root)]
     return (
         f"--beside: no pooled features of {tokens.label} on {tokens.dataset}, so no linear probe stands "

@@ -10,7 +10,12 @@ files (``extract --tokens -1``). What differs from the paper:
   ``--kind fusion``: all start with one seed, the worse half is dropped three times, and the chosen
   one is trained with every seed. Compared is the log-loss at each setting's best temperature.
 * Channels are standardised by the tokens of train; the paper takes them as they are.
-* The paper names the best of several numbers of queries; here it is a setting, ``--queries``.
+* The release has 32 queries, and the paper names the best of several numbers. Here it is a setting.
+
+Measured without test, a DINOv2-like ViT-S/14 of width 384, log-loss and AUC of the best setting on val of
+PneumoniaMNIST (112 px, 64 tokens) and by five folds of BreastMNIST (224 px, 256 tokens): with 1, 8 and 32
+queries .1744 .982, .1743 .982 and .1743 .983; with 1 and 8 .466 .857 and .472 .853. So 8, at a
+quarter of the time. Tokens as they are: .1803 .981 and .473 .852 (8 queries). Dropped attention changes nothing.
 """
 
 from __future__ import annotations
@@ -41,7 +46,7 @@ from probe.solvers.standardise import Standard, chunks
 
 MOST_HELD = 2**32  # bytes of tokens, as stored, that are read once and kept in memory
 MOST_KEPT = 2**23  # numbers of attention that a row keeps: 16 MB
-QUERIES = 32  # ep.py's default
+QUERIES = 8  # ep.py has 32, see above
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,9 @@ class Attentive(FusionSettings):
         RequestError: a number out of its range, an unknown word, or something named twice.
     """
 
-    lrs: tuple[float, ...] = setting((1e-4, 1e-3, 1e-2), "", flag="--lr", above=0, unlike=True)
+    lrs: tuple[float, ...] = setting(
+        (1e-3, 3e-3, 1e-2, 3e-2), "", flag="--lr", above=0, unlike=True
+    )
     weight_decays: tuple[float, ...] = setting(
         (1.0, 1e-2), "", flag="--weight-decay", least=0, unlike=True
     )
@@ -64,9 +71,9 @@ class Attentive(FusionSettings):
         least=1,
         shown=f"{QUERIES}, or the largest divisor below",
     )
-    batch_size: int = setting(64, "", least=3)
-    iterations: int = setting(200, "", least=1)
-    epochs: int = setting(20, "", least=1)
+    batch_size: int = setting(128, "", least=3)
+    iterations: int = setting(400, "", least=1)
+    epochs: int = setting(10, "", least=1)
     noise: float = 0.0
 
     name = "attentive"

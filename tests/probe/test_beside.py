@@ -97,7 +97,9 @@ def test_linear_probes_of_the_pooled_file_beside_an_attentive_one(places, capsys
 
 
 def test_without_a_pooled_file_its_command_is_said_and_the_attentive_row_stands(places, capsys):
-    command = "extract --model toy --data toys --tokens 1 --store int8 --weights w.pt"
+    command = (
+        "extract --model toy --data toys --tokens=-1 --store int8 --no-pictures --weights w.pt"
+    )
     make_patches(places[0], pooled=False, n=N, command=command)
     make_patches(places[0], tokens=False, n=N, weights="sha256:1")  # of other weights
     out = answered(capsys, f"{ATTENTIVE} --beside")

@@ -89,12 +89,12 @@ def test_layers_are_compared_and_joined(places, capsys):
     make_patches(places[0], layers=(0, 1))
     answered(capsys, f"{SHORT} --layer 0+1")
     (row,) = rows()
-    assert row["cost"]["trained_parameters"] == Shape(32, 2 * WIDTH, 3).n_parameters
+    assert row["cost"]["trained_parameters"] == Shape(8, 2 * WIDTH, 3).n_parameters
     answered(capsys, f"{SHORT} --layer 0,1")
     assert sorted(row["probe"]["layer"] for row in rows()) == [0, 1, 1]
 
 
-@pytest.mark.parametrize(("width", "n"), [(384, 32), (16, 16), (100, 25), (1152, 32), (37, 1)])
+@pytest.mark.parametrize(("width", "n"), [(384, 8), (16, 8), (100, 5), (1152, 8), (37, 1)])
 def test_queries_divide_the_width(width, n):
     assert Attentive().n_queries(width) == n
 
