@@ -127,7 +127,7 @@ class NetworkConfig:
     freeze_norm: bool = setting(False, "the encoder's final norm stays as it is, too", negated=True)
     cut_after: int | None = setting(  # decapitation
         None,
-        "leave out the blocks after this one",
+        "leave out the blocks after this one; on masks: the last that the head sees",
         metavar="BLOCK",
         least=0,
         takes="a block's number from 0",

@@ -9,6 +9,7 @@ from cache.errors import RequestError
 from finetune.config import MAP_HEADS, MasksConfig, Request
 from probe.kinds.decoder import Decoder
 from probe.protocols import Followed, find_preset, follow, settings_of
+from probe.solvers.decoders import N_LAYERS
 
 # Names of what is typed -> a Decoder's fields.
 SETTINGS = {
@@ -17,6 +18,27 @@ SETTINGS = {
     **{f.name: f.name for f in fields(MasksConfig)},
     "head_lr": "lrs",
 }
+
+LAST = "cut_after"  # of what is typed: the last layer that is seen
+
+
+def layers_seen(request: Request, kind: Decoder, name: str, n_layers: int) -> str:
+    """The layers whose tokens a head sees, in words of ``extract --tokens``.
+
+    Args:
+        request: what is asked.
+        kind: the head.
+        name: of the encoder.
+        n_layers: that it has.
+
+    Raises:
+        RequestError: the last that is named isn't one of them.
+    """
+    last = request.given.get(LAST, n_layers - 1)
+    if last >= n_layers:
+        raise RequestError(f"--cut-after {last}: {name} has layers 0 to {n_layers - 1}")
+    first = max(last - N_LAYERS[kind.head] + 1, 0)
+    return ",".join(map(str, range(first, last + 1)))
 
 
 def is_of_masks(request: Request) -> bool:
@@ -44,14 +66,15 @@ def settle_decoder(request: Request) -> tuple[Decoder, Followed | None]:
             "--episodes-like and --init-head-from are of classes; few shots of masks are "
             "`probe --kind decoder --shots` on a token file"
         )
-    for name in request.given.keys() - SETTINGS.keys():
+    given = {name: value for name, value in request.given.items() if name != LAST}
+    for name in given.keys() - SETTINGS.keys():
         flag = name.replace("_", "-")
         raise RequestError(
             f"--{flag} isn't of heads on masks, which --mode head --head trains; leave it out"
         )
     if request.per_patient:
         raise RequestError("--aggregate patient is of classes; leave it out")
-    typed = {SETTINGS[name]: value for name, value in request.given.items()}
+    typed = {SETTINGS[name]: value for name, value in given.items()}
     if "lrs" in typed:
         typed["lrs"] = (typed["lrs"],)
     if {"iterations", "epochs"} & typed.keys():

@@ -31,7 +31,7 @@ from extract.spec import encoder_notes
 from finetune.config import FinetuneConfig, ModelConfig, Request
 from finetune.data.batches import Loader
 from finetune.data.images import Images, find_transform, open_images
-from finetune.decoder import settle_decoder
+from finetune.decoder import layers_seen, settle_decoder
 from finetune.ranks import Ranks
 from finetune.rows import as_row
 from finetune.setting import KIND, READ, Say, Setting
@@ -48,7 +48,6 @@ from probe.questions.masks import lay_masks
 from probe.questions.question import Question, divide_samples
 from probe.results import Row
 from probe.row import of_patients
-from probe.solvers.decoders import N_LAYERS
 
 AT_ONCE = {"cpu": 16, "cuda": 64}  # images that go through the encoder together
 
@@ -115,7 +114,7 @@ def run_decoder(
     if ranks.size > 1:
         raise RequestError("heads on masks are trained by one process; leave torchrun out")
     d = job.description
-    layers = f"last{N_LAYERS[kind.head]}"
+    layers = layers_seen(request, kind, d.typed, d.anatomy.n_layers)
     job.description = describe(d.typed, d.size, layers, d.layer_norm, tokens=True)
     set_precision("fp32", device)
     weights = find_weights(d, request.images.weights, request.images.seed, download=True)

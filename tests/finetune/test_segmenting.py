@@ -43,10 +43,15 @@ def write_tiny_masks(root, ids):
 
 
 @pytest.mark.parametrize(
-    ("model", "head", "layers"),
-    [(VIT, "linear", "-1"), (VIT, "unet", "last5"), (CNN, "ms", "last4")],
+    ("model", "head", "layers", "more"),
+    [
+        (VIT, "linear", "3", " --cut-after 3"),
+        (VIT, "unet", "last5", ""),
+        (CNN, "ms", "last4", ""),
+        (CNN, "ms", "0,1,2", " --cut-after 2"),
+    ],
 )
-def test_rows_are_those_of_stored_float32_tokens(there, model, head, layers):
+def test_rows_are_those_of_stored_float32_tokens(there, model, head, layers, more):
     """A CNN's stages have grids of their own."""
     words = f"{model} --data npz:{there / 'tiny.npz'}"
     assert extract([*words.split(), "--tokens", layers, "--store", "float32"]) == 0
@@ -55,7 +60,7 @@ def test_rows_are_those_of_stored_float32_tokens(there, model, head, layers):
     asked = f"--head {head} {QUICK} --lr 0.05 --class-weights balanced"
     assert probe(f"--kind decoder {asked}".split()) == 0
     stored = read_rows("decoder")
-    live = run(f"{words} --mode head {asked} --masks {masks}")
+    live = run(f"{words} --mode head {asked} --masks {masks}{more}")
     assert len(live) == len(stored) == 2
     for one, other in zip(live, stored, strict=True):
         assert one["features"] == other["features"]
@@ -128,3 +133,5 @@ def test_words_that_heads_on_masks_have_no_use_for(there, words, why, capsys):
 def test_images_without_masks_are_refused(there, capsys):
     run(f"{VIT} --mode head --head unet", there / "tiny.npz", status=1)
     assert "tiny has no masks to learn from" in capsys.readouterr().err
+    run(f"{VIT} --mode head --head unet --cut-after 9", there / "tiny.npz", status=1)
+    assert "--cut-after 9: test_vit has layers 0 to 5" in capsys.readouterr().err
