@@ -133,7 +133,7 @@ def test_rows_of_earlier_versions_are_read(places, capsys):
     run(capsys, "--kind knn --k 5 --name first")
     (path,) = places[1].glob("*/*.json")
     row = make_earlier(path, "seen", "protocol")
-    assert read_row(path) == {**row, "seen": "unknown", "protocol": ""}
+    assert read_row(path) == {**row, "seen": "unknown", "protocol": "", "per_size": {}}
     assert run(capsys, "--kind knn --k 5 --name second")[0] == 0
     assert read_row(path)["names"] == ["first", "second"]
 

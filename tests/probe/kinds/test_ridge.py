@@ -380,7 +380,7 @@ def test_ridge_needs_every_label(tmp_path, capsys):
     [
         (
             "--kind ridge --strengths 1",
-            "--strengths belongs to --kind linear or stack, not to ridge",
+            "--strengths belongs to --kind linear or stack or segment, not to ridge",
         ),
         ("--kind linear --penalties 1", "--penalties belongs to --kind ridge, not to linear"),
         ("--kind ridge --penalties 0", "--penalties takes numbers above 0"),

@@ -373,8 +373,11 @@ def test_proj_alone_is_the_last_layer(root):
             "--layer belongs to --kind knn or linear or ",
         ),
         ("--all-test", "--all-test belongs to --kind knn or linear or "),
-        ("--k 5", "--k belongs to --kind knn, not to zeroshot"),
-        ("--strengths 1", "--strengths belongs to --kind linear or stack, not to zeroshot"),
+        ("--k 5", "--k belongs to --kind knn or segment-knn, not to zeroshot"),
+        (
+            "--strengths 1",
+            "--strengths belongs to --kind linear or stack or segment, not to zeroshot",
+        ),
         ("--pool cls", "takes --pool proj, not cls"),
     ],
 )
