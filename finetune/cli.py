@@ -178,7 +178,9 @@ def run(requests: Mapping[str, Request]) -> int:
         for value, request in requests.items():
             try:
                 plan = leave_out_missing(make_plan(request.images, progress.report))
-                asked.append(Asked(value, request, plan, tuple(describe_plan(request, plan))))
+                asked.append(
+                    Asked(value, request, plan, tuple(describe_plan(request, plan, memory)))
+                )
             except RequestError as error:
                 raise RequestError(f"{value}: {error}" if value else str(error)) from error
     is_first = os.environ.get("RANK", "0") == "0"

@@ -16,8 +16,6 @@ import numpy as np
 import torch
 
 from cache.errors import CacheError, Failure, RequestError
-from cache.labels.target import UNLABELLED
-from extract import loaded
 from extract.encoders.encoder import (
     find_weights,
     load_encoder,
@@ -46,7 +44,17 @@ from finetune.rows import (
     say_trains,
 )
 from finetune.segmenting import run_decoder
-from finetune.setting import OF_EPISODES, READ, Asked, Say, Setting, Trial, named_rate, subject_of
+from finetune.setting import (
+    OF_EPISODES,
+    READ,
+    Asked,
+    Say,
+    Setting,
+    Trial,
+    has_masks_alone,
+    named_rate,
+    subject_of,
+)
 from finetune.start.episodes import episodes_like
 from finetune.training.objective import make_objective
 from finetune.training.predict import predict
@@ -133,7 +141,7 @@ def run_job(
     Raises:
         RequestError, CacheError, OSError: as the message says; rows and checkpoints stay.
     """
-    if is_of_masks(request) or _has_masks_alone(job, memory):
+    if is_of_masks(request) or has_masks_alone(job, memory):
         yield from run_decoder(request, job, memory, device, ranks, say)
         return
     setting = prepare(request, job, memory, device, ranks, say)
@@ -147,11 +155,6 @@ def run_job(
             refuse_leaks(question)
     for question in questions:
         yield from answer(setting, question)
-
-
-def _has_masks_alone(job: Job, memory: DigestMemory) -> bool:
-    dataset = loaded.open_images(job, memory)
-    return dataset.masks is not None and dataset.class_names == (UNLABELLED,)
 
 
 def prepare(

@@ -14,9 +14,12 @@ import torch
 
 from cache.commands.names import counted
 from cache.errors import RequestError
+from cache.labels.target import UNLABELLED
+from extract import loaded
 from extract.encoders.encoder import Description, Weights
 from extract.encoders.libraries.families import RAW_MAPS
 from extract.job import Job
+from extract.machine.digests import DigestMemory
 from extract.plan import Plan
 from finetune.config import FinetuneConfig, Request, settle
 from finetune.data.batches import Loader
@@ -129,8 +132,21 @@ def describe_rate(config: FinetuneConfig, rate: float) -> str:
     return f"{config.rate_name.replace('_', ' ')} {rate:g}"
 
 
-def describe_plan(request: Request, plan: Plan) -> Iterator[str]:
+def has_masks_alone(job: Job, memory: DigestMemory) -> bool:
+    """Whether a data set that is here has masks and no labels."""
+    if not job.source.present:
+        return False
+    dataset = loaded.open_images(job, memory)
+    return dataset.masks is not None and dataset.class_names == (UNLABELLED,)
+
+
+def describe_plan(request: Request, plan: Plan, memory: DigestMemory) -> Iterator[str]:
     """What will be trained, in lines to print.
+
+    Args:
+        request: the user's.
+        plan: its jobs.
+        memory: of digests.
 
     Raises:
         RequestError: what can be known to fail before any weight is read.
@@ -138,7 +154,7 @@ def describe_plan(request: Request, plan: Plan) -> Iterator[str]:
     for job in plan.jobs:
         d = job.description
         what = f"{job.label} · {d.entry.encoder} · {d.size} px"
-        if is_of_masks(request):
+        if is_of_masks(request) or has_masks_alone(job, memory):
             yield from describe_decoder(request, what)
             continue
         config, followed = settle(request, subject_of(d))
