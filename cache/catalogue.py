@@ -183,11 +183,13 @@ def find_features(root: Path, wish: Wish) -> tuple[list[Features], list[str]]:
     found: list[Features] = []
     unfinished: list[tuple[Features, str]] = []
     troubles: list[str] = []
+    others: list[Features] = []  # pooled, where tokens are wished for, and the other way round
     index = HeaderIndex(root)
     for features, incomplete in _read_files(list_files(root), troubles, index.read_header):
         if features.is_text or features.is_part:  # ``find_text`` finds texts; parts are named
             continue
         if features.is_tokens != wish.tokens:
+            others.append(features)
             continue
         if incomplete:
             unfinished.append((features, incomplete))
@@ -200,7 +202,7 @@ def find_features(root: Path, wish: Wish) -> tuple[list[Features], list[str]]:
     for part in wish.parts():
         if not any(part.fits(f) for f in found):
             begun = [message for f, message in unfinished if part.fits(f)]
-            troubles += begun or [_missing(root, part, there)]
+            troubles += begun or [_missing(root, part, there, others)]
     if not found:
         raise CacheMiss("; ".join(troubles))
     found = _without_controls(found)
@@ -247,8 +249,19 @@ def _values_there(wish: Wish, there: Sequence[Features]) -> str:
     return f"; those that are there have {', '.join(said)}" if fit and said else ""
 
 
-def _missing(root: Path, wish: Wish, there: Sequence[Features]) -> str:
+def _missing(
+    root: Path, wish: Wish, there: Sequence[Features], others: Sequence[Features] = ()
+) -> str:
     """What isn't there, what is like it, and the command that makes it."""
+    pooled = [
+        f for f in others if wish.tokens and wish.fits(f) and "--layers" not in f.header.command
+    ]
+    if pooled:
+        command = shlex.join([*pooled[0].header.command, "--tokens", "-1"])
+        which = f" {wish}" if str(wish) else ""
+        return (
+            f"no patch tokens{which} in {root}, only pooled features; make them with\n  {command}"
+        )
     where = str(root) if root.is_dir() else f"{root} (no such folder)"
     what, flags = ("patch tokens", ["--tokens", "-1"]) if wish.tokens else ("features", [])
     if not str(wish):
