@@ -146,6 +146,8 @@ def _marks(
     if len(np.unique(units)) < len(units):
         marks.append(SHOTS_ARE_PATIENTS)
     if not question.task.is_classification:
+        if (n := len(np.unique(units))) < shots:
+            marks.append(f"fewer than {shots} in train, all {n} taken")
         return marks
     names = question.task.class_names
     counts = np.array(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -138,6 +138,7 @@ class Segment(Segmenting):
         chosen = {found.what: found.among[found.place]}
         if len(found.losses):
             chosen[f"val_{found.loss.replace(' ', '_').replace('-', '_')}"] = found.losses.tolist()
+        chosen |= found.more
         marks = [*found.marks, *absent_classes(problem, found.fit.told.mass)]
         if len(found.among) > 1 and found.place in (0, len(found.among) - 1):
             value = found.among[found.place]
@@ -150,11 +151,13 @@ class Segment(Segmenting):
     ) -> _Found:
         strengths, sample, marks = sorted(self.strengths), train, []
         settings: dict[str, Any] = {"strengths": strengths, "tolerance": TOLERANCE}
+        # Not among the settings: encoders with other grids and widths have other samples.
+        more: dict[str, Any] = {}
         if train.n_rows > (most := held_rows(train.width)):
             drawn = draw_rows(maps, rows, most, self.sample_seed)
             sample = patches_of(maps, drawn)
             of_sample = {"images": len(drawn), "patches": sample.n_rows, "seed": self.sample_seed}
-            settings["sample"] = of_sample
+            more["sample"] = of_sample
             marks.append(
                 f"its strength is chosen by fits to {len(drawn):_} of {len(rows):_} training images, "
                 "then fitted to all"
@@ -164,7 +167,7 @@ class Segment(Segmenting):
             n = found.fit.n_readings
             marks.append(f"the solver stopped after {n} readings, short of its tolerance")
         what = "strength", strengths, found.losses, found.place, "log-loss"
-        return _Found(found.fit, *what, settings, marks)
+        return _Found(found.fit, *what, settings, marks, more)
 
     def _ridge(
         self, maps: Maps, rows: Indices, train: Patches, val: Patches | None, say: Say
@@ -194,6 +197,7 @@ class _Found:
     loss: str  # its name
     settings: dict[str, Any]
     marks: list[str]
+    more: dict[str, Any] = field(default_factory=dict)  # of what was chosen
 
 
 @dataclass

@@ -89,8 +89,8 @@ class SegmentKnn(Segmenting):
         if minutes < 1:
             return ""
         return (
-            f"segment-knn on {question.dataset}: {sum(asked):_} patches look among "
-            f"{min(n, self.bank):_}: about {minutes:.0f} min on one core; a smaller --bank takes less"
+            f"segment-knn on {question.dataset}: up to {sum(asked):_} patches look among "
+            f"{min(n, self.bank):_}: at most about {minutes:.0f} min on one core; a smaller --bank takes less"
         )
 
     def fit_maps(
@@ -115,18 +115,18 @@ class SegmentKnn(Segmenting):
         # The first of equals is taken: the most neighbours, the smoothest vote.
         k = ks[int(losses.argmin())] if len(losses) else ks[0]
         if len(ks) > 1:
-            n = min(N_JUDGES, to_choose_on.n_rows if to_choose_on else 0)
-            chosen_by = f"val log-loss of {n:_} patches"
+            chosen_by = f"val log-loss of at most {N_JUDGES:_} patches"
         settings = {
             "k_among": ks,
             "metric": "cosine",
             "vote": "weighted",
             "temperature": self.temperature,
             "bank": self.bank,
-            "drawn": {"patches": len(x), "of": patches.n_rows, "seed": self.sample_seed},
+            "sample_seed": self.sample_seed,
             "chosen_by": chosen_by,
         }
-        chosen: dict[str, Any] = {"k": k}
+        # Not among the settings: encoders with other grids have other numbers of patches.
+        chosen: dict[str, Any] = {"k": k, "bank": {"patches": len(x), "of": patches.n_rows}}
         if len(losses):
             chosen["val_log_loss"] = losses.tolist()
         marks = absent_classes(problem, shares.sum(axis=0))

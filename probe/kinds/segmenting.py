@@ -126,7 +126,8 @@ class Segmenting(Kind):
         ]
         for of_seed in zip(*heads, strict=True):
             found = [_Answered.of(maps, head, problem.splits["test"]) for head in of_seed]
-            chosen = {name: [head.chosen[name] for head in of_seed] for name in of_seed[0].chosen}
+            each = {name: [head.chosen[name] for head in of_seed] for name in of_seed[0].chosen}
+            chosen = {name: v[0] if v.count(v[0]) == len(v) else v for name, v in each.items()}
             told = dict.fromkeys(mark for head in of_seed for mark in head.marks)
             yield Answer(
                 {**of_seed[0].settings, **_measured_by(problem)},
@@ -142,8 +143,7 @@ def _measured_by(problem: Problem) -> dict[str, Any]:
     maps = problem.maps
     assert maps.masks is not None
     known = not (problem.few_shot or np.isnan(maps.masks.spacing[:, :2]).any())
-    tolerance = {"nsd_tolerance": problem.nsd_tolerance} if known else {}
-    return {"grid": f"{maps.grid[0]} x {maps.grid[1]}", **tolerance}
+    return {"nsd_tolerance": problem.nsd_tolerance} if known else {}
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,7 @@ USUAL: Mapping[str, Mapping[str, Any]] = {
 }
 USUAL_SEEDS = ("0", "1", "2")  # of trainings
 USUAL_STRENGTH = [0.01]  # of linear probes in episodes
+SEGMENTING = ("segment", "segment-knn", "decoder")
 USUAL_K = {False: [10, 20, 100, 200], True: [10]}  # of segment-knn, and of it in episodes
 EACH = ("--freeze-until", "--cut-after", "--encoder-lr", "--lr")  # finetune --each joins their rows
 RENAMED = {
@@ -357,7 +358,7 @@ def _several(pools: Mapping[str, Sequence[str]], word: str) -> dict[str, Values]
 def _of_choice(n_val: int, settings: Mapping[str, Any]) -> dict[str, Values]:
     """``--choose`` and ``--refit``, where they aren't what anybody would get."""
     by, refit = str(settings.get("chosen_by", "")), settings.get("refit")
-    if "few_shot" in settings or settings["kind"] == "heads" or "grid" in settings:
+    if "few_shot" in settings or settings["kind"] in ("heads", *SEGMENTING):
         return {}  # heads and kinds that segment choose as they do
     if "folds" in settings:
         found = {} if n_val < FEW_OF_VAL else {"--choose": ("cv",)}

@@ -110,13 +110,13 @@ def test_above_what_is_held_a_sample_of_images_chooses(there, tmp_path, monkeypa
     monkeypatch.setattr(solver, "HELD_ROWS", 1100)  # of 12 images with 256 patches
     (row,), failures, said = ask(there, Segment(), tmp_path)
     assert not failures
-    assert row.answered.settings["sample"] == {"images": 4, "patches": 1024, "seed": 0}
+    assert row.answered.chosen["sample"] == {"images": 4, "patches": 1024, "seed": 0}
     assert any("chosen by fits to 4 of 12 training images" in mark for mark in row.marks)
     assert any(
         "3_072 training patches x 12 features; the strength is chosen" in line for line in said
     )
     assert any("fitted to all 3_072 patches" in line for line in said)
-    assert "sample" not in exact.answered.settings
+    assert "sample" not in exact.answered.chosen
     (whole,), _, _ = ask(there, Segment((row.answered.chosen["strength"],)), tmp_path / "one")
     dice = [of.measured.test["dice"].value for of in (row, whole)]
     assert dice[0] == pytest.approx(dice[1], abs=1e-3)
@@ -215,7 +215,7 @@ def test_a_bank_is_drawn_by_chance_and_in_order():
 def test_the_bank_is_said_in_the_row(there, tmp_path):
     (row,), failures, _ = ask(there, SegmentKnn((5, 20), bank=500), tmp_path)
     assert not failures
-    assert row.answered.settings["drawn"] == {"patches": 500, "of": 3072, "seed": 0}
+    assert row.answered.chosen["bank"] == {"patches": 500, "of": 3072}
     assert "its bank is 500 of 3_072 training patches, by chance" in row.marks
     rows, (why,), _ = ask(there, SegmentKnn((501,), bank=500), tmp_path / "k")
     assert not rows

@@ -116,7 +116,7 @@ def test_a_row_is_measured_by_the_masks_that_it_keeps(there, shapes):
         place = row.measured.per_class["class"].index(name)
         assert row.measured.per_class["dice"][place] == pytest.approx(np.mean(dice), abs=1e-12)
     answered = row.answered.settings
-    assert (answered["layer"], answered["pool"], answered["grid"]) == (11, "tokens", "8 x 8")
+    assert (answered["layer"], answered["pool"]) == (11, "tokens")
     assert row.posed.target["task"] == "segmentation"
     assert "one mark" in row.marks
     assert row.posed.target["masks"].startswith("sha256:")
