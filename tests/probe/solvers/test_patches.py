@@ -114,6 +114,8 @@ def test_float32_blocks_and_a_sample_come_to_the_same_fit(n_classes, monkeypatch
     x, shares = make_patches(4000, n_classes, width=9)
     val = Patches.of(*make_patches(700, n_classes, seed=5, width=9))
     train, half = Patches.of(x, shares), Patches.of(x[::2], shares[::2])
+    monkeypatch.setattr(module, "TOLERANCE", 1e-7)
+    monkeypatch.setattr(module, "CHOICE_TOLERANCE", 1e-6)  # losses of two strengths are close
     exact = fit_and_choose(train, train, val, STRENGTHS)
     monkeypatch.setattr(module, "SINGLE_ABOVE", 100)
     said = []
