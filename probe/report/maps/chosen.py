@@ -18,9 +18,9 @@ from probe.report.findings.headline import chosen_one
 from probe.report.findings.looks import middle_rows
 from probe.report.findings.wrong import find_wrong, why_not
 from probe.report.maps.asked import WRONG, AskedOfMaps
+from probe.report.maps.given import Given
 from probe.report.rows.contenders import contenders_of
 from probe.report.rows.fields import usual_metric
-from probe.report.rows.people import People
 from probe.report.rows.stored import StoredRow
 
 if TYPE_CHECKING:
@@ -53,27 +53,25 @@ def row_ids(features: Features) -> Array:
     return read_table(features.header, "rows/ids")
 
 
-def choose_images(
-    asked: AskedOfMaps, files: Sequence[Features], rows: Sequence[StoredRow], people: People
-) -> Chosen:
+def choose_images(asked: AskedOfMaps, given: Given) -> Chosen:
     """The images that are asked for.
 
     Args:
         asked: which.
-        files: of one data set; an image must be in each.
-        rows: stored rows of the data set, of which wrong answers may be shown.
-        people: that knows feature files.
+        given: files of one data set, in each of which an image must be; and rows whose wrong answers
+            may be shown.
 
     Raises:
         RequestError: they aren't there; the message has the command that makes them.
     """
+    files = given.files
     own = [row_ids(features) for features in files]
     common = [str(name) for name in own[0] if all(name in set(ids) for ids in map(set, own[1:]))]
     if not common:
         names = " and ".join(features.path.name for features in files)
         raise RequestError(f"no image is in all of {names}; extract the same images of each")
     if asked.chosen_by == WRONG:
-        return _wrong(asked, files, set(common), rows, people)
+        return _wrong(asked, given, set(common))
     if asked.ids:
         return _named(asked, files, set(common))
     return _random(asked, files[0], set(common))
@@ -123,16 +121,10 @@ def _shown_rows(features: Features) -> dict[str, str]:
 # ---------------------------------------------------------------------------- wrong answers
 
 
-def _wrong(
-    asked: AskedOfMaps,
-    files: Sequence[Features],
-    common: set[str],
-    rows: Sequence[StoredRow],
-    people: People,
-) -> Chosen:
-    features = files[0]
-    of_masks = [of for of in segmentations(rows, features) if of.row.measured.test]
-    if of_masks:
+def _wrong(asked: AskedOfMaps, given: Given, common: set[str]) -> Chosen:
+    features, rows = given.files[0], given.rows
+    of_masks = masked(rows) if given.is_named else segmentations(rows, features)
+    if of_masks := [of for of in of_masks if of.row.measured.test]:
         return _worst(asked, features, common, best_of(of_masks))
     can = [
         c
@@ -152,7 +144,7 @@ def _wrong(
             f"{len(can)} rows of {features.label} on {features.dataset} have wrong answers, and none was "
             f"chosen without test; name one, as in --row {can[0].first.path}"
         )
-    found = find_wrong(one[0], people, most=len(features.ids) + 10**6, k=0)
+    found = find_wrong(one[0], given.people, most=len(features.ids) + 10**6, k=0)
     of_samples, answers = _shown_rows(features), {}
     for wrong in found.shown:
         words = (f"labelled {wrong.truth}", f"answered {wrong.answer}")
@@ -210,11 +202,14 @@ def is_of(of: StoredRow, features: Features) -> bool:
 
 
 def segmentations(rows: Sequence[StoredRow], features: Features) -> list[StoredRow]:
-    """Rows of masks, of this very file where there are some."""
-    found = [
-        of for of in rows if of.row.encoded.task == SEGMENTATION and is_of(of, features)
-    ]  # fmt: skip
+    """Rows of masks of a token file's encoder, of this very file where there are some."""
+    found = [of for of in masked(rows) if is_of(of, features)]
     return [of for of in found if of.row.encoded.digest == features.digest] or found
+
+
+def masked(rows: Sequence[StoredRow]) -> list[StoredRow]:
+    """Rows of masks."""
+    return [of for of in rows if of.row.encoded.task == SEGMENTATION]
 
 
 def best_of(rows: Sequence[StoredRow]) -> StoredRow:
@@ -225,7 +220,11 @@ def best_of(rows: Sequence[StoredRow]) -> StoredRow:
 def said_of(of: StoredRow) -> str:
     """A row in a few words."""
     settings = of.row.answered.settings
-    layer = f", layer {settings['layer']}" if isinstance(settings.get("layer"), int) else ""
+    layer = (
+        f", layer\N{NO-BREAK SPACE}{settings['layer']}"
+        if isinstance(settings.get("layer"), int)
+        else ""
+    )
     head = f", {settings['head']}" if isinstance(settings.get("head"), str) else ""
     return f"{of.row.answered.kind}{head}{layer}"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cache.commands.names import counted
+from cache.commands.names import counted, short_label
 from cache.errors import RequestError
 from cache.geometry import Geometry
 from probe.arrays import Array, Doubles, Floats
@@ -28,6 +28,7 @@ from probe.report.maps.chosen import (
     best_of,
     command,
     is_of,
+    masked,
     row_ids,
     said_of,
     segmentations,
@@ -62,6 +63,7 @@ from probe.report.statistics.token_maps import (
 if TYPE_CHECKING:
     from cache.features import Features
 
+ALIKE = 6.0  # levels of 255 that pictures differ by, at most, where only their sizes differ
 BETWEEN = 0.5  # share of the first component between images of which a note is made
 # Okabe and Ito's, then five more of other lightness.
 OF_PARTS = (*COLOURS[:6], "#F0E442", "#4D4D4D", "#8C6BB1", "#B2DF8A", "#7F3B08", "#D9D9D9")
@@ -75,6 +77,14 @@ class Said:
     told: dict[str, None] = field(default_factory=dict)  # sentences of the caption
     noted: dict[str, None] = field(default_factory=dict)
     keys: dict[Key, None] = field(default_factory=dict)  # of colours
+    pictures: list[Array] = field(default_factory=list)  # that stand in the last column of images
+
+
+def _look_alike(pictures: Sequence[Array], others: Sequence[Array]) -> bool:
+    """Whether two encoders see the same squares, so that one picture stands for both."""
+    return len(pictures) == len(others) and all(
+        np.abs(a.astype(np.int16) - b).mean() < ALIKE for a, b in zip(pictures, others, strict=True)
+    )
 
 
 @dataclass
@@ -121,11 +131,12 @@ class OfFile:
             return ""
         sizes = {features.size for features in files}
         size = f" {self.features.size} px" if len(sizes) > 1 else ""
-        return f"{self.features.label}{size}"
+        return f"{short_label(self.features.label)}{size}"
 
     def columns(self) -> Iterator[Maps]:
-        is_same = not self.is_first and self._looks_like(self.given.files[0])
-        if not is_same and any(picture is not None for picture in self.pictures):
+        known = [picture for picture in self.pictures if picture is not None]
+        if known and not _look_alike(known, self.said.pictures):
+            self.said.pictures = known
             cells = tuple(
                 Cell(picture_layer(p), mark=self._mark(i)) for i, p in enumerate(self.pictures)
             )
@@ -139,11 +150,6 @@ class OfFile:
                 yield from self._attention()
             else:
                 yield from self._overlays()
-
-    def _looks_like(self, other: Features) -> bool:
-        """Whether another encoder sees the same squares, so that one picture stands for both."""
-        keys = [features.key.get("transform", {}) for features in (self.features, other)]
-        return Geometry.of(self.features.key) == Geometry.of(other.key) and keys[0] == keys[1]
 
     def _layers(self) -> list[int]:
         features = self.features
@@ -207,6 +213,11 @@ class OfFile:
                 f"PCA, {who}: {found.between:.0%} of the first component's variance lies between images: "
                 "it tells images apart, not places; show images that are more alike, or one alone"
             ] = None
+        elif n > 1 and found.colours_between > BETWEEN:
+            self.said.noted[
+                f"PCA, {who}: {found.colours_between:.0%} of the variance of the foreground's first component "
+                "lies between images: its red tells them apart, not their parts"
+            ] = None
         self.said.told[_told_pca(self.asked.threshold, n)] = None
         alpha = 255 * found.foreground
         rgba = np.dstack  # (h, w, 3) and (h, w) -> (h, w, 4), image by image
@@ -268,7 +279,7 @@ class OfFile:
         if not having:
             raise RequestError(
                 f"no row of {self.features.label} on {self.features.dataset} holds attention to patches; "
-                f"`probe --kind attentive --data {self.features.dataset} --model {self.features.label}` "
+                f"`probe --kind attentive --data {self.features.dataset} --model {self.features.model}` "
                 "makes one (of fusion, which attends to layers, see `report figure attention`)"
             )
         of, arrays = having[0]
@@ -312,7 +323,7 @@ class OfFile:
                 f"or `{command(self.features)}` writes those of a set that has some"
             )
         over = Overlays(masks, Geometry.of(self.features.key))
-        rows = segmentations(self.given.rows, self.features)
+        rows = self._segmentations()
         if rows and not self.given.is_named:
             best = best_of(rows)
             if len(rows) > 1:
@@ -339,7 +350,7 @@ class OfFile:
         if not rows:
             self.said.noted[
                 f"no row says what is predicted: `probe --kind segment --data {dataset} --model "
-                f"{self.features.label}` makes one"
+                f"{self.features.model}` makes one"
             ] = None
         if self.is_first or shown:
             keys = over.keys(with_errors=shown > 0)
@@ -347,6 +358,15 @@ class OfFile:
         cut = max(over.unseen(image.id) for image in self.images)
         if cut > 0.001:
             self.said.noted[f"up to {cut:.0%} of an image is cut off and isn't shown"] = None
+
+    def _segmentations(self) -> list[StoredRow]:
+        """Rows whose masks may be shown: all that are named, with several encoders beside its own."""
+        if not self.given.is_named:
+            return segmentations(self.given.rows, self.features)
+        named = masked(self.given.rows)
+        if len(self.given.files) == 1:
+            return named
+        return [of for of in named if is_of(of, self.features)]
 
     def _each(self) -> Iterator[tuple[Image, Array | None]]:
         return zip(self.images, self.pictures, strict=True)

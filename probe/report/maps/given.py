@@ -51,6 +51,8 @@ def find_given(
     found, problems = read_stored(root, rows or stored_files(root))
     if rows and problems:
         raise RequestError(f"--row {problems[0].path}: {problems[0].why}")
+    if rows:  # beside each other as they are named
+        found.sort(key=lambda of: rows.index(of.path) if of.path in rows else len(rows))
     own = [of for of in found if of.row.encoded.dataset == dataset]
     if rows and len(own) < len(found):
         other = next(of for of in found if of not in own)

@@ -28,7 +28,7 @@ def make_sheet(asked: AskedOfMaps, given: Given) -> Sheet:
         raise RequestError(
             f"maps beside each other are of one data set, not of {' and '.join(names)}"
         )
-    chosen = choose_images(asked, given.files, given.rows, given.people)
+    chosen = choose_images(asked, given)
     if asked.patch is not None and all(asked.patch.image != image.id for image in chosen.images):
         name = asked.patch.image
         for features in given.files:

@@ -11,7 +11,7 @@ import numpy as np
 from cache.geometry import PADDING, Geometry
 from probe.arrays import Array, Ints
 from probe.report.figures.palette import COLOURS, GREY
-from probe.report.maps.sheet import DIM, Cell, Key, Layer, grey_layer, numbered_layer, picture_layer
+from probe.report.maps.sheet import Cell, Key, Layer, grey_layer, numbered_layer, picture_layer
 
 if TYPE_CHECKING:
     from cache.masks import Masks
@@ -25,7 +25,8 @@ ERRORS = {
     FALSE: ("#D55E00", "seen where nothing is"),
     CONFUSED: ("#F0E442", "another structure"),
 }
-RIGHT, RIGHT_ALPHA = "#9A9A9A", 0.45  # structures that are found: grey
+RIGHT, RIGHT_ALPHA = "#5A5A5A", 0.7  # structures that are found: darker than any error
+DIM = 0.2  # of the picture's brightness below them
 
 
 @dataclass(frozen=True)

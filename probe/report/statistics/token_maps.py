@@ -39,6 +39,7 @@ class Coloured:
     n_agree: int  # images whose border lies below their middle, as the sign has it
     is_clear: bool  # whether border and middle differ by enough, in most images, to give the sign
     between: float  # share of the first component's variance that lies between images
+    colours_between: float  # the same of the foreground's first component, which is red
 
 
 def foreground_pca(
@@ -82,11 +83,21 @@ def foreground_pca(
     found = pca(inside, 3)
     colours = np.zeros((n, h, w, 3))
     colours[foreground] = stretched(found.points)
-    between = float(first.mean(axis=(1, 2)).var() / first.var())
+    images = np.repeat(np.arange(n), h * w)
+    between = _between(first.ravel(), images)
+    of_colours = _between(found.points[:, 0], images[foreground.ravel()])
     return Coloured(
         *(first, cut, foreground, colours, float(plane.shares[0]), found.shares),
-        *(n_agree, is_clear, between),
+        *(n_agree, is_clear, between, of_colours),
     )
+
+
+def _between(values: Doubles, groups: Ints) -> float:
+    """The share of the variance of values that lies between groups, 0 to 1."""
+    n = np.bincount(groups)
+    means = np.bincount(groups, values) / np.maximum(n, 1)
+    spread = float((values - values.mean()) @ (values - values.mean()))
+    return float(n @ (means - values.mean()) ** 2) / spread if spread > TINY else 0.0
 
 
 def _sign(first: Doubles) -> tuple[float, int, bool]:

@@ -107,7 +107,7 @@ def draw(sheet: Sheet, width: float, *, smooth: bool = False) -> Figure:
     titles = [
         pen.wrap(name, len(of) * side + (len(of) - 1) * GAP) if name else "" for name, of in groups
     ]
-    top = max(title.count("\n") + 1 for title in titles) * LINE_HEIGHT if any(titles) else 0.0
+    top = max(title.count("\n") + 1 for title in titles) * LINE_HEIGHT + 0.1 if any(titles) else 0.0
     keys = _rows_of_keys(pen, sheet.keys, width - 2 * MARGIN)
     caption = pen.wrap(spaced(sheet.caption), 0.97 * width, SMALL)
     heights = [
@@ -137,7 +137,9 @@ def draw(sheet: Sheet, width: float, *, smooth: bool = False) -> Figure:
                 _draw_bar(drawn, column, x, ys[-1] + heights[-1] + GAP, side)
             x, place = x + side + GAP, place + 1
         if name:
-            drawn.text(start, body - above - top, title, POINTS, color="black", weight="bold")
+            drawn.text(start, body - above - top, title, POINTS, color="black")
+            rule = drawn.axes(start, body - above - 0.04, x - GAP - start, 0.01)
+            rule.add_patch(Rectangle((0, 0), 1, 1, facecolor="black", lw=0))
         x += GROUP_GAP - GAP
     drawn.text(MARGIN, height - (caption.count("\n") + 1) * FINE - 0.06, caption)
     return pen.figure

@@ -9,10 +9,12 @@ from cache.geometry import Geometry
 from cache.masks import open_masks
 from probe.report.maps.overlaid import (
     CONFUSED,
+    DIM,
     ERRORS,
     FALSE,
     MISSED,
     RIGHT,
+    RIGHT_ALPHA,
     Overlays,
     Predicted,
     errors,
@@ -111,10 +113,16 @@ def test_colours_stand_where_the_encoder_sees_the_pixels(tmp_path):
     assert over.wrong("elsewhere", None, kept).layers == ()
 
 
+def grey(colour):
+    return float(rgb(colour) @ [0.299, 0.587, 0.114])
+
+
 def test_errors_can_be_told_apart_in_grey():
-    lightness = sorted(float(rgb(colour) @ [0.299, 0.587, 0.114]) for colour, _ in ERRORS.values())
-    assert min(np.diff(lightness)) > 25
-    assert lightness[0] > 0.35 * 255 + 25  # brighter than the picture below them
+    found = RIGHT_ALPHA * grey(RIGHT) + (1 - RIGHT_ALPHA) * DIM * 255  # where the picture is white
+    levels = sorted([found, *(grey(colour) for colour, _ in ERRORS.values())])
+    assert levels[0] == found
+    assert min(np.diff(levels)) > 35
+    assert found > DIM * 255 + 20
 
 
 def test_keys_name_structures_and_errors(masks):

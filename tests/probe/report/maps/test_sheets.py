@@ -42,8 +42,8 @@ def test_what_is_shown_unasked(shown):
         ("image",),
         ("PCA", "layer 11"),
         ("true",),
-        ("predicted", "segment, layer 3"),
-        ("errors", "segment, layer 3"),
+        ("predicted", "segment, layer\N{NO-BREAK SPACE}3"),
+        ("errors", "segment, layer\N{NO-BREAK SPACE}3"),
     ]
     assert ids_of(sheet) == shown.shapes.ids[-N_TEST:].tolist()  # the test images, all of them
     assert "on shapes: 4 test images." in sheet.caption
@@ -110,6 +110,15 @@ def test_the_worst_masks_first(shown):
         name: cell.said for name, cell in zip(ids_of(sheet), sheet.columns[-1].cells, strict=True)
     }
     assert [shown_by[name] for name in ids_of(sheet)] == [f"Dice {value:.2f}" for value in said]
+
+
+def test_rows_stand_in_the_order_in_which_they_are_named(shown, tmp_path):
+    again = write_row(tmp_path, dataclasses.replace(row_of(shown.shapes, shown.predicted), seed=9))
+    for named in ([shown.row, again], [again, shown.row]):
+        given = find_given([open_features(shown.path)], named, None, None, shown.features)
+        assert [of.path for of in given.rows] == named
+    titles = [title for title, *_ in titles_of(sheet_of(shown, rows=[again, shown.row]))]
+    assert titles == ["image", "PCA", "true", *["predicted", "errors"] * 2]
 
 
 def test_the_surest_wrong_answers(shown, tmp_path):

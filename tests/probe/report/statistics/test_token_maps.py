@@ -88,6 +88,16 @@ def test_what_tells_images_apart_is_told_from_what_tells_places_apart():
     assert foreground_pca(x).between < 0.01
     x[3] += 40  # an image unlike the others takes the first component for itself
     assert foreground_pca(x).between > 0.9
+    x, is_object = pictured()
+    assert foreground_pca(x).colours_between < 0.1
+    x[2][is_object[2]] += np.random.default_rng(5).normal(size=WIDTH) * 2  # its object alone
+    found = foreground_pca(x, ZERO)
+    inside = x[found.foreground].astype(np.float64)
+    points = PCA(1).fit_transform(inside)[:, 0]
+    image = np.nonzero(found.foreground)[0]
+    means = np.array([points[image == i].mean() for i in image])
+    assert found.colours_between == pytest.approx(means.var() / points.var())
+    assert found.colours_between > 0.5
 
 
 def test_without_a_threshold_all_is_foreground():
