@@ -1,5 +1,6 @@
-"""Which values of masks are which classes: ``--mask-classes``, ``--mask-ignore``, ``--mask-background``."""
+"""Which values of masks are which classes: ``--mask-classes``, ``--mask-ignore``, ...; and their spacing."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from extract.datasets.files.options import TableOptions
 TWO = ("background", "foreground")  # what is meant where nobody names classes
 BACKGROUND, NONE = "background", "none"
 IGNORED = 255  # in the cache, whatever value the files have
+UNKNOWN = (math.nan, math.nan, math.nan)  # mm
 COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 N_SHOWN = 6  # values in a message
 HOW = "--mask-classes NAME,NAME,.. names 0, 1, ..; VALUE=NAME,.. names any; --mask-ignore VALUE"
@@ -30,6 +32,7 @@ class MaskClasses:
     background: int | None = None
     in_colour: bool = False  # values are colours
     is_open: bool = False  # class 1 has any one value
+    spacing: tuple[float, float, float] = UNKNOWN  # mm of row, column, slice where no header says
     other: int | None = field(default=None, compare=False)  # which one it turned out to be
 
     @classmethod
@@ -71,6 +74,7 @@ class MaskClasses:
             _background(names, options.mask_background),
             in_colour,
             is_open=len(names) == 2 and not any(named),
+            spacing=_spacing(options.mask_spacing),
         )
 
     @property
@@ -176,3 +180,24 @@ def _say_colours(values: NDArray[Any]) -> str:
         f"numbers; name the colours: --mask-classes '{shown[0]}=background,{shown[-1]}=NAME', or store "
         "it as grey or with a palette"
     )
+
+
+def _spacing(words: tuple[str, ...]) -> tuple[float, float, float]:
+    """mm of row, column and slice, from one to three words.
+
+    Raises:
+        RequestError: they aren't such numbers.
+    """
+    try:
+        numbers = [float(word) for word in words]
+    except ValueError:
+        numbers = [math.nan]
+    if len(numbers) > 3 or not all(0 < mm < math.inf for mm in numbers):
+        raise RequestError(
+            "--mask-spacing takes mm: one number, a pixel's height and width, or these and the distance "
+            f"of slices, as in 0.7,0.7,3; not {','.join(words)}"
+        )
+    if not numbers:
+        return UNKNOWN
+    row, column = numbers[0], numbers[1] if len(numbers) > 1 else numbers[0]
+    return row, column, numbers[2] if len(numbers) > 2 else math.nan

@@ -136,7 +136,7 @@ class MaskFiles:
             path.name.lower().endswith(IMAGE_SUFFIXES) and path.suffix.lower() not in dicom.SUFFIXES
         )
         found = None if is_other or self.shapes[file][0] > 1 else dicom.read_spacing(path)
-        return (*(found or (np.nan, np.nan)), np.nan)
+        return (*found, np.nan) if found else self.classes.spacing
 
     def _origin(self) -> str | None:
         """What the masks are made of; None of files so new that their times tell nothing yet."""

@@ -10,7 +10,7 @@ from cache.errors import RequestError
 from cache.task import ASKED
 
 OF_FOLDERS = {"samples", "task", "positive", "unlabelled"}  # the others are a table's only
-OF_MASKS = {"mask_col", "mask_classes", "mask_ignore", "mask_background"}
+OF_MASKS = {"mask_col", "mask_classes", "mask_ignore", "mask_background", "mask_spacing"}
 OF_LABELS = {"label_cols", "label_sep", "task", "positive"}
 SAMPLES = ("files", "folders")
 
@@ -84,6 +84,13 @@ class TableOptions:
         "the class of masks that is left out of means over classes, or none",
         metavar="NAME",
         shown="the one called background",
+    )
+    mask_spacing: tuple[str, ...] = setting(
+        (),
+        "mm of a pixel, or of its height and width, and between slices, where no header says: "
+        "distances of masks are measured in it",
+        metavar="MM",
+        shown="as NIfTI and DICOM say",
     )
     task: str | None = setting(
         None,

@@ -184,6 +184,10 @@ def test_the_other_value_is_one_in_all_masks() -> None:
         ({"mask_classes": ("a", "b"), "mask_ignore": "1"}, "is a class of --mask-classes"),
         ({"mask_classes": ("a", "b"), "mask_background": "c"}, "one of a, b, or none"),
         ({"mask_background": "c"}, "give both"),
+        *(
+            ({"mask_spacing": words}, "takes mm")
+            for words in (("0",), ("x",), ("1", "1", "1", "1"))
+        ),
     ],
 )
 def test_words_that_make_no_sense(options, message) -> None:
@@ -243,6 +247,22 @@ def seg_folder(root: Path, **masks: np.ndarray | None) -> Path:
 
 
 ONES = np.ones((6, 9), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("words", "spacing"),
+    [
+        ((), [np.nan, np.nan, np.nan]),
+        (("0.7",), [0.7, 0.7, np.nan]),
+        (("0.7", "0.8"), [0.7, 0.8, np.nan]),
+        (("0.7", "0.8", "3"), [0.7, 0.8, 3]),
+    ],
+)
+def test_spacing_of_pictures_is_what_is_said(tmp_path, words, spacing) -> None:
+    root = seg_folder(tmp_path / "s", a=ONES, b=0 * ONES)
+    listing = list_seg_folder(root, options=TableOptions(mask_spacing=words))
+    found = written(opened(listing, tmp_path), tmp_path)
+    np.testing.assert_array_equal(found.spacing, np.tile(spacing, (2, 1)))
 
 
 def test_images_without_masks_are_counted(tmp_path) -> None:
