@@ -262,7 +262,7 @@ def test_spacing_of_pictures_is_what_is_said(tmp_path, words, spacing) -> None:
     root = seg_folder(tmp_path / "s", a=ONES, b=0 * ONES)
     listing = list_seg_folder(root, options=TableOptions(mask_spacing=words))
     found = written(opened(listing, tmp_path), tmp_path)
-    np.testing.assert_array_equal(found.spacing, np.tile(spacing, (2, 1)))
+    np.testing.assert_allclose(found.spacing, np.tile(spacing, (2, 1)), rtol=1e-6)
 
 
 def test_images_without_masks_are_counted(tmp_path) -> None:
