@@ -340,7 +340,7 @@ class ReadingConfig:
         keyed=False,
     )
     data_root: Path | None = setting(
-        None, "folder of MedMNIST's files", metavar="DIR", shown="~/.medmnist"
+        None, "folder of MedMNIST's or MedSegBench's files", metavar="DIR", shown="~/.medmnist"
     )
 
 

@@ -16,7 +16,7 @@ from cache.format.spec import HASH_BYTES, N_ERROR, PICTURE_SHAPE, RECORD_WORDS
 from cache.format.units import UNIT_ROWS, count_units, fitting_rows
 from cache.labels.target import describe_target
 from extract.config import CHANNELS, COLOUR, ExtractConfig
-from extract.datasets.arrays.medmnist import describe_download, download_bytes
+from extract.datasets.arrays.official import describe_download, download_bytes
 from extract.datasets.looks import thumbnail_side
 from extract.datasets.sources import Source
 from extract.encoders.encoder import Description, find_weights

@@ -176,4 +176,4 @@ def _known_images(source: Source, memory: DigestMemory) -> str | None:
     if source.path is None or not source.path.is_file():
         return None
     md5 = memory.recall("md5", source.path)
-    return None if md5 is None else f"md5:{md5}"
+    return None if md5 is None else f"md5:{md5} {source.part}".strip()

@@ -2,7 +2,7 @@
 
 from cache import RequestError
 from extract.config import ExtractConfig
-from extract.datasets.arrays.medmnist import download
+from extract.datasets.arrays.official import download
 from extract.datasets.dataset import Dataset
 from extract.datasets.statistics import dataset_statistics
 from extract.encoders.encoder import (

@@ -12,7 +12,7 @@ from cache.errors import Failure
 from cache.header_index import INDEX
 from cache.places import memory_root
 from extract.config import ExtractConfig
-from extract.datasets.arrays.medmnist import refuse_offline
+from extract.datasets.arrays.official import refuse_offline
 from extract.datasets.drawn import SplitWish
 from extract.datasets.files.images import Reading
 from extract.datasets.sources import FileWishes, Source, expand_names, find_source

@@ -17,8 +17,9 @@ from cache.files import no_file
 from cache.format.key import file_stem
 from cache.header_index import INDEX
 from cache.places import features_root
-from extract.datasets.arrays import demo, demo_masks, medmnist
+from extract.datasets.arrays import demo, demo_masks, medmnist, medsegbench
 from extract.datasets.arrays.npz import check_images, is_volume, open_npz, read_members
+from extract.datasets.arrays.official import OfficialFile
 from extract.datasets.dataset import Dataset
 from extract.datasets.drawn import Sampled, find_kept
 from extract.datasets.files.definitions import KINDS, Definition
@@ -58,10 +59,11 @@ class Source:
     n_channels: int
     open: Callable[[DigestMemory], Dataset]  # checks the file; raises RequestError
     path: Path | None = None  # the file whose MD5 stands for the images
-    file: medmnist.MedmnistFile | None = None  # where it can be downloaded to
+    file: OfficialFile | None = None  # where it can be downloaded to
     classes: tuple[str, tuple[str, ...]] | None = None  # task and class names, where known already
     slicing: Slicing | None = None  # how volumes are cut into rows; None: images
     digest: str | None = None  # of the images, where it is known already
+    part: str = ""  # which of the file's images these are; "": all
     files: FileImages | None = None  # of a folder, a table or a recipe, checked
     shape: tuple[int, int] | None = None  # height and width of an array's images; None: square
 
@@ -106,11 +108,11 @@ def find_source(
     """The source behind one word of ``--data``.
 
     Args:
-        name: a MedMNIST flag, "demo", "demo-masks", "npz:FILE" for a file in MedMNIST's layout, "folder:PATH",
+        name: a MedMNIST flag, a name of MedSegBench's sets, "demo", "demo-masks", "npz:FILE" for a file in MedMNIST's layout, "folder:PATH",
             "seg-folder:PATH", "csv:FILE", a recipe, or a definition of the user's.
         size: side of the encoder's input, pixels.
-        source_size: which of MedMNIST's sizes; None chooses by ``size``.
-        root: folder of MedMNIST's files, or of a recipe's.
+        source_size: which of the published sizes; None chooses by ``size``.
+        root: folder of MedMNIST's or MedSegBench's files, or of a recipe's.
         slicing: how volumes are cut; None: along their first axis, one by one.
         files: how files of images are read, which opens each of them once; None: as by default,
             with an index below the usual folder of features.
@@ -138,6 +140,9 @@ def find_source(
         return Source(name, name, n, None, 1, _open_demo_masks, shape=demo_masks.SHAPE)
     if name.startswith(NPZ):
         return _npz_source(Path(name.removeprefix(NPZ)).expanduser(), source_size, slicing)
+    if name in medsegbench.NAMES:
+        _refuse_slicing(name, slicing)
+        return _medseg_source(medsegbench.find_file(name, size, source_size, root))
     if name not in medmnist.FLAGS:
         raise RequestError(_unknown(name))
     file = medmnist.find_file(name, size, source_size, root)
@@ -157,6 +162,22 @@ def find_source(
         file,
         (facts["task"], tuple(facts["label"].values())),
         cut,
+    )
+
+
+def _medseg_source(file: OfficialFile) -> Source:
+    wanted = medsegbench.NAMES[file.name]
+    return Source(
+        file.name,
+        file.name,
+        file.n_images,
+        file.source_size,
+        wanted.of.n_channels,
+        partial(_open_medseg, file),
+        file.path,
+        file,
+        wanted.labels,
+        part=wanted.part_words,
     )
 
 
@@ -246,7 +267,7 @@ def _checked_name(name: str, listing: Listing) -> Listing:
 def reserved_names() -> set[str]:
     """Names that stand for data sets that everybody knows."""
     recipes = {recipe.name for recipe in RECIPES}
-    return {*medmnist.FLAGS, *recipes, *DEMOS, "all", "all3d"}
+    return {*medmnist.FLAGS, *medsegbench.NAMES, *recipes, *DEMOS, "all", "all3d"}
 
 
 def _files_source(
@@ -300,10 +321,12 @@ def _open_demo_masks(memory: DigestMemory) -> Dataset:
     return demo_masks.open_demo()
 
 
-def _open_medmnist(
-    file: medmnist.MedmnistFile, cut: Slicing | None, memory: DigestMemory
-) -> Dataset:
+def _open_medmnist(file: OfficialFile, cut: Slicing | None, memory: DigestMemory) -> Dataset:
     return medmnist.open_medmnist(file, lambda p: memory.get("md5", p, file_md5), cut)
+
+
+def _open_medseg(file: OfficialFile, memory: DigestMemory) -> Dataset:
+    return medsegbench.open_medseg(file, lambda p: memory.get("md5", p, file_md5))
 
 
 def _open_images(images: FileImages, memory: DigestMemory) -> Dataset:
@@ -322,7 +345,7 @@ def _npz_source(path: Path, source_size: int | None, slicing: Slicing | None) ->
     if not path.is_file():
         raise RequestError(f"{no_file(path)}; --data npz:FILE takes a file in MedMNIST's layout")
     name = file_stem(path.stem)
-    if name in (*medmnist.FLAGS, *DEMOS):
+    if name in (*medmnist.FLAGS, *medsegbench.NAMES, *DEMOS):
         raise RequestError(
             f"{path} is named like the official set {name}, and its rows would pass for it; rename "
             f"the file, or name its folder with --data {name} --data-root {path.parent}"

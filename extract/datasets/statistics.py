@@ -72,7 +72,8 @@ def dataset_statistics(
 def _kind(source: Source) -> str:
     """With neighbours, a channel has the slice at one end twice and lacks that at the other."""
     cut = source.slicing
-    return f"{KIND}, {cut.key}" if cut and cut.neighbours else KIND
+    kind = f"{KIND}, {source.part}" if source.part else KIND
+    return f"{kind}, {cut.key}" if cut and cut.neighbours else kind
 
 
 def _train_statistics(dataset: Dataset) -> tuple[list[float], list[float]]:

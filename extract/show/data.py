@@ -83,8 +83,8 @@ def make_parser() -> Parser:
         "--data-root",
         type=Path,
         metavar="DIR",
-        help="folder of MedMNIST's files, or of recipes' folders (~/.medmnist; $MEDPROBE_DATA or "
-        "./data)",
+        help="folder of MedMNIST's or MedSegBench's files, or of recipes' folders "
+        "(~/.medmnist; $MEDPROBE_DATA or ./data)",
     )
     return parser
 

@@ -16,7 +16,8 @@ from cache.commands.names import near_names
 from cache.format.sample_tables import SPLITS
 from cache.labels.target import Target
 from cache.task import BINARY
-from extract.datasets.arrays import demo, demo_masks, medmnist
+from extract.datasets.arrays import demo, demo_masks, medmnist, medsegbench
+from extract.datasets.arrays.official import OfficialFile
 from extract.datasets.files import definitions
 from extract.datasets.files.options import TableOptions
 from extract.datasets.origins import ORIGINS
@@ -36,14 +37,15 @@ DEMO_PACKAGES = ("nilearn", "nibabel")
 
 
 def list_facts(root: Path | None) -> list[Facts]:
-    """All data sets: a user's own, MedMNIST's, those with a recipe, the demo.
+    """All data sets: a user's own, MedMNIST's, MedSegBench's, those with a recipe, the demos.
 
     Args:
-        root: folder of MedMNIST's files, or of recipes' folders; None: each one's usual place.
+        root: folder of MedMNIST's or MedSegBench's files, or of recipes' folders; None: each one's usual place.
     """
     return [
         *map(definition_facts, definitions.names()),
         *(medmnist_facts(flag, root) for flag in medmnist.FLAGS),
+        *(medseg_facts(name, root) for name in medsegbench.WHOLES),
         *(recipe_facts(recipe, root) for recipe in RECIPES),
         demo_facts(),
         demo_masks_facts(),
@@ -56,6 +58,8 @@ def find_facts(name: str, root: Path | None) -> Facts:
     Raises:
         RequestError: there is none of this name.
     """
+    if name in medsegbench.PARTS:  # which the list passes over
+        return medseg_facts(name, root)
     every = {facts["name"]: facts for facts in list_facts(root)}
     if name not in every and ":" in name:
         raise RequestError(
@@ -73,19 +77,17 @@ def find_facts(name: str, root: Path | None) -> Facts:
 def medmnist_facts(flag: str, root: Path | None) -> Facts:
     """Of one of MedMNIST's sets."""
     info = medmnist.info(flag)
-    here = {size: file.path for size, file in medmnist_files(flag, root).items() if file.exists}
+    file = medmnist.find_file(flag, 0, None, root)
     title = info["python_class"] + (", volumes" if flag in medmnist.FLAGS_3D else "")
     return _facts(
         name=flag,
-        state=READY if here else NEEDS_DOWNLOAD,
+        state=READY if file.here else NEEDS_DOWNLOAD,
         title=title,
         task=info["task"],
         classes=list(info["label"].values()),
         n_samples=sum(info["n_samples"].values()),
         splits=dict(info["n_samples"]),
-        sizes=list(medmnist_files(flag, root)),
-        sizes_here=list(here),
-        files=list(map(str, here.values())),
+        **_sizes(file),
         licence=info["license"],
         url=info["url"].partition("/files/")[0],
         reference=MEDMNIST_PAPER,
@@ -93,10 +95,43 @@ def medmnist_facts(flag: str, root: Path | None) -> Facts:
     )
 
 
-def medmnist_files(flag: str, root: Path | None) -> dict[int, medmnist.MedmnistFile]:
-    """Its official files, by the size of their images, smallest first."""
-    sizes = medmnist.SIZES_3D if flag in medmnist.FLAGS_3D else medmnist.SIZES_2D
-    return {size: medmnist.find_file(flag, size, size, root) for size in sizes}
+def _sizes(file: OfficialFile) -> Facts:
+    """In which sizes there are images, and which are here."""
+    files = list(map(str, file.here.values()))
+    return {
+        "sizes": [size for size, _ in file.sizes],
+        "sizes_here": list(file.here),
+        "files": files,
+    }
+
+
+def medseg_facts(name: str, root: Path | None) -> Facts:
+    """Of one of MedSegBench's sets, or of a part of one."""
+    wanted = medsegbench.NAMES[name]
+    one = wanted.of
+    file = medsegbench.find_file(name, 0, None, root)
+    task, classes = wanted.labels or (None, ())
+    parts = {
+        part: w.part.name
+        for part, w in medsegbench.PARTS.items()
+        if w.part and w.of is one and not wanted.part
+    }
+    return _facts(
+        name=name,
+        state=READY if file.here else NEEDS_DOWNLOAD,
+        title=f"MedSegBench's {one.flag}: {one.modality}, with masks",
+        task=task,
+        classes=list(classes) or None,
+        mask_classes=list(wanted.mask_classes),
+        n_samples=sum(wanted.counts),
+        splits=dict(zip(SPLITS, wanted.counts, strict=True)),
+        parts=parts,
+        **_sizes(file),
+        licence=one.licence,
+        url=file.url.partition("/files/")[0],
+        reference=f"{medsegbench.PAPER}; {one.reference}",
+        notes=list(medsegbench.notes_of(wanted)),
+    )
 
 
 def demo_facts() -> Facts:
@@ -238,11 +273,17 @@ def read_labels(facts: Facts, root: Path | None) -> Labelled:
     if name in DEMOS:
         dataset = (demo if name == demo.NAME else demo_masks).open_demo()
     else:
-        here = [file for file in medmnist_files(name, root).values() if file.exists]
+        is_medseg = name in medsegbench.NAMES
+        find = medsegbench.find_file if is_medseg else medmnist.find_file
+        here = find(name, 0, None, root).here
         if not here:
             raise RequestError(f"no file of {name} is here")
-        cut = Slicing() if name in medmnist.FLAGS_3D else None
+        file = find(name, 0, min(here), root)
         # Labels alone are wanted: its MD5 would cost reading all images.
-        dataset = medmnist.open_medmnist(here[0], lambda _: here[0].md5, cut)
+        if is_medseg:
+            dataset = medsegbench.open_medseg(file, lambda _: file.md5)
+        else:
+            cut = Slicing() if name in medmnist.FLAGS_3D else None
+            dataset = medmnist.open_medmnist(file, lambda _: file.md5, cut)
     masks = dataset.masks.class_names if dataset.masks else ()
     return Labelled(dataset.target, dataset.samples.split, mask_classes=masks)

@@ -37,7 +37,6 @@ from extract.plan import SourceFinder, make_plan
 from extract.prepare.protocols import preprocess
 from extract.prepare.transforms import Transform
 from extract.show.classes import draw_classes
-from extract.show.facts import medmnist_files
 from extract.show.twins import (
     PER_SHEET,
     by_likeness,
@@ -219,7 +218,7 @@ class Found:
 
 
 def find_present(config: ExtractConfig, size: int) -> Found:
-    """What ``extract`` would open; of MedMNIST's files the largest that is here, if that isn't.
+    """What ``extract`` would open; of official files the largest that is here, if that isn't.
 
     Args:
         config: of one data set, and one encoder or none.
@@ -233,10 +232,10 @@ def find_present(config: ExtractConfig, size: int) -> Found:
         return found
     wanted = found.source.file
     assert wanted is not None, "only what has a file can be absent"
-    here = [s for s, file in medmnist_files(wanted.flag, config.data_root).items() if file.exists]
+    here = wanted.here
     if not here or config.source_size is not None:
         raise RequestError(
-            f"no {wanted.path}; extract --model dinov2 --data {wanted.flag} --source-size "
+            f"no {wanted.path}; extract --model dinov2 --data {wanted.name} --source-size "
             f"{wanted.source_size} fetches it, or get {wanted.url}, or name its folder with "
             "--data-root DIR"
         )

@@ -12,6 +12,7 @@ from here import REPOSITORY
 from cache.commands.settings import as_table
 from extract.config import PreparingConfig, ProtocolConfig
 from extract.datasets.arrays.medmnist import FLAGS
+from extract.datasets.arrays.medsegbench import WHOLES
 from extract.datasets.files.formats import dicom, mat, nifti, pillow
 from extract.datasets.files.options import TableOptions
 from extract.datasets.recipes import RECIPES
@@ -48,6 +49,23 @@ def of_medmnist() -> Iterator[str]:
                 info["license"],
             )
             for flag, info in infos
+        ),
+    )
+
+
+def of_medsegbench() -> Iterator[str]:
+    yield from table(
+        ("name", "images", "classes of pixels", "train", "val", "test", "licence", "parts"),
+        (
+            (
+                f"`{name}`",
+                w.of.modality,
+                str(len(w.mask_classes)),
+                *map(str, w.counts),
+                w.of.licence,
+                ", ".join(f"{p.key} {p.name}" for p in w.of.parts) or "-",
+            )
+            for name, w in WHOLES.items()
         ),
     )
 
@@ -117,6 +135,7 @@ def of_fields() -> Iterator[str]:
 
 PARTS: dict[str, Callable[[], Iterator[str]]] = {
     "medmnist": of_medmnist,
+    "medsegbench": of_medsegbench,
     "formats": of_formats,
     "recipes": of_recipes,
     "fields": of_fields,

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,8 @@ MAX_HEADER = 10_000  # numpy's own bound; arrays of numbers have 128 bytes
 DEFLATE_RATIO = 1032  # zlib can't do more (zlib.net/zlib_tech.html)
 MAX_SAMPLES = 2**24  # their ids take 2 GB; the largest MedMNIST set has 236,386
 MAX_LABEL_BYTES = 2**31
+# Types of arrays that hold whole numbers, as labels of pixels may.
+WHOLE = ("uint8", "bool", *(f"{sign}int{n}" for n in (8, 16, 32, 64) for sign in ("", "u")))
 CHANNELS = (1, 2, 3, 4)  # lengths of an axis that is one of channels, not of space
 # What zipfile and numpy raise for a damaged file, an encrypted one, an unknown compression.
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, struct.error)
@@ -122,39 +124,43 @@ def _read_npy_header(
 
 
 def stream_rows(
-    path: Path, names: Sequence[str], ranges: Sequence[tuple[int, int]]
-) -> Iterator[NDArray[np.uint8]]:
+    path: Path,
+    names: Sequence[str],
+    ranges: Sequence[tuple[int, int]],
+    dtypes: Sequence[str] = ("uint8",),
+) -> Iterator[NDArray[Any]]:
     """Stream rows of several members, seen as one long array.
 
     Args:
         path: the .npz file.
-        names: members to chain, each (n, ...) uint8 in C order, e.g. "train_images".
+        names: members to chain, each (n, ...) in C order, e.g. "train_images".
         ranges: ascending, disjoint (first, behind last) rows of the whole; a range may begin in
             one member and end in the next.
+        dtypes: that they may have.
 
     Yields:
-        One (n, ...) uint8 array a range.
+        One (n, ...) array a range.
 
     Raises:
-        RequestError: the file is damaged or its images aren't uint8.
+        RequestError: the file is damaged or has another type.
     """
     with (
         _naming_damage(path),
         zipfile.ZipFile(path) as archive,
-        contextlib.closing(_open_members(archive, path, names)) as members,
+        contextlib.closing(_open_members(archive, path, names, dtypes)) as members,
     ):
         position, end = 0, 0  # number of the next row, and of that behind the open member
         for start, stop in ranges:
-            parts: list[NDArray[np.uint8]] = []
+            parts: list[NDArray[Any]] = []
             while position < stop:
                 while position == end:
-                    file, (n_rows, *shape) = next(members)
+                    file, dtype, (n_rows, *shape) = next(members)
                     end += n_rows
                 is_wanted = position >= start
                 n = min(end, stop if is_wanted else start) - position
-                chunks = _chunks(file, n * math.prod(shape))
+                chunks = _chunks(file, n * math.prod(shape) * dtype.itemsize)
                 if is_wanted:
-                    parts.append(np.frombuffer(_filled(chunks), np.uint8).reshape(n, *shape))
+                    parts.append(np.frombuffer(_filled(chunks), dtype).reshape(n, *shape))
                 else:
                     deque(chunks, maxlen=0)
                 position += n
@@ -201,21 +207,23 @@ def _volumes(start: int, stop: int, depth: int) -> range:
 
 
 def _open_members(
-    archive: zipfile.ZipFile, path: Path, names: Sequence[str]
-) -> Generator[tuple[IO[bytes], tuple[int, ...]], None, None]:
-    """Each member, open behind its header, and its shape; closed before the next one is opened."""
+    archive: zipfile.ZipFile, path: Path, names: Sequence[str], dtypes: Sequence[str]
+) -> Generator[tuple[IO[bytes], np.dtype, tuple[int, ...]], None, None]:
+    """Each member, open behind its header, its type and shape; closed before the next one is opened."""
     for name in names:
         with archive.open(f"{name}.npy") as file:
             shape, fortran, dtype = _read_npy_header(file, path, name)
-            _check_streamable(path, Member(name, shape, dtype, fortran))
-            yield file, shape
+            check_streamable(path, Member(name, shape, dtype, fortran), dtypes)
+            yield file, dtype, shape
     raise EOFError("fewer rows than its headers say")
 
 
-def _check_streamable(path: Path, member: Member) -> None:
-    if member.fortran or member.dtype != np.uint8:
+def check_streamable(path: Path, member: Member, dtypes: Sequence[str] = ("uint8",)) -> None:
+    """Refuse a member that can't be read row after row, or holds something else."""
+    if member.fortran or member.dtype.name not in dtypes:
+        what = "uint8" if len(dtypes) == 1 else "whole numbers"
         raise RequestError(
-            f"{path}: {member.name} should be uint8 in C order, found {member.dtype}"
+            f"{path}: {member.name} should be {what} in C order, found {member.dtype}"
             f"{' in Fortran order' if member.fortran else ''}"
         )
 
@@ -353,7 +361,7 @@ def check_images(
             f"in every split, found {', '.join(str(('n', *s)) for s in sorted(shapes))}"
         )
     for member in images:
-        _check_streamable(path, member)
+        check_streamable(path, member)
     n = sum(member.shape[0] for member in images)
     if n > MAX_SAMPLES:
         raise RequestError(f"{path} has {n:_} samples; at most {MAX_SAMPLES:_} are read")

@@ -14,6 +14,7 @@ from pathlib import Path
 from cache.errors import RequestError
 from cache.files import write_whole
 from extract.datasets.arrays.medmnist import FLAGS
+from extract.datasets.arrays.medsegbench import NAMES as MEDSEG
 from extract.datasets.files.folders import list_folder
 from extract.datasets.files.listing import Listing
 from extract.datasets.files.options import TableOptions
@@ -30,6 +31,7 @@ RESERVED = (
     "demo",
     "demo-masks",
     *FLAGS,
+    *MEDSEG,
 )  # what these words mean to --data is settled
 
 

@@ -22,9 +22,10 @@ import pytest
 
 from cache import RequestError
 from cache.format.sample_tables import SPLITS
-from extract.datasets.arrays import demo, medmnist
-from extract.datasets.arrays.medmnist import MedmnistFile, download, find_file, open_medmnist
+from extract.datasets.arrays import demo, medmnist, official
+from extract.datasets.arrays.medmnist import find_file, open_medmnist
 from extract.datasets.arrays.npz import open_npz, read_members, stream_rows
+from extract.datasets.arrays.official import OfficialFile, download
 from extract.datasets.dataset import class_task
 from extract.datasets.files.definitions import save as save_definition
 from extract.datasets.sources import expand_names, find_source
@@ -587,12 +588,12 @@ def server():
 def _fresh_hosts(monkeypatch):
     monkeypatch.setattr(network, "_unreachable", set())
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    medmnist.download_bytes.cache_clear()
+    official.download_bytes.cache_clear()
 
 
-def file_at(url: str, tmp_path: Path, content: bytes) -> MedmnistFile:
+def file_at(url: str, tmp_path: Path, content: bytes) -> OfficialFile:
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    return MedmnistFile("breastmnist", 28, tmp_path / "root" / "x.npz", md5, url, 1)
+    return OfficialFile("breastmnist", 28, tmp_path / "root" / "x.npz", md5, url, 1)
 
 
 def quiet(had: int, total: int | None) -> None:
@@ -602,7 +603,7 @@ def quiet(had: int, total: int | None) -> None:
 def test_download(server, tmp_path):
     file = file_at(server.url, tmp_path, server.content)
     reports = []
-    assert medmnist.download_bytes(file) == 300_000
+    assert official.download_bytes(file) == 300_000
     download(file, lambda had, total: reports.append((had, total)))
     assert file.path.read_bytes() == server.content
     assert reports[-1] == (300_000, 300_000)
@@ -668,7 +669,7 @@ def test_an_unreachable_host_is_asked_once(tmp_path, monkeypatch):
     monkeypatch.setattr(network.urllib.request, "urlopen", never)
     with pytest.raises(RequestError, match="can't be downloaded"):
         download(file, quiet)
-    assert medmnist.download_bytes(file) is None
+    assert official.download_bytes(file) is None
 
 
 @pytest.mark.parametrize("greeting", [b"", b"what?\r\n\r\n"])
@@ -706,15 +707,15 @@ def test_offline_means_no_socket(tmp_path, monkeypatch):
     monkeypatch.setattr(socket, "create_connection", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     file = find_file("breastmnist", 28, None, tmp_path)
-    assert medmnist.download_bytes(file) is None
+    assert official.download_bytes(file) is None
     with pytest.raises(
         RequestError, match=r"breastmnist\.npz and can't be downloaded \(the network"
     ):
         download(file, quiet)
-    assert "--source-size" not in medmnist.describe_download(file)
+    assert "--source-size" not in official.describe_download(file)
     for size in ("", "_128"):
         (tmp_path / f"breastmnist{size}.npz").touch()
-    said = medmnist.describe_download(find_file("breastmnist", 224, None, tmp_path))
+    said = official.describe_download(find_file("breastmnist", 224, None, tmp_path))
     assert said.endswith("), or take one that is here: --source-size 28 or 128")
 
 

@@ -14,10 +14,12 @@ from cache import RequestError
 from cache.task import ASKED
 from extract.cli import main
 from extract.datasets.arrays import medmnist
+from extract.datasets.arrays.medsegbench import WHOLES
 from extract.datasets.files import definitions
 from extract.datasets.files.options import TableOptions
 from extract.datasets.recipes import RECIPES
 from extract.datasets.sources import list_files
+from extract.machine.digests import file_md5
 from extract.show import facts as data_facts
 from extract.show.data import format_table
 
@@ -75,7 +77,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_all_that_data_can_name_is_listed(capsys):
     every = facts(capsys)
-    assert list(every) == [*medmnist.FLAGS, *RECIPE_NAMES, "demo", "demo-masks"]
+    assert list(every) == [*medmnist.FLAGS, *WHOLES, *RECIPE_NAMES, "demo", "demo-masks"]
     assert every["dermamnist"]["licence"] == "CC BY-NC 4.0"
     assert every["breastmnist"]["positive_class"] == "normal, benign"
     assert every["chestmnist"]["n_samples"] == 112120
@@ -83,9 +85,7 @@ def test_all_that_data_can_name_is_listed(capsys):
         "needs download"
     }
     assert {every[name]["state"] for name in RECIPE_NAMES} == {"not here"}
-    assert {one["task"] for one in every.values() if one["name"] != "demo-masks"} <= set(
-        ASKED.values()
-    )
+    assert {one["task"] for one in every.values() if not one["mask_classes"]} <= set(ASKED.values())
 
 
 def test_exactly_what_is_here_is_ready(home, tmp_path, write_npz, capsys):
@@ -326,7 +326,7 @@ def test_one_damaged_definition_does_not_hide_the_others(capsys):
     every = facts(capsys)
     assert every["mine"]["state"] == "damaged"
     assert "mine.json" in every["mine"]["problem"]
-    assert len(every) == len(medmnist.FLAGS) + len(RECIPES) + 3
+    assert len(every) == len(medmnist.FLAGS) + len(WHOLES) + len(RECIPES) + 3
 
 
 @pytest.mark.posix
@@ -335,7 +335,7 @@ def test_what_is_no_file_defines_nothing(capsys):
     (folder / "folder.json").mkdir(parents=True)
     (folder / "link.json").symlink_to("nowhere")
     assert definitions.names() == ()
-    assert len(facts(capsys)) == len(medmnist.FLAGS) + len(RECIPES) + 2
+    assert len(facts(capsys)) == len(medmnist.FLAGS) + len(WHOLES) + len(RECIPES) + 2
 
 
 def test_a_definition_older_than_a_recipe_does_not_pass_for_it(scans):
@@ -407,7 +407,7 @@ def test_the_file_that_extract_would_take_is_drawn_where_it_is_here(
     for size, suffix in ((28, ""), (64, "_64")):
         path = write_npz(home / ".medmnist" / f"octmnist{suffix}.npz", side=size, classes=4)
         info = medmnist.info("octmnist")
-        monkeypatch.setitem(info, f"MD5{suffix}", medmnist.file_md5(path))
+        monkeypatch.setitem(info, f"MD5{suffix}", file_md5(path))
     assert main(["data", "show", "octmnist", "--size", "50"]) == 0
     assert "isn't here" not in capsys.readouterr().out
     assert main(["data", "show", "octmnist", "--overwrite", "--model", "test_vit"]) == 0
