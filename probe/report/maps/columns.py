@@ -283,16 +283,22 @@ class OfFile:
                 "makes one (of fusion, which attends to layers, see `report figure attention`)"
             )
         of, arrays = having[0]
-        if len(having) > 1:
+        ids = arrays["attention_ids"]
+        trainings = [
+            other["attention_maps"]
+            for row, other in having
+            if row.row.question == of.row.question and np.array_equal(other["attention_ids"], ids)
+        ]
+        if len(trainings) < len(having):
             self.said.noted[
                 f"attention is of {of.path}, the first of {len(having)} rows; name another by --row"
             ] = None
-        yield self._attended(of, arrays)
+        mean = np.mean([maps.astype(np.float64) for maps in trainings], axis=0)
+        places = {str(name): i for i, name in enumerate(ids.tolist())}
+        yield self._attended(of, mean, places, len(trainings))
 
-    def _attended(self, of: StoredRow, arrays: Mapping[str, Array]) -> Maps:
-        """In multiples of what each patch would get if all were equal."""
-        maps = np.asarray(arrays["attention_maps"], np.float64)
-        places = {str(name): i for i, name in enumerate(arrays["attention_ids"].tolist())}
+    def _attended(self, of: StoredRow, maps: Doubles, places: Mapping[str, int], n: int) -> Maps:
+        """Attention (n_kept, h, w) of n trainings, times what each patch would get if all were equal."""
         samples = self.features.ids[self.features.row_sample[self.rows]]
         n_patches = maps.shape[1] * maps.shape[2]
         found = [
@@ -311,7 +317,8 @@ class OfFile:
             for each in found
         )
         self.said.told[
-            "Attention: mean over queries, times what each patch would get if all were equal."
+            f"Attention: mean over queries{f' and {n} trainings' if n > 1 else ''}, times what each patch "
+            "would get if all were equal."
         ] = None
         return Maps(self.group, "attention", (said_of(of),), cells, scale)
 

@@ -154,6 +154,23 @@ def test_attention_is_told_in_multiples_of_the_uniform(shown, tmp_path):
     assert column.scale is not None
     assert (column.scale.low, column.scale.high) == pytest.approx((0, 5))
     assert [cell.said for cell in column.cells] == ["not in its test"] * 2 + [""] * 2
+    moved = row_of(shown.shapes, shown.predicted, attention_maps=maps[::-1], attention_ids=ids)
+    of_seeds = [
+        write_row(
+            tmp_path,
+            dataclasses.replace(
+                of,
+                answered=dataclasses.replace(
+                    of.answered, settings={**of.answered.settings, "training_seed": seed}
+                ),
+            ),
+        )
+        for seed, of in enumerate((row, moved))
+    ]
+    mean = sheet_of(shown, rows=of_seeds, what=("attention",))
+    assert mean.columns[-1].scale is not None
+    assert mean.columns[-1].scale.high == pytest.approx(3)
+    assert "2 trainings" in mean.caption
     dark = column.cells[2].pixels(8).astype(int).sum(axis=2)
     assert np.unravel_index(dark.argmin(), dark.shape) == (0, 7)  # top right
 
