@@ -13,6 +13,8 @@ from extract import loaded
 from extract.cli import main as extract
 from finetune.cli import main
 from probe.cli import main as probe
+from probe.report.rows.stored import read_stored
+from probe.report.rows.typed import line_of
 
 NAMES, COUNTS = ("dark", "bright", "white"), {"train": 12, "val": 6, "test": 6}
 QUICK = "--iterations 12 --batch-size 4 --seeds 0,1"
@@ -78,6 +80,11 @@ def test_rows_are_those_of_stored_float32_tokens(there, model, head, layers, mor
             other["metrics"]["dice"]["value"], abs=1e-3
         )
     assert not (there / "runs").exists()
+    ((of,), problems) = read_stored(there / "results", [live[0]["path"]])
+    assert not problems
+    typed = line_of(of).flags
+    assert typed.get("--head", ("linear",)) == (head,)
+    assert typed.get("--cut-after") == (tuple(more.split()[1:]) or None)
 
 
 def test_the_rates_are_chosen_on_val_and_a_data_set_of_masks_needs_no_words(there, monkeypatch):

@@ -248,6 +248,8 @@ def line_of(of: StoredRow, compared: Mapping[str, Sequence[str]] | None = None) 
     if not is_tuned:
         own |= _place(row, compared)
         own |= _of_choice(row.n.get("val", 0), settings)
+    elif _is_of_masks(settings) and settings["layer"] != row.encoded.key["layers"]["of"] - 1:
+        own["--cut-after"] = (str(settings["layer"]),)
     if kind == STACK and is_joined(row) and "--pool" not in own:
         # Its own pools are others; `--pairs` averages those of the joined row.
         flags |= {"--kind": ("linear",), "--pairs": ()}
@@ -291,8 +293,7 @@ def _of_kind(kind: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, Valu
     if kind == "segment-knn" and "k_among" in settings:
         if (ks := sorted(settings["k_among"])) != USUAL_K["few_shot" in settings]:
             yield "--k", tuple(map(str, ks))
-    # On masks finetune has the settings of the probe's heads.
-    is_of_masks = kind == FINETUNE and settings.get("pool") in ("tokens", "joined")
+    is_of_masks = kind == FINETUNE and _is_of_masks(settings)
     usual = {**USUAL.get("decoder" if is_of_masks else kind, {})}
     if kind == "knn":
         usual["vote"] = "weighted" if settings.get("metric") == "cosine" else "majority"
@@ -312,6 +313,11 @@ def _of_kind(kind: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, Valu
     if kind not in USUAL and isinstance(settings.get("settings"), Mapping):
         for name, values in settings["settings"].items():
             yield f"--set {name}", tuple(map(str, values))
+
+
+def _is_of_masks(settings: Mapping[str, Any]) -> bool:
+    """Of finetune's rows: on masks it has the settings of the probe's heads."""
+    return settings.get("pool") in ("tokens", "joined")
 
 
 def _asked_at(row: Row) -> tuple[str, str]:
