@@ -220,8 +220,10 @@ class PatchHead:
 
 def patches_of(maps: Maps, rows: Indices) -> Patches:
     """The patches of some rows of which pixels count; shares are held, tokens read in parts."""
-    shares = np.concatenate([maps.shares(part) for part in maps.chunks(rows)] or [np.empty(0)])
-    shares = shares.reshape(len(rows), -1, maps.n_classes)
+    found = [maps.shares(part) for part in maps.chunks(rows)]
+    shares = np.concatenate(found or [np.empty((0, *maps.grid, maps.n_classes), np.float32)])
+    h, w = maps.grid
+    shares = shares.reshape(len(rows), h * w, maps.n_classes)
     counts = shares.sum(axis=2) > 0
 
     def read() -> Iterator[tuple[Floats, Floats]]:

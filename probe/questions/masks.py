@@ -55,7 +55,7 @@ def lay_masks(config: OverlayConfig, features: Features) -> list[Question]:
     if not seen.any():
         raise RequestError(
             f"every mask of {masks.path} is background alone, so there is nothing to find; see that "
-            "the values of its classes are right: `cache masks` lists them"
+            "the values of its classes are right: `cache show` lists them"
         )
     # To divide samples evenly: which classes each has.
     present = np.where(is_known[:, None], counts > 0, MISSING).astype(np.int64)

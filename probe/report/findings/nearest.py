@@ -13,7 +13,7 @@ from cache.errors import RequestError
 from cache.format.sample_tables import SPLITS
 from cache.leaks import find_twins
 from probe.arrays import Array, Floats, Indices, Singles, Texts
-from probe.places import Place, name_places, places_in, read_side_by_side
+from probe.places import TOKENS, Place, name_places, places_in, read_side_by_side
 from probe.questions.joining import align
 from probe.report.findings.division import members_of, places_of
 from probe.report.findings.looks import middle_rows
@@ -119,11 +119,17 @@ def _places(of: StoredRow, arrays: Mapping[str, Array]) -> tuple[tuple[Place, ..
     try:
         if head := head_of(arrays):
             return head.places, head.aggregate
-        return places_in(settings), settings.get("aggregate", "mean")
+        places = places_in(settings)
     except (KeyError, TypeError, ValueError) as error:
         raise RequestError(
             f"rows of kind {of.row.answered.kind} don't say one layer and pool that was read"
         ) from error
+    if any(place.pool == TOKENS for place in places):
+        raise RequestError(
+            f"rows of kind {of.row.answered.kind} read patches one by one, so no image has one vector "
+            "whose neighbours could be shown"
+        )
+    return places, settings.get("aggregate", "mean")
 
 
 def _samples(

@@ -12,6 +12,7 @@ from probe.config import ProbeConfig, RunConfig
 from probe.episodes.draw import FewShotConfig
 from probe.finding import FindConfig, choose_asked
 from probe.kinds.linear import Linear
+from probe.kinds.segment import Segment
 from probe.kinds.segmenting import Segmenting
 from probe.maps import patch_shares
 from probe.metrics.metric import Measuring
@@ -273,3 +274,16 @@ def test_flags_without_a_use_are_refused(there, more, said):
     except RequestError as error:
         why = str(error)
     assert said in why
+
+
+def test_a_val_without_masks_chooses_nothing(tmp_path, shapes):
+    make_token_file(tmp_path, shapes)
+    kept = np.r_[0:8, 16:24]  # val has none
+    few = replace(shapes, masks=[shapes.masks[i] for i in kept], ids=shapes.ids[kept])
+    make_masks_file(tmp_path, few)
+    rows, failures, _ = ask(tmp_path, Segment())
+    assert not rows
+    assert "is chosen on val patches, found none; name one" in failures[0].why
+    (row,), failures, _ = ask(tmp_path, Segment(strengths=(0.1,)))
+    assert not failures
+    assert not row.measured.val
