@@ -430,6 +430,8 @@ def _is_hdf5(path: Path) -> bool:
 def _existing(path: Path) -> Path:
     if not path.is_file():
         there = os.path.lexists(path)
+        if path.is_dir() and path.suffix != ".h5":
+            raise CacheMiss(f"{path} is a folder; name files in it, or all below it by --features")
         cure = "delete or rename it" if there else "`cache ls` lists what there is"
         raise CacheMiss(f"{no_file(path)}; {cure}")
     return path

@@ -388,7 +388,7 @@ def open_masks(path: Path) -> Masks:
         BrokenCache: not a masks file, another version, or a damaged one.
         OSError: missing, or not readable.
     """
-    with open_hdf5(path) as file:
+    with open_hdf5(path, "masks", "and run extract --tokens again") as file:
         found = file.attrs.get("format")
         if found != FORMAT.encode():
             raise BrokenCache(

@@ -198,8 +198,14 @@ def parse_cost(raw: bytes, path: Path, cure: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def open_hdf5(path: Path) -> Iterator[h5py.File]:
+def open_hdf5(
+    path: Path, what: str = "feature", cure: str = "or add --overwrite to its extract command"
+) -> Iterator[h5py.File]:
     """The file opened for reading; whatever HDF5 stumbles over becomes a BrokenCache.
+
+    Args:
+        path: of the file.
+        what: it should be, and ``cure``, how another is made, once it is deleted; for messages.
 
     Raises:
         BrokenCache: not an HDF5 file, or a damaged one; a pipe, a folder, a link to nothing.
@@ -216,8 +222,8 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
     except (OSError, LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         reason = str(error).strip("'\"").splitlines()
         raise BrokenCache(
-            f"{path} is not a readable feature file ({reason[0] if reason else error!r}); "
-            "if it should be one, make it anew: delete it, or add --overwrite to its extract command"
+            f"{path} is not a readable {what} file ({reason[0] if reason else error!r}); "
+            f"if it should be one, make it anew: delete it, {cure}"
         ) from error
 
 
