@@ -22,7 +22,7 @@ examples:
   report maps --data scans --model dinov2,vit --what pca -o encoders.svg
   report maps --data scans --images wrong:8 -o wrong.png     masks of the smallest Dice
   report maps --data scans --what cosine --patch scan7:40%,55% -o alike.png
-  extract --data scans --tokens=-1 --ids scan7,scan9         a small token file for few images
+  extract --data scans --tokens=-1 --ids scan7,scan9         a small token file, to name by path
 """
 
 

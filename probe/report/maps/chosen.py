@@ -86,7 +86,7 @@ def _named(asked: AskedOfMaps, files: Sequence[Features], common: set[str]) -> C
         near = near_names(lacking[0], sorted(common), "")
         raise RequestError(
             f"{lacks.path.name} has no image {', '.join(lacking[:TOLD])}{f'; {near}' if near else ''}; "
-            f"this makes a small file of them:\n  {command(lacks, lacking)}"
+            f"this makes a small file of them, to name by path:\n  {command(lacks, lacking)}"
         )
     return Chosen(tuple(Image(row) for row in found.values()), counted(len(found), "named image"))
 
@@ -153,7 +153,7 @@ def _wrong(asked: AskedOfMaps, given: Given, common: set[str]) -> Chosen:
     if answers and not there:
         raise RequestError(
             f"{features.path.name} has none of the {len(answers)} images that were answered wrongly; this "
-            f"makes a small file of the surest:\n  {command(features, [*answers][: asked.n])}"
+            f"makes a small file of the surest, to name by path:\n  {command(features, [*answers][: asked.n])}"
         )
     if not answers:
         raise RequestError(f"no answer of {one[0].first.path} is wrong")
@@ -230,8 +230,26 @@ def said_of(of: StoredRow) -> str:
 
 
 def command(features: Features, ids: Sequence[str] = (), layers: Sequence[int] = ()) -> str:
-    """The command that makes a token file of these images, or layers."""
+    """The command that makes a token file of these images, or layers: the file's own, but for them."""
+    typed = features.header.command
+    if typed[0] != "extract":  # of an exported file
+        about = (
+            "--model",
+            features.model,
+            "--data",
+            features.dataset,
+            "--size",
+            str(features.size),
+        )
+        typed = ["extract", *about]
+    words, kept = iter(typed), []
+    for word in words:
+        flag, equals, _ = word.partition("=")
+        if flag in ("--tokens", "--ids"):
+            if not equals:
+                next(words, None)
+        elif flag != "--no-pictures":
+            kept.append(word)
     wish = ",".join(map(str, layers or features.layers))
-    words = ["extract", "--model", features.model, "--data", features.dataset]
-    words += ["--size", str(features.size), f"--tokens={wish}"]
-    return shlex.join([*words, *(["--ids", ",".join(ids)] if ids else [])])
+    named = ["--ids", ",".join(ids)] if ids else []
+    return shlex.join([*kept, f"--tokens={wish}", *named])

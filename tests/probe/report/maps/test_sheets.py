@@ -12,6 +12,7 @@ from shapes import make_token_file
 from cache.errors import RequestError
 from cache.features import open_features
 from probe.report.maps.asked import AskedOfMaps, Patch, _read_patch
+from probe.report.maps.chosen import command
 from probe.report.maps.given import find_given
 from probe.report.maps.make import make_sheet
 from probe.results import write_row
@@ -232,6 +233,20 @@ def test_without_pictures_maps_stand_alone(shown, tmp_path):
 def test_what_is_not_there_is_refused_with_the_command(shown, asked, told):
     with pytest.raises(RequestError, match=told):
         sheet_of(shown, **asked)
+
+
+def test_the_command_is_the_files_own_but_for_images_and_layers(shown, tmp_path):
+    typed = "extract --model toy --data folder:a b --tokens 5,11 --no-pictures --ids x,y --size 32"
+    said = typed.replace("folder:a b", "'folder:a b'")
+    features = open_features(make_token_file(tmp_path, shown.shapes, size=32, command=said))
+    kept = "extract --model toy --data 'folder:a b' --size 32 --tokens="
+    assert command(features, ["im001"]) == f"{kept}11 --ids im001"
+    assert command(features, layers=[-1]) == f"{kept}-1"
+    exported = make_token_file(tmp_path / "e", shown.shapes, size=32, command="cache export a.h5")
+    assert (
+        command(open_features(exported))
+        == "extract --model toy --data shapes --size 32 --tokens=11"
+    )
 
 
 def test_masks_that_are_not_there(shown, tmp_path):
