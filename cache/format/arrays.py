@@ -87,7 +87,8 @@ def _is_right(
     if TOKENS not in key:
         return len(row) == 1 and dtype in FLOATS
     has_scale = name + SCALE in arrays or dtype != np.dtype("i1")
-    return dtype in OF_TOKENS and has_scale and grid_of(name, key) == row[:-1]
+    fits = len(row) == 3 and grid_of(name, key) == row[:-1]
+    return dtype in OF_TOKENS and has_scale and fits
 
 
 def grid_of(name: str, key: Mapping[str, Any]) -> tuple[int, ...] | None:

@@ -309,7 +309,7 @@ def _read_header(path: Path, file: h5py.File) -> Header:
         "cost": cost.shape == () and cost.dtype.itemsize == COST_BYTES,
         # An encoder without layers is none: tables and looks of images that are trained on.
         "arrays": len({*arrays} - {*NO_FEATURES}) >= min(key["layers"]["of"], 1)
-        and 0 < len(extents) < RECORD_WORDS,
+        and 0 < len(extents) == len(attributes["arrays"]) < RECORD_WORDS,  # none twice
         "rows and samples": n_rows and n_samples,
     }
     wrong += [name for name, is_right in right.items() if not is_right]

@@ -453,6 +453,19 @@ def test_a_reader_trusts_no_header(path, attributes, message):
         read_header(path)
 
 
+def test_arrays_named_twice_are_refused(path):
+    spec = make_token_spec(50)
+    write_file(path, spec)
+    forge(path, arrays=[*spec.stored, "rows/hash"])
+    with pytest.raises(BrokenCache, match="arrays should be of"):
+        read_header(path)
+
+
+def test_a_grid_has_rows_and_columns(path):
+    with pytest.raises(BrokenCache, match="layers/00/tokens, layers/01/tokens should be of"):
+        write_file(path, make_token_spec(50, grids=((6,), (6,))))
+
+
 def test_int8_without_its_scales_is_refused(path):
     spec = make_token_spec(50, "int8")
     write_file(path, spec)
