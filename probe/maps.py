@@ -123,12 +123,7 @@ class Maps:
             BrokenCache: stored rows don't match their checksums.
             RequestError: layers have different grids.
         """
-        if len(grids := {self.features.grid(layer) for layer in self.layers}) > 1:
-            told = " and ".join(f"{h} x {w}" for h, w in sorted(grids))
-            raise RequestError(
-                f"layers side by side need one grid, and these of {self.features.path.name} have "
-                f"{told}; name one layer, or use --kind decoder --head ms"
-            )
+        self._check_grids()
         parts = self.parts(rows)
         return np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
 
@@ -146,9 +141,19 @@ class Maps:
 
         Raises:
             BrokenCache: stored rows don't match their checksums.
+            RequestError: layers have different grids.
         """
+        self._check_grids()
         parts = [self.features.tokens(layer, rows) for layer in self.layers]
         return np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+
+    def _check_grids(self) -> None:
+        if len(grids := {self.features.grid(layer) for layer in self.layers}) > 1:
+            told = " and ".join(f"{h} x {w}" for h, w in sorted(grids))
+            raise RequestError(
+                f"layers side by side need one grid, and these of {self.features.path.name} have "
+                f"{told}; name one layer, or use --kind decoder --head ms"
+            )
 
     def truths(self, rows: Indices) -> list[Array]:
         """(H, W) uint8 class numbers of each row's image, as large as its file has it."""

@@ -142,7 +142,8 @@ def _measured_by(problem: Problem) -> dict[str, Any]:
     """What the row's question holds of how masks are measured."""
     maps = problem.maps
     assert maps.masks is not None
-    known = not (problem.few_shot or np.isnan(maps.masks.spacing[:, :2]).any())
+    spacing = maps.masks.spacing[:, :2]
+    known = not (problem.few_shot or np.isnan(spacing).any(axis=1).all())  # of some, at least
     return {"nsd_tolerance": problem.nsd_tolerance} if known else {}
 
 

@@ -84,6 +84,19 @@ def test_several_to_choose_from_are_refused_of_episodes(there, tmp_path):
             ask(there, kind, tmp_path, few_shot=FewShotConfig((2,), 2))
 
 
+@pytest.mark.parametrize(("one", "several"), [*zip(FIXED, KINDS, strict=True)])
+def test_without_val_one_setting_answers_and_several_are_refused(tmp_path, one, several):
+    shapes = make_shapes(n=12)
+    make_token_file(tmp_path, shapes, split=np.repeat([0, 2], 6).astype(np.uint8))
+    make_masks_file(tmp_path, shapes)
+    (row,), failures, _ = ask(tmp_path, one, tmp_path)
+    assert not failures
+    assert row.answered.settings["chosen_by"] == "fixed"
+    rows, (why,), _ = ask(tmp_path, several, tmp_path)
+    assert not rows
+    assert "chosen on val" in why
+
+
 def test_layers_side_by_side_and_compared(there, tmp_path):
     kind = Segment((0.01, 0.1))
     compared, failures, _ = ask(there, kind, tmp_path, places=PlacesConfig(layer="all"))
@@ -118,6 +131,8 @@ def test_above_what_is_held_a_sample_of_images_chooses(there, tmp_path, monkeypa
     assert any("fitted to all 3_072 patches" in line for line in said)
     assert "sample" not in exact.answered.chosen
     (whole,), _, _ = ask(there, Segment((row.answered.chosen["strength"],)), tmp_path / "one")
+    (other,), _, _ = ask(there, Segment(sample_seed=1), tmp_path / "seed")
+    assert other.answered.chosen["val_log_loss"] != row.answered.chosen["val_log_loss"]
     dice = [of.measured.test["dice"].value for of in (row, whole)]
     assert dice[0] == pytest.approx(dice[1], abs=1e-3)
 
@@ -200,6 +215,16 @@ def test_votes_are_of_shares_and_mass(monkeypatch):
     smoothed = (7 * expected + shares.sum(axis=0) / shares.sum()) / 8
     loss = -(truth * np.log(smoothed)).sum() / truth.sum()
     assert_allclose(bank.losses(queries, truth, [7]), [loss], rtol=1e-6)
+
+
+def test_k_is_chosen_on_patches_of_val(there, tmp_path, monkeypatch):
+    maps = maps_of(there, monkeypatch)
+    (row,), _, _ = ask(there, SegmentKnn(k=(5, 20)), tmp_path)
+    train, val = (
+        draw_patches(patches_of(maps, np.arange(first, first + 12)), 10**6, 0) for first in (0, 12)
+    )
+    expected = Bank(*train, 0.07).losses(*val, [20, 5])
+    assert_allclose(row.answered.chosen["val_log_loss"], expected, rtol=1e-6)
 
 
 def test_a_bank_is_drawn_by_chance_and_in_order():

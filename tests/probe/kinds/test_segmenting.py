@@ -2,21 +2,26 @@
 
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from shapes import CLASSES, make_masks_file, make_shapes, make_token_file
 
 from cache.errors import CacheError, RequestError
+from cache.geometry import PADDING
 from probe.config import ProbeConfig, RunConfig
 from probe.episodes.draw import FewShotConfig
 from probe.finding import FindConfig, choose_asked
 from probe.kinds.linear import Linear
 from probe.kinds.segment import Segment
 from probe.kinds.segmenting import Segmenting
-from probe.maps import patch_shares
+from probe.maps import Maps, patch_shares
 from probe.metrics.metric import Measuring
-from probe.places import PlacesConfig
+from probe.metrics.overlap import image_overlap
+from probe.places import Place, PlacesConfig
 from probe.questions.overlay import OverlayConfig
 from probe.run import run_probe
 
@@ -196,6 +201,70 @@ def test_a_volume_is_one_sample_of_all_its_slices(tmp_path):
     assert row.answered.settings["nsd_tolerance"] == 1.0
     (wide,), _, _ = ask(tmp_path, measuring=Measuring(nsd_tolerance=5.0))
     assert wide.measured.test["nsd"].value > row.measured.test["nsd"].value
+
+
+def test_slices_without_a_mask_are_not_read(tmp_path):
+    shapes = make_shapes(n=24)
+    volumes = {"row_ids": shapes.ids, "row_sample": np.repeat(np.arange(8), 3)}
+    volumes |= {"ids": np.array([f"v{i}" for i in range(8)]), "labels": np.zeros(8, int)}
+    split = np.array([0, 0, 0, 1, 1, 2, 2, 2], np.uint8)
+    make_token_file(tmp_path, shapes, split=split, **volumes)
+    kept = np.delete(np.arange(24), [1, 10, 19])  # the middle of a volume of each split
+    few = replace(shapes, masks=[shapes.masks[i] for i in kept], ids=shapes.ids[kept])
+    make_masks_file(tmp_path, few, spacing=np.tile([1.0, 1.0, 2.0], (21, 1)))
+    (row,), failures, _ = ask(tmp_path)
+    assert not failures
+    assert row.scores["masks_ids"].tolist() == [*shapes.ids[15:19], *shapes.ids[20:]]
+    assert row.scores["test_labels"].sum(axis=1).tolist() == [3 * 64**2, 2 * 64**2, 3 * 64**2]
+    # What has a gap is no stack: distances are the mean over its slices.
+    predicted, each = masks_of(row), []
+    for i in (18, 20):
+        said = predicted[shapes.ids[i]], shapes.masks[i]
+        each.append(image_overlap(*said, None, 3, background=0, spacing=[1.0, 1.0])[4])
+    hd95 = row.scores["test_scores"].reshape(3, 6, 3)[1, 4]
+    known = [[mm for mm in of_class if mm >= 0] for of_class in np.array(each)[:, 1:].T]
+    assert any(known)
+    assert hd95[1:] == pytest.approx([np.mean(mm) if mm else -1 for mm in known])
+
+
+def test_rows_of_another_tolerance_are_others_where_some_spacing_is_known(there, shapes):
+    spacing = np.full((24, 3), np.nan)
+    digests = {}
+    for name, n_known in (("none", 0), ("some", 20)):
+        spacing[:n_known] = 1.0
+        masks = make_masks_file(there, shapes, spacing=spacing)
+        for mm in (1.0, 5.0):
+            (row,), _, _ = ask(
+                there,
+                overlay=OverlayConfig(masks=masks),
+                measuring=Measuring(nsd_tolerance=mm),
+            )
+            digests[name, mm] = row.digest
+    assert digests["none", 1.0] == digests["none", 5.0]
+    assert digests["some", 1.0] != digests["some", 5.0]
+
+
+@pytest.mark.parametrize("read", ["tokens", "stored"])
+def test_layers_of_several_grids_are_not_read_side_by_side(read):
+    grids = SimpleNamespace(grid=lambda layer: (layer, layer), path=Path("a.h5"))
+    maps = Maps(cast("Any", grids), (Place(2, "tokens"), Place(4, "tokens")))
+    with pytest.raises(RequestError, match="2 x 2 and 4 x 4"):
+        getattr(maps, read)(np.arange(2))
+
+
+def test_an_ignored_value_is_padding_to_the_encoder():
+    key = {"transform": {"resize": "scale"}, "size": 4}
+    given = SimpleNamespace(key=key), (), SimpleNamespace(ignore=9)
+    maps = Maps(*cast("Any", given))
+    assert set(maps.input_mask(np.array([[0, 9], [1, 0]], np.uint8)).ravel()) == {0, 1, PADDING}
+
+
+def test_a_patch_covers_pixels_of_the_image_not_of_the_encoders_input(tmp_path, shapes):
+    make_token_file(tmp_path, shapes, size=128)
+    odd = [np.repeat(m, 1 + i % 2, axis=0) for i, m in enumerate(shapes.masks)]  # twice as high
+    make_masks_file(tmp_path, replace(shapes, masks=odd))
+    (row,), _, _ = ask(tmp_path)
+    assert row.scores["patch_pixels"].tolist() == [64, 128] * 4
 
 
 def test_images_without_a_mask_are_left_out(tmp_path, shapes):

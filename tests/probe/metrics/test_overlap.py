@@ -173,6 +173,13 @@ def test_what_absent_and_missed_structures_count(samples, expected):
         assert found[name] == pytest.approx(value, nan_ok=True), name
 
 
+def test_a_sample_of_ignored_pixels_alone_counts_nowhere():
+    scores, labels = by_hand(THERE, ABSENT, ALARM, (0, 0, 0, -1))
+    labels[-1], scores[-1].reshape(6, 2)[:4] = 0, 0
+    found, without = (prepare(scores[:n], labels[:n], SEGMENTATION).evaluate() for n in (4, 3))
+    assert found == pytest.approx(without, nan_ok=True)
+
+
 def slow_metrics(true, predicted, scores):
     """Dice, Jaccard and detection sample by sample."""
     dice, jaccard, sensitivity, specificity = [], [], [], []
