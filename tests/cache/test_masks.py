@@ -70,6 +70,17 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     assert [path.name for path in found.path.parent.iterdir()] == [found.path.name]
 
 
+def test_one_origin_with_other_ids_or_spacing_is_read_again(tmp_path: Path) -> None:
+    first = write(tmp_path, source_of(make_masks(), origin="x"))
+    spaced = write(tmp_path, source_of(make_masks(), origin="x", spacing=np.ones((5, 3))))
+    ids = np.char.add(IDS, "!")
+    source = source_of(make_masks(), origin="x")
+    renamed = open_masks(write_masks(tmp_path / "liver", "liver", ids, source))
+    assert spaced.spacing.max() == 1
+    assert set(renamed.ids) <= set(ids)
+    assert len({first.path, spaced.path, renamed.path}) == 3
+
+
 @pytest.mark.parametrize(
     "change",
     [

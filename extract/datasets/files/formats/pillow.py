@@ -97,6 +97,12 @@ def read_numbers(path: Path) -> NDArray[Any]:
             check_size(image.height, image.width)
             _turn_upright(image)
             return np.asarray(image)[None].astype(np.uint8)
+        if image.mode in ("LA", "RGBA"):
+            check_size(image.height, image.width)
+            if any(image.getchannel("A").histogram()[1:-1]):
+                raise UnreadableImage(
+                    "it is half transparent, so values are mixed; store it opaque"
+                )
     values = read(path).values
     if rawmode in ("L;2", "L;4"):  # which Pillow stretches to 0..255
         values = values // (255 // (2 ** int(rawmode[2:]) - 1))

@@ -13,6 +13,7 @@ from cache.format.sample_tables import SPLITS
 from cache.masks import Masks, open_masks, write_masks
 from extract.datasets.dataset import Dataset
 from extract.datasets.files import definitions
+from extract.datasets.files.formats.stored import UnreadableImage
 from extract.datasets.files.images import Reading, open_dataset, open_files
 from extract.datasets.files.listing import Listing
 from extract.datasets.files.mask_classes import MaskClasses
@@ -118,6 +119,17 @@ def test_grey_of_few_bits_is_not_stretched(tmp_path) -> None:
 def test_jpeg_is_refused(tmp_path) -> None:
     with pytest.raises(RequestError, match="store it as PNG"):
         read_values(save(tmp_path / "mask.jpg", INDICES))
+
+
+@pytest.mark.parametrize("n_colours", [1, 3])
+def test_half_transparent_masks_are_refused(tmp_path, n_colours):
+    values = np.full((2, 2, n_colours + 1), 2, np.uint8)
+    for alpha in (255, 128):
+        values[..., -1] = alpha
+        Image.fromarray(values).save(tmp_path / f"{alpha}.png")
+    assert set(read_values(tmp_path / "255.png").ravel()) == {2}
+    with pytest.raises(UnreadableImage, match="half transparent"):
+        read_values(tmp_path / "128.png")
 
 
 def classes(*names: str, **more) -> MaskClasses:
