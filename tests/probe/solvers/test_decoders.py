@@ -295,6 +295,17 @@ def test_training_is_that_of_a_bare_loop_and_of_no_other_head(changed):
         assert torch.equal(found, training.heads[1].modules.state_dict()[name])
 
 
+def test_a_look_between_steps_changes_none():
+    ground, rows = some_ground(), np.arange(7)
+    looked, plain = (Training(ground, rows, course(), [0.01], seed=2) for _ in range(2))
+    looked.run(2)
+    values(ground, looked.heads, rows, "dice")  # batch norm by its running statistics
+    for training in (looked, plain):
+        training.run()
+    for name, found in plain.heads[0].modules.state_dict().items():
+        assert torch.equal(found, looked.heads[0].modules.state_dict()[name])
+
+
 def test_rates_rise_and_fall():
     plain, warm = course(n_steps=100), course(n_steps=100, warmup=10)
     assert [plain.factor(step) for step in (0, 50)] == pytest.approx([1, 0.5])
