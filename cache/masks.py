@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import BrokenCache, CacheError, RequestError
-from cache.files import move_whole, work_folder
+from cache.files import move_whole, open_no_link, work_folder
 from cache.format.key import N_DIGEST, canonical_json, file_stem
 from cache.format.read import open_hdf5, own_dataset
 
@@ -253,7 +254,7 @@ def write_masks(
     tables: dict[str, list[Any]] = {name: [] for name in TABLES}
     with work_folder(folder / "masks.h5") as work:
         spool = work / "masks.packed"
-        with spool.open("xb") as file:
+        with open_no_link(spool, "wb") as file:
             for row, mask in _each(source, len(row_ids)):
                 row_id = str(row_ids[row])
                 _check(mask, row_id, source)
@@ -344,7 +345,7 @@ def _origin(
 def _asked(path: Path) -> Path:
     """A file that was there already is the newest now: its masks are those that the data set has."""
     with contextlib.suppress(OSError):
-        path.touch()
+        os.utime(path)
     return path
 
 

@@ -54,7 +54,8 @@ def file_bytes(description: Description, config: ExtractConfig, source: Source) 
         scales = sum(
             4 * description.anatomy.width[layer] + 8 * N_ERROR for layer in description.layers
         )
-    rows = fitting_rows(row, scales) if description.tokens else UNIT_ROWS
+    counted = row if picture_bytes(config) else row + math.prod(PICTURE_SHAPE)
+    rows = fitting_rows(counted, scales) if description.tokens else UNIT_ROWS
     return n_images * row + count_units(n_images, rows) * (RECORD_WORDS * 4 + scales)
 
 

@@ -117,7 +117,9 @@ class FileSpec:
         sizes = {True: 0, False: 0}
         for name, dtype, shape in self._rows():
             sizes[is_by_unit(name)] += math.prod(shape) * dtype.itemsize
-        return fitting_rows(sizes[False], sizes[True])
+        # A picture counts whether or not it is kept: no key says so, and int8 is scaled by unit.
+        without = 0 if PICTURE in self.arrays else math.prod(PICTURE_SHAPE)
+        return fitting_rows(sizes[False] + without, sizes[True])
 
     @property
     def n_units(self) -> int:

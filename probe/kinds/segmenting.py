@@ -220,20 +220,26 @@ def sample_overlap(
     assert maps.masks is not None
     truths = maps.truths(rows)
     bounds = [maps.bound(truth) for truth in truths]
-    spacing = None if tolerance is None else maps.spacing(int(rows[0]))
+    steps = np.array([maps.spacing(int(row)) for row in rows])
     how = {
         "background": maps.masks.background,
         "ignore": maps.masks.ignore,
-        "spacing": spacing,
         "tolerance": tolerance or TOLERANCE,
     }
-    is_volume = len({truth.shape for truth in truths}) == 1 and np.all(np.diff(rows) == 1)
-    is_volume &= len(rows) > 1 and spacing is not None and bool(np.isfinite(spacing).all())
-    if is_volume:
+    is_volume = tolerance is not None and len({truth.shape for truth in truths}) == 1
+    is_volume &= len(rows) > 1 and bool(np.all(np.diff(rows) == 1))
+    if is_volume and np.isfinite(steps).all() and (steps == steps[0]).all():
         stacks = [np.stack(masks) for masks in (predicted, truths, bounds)]
-        return image_overlap(stacks[0], stacks[1], stacks[2], maps.n_classes, **how)
-    each = zip(predicted, truths, bounds, strict=True)
-    return together([image_overlap(p, t, b, maps.n_classes, **how) for p, t, b in each])
+        of_volume = {**how, "spacing": steps[0]}
+        return image_overlap(stacks[0], stacks[1], stacks[2], maps.n_classes, **of_volume)
+    return together(
+        [
+            image_overlap(
+                *(p, t, b, maps.n_classes), **how, spacing=None if tolerance is None else step
+            )
+            for p, t, b, step in zip(predicted, truths, bounds, steps, strict=True)
+        ]
+    )
 
 
 def _masks(maps: Maps, head: Segmenter, rows: Indices) -> Iterator[Array]:

@@ -318,7 +318,7 @@ def _wide(width: int) -> int:
 def _padded(weights: Singles) -> Singles:
     """(..., D + 1) to (..., D') with zeros, which no step changes."""
     n_more = _wide(weights.shape[-1]) - weights.shape[-1]
-    return np.pad(weights, [(0, 0)] * (weights.ndim - 1) + [(0, n_more)])
+    return np.pad(weights, np.array([(0, 0)] * (weights.ndim - 1) + [(0, n_more)]))
 
 
 def _shares(n_images: int, batch: int | None) -> Doubles:

@@ -165,9 +165,15 @@ def test_a_unit_is_the_largest_below_64_mb(row_bytes, rows):
 
 
 def test_scales_count_among_the_bytes_of_a_unit():
+    spec = make_token_spec(500, "int8", ((12, 8),), width=1024, looks={})
+    assert spec.unit_rows == 256  # 63.7 MB with pictures
+    assert replace(spec, arrays={**spec.arrays, HASH: 1152}).unit_rows == 128  # 64.0 MB and scales
+
+
+def test_pictures_that_are_left_out_change_no_unit():
     spec = make_token_spec(500, "int8", ((16, 15),), width=1024, looks={})
-    assert spec.unit_rows == 256  # 62.9 MB
-    assert replace(spec, arrays={**spec.arrays, HASH: 4240}).unit_rows == 128  # and 1.1 MB of scale
+    pictured = replace(spec, arrays={**spec.arrays, PICTURE: PICTURE_SHAPE})
+    assert spec.unit_rows == pictured.unit_rows == 128
 
 
 # ---------------------------------------------------------------------------- units and blocks

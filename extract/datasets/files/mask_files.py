@@ -5,7 +5,7 @@ values, whatever its colours. Of volumes image and mask must say the same of whe
 one would be laid on another's.
 """
 
-import dataclasses
+import copy
 import hashlib
 import json
 import time
@@ -61,7 +61,7 @@ class MaskFiles:
         )
 
     def _stream(self, ranges: Ranges) -> Iterator[Sequence[NDArray[np.uint8] | None]]:
-        classes = dataclasses.replace(self.classes)  # what it learns is of one pass
+        classes = copy.copy(self.classes)  # what it learns is of one pass
         starts = np.concatenate([[0], np.cumsum([shape[0] for shape in self.shapes])])
         held, frames = -1, None  # a volume is read once, for all ranges of its slices
         for first, end in ranges:

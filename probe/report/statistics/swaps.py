@@ -169,7 +169,7 @@ def _of_ranks(metric: Metric, a: Prepared, b: Prepared, cluster: Indices) -> Swa
     def difference(swapped: Bools) -> Doubles:
         each = []
         for rows in np.array_split(swapped, -(-len(swapped) * len(cluster) // CHUNK_CELLS)):
-            wide = np.pad(rows, ((0, 0), (0, 1)))[:, place].astype(np.int32)
+            wide = np.pad(rows, np.array([[0, 0], [0, 1]]))[:, place].astype(np.int32)
             of_a, of_b = np.hstack([1 - wide, wide]), np.hstack([wide, 1 - wide])
             moved = [metric.of(problem, of_a) - metric.of(problem, of_b) for problem, _ in found]
             each.append(np.mean(moved, axis=0))

@@ -32,7 +32,7 @@ def place(sheet: Sheet, axis: Axes, dots: Sequence[tuple[float, float, str]]) ->
     """
     point = DPI / 72
     whole = np.array(axis.get_window_extent().extents)
-    at = np.array(axis.transData.transform([(x, y) for x, y, _ in dots]), float)
+    at = np.array(axis.transData.transform(np.array([(x, y) for x, y, _ in dots])), float)
     half = DOT * point
     hard = np.concatenate([at - half, at + half], axis=1)  # (n, 4): left, bottom, right, top
     soft = np.array(list(_lines(axis))).reshape(-1, 4)
@@ -63,7 +63,7 @@ def place(sheet: Sheet, axis: Axes, dots: Sequence[tuple[float, float, str]]) ->
         )  # fmt: skip
         note.set_in_layout(False)
         if is_far:
-            soft = np.vstack([soft, list(_pieces(at[i], middle, N_PIECES))])
+            soft = np.vstack([soft, np.array(list(_pieces(at[i], middle, N_PIECES)))])
 
 
 def _tried(at: Doubles, width: float, height: float, point: float) -> tuple[Doubles, Doubles]:
