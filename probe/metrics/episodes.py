@@ -22,9 +22,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.task import SEGMENTATION
 from probe.arrays import Array, Bools, Doubles, Floats, Ints, Singles, Texts
 from probe.metrics import classification as metrics
-from probe.metrics import intervals, jackknife
+from probe.metrics import intervals, jackknife, overlap
 from probe.metrics.delong import deviations
 from probe.metrics.intervals import ENOUGH, Estimates, Interval, by_units, clusters, unit_of
 from probe.metrics.jackknife import MANY
@@ -98,10 +99,15 @@ def estimate_episodes(
                 prepared = prepare(answers, labels, task, score_type)
                 for name, rest in jackknife.left_out(prepared, cluster, wanted).items():
                     leaving[name] = leaving.get(name, 0) + rest / len(scores)
+        rare: dict[str, float] = {}
+        if task == SEGMENTATION:  # a miss that isn't in test is in no episode's answers
+            of_each = [overlap.unseen(answers, labels, cluster) for answers in scores]
+            rare = {name: float(np.mean([of[name] for of in of_each])) for name in of_each[0]}
         for metric in lacking:
             name = metric.name
             support, without = supports.get(name), leaving.get(name, np.empty(0))
-            mean, more = float(np.mean(values[name])), _variance_of_mean(metric, values[name])
+            mean = float(np.mean(values[name]))
+            more = _variance_of_mean(metric, values[name]) + rare.get(name, 0.0)
             found = by_units(metric, mean, without, support, cluster, level, more)
             ends[name], methods[name] = found
     means = {

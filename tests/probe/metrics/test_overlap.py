@@ -328,6 +328,16 @@ def test_episodes_are_means():
     assert found.test["dice"].low < np.mean(values) < found.test["dice"].high
 
 
+def test_episodes_that_are_alike_have_the_interval_of_one_answer():
+    true = true_masks(30)
+    scores, labels = measured(true, predicted_masks(true, 0.5, 0))
+    names = np.arange(30).astype(str)
+    one = measure({"test": Scored(scores, labels, names, None)}, TASK)
+    same = measure({"test": Scored(np.stack([scores] * 3), labels, names, None)}, TASK)
+    assert same.test["dice"] == pytest.approx(one.test["dice"])
+    assert same.test["jaccard"] == pytest.approx(one.test["jaccard"])
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
