@@ -232,6 +232,8 @@ class _Fit:
         self.kind, self.problem, self.train, self.val = kind, problem, train, val
         self.maps, self._searched, self._weights = problem.maps, None, None
         n_rows = len(train) + (0 if val is None else len(val))
+        if kind.n_test_checks:  # test is looked at again and again, too
+            n_rows += len(self.maps.rows_of(problem.splits["test"]))
         self.ground = ground_of(self.maps, n_rows, check_device(kind.device))
         self._checkpoints: list[Checkpoint] = []
         n_pixels, names = self.ground.n_pixels(train), problem.task.class_names

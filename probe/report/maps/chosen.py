@@ -213,8 +213,13 @@ def masked(rows: Sequence[StoredRow]) -> list[StoredRow]:
 
 
 def best_of(rows: Sequence[StoredRow]) -> StoredRow:
-    """The best by Dice on val; of several the first."""
-    return max(rows, key=lambda of: of.row.measured.val.get("dice", -1.0))
+    """The best by Dice on val of those that keep masks of test; of several the first."""
+
+    def merit(of: StoredRow) -> tuple[bool, float]:
+        keeps = bool(of.row.measured.test) and of.row.answered.shots is None
+        return keeps, of.row.measured.val.get("dice", -1.0)
+
+    return max(rows, key=merit)
 
 
 def said_of(of: StoredRow) -> str:
