@@ -15,7 +15,7 @@ from cache import RequestError
 from cache.commands.names import near_names
 from cache.format.sample_tables import SPLITS
 from cache.labels.target import Target
-from cache.task import BINARY
+from cache.task import BINARY, MULTI_LABEL
 from extract.datasets.arrays import demo, demo_masks, medmnist, medsegbench
 from extract.datasets.arrays.official import OfficialFile
 from extract.datasets.files import definitions
@@ -176,7 +176,9 @@ def recipe_facts(recipe: Recipe, root: Path | None) -> Facts:
         name=recipe.name,
         state=READY if folder.is_dir() else NOT_HERE,
         title=recipe.title,
-        task=recipe.task,
+        # Of masks alone the task only holds the place of labels.
+        **({} if recipe.mask_classes and recipe.task == MULTI_LABEL else {"task": recipe.task}),
+        mask_classes=list(recipe.mask_classes) or None,
         n_samples=recipe.n_images or None,
         split=recipe.split,
         files=[str(folder)] if folder.is_dir() else [],

@@ -346,7 +346,8 @@ def _masks(images: FileImages) -> MaskSource | None:
     slicing = Slicing(images.slicing.axis) if images.slicing else Slicing()
     shapes = tuple((f.n_frames, f.height, f.width) for f in images.facts)
     files = MaskFiles(
-        listing.root, listing.paths, listing.masks.paths, shapes, slicing, listing.masks.classes
+        *(listing.root, listing.paths, listing.masks.paths, shapes, slicing),
+        *(listing.masks.classes, listing.masks.also),
     )
     return files.source()
 

@@ -29,6 +29,9 @@ class MaskListing:
 
     paths: tuple[str | None, ...]  # (F,) below the listing's root; None: without a mask
     classes: MaskClasses
+    also: tuple[
+        str, ...
+    ] = ()  # (F,) a second mask of each, that is joined to it; (): there is none
 
     @property
     def words(self) -> str:
@@ -92,6 +95,8 @@ class Listing:
             meta={name: values[samples] for name, values in self.meta.items()},
             masks=self.masks
             and dataclasses.replace(
-                self.masks, paths=tuple(self.masks.paths[i] for i in files.tolist())
+                self.masks,
+                paths=tuple(self.masks.paths[i] for i in files.tolist()),
+                also=tuple(self.masks.also[i] for i in files.tolist() if self.masks.also),
             ),
         )

@@ -43,6 +43,7 @@ class MaskFiles:
     shapes: tuple[tuple[int, int, int], ...]  # (F,) n, H, W of the image's frames
     slicing: Slicing
     classes: MaskClasses
+    also: tuple[str, ...] = ()  # (F,) of each a second mask, whose larger values count; (): none
 
     def source(self) -> MaskSource:
         """Them, to be read.
@@ -85,6 +86,10 @@ class MaskFiles:
         name = self.masks[file]
         if name is None:
             return None
+        frames = self._frames(file, name)
+        return np.maximum(frames, self._frames(file, self.also[file])) if self.also else frames
+
+    def _frames(self, file: int, name: str) -> NDArray[Any]:
         try:
             values = read_values(self.root / name)
         except (UnreadableImage, OSError) as error:
@@ -141,7 +146,7 @@ class MaskFiles:
     def _origin(self) -> str | None:
         """What the masks are made of; None of files so new that their times tell nothing yet."""
         stamps = []
-        for name in self.masks:
+        for name in (*self.masks, *self.also):
             try:
                 stamps.append(None if name is None else file_stamp(self.root / name))
             except OSError as error:
@@ -151,6 +156,7 @@ class MaskFiles:
             return None
         known = [sorted(self.classes.values.items()), self.classes.ignore, self.classes.is_open]
         about = [DECODER, str(self.root), self.masks, stamps, self.shapes, self.slicing.axis, known]
+        about += [self.also] if self.also else []
         return f"sha256:{hashlib.sha256(json.dumps(about).encode()).hexdigest()}"
 
 

@@ -18,6 +18,7 @@ from extract.datasets.recipes.chexpert import (
 )
 from extract.datasets.recipes.ddsm import DDSM_HUIX2024
 from extract.datasets.recipes.isic2019 import ISIC2019
+from extract.datasets.recipes.montgomery import MONTGOMERY
 from extract.datasets.recipes.msd_amos import VOLUMES_WITH_MASKS
 from extract.datasets.recipes.recipe import Recipe, open_recipe, recipe_root
 from extract.datasets.recipes.sars_cov_2_ct import SARS_COV_2_CT, SARS_COV_2_CT_SLICES
@@ -38,6 +39,7 @@ RECIPES: tuple[Recipe, ...] = (
     ISIC2019,
     SARS_COV_2_CT,
     SARS_COV_2_CT_SLICES,
+    MONTGOMERY,
     *VOLUMES_WITH_MASKS,
 )
 

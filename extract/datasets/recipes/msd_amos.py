@@ -130,6 +130,7 @@ def _recipe(of: _Set, title: str, size: str, licence: str, url: str, more: str =
         (*layout, f"{DESCRIPTION} (may be absent)"),
         partial(_list, of),
         origins=(title.partition(",")[0],),
+        mask_classes=of.classes,
     )
 
 

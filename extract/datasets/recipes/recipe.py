@@ -48,6 +48,7 @@ class Recipe:
     origins: tuple[str, ...]  # whose images these are, in the words of ``Pretraining.seen``
     # Mean and std of each channel as a paper has them; None: computed from the train split's pixels.
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    mask_classes: tuple[str, ...] = ()  # of sets with masks
     templates: tuple[str, ...] = ()  # of prompts; {} is the class. (): those of any data set
 
 

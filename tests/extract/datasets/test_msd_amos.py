@@ -53,13 +53,16 @@ def test_a_task_of_the_decathlon(tmp_path, name, n_classes, n_test, n_val):
     (task / "dataset.json").write_text(json.dumps({"labels": labels}))
     listing, dataset = opened(name, tmp_path)
     assert len(listing.ids) == 10
+    assert listing.groups is not None
     assert listing.groups.tolist() == [*listing.ids]
     assert any("are published, 10 are here" in note for note in listing.notes)
+    assert listing.split is not None
     counts = np.bincount(listing.split, minlength=3)
     assert counts[TEST] == n_test
     assert counts[VAL] == n_val
     assert counts[TRAIN] == 10 - n_test - n_val
     assert dataset.n_rows == 40  # slices
+    assert dataset.masks is not None
     masks = open_masks(write_masks(tmp_path / "f", name, dataset.row_ids, dataset.masks))
     assert len(masks) == 40
     assert len(masks.class_names) == n_classes
@@ -72,6 +75,7 @@ def test_amos_takes_its_ct_and_both_of_its_folders(tmp_path):
     put_set(tmp_path, ["amos_0013.nii.gz"], 16, "Va")
     listing, _ = opened("amos-ct", tmp_path)
     assert listing.ids == ("amos_0001", "amos_0013")
+    assert listing.masks is not None
     assert listing.masks.classes.names == ORGANS
     assert len(ORGANS) == 16
     assert listing.window == "-1024,600"
