@@ -17,6 +17,7 @@ import numpy as np
 
 from cache.errors import RequestError
 from cache.format.key import file_stem
+from cache.format.sample_tables import SPLITS
 from cache.labels.target import unlabelled
 from extract.datasets.files.decode import IMAGE_SUFFIXES, is_image_file
 from extract.datasets.files.folders import SPLIT_WORDS, divide, make_ids, make_samples, walk
@@ -34,7 +35,7 @@ LAYOUT = "expected PATH/images/a.png and PATH/masks/a.png, or both below train, 
 class _Place:
     """Where a file lies: in which split, and by what path below its folder, without its ending."""
 
-    split: str  # the folder's name; "": none
+    split: str  # one of SPLITS, however its folder is called; "": none
     stem: str
 
 
@@ -72,7 +73,7 @@ def list_seg_folder(
     ids, sample = make_samples(make_ids(root, [*images]), _depth(splits), options.samples)
     first = np.unique(sample, return_index=True)[1]
     places = [*images.values()]
-    of_first = [SPLIT_WORDS[places[i].split.lower()] for i in first if splits]
+    of_first = [SPLITS.index(places[i].split) for i in first if splits]
     notes = [
         *([f"left out: {len(left):_} masks without an image ({first_of(left)})"] if left else []),
         *([f"left out: {len(loose):_} files beside them ({first_of(loose)})"] if loose else []),
@@ -107,7 +108,7 @@ def _sort(files: Sequence[str]) -> tuple[dict[str, _Place], dict[str, _Place], l
             continue
         beside = 1 - kind
         is_split = beside < len(words) and words[beside] in SPLIT_WORDS
-        split = parts[beside] if is_split else ""
+        split = SPLITS[SPLIT_WORDS[words[beside]]] if is_split else ""
         rest = "/".join(parts[2 if is_split else 1 :])
         (images if words[kind] in IMAGES else masks)[path] = _Place(split, _stem(rest))
     return images, masks, loose
@@ -128,10 +129,7 @@ def _splits(root: Path, images: dict[str, _Place]) -> set[str]:
         raise RequestError(
             f"{root} has images in folders of splits and others beside them ({first_of(loose)}); {LAYOUT}"
         )
-    splits -= {""}
-    if len({SPLIT_WORDS[split.lower()] for split in splits}) < len(splits):
-        raise RequestError(f"{root}: two of {', '.join(sorted(splits))} are one split; join them")
-    return splits
+    return splits - {""}
 
 
 def _depth(splits: set[str]) -> int:

@@ -226,6 +226,7 @@ def test_which_class_is_background() -> None:
         ("Images/p/{}.png", "Masks/p/{}.png"),
         ("train/images/{}.png", "train/masks/{}.png"),
         ("images/Training/{}.png", "masks/Training/{}.png"),
+        ("images/Train/{}.png", "masks/training/{}.png"),
     ],
 )
 def test_layouts(tmp_path, image_path, mask_path) -> None:
