@@ -436,6 +436,9 @@ def open_masks(path: Path) -> Masks:
             or not DIGEST.fullmatch(about["digest"])
             or (tables["counts"] < 0).any()
             or (tables["counts"].sum(1) > sizes.prod(1)).any()
+            or not (
+                (tables["spacing"] > 0) & (tables["spacing"] < np.inf) | np.isnan(tables["spacing"])
+            ).all()
         ):
             raise _damaged(path, ", ".join(wrong) or "its tables")
     return Masks(

@@ -343,6 +343,7 @@ def test_a_mask_that_changed_is_seen_and_others_are_not_read_again(tmp_path, mon
         patch.setattr("extract.datasets.files.mask_files.read_values", None)  # not to be called
         assert written(opened(listing, tmp_path), tmp_path).path == first.path
     save(root / "masks" / "b.png", ONES)
+    os.utime(root / "masks" / "b.png", (1.1e9, 1.1e9))  # long ago, too: its time must tell
     second = written(opened(listing, tmp_path), tmp_path)
     assert second.path != first.path
     assert second.counts[:, 1].tolist() == [54, 54]
