@@ -40,7 +40,7 @@ class MaskListing:
         of = "all" if n == n_files else f"{n:_} of"
         names, number = self.classes.names, self.classes.background
         background = "none" if number is None else names[number]
-        return f"masks of {of} {n_files:_} files: {self.classes.words}; background: {background}"
+        return f"masks of {of} {n_files:_} files, to be read as: {self.classes.words}; background: {background}"
 
 
 @dataclass(frozen=True)

@@ -282,7 +282,7 @@ def test_images_without_masks_are_counted(tmp_path) -> None:
     root = seg_folder(tmp_path / "s", a=ONES, b=None, c=0 * ONES)
     listing = list_seg_folder(root)
     assert (
-        "masks of 2 of 3 files: 0 is background, the one other value foreground"
+        "masks of 2 of 3 files, to be read as: 0 is background, the one other value foreground"
         in listing.masks.words
     )
     dataset = opened(listing, tmp_path)
