@@ -12,6 +12,7 @@ from probe.report.rows.fields import BY_NAME, written
 from probe.report.rows.stored import StoredRow
 
 CLASS, SIZE = "class", "size"  # what --by calls these tables
+WEIGHTS = "weights"
 FIELDS = tuple(name for name in USUAL if name != "data")
 COUNTS = ("n", "missed", "n_empty", "false_alarms", "n_images")
 HEADINGS = {
@@ -102,6 +103,9 @@ def _table(
     """A line for each row and entry of its lists."""
     words = {name: [written(BY_NAME[name].of(of)) for of in rows] for name in FIELDS}
     words = {n: w for n, w in words.items() if not {*w} <= {"", *QUIET.get(n, ())}}
+    pairs = {*zip(words[MODEL], words.get(WEIGHTS, words[MODEL]), strict=True)}
+    if len(pairs) == len({*words[MODEL]}):  # the encoder's name says which weights they are
+        words.pop(WEIGHTS, None)
     telling = {n: w for n, w in words.items() if n == MODEL or len({*w}) > 1}
     above = tuple((BY_NAME[n].title, w[0]) for n, w in words.items() if n not in telling)
     names = [name for name in each[0] if name in WORDS]
