@@ -150,7 +150,11 @@ class Segment(Segmenting):
         self, maps: Maps, rows: Indices, train: Patches, val: Patches | None, say: Say
     ) -> _Found:
         strengths, sample, marks = sorted(self.strengths), train, []
-        settings: dict[str, Any] = {"strengths": strengths, "tolerance": TOLERANCE}
+        settings: dict[str, Any] = {
+            "strengths": strengths,
+            "tolerance": TOLERANCE,
+            "sample_seed": self.sample_seed,
+        }
         # Not among the settings: encoders with other grids and widths have other samples.
         more: dict[str, Any] = {}
         if train.n_rows > (most := held_rows(train.width)):
