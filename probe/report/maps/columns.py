@@ -14,7 +14,6 @@ from cache.errors import RequestError
 from cache.geometry import Geometry
 from probe.arrays import Array, Doubles, Floats
 from probe.places import ALL
-from probe.report.figures.palette import COLOURS
 from probe.report.maps.asked import (
     ATTENTION,
     COSINE,
@@ -65,8 +64,11 @@ if TYPE_CHECKING:
 
 ALIKE = 6.0  # levels of 255 that pictures differ by, at most, where only their sizes differ
 BETWEEN = 0.5  # share of the first component between images of which a note is made
-# Okabe and Ito's, then five more of other lightness.
-OF_PARTS = (*COLOURS[:6], "#F0E442", "#4D4D4D", "#8C6BB1", "#B2DF8A", "#7F3B08", "#D9D9D9")
+# Paul Tol's muted colours (personal.sron.nl/~pault, 2021) and two more of his: no class of masks has them.
+OF_PARTS = (
+    *("#332288", "#DDCC77", "#44AA99", "#CC6677", "#88CCEE", "#117733"),
+    *("#882255", "#999933", "#AA4499", "#DDDDDD", "#661100", "#6699CC"),
+)
 OLD = "Tokens much longer than others near them often hold no place at all (registers; Darcet et al. 2024)."
 
 
