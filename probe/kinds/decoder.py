@@ -194,7 +194,8 @@ class Decoder(Segmenting):
         """What a row's question holds: all but what doesn't change its numbers."""
         found = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ASIDE}
         found = {name: list(v) if isinstance(v, tuple) else v for name, v in found.items()}
-        return found | ({"search_seed": SEARCH_SEED} if len(self.lrs) > 1 else {})
+        refit = {"refit": "train+val"} if found.pop("refit") else {}  # as other kinds say it
+        return found | refit | ({"search_seed": SEARCH_SEED} if len(self.lrs) > 1 else {})
 
 
 @dataclass(frozen=True)

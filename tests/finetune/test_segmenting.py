@@ -118,7 +118,7 @@ def test_a_protocol_is_the_probes(there):
     assert row["probe_protocol"]["changed"] == ["lrs 0.01", "epochs 1"]
     assert any("flips and rotations" in mark for mark in row["marks"])
     assert (row["probe"]["optimiser"], row["probe"]["loss"]) == ("sgd", "dice")
-    assert row["probe"]["refit"] is True
+    assert row["probe"]["refit"] == "train+val"
 
 
 @pytest.mark.parametrize(

@@ -254,8 +254,7 @@ def val_samples(of: Contender) -> frozenset[object]:
     found = set()
     for each in of.rows:
         row, settings = each.row, each.row.answered.settings
-        # A training that has a setting of this name says false where it fits train alone.
-        asked = [settings.get("refit") or None, "folds" in settings, settings.get("scores_of")]
+        asked = [settings.get("refit"), "folds" in settings, settings.get("scores_of")]
         found.add((row.posed.fold, row.n.get("val"), *asked))
     return frozenset(found)
 

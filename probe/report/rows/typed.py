@@ -365,7 +365,9 @@ def _of_choice(n_val: int, settings: Mapping[str, Any]) -> dict[str, Values]:
     """``--choose`` and ``--refit``, where they aren't what anybody would get."""
     by, refit = str(settings.get("chosen_by", "")), settings.get("refit")
     if "few_shot" in settings or settings["kind"] in ("heads", *SEGMENTING):
-        return {}  # heads and kinds that segment choose as they do
+        # Heads and kinds that segment choose as they do; decoders alone may be fitted again.
+        is_fitted_again = refit == "train+val" and settings["kind"] == "decoder"
+        return {"--refit": (refit,)} if is_fitted_again else {}
     if "folds" in settings:
         found = {} if n_val < FEW_OF_VAL else {"--choose": ("cv",)}
         return found if refit else {**found, "--refit": ("train",)}
