@@ -367,7 +367,7 @@ def _of_choice(n_val: int, settings: Mapping[str, Any]) -> dict[str, Values]:
     if "few_shot" in settings or settings["kind"] in ("heads", *SEGMENTING):
         # Heads and kinds that segment choose as they do; decoders alone may be fitted again.
         is_fitted_again = refit == "train+val" and settings["kind"] == "decoder"
-        return {"--refit": (refit,)} if is_fitted_again else {}
+        return {"--refit": (str(refit),)} if is_fitted_again else {}
     if "folds" in settings:
         found = {} if n_val < FEW_OF_VAL else {"--choose": ("cv",)}
         return found if refit else {**found, "--refit": ("train",)}
