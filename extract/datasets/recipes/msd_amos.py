@@ -24,7 +24,13 @@ from cache.task import MULTI_LABEL
 from extract.datasets.files.listing import Listing, MaskListing, first_of
 from extract.datasets.files.mask_classes import MaskClasses
 from extract.datasets.files.options import TableOptions
-from extract.datasets.recipes.recipe import MissingFiles, Recipe, find_base, systematic_split
+from extract.datasets.recipes.recipe import (
+    MissingFiles,
+    Recipe,
+    find_base,
+    require,
+    systematic_split,
+)
 
 DESCRIPTION = "dataset.json"
 CT, MRI = "-1024,600", "percentile:5,95"
@@ -63,10 +69,13 @@ def _list(of: _Set, root: Path) -> Listing:
     images: list[str] = []
     for word in of.folders:
         # macOS packs a file "._name" beside each.
+        require(base, f"images{word}", f"labels{word}")
         there = [n for n in base.names(f"images{word}") if n.endswith(".nii.gz") and n[0] != "."]
         images += sorted(f"images{word}/{n}" for n in there)
+    notes: tuple[str, ...] = ()
     if of.most is not None:
-        images = [path for path in images if _number(path) < of.most]
+        n, images = len(images), [path for path in images if _number(path) < of.most]
+        notes = (f"left out: {n - len(images)} MR volumes",) if len(images) < n else ()
     masks = [re.sub(r"^images", "labels", path) for path in images]
     lacking = [mask for mask in masks if mask not in base]
     if lacking or not images:
@@ -82,6 +91,7 @@ def _list(of: _Set, root: Path) -> Listing:
         systematic_split(len(ids), of.n_test, of.n_val, of.n),
         np.array(ids),
         window=of.window,
+        notes=notes,
         masks=MaskListing(
             tuple(masks),
             MaskClasses.of(
@@ -100,17 +110,19 @@ def _number(path: str) -> int:
 
 
 def _check_classes(path: Path, of: _Set) -> None:
-    """Refuse another task's folder: what the owner says of masks has as many classes."""
+    """Refuse another task's folder: what the owner says of masks has other classes."""
     try:
         labels = json.loads(path.read_text(encoding="utf-8"))["labels"]
-        n = len(labels)
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        n, names = len(labels), {str(name).lower() for name in labels.values()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise RequestError(
             f"{path} isn't the owner's ({error}); unpack its archive again"
         ) from error
-    if n != len(of.classes):
+    # Owners spell some names otherwise ("gall bladder"); of another task's none is among ours.
+    if n != len(of.classes) or not names & {*of.classes[1:]}:
         raise RequestError(
-            f"{path} has {n} classes and {of.name} {len(of.classes)}; is it another set's folder?"
+            f"{path} has other classes than {of.name}, {', '.join(of.classes[:4])}; is it another "
+            "set's folder?"
         )
 
 

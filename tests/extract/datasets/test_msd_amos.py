@@ -1,6 +1,7 @@
 """Volumes with masks, on small trees as their owners' archives unpack."""
 
 import json
+import shutil
 from pathlib import Path
 
 import nibabel
@@ -49,7 +50,12 @@ def test_a_task_of_the_decathlon(tmp_path, name, n_classes, n_test, n_val):
     put_set(task, [f"case_{i:03d}.nii.gz" for i in range(10)], n_classes)
     (task / "imagesTr/._case_000.nii.gz").write_bytes(b"mac")
     put_volume(task / "imagesTs/case_900.nii.gz", np.zeros((6, 5, 4), np.int16))
-    labels = {str(i): str(i) for i in range(n_classes)}
+    structures = {
+        "msd-heart": ("left atrium",),
+        "msd-hippocampus": ("Anterior", "Posterior"),
+        "msd-spleen": ("spleen",),
+    }
+    labels = {str(i): name for i, name in enumerate(("background", *structures[name]))}
     (task / "dataset.json").write_text(json.dumps({"labels": labels}))
     listing, dataset = opened(name, tmp_path)
     assert len(listing.ids) == 10
@@ -79,6 +85,10 @@ def test_amos_takes_its_ct_and_both_of_its_folders(tmp_path):
     assert listing.masks.classes.names == ORGANS
     assert len(ORGANS) == 16
     assert listing.window == "-1024,600"
+    assert "left out: 1 MR volumes" in listing.notes
+    shutil.rmtree(tmp_path / "imagesVa")
+    with pytest.raises(RequestError, match="imagesVa"):
+        opened("amos-ct", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +97,13 @@ def test_amos_takes_its_ct_and_both_of_its_folders(tmp_path):
         (lambda root: (root / "labelsTr/case_001.nii.gz").unlink(), "lacks labelsTr/case_001"),
         (
             lambda root: (root / "dataset.json").write_text('{"labels": {"0": "a"}}'),
-            "has 1 classes",
+            "other classes than msd-heart",
+        ),
+        (
+            lambda root: (root / "dataset.json").write_text(
+                json.dumps({"labels": {"0": "background", "1": "spleen"}})
+            ),
+            "other classes than msd-heart",
         ),
         (lambda root: (root / "dataset.json").write_text("x"), "isn't the owner's"),
         (lambda root: (root / "labelsTr").rename(root / "l"), "labelsTr"),
